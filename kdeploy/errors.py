@@ -1,0 +1,116 @@
+"""What can go wrong, one class per cause.
+
+KdeployError
+├── InputError              exit 2: the user's input was wrong
+│   ├── RecipeError         a recipe that is not YAML, a wrong type, a key without sense
+│   ├── UnknownName         a technique, key or reference that does not exist; names the nearest
+│   ├── OrderError          steps in an order that cannot work
+│   ├── FileMissing         a file or folder that is not there
+│   ├── DataError           empty folder, corrupt image, labels out of range
+│   ├── ModelError          weights that do not fit, class counts that differ, a model that cannot run
+│   ├── NotCalibrated       a quantizer that saw no data
+│   ├── ArtifactCorrupt     a payload or bundle whose checksum does not hold
+│   └── TrainingDiverged    a loss that is not a number, or stays zero
+├── GateFailed              exit 1: a measured number misses its bound
+│   └── ParityFailed        an exported file that does not compute what the model computes
+└── Unavailable             exit 3: something needed is missing on this machine
+    └── MissingDependency   a library that is not installed; the hint is its pip command
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class KdeployError(Exception):
+    """The base of all errors that users see: a message, and a hint with the way out."""
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n\nhint: {self.hint}" if self.hint else self.message
+
+
+class InputError(KdeployError):
+    """The user's input was wrong."""
+
+
+class RecipeError(InputError):
+    """A recipe that cannot be read or does not make sense."""
+
+
+class UnknownName(InputError):
+    """A name that does not exist; the hint names the nearest valid one."""
+
+    @classmethod
+    def among(cls, what: str, name: str, valid: Iterable[str], *, where: str = "") -> UnknownName:
+        """Return the error for `name`, a `what` that is not in `valid`."""
+        names = sorted(valid)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        place = f" in {where}" if where else ""
+        listed = ", ".join(f"`{n}`" for n in names) or "none"
+        hint = f"did you mean `{near[0]}`? valid: {listed}" if near else f"valid: {listed}"
+        return cls(f"there is no {what} `{name}`{place}", hint=hint)
+
+
+class OrderError(InputError):
+    """Steps in an order that cannot work."""
+
+
+class FileMissing(InputError):
+    """A file or folder that is not there."""
+
+
+class DataError(InputError):
+    """Data that cannot be used."""
+
+
+class ModelError(InputError):
+    """A model that cannot be built, loaded or run."""
+
+
+class NotCalibrated(InputError):
+    """A quantizer that saw no data."""
+
+
+class ArtifactCorrupt(InputError):
+    """A stored payload whose checksum does not hold."""
+
+
+class TrainingDiverged(InputError):
+    """A loss that is not a number, or a component that stays zero."""
+
+
+class GateFailed(KdeployError):
+    """A measured number misses its bound."""
+
+    exit_code = 1
+
+
+class ParityFailed(GateFailed):
+    """An exported file that does not compute what the model computes."""
+
+
+class Unavailable(KdeployError):
+    """Something needed is missing on this machine."""
+
+    exit_code = 3
+
+
+class MissingDependency(Unavailable):
+    """A library that is not installed."""
+
+    @classmethod
+    def named(cls, library: str, *, needed_for: str, pip: str | None = None) -> MissingDependency:
+        """Return the error with the pip command as its hint."""
+        return cls(
+            f"{needed_for} needs the library `{library}`, which cannot be imported here",
+            hint=f"pip install {pip or library}",
+        )

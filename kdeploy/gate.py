@@ -1,0 +1,150 @@
+"""Gates: bounds on measurements, one grammar everywhere.
+
+`METRIC: <= VALUE` (also `>=`), `METRIC: -1.0pp` (may lose at most, against the baseline),
+`METRIC: +5%` (may grow at most), `METRIC: 3x` (at least this many times better).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from kdeploy.errors import RecipeError, UnknownName
+from kdeploy.measurement import METRICS, Measurement, select
+from kdeploy.units import format_quantity, parse_quantity
+
+Form = Literal["at_most", "at_least", "lose", "grow", "times"]
+_GATE = re.compile(r"\s*([\w.]+)\s*:?\s*(<=|>=)?\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?\s*[A-Za-zµ%]*)\s*")
+GRAMMAR = "`METRIC: <= 2ms`, `METRIC: -1.0pp`, `METRIC: +5%` or `METRIC: 3x`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """One bound; `bound` is in the metric's stored unit, a fraction, or a factor."""
+
+    text: str
+    metric: str
+    form: Form
+    bound: float
+
+    @property
+    def needs_baseline(self) -> bool:
+        return self.form in ("lose", "grow", "times")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A gate after judging: the value that was compared, None when it is missing."""
+
+    gate: str
+    value: float | None
+    passed: bool
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def parse_gate(text: str, *, where: str = "gate") -> Gate:
+    """Return the gate that `text` says.
+
+    Raises:
+        RecipeError: `text` is not of the grammar.
+        UnknownName: the metric does not exist.
+    """
+    match = _GATE.fullmatch(str(text))
+    if match is None:
+        raise RecipeError(f"{where}: `{text}` is not a gate", hint=f"write {GRAMMAR}")
+    metric, comparison, amount = match[1], match[2], match[3].strip()
+    if metric not in METRICS:
+        raise UnknownName.among("metric", metric, METRICS, where=f"{where} `{text}`")
+    form, bound = _bound(text, metric, comparison, amount, where)
+    return Gate(text=str(text).strip(), metric=metric, form=form, bound=bound)
+
+
+def parse_gates(texts: Iterable[str], *, where: str = "gates") -> tuple[Gate, ...]:
+    """Return all gates, in order."""
+    return tuple(parse_gate(t, where=f"{where}[{i}]") for i, t in enumerate(texts))
+
+
+def judge(
+    gates: Iterable[Gate],
+    candidate: Sequence[Measurement],
+    baseline: Sequence[Measurement] = (),
+    **cell: Any,
+) -> list[Verdict]:
+    """Return one verdict a gate; a missing measurement fails.
+
+    Args:
+        gates: What must hold.
+        candidate: Measurements of one artefact.
+        baseline: Measurements of the teacher, for gates that compare.
+        cell: Runtime, batch_size and threads to judge on; left out, the first record counts.
+    """
+    return [
+        _judge(g, _value(candidate, g.metric, cell), _value(baseline, g.metric, cell))
+        for g in gates
+    ]
+
+
+def _bound(
+    text: str, metric: str, comparison: str | None, amount: str, where: str
+) -> tuple[Form, float]:
+    if not comparison and amount.endswith("x"):
+        return "times", parse_quantity(amount[:-1])[0]
+    value, unit = parse_quantity(amount)
+    wanted = METRICS[metric].unit
+    if comparison:
+        if unit and unit != wanted and not (unit == "count" and wanted == "items/s"):
+            raise RecipeError(
+                f"{where}: `{text}` has the wrong unit: {metric} is in {wanted or 'no unit'}",
+                hint=f"write {GRAMMAR}",
+            )
+        return ("at_most" if comparison == "<=" else "at_least"), value
+    if amount.endswith("pp") and wanted == "fraction" and value <= 0:
+        return "lose", -value
+    if amount.endswith("%") and value >= 0:
+        return "grow", value
+    raise RecipeError(f"{where}: `{text}` is not a gate on {metric}", hint=f"write {GRAMMAR}")
+
+
+def _value(measurements: Sequence[Measurement], metric: str, cell: dict[str, Any]) -> float | None:
+    # Accuracy does not depend on batch and threads, so it is measured once a runtime.
+    coordinates = {"runtime": cell["runtime"]} if "runtime" in cell else {}
+    exact = select(measurements, metric, **cell)
+    found = exact or (select(measurements, metric, **coordinates) if _per_runtime(metric) else [])
+    return next((m.value for m in found if m.value is not None), None)
+
+
+def _per_runtime(metric: str) -> bool:
+    return metric.split(".")[0] in ("accuracy", "agreement", "parity") or metric.endswith("kernels")
+
+
+def _judge(gate: Gate, value: float | None, baseline: float | None) -> Verdict:
+    def verdict(passed: bool, reason: str, judged: float | None = value) -> Verdict:
+        return Verdict(gate=gate.text, value=judged, passed=passed, reason=reason)
+
+    if value is None:
+        return verdict(False, f"{gate.metric} was not measured")
+    metric = METRICS[gate.metric]
+    shown = format_quantity(value, metric.unit)
+    if not gate.needs_baseline:
+        passed = value <= gate.bound if gate.form == "at_most" else value >= gate.bound
+        return verdict(passed, f"{shown} against {format_quantity(gate.bound, metric.unit)}")
+    if baseline is None:
+        return verdict(False, f"{gate.metric} of the baseline was not measured")
+    shown = f"{shown} against the baseline's {format_quantity(baseline, metric.unit)}"
+    if gate.form == "lose":
+        return verdict(baseline - value <= gate.bound + 1e-12, shown)
+    if gate.form == "grow":
+        return verdict(value <= baseline * (1 + gate.bound), shown)
+    ratio = times_better(value, baseline, gate.metric)
+    return verdict(ratio >= gate.bound, f"{ratio:.2f}x: {shown}")
+
+
+def times_better(value: float, baseline: float, metric: str) -> float:
+    """Return how many times better than the baseline: > 1 is better, whichever way that is."""
+    worse, better = (baseline, value) if METRICS[metric].better == "lower" else (value, baseline)
+    return worse / better if better else float("inf")

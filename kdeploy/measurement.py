@@ -1,0 +1,169 @@
+"""Measurements: one number on one artefact in one runtime on one machine, and how to keep them.
+
+A record is one line of `measurements.jsonl`. The names and units of metrics are fixed here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kdeploy import __version__
+from kdeploy.errors import DataError, FileMissing, UnknownName
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What a metric's number means."""
+
+    unit: str
+    better: Better
+    about: str
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy.top1": Metric(unit="fraction", better="higher", about="test images classified right"),
+    "accuracy.f1_macro": Metric(unit="fraction", better="higher", about="mean F1 over classes"),
+    "agreement.top1": Metric(unit="fraction", better="higher", about="same class as the teacher"),
+    "latency.mean": Metric(unit="s", better="lower", about="mean time of one batch"),
+    "latency.p50": Metric(unit="s", better="lower", about="median time of one batch"),
+    "latency.p90": Metric(unit="s", better="lower", about="90 % of batches are faster"),
+    "latency.p99": Metric(unit="s", better="lower", about="99 % of batches are faster"),
+    "throughput": Metric(unit="items/s", better="higher", about="items a second, end to end"),
+    "size": Metric(unit="B", better="lower", about="bytes of the file"),
+    "parameters": Metric(unit="count", better="lower", about="numbers that were learned"),
+    "macs": Metric(unit="count", better="lower", about="multiply-accumulates for one item"),
+    "peak_memory": Metric(unit="B", better="lower", about="VmHWM of the process that ran it"),
+    "device_memory": Metric(unit="B", better="lower", about="accelerator memory of the process"),
+    "load_time": Metric(unit="s", better="lower", about="time to open the file"),
+    "first_inference": Metric(unit="s", better="lower", about="time of the first batch"),
+    "energy": Metric(unit="J/item", better="lower", about="energy of one item"),
+    "parity.max_abs": Metric(unit="std", better="lower", about="largest error / output std"),
+    "parity.cosine": Metric(unit="", better="higher", about="cosine of the outputs"),
+    "integer_kernels": Metric(unit="fraction", better="higher", about="eligible ops run as INT8"),
+    "sparse_kernels": Metric(unit="fraction", better="higher", about="eligible ops run as 2:4"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One record; `value` is None exactly when `skipped` says why."""
+
+    artifact: str
+    label: str
+    metric: str
+    value: float | None
+    unit: str = ""
+    stage: str = ""
+    technique: str = ""
+    runtime: str = ""
+    device: str = ""
+    profile: str = ""
+    batch_size: int | None = None
+    threads: int | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    flags: tuple[str, ...] = ()
+    machine: str = ""
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    kdeploy: str = __version__
+    skipped: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise UnknownName.among("metric", self.metric, METRICS)
+        if not self.unit:
+            object.__setattr__(self, "unit", METRICS[self.metric].unit)
+
+    def to_json(self) -> str:
+        """Return the record as one line; `skipped` is left out where nothing was."""
+        record = asdict(self)
+        record["flags"] = list(self.flags)
+        if self.skipped is None:
+            del record["skipped"]
+        return json.dumps(record)
+
+
+def from_json(line: str) -> Measurement:
+    """Return the record of one line; keys of later versions are ignored."""
+    known = Measurement.__dataclass_fields__
+    record: dict[str, Any] = {k: v for k, v in json.loads(line).items() if k in known}
+    record["flags"] = tuple(record.get("flags", ()))
+    return Measurement(**record)
+
+
+def write(measurements: Iterable[Measurement], path: Path) -> None:
+    """Write all records, replacing the file in one step."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(m.to_json() + "\n" for m in measurements))
+    partial.replace(path)
+
+
+def read(path: Path) -> list[Measurement]:
+    """Return the records of a `measurements.jsonl`, or of the one in a folder.
+
+    Raises:
+        FileMissing: there is no such file.
+        DataError: a line is not a record.
+    """
+    file = path / "measurements.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise FileMissing(
+            f"there are no measurements at {file}",
+            hint="name the folder of a run, or its measurements.jsonl",
+        )
+    records = []
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        try:
+            records.append(from_json(line))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{file}, line {number} is not a measurement: {error}",
+                hint="`kdeploy bench` writes such files; was it edited or cut off?",
+            ) from None
+    return records
+
+
+def load(*paths: Path | str) -> pd.DataFrame:
+    """Return the records of all paths as one table, a column a field."""
+    import pandas as pd
+
+    rows = [asdict(m) for path in paths for m in read(Path(path))]
+    columns = list(Measurement.__dataclass_fields__)
+    return pd.DataFrame(rows, columns=columns)
+
+
+def select(
+    measurements: Sequence[Measurement],
+    metric: str,
+    **coordinates: Any,
+) -> list[Measurement]:
+    """Return the records of one metric whose fields equal `coordinates`.
+
+    A record without a runtime (size, parameters, macs) matches any runtime, batch and threads.
+    """
+    free = {"runtime", "batch_size", "threads", "device"}
+    return [
+        m
+        for m in measurements
+        if m.metric == metric
+        and all(
+            getattr(m, key) == wanted or (key in free and getattr(m, key) in ("", None))
+            for key, wanted in coordinates.items()
+        )
+    ]
+
+
+def flagged(measurement: Measurement, *flags: str) -> Measurement:
+    """Return the record with further flags."""
+    return replace(measurement, flags=(*measurement.flags, *flags))

@@ -1,0 +1,262 @@
+"""Find techniques by reading their files: names, parameters and summaries without importing them.
+
+A technique is one decorated function or class in the folder of its kind. The file's name is its
+name (`onnx_from_torch.py` is `onnx`), the keyword-only parameters are its configuration, the
+module docstring's first line is its summary. Only `Technique.load` imports the module.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kdeploy.errors import RecipeError, UnknownName
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+ROOT = Path(__file__).parent
+FOLDERS: Mapping[str, str] = {
+    "loss": "distill/losses",
+    "scheme": "distill/schemes",
+    "compressor": "compress",
+    "exporter": "export",
+    "runtime": "runtimes",
+    "metric": "metrics",
+    "dataset": "data",
+    "report_format": "report",
+    "wrapper": "quantization",
+}
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One keyword of a technique, as its signature and docstring state it."""
+
+    name: str
+    annotation: str
+    default: Any = ...
+    doc: str = ""
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is ...
+
+    def type(self) -> Any:
+        """Return the annotation as a type; only names that a signature may use are known."""
+        return eval(self.annotation, dict(_names()))  # noqa: S307 - our own source file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Technique:
+    """What a file says about the technique in it."""
+
+    kind: str
+    name: str
+    summary: str
+    doc: str
+    module: str
+    function: str
+    parameters: tuple[Parameter, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    path: Path
+
+    def load(self) -> Any:
+        """Import the module and return the function or class."""
+        return getattr(importlib.import_module(self.module), self.function)
+
+
+def register(kind: str, **facts: Any) -> Callable[[Decorated], Decorated]:
+    """Return the decorator that marks a technique and hangs its facts on it."""
+
+    def mark(target: Decorated) -> Decorated:
+        target.kind = kind  # type: ignore[attr-defined]
+        target.facts = facts  # type: ignore[attr-defined]
+        return target
+
+    return mark
+
+
+def techniques(kind: str) -> dict[str, Technique]:
+    """Return all techniques of `kind` by name, in alphabetical order."""
+    if kind not in FOLDERS:
+        raise UnknownName.among("kind of technique", kind, FOLDERS)
+    return _scan(kind)
+
+
+def find(kind: str, name: str, *, where: str = "") -> Technique:
+    """Return one technique.
+
+    Raises:
+        UnknownName: there is none of that name; the hint names the nearest.
+    """
+    known = techniques(kind)
+    if name not in known:
+        raise UnknownName.among(kind, name, known, where=where)
+    return known[name]
+
+
+def parameters_of(module: str, function: str) -> tuple[Parameter, ...]:
+    """Return the keyword-only parameters of any function of the package, without importing it."""
+    path = ROOT.parent / Path(*module.split(".")).with_suffix(".py")
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return _parameters(node)
+    raise LookupError(f"{module} has no function {function}")
+
+
+def validate(
+    parameters: tuple[Parameter, ...], given: Mapping[str, Any] | None, *, where: str
+) -> dict[str, Any]:
+    """Return all parameters resolved: those given, checked and converted, and the defaults.
+
+    Raises:
+        UnknownName: a key that is no parameter; the hint names the nearest.
+        RecipeError: a value of the wrong type or out of range, or a missing one.
+    """
+    given = {} if given is None else given
+    if not isinstance(given, Mapping):
+        raise RecipeError(
+            f"{where}: expected keys and values, found `{given!r}`",
+            hint=f"write `{where.rsplit('.', 1)[-1]}: {{key: value}}`",
+        )
+    known = {p.name for p in parameters}
+    for key in given:
+        if key not in known:
+            raise UnknownName.among("key", str(key), known, where=where)
+    return _checked(model_of(parameters), dict(given), where)
+
+
+def model_of(parameters: tuple[Parameter, ...], name: str = "Parameters") -> type[BaseModel]:
+    """Return the pydantic model that the signature describes."""
+    from pydantic import ConfigDict, Field, create_model
+
+    fields: dict[str, Any] = {
+        p.name: (p.type(), Field(default=p.default, description=p.doc)) for p in parameters
+    }
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=False)
+    return create_model(name, __config__=config, **fields)
+
+
+def _checked(model: type[BaseModel], given: dict[str, Any], where: str) -> dict[str, Any]:
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(given).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([where, *(str(part) for part in first["loc"])])
+        description = model.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+        note = description.description if description is not None else None
+        found = "" if first["type"] == "missing" else f", found `{first['input']!r}`"
+        raise RecipeError(
+            f"{key}: {first['msg'].lower()}{found}", hint=note or "see `kdeploy list`"
+        ) from None
+
+
+@cache
+def _scan(kind: str) -> dict[str, Technique]:
+    found: dict[str, Technique] = {}
+    for path in sorted((ROOT / FOLDERS[kind]).glob("*.py")):
+        technique = _read(kind, path)
+        if technique is not None:
+            found[technique.name] = technique
+    return found
+
+
+def _read(kind: str, path: Path) -> Technique | None:
+    source = path.read_text()
+    if f"@{kind}" not in source:
+        return None
+    tree = ast.parse(source)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            facts = _facts(kind, node)
+            if facts is not None:
+                doc = ast.get_docstring(tree) or ""
+                return Technique(
+                    kind=kind,
+                    name=path.stem.split("_from_")[0],
+                    summary=doc.split("\n")[0].rstrip("."),
+                    doc=doc,
+                    module=".".join(["kdeploy", *path.relative_to(ROOT).with_suffix("").parts]),
+                    function=node.name,
+                    parameters=_parameters(node),
+                    facts=facts,
+                    path=path,
+                )
+    return None
+
+
+def _facts(kind: str, node: ast.FunctionDef | ast.ClassDef) -> dict[str, Any] | None:
+    """Return the literal keywords of the decorator, None when another decorator stands there."""
+    for decorator in node.decorator_list:
+        call = decorator if isinstance(decorator, ast.Call) else None
+        target = call.func if call else decorator
+        if isinstance(target, ast.Name) and target.id == kind:
+            facts = {}
+            for keyword in call.keywords if call else []:
+                try:
+                    facts[str(keyword.arg)] = ast.literal_eval(keyword.value)
+                except ValueError:  # a function such as `ensures=`: known after loading
+                    facts[str(keyword.arg)] = None
+            return facts
+    return None
+
+
+def _parameters(node: ast.FunctionDef | ast.ClassDef) -> tuple[Parameter, ...]:
+    function: ast.FunctionDef | None = node if isinstance(node, ast.FunctionDef) else None
+    if isinstance(node, ast.ClassDef):
+        inits = (n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+        function = next(inits, None)
+    if function is None:
+        return ()
+    docs = _argument_docs(ast.get_docstring(function) or ast.get_docstring(node) or "")
+    pairs = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+    return tuple(
+        Parameter(
+            name=argument.arg,
+            annotation=ast.unparse(argument.annotation) if argument.annotation else "Any",
+            default=... if default is None else ast.literal_eval(default),
+            doc=docs.get(argument.arg, ""),
+        )
+        for argument, default in pairs
+    )
+
+
+def _argument_docs(docstring: str) -> dict[str, str]:
+    """Return the entries of the docstring's `Args:` section."""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", docstring, re.MULTILINE)
+    docs: dict[str, str] = {}
+    name = ""
+    for line in section[1].splitlines() if section else []:
+        entry = re.match(r"\s{4}(\w+): (.*)", line)
+        if entry:
+            name = entry[1]
+            docs[name] = entry[2].strip()
+        elif name and line.strip():
+            docs[name] += " " + line.strip()
+    return docs
+
+
+@cache
+def _names() -> dict[str, Any]:
+    from typing import Annotated, Literal
+
+    from pydantic import Field
+
+    return {
+        "Annotated": Annotated,
+        "Any": Any,
+        "Field": Field,
+        "Literal": Literal,
+        "Path": Path,
+        "Mapping": Mapping,
+    }
