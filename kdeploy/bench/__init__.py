@@ -1,0 +1,1 @@
+"""Measure files: latency, memory, accuracy, proof of use."""

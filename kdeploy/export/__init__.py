@@ -1,0 +1,1 @@
+"""Write a model as a file that another program runs, with a parity gate."""

@@ -1,0 +1,1 @@
+"""Numbers on predictions; one metric a file."""

@@ -1,0 +1,1 @@
+"""Make and verify the edge bundle."""

@@ -1,0 +1,1 @@
+"""Number formats, observers, placement and profiles of quantization."""

@@ -1,0 +1,33 @@
+"""What a wrapper is: a model that stands on a plain one and adds state to it.
+
+An artefact stores the plain model as build reference, structure and tensors, and beside it the
+wrapper's name and `state()`, plain JSON. `@wrapper()` marks a function
+`(base, state, example) -> model` that puts the wrapper back on; the model has `.base`,
+`.wrapper` (the name) and `.state()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from kdeploy.registry import register
+
+wrapper: Callable[..., Any] = partial(register, "wrapper")
+
+
+@runtime_checkable
+class Wrapped(Protocol):
+    """A model on a model, as the store sees it."""
+
+    wrapper: str
+    base: nn.Module
+
+    def state(self) -> dict[str, Any]:
+        """Return all that, with `base`, makes the same model again; plain JSON."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor: ...

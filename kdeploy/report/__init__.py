@@ -1,0 +1,1 @@
+"""Compare measurements for people; needs neither torch nor the device."""

@@ -1,0 +1,1 @@
+"""Programs that open a file and run it; one a file."""

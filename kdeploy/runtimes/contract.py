@@ -1,0 +1,64 @@
+"""What a runtime is: something that opens a file, runs it, and proves what it ran.
+
+A runtime is a class decorated with `@runtime(formats={...}, device=...)`, `formats` out of
+"torch" (an artefact folder), "onnx", "engine". Its module imports only what it needs inside its
+methods, so that it can be listed where the library is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.registry import register
+
+runtime: Callable[..., Any] = partial(register, "runtime")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What really ran: of the operators that could run as integers, how many did."""
+
+    provider: str
+    eligible: int = 0
+    integer: int = 0
+    is_quantized: bool = False
+    operators: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def integer_kernels(self) -> float | None:
+        """Return the fraction of eligible operators that ran as integers, None without any."""
+        return self.integer / self.eligible if self.eligible else None
+
+
+class Runtime(Protocol):
+    """The life of a file in a runtime: open, infer many times, prove, close."""
+
+    def __init__(self, *, threads: int | None = None) -> None: ...
+
+    @staticmethod
+    def unavailable() -> str | None:
+        """Return why it cannot run on this machine, with the remedy; None when it can."""
+        ...
+
+    def open(self, path: Path) -> None:
+        """Load the file; raise `Unavailable` when another provider than asked would run it."""
+        ...
+
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the first output, (batch, classes), for a preprocessed batch (batch, *shape)."""
+        ...
+
+    def proof_of_use(self) -> Proof:
+        """Return what the opened file really runs as."""
+        ...
+
+    def close(self) -> None:
+        """Free what `open` took."""
+        ...
