@@ -1,0 +1,323 @@
+"""Artefacts: content-addressed folders with a manifest, never a pickle.
+
+`<store>/<id>/manifest.json` and the payload: a torch model as build reference, structure and
+safetensors; an ONNX file; measurements. A folder is written aside and renamed, so a kill leaves
+nothing or a whole artefact; checksums are verified on reading.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdeploy import __version__
+from kdeploy.errors import ArtifactCorrupt, FileMissing, ModelError, Unavailable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdeploy.references import ModelReference
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
+_ID = re.compile(r"[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A stored result: its id, where it lies, what its manifest says."""
+
+    id: str
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        return str(self.manifest["label"])
+
+    @property
+    def kind(self) -> str:
+        return str(self.manifest["kind"])
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return dict(self.manifest.get("facts", {}))
+
+    @property
+    def scores(self) -> Mapping[str, Any]:
+        return dict(self.manifest.get("scores", {}))
+
+    @property
+    def is_quantized(self) -> bool:
+        return bool((self.manifest.get("model") or {}).get("wrapper"))
+
+    @property
+    def onnx_file(self) -> Path:
+        return self.folder / ONNX
+
+
+def artifact_id(inputs: Mapping[str, Any]) -> str:
+    """Return the id of what `inputs` (plain JSON) make: twelve hexadecimal digits."""
+    text = json.dumps({**inputs, "kdeploy": __version__}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """A folder of artefacts, safe for several processes at once."""
+
+    root: Path
+
+    def get(self, identity: str) -> Artifact | None:
+        """Return the artefact, verified, or None when there is none of that id."""
+        folder = self.root / identity
+        return open_artifact(folder) if (folder / MANIFEST).is_file() else None
+
+    def work(self, identity: str) -> Path:
+        """Return the folder where making this artefact may keep what a rerun goes on from."""
+        folder = self.root / ".work" / identity
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def remove(self, identity: str) -> None:
+        """Forget an artefact and what was begun of it."""
+        shutil.rmtree(self.root / identity, ignore_errors=True)
+        shutil.rmtree(self.root / ".work" / identity, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, identity: str) -> Iterator[None]:
+        """Hold the right to make this artefact; the kernel frees it when a process dies."""
+        from filelock import FileLock
+
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{identity}.lock"):
+            yield
+
+    def add(self, manifest: Mapping[str, Any], write: Callable[[Path], None]) -> Artifact:
+        """Write a payload by `write(folder)` and keep it under the manifest's id.
+
+        Raises:
+            Unavailable: the disk is full; nothing is left behind.
+        """
+        identity = str(manifest["id"])
+        partial = self.root / f".partial-{identity}"
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed: we hold the lock
+        try:
+            partial.mkdir(parents=True)
+            write(partial)
+            write_manifest(partial, manifest)
+            shutil.rmtree(self.root / identity, ignore_errors=True)
+            partial.rename(self.root / identity)
+            _sync(self.root)
+        except OSError as error:
+            raise _disk_error(error, self.root) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(self.root / ".work" / identity, ignore_errors=True)
+        return open_artifact(self.root / identity)
+
+    def adopt(self, artifact: Artifact) -> Artifact:
+        """Copy an artefact of another store into this one, unless it is here already."""
+        if artifact.folder.parent.resolve() == self.root.resolve():
+            return artifact
+        with self.lock(artifact.id):
+            if (found := self.get(artifact.id)) is not None:
+                return found
+            partial = self.root / f".partial-{artifact.id}"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(artifact.folder, partial)
+            partial.rename(self.root / artifact.id)
+        return open_artifact(self.root / artifact.id)
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest with checksums of all other files and of itself, flushed to disk."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        _sync(path)
+        name = path.relative_to(folder).as_posix()
+        files[name] = {"sha256": file_sha256(path), "size": path.stat().st_size}
+    whole = {
+        "schema_version": SCHEMA_VERSION,
+        **manifest,
+        "files": files,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kdeploy": __version__,
+    }
+    whole["manifest_sha256"] = _manifest_sha256(whole)
+    (folder / MANIFEST).write_text(json.dumps(whole, indent=2, default=str) + "\n")
+    _sync(folder / MANIFEST)
+
+
+def open_artifact(folder: Path) -> Artifact:
+    """Return the artefact in a folder after checking every checksum.
+
+    Raises:
+        FileMissing: the folder is no artefact.
+        ArtifactCorrupt: the manifest or a payload was changed, cut off or removed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileMissing(
+            f"{folder} is not an artefact: it has no {MANIFEST}",
+            hint="name a folder DIR/artifacts/<id> that `kdeploy` wrote",
+        )
+    try:
+        manifest = json.loads(path.read_text())
+        identity = str(manifest["id"])
+        intact = manifest.get("manifest_sha256") == _manifest_sha256(manifest)
+    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+        intact, identity, manifest = False, folder.name, {}
+    if not intact:
+        raise _corrupt(folder, f"{MANIFEST} was changed or cut off")
+    if int(manifest["schema_version"]) > SCHEMA_VERSION:
+        raise ArtifactCorrupt(
+            f"{folder} was written by kdeploy {manifest['kdeploy']}, newer than this one",
+            hint="pip install --upgrade kdeploy",
+        )
+    for name, facts in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise _corrupt(folder, f"{name} is missing")
+        if file.stat().st_size != facts["size"] or file_sha256(file) != facts["sha256"]:
+            raise _corrupt(folder, f"the checksum of {name} does not hold")
+    return Artifact(id=identity, folder=folder, manifest=manifest)
+
+
+def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | None:
+    """Return the artefact of a folder or an id; None when `reference` is neither.
+
+    An id is looked for in `stores`, then below `artifacts` and `runs/*/artifacts` here.
+    """
+    path = Path(reference)
+    if (path / MANIFEST).is_file():
+        return open_artifact(path)
+    if not _ID.fullmatch(reference):
+        return None
+    here = [Path("artifacts"), *sorted(Path().glob("runs/*/artifacts"))]
+    for root in [*stores, *here]:
+        if (root / reference / MANIFEST).is_file():
+            return open_artifact(root / reference)
+    looked = ", ".join(str(p) for p in [*stores, *here])
+    raise FileMissing(
+        f"there is no artefact `{reference}`; looked in {looked}",
+        hint="name its folder: DIR/artifacts/<id>",
+    )
+
+
+def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dict[str, Any]:
+    """Write a model's payload; return the manifest's `model` entry that rebuilds it."""
+    from safetensors.torch import save_file
+
+    from kdeploy.references import build_model, source_sha256, source_text
+    from kdeploy.structure import difference
+
+    wrapper = getattr(model, "wrapper", None)
+    base: nn.Module = model.base if wrapper else model  # type: ignore[assignment]
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in base.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    text = source_text(reference)
+    if text is not None:
+        (folder / "build.py").write_text(text)
+    return {
+        "build": reference.build,
+        "args": dict(reference.args),
+        "folder": str(reference.folder.resolve()),
+        "source_sha256": source_sha256(reference),
+        "edits": difference(build_model(reference), base),
+        "wrapper": {"name": wrapper, "state": model.state()} if wrapper else None,  # type: ignore[operator]
+    }
+
+
+def reference_of(artifact: Artifact) -> ModelReference:
+    """Return the build reference of a torch artefact, reading the kept copy of build.py."""
+    from kdeploy.references import ModelReference
+
+    facts = artifact.manifest["model"]
+    kept = artifact.folder / "build.py"
+    return ModelReference(
+        build=facts["build"],
+        args=facts["args"],
+        folder=Path(facts["folder"]),
+        source_file=kept if kept.is_file() else None,
+    )
+
+
+def load_model(artifact: Artifact | Path) -> nn.Module:
+    """Return the model of a torch artefact, in eval mode, on the CPU.
+
+    Raises:
+        ModelError: the artefact holds no torch model.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from kdeploy.references import build_model
+    from kdeploy.registry import find
+    from kdeploy.structure import replay
+
+    if isinstance(artifact, Path):
+        artifact = open_artifact(artifact)
+    if artifact.kind != "torch":
+        raise ModelError(
+            f"artefact {artifact.id} ({artifact.label}) is of kind `{artifact.kind}`, not a torch model",
+            hint="name the artefact it was made from; `kdeploy show` prints the lineage",
+        )
+    facts = artifact.manifest["model"]
+    model = replay(build_model(reference_of(artifact)), facts["edits"])
+    model.load_state_dict(load_file(artifact.folder / WEIGHTS), strict=True)
+    model.eval()
+    if facts["wrapper"]:
+        put_on = find("wrapper", facts["wrapper"]["name"]).load()
+        example = torch.zeros(2, *artifact.manifest["data"]["preprocessing"]["shape"])
+        model = put_on(model, facts["wrapper"]["state"], example)
+    return model
+
+
+def _manifest_sha256(manifest: Mapping[str, Any]) -> str:
+    rest = {k: v for k, v in manifest.items() if k != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _corrupt(folder: Path, what: str) -> ArtifactCorrupt:
+    return ArtifactCorrupt(
+        f"artefact {folder} is damaged: {what}",
+        hint=f"remove it and make it again: rm -r {folder}",
+    )
+
+
+def _disk_error(error: OSError, root: Path) -> Unavailable:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(
+            f"the disk of {root} is full; nothing half-written was kept",
+            hint="free some space and run the same command again: it goes on from here",
+        )
+    return Unavailable(f"cannot write to {root}: {error}", hint="choose another --out folder")
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder, so that a renamed artefact is whole after a power cut too."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
