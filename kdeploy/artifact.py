@@ -18,19 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdeploy import __version__
-from kdeploy.errors import ArtifactCorrupt, FileMissing, ModelError, Unavailable
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from kdeploy.references import ModelReference
+from kdeploy.errors import ArtifactCorrupt, FileMissing, Unavailable
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"
 _ID = re.compile(r"[0-9a-f]{12}")
 
@@ -222,75 +216,6 @@ def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | Non
         f"there is no artefact `{reference}`; looked in {looked}",
         hint="name its folder: DIR/artifacts/<id>",
     )
-
-
-def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dict[str, Any]:
-    """Write a model's payload; return the manifest's `model` entry that rebuilds it."""
-    from safetensors.torch import save_file
-
-    from kdeploy.references import build_model, source_sha256, source_text
-    from kdeploy.structure import difference
-
-    wrapper = getattr(model, "wrapper", None)
-    base: nn.Module = model.base if wrapper else model  # type: ignore[assignment]
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in base.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS)
-    text = source_text(reference)
-    if text is not None:
-        (folder / "build.py").write_text(text)
-    return {
-        "build": reference.build,
-        "args": dict(reference.args),
-        "folder": str(reference.folder.resolve()),
-        "source_sha256": source_sha256(reference),
-        "edits": difference(build_model(reference), base),
-        "wrapper": {"name": wrapper, "state": model.state()} if wrapper else None,  # type: ignore[operator]
-    }
-
-
-def reference_of(artifact: Artifact) -> ModelReference:
-    """Return the build reference of a torch artefact, reading the kept copy of build.py."""
-    from kdeploy.references import ModelReference
-
-    facts = artifact.manifest["model"]
-    kept = artifact.folder / "build.py"
-    return ModelReference(
-        build=facts["build"],
-        args=facts["args"],
-        folder=Path(facts["folder"]),
-        source_file=kept if kept.is_file() else None,
-    )
-
-
-def load_model(artifact: Artifact | Path) -> nn.Module:
-    """Return the model of a torch artefact, in eval mode, on the CPU.
-
-    Raises:
-        ModelError: the artefact holds no torch model.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    from kdeploy.references import build_model
-    from kdeploy.registry import find
-    from kdeploy.structure import replay
-
-    if isinstance(artifact, Path):
-        artifact = open_artifact(artifact)
-    if artifact.kind != "torch":
-        raise ModelError(
-            f"artefact {artifact.id} ({artifact.label}) is of kind `{artifact.kind}`, not a torch model",
-            hint="name the artefact it was made from; `kdeploy show` prints the lineage",
-        )
-    facts = artifact.manifest["model"]
-    model = replay(build_model(reference_of(artifact)), facts["edits"])
-    model.load_state_dict(load_file(artifact.folder / WEIGHTS), strict=True)
-    model.eval()
-    if facts["wrapper"]:
-        put_on = find("wrapper", facts["wrapper"]["name"]).load()
-        example = torch.zeros(2, *artifact.manifest["data"]["preprocessing"]["shape"])
-        model = put_on(model, facts["wrapper"]["state"], example)
-    return model
 
 
 def _manifest_sha256(manifest: Mapping[str, Any]) -> str:

@@ -1,0 +1,89 @@
+"""The payload of a torch artefact: build reference, structure and safetensors, and back.
+
+Nothing executes on loading but the user's own `build.py`, of which the artefact keeps a copy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdeploy.artifact import Artifact, open_artifact
+from kdeploy.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdeploy.references import ModelReference
+
+WEIGHTS = "model.safetensors"
+BUILD = "build.py"
+
+
+def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dict[str, Any]:
+    """Write a model's payload; return the manifest's `model` entry that rebuilds it."""
+    from safetensors.torch import save_file
+
+    from kdeploy.references import build_model, source_sha256, source_text
+    from kdeploy.structure import difference
+
+    wrapper = getattr(model, "wrapper", None)
+    base: nn.Module = model.base if wrapper else model  # type: ignore[assignment]
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in base.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    text = source_text(reference)
+    if text is not None:
+        (folder / BUILD).write_text(text)
+    return {
+        "build": reference.build,
+        "args": dict(reference.args),
+        "folder": str(reference.folder.resolve()),
+        "source_sha256": source_sha256(reference),
+        "edits": difference(build_model(reference), base),
+        "wrapper": {"name": wrapper, "state": model.state()} if wrapper else None,  # type: ignore[operator]
+    }
+
+
+def reference_of(artifact: Artifact) -> ModelReference:
+    """Return the build reference of a torch artefact, reading the kept copy of build.py."""
+    from kdeploy.references import ModelReference
+
+    facts = artifact.manifest["model"]
+    kept = artifact.folder / BUILD
+    return ModelReference(
+        build=facts["build"],
+        args=facts["args"],
+        folder=Path(facts["folder"]),
+        source_file=kept if kept.is_file() else None,
+    )
+
+
+def load_model(artifact: Artifact | Path) -> nn.Module:
+    """Return the model of a torch artefact, in eval mode, on the CPU.
+
+    Raises:
+        ModelError: the artefact holds no torch model.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from kdeploy.references import build_model
+    from kdeploy.registry import find
+    from kdeploy.structure import replay
+
+    if isinstance(artifact, Path):
+        artifact = open_artifact(artifact)
+    if artifact.kind != "torch":
+        raise ModelError(
+            f"{artifact.folder} ({artifact.label}) is of kind `{artifact.kind}`, not a torch model",
+            hint="name the artefact it was made from; `kdeploy show` prints the lineage",
+        )
+    facts = artifact.manifest["model"]
+    model = replay(build_model(reference_of(artifact)), facts["edits"])
+    model.load_state_dict(load_file(artifact.folder / WEIGHTS), strict=True)
+    model.eval()
+    if facts["wrapper"]:
+        put_on = find("wrapper", facts["wrapper"]["name"]).load()
+        example = torch.zeros(2, *artifact.manifest["data"]["preprocessing"]["shape"])
+        model = put_on(model, facts["wrapper"]["state"], example)
+    return model
