@@ -7,7 +7,7 @@ KdeployError
 │   ├── OrderError          steps in an order that cannot work
 │   ├── FileMissing         a file or folder that is not there
 │   ├── DataError           empty folder, corrupt image, labels out of range
-│   ├── ModelError          weights that do not fit, class counts that differ, a model that cannot run
+│   ├── ModelError          weights that do not fit, other class counts, a model that cannot run
 │   ├── NotCalibrated       a quantizer that saw no data
 │   ├── ArtifactCorrupt     a payload or bundle whose checksum does not hold
 │   └── TrainingDiverged    a loss that is not a number, or stays zero

@@ -51,7 +51,7 @@ class Parameter:
 
     def type(self) -> Any:
         """Return the annotation as a type; only names that a signature may use are known."""
-        return eval(self.annotation, dict(_names()))  # noqa: S307 - our own source file
+        return eval(self.annotation, dict(_names()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

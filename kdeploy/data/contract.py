@@ -46,7 +46,8 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
         """Return the value that `to_dict` wrote."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
