@@ -1,0 +1,61 @@
+# Every target sets up what it needs. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Two test workers share the machine: one thread each, so that they do not fight for the cores.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench test-gpu bench-gpu docs
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(STAMP)  ## make .venv with all that the other targets need (PYTHON=python3.12 picks another Python)
+
+# torch goes first: asked for by name it takes a CPU build where pip is pointed to one
+# (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu). pytorchcv goes without its
+# dependencies: torchvision, of which it needs one file, must be built for the very same torch.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "kdeploy needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)"; \
+		echo "hint: make setup PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps pytorchcv
+	@touch $@
+
+demo: $(STAMP)  ## from a teacher to a verified bundle in minutes; writes runs/demo/
+	$(BIN)/kdeploy run models/digits/recipe.yaml --out runs/demo
+
+test: $(STAMP)  ## all tests; those that need a GPU skip without one
+	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile
+
+check: $(STAMP)  ## style, types, layers, spelling; the catalogue is fresh
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
+	@$(BIN)/kdeploy list --markdown | diff -u docs/catalogue.md - \
+		|| { echo "docs/catalogue.md is stale; hint: make docs"; exit 1; }
+
+docs: $(STAMP)  ## write docs/catalogue.md anew
+	$(BIN)/kdeploy list --markdown > docs/catalogue.md
+
+bench: $(STAMP)  ## measure what benchmarks/README.md claims, again on this machine
+	@for suite in benchmarks/suites/*.py; do echo "$$suite"; PYTHONPATH=. $(BIN)/python $$suite || exit 1; done
+
+# The GPU targets use $(PYTHON) as it is: a device's own torch, from the source tree.
+test-gpu:  ## tests that need a GPU, with the torch of $(PYTHON)
+	@if $(HAS_GPU); then PYTHONPATH=. $(PYTHON) -m pytest -m 'gpu or tensorrt'; \
+	else echo "skipped: $(PYTHON) has no torch that sees a CUDA device"; fi
+
+bench-gpu:  ## benchmarks that need a GPU, with the torch of $(PYTHON)
+	@if $(HAS_GPU); then \
+		for suite in benchmarks/suites/gpu/*.py; do echo "$$suite"; PYTHONPATH=. $(PYTHON) $$suite || exit 1; done; \
+	else echo "skipped: $(PYTHON) has no torch that sees a CUDA device"; fi
