@@ -106,8 +106,12 @@ class Store:
         with FileLock(locks / f"{identity}.lock"):
             yield
 
-    def add(self, manifest: Mapping[str, Any], write: Callable[[Path], None]) -> Artifact:
+    def add(
+        self, manifest: Mapping[str, Any], write: Callable[[Path], Mapping[str, Any]]
+    ) -> Artifact:
         """Write a payload by `write(folder)` and keep it under the manifest's id.
+
+        What `write` returns is added to the manifest. The caller holds the id's lock.
 
         Raises:
             Unavailable: the disk is full; nothing is left behind.
@@ -117,13 +121,13 @@ class Store:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed: we hold the lock
         try:
             partial.mkdir(parents=True)
-            write(partial)
-            write_manifest(partial, manifest)
+            more = write(partial)
+            write_manifest(partial, {**manifest, **more})
             shutil.rmtree(self.root / identity, ignore_errors=True)
             partial.rename(self.root / identity)
             _sync(self.root)
         except OSError as error:
-            raise _disk_error(error, self.root) from error
+            raise disk_error(error, self.root) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(self.root / ".work" / identity, ignore_errors=True)
@@ -230,7 +234,8 @@ def _corrupt(folder: Path, what: str) -> ArtifactCorrupt:
     )
 
 
-def _disk_error(error: OSError, root: Path) -> Unavailable:
+def disk_error(error: OSError, root: Path) -> Unavailable:
+    """Return what to tell a user whose disk refused a write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable(
             f"the disk of {root} is full; nothing half-written was kept",

@@ -22,7 +22,7 @@ BUILD = "build.py"
 
 def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dict[str, Any]:
     """Write a model's payload; return the manifest's `model` entry that rebuilds it."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from kdeploy.references import build_model, source_sha256, source_text
     from kdeploy.structure import difference
@@ -30,7 +30,8 @@ def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dic
     wrapper = getattr(model, "wrapper", None)
     base: nn.Module = model.base if wrapper else model  # type: ignore[assignment]
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in base.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS)
+    # As bytes through Python's own file, so that a full disk is an OSError with its number.
+    (folder / WEIGHTS).write_bytes(save(tensors))
     text = source_text(reference)
     if text is not None:
         (folder / BUILD).write_text(text)

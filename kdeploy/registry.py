@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kdeploy.errors import RecipeError, UnknownName
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
 ROOT = Path(__file__).parent
 FOLDERS: Mapping[str, str] = {
@@ -34,6 +34,7 @@ FOLDERS: Mapping[str, str] = {
     "wrapper": "quantization",
 }
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+ModelT = TypeVar("ModelT", bound="BaseModel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,44 +122,52 @@ def validate(
         UnknownName: a key that is no parameter; the hint names the nearest.
         RecipeError: a value of the wrong type or out of range, or a missing one.
     """
+    return check(model_of(parameters), given, where=where).model_dump()
+
+
+def check(model: type[ModelT], given: Mapping[str, Any] | None, *, where: str) -> ModelT:
+    """Return `given` as the pydantic model, with the errors of `validate`."""
+    from pydantic import ValidationError
+
     given = {} if given is None else given
     if not isinstance(given, Mapping):
         raise RecipeError(
             f"{where}: expected keys and values, found `{given!r}`",
             hint=f"write `{where.rsplit('.', 1)[-1]}: {{key: value}}`",
         )
-    known = {p.name for p in parameters}
     for key in given:
-        if key not in known:
-            raise UnknownName.among("key", str(key), known, where=where)
-    return _checked(model_of(parameters), dict(given), where)
+        if key not in model.model_fields:
+            raise UnknownName.among("key", str(key), model.model_fields, where=where)
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        raise _first_error(error, model, where) from None
 
 
-def model_of(parameters: tuple[Parameter, ...], name: str = "Parameters") -> type[BaseModel]:
-    """Return the pydantic model that the signature describes."""
+def model_of(
+    parameters: tuple[Parameter, ...],
+    name: str = "Parameters",
+    *,
+    base: type[BaseModel] | None = None,
+) -> type[BaseModel]:
+    """Return the pydantic model that the signature describes, with the fields of `base` first."""
     from pydantic import ConfigDict, Field, create_model
 
     fields: dict[str, Any] = {
         p.name: (p.type(), Field(default=p.default, description=p.doc)) for p in parameters
     }
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=False)
-    return create_model(name, __config__=config, **fields)
+    if base is not None:
+        return create_model(name, __base__=base, **fields)
+    return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
 
 
-def _checked(model: type[BaseModel], given: dict[str, Any], where: str) -> dict[str, Any]:
-    from pydantic import ValidationError
-
-    try:
-        return model.model_validate(given).model_dump()
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join([where, *(str(part) for part in first["loc"])])
-        description = model.model_fields.get(str(first["loc"][0])) if first["loc"] else None
-        note = description.description if description is not None else None
-        found = "" if first["type"] == "missing" else f", found `{first['input']!r}`"
-        raise RecipeError(
-            f"{key}: {first['msg'].lower()}{found}", hint=note or "see `kdeploy list`"
-        ) from None
+def _first_error(error: ValidationError, model: type[BaseModel], where: str) -> RecipeError:
+    first = error.errors()[0]
+    key = ".".join([where, *(str(part) for part in first["loc"])])
+    field = model.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+    found = "" if first["type"] == "missing" else f", found `{first['input']!r}`"
+    hint = (field.description if field else None) or "`kdeploy recipe-schema` lists keys and types"
+    return RecipeError(f"{key}: {first['msg'].lower()}{found}", hint=hint)
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Run a recipe: artefact in, artefact out; the cache, the lineage, the only writer."""

@@ -1,0 +1,99 @@
+"""What happened in a run: `log.jsonl`, a line an event, kept over interruptions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from kdeploy.training import EpochRecord, NoWatcher, Watcher
+
+
+class Audience(Protocol):
+    """Who is told what a run does; the command line shows it, a test may listen."""
+
+    def stage_started(self, stage: str, technique: str, label: str) -> None: ...
+
+    def stage_ended(self, record: StageRecord) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    @property
+    def watcher(self) -> Watcher: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """One step of a run, as `summary.json` lists it."""
+
+    stage: str
+    technique: str
+    artifact: str
+    wall_time_s: float
+    cached: bool
+    label: str
+
+
+class Silence:
+    """The audience of library use: nobody."""
+
+    watcher: Watcher = NoWatcher()
+
+    def stage_started(self, stage: str, technique: str, label: str) -> None: ...
+
+    def stage_ended(self, record: StageRecord) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class Log:
+    """An audience that writes every event to a file and passes it on."""
+
+    def __init__(self, path: Path, audience: Audience) -> None:
+        self.path = path
+        self.audience = audience
+        self.watcher: Watcher = _LoggedTraining(self, audience.watcher)
+
+    def stage_started(self, stage: str, technique: str, label: str) -> None:
+        self.write("stage_started", stage=stage, technique=technique, label=label)
+        self.audience.stage_started(stage, technique, label)
+
+    def stage_ended(self, record: StageRecord) -> None:
+        self.write("stage_ended", **asdict(record))
+        self.audience.stage_ended(record)
+
+    def note(self, text: str) -> None:
+        self.write("note", text=text)
+        self.audience.note(text)
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Append one event; a line cut off by a kill does not spoil the next."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with self.path.open("a") as file:
+            file.write(json.dumps({"time": now, "event": event, **facts}, default=str) + "\n")
+
+
+class _LoggedTraining:
+    """Writes the epochs of a training to the log and passes all on."""
+
+    def __init__(self, log: Log, watcher: Watcher) -> None:
+        self.log = log
+        self.watcher = watcher
+        self.name = ""
+
+    def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None:
+        self.name = name
+        self.log.write("training_started", name=name, epochs=epochs, done_epochs=done_epochs)
+        self.watcher.started(name, epochs, steps, done_epochs)
+
+    def stepped(self, images: int) -> None:
+        self.watcher.stepped(images)
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        self.log.write("epoch", name=self.name, **asdict(record))
+        self.watcher.epoch_ended(record)
+
+    def ended(self) -> None:
+        self.watcher.ended()

@@ -1,0 +1,133 @@
+"""One run over one store: makes each step once, finds it again ever after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdeploy.artifact import Artifact, Store, artifact_id
+from kdeploy.data.contract import Dataset
+from kdeploy.data.load import DataReference
+from kdeploy.machine import fingerprint
+from kdeploy.pipeline.log import Audience, Silence, StageRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a step made: how to write its payload, and what to say of it."""
+
+    write: Callable[[Path], Mapping[str, Any]]
+    """Writes into a folder; returns further manifest entries (`model`, ...)."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """The store, the data and the record of one run."""
+
+    store: Store
+    reference: DataReference | None
+    data: Dataset | None
+    seed: int = 0
+    use_cache: bool = True
+    audience: Audience = field(default_factory=Silence)
+    stages: list[StageRecord] = field(default_factory=list)
+
+    def step(
+        self,
+        *,
+        kind: str,
+        stage: str,
+        technique: str,
+        label: str,
+        make: Callable[[Path], Made],
+        parents: Sequence[Artifact] = (),
+        parameters: Mapping[str, Any] | None = None,
+        source: str = "",
+    ) -> Artifact:
+        """Return the artefact of a step, made by `make(work folder)` unless it is stored.
+
+        Args:
+            kind: "torch", "onnx", "measurements" or "bundle".
+            stage: The stage of the recipe.
+            technique: Its technique.
+            label: The name people see.
+            make: Does the work; may keep what it wants to go on from in the work folder.
+            parents: What the step starts from; the first is the model that is changed.
+            parameters: All resolved parameters.
+            source: Fingerprint of code or files outside the store that the result depends on.
+        """
+        identity = artifact_id(
+            {
+                "parents": [p.id for p in parents],
+                "stage": stage,
+                "technique": technique,
+                "parameters": parameters or {},
+                "seed": self.seed,
+                "data": self.data.fingerprint if self.data else "",
+                "augment": self.data.augment if self.data else (),
+                "source": source,
+            }
+        )
+        started = time.perf_counter()
+        self.audience.stage_started(stage, technique, label)
+        with self.store.lock(identity):
+            if not self.use_cache and identity not in {s.artifact for s in self.stages}:
+                self.store.remove(identity)
+            artifact = self.store.get(identity)
+            cached = artifact is not None
+            if artifact is None:
+                made = make(self.store.work(identity))
+                entry = {
+                    "id": identity,
+                    "kind": kind,
+                    "label": label,
+                    "stage": stage,
+                    "technique": technique,
+                    "parameters": dict(parameters or {}),
+                    "parents": [p.id for p in parents],
+                    "seed": self.seed,
+                    "data": self._data_facts(),
+                    "facts": dict(made.facts),
+                    "scores": dict(made.scores),
+                    "machine": fingerprint().id,
+                }
+                artifact = self._add(entry, made, parents)
+        self.stages.append(
+            StageRecord(
+                stage=stage,
+                technique=technique,
+                artifact=identity,
+                wall_time_s=round(time.perf_counter() - started, 3),
+                cached=cached,
+                label=label,
+            )
+        )
+        self.audience.stage_ended(self.stages[-1])
+        return artifact
+
+    def _add(self, entry: dict[str, Any], made: Made, parents: Sequence[Artifact]) -> Artifact:
+        own = {
+            key: entry[key]
+            for key in ("id", "label", "stage", "technique", "parameters", "facts", "scores")
+        }
+        history = list(parents[0].manifest["lineage"]) if parents else []
+        entry["lineage"] = [*history, own]
+        entry["teacher"] = parents[1].id if len(parents) > 1 else None
+        return self.store.add(entry, made.write)
+
+    def _data_facts(self) -> dict[str, Any] | None:
+        if self.data is None or self.reference is None:
+            return None
+        return {
+            "name": self.data.name,
+            "fingerprint": self.data.fingerprint,
+            "preprocessing": self.data.preprocessing.to_dict(),
+            "reference": self.reference.to_dict(),
+            "licence": self.data.licence,
+            "source": self.data.source,
+        }

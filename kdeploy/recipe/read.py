@@ -1,0 +1,147 @@
+"""Read a recipe file, with the overrides of `--set`, and write it as resolved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.recipe.resolve import Recipe, Step, Teaching, parse
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        FileMissing: there is no such file.
+        RecipeError: it is not YAML, or a value is of the wrong type.
+        UnknownName: a key or technique does not exist.
+        OrderError: the steps cannot come in this order.
+    """
+    if not path.is_file():
+        raise FileMissing(
+            f"there is no recipe {path}", hint="`kdeploy init DIR` writes a first one"
+        )
+    try:
+        given = yaml.load(path.read_text(), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}", hint="mend the line named") from None
+    if not isinstance(given, dict):
+        raise RecipeError(
+            f"{path}: expected keys and values, found {type(given).__name__}",
+            hint="start with `name:`, `data:` and `teacher:`; `kdeploy init DIR` writes an example",
+        )
+    return parse(_overridden(given, overrides), folder=path.parent)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Return the recipe as resolved: all defaults written out, all files absolute."""
+    folder = recipe.folder
+    data = recipe.data
+    resolved: dict[str, Any] = {
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "data": {
+            **_absolute({"name": data.name, **data.parameters}, ["name", *data.parameters], folder),
+            "validation_fraction": data.validation_fraction,
+            "augment": list(data.augment),
+        },
+        "teacher": {
+            **_absolute(recipe.given["teacher"], ["build", "weights"], folder),
+            "train": dict(recipe.teacher.training),
+        },
+    }
+    if recipe.student is not None and recipe.distill is not None:
+        resolved["student"] = _absolute(recipe.given["student"], ["build"], folder)
+        resolved["distill"] = _teaching(recipe.distill)
+    resolved["compress"] = [_step(s) for s in recipe.compress]
+    resolved["export"] = [_step(s) for s in recipe.export]
+    resolved["bench"] = recipe.bench.model_dump()
+    resolved["gates"] = [g.text for g in recipe.gates]
+    if recipe.budgets is not None:
+        resolved["package"] = {"budgets": [g.text for g in recipe.budgets]}
+    plain = json.loads(json.dumps(resolved, default=str))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _teaching(teaching: Teaching) -> dict[str, Any]:
+    return {
+        "scheme": {teaching.scheme: dict(teaching.scheme_parameters)},
+        "losses": [dict(loss) for loss in teaching.losses],
+        "label_weight": teaching.label_weight,
+        "baseline": teaching.baseline,
+        **teaching.training,
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    recover = {"recover": _teaching(step.recover)} if step.recover else {}
+    return {step.technique: {**step.parameters, **recover}}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which the same key twice is an error, not a silent loss of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                mark = key_node.start_mark
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key}` stands here twice", mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _overridden(given: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for override in overrides:
+        path, separator, text = override.partition("=")
+        if not separator:
+            raise RecipeError(
+                f"--set `{override}` has no `=`", hint="write --set distill.epochs=10"
+            )
+        place: Any = given
+        *parents, last = path.split(".")
+        for part in parents:
+            place = _entry(place, part, path)
+        value = yaml.load(text, _Loader)
+        if isinstance(place, list):
+            place[_index(place, last, path)] = value
+        else:
+            place[last] = value
+    return given
+
+
+def _entry(place: Any, part: str, path: str) -> Any:
+    if isinstance(place, list):
+        return place[_index(place, part, path)]
+    if place.get(part) is None:
+        place[part] = {}
+    if not isinstance(place[part], dict | list):
+        raise RecipeError(
+            f"--set {path}: `{part}` is a value, not keys and values",
+            hint="name a key of a section",
+        )
+    return place[part]
+
+
+def _index(place: list[Any], part: str, path: str) -> int:
+    if part.isdigit() and int(part) < len(place):
+        return int(part)
+    raise RecipeError(
+        f"--set {path}: `{part}` is not one of the {len(place)} entries",
+        hint="count from 0, e.g. --set compress.0.prune_channels.ratio=0.5",
+    )
+
+
+def _absolute(section: Mapping[str, Any], keys: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Return the section with the files that `keys` name made absolute."""
+    found = {k: str(section[k]) for k in keys if isinstance(section.get(k), str | Path)}
+    files = {k: v for k, v in found.items() if (folder / v.split(":")[0]).exists()}
+    return {**section, **{k: str(folder.resolve() / v) for k, v in files.items()}}

@@ -1,0 +1,259 @@
+"""Resolve a recipe: every key checked against signatures, every default filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdeploy import registry
+from kdeploy.data.load import DataReference
+from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
+from kdeploy.gate import Gate, parse_gates
+from kdeploy.recipe.sections import (
+    BenchSection,
+    DataSection,
+    PackageSection,
+    RecipeSection,
+    StudentSection,
+    TeacherSection,
+    around_loss,
+    teaching_model,
+)
+from kdeploy.references import ModelReference
+
+# Fine-tuning starts from learned weights: a tenth of the rate that trains from scratch.
+RECOVER_DEFAULTS = {"learning_rate": 0.01}
+AROUND_LOSS = ("weight", "layers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """The teacher: a reference or an artefact, and how it gets its weights."""
+
+    reference: ModelReference
+    weights: Path | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    normalization: Mapping[str, list[float]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teaching:
+    """One distillation, resolved."""
+
+    scheme: str
+    scheme_parameters: Mapping[str, Any]
+    losses: tuple[Mapping[str, Mapping[str, Any]], ...]
+    label_weight: float
+    training: Mapping[str, Any]
+    baseline: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One technique with its resolved parameters, and the recovery after it."""
+
+    technique: str
+    parameters: Mapping[str, Any]
+    recover: Teaching | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A resolved recipe; `given` are the keys as written, after overrides."""
+
+    name: str
+    seed: int
+    data: DataReference
+    teacher: Teacher
+    student: ModelReference | None
+    distill: Teaching | None
+    compress: tuple[Step, ...]
+    export: tuple[Step, ...]
+    bench: BenchSection
+    gates: tuple[Gate, ...]
+    budgets: tuple[Gate, ...] | None
+    given: Mapping[str, Any]
+    folder: Path
+
+
+def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
+    """Return the recipe of plain keys and values; relative paths start at `folder`."""
+    top = registry.check(RecipeSection, given, where="recipe")
+    teacher = _teacher(top.teacher, folder)
+    steps = tuple(_step(s, f"compress[{i}]") for i, s in enumerate(top.compress))
+    check_order(steps)
+    if (top.student is None) != (top.distill is None):
+        missing, present = ("distill", "student") if top.student else ("student", "distill")
+        raise RecipeError(
+            f"recipe: `{present}` without `{missing}`",
+            hint=f"add `{missing}:`, or leave both out to compress the teacher itself",
+        )
+    bench = registry.check(BenchSection, top.bench, where="bench")
+    for index, name in enumerate(bench.runtimes):
+        registry.find("runtime", name, where=f"bench.runtimes[{index}]")
+    package = None
+    if top.package is not None:
+        package = registry.check(PackageSection, top.package, where="package")
+    return Recipe(
+        name=top.name,
+        seed=top.seed,
+        data=_data(top.data, folder, top.seed),
+        teacher=teacher,
+        student=_student(top.student, folder) if top.student else None,
+        distill=_teaching(top.distill, "distill", {}) if top.distill else None,
+        compress=steps,
+        export=tuple(_export(e, f"export[{i}]") for i, e in enumerate(top.export)),
+        bench=bench,
+        gates=parse_gates(top.gates),
+        budgets=parse_gates(package.budgets, where="package.budgets") if package else None,
+        given=given,
+        folder=folder,
+    )
+
+
+def check_order(steps: Sequence[Step]) -> None:
+    """Refuse chains that the techniques' facts rule out.
+
+    Raises:
+        OrderError: a step comes after one that it has to precede.
+    """
+    for later in range(len(steps)):
+        name = steps[later].technique
+        before = registry.find("compressor", name).facts.get("before") or set()
+        for earlier in range(later):
+            if steps[earlier].technique in before:
+                raise OrderError(
+                    f"compress[{later}]: `{name}` cannot come after"
+                    f" `{steps[earlier].technique}` (compress[{earlier}])",
+                    hint=f"put `{name}` before `{steps[earlier].technique}`",
+                )
+
+
+def teaching(given: Mapping[str, Any], where: str = "distill") -> Teaching:
+    """Return a distillation of plain keys and values."""
+    return _teaching(given, where, {})
+
+
+def _data(given: Mapping[str, Any], folder: Path, seed: int) -> DataReference:
+    own = {k: v for k, v in given.items() if k in DataSection.model_fields}
+    rest = {k: v for k, v in given.items() if k not in own}
+    section = registry.check(DataSection, own, where="data")
+    if ":" not in section.name:
+        known = registry.find("dataset", section.name, where="data")
+        names = {p.name for p in known.parameters}
+        for key in rest:
+            if key not in names:
+                raise UnknownName.among(
+                    "key", key, names | set(DataSection.model_fields), where="data"
+                )
+        rest = registry.validate(known.parameters, rest, where="data")
+    return DataReference(
+        name=section.name,
+        parameters=rest,
+        validation_fraction=section.validation_fraction,
+        augment=tuple(section.augment),
+        seed=seed,
+        folder=folder,
+    )
+
+
+def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
+    section = registry.check(TeacherSection, given, where="teacher")
+    training = registry.parameters_of("kdeploy.training", "fit")
+    weights = folder / section.weights if section.weights else None
+    if weights is not None and not weights.is_file():
+        raise FileMissing(
+            f"teacher.weights: there is no file {weights}",
+            hint="relative paths start at the recipe; leave `weights` out to train the teacher",
+        )
+    if (section.mean is None) != (section.std is None):
+        raise RecipeError("teacher: `mean` and `std` go together", hint="give both or none")
+    own = {"mean": section.mean, "std": section.std} if section.mean and section.std else None
+    return Teacher(
+        reference=ModelReference(build=section.build, args=section.args, folder=folder),
+        weights=weights,
+        training=registry.validate(training, section.train, where="teacher.train"),
+        normalization=own,
+    )
+
+
+def _student(given: Mapping[str, Any], folder: Path) -> ModelReference:
+    section = registry.check(StudentSection, given, where="student")
+    return ModelReference(build=section.build, args=section.args, folder=folder)
+
+
+def _teaching(given: Mapping[str, Any], where: str, defaults: Mapping[str, Any]) -> Teaching:
+    section = registry.check(teaching_model(), {**defaults, **given}, where=where).model_dump()
+    scheme = section.pop("scheme")
+    name, own = _single(scheme if isinstance(scheme, dict) else {scheme: {}}, f"{where}.scheme")
+    parameters = registry.find("scheme", name, where=f"{where}.scheme").parameters
+    losses = [_loss(e, f"{where}.losses[{i}]") for i, e in enumerate(section.pop("losses"))]
+    return Teaching(
+        scheme=name,
+        scheme_parameters=registry.validate(parameters, own, where=f"{where}.scheme.{name}"),
+        losses=tuple(losses),
+        label_weight=section.pop("label_weight"),
+        baseline=section.pop("baseline"),
+        training=section,
+    )
+
+
+def _loss(entry: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    name, given = _single(entry, where)
+    technique = registry.find("loss", name, where=where)
+    around = registry.check(
+        around_loss(technique), _part(given, AROUND_LOSS), where=f"{where}.{name}"
+    )
+    own = {k: v for k, v in given.items() if k not in AROUND_LOSS}
+    known = {p.name for p in technique.parameters} | set(type(around).model_fields)
+    for key in own:
+        if key not in known:
+            raise UnknownName.among("key", key, known, where=f"{where}.{name}")
+    checked = registry.validate(technique.parameters, own, where=f"{where}.{name}")
+    return {name: {**checked, **around.model_dump()}}
+
+
+def _step(entry: Mapping[str, Any], where: str) -> Step:
+    name, given = _single(entry, where)
+    technique = registry.find("compressor", name, where=where)
+    recover = given.pop("recover", None)
+    if recover is not None and technique.facts.get("recoverable") is False:
+        raise RecipeError(
+            f"{where}: `{name}` gives a model that cannot be trained, so `recover` has no sense",
+            hint="recover the step before it",
+        )
+    names = {p.name for p in technique.parameters} | {"recover"}
+    for key in given:
+        if key not in names:
+            raise UnknownName.among("key", key, names, where=f"{where}.{name}")
+    return Step(
+        technique=name,
+        parameters=registry.validate(technique.parameters, given, where=f"{where}.{name}"),
+        recover=None
+        if recover is None
+        else _teaching(recover, f"{where}.{name}.recover", RECOVER_DEFAULTS),
+    )
+
+
+def _export(entry: Mapping[str, Any], where: str) -> Step:
+    name, given = _single(entry, where)
+    technique = registry.find("exporter", name, where=where)
+    parameters = registry.validate(technique.parameters, given, where=f"{where}.{name}")
+    return Step(technique=name, parameters=parameters)
+
+
+def _single(entry: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        raise RecipeError(
+            f"{where}: expected one technique with its parameters, found `{entry!r}`",
+            hint="write `- technique: {key: value}`",
+        )
+    name, given = next(iter(entry.items()))
+    if given is not None and not isinstance(given, Mapping):
+        raise RecipeError(
+            f"{where}.{name}: expected keys and values, found `{given!r}`",
+            hint=f"write `{name}: {{key: value}}`",
+        )
+    return str(name), dict(given or {})

@@ -1,0 +1,66 @@
+"""The JSON Schema of a recipe, made from the same signatures that check it."""
+
+from __future__ import annotations
+
+from typing import Any, Union
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from kdeploy import registry
+from kdeploy.recipe.sections import (
+    BenchSection,
+    DataSection,
+    PackageSection,
+    RecipeSection,
+    Section,
+    StudentSection,
+    TeacherSection,
+    TeachingSection,
+    around_loss,
+    teaching_model,
+)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the schema; editors use it to complete and check recipes."""
+    losses = _one_of("loss", around=True)
+    learns = create_model(
+        "LearningSection",
+        __base__=TeachingSection,
+        losses=(list[losses], []),  # type: ignore[valid-type]
+    )
+    teaching = teaching_model(base=learns)
+    training = registry.model_of(registry.parameters_of("kdeploy.training", "fit"), "Training")
+    teacher = create_model("Teacher", __base__=TeacherSection, train=(training, {}))
+    fields: dict[str, Any] = {
+        "data": (_data_model(), ...),
+        "teacher": (teacher, ...),
+        "student": (StudentSection | None, None),
+        "distill": (teaching | None, None),
+        "compress": (list[_one_of("compressor", extra={"recover": (teaching | None, None)})], []),  # type: ignore[misc]
+        "export": (list[_one_of("exporter")], []),  # type: ignore[misc]
+        "bench": (BenchSection, {}),
+        "package": (PackageSection | None, None),
+    }
+    return create_model("Recipe", __base__=RecipeSection, **fields).model_json_schema()
+
+
+def _one_of(kind: str, *, around: bool = False, extra: dict[str, Any] | None = None) -> Any:
+    """Return the union of `{technique: {its parameters}}` over all techniques of a kind."""
+    models = []
+    for name, technique in registry.techniques(kind).items():
+        base = around_loss(technique) if around else Section
+        with_extra = create_model(f"{kind}_{name}_extra", __base__=base, **(extra or {}))
+        own = registry.model_of(technique.parameters, f"{kind}_{name}_parameters", base=with_extra)
+        config = ConfigDict(extra="forbid", title=technique.summary)
+        entry: dict[str, Any] = {name: (own | None, Field(description=technique.summary))}
+        models.append(create_model(f"{kind}_{name}", __config__=config, **entry))
+    return Union[tuple(models)]  # noqa: UP007 - a union of a list that is made here
+
+
+def _data_model() -> Any:
+    models: list[type[BaseModel]] = [
+        registry.model_of(t.parameters, f"data_{name}", base=DataSection)
+        for name, t in registry.techniques("dataset").items()
+    ]
+    return Union[(*models, DataSection)]

@@ -1,0 +1,115 @@
+"""The sections of a recipe, and the keys in them that belong to no function.
+
+All other keys are the parameters of the functions that a section configures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kdeploy import registry
+
+DEFAULT_LOSSES: tuple[dict[str, Any], ...] = ({"kd": {}},)
+
+
+class Section(BaseModel):
+    """A part of the recipe; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(Section):
+    """What to learn from; further keys are the dataset's own parameters."""
+
+    name: str = Field(description="a dataset of `kdeploy list dataset`, or `path.py:function`")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="part of train, by the seed")
+    augment: list[str] = Field([], description="augmentations of training batches, in order")
+
+
+class TeacherSection(Section):
+    """The accurate model."""
+
+    build: str = Field(description="a model reference, e.g. `build.py:resnet`, or an artefact")
+    args: dict[str, Any] = Field({}, description="keyword arguments of the build function")
+    weights: Path | None = Field(None, description="safetensors; without it the teacher is trained")
+    train: dict[str, Any] = Field({}, description="how it is trained: epochs, learning_rate, ...")
+    mean: list[float] | None = Field(None, description="the teacher's own normalisation, if other")
+    std: list[float] | None = Field(None, description="goes with `mean`")
+
+
+class StudentSection(Section):
+    """The small model."""
+
+    build: str = Field(description="a model reference, e.g. `build.py:resnet`")
+    args: dict[str, Any] = Field({}, description="keyword arguments of the build function")
+
+
+class TeachingSection(Section):
+    """How a student learns; further keys are those of training."""
+
+    scheme: str | dict[str, dict[str, Any] | None] = Field("offline", description="who teaches")
+    losses: list[dict[str, dict[str, Any] | None]] = Field(
+        list(DEFAULT_LOSSES), description="what is learned: `[{kd: {temperature: 4.0}}]`"
+    )
+    label_weight: float = Field(0.1, ge=0, description="weight of the true labels' cross-entropy")
+    baseline: bool = Field(False, description="also train the student without a teacher")
+
+
+class BenchSection(Section):
+    """What is measured."""
+
+    runtimes: list[str] = Field(["onnxruntime_cpu"], min_length=1, description="where to run")
+    batch_sizes: list[int] = Field([1], min_length=1, description="items in one call")
+    threads: list[int | None] = Field([None], min_length=1, description="null: all cores allowed")
+    accuracy: bool = Field(True, description="measure accuracy on each file in each runtime")
+    minimum_seconds: float = Field(1.0, gt=0, description="measure a cell at least so long, s")
+    minimum_count: int = Field(100, gt=0, description="and at least so many calls")
+    timeout_seconds: float = Field(600.0, gt=0, description="give a cell up after, s")
+
+
+class PackageSection(Section):
+    """The bundle for the device."""
+
+    budgets: list[str] = Field([], description="gates that the bundle proves on each machine")
+
+
+class RecipeSection(Section):
+    """The whole recipe."""
+
+    name: str = "recipe"
+    seed: int = Field(0, ge=0)
+    data: dict[str, Any]
+    teacher: dict[str, Any]
+    student: dict[str, Any] | None = None
+    distill: dict[str, Any] | None = None
+    compress: list[dict[str, Any]] = []
+    export: list[dict[str, Any]] = [{"onnx": {}}]
+    bench: dict[str, Any] = {}
+    gates: list[str] = []
+    package: dict[str, Any] | None = None
+
+
+class LogitLossSection(Section):
+    """What every loss takes beside its own parameters."""
+
+    weight: float = Field(1.0, ge=0, description="factor of this loss in the sum")
+
+
+class FeatureLossSection(LogitLossSection):
+    """What a loss on features takes beside its own parameters."""
+
+    layers: dict[str, str] = Field(description='pairs of modules: {"student.path": "teacher.path"}')
+
+
+def teaching_model(*, base: type[BaseModel] = TeachingSection) -> type[BaseModel]:
+    """Return the model of `distill:` and `recover:`: the section's keys and those of training."""
+    training = registry.parameters_of("kdeploy.training", "fit")
+    return registry.model_of(training, base.__name__.removesuffix("Section"), base=base)
+
+
+def around_loss(technique: registry.Technique) -> type[LogitLossSection]:
+    """Return the model of the keys that a loss takes beside its own parameters."""
+    return FeatureLossSection if technique.facts.get("needs") == "features" else LogitLossSection
