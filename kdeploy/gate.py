@@ -17,6 +17,8 @@ from kdeploy.units import format_quantity, parse_quantity
 
 Form = Literal["at_most", "at_least", "lose", "grow", "times"]
 _GATE = re.compile(r"\s*([\w.]+)\s*:?\s*(<=|>=)?\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?\s*[A-Za-zµ%]*)\s*")
+# A bound may leave out what the unit is per: `energy: <= 2mJ` is a bound in J/item.
+COUNTED_BY = {"items/s": "count", "J/item": "J"}
 GRAMMAR = "`METRIC: <= 2ms`, `METRIC: -1.0pp`, `METRIC: +5%` or `METRIC: 3x`"
 
 
@@ -93,11 +95,14 @@ def _bound(
     text: str, metric: str, comparison: str | None, amount: str, where: str
 ) -> tuple[Form, float]:
     if not comparison and amount.endswith("x"):
-        return "times", parse_quantity(amount[:-1])[0]
+        value, unit = parse_quantity(amount[:-1])
+        if value > 0 and not unit:
+            return "times", value
+        raise RecipeError(f"{where}: `{text}` is not a gate on {metric}", hint=f"write {GRAMMAR}")
     value, unit = parse_quantity(amount)
     wanted = METRICS[metric].unit
     if comparison:
-        if unit and unit != wanted and not (unit == "count" and wanted == "items/s"):
+        if unit and unit not in (wanted, COUNTED_BY.get(wanted)):
             raise RecipeError(
                 f"{where}: `{text}` has the wrong unit: {metric} is in {wanted or 'no unit'}",
                 hint=f"write {GRAMMAR}",

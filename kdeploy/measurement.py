@@ -126,7 +126,7 @@ def read(path: Path) -> list[Measurement]:
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         try:
             records.append(from_json(line))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{file}, line {number} is not a measurement: {error}",
                 hint="`kdeploy bench` writes such files; was it edited or cut off?",

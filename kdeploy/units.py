@@ -22,6 +22,8 @@ UNITS: dict[str, tuple[str, float]] = {
     "GiB": ("B", 2.0**30),
     "J": ("J", 1.0),
     "mJ": ("J", 1e-3),
+    "uJ": ("J", 1e-6),
+    "µJ": ("J", 1e-6),
     "%": ("fraction", 0.01),
     "pp": ("fraction", 0.01),
     "K": ("count", 1e3),
@@ -62,8 +64,8 @@ def format_quantity(value: float | None, unit: str) -> str:
         return f"{value * 100:.2f} %"
     if unit == "count":
         return _scaled(value, [(1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, "")]).strip()
-    if unit == "J":
-        return _scaled(value, [(1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")])
+    if unit in ("J", "J/item"):
+        return _scaled(value, [(1.0, unit), (1e-3, f"m{unit}"), (1e-6, f"µ{unit}")])
     return f"{value:.4g} {unit}".strip()
 
 
@@ -79,5 +81,7 @@ def format_seconds(value: float) -> str:
 def _scaled(value: float, steps: list[tuple[float, str]]) -> str:
     factor, unit = next(((f, u) for f, u in steps if abs(value) >= f), steps[-1])
     scaled = value / factor
-    digits = 0 if abs(scaled) >= 100 or scaled == int(scaled) else 1 if abs(scaled) >= 10 else 2
+    digits = (
+        0 if abs(scaled) >= 100 or float(scaled).is_integer() else 1 if abs(scaled) >= 10 else 2
+    )
     return f"{scaled:.{digits}f} {unit}"
