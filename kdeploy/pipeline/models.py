@@ -240,7 +240,8 @@ def _scores(result: FitResult) -> dict[str, Any]:
 
 
 def _facts(reference: ModelReference) -> dict[str, Any]:
-    return {"build": reference.build, "args": dict(reference.args)}
+    # Without the folder: the same file elsewhere makes the same model.
+    return {"build": reference.build.rpartition("/")[2], "args": dict(reference.args)}
 
 
 def _data(session: Session) -> Dataset:

@@ -117,7 +117,6 @@ class Session:
         }
         history = list(parents[0].manifest["lineage"]) if parents else []
         entry["lineage"] = [*history, own]
-        entry["teacher"] = parents[1].id if len(parents) > 1 else None
         return self.store.add(entry, made.write)
 
     def _data_facts(self) -> dict[str, Any] | None:

@@ -1,0 +1,89 @@
+"""What can be known to be wrong before any work: data, models, weights, layer names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from kdeploy.artifact import find_artifact
+from kdeploy.data.contract import Dataset
+from kdeploy.data.load import load
+from kdeploy.errors import ModelError, UnknownName
+from kdeploy.payload import load_model
+from kdeploy.pipeline.models import fresh_model, load_weights
+from kdeploy.recipe.resolve import Recipe, Teaching
+from kdeploy.references import build_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def check(recipe: Recipe) -> Dataset:
+    """Return the loaded data after checking all that can be checked without work.
+
+    Raises:
+        InputError: of the kind that fits; nothing was written.
+    """
+    data = load(recipe.data)
+    teacher = _teacher(recipe)
+    check_model(teacher, data, "teacher")
+    if recipe.student is not None and recipe.distill is not None:
+        student = fresh_model(recipe.student, recipe.seed)
+        check_model(student, data, "student")
+        _check_layers(recipe.distill, student, teacher, "distill")
+    before = student if recipe.student is not None else teacher
+    for index, step in enumerate(recipe.compress):
+        if step.recover is not None:
+            _check_layers(step.recover, before, before, f"compress[{index}].recover")
+    return data
+
+
+def check_model(model: nn.Module, data: Dataset, role: str) -> None:
+    """Refuse a model that does not take the data's items or answers another class count."""
+    shape = data.preprocessing.shape
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            out = model(torch.zeros(2, *shape))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ModelError(
+            f"the {role} cannot take items of {data.name}, shape {shape}: {error}",
+            hint=f"check `{role}.args` (input channels?) and the data's shape",
+        ) from None
+    finally:
+        model.train(was_training)
+    if not isinstance(out, torch.Tensor) or out.ndim != 2 or out.shape[0] != 2:
+        found = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        raise ModelError(
+            f"the {role} returns {found}; expected logits (batch, classes)",
+            hint="let the build function return a module whose forward gives one tensor of logits",
+        )
+    if out.shape[1] != data.num_classes:
+        raise ModelError(
+            f"the {role} has {out.shape[1]} classes, {data.name} has {data.num_classes}",
+            hint=f"set `{role}.args.num_classes: {data.num_classes}`",
+        )
+
+
+def _teacher(recipe: Recipe) -> nn.Module:
+    known = find_artifact(recipe.teacher.reference.build)
+    if known is not None:
+        return load_model(known)
+    model = build_model(recipe.teacher.reference)
+    if recipe.teacher.weights is not None:
+        load_weights(model, recipe.teacher.weights)
+    return model
+
+
+def _check_layers(teaching: Teaching, student: nn.Module, teacher: nn.Module, where: str) -> None:
+    names = {"student": dict(student.named_modules()), "teacher": dict(teacher.named_modules())}
+    for index, entry in enumerate(teaching.losses):
+        for loss, parameters in entry.items():
+            for pair in (parameters.get("layers") or {}).items():
+                for role, layer in zip(names, pair, strict=True):
+                    if layer not in names[role]:
+                        place = f"{where}.losses[{index}].{loss}.layers"
+                        known = [n for n in names[role] if n]
+                        raise UnknownName.among(f"layer of the {role}", layer, known, where=place)

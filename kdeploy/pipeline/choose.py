@@ -1,0 +1,114 @@
+"""Which of the exported files goes to the device, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdeploy import registry
+from kdeploy.gate import Gate, Verdict, judge
+from kdeploy.measurement import Measurement, select
+from kdeploy.pipeline.deliver import Exported
+from kdeploy.recipe.sections import BenchSection
+from kdeploy.units import format_quantity
+
+# Closer than this two latencies are one: then the smaller file wins.
+PRACTICAL_DIFFERENCE = 0.03
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The file that won (None: none passed), the verdicts on it, and the reason in a sentence."""
+
+    exported: Exported | None
+    verdicts: tuple[Verdict, ...]
+    reason: str
+
+
+def target_cell(section: BenchSection) -> dict[str, Any]:
+    """Return the cell that gates are judged on: the first asked that opens exported files."""
+    runtimes = [
+        r
+        for r in section.runtimes
+        if "onnx" in (registry.find("runtime", r).facts.get("formats") or ())
+    ]
+    return {"runtime": runtimes[0] if runtimes else "", "batch_size": section.batch_sizes[0]}
+
+
+def choose(
+    candidates: Sequence[Exported],
+    records: Sequence[Measurement],
+    gates: Sequence[Gate],
+    *,
+    teacher: str,
+    cell: Mapping[str, Any],
+) -> Choice:
+    """Return the fastest candidate that passes all gates; of equally fast ones the smallest.
+
+    Args:
+        candidates: Exported files, in the order of the chain.
+        records: All measurements.
+        gates: What must hold.
+        teacher: The teacher's artefact id, the baseline of the gates.
+        cell: Runtime and batch size on which all are judged.
+    """
+    baseline = [r for r in records if r.artifact == teacher]
+    judged = [(c, judge(gates, _of(records, c), baseline, **cell)) for c in candidates]
+    passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
+    if not passed:
+        last, verdicts = judged[-1]
+        failed = sum(not v.passed for v in verdicts)
+        reason = f"no file passes all gates; {last.model.label} fails {failed} of {len(gates)}"
+        return Choice(exported=None, verdicts=tuple(verdicts), reason=reason)
+    timed = [(c, _value(records, c, "latency.p50", cell)) for c in passed]
+    times = [t for _, t in timed if t is not None]
+    if not times:
+        winner = passed[-1]
+    else:
+        close = [
+            c for c, t in timed if t is not None and t <= min(times) * (1 + PRACTICAL_DIFFERENCE)
+        ]
+        winner = min(close, key=lambda c: int(c.file.facts["size"]))
+    verdicts = next(v for c, v in judged if c is winner)
+    return Choice(
+        exported=winner,
+        verdicts=tuple(verdicts),
+        reason=_reason(winner, candidates, passed, records, cell, bool(gates)),
+    )
+
+
+def _reason(
+    winner: Exported,
+    candidates: Sequence[Exported],
+    passed: Sequence[Exported],
+    records: Sequence[Measurement],
+    cell: Mapping[str, Any],
+    has_gates: bool,
+) -> str:
+    def shown(exported: Exported) -> str:
+        latency = format_quantity(_value(records, exported, "latency.p50", cell), "s")
+        size = format_quantity(exported.file.facts["size"], "B")
+        return f"{exported.model.label} ({latency}, {size})"
+
+    gates = "passes all gates" if has_gates else "ends the chain"
+    others = [shown(c) for c in passed if c is not winner]
+    failed = [c.model.label for c in candidates if c not in passed]
+    text = f"{shown(winner)} {gates} and is the fastest on {cell['runtime']}"
+    if others:
+        text += f"; slower or larger: {', '.join(others)}"
+    if failed:
+        text += f"; failed a gate: {', '.join(failed)}"
+    return text
+
+
+def _of(records: Sequence[Measurement], exported: Exported) -> list[Measurement]:
+    wanted = ("", exported.profile)
+    return [r for r in records if r.artifact == exported.model.id and r.profile in wanted]
+
+
+def _value(
+    records: Sequence[Measurement], exported: Exported, metric: str, cell: Mapping[str, Any]
+) -> float | None:
+    found = select(_of(records, exported), metric, **cell)
+    return next((r.value for r in found if r.value is not None), None)

@@ -1,0 +1,266 @@
+"""From models to what is delivered: exported files, measurements, the choice, the bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdeploy import registry
+from kdeploy.artifact import ONNX, Artifact, file_sha256
+from kdeploy.bench.run import Subject, bench
+from kdeploy.errors import ModelError
+from kdeploy.export.run import export
+from kdeploy.gate import Gate
+from kdeploy.machine import fingerprint
+from kdeploy.measurement import Measurement, read, write
+from kdeploy.package.run import package
+from kdeploy.package.verify import verify
+from kdeploy.payload import load_model
+from kdeploy.pipeline.session import Made, Session
+from kdeploy.recipe.resolve import Step
+from kdeploy.recipe.sections import BenchSection
+from kdeploy.runtimes.run import open_runtime
+
+GOLDEN_ITEMS = 8
+BUNDLE = "bundle"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """A model and one file of it."""
+
+    model: Artifact
+    file: Artifact
+
+    @property
+    def profile(self) -> str:
+        return str(self.file.manifest["parameters"].get("profile", ""))
+
+    @property
+    def file_name(self) -> str:
+        """Return the name for people: the label, and the profile where it is not the usual."""
+        usual = self.profile in ("", "cpu")
+        return f"{self.model.label}.onnx" if usual else f"{self.model.label}.{self.profile}.onnx"
+
+
+def make_export(session: Session, model: Artifact, step: Step) -> Exported:
+    """Return the model as a file that passed the parity gate."""
+
+    def make(work: Path) -> Made:
+        if session.data is None:
+            raise ModelError("the parity gate needs data", hint="name it, e.g. `--data digits`")
+        path = work / ONNX
+        metadata = {"kdeploy.artifact": model.id, "kdeploy.label": model.label}
+        result = export(
+            load_model(model),
+            step.technique,
+            step.parameters,
+            session.data,
+            path,
+            metadata=metadata,
+        )
+        return Made(
+            write=lambda folder: _move(path, folder / ONNX, {"model_artifact": model.id}),
+            facts={
+                "size": result.size_bytes,
+                "opset": result.opset,
+                "parameters": model.facts.get("parameters"),
+                "macs": model.facts.get("macs"),
+                "parity.max_abs": result.max_abs,
+                "parity.cosine": result.cosine,
+                "parity.agreement": result.agreement,
+                "parity.required_tolerance": result.required_tolerance,
+            },
+        )
+
+    file = session.step(
+        kind="onnx",
+        stage="export",
+        technique=step.technique,
+        label=model.label,
+        make=make,
+        parents=[model],
+        parameters=step.parameters,
+    )
+    return Exported(model=model, file=file)
+
+
+def make_measurements(
+    session: Session,
+    subjects: Sequence[Subject],
+    section: BenchSection,
+    *,
+    baseline: str | None,
+) -> list[Artifact]:
+    """Return the measurements of the subjects, one artefact for torch and one for other runtimes."""
+    made = []
+    for form in ("torch", "onnx"):
+        chosen = [s for s in subjects if s.format == form]
+        runtimes = [r for r in section.runtimes if _opens(r, form)]
+        if chosen and runtimes:
+            made.append(_measure(session, chosen, runtimes, section, baseline, form))
+    return made
+
+
+def subject(model: Artifact, exported: Exported | None = None) -> Subject:
+    """Return what is measured: a torch model itself, or a file of it."""
+    return Subject(
+        artifact=model.id,
+        label=model.label,
+        path=exported.file.onnx_file if exported else model.folder,
+        format="onnx" if exported else "torch",
+        stage=str(model.manifest["stage"]),
+        technique=str(model.manifest["technique"]),
+        profile=exported.profile if exported else "",
+        parameters=model.facts.get("parameters"),
+        macs=model.facts.get("macs"),
+    )
+
+
+def parity_records(exported: Exported) -> list[Measurement]:
+    """Return the parity gate's numbers as measurements."""
+    facts = exported.file.facts
+    return [
+        Measurement(
+            artifact=exported.model.id,
+            label=exported.model.label,
+            metric=metric,
+            value=facts[metric],
+            stage=str(exported.model.manifest["stage"]),
+            technique=str(exported.model.manifest["technique"]),
+            runtime="onnxruntime_cpu",
+            device="cpu",
+            profile=exported.profile,
+            machine=str(exported.file.manifest["machine"]),
+            created=str(exported.file.manifest["created"]),
+        )
+        for metric in ("parity.max_abs", "parity.cosine")
+        if facts.get(metric) is not None
+    ]
+
+
+def make_bundle(
+    session: Session,
+    exported: Exported,
+    budgets: Sequence[Gate],
+    *,
+    accuracy: Mapping[str, Any],
+    chosen_because: str,
+) -> Artifact:
+    """Return the verified bundle; its checks stand in the facts."""
+
+    def make(work: Path) -> Made:
+        if session.data is None:
+            raise ModelError("a bundle needs data", hint="name it, e.g. `--data digits`")
+        file = exported.file.onnx_file
+        inputs = session.data.preprocessing.apply(session.data.validation.x[:GOLDEN_ITEMS])
+        bundle = package(
+            file,
+            work / BUNDLE,
+            manifest=exported.file.manifest,
+            golden=(inputs, _outputs(file, inputs)),
+            accuracy=accuracy,
+            budgets=budgets,
+            chosen_because=chosen_because,
+            licences={"data": session.data.licence} if session.data.licence else {},
+        )
+        result = verify(bundle)
+        return Made(
+            write=lambda folder: _move(bundle, folder / BUNDLE, {}),
+            facts={"passed": result.passed, "checks": result.checks},
+        )
+
+    return session.step(
+        kind="bundle",
+        stage="package",
+        technique="bundle",
+        label=exported.model.label,
+        make=make,
+        parents=[exported.file],
+        parameters={"budgets": [b.text for b in budgets], "accuracy": dict(accuracy)},
+        source=fingerprint().id,
+    )
+
+
+def _measure(
+    session: Session,
+    subjects: Sequence[Subject],
+    runtimes: Sequence[str],
+    section: BenchSection,
+    baseline: str | None,
+    form: str,
+) -> Artifact:
+    def make(work: Path) -> Made:
+        result = bench(
+            subjects,
+            runtimes=runtimes,
+            batch_sizes=section.batch_sizes,
+            threads=section.threads,
+            # Real inputs are wanted for latency too, even where accuracy is left out.
+            data=session.reference,
+            accuracy=section.accuracy,
+            baseline=baseline,
+            minimum_seconds=section.minimum_seconds,
+            minimum_count=section.minimum_count,
+            timeout_seconds=section.timeout_seconds,
+            out=work,
+            watch=session.audience.note,
+        )
+
+        def write_all(folder: Path) -> Mapping[str, Any]:
+            write(result.measurements, folder / "measurements.jsonl")
+            (folder / "comparisons.json").write_text(json.dumps(result.comparisons, indent=1))
+            if (work / "samples").is_dir():
+                (work / "samples").replace(folder / "samples")
+            return {}
+
+        return Made(write=write_all)
+
+    parameters = {**section.model_dump(), "runtimes": list(runtimes), "baseline": baseline}
+    seen = {s.label: _subject_sha256(s) for s in subjects}
+    return session.step(
+        kind="measurements",
+        stage="bench",
+        technique=form,
+        label="measurements",
+        make=make,
+        parameters=parameters,
+        source=json.dumps([fingerprint().id, seen], sort_keys=True),
+    )
+
+
+def records_of(artifacts: Sequence[Artifact]) -> tuple[list[Measurement], list[dict[str, Any]]]:
+    """Return all records and comparisons that measuring made."""
+    records = [r for a in artifacts for r in read(a.folder)]
+    comparisons = [
+        c for a in artifacts for c in json.loads((a.folder / "comparisons.json").read_text())
+    ]
+    return records, comparisons
+
+
+def _subject_sha256(subject: Subject) -> str:
+    return f"{subject.artifact} {subject.profile}" + (
+        file_sha256(subject.path) if subject.path.is_file() else ""
+    )
+
+
+def _opens(runtime: str, form: str) -> bool:
+    return form in (registry.find("runtime", runtime).facts.get("formats") or ())
+
+
+def _outputs(file: Path, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    runtime = open_runtime("onnxruntime_cpu", file, threads=1)
+    try:
+        return runtime.infer(inputs)
+    finally:
+        runtime.close()
+
+
+def _move(source: Path, target: Path, entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    source.replace(target)
+    return entries

@@ -1,0 +1,206 @@
+"""Run a recipe from the teacher to the verified bundle, each step once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdeploy.artifact import Artifact, Store, disk_error
+from kdeploy.gate import Verdict
+from kdeploy.measurement import Measurement
+from kdeploy.pipeline.check import check
+from kdeploy.pipeline.choose import choose, target_cell
+from kdeploy.pipeline.deliver import (
+    Exported,
+    make_bundle,
+    make_export,
+    make_measurements,
+    parity_records,
+    records_of,
+    subject,
+)
+from kdeploy.pipeline.log import Audience, Log, Silence
+from kdeploy.pipeline.models import make_baseline, make_step, make_student, make_teacher
+from kdeploy.pipeline.rundir import (
+    write_bundle,
+    write_exports,
+    write_json,
+    write_measurements,
+    write_reports,
+    write_text,
+)
+from kdeploy.pipeline.session import Session
+from kdeploy.recipe.read import to_yaml
+from kdeploy.recipe.resolve import Recipe
+from kdeploy.report.run import Comparison
+
+STAGES = ("teacher", "distill", "compress", "export", "bench", "package")
+
+
+@dataclass(slots=True, kw_only=True)
+class RunResult:
+    """What a run came to; fields stay empty after the stage it was asked to stop at."""
+
+    out: Path
+    teacher: Artifact
+    student: Artifact | None = None
+    models: list[Artifact] = field(default_factory=list)
+    baseline: Artifact | None = None
+    exported: list[Exported] = field(default_factory=list)
+    records: list[Measurement] = field(default_factory=list)
+    chosen: Exported | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+    packaged: Exported | None = None
+    chosen_because: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+    comparison: Comparison | None = None
+
+    @property
+    def passed(self) -> bool:
+        return all(v.passed for v in self.verdicts)
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    *,
+    until: str | None = None,
+    use_cache: bool = True,
+    audience: Audience | None = None,
+) -> RunResult:
+    """Run the recipe into a folder, going on where an earlier run of it stopped.
+
+    Args:
+        recipe: What to do.
+        out: The folder of the run; its `artifacts/` is the store.
+        until: The last stage to run, one of `STAGES`; None for all.
+        use_cache: Whether stored artefacts count; False makes all anew.
+        audience: Who is told; nobody when left out.
+
+    Raises:
+        InputError: before anything was written.
+    """
+    data = check(recipe)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "recipe.yaml", to_yaml(recipe))
+        session = Session(
+            store=Store(root=out / "artifacts"),
+            reference=recipe.data,
+            data=data,
+            seed=recipe.seed,
+            use_cache=use_cache,
+            audience=Log(out / "log.jsonl", audience or Silence()),
+        )
+        return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
+    except OSError as error:
+        raise disk_error(error, out) from error
+
+
+def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> RunResult:
+    teacher = make_teacher(session, recipe.teacher)
+    result = RunResult(out=out, teacher=teacher, models=[teacher])
+    if "distill" in stages and recipe.student is not None and recipe.distill is not None:
+        if recipe.distill.baseline:
+            result.baseline = make_baseline(session, recipe.student, recipe.distill)
+        result.student = make_student(
+            session, recipe.student, teacher, recipe.distill, recipe.teacher
+        )
+        result.models.append(result.student)
+    if "compress" in stages:
+        _compress(recipe, session, result)
+    if "export" in stages:
+        extra = [result.baseline] if result.baseline else []
+        for model in [*result.models, *extra]:
+            result.exported += [make_export(session, model, step) for step in recipe.export]
+        write_exports(out, result.exported)
+    if "bench" in stages:
+        _measure(recipe, out, session, result)
+        _choose(recipe, result)
+    if "package" in stages and recipe.budgets is not None and result.chosen is not None:
+        _package(recipe, out, session, result)
+    _summarize(out, session, result)
+    if "bench" in stages:
+        result.comparison = write_reports(out)
+    return result
+
+
+def _compress(recipe: Recipe, session: Session, result: RunResult) -> None:
+    seen: Counter[str] = Counter()
+    for step in recipe.compress:
+        seen[step.technique] += 1
+        times = seen[step.technique]
+        label = step.technique if times == 1 else f"{step.technique}-{times}"
+        result.models.append(make_step(session, result.models[-1], step, label))
+
+
+def _measure(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
+    extra = [result.baseline] if result.baseline else []
+    subjects = [subject(m) for m in [*result.models, *extra]]
+    subjects += [subject(e.model, e) for e in result.exported]
+    measured = make_measurements(session, subjects, recipe.bench, baseline=result.teacher.label)
+    records, comparisons = records_of(measured)
+    result.records = [*records, *(r for e in result.exported for r in parity_records(e))]
+    write_measurements(out, result.records, comparisons)
+
+
+def _choose(recipe: Recipe, result: RunResult) -> None:
+    """Judge the gates; without gates only the end of the chain is a candidate."""
+    made = [m.id for m in result.models[1:]] or [result.teacher.id]
+    if not recipe.gates:
+        ends = [m for m in result.models if not m.is_quantized][-1:] + result.models[-1:]
+        made = [m.id for m in ends]
+    candidates = [e for e in result.exported if e.model.id in made]
+    choice = choose(
+        candidates,
+        result.records,
+        recipe.gates,
+        teacher=result.teacher.id,
+        cell=target_cell(recipe.bench),
+    )
+    result.chosen = choice.exported
+    result.verdicts = list(choice.verdicts)
+    result.chosen_because = choice.reason
+
+
+def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
+    chosen, budgets = result.chosen, recipe.budgets or ()
+    assert chosen is not None, "packaging needs a chosen file"
+    cell = target_cell(recipe.bench)
+    accuracy = {
+        r.metric: r.value
+        for r in result.records
+        if r.artifact == chosen.model.id
+        and r.runtime == cell["runtime"]
+        and r.metric.startswith(("accuracy", "agreement"))
+    }
+    bundle = make_bundle(
+        session, chosen, budgets, accuracy=accuracy, chosen_because=result.chosen_because
+    )
+    write_bundle(out, bundle.folder)
+    result.packaged = chosen
+    result.verdicts += [
+        Verdict(
+            gate=f"bundle: {check['check']}",
+            value=check.get("value"),
+            passed=bool(check["passed"]),
+            reason=str(check.get("reason", "")),
+        )
+        for check in bundle.facts["checks"]
+    ]
+
+
+def _summarize(out: Path, session: Session, result: RunResult) -> None:
+    result.summary = {
+        "teacher": result.teacher.id,
+        "student": result.student.id if result.student else None,
+        "packaged": result.packaged.model.id if result.packaged else None,
+        "chosen": result.chosen.model.id if result.chosen else None,
+        "chosen_because": result.chosen_because,
+        "gates": [v.to_dict() for v in result.verdicts],
+        "stages": [asdict(s) for s in session.stages],
+    }
+    write_json(out / "summary.json", result.summary)

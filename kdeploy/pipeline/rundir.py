@@ -1,0 +1,64 @@
+"""The files of a run that people and scripts read, each replaced in one step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdeploy.machine import fingerprint
+from kdeploy.measurement import Measurement, write
+from kdeploy.pipeline.deliver import BUNDLE, Exported
+from kdeploy.report.run import Comparison, comparison, render
+
+REPORTS = {"report.md": "markdown", "report.html": "html", "measurements.csv": "csv"}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a kill leaves the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file in one step."""
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_measurements(
+    out: Path, records: Sequence[Measurement], comparisons: Sequence[dict[str, Any]]
+) -> None:
+    """Write the records, the comparisons and the machine that they hold for."""
+    write(records, out / "measurements.jsonl")
+    write_json(out / "comparisons.json", comparisons)
+    write_json(out / "machine.json", fingerprint().to_dict())
+
+
+def write_exports(out: Path, exported: Sequence[Exported]) -> None:
+    """Copy each exported file to `exports/`, under its name for people."""
+    folder = out / "exports"
+    folder.mkdir(exist_ok=True)
+    for item in exported:
+        partial = folder / f".{item.file_name}.partial"
+        shutil.copyfile(item.file.onnx_file, partial)
+        partial.replace(folder / item.file_name)
+
+
+def write_bundle(out: Path, stored: Path) -> None:
+    """Unpack the stored bundle to `bundle/`, replacing an older one."""
+    partial = out / ".bundle.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(stored / BUNDLE, partial)
+    shutil.rmtree(out / BUNDLE, ignore_errors=True)
+    partial.rename(out / BUNDLE)
+
+
+def write_reports(out: Path, *, baseline: str | None = None) -> Comparison:
+    """Draw the report in every format from the files of the run; return what it says."""
+    drawn = comparison([out], baseline=baseline)
+    for name, form in REPORTS.items():
+        write_text(out / name, render(drawn, form))
+    return drawn

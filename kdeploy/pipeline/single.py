@@ -1,0 +1,211 @@
+"""One stage by itself, on an artefact, a model reference or an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdeploy import registry
+from kdeploy.artifact import Artifact, Store, file_sha256, find_artifact
+from kdeploy.bench.run import Subject
+from kdeploy.data.load import DataReference, load
+from kdeploy.errors import FileMissing, InputError, RecipeError
+from kdeploy.gate import Gate, Verdict, judge
+from kdeploy.measurement import Measurement
+from kdeploy.pipeline.check import check_model
+from kdeploy.pipeline.deliver import (
+    Exported,
+    make_bundle,
+    make_export,
+    make_measurements,
+    records_of,
+    subject,
+)
+from kdeploy.pipeline.log import Audience, Log, Silence
+from kdeploy.pipeline.models import load_weights, make_step, make_teacher
+from kdeploy.pipeline.rundir import (
+    write_bundle,
+    write_exports,
+    write_measurements,
+    write_reports,
+)
+from kdeploy.pipeline.session import Session
+from kdeploy.recipe.resolve import Step, Teacher
+from kdeploy.recipe.sections import BenchSection
+from kdeploy.references import ModelReference, build_model
+from kdeploy.report.run import Comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a single stage starts from: an artefact, or a model reference with weights and data."""
+
+    reference: str
+    weights: Path | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    data: DataReference | None = None
+
+
+def compress_one(source: Source, step: Step, out: Path, audience: Audience) -> Artifact:
+    """Return the artefact of one compression step, stored in `out`."""
+    session, artifact = _begin(source, out, audience)
+    return make_step(session, artifact, step, step.technique)
+
+
+def export_one(source: Source, step: Step, out: Path, audience: Audience) -> Exported:
+    """Return the exported file of one artefact, also under `out/exports`."""
+    session, artifact = _begin(source, out, audience)
+    exported = make_export(session, artifact, step)
+    write_exports(out, [exported])
+    return exported
+
+
+def package_one(source: Source, budgets: Sequence[Gate], out: Path, audience: Audience) -> Artifact:
+    """Return the verified bundle of an artefact; a torch artefact is exported for the CPU first."""
+    session, artifact = _begin(source, out, audience)
+    exported = _exported(session, artifact)
+    scores = {k: v for k, v in exported.model.scores.items() if k == "validation_accuracy"}
+    bundle = make_bundle(
+        session, exported, budgets, accuracy=scores, chosen_because="asked for by name"
+    )
+    write_bundle(out, bundle.folder)
+    return bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What measuring came to."""
+
+    records: list[Measurement]
+    comparison: Comparison
+    verdicts: list[Verdict]
+
+
+def bench_some(
+    references: Sequence[str],
+    section: BenchSection,
+    out: Path,
+    *,
+    baseline: str | None,
+    gates: Sequence[Gate],
+    data: DataReference | None,
+    audience: Audience,
+) -> Measured:
+    """Measure artefacts and ONNX files into `out`, judge the gates, draw the report."""
+    names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
+    subjects, found = _subjects(names)
+    known = data or next((d for d in map(_data_of, found) if d is not None), None)
+    out.mkdir(parents=True, exist_ok=True)
+    session = _session(out, known, audience)
+    label = subjects[0].label if baseline else None
+    records, comparisons = records_of(make_measurements(session, subjects, section, baseline=label))
+    write_measurements(out, records, comparisons)
+    drawn = write_reports(out, baseline=label)
+    cell = {"runtime": section.runtimes[0], "batch_size": section.batch_sizes[0]}
+    reference = [r for r in records if r.label == label]
+    candidates = [s for s in subjects if s.label != label] or subjects
+    verdicts = [
+        verdict
+        for s in candidates
+        for verdict in judge(gates, [r for r in records if r.label == s.label], reference, **cell)
+    ]
+    return Measured(records=records, comparison=drawn, verdicts=verdicts)
+
+
+def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Artifact]:
+    known = find_artifact(source.reference, [out / "artifacts"])
+    data = source.data or (_data_of(known) if known else None)
+    if data is None:
+        raise RecipeError(
+            f"`{source.reference}` does not say which data it is for",
+            hint="name it, e.g. `--data digits`; artefacts know theirs",
+        )
+    if known is None:
+        _check_source(source, data)
+    out.mkdir(parents=True, exist_ok=True)
+    session = _session(out, data, audience)
+    if known is not None:
+        return session, session.store.adopt(known)
+    reference = ModelReference(build=source.reference, args=source.args)
+    training = registry.validate((), {}, where="teacher")
+    teacher = Teacher(reference=reference, weights=source.weights, training=training)
+    return session, make_teacher(session, teacher)
+
+
+def _check_source(source: Source, data: DataReference) -> None:
+    """Refuse before anything is written what cannot be built, loaded or fed."""
+    model = build_model(ModelReference(build=source.reference, args=source.args))
+    if source.weights is None:
+        raise RecipeError(
+            f"`{source.reference}` has no weights",
+            hint="add `--weights FILE.safetensors`, or name an artefact; `kdeploy run` trains one",
+        )
+    if not source.weights.is_file():
+        raise FileMissing(f"there is no file {source.weights}", hint="check the path of --weights")
+    load_weights(model, source.weights)
+    check_model(model, load(data), "model")
+
+
+def _session(out: Path, data: DataReference | None, audience: Audience) -> Session:
+    return Session(
+        store=Store(root=out / "artifacts"),
+        reference=data,
+        data=load(data) if data is not None else None,
+        seed=data.seed if data is not None else 0,
+        audience=Log(out / "log.jsonl", audience or Silence()),
+    )
+
+
+def _data_of(artifact: Artifact) -> DataReference | None:
+    facts = artifact.manifest.get("data")
+    return DataReference.from_dict(facts["reference"]) if facts else None
+
+
+def _exported(session: Session, artifact: Artifact) -> Exported:
+    if artifact.kind == "onnx":
+        return Exported(model=_model_of(artifact), file=artifact)
+    parameters = registry.find("exporter", "onnx").parameters
+    step = Step(technique="onnx", parameters=registry.validate(parameters, {}, where="onnx"))
+    return make_export(session, artifact, step)
+
+
+def _model_of(file: Artifact) -> Artifact:
+    """Return the model that an exported file is of: its folder, or what the file knows of it."""
+    folder = file.folder.parent / str(file.manifest["model_artifact"])
+    found = find_artifact(str(folder)) if folder.is_dir() else None
+    if found is not None:
+        return found
+    *_, model, _ = [{}, *file.manifest["lineage"]]
+    return Artifact(id=str(model["id"]), folder=folder, manifest={**model, "kind": "torch"})
+
+
+def _subjects(references: Sequence[str]) -> tuple[list[Subject], list[Artifact]]:
+    subjects, found = [], []
+    for reference in references:
+        artifact = find_artifact(reference)
+        if artifact is not None:
+            found.append(artifact)
+            is_file = artifact.kind == "onnx"
+            exported = Exported(model=_model_of(artifact), file=artifact) if is_file else None
+            subjects.append(subject(exported.model if exported else artifact, exported))
+        else:
+            subjects.append(_onnx_subject(reference))
+    labels = [s.label for s in subjects]
+    if len(set(labels)) < len(labels):
+        twice = next(x for x in labels if labels.count(x) > 1)
+        raise InputError(
+            f"two of the files are called `{twice}`", hint="copy one of them under another name"
+        )
+    return subjects, found
+
+
+def _onnx_subject(reference: str) -> Subject:
+    path = Path(reference.removeprefix("onnx:"))
+    if not path.is_file():
+        raise FileMissing(
+            f"`{reference}` is neither an artefact nor a file",
+            hint="name an ONNX file, a folder DIR/artifacts/<id>, or its id",
+        )
+    return Subject(artifact=file_sha256(path)[:12], label=path.stem, path=path, format="onnx")
