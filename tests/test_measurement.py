@@ -38,10 +38,11 @@ RECORDS = st.builds(
     flags=st.lists(TEXT, max_size=3).map(tuple),
     skipped=st.none() | TEXT,
 )
-CONTRACT = (
-    "artifact label stage technique runtime device profile batch_size threads metric value unit "
-    "low high n flags machine created kdeploy"
-).split()
+CONTRACT = [
+    *["artifact", "label", "stage", "technique", "runtime", "device", "profile", "batch_size"],
+    *["threads", "metric", "value", "unit", "low", "high", "n", "flags", "machine", "created"],
+    "kdeploy",
+]
 
 
 @given(RECORDS)
