@@ -7,9 +7,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.errors import DataError
 from kdeploy.registry import register
 
-metric: Callable[..., Any] = partial(register, "metric")
+Measured = TypeVar("Measured", bound=Callable[..., float])
+
+
+def metric(
+    *, name: str, unit: str, better: Literal["lower", "higher"]
+) -> Callable[[Measured], Measured]:
+    """Return the decorator of a metric; its facts are those of `kdeploy.measurement.METRICS`."""
+
+    def mark(function: Measured) -> Measured:
+        return register("metric", name=name, unit=unit, better=better)(function)
+
+    return mark
+
+
+def check_classes(predicted: NDArray[Any], expected: NDArray[Any]) -> None:
+    """Check that both are class indices of the same items, and that there are items.
+
+    Raises:
+        DataError: shapes differ, there is nothing to compare, or they are not integers.
+    """
+    for name, classes in (("predicted", predicted), ("expected", expected)):
+        if classes.ndim != 1 or not np.issubdtype(classes.dtype, np.integer):
+            raise DataError(
+                f"{name} classes are {classes.dtype} of shape {classes.shape}",
+                hint="class indices (N,): `outputs.argmax(axis=1)`",
+            )
+    if len(predicted) != len(expected) or len(predicted) == 0:
+        raise DataError(
+            f"cannot compare {len(predicted)} predicted with {len(expected)} expected classes",
+            hint="predict every item of the same, non-empty part",
+        )

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kdeploy.errors import DataError
+from kdeploy.measurement import METRICS
+from kdeploy.registry import techniques
+
+CLASSES = np.array([0, 1, 1])
+
+
+@pytest.mark.parametrize("name", techniques("metric"))
+def test_facts_are_those_of_the_measurement_table(name):
+    facts = techniques("metric")[name].facts
+    assert (facts["unit"], facts["better"]) == (
+        METRICS[facts["name"]].unit,
+        METRICS[facts["name"]].better,
+    )
+
+
+def test_every_accuracy_and_agreement_of_the_table_is_implemented():
+    implemented = {technique.facts["name"] for technique in techniques("metric").values()}
+    assert implemented == {n for n in METRICS if n.startswith(("accuracy.", "agreement."))}
+
+
+@pytest.mark.parametrize("name", techniques("metric"))
+@pytest.mark.parametrize(
+    "predicted",
+    [np.array([0, 1]), np.array([0.0, 1.0, 1.0]), np.array([[0], [1], [1]])],
+    ids=["too few", "not integers", "two axes"],
+)
+def test_refuses_what_is_not_one_class_an_item(name, predicted):
+    with pytest.raises(DataError, match="class"):
+        techniques("metric")[name].load()(predicted, CLASSES)
+
+
+@pytest.mark.parametrize("name", techniques("metric"))
+def test_refuses_to_judge_nothing(name):
+    nothing = np.array([], dtype=np.int64)
+    with pytest.raises(DataError, match="0 predicted"):
+        techniques("metric")[name].load()(nothing, nothing)
