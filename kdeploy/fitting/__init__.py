@@ -1,0 +1,1 @@
+"""The parts of the training loop: batches, device, optimizer, average, checkpoint, prediction."""

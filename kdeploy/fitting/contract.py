@@ -1,0 +1,127 @@
+"""What training is told, what it trains, who watches it, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """One epoch as it went. `epoch` counts from 1; losses are weighted means over its images."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    losses: dict[str, float]
+    validation_accuracy: float
+    images_per_second: float
+    """Of the training part, without validation."""
+    seconds: float
+    learning_rate: float
+    """Of the last step."""
+
+
+class Watcher(Protocol):
+    """Someone who shows the progress; called on every step, so it must be cheap."""
+
+    def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None:
+        """Training begins: `steps` to an epoch, `done_epochs` come from a checkpoint."""
+        ...
+
+    def stepped(self, images: int) -> None:
+        """One step is queued; on a GPU it may not have run yet."""
+        ...
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        """One epoch is trained, validated and saved."""
+        ...
+
+    def ended(self) -> None:
+        """Training is over, also after an error or an interrupt."""
+        ...
+
+
+class NoWatcher:
+    """The silent default."""
+
+    def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None: ...
+
+    def stepped(self, images: int) -> None: ...
+
+    def epoch_ended(self, record: EpochRecord) -> None: ...
+
+    def ended(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitContext:
+    """Where and under which seed training runs; nothing here belongs to the recipe."""
+
+    seed: int = 0
+    work: Path | None = None
+    """Folder of the checkpoints; None: an interrupted training starts anew."""
+    device: str = "auto"
+    """`auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:1`."""
+    name: str = "train"
+    watcher: Watcher = field(default_factory=NoWatcher)
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """An `nn.Module` that holds all that is trained and returns what is minimised.
+
+    It returns weighted, named components, each a scalar; their sum is the loss. An objective whose
+    result also depends on what is not in its state (a teacher, weights of losses) says so in a
+    string attribute `fingerprint`, so that a checkpoint of another objective is not resumed.
+    """
+
+    student: nn.Module
+
+    def __call__(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the components for a preprocessed batch (batch, *shape) and labels (batch,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """How training went; the student holds the weights of the epoch that was kept."""
+
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    """The best on the validation part; 0 when nothing was trained."""
+    best_accuracy: float
+    last_accuracy: float
+    kept: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The keyword arguments of `kdeploy.training.fit`, which documents them."""
+
+    epochs: int
+    batch_size: int
+    optimizer: Literal["sgd", "adamw"]
+    learning_rate: float
+    weight_decay: float
+    momentum: float
+    schedule: Literal["cosine", "one_cycle", "constant"]
+    warmup_epochs: float
+    clip_norm: float | None
+    precision: Literal["auto", "fp32", "bf16"]
+    channels_last: bool
+    ema: float | None
+    keep: Literal["best", "last"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Best:
+    """The best epoch so far with the student's tensors."""
+
+    epoch: int = 0
+    accuracy: float = float("-inf")
+    state: Mapping[str, Any] = field(default_factory=dict)

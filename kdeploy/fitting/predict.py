@@ -1,0 +1,82 @@
+"""What a model answers on items as stored, and how often it is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kdeploy.data.contract import Dataset, Preprocessing, Split
+from kdeploy.errors import ModelError
+from kdeploy.fitting.batches import batches_in_order
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    x_stored: NDArray[Any],
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int = 256,
+    device: str = "cpu",
+) -> NDArray[np.int64]:
+    """Return the most likely class of each item, the model in eval mode and left as it was."""
+    was_training = model.training
+    model.eval().to(device)
+    place = torch.device(device)
+    batches = batches_in_order(x_stored, preprocessing, batch_size=batch_size, device=place)
+    classes = [model(x).argmax(1) for x in batches]
+    model.train(was_training)
+    return torch.cat(classes).cpu().numpy() if classes else np.zeros(0, np.int64)
+
+
+def accuracy(
+    model: nn.Module,
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int = 256,
+    device: str = "cpu",
+) -> float:
+    """Return the fraction of a part that the model gets right; not a number for an empty part."""
+    if not len(split):
+        return float("nan")
+    predicted = predict(model, split.x, preprocessing, batch_size=batch_size, device=device)
+    return float((predicted == split.y).mean())
+
+
+def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
+    """Run the model on two items.
+
+    Raises:
+        ModelError: it cannot run on them, or does not return one value for each class.
+    """
+    outputs = _outputs(model, data, name)
+    found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    rows = min(2, len(data.train))
+    if found != (rows, data.num_classes):
+        raise ModelError(
+            f"the {name} returns {found} for {rows} items; the data set {data.name} has "
+            f"{data.num_classes} classes, so ({rows}, {data.num_classes}) is needed",
+            hint=f"give the {name}'s build function {data.num_classes} classes in `args`",
+        )
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, data: Dataset, name: str) -> Any:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    x = next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=device))
+    was_training = model.training
+    try:
+        return model.eval()(x)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shape = data.preprocessing.shape
+        raise ModelError(
+            f"the {name} cannot run on items {shape} of {data.name}: {error}",
+            hint="check the channels and the size that its build function expects",
+        ) from error
+    finally:
+        model.train(was_training)
