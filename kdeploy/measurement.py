@@ -85,13 +85,17 @@ class Measurement:
         if not self.unit:
             object.__setattr__(self, "unit", METRICS[self.metric].unit)
 
-    def to_json(self) -> str:
-        """Return the record as one line; `skipped` is left out where nothing was."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON has it; `skipped` is left out where nothing was."""
         record = asdict(self)
         record["flags"] = list(self.flags)
         if self.skipped is None:
             del record["skipped"]
-        return json.dumps(record)
+        return record
+
+    def to_json(self) -> str:
+        """Return the record as one line."""
+        return json.dumps(self.to_dict())
 
 
 def from_json(line: str) -> Measurement:

@@ -97,7 +97,7 @@ def make_measurements(
     *,
     baseline: str | None,
 ) -> list[Artifact]:
-    """Return the measurements of the subjects, one artefact for torch and one for other runtimes."""
+    """Return the measurements, one artefact for torch models and one for files."""
     made = []
     for form in ("torch", "onnx"):
         chosen = [s for s in subjects if s.format == form]

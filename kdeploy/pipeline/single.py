@@ -80,6 +80,7 @@ class Measured:
 
     records: list[Measurement]
     comparison: Comparison
+    comparisons: list[dict[str, Any]]
     verdicts: list[Verdict]
 
 
@@ -111,7 +112,9 @@ def bench_some(
         for s in candidates
         for verdict in judge(gates, [r for r in records if r.label == s.label], reference, **cell)
     ]
-    return Measured(records=records, comparison=drawn, verdicts=verdicts)
+    return Measured(
+        records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts
+    )
 
 
 def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Artifact]:

@@ -35,7 +35,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{path}: expected keys and values, found {type(given).__name__}",
             hint="start with `name:`, `data:` and `teacher:`; `kdeploy init DIR` writes an example",
         )
-    return parse(_overridden(given, overrides), folder=path.parent)
+    return parse(overridden(given, overrides), folder=path.parent)
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -83,23 +83,8 @@ def _step(step: Step) -> dict[str, Any]:
     return {step.technique: {**step.parameters, **recover}}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which the same key twice is an error, not a silent loss of the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                mark = key_node.start_mark
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key `{key}` stands here twice", mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _overridden(given: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def overridden(given: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the keys with `key.path=value` overrides put in; list entries count from 0."""
     for override in overrides:
         path, separator, text = override.partition("=")
         if not separator:
@@ -110,12 +95,26 @@ def _overridden(given: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
         *parents, last = path.split(".")
         for part in parents:
             place = _entry(place, part, path)
-        value = yaml.load(text, _Loader)
+        value = read_value(text)
         if isinstance(place, list):
             place[_index(place, last, path)] = value
         else:
             place[last] = value
     return given
+
+
+def read_value(text: str) -> Any:
+    """Return a value written as in a recipe.
+
+    Raises:
+        RecipeError: it is not YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            f"`{text}` is not YAML: {error}", hint="write it as in a recipe, e.g. '{width: 8}'"
+        ) from None
 
 
 def _entry(place: Any, part: str, path: str) -> Any:
@@ -145,3 +144,19 @@ def _absolute(section: Mapping[str, Any], keys: Sequence[str], folder: Path) -> 
     found = {k: str(section[k]) for k in keys if isinstance(section.get(k), str | Path)}
     files = {k: v for k, v in found.items() if (folder / v.split(":")[0]).exists()}
     return {**section, **{k: str(folder.resolve() / v) for k, v in files.items()}}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which the same key twice is an error, not a silent loss of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                mark = key_node.start_mark
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key}` stands here twice", mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)

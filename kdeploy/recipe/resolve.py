@@ -82,7 +82,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
     """Return the recipe of plain keys and values; relative paths start at `folder`."""
     top = registry.check(RecipeSection, given, where="recipe")
     teacher = _teacher(top.teacher, folder)
-    steps = tuple(_step(s, f"compress[{i}]") for i, s in enumerate(top.compress))
+    steps = tuple(step(s, f"compress[{i}]") for i, s in enumerate(top.compress))
     check_order(steps)
     if (top.student is None) != (top.distill is None):
         missing, present = ("distill", "student") if top.student else ("student", "distill")
@@ -90,22 +90,19 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
             f"recipe: `{present}` without `{missing}`",
             hint=f"add `{missing}:`, or leave both out to compress the teacher itself",
         )
-    bench = registry.check(BenchSection, top.bench, where="bench")
-    for index, name in enumerate(bench.runtimes):
-        registry.find("runtime", name, where=f"bench.runtimes[{index}]")
     package = None
     if top.package is not None:
         package = registry.check(PackageSection, top.package, where="package")
     return Recipe(
         name=top.name,
         seed=top.seed,
-        data=_data(top.data, folder, top.seed),
+        data=data_reference(top.data, folder, top.seed),
         teacher=teacher,
         student=_student(top.student, folder) if top.student else None,
         distill=_teaching(top.distill, "distill", {}) if top.distill else None,
         compress=steps,
         export=tuple(_export(e, f"export[{i}]") for i, e in enumerate(top.export)),
-        bench=bench,
+        bench=bench_section(top.bench),
         gates=parse_gates(top.gates),
         budgets=parse_gates(package.budgets, where="package.budgets") if package else None,
         given=given,
@@ -131,12 +128,16 @@ def check_order(steps: Sequence[Step]) -> None:
                 )
 
 
-def teaching(given: Mapping[str, Any], where: str = "distill") -> Teaching:
-    """Return a distillation of plain keys and values."""
-    return _teaching(given, where, {})
+def bench_section(given: Mapping[str, Any], where: str = "bench") -> BenchSection:
+    """Return a `bench:` section, its runtimes known to exist."""
+    section = registry.check(BenchSection, given, where=where)
+    for index, name in enumerate(section.runtimes):
+        registry.find("runtime", name, where=f"{where}.runtimes[{index}]")
+    return section
 
 
-def _data(given: Mapping[str, Any], folder: Path, seed: int) -> DataReference:
+def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataReference:
+    """Return the data of a `data:` section; relative paths start at `folder`."""
     own = {k: v for k, v in given.items() if k in DataSection.model_fields}
     rest = {k: v for k, v in given.items() if k not in own}
     section = registry.check(DataSection, own, where="data")
@@ -203,9 +204,8 @@ def _teaching(given: Mapping[str, Any], where: str, defaults: Mapping[str, Any])
 def _loss(entry: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
     name, given = _single(entry, where)
     technique = registry.find("loss", name, where=where)
-    around = registry.check(
-        around_loss(technique), _part(given, AROUND_LOSS), where=f"{where}.{name}"
-    )
+    beside = {k: v for k, v in given.items() if k in AROUND_LOSS}
+    around = registry.check(around_loss(technique), beside, where=f"{where}.{name}")
     own = {k: v for k, v in given.items() if k not in AROUND_LOSS}
     known = {p.name for p in technique.parameters} | set(type(around).model_fields)
     for key in own:
@@ -215,7 +215,8 @@ def _loss(entry: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
     return {name: {**checked, **around.model_dump()}}
 
 
-def _step(entry: Mapping[str, Any], where: str) -> Step:
+def step(entry: Mapping[str, Any], where: str) -> Step:
+    """Return one compression step of `{technique: {its parameters}}`."""
     name, given = _single(entry, where)
     technique = registry.find("compressor", name, where=where)
     recover = given.pop("recover", None)

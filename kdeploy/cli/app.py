@@ -1,0 +1,49 @@
+"""The commands; each imports what it needs when it runs, so that help comes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from kdeploy import __version__
+from kdeploy.cli import deliver, look, make
+
+
+def build_app(given: Sequence[str]) -> typer.Typer:
+    """Return the application; the commands of techniques are read only for the verb asked for."""
+    app = typer.Typer(
+        name="kdeploy",
+        help="From an accurate teacher to a small, fast, verified file on a device.",
+        epilog="Start: `kdeploy init my-project`, then `kdeploy run my-project/recipe.yaml`.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    app.callback()(_kdeploy)
+    app.command()(make.run)
+    app.command()(make.distill)
+    verb = next((word for word in given if not word.startswith("-")), "")
+    app.add_typer(make.compress_app(is_asked=verb == "compress"), name="compress")
+    app.add_typer(make.export_app(is_asked=verb == "export"), name="export")
+    for command in (deliver.bench, deliver.report, deliver.package, deliver.verify):
+        app.command()(command)
+    app.command("list")(look.list_techniques)
+    for command in (look.show, look.doctor, look.init):
+        app.command()(command)
+    app.command("recipe-schema")(look.recipe_schema)
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kdeploy {__version__}")
+        raise typer.Exit
+
+
+def _kdeploy(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    """From an accurate teacher to a small, fast, verified file on a device."""

@@ -1,0 +1,139 @@
+"""Commands that measure, compare and package: bench, report, package, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdeploy.cli.main import Result
+from kdeploy.cli.options import Data, DataDir, Debug, Json, Out, Weights, data_reference
+
+
+def bench(
+    files: Annotated[list[str], typer.Argument(help="Artefacts or ONNX files.")],
+    out: Out = Path("runs/bench"),
+    runtime: Annotated[
+        list[str] | None, typer.Option("--runtime", help="Where to run; repeat for more.")
+    ] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option("--batch-size", help="Items in one call; repeat for more.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", help="Left out: all cores allowed.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="What all are compared with.")
+    ] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option("--gate", help="'latency.p50: <= 2ms'; repeat for more.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="Measure each cell at least so long, s.")
+    ] = 1.0,
+    data: Data = None,
+    data_dir: DataDir = None,
+    accuracy: Annotated[bool, typer.Option(help="Also measure accuracy.")] = True,
+    json: Json = False,
+    debug: Debug = False,
+) -> Result:
+    """Measure files: latency, memory, accuracy, and whether the asked kernels ran."""
+    from kdeploy.cli.output import Terminal, show_comparison
+    from kdeploy.cli.output import out as console
+    from kdeploy.gate import parse_gates
+    from kdeploy.pipeline.single import bench_some
+    from kdeploy.recipe.resolve import bench_section
+
+    given = {"runtimes": runtime, "batch_sizes": batch_size, "threads": threads}
+    section = bench_section(
+        {k: v for k, v in given.items() if v} | {"minimum_seconds": seconds, "accuracy": accuracy}
+    )
+    measured = bench_some(
+        files,
+        section,
+        out,
+        baseline=baseline,
+        gates=parse_gates(gate or [], where="--gate"),
+        data=data_reference(data, data_dir),
+        audience=Terminal(),
+    )
+    show_comparison(console(is_json=json), measured.comparison, measured.verdicts)
+    passed = all(v.passed for v in measured.verdicts)
+    document = {
+        "out": str(out),
+        "measurements": [m.to_dict() for m in measured.records],
+        "comparisons": measured.comparisons,
+        "gates": [v.to_dict() for v in measured.verdicts],
+    }
+    return Result(document, exit_code=0 if passed else 1)
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Folders of runs, or measurements.jsonl.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The file; left out: stdout.")] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="markdown, html or csv; else by the file's name.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Label or id to compare with.")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> Result:
+    """Compare runs, also from several machines."""
+    from kdeploy.cli.output import out as console
+    from kdeploy.measurement import read
+    from kdeploy.report.run import comparison, format_of, render
+
+    drawn = comparison(results, baseline=baseline)
+    text = render(drawn, format or (format_of(out) if out else "markdown"))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text)
+        console(is_json=json).print(f"wrote {out}")
+    elif not json:
+        typer.echo(text)
+    records = [m.to_dict() for folder in results for m in read(folder)]
+    return Result({"out": str(out) if out else None, "measurements": records})
+
+
+def package(
+    artifact: Annotated[str, typer.Argument(help="An artefact, exported or not.")],
+    out: Annotated[Path, typer.Option("--out", help="A folder, or a file that ends in .zip.")],
+    budget: Annotated[
+        list[str] | None, typer.Option("--budget", help="'peak_memory: <= 128MB'; repeat for more.")
+    ] = None,
+    weights: Weights = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> Result:
+    """Make the edge bundle and prove it here."""
+    from kdeploy.cli.output import Terminal, show_checks
+    from kdeploy.cli.output import out as console
+    from kdeploy.gate import parse_gates
+    from kdeploy.pipeline.single import Source, package_one
+
+    source = Source(reference=artifact, weights=weights, data=data_reference(data, data_dir))
+    budgets = parse_gates(budget or [], where="--budget")
+    result = package_one(source, budgets, out, Terminal())
+    show_checks(console(is_json=json), result.checks)
+    return Result({"out": str(out), **result.to_dict()}, exit_code=0 if result.passed else 1)
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle: a folder or a zip.")],
+    json: Json = False,
+    debug: Debug = False,
+) -> Result:
+    """Prove a bundle on this machine: checksums, golden outputs, budgets."""
+    from kdeploy.cli.output import out as console
+    from kdeploy.cli.output import show_checks
+    from kdeploy.package.verify import verify as verify_bundle
+
+    result = verify_bundle(bundle)
+    show_checks(console(is_json=json), result.checks)
+    document = {"bundle": str(bundle), "passed": result.passed, "checks": result.checks}
+    return Result(document, exit_code=0 if result.passed else 1)

@@ -1,0 +1,213 @@
+"""Commands that make models and files: run, distill, compress, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdeploy.cli.main import Result
+from kdeploy.cli.options import Data, DataDir, Debug, Json, Out, Weights, data_reference
+
+if TYPE_CHECKING:
+    from kdeploy.artifact import Artifact
+    from kdeploy.pipeline.run import RunResult
+    from kdeploy.registry import Technique
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    out: Out = Path("runs/latest"),
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: distill.epochs=10")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", help="Stop after: teacher distill compress export bench package"),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Make every step anew.")] = False,
+    data_dir: DataDir = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> Result:
+    """Run a whole recipe; an interrupted run goes on where it stopped."""
+    from kdeploy.cli.output import Terminal
+    from kdeploy.errors import UnknownName
+    from kdeploy.pipeline.run import STAGES
+    from kdeploy.pipeline.run import run as run_recipe
+    from kdeploy.recipe.read import load
+
+    if until is not None and until not in STAGES:
+        raise UnknownName.among("stage", until, STAGES)
+    folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
+    loaded = load(recipe, [*(overrides or []), *folder])
+    result = run_recipe(loaded, out, until=until, use_cache=not no_cache, audience=Terminal())
+    _show_run(result, is_json=json)
+    return Result({"out": str(out), **result.summary}, exit_code=0 if result.passed else 1)
+
+
+def distill(
+    teacher: Annotated[str, typer.Option("--teacher", help="A model reference or an artefact.")],
+    student: Annotated[str, typer.Option("--student", help="A model reference.")],
+    data: Annotated[str, typer.Option("--data", help="A dataset, or `path.py:function`.")],
+    out: Out = Path("runs/distill"),
+    teacher_weights: Annotated[
+        Path | None, typer.Option("--teacher-weights", help="safetensors; else it is trained")
+    ] = None,
+    teacher_args: Annotated[
+        str, typer.Option("--teacher-args", help="YAML, e.g. '{width: 32}'")
+    ] = "{}",
+    student_args: Annotated[
+        str, typer.Option("--student-args", help="YAML, e.g. '{width: 8}'")
+    ] = "{}",
+    loss: Annotated[
+        list[str] | None, typer.Option("--loss", help="A loss, also with parameters in YAML.")
+    ] = None,
+    scheme: Annotated[str, typer.Option("--scheme", help="Who teaches whom.")] = "offline",
+    epochs: Annotated[int, typer.Option("--epochs", min=0, help="Times through the data.")] = 10,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Any key of the recipe: distill.baseline=true")
+    ] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> Result:
+    """Distil a student from a teacher."""
+    from kdeploy.cli.output import Terminal
+    from kdeploy.pipeline.run import run as run_recipe
+    from kdeploy.recipe.read import overridden, read_value
+    from kdeploy.recipe.resolve import parse
+
+    weights = {"weights": str(teacher_weights)} if teacher_weights else {}
+    given: dict[str, Any] = {
+        "name": "distill",
+        "data": {"name": data, **({"folder": str(data_dir.resolve())} if data_dir else {})},
+        "teacher": {"build": teacher, "args": read_value(teacher_args), **weights},
+        "student": {"build": student, "args": read_value(student_args)},
+        "distill": {
+            "scheme": scheme,
+            "epochs": epochs,
+            "losses": [_loss(read_value(entry)) for entry in loss or ["kd"]],
+        },
+    }
+    recipe = parse(overridden(given, overrides or []), folder=Path())
+    result = run_recipe(recipe, out, until="distill", audience=Terminal())
+    if result.student is not None:
+        _show_artifact(result.student, is_json=json)
+    return Result({"out": str(out), **result.summary})
+
+
+def compress_app(*, is_asked: bool) -> typer.Typer:
+    """Return the group `kdeploy compress`, a command a technique."""
+    from kdeploy.cli.techniques import add_commands
+
+    app = typer.Typer(help="Make an artefact smaller by one technique.", no_args_is_help=True)
+    if is_asked:
+        add_commands(app, "compressor", common=_compress_options, run=_compress)
+    else:
+        app.command("technique", hidden=True)(_compress_options)
+    return app
+
+
+def export_app(*, is_asked: bool) -> typer.Typer:
+    """Return the group `kdeploy export`, a command a target."""
+    from kdeploy.cli.techniques import add_commands
+
+    app = typer.Typer(help="Write an artefact as a file, behind the parity gate.")
+    if is_asked:
+        add_commands(app, "exporter", common=_export_options, run=_export)
+    else:
+        app.command("target", hidden=True)(_export_options)
+    return app
+
+
+def _compress_options(
+    artifact: Annotated[str, typer.Argument(help="An artefact, or a model reference.")],
+    out: Out = Path("runs/compress"),
+    weights: Weights = None,
+    model_args: Annotated[str, typer.Option("--args", help="YAML, for a model reference.")] = "{}",
+    recover: Annotated[
+        str | None,
+        typer.Option("--recover", help="Fine-tune by distillation, YAML: '{epochs: 3}'"),
+    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Name the arguments of all compressors."""
+
+
+def _compress(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -> Result:
+    from kdeploy.cli.output import Terminal
+    from kdeploy.pipeline.single import compress_one
+    from kdeploy.recipe.read import read_value
+    from kdeploy.recipe.resolve import step
+
+    recover = {"recover": read_value(common["recover"])} if common["recover"] else {}
+    parsed = step({technique.name: {**own, **recover}}, "compress")
+    made = compress_one(_source(common), parsed, common["out"], Terminal())
+    _show_artifact(made, is_json=common["json"])
+    return Result(dict(made.manifest))
+
+
+def _export_options(
+    artifact: Annotated[str, typer.Argument(help="An artefact, or a model reference.")],
+    out: Out = Path("runs/export"),
+    weights: Weights = None,
+    model_args: Annotated[str, typer.Option("--args", help="YAML, for a model reference.")] = "{}",
+    data: Data = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Name the arguments of all exporters."""
+
+
+def _export(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -> Result:
+    from kdeploy.cli.output import Terminal
+    from kdeploy.pipeline.single import export_one
+    from kdeploy.recipe.resolve import Step
+
+    parsed = Step(technique=technique.name, parameters=own)
+    made = export_one(_source(common), parsed, common["out"], Terminal())
+    _show_artifact(made.file, is_json=common["json"])
+    file = common["out"] / "exports" / made.file_name
+    return Result({"file": str(file), **made.file.manifest})
+
+
+def _source(common: dict[str, Any]) -> Any:
+    from kdeploy.pipeline.single import Source
+    from kdeploy.recipe.read import read_value
+
+    return Source(
+        reference=common["artifact"],
+        weights=common["weights"],
+        args=read_value(common["model_args"]),
+        data=data_reference(common["data"], common["data_dir"]),
+    )
+
+
+def _loss(entry: Any) -> Any:
+    return {entry: {}} if isinstance(entry, str) else entry
+
+
+def _show_artifact(artifact: Artifact, *, is_json: bool) -> None:
+    from kdeploy.cli.look import show_artifact
+
+    show_artifact(artifact, is_json=is_json)
+
+
+def _show_run(result: RunResult, *, is_json: bool) -> None:
+    from kdeploy.cli.output import out as console
+    from kdeploy.cli.output import show_comparison
+
+    screen = console(is_json=is_json)
+    if result.comparison is not None:
+        show_comparison(screen, result.comparison, result.verdicts)
+        screen.print(f"\nreport: {result.out / 'report.html'}")
+    if result.chosen_because:
+        screen.print(f"chosen: {result.chosen_because}")
+    if result.packaged is not None:
+        screen.print(f"bundle: {result.out / 'bundle'} (verified)")

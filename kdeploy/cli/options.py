@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from kdeploy.data.load import DataReference
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Out = Annotated[Path, typer.Option("--out", help="The folder for the results.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="A dataset of `kdeploy list dataset`, or `path.py:function`."),
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where the files of the dataset are.")
+]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="safetensors, for a model that is no artefact.")
+]
+
+
+def data_reference(name: str | None, folder: Path | None, seed: int = 0) -> DataReference | None:
+    """Return the data that `--data` and `--data-dir` name, None when they name none."""
+    if name is None:
+        return None
+    from kdeploy.recipe.resolve import data_reference as resolve
+
+    given = {"name": name, **({"folder": str(folder)} if folder else {})}
+    return resolve(given, Path(), seed)
