@@ -30,6 +30,8 @@ class Proof:
     integer: int = 0
     is_quantized: bool = False
     operators: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the runtime was told: threads, precision, spinning; kept beside the raw samples."""
 
     @property
     def integer_kernels(self) -> float | None:
@@ -40,7 +42,9 @@ class Proof:
 class Runtime(Protocol):
     """The life of a file in a runtime: open, infer many times, prove, close."""
 
-    def __init__(self, *, threads: int | None = None) -> None: ...
+    def __init__(self, *, threads: int | None = None) -> None:
+        """Import the library, so that `open` is timed without it; None: all cores allowed."""
+        ...
 
     @staticmethod
     def unavailable() -> str | None:

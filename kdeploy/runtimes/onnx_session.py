@@ -1,0 +1,106 @@
+"""A session of ONNX Runtime with one float input: opened, run, and asked what it executes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.errors import ModelError, Unavailable
+from kdeploy.runtimes.contract import Proof
+from kdeploy.runtimes.operators import integer_and_eligible, is_quantized
+
+Options = Callable[[], Any]
+
+
+class OnnxSession:
+    """One opened file; `infer` is the path that is timed, so it does nothing else."""
+
+    def __init__(self, path: Path, options: Options, providers: Sequence[Any]) -> None:
+        self._path, self._options, self._providers = path, options, providers
+        self._session = _open(path, options(), providers)
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+            found = ", ".join(f"{i.name}: {i.type}" for i in inputs) or "none"
+            raise ModelError(
+                f"{path} takes the inputs {found}; one float32 tensor is supported",
+                hint="export the model with a single float32 input",
+            )
+        self._input = inputs[0].name
+        self._expected = inputs[0].shape
+        self._outputs = [self._session.get_outputs()[0].name]
+
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the first output."""
+        try:
+            result: NDArray[np.float32] = self._session.run(self._outputs, {self._input: batch})[0]
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise ModelError(
+                f"{self._path} cannot run an input of shape {list(batch.shape)}; "
+                f"it takes {self._expected}: {_first_line(error)}",
+                hint="check the data's shape and whether the file's batch size is fixed",
+            ) from error
+        return result
+
+    def proof_of_use(self) -> Proof:
+        """Return what a session with the same options executes, from the graph that it saves."""
+        import onnx
+
+        source = onnx.load(self._path, load_external_data=False)
+        with tempfile.TemporaryDirectory() as folder:
+            options = self._options()
+            options.log_severity_level = 3  # it warns that the saved graph fits this CPU only
+            options.optimized_model_filepath = str(Path(folder) / "executed.onnx")
+            _open(self._path, options, self._providers)
+            executed = onnx.load(options.optimized_model_filepath, load_external_data=False)
+        operators = _operators(executed.graph.node)
+        integer, eligible = integer_and_eligible(operators)
+        return Proof(
+            provider=self._session.get_providers()[0],
+            eligible=eligible,
+            integer=integer,
+            is_quantized=is_quantized(_operators(source.graph.node)),
+            operators=operators,
+            settings={"intra_op_num_threads": options.intra_op_num_threads, "allow_spinning": True},
+        )
+
+
+def _open(path: Path, options: Any, providers: Sequence[Any]) -> Any:
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise ModelError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(error)}",
+            hint="is it a whole ONNX file whose operators and opset this version knows?",
+        ) from error
+    wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
+    # Where a provider cannot start, ONNX Runtime falls back to the CPU without an exception.
+    if session.get_providers()[0] != wanted:
+        raise Unavailable(
+            f"{path} would run on {session.get_providers()[0]} instead of {wanted}",
+            hint="see `kdeploy doctor` for what that provider needs",
+        )
+    return session
+
+
+def _operators(nodes: Iterable[Any]) -> dict[str, int]:
+    """Return how often each operator stands in a graph and the graphs inside its nodes."""
+    counts: Counter[str] = Counter()
+    for node in nodes:
+        counts[node.op_type] += 1
+        for attribute in node.attribute:
+            counts.update(_operators(attribute.g.node))
+            for graph in attribute.graphs:
+                counts.update(_operators(graph.node))
+    return dict(sorted(counts.items()))
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

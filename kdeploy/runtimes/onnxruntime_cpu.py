@@ -1,0 +1,63 @@
+"""ONNX Runtime on the processor.
+
+All graph optimisations, one thread a core that this process may use, no parallel branches; the
+threads spin between calls, as is ONNX Runtime's default. Sources: the ONNX Runtime 1.31 Python
+API, https://onnxruntime.ai/docs/performance/tune-performance/threading.html.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.machine import allowed_cores
+from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.onnx_session import OnnxSession
+
+
+@runtime(formats={"onnx"}, device="cpu")
+class OnnxruntimeCpu:
+    """An ONNX file in ONNX Runtime's own kernels for processors."""
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        """Import the library.
+
+        Args:
+            threads: Threads inside an operator; none: all cores that this process may use.
+        """
+        import onnxruntime
+
+        self._onnxruntime = onnxruntime
+        self._threads = threads or allowed_cores()
+        self._session: OnnxSession | None = None
+
+    @staticmethod
+    def unavailable() -> str | None:
+        if importlib.util.find_spec("onnxruntime") is None:
+            return "the library `onnxruntime` is not installed: pip install onnxruntime"
+        return None
+
+    def open(self, path: Path) -> None:
+        self._session = OnnxSession(path, self._options, ["CPUExecutionProvider"])
+
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self._session is not None, "infer before open"
+        return self._session.infer(batch)
+
+    def proof_of_use(self) -> Proof:
+        assert self._session is not None, "proof_of_use before open"
+        return self._session.proof_of_use()
+
+    def close(self) -> None:
+        self._session = None
+
+    def _options(self) -> Any:
+        options = self._onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        return options

@@ -1,0 +1,104 @@
+"""OpenVINO on the processor, tuned for latency.
+
+Float layers are computed in float32: OpenVINO's own default may silently choose bfloat16 where the
+processor has it, and then a row called float would not be. INT8 layers of a Q/DQ file run as
+integers either way. Source: https://docs.openvino.ai, "Precision control" and "Performance hints".
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.errors import ModelError
+from kdeploy.machine import allowed_cores
+from kdeploy.runtimes.contract import Proof, runtime
+
+ELIGIBLE_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+INTEGER_TYPES = frozenset({"i8", "u8"})
+
+
+@runtime(formats={"onnx"}, device="cpu")
+class Openvino:
+    """An ONNX file compiled by OpenVINO's CPU plugin."""
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        """Import the library.
+
+        Args:
+            threads: Threads of the one inference stream; none: all cores that this process may use.
+        """
+        import openvino
+
+        self._core = openvino.Core()
+        self._settings: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": threads or allowed_cores(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._compiled: Any = None
+
+    @staticmethod
+    def unavailable() -> str | None:
+        if importlib.util.find_spec("openvino") is None:
+            return "the library `openvino` is not installed: pip install 'kdeploy[openvino]'"
+        return None
+
+    def open(self, path: Path) -> None:
+        try:
+            model = self._core.read_model(str(path))
+            self._compiled = self._core.compile_model(model, "CPU", self._settings)
+        except RuntimeError as error:
+            raise ModelError(
+                f"OpenVINO cannot open {path}: {_reason(error)}",
+                hint="is it a whole ONNX file whose operators and opset this version knows?",
+            ) from error
+        # A Q/DQ pair is read as FakeQuantize; the executed graph no longer has it.
+        self._is_quantized = any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
+        self._path = path
+        self._request = self._compiled.create_infer_request()
+
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            result = self._request.infer([batch], share_inputs=True)
+        except RuntimeError as error:
+            raise ModelError(
+                f"{self._path} cannot run an input of shape {list(batch.shape)}; it takes "
+                f"{self._compiled.input(0).get_partial_shape()}: {_reason(error)}",
+                hint="check the data's shape and whether the file's batch size is fixed",
+            ) from error
+        output: NDArray[np.float32] = result[0]
+        return output
+
+    def proof_of_use(self) -> Proof:
+        executed = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ops()]
+        layers = Counter((_text(i, "layerType"), _text(i, "runtimePrecision")) for i in executed)
+        eligible = {key: n for key, n in layers.items() if key[0] in ELIGIBLE_LAYERS}
+        return Proof(
+            provider=", ".join(self._compiled.get_property("EXECUTION_DEVICES")),
+            eligible=sum(eligible.values()),
+            integer=sum(n for key, n in eligible.items() if key[1] in INTEGER_TYPES),
+            is_quantized=self._is_quantized,
+            operators={f"{layer}:{precision}": n for (layer, precision), n in layers.items()},
+            settings=dict(self._settings),
+        )
+
+    def close(self) -> None:
+        self._compiled = self._request = None
+
+
+def _text(info: Any, key: str) -> str:
+    return str(info[key].astype(str)) if key in info else ""
+
+
+def _reason(error: Exception) -> str:
+    """Return the line that names the cause: an unknown operator, else the last one."""
+    lines = [line.strip("- ") for line in str(error).splitlines() if line.strip("- ")]
+    named = [line for line in lines if "No conversion rule" in line]
+    return [type(error).__name__, *lines, *named][-1][:300]

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from kdeploy.errors import ModelError
+from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
+
+
+@pytest.fixture
+def opened(float_file):
+    runtime = OnnxruntimeCpu(threads=1)
+    runtime.open(float_file)
+    yield runtime
+    runtime.close()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_computes_what_the_onnx_reference_computes(opened, float_file, batch_size):
+    batch = np.random.default_rng(2).normal(size=(batch_size, 3, 8, 8)).astype(np.float32)
+    expected = ReferenceEvaluator(onnx.load(float_file)).run(None, {"x": batch})[0]
+    np.testing.assert_allclose(opened.infer(batch), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_float_file_has_eligible_operators_and_no_integer_one(opened):
+    proof = opened.proof_of_use()
+    assert (proof.provider, proof.is_quantized) == ("CPUExecutionProvider", False)
+    assert (proof.integer, proof.eligible) == (0, 3)
+    assert proof.settings["intra_op_num_threads"] == 1
+
+
+def test_every_eligible_operator_of_a_good_int8_file_is_integer(int8_file):
+    runtime = OnnxruntimeCpu(threads=1)
+    runtime.open(int8_file)
+    proof = runtime.proof_of_use()
+    assert proof.is_quantized
+    assert proof.integer_kernels == 1.0
+    assert proof.operators["QLinearConv"] == 2
+
+
+def test_an_int8_file_that_runs_in_float_is_told_from_one_that_does_not(weights_only_file):
+    runtime = OnnxruntimeCpu(threads=1)
+    runtime.open(weights_only_file)
+    proof = runtime.proof_of_use()
+    assert proof.is_quantized
+    assert (proof.integer, proof.eligible) == (0, 3)
+
+
+@pytest.mark.parametrize("broken", ["truncated", "text", "empty", "unknown"], indirect=True)
+def test_a_broken_file_is_one_error_with_a_hint(broken):
+    with pytest.raises(ModelError, match=r"cannot open") as caught:
+        OnnxruntimeCpu(threads=1).open(broken)
+    assert caught.value.hint
+    assert ("Frobnicate" in caught.value.message) == (broken.stem == "unknown")
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8), (1, 4, 8, 8)])
+def test_a_wrong_shape_names_both_shapes(opened, shape):
+    with pytest.raises(ModelError) as caught:
+        opened.infer(np.zeros(shape, np.float32))
+    assert str(list(shape)) in caught.value.message
+    assert "['batch', 3, 8, 8]" in caught.value.message
+
+
+def test_an_input_of_another_type_is_refused(float_file, tmp_path):
+    model = onnx.load(float_file)
+    model.graph.input[0].name = "raw"
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    cast = onnx.helper.make_node("Cast", ["raw"], ["x"], to=onnx.TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+    onnx.save(model, tmp_path / "integers.onnx")
+    with pytest.raises(ModelError, match=r"tensor\(int64\)"):
+        OnnxruntimeCpu(threads=1).open(tmp_path / "integers.onnx")
+
+
+def test_needs_no_torch(float_file):
+    code = (
+        "import sys, numpy as np; from pathlib import Path;"
+        "from kdeploy.runtimes.run import open_runtime;"
+        f"r = open_runtime('onnxruntime_cpu', Path({str(float_file)!r}), threads=1);"
+        "r.infer(np.zeros((1, 3, 8, 8), np.float32)); print('torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout.strip() == "False", answer.stderr

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kdeploy.errors import ModelError
+from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
+from kdeploy.runtimes.openvino import Openvino
+
+pytest.importorskip("openvino")
+
+
+def _opened(path):
+    runtime = Openvino(threads=1)
+    runtime.open(path)
+    return runtime
+
+
+def test_computes_what_onnx_runtime_computes(float_file):
+    batch = np.random.default_rng(3).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    other = OnnxruntimeCpu(threads=1)
+    other.open(float_file)
+    np.testing.assert_allclose(
+        _opened(float_file).infer(batch), other.infer(batch), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_float_file_runs_in_float32_even_where_bfloat16_exists(float_file):
+    proof = _opened(float_file).proof_of_use()
+    assert not proof.is_quantized
+    assert (proof.integer, proof.eligible) == (0, 3)
+    assert proof.operators["Convolution:f32"] == 2
+
+
+def test_convolutions_of_an_int8_file_are_integer(int8_file):
+    proof = _opened(int8_file).proof_of_use()
+    assert proof.is_quantized
+    assert proof.integer >= 2
+    assert proof.eligible == 3
+
+
+@pytest.mark.parametrize("broken", ["truncated", "text", "empty", "unknown"], indirect=True)
+def test_a_broken_file_is_one_error_with_a_hint(broken):
+    with pytest.raises(ModelError, match="cannot open") as caught:
+        Openvino(threads=1).open(broken)
+    assert caught.value.hint
+    assert ("Frobnicate" in caught.value.message) == (broken.stem == "unknown")
+
+
+def test_a_wrong_shape_names_both_shapes(float_file):
+    with pytest.raises(ModelError, match=r"\[1, 4, 8, 8\].*\[\?,3,8,8\]"):
+        _opened(float_file).infer(np.zeros((1, 4, 8, 8), np.float32))
