@@ -67,10 +67,8 @@ def build_model(reference: ModelReference) -> nn.Module:
             module = _load(reference, place)
             model = _call(_function(module, name, reference.build), reference)
     if not isinstance(model, nn.Module):
-        raise ModelError(
-            f"`{reference.build}` returned a {type(model).__name__}, not a torch.nn.Module",
-            hint="return the model itself, without a tuple or dictionary around it",
-        )
+        message = f"`{reference.build}` returned a {type(model).__name__}, not a torch.nn.Module"
+        raise ModelError(message, hint="return the model itself, with nothing around it")
     return model.cpu()
 
 
@@ -162,9 +160,8 @@ def _load(reference: ModelReference, place: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise MissingDependency.named(error.name or "?", needed_for=f"`{path}`") from error
     except Exception as error:
-        raise ModelError(
-            f"`{path}` cannot be executed: {error!r}", hint=f"try `python {path}`"
-        ) from error
+        message = f"`{path}` cannot be executed: {error!r}"
+        raise ModelError(message, hint=f"try `python {path}`") from error
     return module
 
 
@@ -188,8 +185,8 @@ def _call(function: Callable[..., Any], reference: ModelReference) -> Any:
     needed = [p.name for p in takes if p.name in names and p.default is p.empty]
     missing = [name for name in needed if name not in reference.args]
     if missing:
-        asked = f"`{reference.build}` needs the argument `{missing[0]}`"
-        raise ModelError(asked, hint=f"give it under `args:`: `args: {{{missing[0]}: ...}}`")
+        message = f"`{reference.build}` needs the argument `{missing[0]}`"
+        raise ModelError(message, hint=f"give it under `args:`: `args: {{{missing[0]}: ...}}`")
     try:
         return function(**reference.args)
     except Exception as error:
@@ -249,19 +246,23 @@ def _from_transformers(name: str, reference: ModelReference) -> Any:
 
     transformers = _import("transformers", needed_for=f"`{reference.build}`")
     folder = _transformers_folder(reference, name)
-    config = _call(partial(transformers.AutoConfig.from_pretrained, folder), reference)
-    task = (config.architectures or [""])[0].partition("For")[2] or "ImageClassification"
-    auto = getattr(transformers, f"AutoModelFor{task}")
-    if any(folder.glob("*.safetensors")):
-        return Logits(auto.from_pretrained(folder, config=config, use_safetensors=True))
-    return Logits(auto.from_config(config))
+
+    def build(**args: Any) -> nn.Module:
+        config = transformers.AutoConfig.from_pretrained(folder, **args)
+        task = (config.architectures or [""])[0].partition("For")[2] or "ImageClassification"
+        auto = getattr(transformers, f"AutoModelFor{task}")
+        trained = partial(auto.from_pretrained, folder, use_safetensors=True)
+        make = trained if any(folder.glob("*.safetensors")) else auto.from_config
+        return Logits(make(config=config))
+
+    return _call(build, reference)
 
 
 def _transformers_folder(reference: ModelReference, name: str) -> Path:
     folder = reference.folder / Path(name).expanduser()
     if not (folder / "config.json").is_file():
-        asked = f"`{reference.build}`: there is no `{folder / 'config.json'}`"
-        raise FileMissing(asked, hint="give a local folder; nothing is downloaded")
+        message = f"`{reference.build}`: there is no `{folder / 'config.json'}`"
+        raise FileMissing(message, hint="give a local folder; nothing is downloaded")
     return folder
 
 
