@@ -6,9 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from kdeploy.registry import register
 
-report_format: Callable[..., Any] = partial(register, "report_format")
+Drawn = TypeVar("Drawn", bound=Callable[..., str])
+
+
+def report_format(*, suffix: str) -> Callable[[Drawn], Drawn]:
+    """Return the decorator of a format; its files end in `suffix`."""
+
+    def mark(draw: Drawn) -> Drawn:
+        return register("report_format", suffix=suffix)(draw)
+
+    return mark

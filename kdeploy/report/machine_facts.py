@@ -1,0 +1,50 @@
+"""A machine's fingerprint as people read it: one line a fact, the telling ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdeploy.units import format_quantity
+
+# Where a key of the fingerprint is no good header; other keys are shown as they are.
+NAMES = {
+    "cpu": "processor",
+    "cores": "cores allowed",
+    "instruction_sets": "instruction sets",
+    "ram_bytes": "memory",
+    "is_virtual": "virtual machine",
+    "load": "load (1 min)",
+    "gpu": "GPU",
+    "os": "system",
+    "python": "Python",
+    "versions": "libraries",
+}
+
+
+def machine_facts(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Return name and text of each fact that is known."""
+    return [
+        [NAMES.get(key, key.replace("_", " ")), _text(key, value)]
+        for key, value in facts.items()
+        if key != "id" and value not in (None, "", [], {})
+    ]
+
+
+def machine_name(machine: str, facts: Mapping[str, Any]) -> str:
+    """Return processor, accelerator and id in one line."""
+    parts = [str(facts[key]) for key in ("cpu", "gpu") if facts.get(key)]
+    name = " + ".join(parts)
+    return f"{name} ({machine})" if name and machine else name or machine or "unnamed machine"
+
+
+def _text(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(name, content)}" for name, content in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(key, item) for item in value)
+    if key.endswith("_bytes"):
+        return format_quantity(value, "B")
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

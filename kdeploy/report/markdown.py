@@ -1,0 +1,103 @@
+"""Markdown for a repository, an issue or the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from kdeploy.report.comparison import Comparison
+from kdeploy.report.contract import report_format
+from kdeploy.report.machine_facts import machine_facts, machine_name
+from kdeploy.report.sentences import gate_reason, state_sentence, verdict_sentence
+from kdeploy.report.table import doubt_rows, skipped_rows, step_rows, table_rows
+
+
+@report_format(suffix=".md")
+def markdown(comparison: Comparison) -> str:
+    """Return the whole report: verdict, table, gates, doubts, lineages, machines, commands."""
+    headers, rows = table_rows(comparison)
+    sections = [
+        f"# {_escaped(', '.join(run.name for run in comparison.runs))}",
+        f"**{_escaped(verdict_sentence(comparison))}**",
+        _escaped(state_sentence(comparison)),
+        _table(headers, rows),
+        "Ratios in round brackets are times better than the baseline in the same cell, "
+        "accuracies differ in percentage points, square brackets are 95 % intervals, "
+        "n counts samples.",
+        _gates(comparison),
+        _skipped(comparison),
+        _doubts(comparison),
+        _lineages(comparison),
+        _machines(comparison),
+        _commands(comparison),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _gates(comparison: Comparison) -> str:
+    rows = [
+        ["passed" if gate.passed else "**FAILED**", _code(gate.gate), _escaped(gate_reason(gate))]
+        for run in comparison.runs
+        for gate in run.gates
+    ]
+    return _section("Gates", ["", "gate", "measured"], rows, escape=False)
+
+
+def _skipped(comparison: Comparison) -> str:
+    rows = [[*row[:3], f"skipped: {row[3]}"] for row in skipped_rows(comparison)]
+    return _section("Not measured", ["artefact", "where", "what", "reason"], rows)
+
+
+def _doubts(comparison: Comparison) -> str:
+    # The texts of flags are ours, and their backticks are meant.
+    rows = [[_escaped(name), *texts] for name, *texts in doubt_rows(comparison)]
+    headers = ["doubt", "where", "what it means", "what to do"]
+    return _section("Doubts", headers, rows, escape=False)
+
+
+def _lineages(comparison: Comparison) -> str:
+    headers = ["step", "settings", "parameters", "MACs", "size", "validation accuracy", "time"]
+    keys = ["step", "settings", "parameters", "macs", "size", "accuracy", "time"]
+    found = []
+    for lineage in comparison.lineages:
+        rows = [[step[key] for key in keys] for step in step_rows(lineage.steps)]
+        found.append(f"### {_escaped(lineage.label)}\n\n{_table(headers, rows)}")
+    return "\n\n".join(["## How each artefact came to be", *found]) if found else ""
+
+
+def _machines(comparison: Comparison) -> str:
+    found = []
+    for machine, facts in comparison.machines.items():
+        rows = machine_facts(facts)
+        name = f"### {_escaped(machine_name(machine, facts))}"
+        text = _table(["", ""], rows) if rows else "No fingerprint of this machine was kept."
+        found.append(f"{name}\n\n{text}")
+    return "\n\n".join(["## Machines", *found]) if found else ""
+
+
+def _commands(comparison: Comparison) -> str:
+    lines = dict.fromkeys(run.command for run in comparison.runs if run.command)
+    return "## Repeat it\n\n```sh\n" + "\n".join(lines) + "\n```" if lines else ""
+
+
+def _section(
+    title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, escape: bool = True
+) -> str:
+    return f"## {title}\n\n{_table(headers, rows, escape=escape)}" if rows else ""
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, escape: bool = True) -> str:
+    lines = [list(headers), ["---"] * len(headers)]
+    lines += [[_escaped(text) if escape else text for text in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Return text in which nothing is markup: markdown viewers run HTML and split at bars."""
+    text = re.sub(r"([\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:])", r"\\\1", text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(text.split())
+
+
+def _code(text: str) -> str:
+    return f"`{' '.join(text.replace('`', '').split())}`".replace("|", "\\|")

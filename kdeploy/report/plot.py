@@ -1,0 +1,254 @@
+"""Where the marks of the accuracy-latency-size plot stand, in percent of the drawing area.
+
+Percent, so that the page needs no script to draw, and its text keeps its size on a phone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdeploy.report.comparison import Comparison, Row
+from kdeploy.report.sentences import quantity, where
+from kdeploy.units import format_quantity
+
+X, Y, AREA = "latency.p50", "accuracy.top1", "size"
+LARGEST_RADIUS, SMALLEST_RADIUS = 26.0, 4.5  # pixels
+# The drawing area of a desktop page in pixels; labels are kept apart for this size.
+NOMINAL_WIDTH, NOMINAL_HEIGHT, LETTER_WIDTH, LINE_HEIGHT = 880.0, 380.0, 7.2, 16.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """A line of the grid: where, and its text."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One row as a disc: centre, whiskers (95 % intervals), radius in pixels, label."""
+
+    row: int
+    x: float
+    y: float
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    radius: float
+    series: int
+    cell: int
+    text: str
+    label: str = ""
+    anchor: str = "start"
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+    is_baseline: bool = False
+    is_packaged: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """The marks with axes; `series` are the runtimes, `cells` the batch and thread counts."""
+
+    marks: tuple[Mark, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    series: tuple[str, ...]
+    cells: tuple[str, ...]
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Axis:
+    low: float
+    high: float
+    is_log: bool
+
+    def at(self, value: float) -> float:
+        low, high, here = (
+            (math.log(v) if self.is_log else v) for v in (self.low, self.high, value)
+        )
+        return round(100 * (here - low) / (high - low), 3)
+
+
+def plot_of(comparison: Comparison) -> Plot | None:
+    """Return the plot, None when no row has both accuracy and latency."""
+    drawn = [i for i, row in enumerate(comparison.rows) if _can_draw(row)]
+    if not drawn:
+        return None
+    rows = comparison.rows
+    shown = [rows[i] for i in drawn]
+    x_axis, y_axis = _x_axis(shown), _y_axis(shown)
+    series = tuple(dict.fromkeys(_series(row, comparison) for row in shown))
+    cells = tuple(dict.fromkeys(_load(row) for row in shown))
+    largest = max((row.number(AREA) or 0.0 for row in shown), default=0.0)
+    marks = [
+        _mark(
+            i,
+            rows[i],
+            x_axis,
+            y_axis,
+            radius=_radius(rows[i].number(AREA), largest),
+            series=series.index(_series(rows[i], comparison)),
+            cell=cells.index(_load(rows[i])),
+        )
+        for i in drawn
+    ]
+    named = comparison.headline.cell if comparison.headline else shown[0].cell
+    return Plot(
+        marks=tuple(_labelled(marks, [rows[i].label * (rows[i].cell == named) for i in drawn])),
+        x_ticks=tuple(Tick(at=x_axis.at(t), text=format_quantity(t, "s")) for t in _log(x_axis)),
+        y_ticks=tuple(Tick(at=y_axis.at(t), text=f"{t * 100:g} %") for t in _linear(y_axis)),
+        series=series,
+        cells=cells,
+        left_out=len(rows) - len(drawn),
+    )
+
+
+def _can_draw(row: Row) -> bool:
+    return (row.number(X) or 0.0) > 0 and row.number(Y) is not None
+
+
+def _series(row: Row, comparison: Comparison) -> str:
+    name = row.runtime or "no runtime"
+    return f"{name} on {row.machine}" if len(comparison.machines) > 1 else name
+
+
+def _load(row: Row) -> str:
+    """Return batch size and threads, without the runtime."""
+    return where(row).partition(", ")[2] or "any batch"
+
+
+def _bounds(row: Row, metric: str) -> tuple[float, float, float]:
+    record = row.values[metric].record
+    value = float(record.value or 0.0)
+    low = value if record.low is None else record.low
+    high = value if record.high is None else record.high
+    return value, low, high
+
+
+def _x_axis(rows: Sequence[Row]) -> _Axis:
+    ends = [bound for row in rows for bound in _bounds(row, X) if bound > 0]
+    low, high = min(ends), max(ends)
+    # At least a factor of three, so that small differences look small.
+    spread = max((high / low) ** 0.09, math.sqrt(3.0 * low / high))
+    return _Axis(low=low / spread, high=high * spread, is_log=True)
+
+
+def _y_axis(rows: Sequence[Row]) -> _Axis:
+    ends = [min(1.0, max(0.0, bound)) for row in rows for bound in _bounds(row, Y)]
+    low, high = min(ends), max(ends)
+    margin = max(0.12 * (high - low), (0.02 - (high - low)) / 2, 0.004)
+    return _Axis(low=low - margin, high=high + margin, is_log=False)
+
+
+def _log(axis: _Axis) -> list[float]:
+    """Return 1, 2 and 5 times the powers of ten, fewer where they would crowd."""
+    decades = math.log10(axis.high / axis.low)
+    steps = (1, 2, 5) if decades < 2.2 else (1, 3) if decades < 3.5 else (1,)
+    powers = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    return [tick for tick in ticks if axis.low <= tick <= axis.high]
+
+
+def _linear(axis: _Axis) -> list[float]:
+    rough = (axis.high - axis.low) / 6
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    first = math.ceil(axis.low / step - 1e-9)
+    ticks = [round(n * step, 10) for n in range(first, math.floor(axis.high / step + 1e-9) + 1)]
+    return [tick for tick in ticks if 0.0 <= tick <= 1.0]
+
+
+def _radius(size: float | None, largest: float) -> float:
+    if not size or not largest:
+        return SMALLEST_RADIUS
+    return round(max(SMALLEST_RADIUS, LARGEST_RADIUS * math.sqrt(size / largest)), 2)
+
+
+def _mark(
+    index: int, row: Row, x_axis: _Axis, y_axis: _Axis, *, radius: float, series: int, cell: int
+) -> Mark:
+    x, x_low, x_high = _bounds(row, X)
+    y, y_low, y_high = _bounds(row, Y)
+    text = (
+        f"{row.label} on {where(row)}: accuracy {quantity(y, 'fraction')}, "
+        f"p50 {quantity(x, 's')}, size {quantity(row.number(AREA), 'B')}"
+    )
+    return Mark(
+        row=index,
+        x=x_axis.at(x),
+        x_low=x_axis.at(max(x_low, x_axis.low)),
+        x_high=x_axis.at(x_high),
+        y=100 - y_axis.at(y),
+        y_low=100 - y_axis.at(max(y_low, 0.0)),
+        y_high=100 - y_axis.at(min(y_high, 1.0)),
+        radius=radius,
+        series=series,
+        cell=cell,
+        text=text,
+        is_baseline=row.is_baseline,
+        is_packaged=row.is_packaged,
+    )
+
+
+def _labelled(marks: Sequence[Mark], labels: Sequence[str]) -> list[Mark]:
+    """Return the marks with their labels beside, above or below, where least is covered."""
+    from dataclasses import replace
+
+    # Discs of other batch sizes are hidden while these labels are shown.
+    seen = {mark.cell for mark, label in zip(marks, labels, strict=True) if label}
+    taken = [_disc(mark) for mark in marks if mark.cell in seen]
+    found = []
+    for mark, label in zip(marks, labels, strict=True):
+        if not label:
+            found.append(mark)
+            continue
+        gap = mark.radius + 6
+        places = [
+            ("start", gap, 0.0),
+            ("end", -gap, 0.0),
+            ("middle", 0.0, -gap - 5),
+            ("middle", 0.0, gap + 9),
+            ("start", gap, -LINE_HEIGHT),
+            ("start", gap, LINE_HEIGHT),
+            ("end", -gap, -LINE_HEIGHT),
+            ("end", -gap, LINE_HEIGHT),
+        ]
+        costs = [_covered(_text_box(mark, label, *place), taken) for place in places]
+        anchor, shift_x, shift_y = places[costs.index(min(costs))]
+        taken.append(_text_box(mark, label, anchor, shift_x, shift_y))
+        found.append(replace(mark, label=label, anchor=anchor, shift_x=shift_x, shift_y=shift_y))
+    return found
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _disc(mark: Mark) -> _Box:
+    x, y = mark.x / 100 * NOMINAL_WIDTH, mark.y / 100 * NOMINAL_HEIGHT
+    return (x - mark.radius, y - mark.radius, x + mark.radius, y + mark.radius)
+
+
+def _text_box(mark: Mark, label: str, anchor: str, shift_x: float, shift_y: float) -> _Box:
+    width = LETTER_WIDTH * len(label)
+    x = mark.x / 100 * NOMINAL_WIDTH + shift_x
+    x -= {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+    y = mark.y / 100 * NOMINAL_HEIGHT + shift_y
+    return (x, y - LINE_HEIGHT / 2, x + width, y + LINE_HEIGHT / 2)
+
+
+def _covered(box: _Box, taken: Sequence[_Box]) -> float:
+    """Return the area of `box` that is taken or outside, in square pixels."""
+    left, top, right, bottom = box
+    outside = max(0.0, -left) + max(0.0, right - NOMINAL_WIDTH)
+    outside += max(0.0, -top) + max(0.0, bottom - NOMINAL_HEIGHT)
+    overlaps = (
+        max(0.0, min(right, b[2]) - max(left, b[0])) * max(0.0, min(bottom, b[3]) - max(top, b[1]))
+        for b in taken
+    )
+    return outside * LINE_HEIGHT + sum(overlaps)

@@ -1,0 +1,155 @@
+"""Read the folder of a run: the files of the contract, of which only measurements must exist."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdeploy.errors import DataError
+from kdeploy.gate import Verdict
+from kdeploy.measurement import read
+from kdeploy.report.comparison import Lineage, Pair, Ratio, Run, Step
+
+
+def read_run(path: Path) -> Run:
+    """Return what a folder (or a `measurements.jsonl` in one) says.
+
+    Raises:
+        FileMissing: there are no measurements.
+        DataError: a file is there but cannot be read.
+    """
+    folder = path if path.is_dir() else path.parent
+    records = tuple(read(path))
+    machine = _json(folder / "machine.json", {})
+    summary = _json(folder / "summary.json", {})
+    recipe = _recipe(folder / "recipe.yaml")
+    stages = {str(s.get("artifact")): s for s in summary.get("stages", [])}
+    return Run(
+        folder=folder,
+        name=str(recipe.get("name") or folder.resolve().name),
+        records=records,
+        machine=str(machine.get("id") or (records[0].machine if records else "")),
+        machine_facts=machine,
+        pairs=tuple(_pair(p) for p in _json(folder / "comparisons.json", [])),
+        lineages=_lineages(folder, stages),
+        gates=_gates(summary, recipe),
+        teacher=summary.get("teacher"),
+        student=summary.get("student"),
+        packaged=summary.get("packaged"),
+        chosen_because=str(summary.get("chosen_because") or ""),
+        cell=summary.get("cell") or {},
+        has_summary=bool(summary),
+        command=_command(folder, summary, recipe),
+    )
+
+
+def _json(path: Path, missing: Any) -> Any:
+    if not path.is_file():
+        return missing
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise _unreadable(path, str(error)) from None
+    if type(content) is not type(missing):
+        raise _unreadable(path, f"expected a {type(missing).__name__}")
+    return content
+
+
+def _recipe(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise _unreadable(path, str(error)) from None
+    return content if isinstance(content, dict) else {}
+
+
+def _unreadable(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"{path} cannot be read: {reason}",
+        hint="kdeploy writes such files; was it edited or cut off? Remove it to leave it out",
+    )
+
+
+def _pair(entry: Mapping[str, Any]) -> Pair:
+    try:
+        return Pair(
+            label=entry["label"],
+            baseline=entry["baseline"],
+            runtime=entry["runtime"],
+            batch_size=entry.get("batch_size"),
+            threads=entry.get("threads"),
+            metric=entry["metric"],
+            ratio=Ratio(
+                times=float(entry["ratio"]),
+                low=entry.get("low"),
+                high=entry.get("high"),
+                verdict=str(entry.get("verdict") or ""),
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"comparisons.json has an entry that is no comparison: {entry!r} ({error!r})",
+            hint="remove the file to leave it out; `kdeploy bench` writes it again",
+        ) from None
+
+
+def _lineages(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Lineage]:
+    found: dict[str, Lineage] = {}
+    for path in sorted((folder / "artifacts").glob("*/manifest.json")):
+        manifest = _json(path, {})
+        artifact = str(manifest.get("id") or path.parent.name)
+        steps = manifest.get("lineage") or [manifest | {"id": artifact}]
+        found[artifact] = Lineage(
+            artifact=artifact,
+            label=str(manifest.get("label") or artifact),
+            steps=tuple(_step(step, stages) for step in steps),
+        )
+    return found
+
+
+def _step(step: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> Step:
+    stage = stages.get(str(step.get("id")), {})
+    return Step(
+        id=str(step.get("id") or ""),
+        label=str(step.get("label") or ""),
+        stage=str(step.get("stage") or ""),
+        technique=str(step.get("technique") or ""),
+        parameters=step.get("parameters") or {},
+        facts=step.get("facts") or {},
+        scores=step.get("scores") or {},
+        wall_time_seconds=stage.get("wall_time_s"),
+        is_cached=bool(stage.get("cached")),
+    )
+
+
+def _gates(summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[Verdict, ...]:
+    """Return the verdicts; a gate without a value failed, and so did one that nobody judged."""
+    judged = {str(g.get("gate")): g for g in summary.get("gates") or []}
+    wanted = recipe.get("gates")
+    for gate in wanted if isinstance(wanted, list) else []:
+        judged.setdefault(str(gate), {"reason": "not judged: the run did not come that far"})
+    return tuple(
+        Verdict(
+            gate=gate,
+            value=entry.get("value"),
+            passed=bool(entry.get("passed")) and entry.get("value") is not None,
+            reason=str(entry.get("reason") or ""),
+        )
+        for gate, entry in judged.items()
+    )
+
+
+def _command(folder: Path, summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    if summary.get("command"):
+        return str(summary["command"])
+    here = shlex.quote(str(folder))
+    if recipe:
+        return f"kdeploy run {shlex.quote(str(folder / 'recipe.yaml'))} --out {here}"
+    return f"kdeploy report {here}"

@@ -1,0 +1,207 @@
+"""Numbers in words: ratios, intervals, changes, and the verdict in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdeploy.errors import KdeployError
+from kdeploy.gate import Verdict, parse_gate
+from kdeploy.measurement import METRICS
+from kdeploy.report.comparison import Comparison, Ratio, Row, Value
+from kdeploy.units import format_quantity
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What one metric of the headline says against the baseline, and the numbers behind it."""
+
+    metric: str
+    said: str
+    evidence: str
+    verdict: str = ""
+
+
+def verdict_sentence(comparison: Comparison) -> str:
+    """Return what was gained and lost, from the headline's row, in one sentence."""
+    row = comparison.headline
+    if row is None:
+        return "There is nothing to compare with the baseline yet."
+    subject = f"{row.label} on {where(row)}"
+    found = claims(row)
+    if not found:
+        return f"{subject}: no metric of it was measured on the baseline {comparison.baseline} too."
+    said = "; ".join(f"{claim.said} ({claim.evidence})" for claim in found)
+    return f"{subject}, against {baseline_label(row)}: {said}."
+
+
+def claims(row: Row) -> list[Claim]:
+    """Return accuracy, speed, size and parameters against the baseline, as far as measured."""
+    makers = {
+        "accuracy.top1": _accuracy,
+        "latency.p50": _speed,
+        "size": _size,
+        "parameters": _parameters,
+    }
+    found = []
+    for metric, make in makers.items():
+        value = row.values.get(metric)
+        if value is not None and value.ratio is not None:
+            said, evidence = make(value, value.ratio)
+            found.append(
+                Claim(metric=metric, said=said, evidence=evidence, verdict=value.ratio.verdict)
+            )
+    return found
+
+
+def baseline_label(row: Row) -> str:
+    """Return the label that a row was compared with, "" when nothing of it was."""
+    return next((v.baseline.label for v in row.values.values() if v.baseline), "")
+
+
+def state_sentence(comparison: Comparison) -> str:
+    """Return how many gates hold and what was packaged, "" when no summary says."""
+    gates = [gate for run in comparison.runs for gate in run.gates]
+    passed = sum(gate.passed for gate in gates)
+    said = [f"{passed} of {len(gates)} gates passed."] if gates else []
+    for run in comparison.runs:
+        name = f" of {run.name}" if len(comparison.runs) > 1 else ""
+        if run.packaged:
+            said.append(f"Packaged{name}: {_label(run.packaged, comparison)}.")
+            if run.chosen_because:
+                said.append(f"Why: {run.chosen_because.rstrip('.')}.")
+        elif run.has_summary:
+            said.append(f"Nothing{name} was packaged.")
+    return " ".join(said)
+
+
+def gate_reason(gate: Verdict) -> str:
+    """Return what was measured for a gate; a missing value says so."""
+    if gate.reason:
+        return gate.reason
+    if gate.value is None:
+        return "not measured"
+    try:
+        unit = METRICS[parse_gate(gate.gate).metric].unit
+    except KdeployError:
+        unit = ""
+    return format_quantity(gate.value, unit)
+
+
+def where(row: Row) -> str:
+    """Return the cell: runtime, batch size, threads."""
+    batch = f"batch {row.batch_size}" if row.batch_size is not None else ""
+    threads = "" if row.threads is None else f"{row.threads} thread{'s' * (row.threads != 1)}"
+    place = row.runtime or "no runtime"
+    if row.device and row.device != "cpu":
+        place = f"{place} ({row.device})"
+    return ", ".join(part for part in (place, batch, threads) if part)
+
+
+def times(ratio: float) -> str:
+    """Return a factor with three significant digits: `12.3x`."""
+    digits = 0 if ratio >= 100 else 1 if ratio >= 10 else 2
+    return f"{ratio:.{digits}f}x"
+
+
+def interval(value: Value) -> str:
+    """Return the 95 % interval of a value, "" when none is known."""
+    low, high = value.record.low, value.record.high
+    if low is None or high is None:
+        return ""
+    return span(quantity(low, value.record.unit), quantity(high, value.record.unit))
+
+
+def ratio_interval(value: Value) -> str:
+    """Return the 95 % interval of the ratio, "" when none is known."""
+    ratio = value.ratio
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return ""
+    return span(times(ratio.low), times(ratio.high))
+
+
+def span(low: str, high: str) -> str:
+    """Return `a to b`, the unit once where both have the same: `57.1 to 58.3 µs`."""
+    number, _, unit = low.partition(" ")
+    return f"{number} to {high}" if unit and high.endswith(f" {unit}") else f"{low} to {high}"
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """Return a value as people read it; also rates, which have a unit of their own."""
+    if value is not None and unit == "items/s":
+        return f"{format_quantity(value, 'count')} items/s"
+    return format_quantity(value, unit)
+
+
+def change(value: Value) -> str:
+    """Return the note beside an absolute value: points for fractions, else the factor."""
+    if value.ratio is None or value.record.value is None or value.baseline is None:
+        return ""
+    if value.record.unit == "fraction":
+        return points(value.record.value - (value.baseline.value or 0.0))
+    return times(value.ratio.times)
+
+
+def points(difference: float) -> str:
+    """Return a difference of fractions in percentage points, with its sign."""
+    return f"{difference * 100:+.2f} pp"
+
+
+def settings(parameters: Mapping[str, Any]) -> str:
+    """Return the parameters of a step in one line."""
+    return ", ".join(f"{key}={_plain(value)}" for key, value in parameters.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_plain(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_plain(v) for v in value) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _label(artifact: str, comparison: Comparison) -> str:
+    labels = {row.artifact: row.label for row in comparison.rows}
+    return labels.get(artifact, artifact)
+
+
+def _accuracy(value: Value, ratio: Ratio) -> tuple[str, str]:
+    base = quantity(_base(value), "fraction")
+    part = f"{ratio.times * 100:.1f} % of the baseline's"
+    said = f"{quantity(value.record.value, 'fraction')} top-1 accuracy"
+    return said, f"{change(value)}, {part} {base}"
+
+
+def _speed(value: Value, ratio: Ratio) -> tuple[str, str]:
+    said = {
+        "no difference": "no difference in speed",
+        "slower": f"slower: {times(ratio.times)} the speed",
+        "faster": f"{times(ratio.times)} faster",
+    }.get(ratio.verdict, f"{times(ratio.times)} the speed")
+    sure = ratio_interval(value)
+    note = f"95 % interval {sure}" if sure else "interval unknown"
+    return said, f"p50 {_instead(value)}, {note}"
+
+
+def _size(value: Value, ratio: Ratio) -> tuple[str, str]:
+    is_smaller = ratio.times >= 1
+    said = f"{times(ratio.times if is_smaller else 1 / ratio.times)}"
+    return f"{said} {'smaller' if is_smaller else 'larger'}", _instead(value)
+
+
+def _parameters(value: Value, ratio: Ratio) -> tuple[str, str]:
+    part = (value.record.value or 0.0) / (_base(value) or 1.0)
+    word = "fewer" if part <= 1 else "more"
+    return f"{abs(1 - part) * 100:.1f} % {word} parameters", _instead(value)
+
+
+def _instead(value: Value) -> str:
+    unit = value.record.unit
+    return f"{quantity(value.record.value, unit)} instead of {quantity(_base(value), unit)}"
+
+
+def _base(value: Value) -> float | None:
+    return value.baseline.value if value.baseline else None

@@ -1,0 +1,243 @@
+"""The table that the terminal, the markdown and the page share: columns, cells, strings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kdeploy.measurement import METRICS
+from kdeploy.report.comparison import Comparison, Row, Step
+from kdeploy.report.sentences import (
+    NOTHING,
+    change,
+    interval,
+    points,
+    quantity,
+    ratio_interval,
+    settings,
+    times,
+    where,
+)
+from kdeploy.units import format_quantity, format_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One field: the value, its change against the baseline, its interval and count."""
+
+    text: str = NOTHING
+    note: str = ""
+    details: tuple[str, ...] = ()
+    verdict: str = ""
+    flags: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        note = f" ({self.note})" if self.note else ""
+        detail = f" [{', '.join(self.details)}]" if self.details else ""
+        return f"{self.text}{detail}{note}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column; `about` explains its header."""
+
+    header: str
+    about: str
+    is_number: bool
+    cell: Callable[[Row], Cell]
+
+
+def table_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return headers and rows as plain strings; who prints them escapes them."""
+    shown = columns(comparison)
+    rows = [[str(column.cell(row)) for column in shown] for row in comparison.rows]
+    return [column.header for column in shown], rows
+
+
+def columns(comparison: Comparison) -> list[Column]:
+    """Return the columns that say something: empty ones are left out."""
+    rows = comparison.rows
+    several_runs = len({(row.machine, row.run) for row in rows}) > len(comparison.machines)
+    names = {id(run): run.name for run in comparison.runs}
+    found = [_text("artefact", "what was measured", _artefact)]
+    if several_runs:
+        found.append(
+            _text("run", "the run", lambda row: Cell(text=names[id(comparison.runs[row.run])]))
+        )
+    if len(comparison.machines) > 1:
+        found.append(_text("machine", "where it ran", lambda row: Cell(text=row.machine or "-")))
+    found.append(_text("runs on", "runtime, batch size, threads", _place))
+    batched = any((row.batch_size or 1) > 1 for row in rows)
+    wanted = {
+        "accuracy.top1": "top-1 accuracy",
+        "latency.p50": "p50 latency",
+        "speed-up": "speed-up (p50)",
+        "latency.p99": "p99 latency",
+        **({"throughput": "throughput"} if batched else {}),
+        "size": "size",
+        "parameters": "parameters",
+        "peak_memory": "peak memory",
+        "device_memory": "device memory",
+        "energy": "energy",
+        "integer_kernels": "INT8 kernels",
+        "sparse_kernels": "2:4 kernels",
+    }
+    measured = {metric for row in rows for metric in row.values}
+    measured |= {"speed-up"} if "latency.p50" in measured else set()
+    found += [_number(metric, head) for metric, head in wanted.items() if metric in measured]
+    everywhere = doubts_everywhere(comparison)
+    if any(set(row.flags) - everywhere for row in rows):
+        found.append(
+            _text("doubts", "explained below", lambda row: Cell(text=_doubts(row, everywhere)))
+        )
+    return found
+
+
+def doubts_everywhere(comparison: Comparison) -> set[str]:
+    """Return the flags that the p50 of every measured row carries: they are said once."""
+    measured = [
+        {flag for flag, metrics in row.flags.items() if "latency.p50" in metrics}
+        for row in comparison.rows
+        if row.number("latency.p50") is not None
+    ]
+    return set.intersection(*measured) if len(measured) > 1 else set()
+
+
+def doubt_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Return each flag in use: name, which rows, meaning, remedy."""
+    everywhere = doubts_everywhere(comparison)
+    found = []
+    for name, flag in comparison.flags.items():
+        count = sum(name in row.flags for row in comparison.rows)
+        which = "all rows" if name in everywhere else f"{count} of {len(comparison.rows)} rows"
+        found.append((name, which, flag.meaning, flag.remedy))
+    return found
+
+
+def skipped_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Return what could not run: label, where, what, reason."""
+    found = []
+    for row in comparison.rows:
+        if row.skipped:
+            found.append((row.label, where(row), "everything", row.skipped))
+            continue
+        for metric, value in row.values.items():
+            if value.record.skipped:
+                found.append((row.label, where(row), metric, value.record.skipped))
+    return found
+
+
+def step_rows(steps: Sequence[Step]) -> list[dict[str, str]]:
+    """Return the steps of a lineage as strings, each with its change against the step before."""
+    return [
+        {
+            "step": ": ".join(part for part in (step.stage, step.technique) if part) or step.label,
+            "label": step.label,
+            "settings": settings(step.parameters),
+            "parameters": _fact(step, before, "parameters", "count"),
+            "macs": _fact(step, before, "macs", "count"),
+            "size": _fact(step, before, "size", "B"),
+            "accuracy": _score(step, before),
+            "time": _time(step),
+        }
+        for before, step in zip([None, *steps], steps, strict=False)
+    ]
+
+
+def _text(header: str, about: str, cell: Callable[[Row], Cell]) -> Column:
+    return Column(header=header, about=about, is_number=False, cell=cell)
+
+
+def _number(metric: str, header: str) -> Column:
+    if metric == "speed-up":
+        about = "p50 latency of the baseline / p50 latency, same runtime, batch, threads, machine"
+        return Column(header=header, about=about, is_number=True, cell=_speed_up)
+    about = f"{METRICS[metric].about}; {METRICS[metric].better} is better"
+    return Column(
+        header=header, about=about, is_number=True, cell=lambda row: _measured(row, metric)
+    )
+
+
+def _artefact(row: Row) -> Cell:
+    notes = [
+        "baseline" if row.is_baseline else "",
+        "packaged" if row.is_packaged else "",
+        f"profile {row.profile}" if row.profile else "",
+    ]
+    return Cell(text=row.label, note=", ".join(note for note in notes if note))
+
+
+def _place(row: Row) -> Cell:
+    return Cell(text=where(row) if row.runtime else NOTHING)
+
+
+def _doubts(row: Row, everywhere: set[str]) -> str:
+    """Return the row's own flags; the metrics are named where p50 is not among them."""
+    found = [
+        flag if "latency.p50" in metrics else f"{flag} ({', '.join(_short(metrics))})"
+        for flag, metrics in row.flags.items()
+        if flag not in everywhere
+    ]
+    return ", ".join(found) or NOTHING
+
+
+def _short(metrics: Sequence[str]) -> list[str]:
+    return [metric.removeprefix("latency.") for metric in metrics]
+
+
+def _measured(row: Row, metric: str) -> Cell:
+    value = row.values.get(metric)
+    is_speed = metric == "latency.p50"
+    reason = row.skipped or (value.record.skipped if value is not None else None)
+    if is_speed and reason:
+        return Cell(text=f"skipped: {reason}", verdict="skipped")
+    if value is None:
+        return Cell()
+    if value.record.value is None:
+        return Cell(text="skipped", verdict="skipped")
+    count = f"n {value.record.n}" if value.record.n > 1 else ""
+    return Cell(
+        text=quantity(value.record.value, value.record.unit),
+        note="" if is_speed or metric.endswith("kernels") else change(value),
+        details=tuple(part for part in (interval(value), count) if part),
+        flags=value.flags,
+    )
+
+
+def _speed_up(row: Row) -> Cell:
+    value = row.values.get("latency.p50")
+    if row.is_baseline and value is not None and value.record.value is not None:
+        return Cell(text=times(1.0), note="baseline")
+    if value is None or value.ratio is None:
+        return Cell()
+    verdict = value.ratio.verdict
+    return Cell(
+        text=times(value.ratio.times),
+        details=tuple(part for part in (ratio_interval(value),) if part),
+        note=verdict or "interval unknown",
+        verdict=verdict,
+    )
+
+
+def _fact(step: Step, before: Step | None, name: str, unit: str) -> str:
+    value = step.facts.get(name)
+    if value is None:
+        return NOTHING
+    old = before.facts.get(name) if before else None
+    shown = format_quantity(float(value), unit)
+    return f"{shown} ({(value / old - 1) * 100:+.1f} %)" if old and old != value else shown
+
+
+def _score(step: Step, before: Step | None) -> str:
+    value = step.scores.get("validation_accuracy")
+    if value is None:
+        return NOTHING
+    old = before.scores.get("validation_accuracy") if before else None
+    shown = format_quantity(float(value), "fraction")
+    return shown if old is None else f"{shown} ({points(value - old)})"
+
+
+def _time(step: Step) -> str:
+    if step.is_cached:
+        return "cached"
+    return NOTHING if step.wall_time_seconds is None else format_seconds(step.wall_time_seconds)
