@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -25,6 +26,7 @@ TITLES = {
     "report_format": "Report formats: `kdeploy report --format NAME`",
     "wrapper": "Wrappers: how a stored model gets its quantizers back",
 }
+SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
 # Facts for the machinery only: they tell a reader nothing.
 HIDDEN = {"paper", "ensures"}
 
@@ -72,8 +74,31 @@ def _table(parameters: Sequence[Parameter]) -> str:
     rows = ["| parameter | type | default | meaning |", "|---|---|---|---|"]
     for p in parameters:
         default = "required" if p.is_required else f"`{p.default!r}`"
-        rows.append(f"| `{p.name}` | {_cell(p.annotation)} | {_cell(default)} | {_cell(p.doc)} |")
+        kind = _type(ast.parse(p.annotation, mode="eval").body)
+        rows.append(f"| `{p.name}` | {_cell(kind)} | {_cell(default)} | {_cell(p.doc)} |")
     return "\n".join(rows)
+
+
+def _type(node: ast.expr) -> str:
+    """Return an annotation as people read it: `Annotated[int, Field(gt=0)]` is "int > 0"."""
+    if isinstance(node, ast.BinOp):
+        return f"{_type(node.left)} or {_type(node.right)}"
+    if not isinstance(node, ast.Subscript):
+        return ast.unparse(node)
+    inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    name = ast.unparse(node.value)
+    if name == "Literal":
+        return " or ".join(f"`{ast.literal_eval(choice)}`" for choice in inner)
+    if name == "Annotated":
+        calls = [field for field in inner[1:] if isinstance(field, ast.Call)]
+        bounds = [_bound(keyword) for call in calls for keyword in call.keywords]
+        return " ".join([_type(inner[0]), ", ".join(b for b in bounds if b)]).strip()
+    return ast.unparse(node)
+
+
+def _bound(keyword: ast.keyword) -> str:
+    sign = SIGNS.get(str(keyword.arg))
+    return f"{sign} {ast.unparse(keyword.value)}" if sign else ""
 
 
 def _cell(text: str) -> str:
