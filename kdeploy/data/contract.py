@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.registry import register
 
-dataset: Callable[..., Any] = partial(register, "dataset")
+Loaded = TypeVar("Loaded", bound=Callable[..., "Parts"])
+
+
+def dataset() -> Callable[[Loaded], Loaded]:
+    """Return the decorator of a dataset."""
+
+    def mark(function: Loaded) -> Loaded:
+        return register("dataset")(function)
+
+    return mark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +60,16 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Items as stored (N, *shape), uint8 or float32, possibly memory-mapped, and labels (N,)."""
+    """Items as stored (N, *shape), uint8 or float32, and labels (N,).
+
+    `x` may be larger than memory: then it is memory-mapped, or a `kdeploy.data.rows.Rows` of such
+    a file. Index it (`x[a:b]`, `x[rows]`) rather than take it whole.
+    """
 
     x: NDArray[Any]
     y: NDArray[np.int64]
+    origin: str = ""
+    """The file or folder that the items come from, for messages."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -70,6 +84,8 @@ class Parts:
     preprocessing: Preprocessing
     licence: str = ""
     source: str = ""
+    fingerprint: str = ""
+    """Of all contents, where the dataset knows it already; else the loader reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,150 @@
+"""Load data by reference: find it, check it, split validation off train, fingerprint it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy import registry
+from kdeploy.data.augmentation import check_augmentations
+from kdeploy.data.check import check_parts
+from kdeploy.data.contract import Dataset, Parts, Split
+from kdeploy.data.own_function import is_own_function, parts_of
+from kdeploy.data.rows import Rows
+from kdeploy.data.split import stratified
+from kdeploy.errors import DataError, RecipeError
+
+ITEMS_AT_ONCE = 4096
+"""So that a memory-mapped set is read in pieces."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataReference:
+    """Which data, split and augmented how; all that `load` needs."""
+
+    name: str
+    """Of a registered dataset, or `path.py:function`."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    validation_fraction: float = 0.1
+    augment: tuple[str, ...] = ()
+    seed: int = 0
+    folder: Path = Path()
+    """Where relative paths in `name` and `parameters` start."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_fraction < 1:
+            raise RecipeError(
+                f"data.validation_fraction is {self.validation_fraction}",
+                hint="the share of train held out, above 0 and below 1, e.g. 0.1",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON has them; `from_dict` reads them back."""
+        return {
+            "name": self.name,
+            "parameters": _plain(self.parameters),
+            "validation_fraction": self.validation_fraction,
+            "augment": list(self.augment),
+            "seed": self.seed,
+            "folder": str(self.folder),
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> DataReference:
+        """Return the reference that `to_dict` wrote."""
+        read = {"augment": tuple(fields.get("augment", ())), "folder": Path(fields["folder"])}
+        return cls(**{**fields, **read})
+
+
+def load(reference: DataReference) -> Dataset:
+    """Return the data, split and checked; the same object for an equal reference in one process.
+
+    Raises:
+        UnknownName: no dataset, parameter or augmentation of that name.
+        FileMissing: a file or folder is not there.
+        DataError: the contents cannot be used; it names the part and what was found.
+        Unavailable: the data are not on this machine and cannot be downloaded.
+    """
+    return _load(json.dumps(reference.to_dict(), sort_keys=True))
+
+
+@lru_cache(maxsize=2)
+def _load(reference_json: str) -> Dataset:
+    reference = DataReference.from_dict(json.loads(reference_json))
+    parts, parameters = _parts(reference)
+    check_parts(parts, where=f"data `{reference.name}`")
+    check_augmentations(reference.augment, parts.preprocessing.shape)
+    train, validation = _split(parts.train, reference)
+    return Dataset(
+        name=reference.name,
+        train=train,
+        validation=validation,
+        test=parts.test,
+        preprocessing=parts.preprocessing,
+        fingerprint=_fingerprint(parts),
+        augment=reference.augment,
+        licence=parts.licence,
+        source=parts.source,
+        parameters=parameters,
+    )
+
+
+def _parts(reference: DataReference) -> tuple[Parts, dict[str, Any]]:
+    if is_own_function(reference.name):
+        parts = parts_of(reference.name, reference.parameters, folder=reference.folder)
+        return parts, dict(reference.parameters)
+    technique = registry.find("dataset", reference.name, where="data")
+    resolved = registry.validate(technique.parameters, reference.parameters, where="data")
+    placed = {
+        key: reference.folder / value.expanduser() if isinstance(value, Path) else value
+        for key, value in resolved.items()
+    }
+    return technique.load()(**placed), _plain(resolved)
+
+
+def _split(train: Split, reference: DataReference) -> tuple[Split, Split]:
+    kept, held_out = stratified(
+        train.y, fraction=reference.validation_fraction, seed=reference.seed
+    )
+    if len(held_out) == 0:
+        raise DataError(
+            f"data `{reference.name}`: no class of train has two items, so none can be held out "
+            "for validation",
+            hint="add items to train",
+        )
+    parts = [
+        Split(x=_rows(train.x, rows), y=train.y[rows], origin=train.origin)
+        for rows in (kept, held_out)
+    ]
+    return parts[0], parts[1]
+
+
+def _rows(x: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    # A memory map stays on disk: taking its rows would read all of it into memory.
+    return cast("NDArray[Any]", Rows(x, rows)) if isinstance(x, np.memmap) else x[rows]
+
+
+def _fingerprint(parts: Parts) -> str:
+    """Return the sha256 of train, test and preprocessing."""
+    digest = hashlib.sha256(json.dumps(parts.preprocessing.to_dict(), sort_keys=True).encode())
+    digest.update(parts.fingerprint.encode())
+    for split in (parts.train, parts.test):
+        digest.update(f"{split.x.dtype} {split.x.shape}".encode())
+        digest.update(np.ascontiguousarray(split.y, dtype="<i8").data)
+        for start in range(0, 0 if parts.fingerprint else len(split), ITEMS_AT_ONCE):
+            digest.update(np.ascontiguousarray(split.x[start : start + ITEMS_AT_ONCE]).data)
+    return digest.hexdigest()
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as JSON has them."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(parameters), default=str))
+    return plain

@@ -1,0 +1,127 @@
+"""Data from a function of the user's own: `path.py:function`.
+
+It returns `kdeploy.data.contract.Parts`, or a dictionary with `x_train`, `y_train`, `x_test` and
+`y_test`, and if wanted `classes` (names or their number), `scale`, `mean`, `std`, `resize`,
+`licence` and `source`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdeploy.data.check import labels_from
+from kdeploy.data.contract import Parts, Preprocessing, Split
+from kdeploy.errors import DataError, FileMissing, UnknownName
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+OPTIONS = ("classes", "scale", "mean", "std", "resize", "licence", "source")
+_RETURNS = f"return a dictionary with {', '.join(ARRAYS)} and, if wanted, {', '.join(OPTIONS)}"
+
+
+def is_own_function(name: str) -> bool:
+    """Return whether a data name means a function in a file."""
+    return ".py:" in name
+
+
+def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts:
+    """Return what the function returned, as parts.
+
+    Raises:
+        FileMissing: there is no such file.
+        UnknownName: the file has no such function, or the function no such parameter.
+        DataError: the file or the function failed, or returned something else.
+    """
+    function = _function(name, folder)
+    _check_parameters(function, parameters, name)
+    try:
+        returned = function(**parameters)
+    except Exception as error:
+        raise _failed(name, error) from error
+    if isinstance(returned, Parts):
+        return returned
+    if isinstance(returned, Mapping):
+        return _parts(returned, name)
+    raise DataError(f"data `{name}` returned {type(returned).__name__}", hint=_RETURNS)
+
+
+def _function(name: str, folder: Path) -> Callable[..., Any]:
+    file, _, attribute = name.rpartition(":")
+    path = folder / Path(file).expanduser()
+    if not path.is_file():
+        raise FileMissing(f"there is no file {path}", hint="`data: {name: path.py:function}`")
+    specification = importlib.util.spec_from_file_location(f"kdeploy_data_{path.stem}", path)
+    if specification is None or specification.loader is None:
+        raise DataError(f"{path} is not a Python file", hint="`data: {name: path.py:function}`")
+    module = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        raise _failed(str(path), error) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        own = [n for n, v in vars(module).items() if inspect.isfunction(v)]
+        raise UnknownName.among("function", attribute, own, where=str(path))
+    return function  # type: ignore[no-any-return]
+
+
+def _check_parameters(function: Callable[..., Any], given: Mapping[str, Any], name: str) -> None:
+    signature = inspect.signature(function)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    unknown = [key for key in given if key not in signature.parameters]
+    if unknown and not takes_any:
+        raise UnknownName.among("key", unknown[0], signature.parameters, where=f"data `{name}`")
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise DataError(
+            f"data `{name}`: {error}", hint="give it as a key beside `name:` in `data:`"
+        ) from None
+
+
+def _parts(returned: Mapping[str, Any], name: str) -> Parts:
+    for key in returned:
+        if key not in (*ARRAYS, *OPTIONS):
+            raise UnknownName.among("key", str(key), (*ARRAYS, *OPTIONS), where=f"data `{name}`")
+    for key in ARRAYS:
+        if not isinstance(returned.get(key), np.ndarray):
+            found = type(returned[key]).__name__ if key in returned else "nothing"
+            raise DataError(
+                f"data `{name}`: `{key}` must be an array, found {found}", hint=_RETURNS
+            )
+    x = returned["x_train"]
+    train = Split(x=x, y=labels_from(returned["y_train"], where=f"data `{name}`, y_train"))
+    test = Split(
+        x=returned["x_test"], y=labels_from(returned["y_test"], where=f"data `{name}`, y_test")
+    )
+    classes = returned.get("classes", int(train.y.max(initial=0)) + 1)
+    names = [str(n) for n in range(classes)] if isinstance(classes, int) else list(classes)
+    return Parts(
+        train=train,
+        test=test,
+        preprocessing=Preprocessing(
+            shape=tuple(x.shape[1:]),
+            scale=float(returned.get("scale", 1 / 255 if x.dtype == np.uint8 else 1.0)),
+            mean=_numbers(returned.get("mean", 0.0)),
+            std=_numbers(returned.get("std", 1.0)),
+            resize=str(returned.get("resize", "")),
+            classes=tuple(str(n) for n in names),
+        ),
+        licence=str(returned.get("licence", "")),
+        source=str(returned.get("source", name)),
+    )
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    return tuple(float(v) for v in np.atleast_1d(value))
+
+
+def _failed(what: str, error: Exception) -> DataError:
+    return DataError(
+        f"{what} raised {type(error).__name__}: {error}", hint="`--debug` shows the traceback"
+    )

@@ -1,0 +1,50 @@
+"""Some rows of a memory-mapped array: a split of data that is larger than memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The rows `order` of `stored`, read from the file only when they are indexed.
+
+    It stands in for an array wherever one indexes: `x[3]`, `x[a:b]`, `x[rows]`, `x[rows, 0]`.
+    `np.asarray(x)` reads everything.
+    """
+
+    stored: NDArray[Any]
+    order: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        return np.asarray(self.stored[(self.order[rows], *rest)])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            text = "rows of a file cannot be an array without reading them"
+            raise ValueError(text)
+        return np.asarray(self[:], dtype=dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.order), *self.stored.shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        return self.stored.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.stored.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return len(self) * self.stored[:1].nbytes

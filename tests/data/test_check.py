@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kdeploy.data.check import check_parts, labels_from
+from kdeploy.data.contract import Parts, Preprocessing, Split
+from kdeploy.errors import DataError
+
+X = np.zeros((6, 1, 4, 4), dtype=np.float32)
+Y = np.array([0, 1, 2, 0, 1, 2])
+
+
+def parts(**test):
+    return Parts(
+        train=Split(x=X, y=Y),
+        test=Split(**{"x": X, "y": Y, "origin": "some/test.npz"} | test),
+        preprocessing=Preprocessing(shape=(1, 4, 4), classes=("a", "b", "c")),
+    )
+
+
+def with_value(value):
+    x = X.copy()
+    x[4, 0, 1, 1] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ({"y": Y + 1}, r"label 3 at item 2 is out of range, there are 3 classes: 0\.\.2"),
+        ({"y": Y - 1}, "label -1 at item 0 is negative"),
+        ({"y": Y.astype(float)}, "must be integers; found float64"),
+        ({"y": np.eye(6, dtype=int)}, r"one number an item, \(N,\); found int64 of shape \(6, 6\)"),
+        ({"y": Y[:5]}, "6 items but 5 labels"),
+        ({"x": X[:0], "y": Y[:0]}, "is empty"),
+        ({"x": X.astype(np.float64)}, "x is float64, it must be uint8 or float32"),
+        ({"x": X[:, :, :3]}, r"has the shape \(1, 3, 4\), expected \(1, 4, 4\)"),
+        ({"x": with_value(np.nan)}, "item 4 of x holds a value that is NaN or infinite"),
+        ({"x": with_value(-np.inf)}, "item 4 of x holds a value that is NaN or infinite"),
+    ],
+)
+def test_names_the_part_and_what_is_wrong_with_it(test, message):
+    with pytest.raises(DataError, match=message) as caught:
+        check_parts(parts(**test), where="data `own`")
+    assert "test part of data `own` (some/test.npz)" in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"mean": (0.0, 0.0)}, "`mean` has 2 numbers for 1 channels"),
+        ({"std": (0.0,)}, "`std` is"),
+        ({"mean": (float("nan"),)}, "`mean` is"),
+        ({"classes": ("only",)}, "found 1 class"),
+    ],
+)
+def test_refuses_a_preprocessing_that_cannot_be_applied(changed, message):
+    good = parts()
+    with pytest.raises(DataError, match=message):
+        check_parts(
+            replace(good, preprocessing=replace(good.preprocessing, **changed)), where="data"
+        )
+
+
+def test_accepts_what_fits():
+    check_parts(parts(), where="data")
+    check_parts(parts(y=Y.astype(np.uint8)), where="data")
+
+
+def test_labels_become_int64():
+    assert labels_from(np.array([3, 1], dtype=np.uint8), where="y").dtype == np.int64
