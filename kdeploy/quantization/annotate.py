@@ -1,0 +1,161 @@
+"""Write a placement and its ranges into a graph as PT2E annotations (torchao's Quantizer)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from kdeploy.quantization.capture import constant, finish
+from kdeploy.quantization.number_format import NumberFormat, bias_floor, channel_scales
+from kdeploy.quantization.observers import Range
+from kdeploy.quantization.placement import Group, Placement, activation_of, kind_of, place
+from kdeploy.quantization.profiles import Profile
+from kdeploy.quantization.torchao_pt2e import (
+    ObserverBase,
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+)
+
+ANNOTATION = "quantization_annotation"
+
+
+class RangeQuantizer(Quantizer):  # type: ignore[misc]
+    """Annotates a captured graph for PT2E: every scale is known before, from the ranges."""
+
+    def __init__(
+        self, profile: Profile, ranges: Mapping[str, Range], weight_format: NumberFormat
+    ) -> None:
+        super().__init__()
+        self.profile = profile
+        self.ranges = ranges
+        self.weight_format = weight_format
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        placement = place(model, self.profile)
+        for group in placement.groups:
+            self._annotate_group(group, placement)
+        for node in placement.weighted:
+            self._annotate_weight(model, node)
+        return finish(model)
+
+    def validate(self, model: GraphModule) -> None:
+        """Accept: the placement holds by construction."""
+
+    def _annotate_group(self, group: Group, placement: Placement) -> None:
+        ranges = [self.ranges[placement.names[node]] for node in group.sources]
+        number_format = self.profile.activation
+        scale, zero_point = number_format.scale_and_zero_point(
+            min(low for low, _ in ranges), max(high for _, high in ranges)
+        )
+        specification = _specification(number_format, torch.tensor(scale), zero_point)
+        for node in group.nodes:
+            producer = self._absorbable(node)
+            if producer is None:
+                _annotation(node).output_qspec = specification
+                continue
+            _annotation(producer).output_qspec = specification
+            if _saturates_at(node, number_format, scale, zero_point):
+                node.replace_all_uses_with(producer)
+            else:
+                _annotation(node).output_qspec = specification
+
+    def _absorbable(self, node: Node) -> Node | None:
+        """Return the integer operator before an activation that its output code may replace."""
+        if not self.profile.absorbs_activations or kind_of(node) != "activation":
+            return None
+        producer = node.all_input_nodes[0]
+        is_alone = activation_of(producer) is node and kind_of(producer) in self.profile.rules
+        return producer if is_alone else None
+
+    def _annotate_weight(self, model: GraphModule, node: Node) -> None:
+        weight, bias = (constant(model, a) for a in (*node.args[1:3], None)[:2])
+        assert weight is not None, f"{node} has no constant weight"
+        floor = np.zeros(len(weight), np.float32)
+        if bias is not None:
+            floor = bias_floor(bias.cpu().numpy(), _input_scale(node))
+        scales = channel_scales(weight.cpu().numpy(), self.weight_format, floor=floor)
+        annotation = _annotation(node)
+        annotation.allow_implicit_sharing = False
+        annotation.input_qspec_map[node.args[1]] = _specification(
+            self.weight_format, torch.from_numpy(scales).to(weight.device), 0
+        )
+
+
+class KnownParameters(ObserverBase):  # type: ignore[misc]
+    """What PT2E takes for an observer: it observes nothing, its scale was known before."""
+
+    def __init__(
+        self,
+        *,
+        scale: Tensor,
+        zero_point: int,
+        dtype: torch.dtype,
+        quant_min: int,
+        quant_max: int,
+        qscheme: torch.qscheme,
+        is_dynamic: bool = False,
+    ) -> None:
+        super().__init__(dtype=dtype, is_dynamic=is_dynamic)
+        self.register_buffer("scale", scale)
+        self.zero_point = zero_point
+        self.quant_min = quant_min
+        self.quant_max = quant_max
+        self.qscheme = qscheme
+        self.ch_axis = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+        codes = torch.int8 if self.scale.dim() else torch.int64
+        return self.scale, torch.full_like(self.scale, self.zero_point, dtype=codes)
+
+
+def _specification(number_format: NumberFormat, scale: Tensor, zero_point: int) -> Any:
+    return QuantizationSpec(
+        dtype=torch.int8 if number_format.is_signed else torch.uint8,
+        observer_or_fake_quant_ctr=KnownParameters.with_args(scale=scale, zero_point=zero_point),
+        quant_min=number_format.lowest_code if not scale.dim() else -128,
+        quant_max=number_format.highest_code if not scale.dim() else 127,
+        qscheme=torch.per_channel_symmetric if scale.dim() else torch.per_tensor_affine,
+    )
+
+
+def _annotation(node: Node) -> Any:
+    return node.meta.setdefault(ANNOTATION, QuantizationAnnotation(_annotated=True))
+
+
+def _input_scale(node: Node) -> float:
+    specification = _annotation(node.args[0]).output_qspec
+    return float(specification.observer_or_fake_quant_ctr.p.keywords["scale"])
+
+
+def _saturates_at(
+    activation: Node, number_format: NumberFormat, scale: float, zero_point: int
+) -> bool:
+    """Return whether the codes end, to half a step, within the bounds of the activation."""
+    low, high = _bounds(activation)
+    lowest = (number_format.lowest_code - zero_point) * scale
+    highest = (number_format.highest_code - zero_point) * scale
+    return lowest >= low - scale / 2 and highest <= high + scale / 2
+
+
+def _bounds(activation: Node) -> tuple[float, float]:
+    target = activation.target
+    if target is torch.ops.aten.relu.default:
+        return 0.0, float("inf")
+    if target is torch.ops.aten.relu6.default:
+        return 0.0, 6.0
+    defaults = (-1.0, 1.0) if target is torch.ops.aten.hardtanh.default else (None, None)
+    low, high = (*activation.args[1:], *defaults[len(activation.args) - 1 :])
+    low, high = activation.kwargs.get("min", low), activation.kwargs.get("max", high)
+    return (
+        float("-inf") if low is None else float(str(low)),
+        float("inf") if high is None else float(str(high)),
+    )

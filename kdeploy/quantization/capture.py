@@ -1,0 +1,170 @@
+"""Capture a model as a flat graph of functional operators with its batch norms folded in.
+
+`torch.export` (PyTorch 2) traces the model with a dynamic batch; decomposing with an empty table
+makes in-place operators functional, so that a quantizer may stand on any tensor. The graph is the
+same for the same model and example, which makes the names of its tensors stable.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.fx.graph import CodeGen
+
+from kdeploy.errors import ModelError
+
+aten = torch.ops.aten
+CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+BATCH_NORM = aten._native_batch_norm_legit_no_training.default
+
+
+def capture(model: nn.Module, example: Tensor) -> GraphModule:
+    """Return the model in evaluation mode as a graph with one input and one output tensor.
+
+    Args:
+        model: Any module that `torch.export` can trace; it is left as it is.
+        example: (batch, ...) of at least two rows; other batch sizes work as well.
+
+    Raises:
+        ModelError: the model cannot be traced with a dynamic batch.
+    """
+    try:
+        with _quiet():
+            program = torch.export.export(
+                copy.deepcopy(model).eval(),
+                (example,),
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            )
+            graph_module = program.run_decompositions({}).module(check_guards=False)
+    except Exception as error:  # torch.export raises many types, all meaning the same to the user
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"`{type(model).__name__}` cannot be traced with a dynamic batch: {reason}",
+            hint="forward() must not branch on values, nor fix the batch size in a reshape",
+        ) from error
+    assert isinstance(graph_module, GraphModule)
+    _flatten(graph_module)
+    for rewrite in (_drop_copies, fold_constants, fold_batch_norms):
+        rewrite(graph_module)
+    return finish(graph_module)
+
+
+def finish(graph_module: GraphModule) -> GraphModule:
+    """Remove what is no longer used and compile the graph again."""
+    graph_module.graph.eliminate_dead_code()
+    graph_module.delete_all_unused_submodules()
+    graph_module.recompile()
+    return graph_module
+
+
+def constant(graph_module: GraphModule, node: Any) -> Tensor | None:
+    """Return the tensor behind a parameter or buffer node, None for any other argument."""
+    if not isinstance(node, Node) or node.op != "get_attr":
+        return None
+    value: Tensor = operator.attrgetter(str(node.target))(graph_module)
+    return value.detach()
+
+
+def add_constant(graph_module: GraphModule, value: Tensor, before: Node) -> Node:
+    """Return a new node for a tensor that the graph shall hold."""
+    taken = sum(1 for name, _ in graph_module.named_buffers() if name.startswith("constant_"))
+    name = f"constant_{taken}"
+    graph_module.register_buffer(name, value.contiguous())
+    with graph_module.graph.inserting_before(before):
+        return graph_module.graph.get_attr(name)
+
+
+def fold_constants(graph_module: GraphModule) -> None:
+    """Compute once what depends on parameters only, e.g. a standardised or transposed weight."""
+    for node in list(graph_module.graph.nodes):
+        inputs = node.all_input_nodes
+        if node.op != "call_function" or not inputs or any(n.op != "get_attr" for n in inputs):
+            continue
+        value = node.target(
+            *torch.fx.map_arg(node.args, lambda n: constant(graph_module, n)),
+            **torch.fx.map_arg(node.kwargs, lambda n: constant(graph_module, n)),
+        )
+        if isinstance(value, Tensor):
+            node.replace_all_uses_with(add_constant(graph_module, value, node))
+
+
+def fold_batch_norms(graph_module: GraphModule) -> None:
+    """Fold each batch norm into the convolution or linear layer before it that feeds only it."""
+    for node in list(graph_module.graph.nodes):
+        if node.target is not BATCH_NORM:
+            continue
+        layer = node.args[0]
+        weight = constant(graph_module, layer.args[1]) if _is_foldable(layer) else None
+        affine = batch_norm_affine(graph_module, node)
+        if weight is None or affine is None:
+            continue
+        factor, offset = affine
+        bias = constant(graph_module, layer.args[2]) if len(layer.args) > 2 else None
+        new_weight = weight.double() * factor.reshape(-1, *(1 for _ in weight.shape[1:]))
+        new_bias = offset if bias is None else bias.double() * factor + offset
+        new = [
+            add_constant(graph_module, t.to(weight.dtype), layer) for t in (new_weight, new_bias)
+        ]
+        layer.args = (layer.args[0], *new, *layer.args[3:])
+        for item in list(node.users):  # the first of a tuple is the normalised tensor
+            item.replace_all_uses_with(layer)
+
+
+def batch_norm_affine(graph_module: GraphModule, node: Node) -> tuple[Tensor, Tensor] | None:
+    """Return factor and offset (channels,), in float64, that a batch norm node multiplies, adds."""
+    weight, bias, mean, variance = (constant(graph_module, a) for a in node.args[1:5])
+    if mean is None or variance is None:
+        return None
+    factor = (variance.double() + float(str(node.args[6]))).rsqrt()
+    factor = factor if weight is None else factor * weight.double()
+    offset = -mean.double() * factor
+    return factor, offset if bias is None else offset + bias.double()
+
+
+def _is_foldable(layer: Any) -> bool:
+    return (
+        isinstance(layer, Node)
+        and layer.target in (*CONVOLUTIONS, aten.linear.default)
+        and len(layer.users) == 1
+        # A linear layer's channels come last, a batch norm's second: the same only for (N, C).
+        and (layer.target is not aten.linear.default or layer.meta["val"].dim() == 2)
+    )
+
+
+def _flatten(graph_module: GraphModule) -> None:
+    """Give the graph plain tensors as input and output instead of trees of them."""
+    graph_module.graph.set_codegen(CodeGen())
+    output = graph_module.graph.output_node()
+    tensors = [n for n in output.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
+    if len(tensors) != 1 or len(graph_module.graph.find_nodes(op="placeholder")) != 1:
+        raise ModelError(
+            "a model must have one input tensor and one output tensor",
+            hint="wrap it in a module whose forward(x) returns the logits alone",
+        )
+    output.args = (tensors[0],)
+    graph_module.recompile()
+
+
+def _drop_copies(graph_module: GraphModule) -> None:
+    """Remove copies, such as dropout leaves behind, and let a view work on any layout."""
+    for node in graph_module.graph.nodes:
+        if node.target in (aten.clone.default, aten.alias.default):
+            node.replace_all_uses_with(node.args[0])
+        elif node.target is aten.view.default:
+            node.target = aten.reshape.default
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop the one warning that torch.export raises about torch's own code."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
+        yield

@@ -1,0 +1,168 @@
+"""Placement: which tensors of a captured graph get a quantizer, and which of them share a scale.
+
+Quantizers stand where tensors are produced, found from the operators and not from modules, so
+that a functional ReLU, an addition or a concatenation counts like any layer. A bias gets none.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from kdeploy.quantization.capture import CONVOLUTIONS
+from kdeploy.quantization.profiles import Profile, Rule
+from kdeploy.quantization.rewrites import is_global_mean
+
+aten = torch.ops.aten
+KINDS: Mapping[object, str] = {
+    **dict.fromkeys(CONVOLUTIONS, "conv"),
+    aten.linear.default: "linear",
+    **dict.fromkeys((aten.matmul.default, aten.bmm.default), "matmul"),
+    aten.add.Tensor: "add",
+    aten.mul.Tensor: "mul",
+    aten.sigmoid.default: "sigmoid",
+    **dict.fromkeys((aten.avg_pool1d.default, aten.avg_pool2d.default), "average"),
+    **dict.fromkeys((aten.relu.default, aten.relu6.default), "activation"),
+    **dict.fromkeys((aten.hardtanh.default, aten.clamp.default), "activation"),
+    **dict.fromkeys((aten.max_pool1d.default, aten.max_pool2d.default), "carrier"),
+    **dict.fromkeys((aten.cat.default, aten.reshape.default, aten.flatten.using_ints), "carrier"),
+    **dict.fromkeys((aten.transpose.int, aten.permute.default, aten.slice.Tensor), "carrier"),
+    **dict.fromkeys((aten.select.int, aten.expand.default, aten.repeat.default), "carrier"),
+    **dict.fromkeys((aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims), "carrier"),
+    aten.upsample_nearest2d.vec: "carrier",
+}
+SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
+WEIGHTED = ("conv", "linear")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Tensors with one scale. `sources` are computed, the others only carry their values."""
+
+    nodes: tuple[Node, ...]
+    sources: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where quantizers stand."""
+
+    groups: tuple[Group, ...]
+    weighted: tuple[Node, ...]
+    """Convolutions and linear layers whose input is quantized; so is their weight then."""
+    names: Mapping[Node, str]
+    """Of all sources: the path of the module that computes it, e.g. `layer1.0.conv1`."""
+
+
+def place(graph_module: GraphModule, profile: Profile) -> Placement:
+    """Return the placement of `profile` on a captured and rewritten graph."""
+    nodes = [n for n in graph_module.graph.nodes if _is_activation_tensor(n)]
+    group_of = _shared_scales(nodes)
+    wanted = _wanted(nodes, group_of, profile.rules)
+    members: dict[Node, list[Node]] = {}
+    for node in nodes:
+        if group_of[node] in wanted:
+            members.setdefault(group_of[node], []).append(node)
+    groups = tuple(
+        Group(nodes=tuple(m), sources=tuple(n for n in m if not carried_inputs(n)))
+        for m in members.values()
+    )
+    return Placement(
+        groups=groups,
+        weighted=tuple(n for n in nodes if kind_of(n) in WEIGHTED and kind_of(n) in profile.rules),
+        names=_names([n for group in groups for n in group.sources]),
+    )
+
+
+def kind_of(node: Node) -> str:
+    """Return the kind of operator that the rules of a profile speak of, "" for any other."""
+    kind = "average" if is_global_mean(node) else KINDS.get(node.target, "")
+    inputs = node.all_input_nodes
+    if kind in WEIGHTED:
+        weight = node.args[1]
+        return kind if isinstance(weight, Node) and weight.op == "get_attr" else ""
+    if kind in ("add", "mul", "matmul"):
+        are_tensors = len(node.args) > 1 and all(_is_activation_tensor(a) for a in node.args[:2])
+        return kind if are_tensors and not node.kwargs else ""
+    return kind if inputs else ""
+
+
+def activation_of(node: Node) -> Node | None:
+    """Return the saturating activation that alone reads the node's output, if there is one."""
+    users = list(node.users)
+    return users[0] if len(users) == 1 and kind_of(users[0]) == "activation" else None
+
+
+def carried_inputs(node: Node) -> list[Node]:
+    """Return the tensors whose values a carrier's output consists of, none for other nodes."""
+    if node.target is operator.getitem:
+        split = node.args[0]
+        is_split = isinstance(split, Node) and split.target in SPLITS
+        return [split.args[0]] if is_split else []  # type: ignore[union-attr, list-item]
+    if kind_of(node) != "carrier":
+        return []
+    return [n for n in node.all_input_nodes if _is_activation_tensor(n)]
+
+
+def _is_activation_tensor(node: object) -> bool:
+    if not isinstance(node, Node) or node.op not in ("placeholder", "call_function"):
+        return False
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _shared_scales(nodes: list[Node]) -> dict[Node, Node]:
+    """Return the first tensor of each tensor's group; carriers join their inputs' groups."""
+    group_of = {node: node for node in nodes}
+    for node in nodes:
+        joined = {group_of[n] for n in carried_inputs(node) if n in group_of} | {group_of[node]}
+        if len(joined) > 1:
+            first = next(n for n in nodes if n in joined)
+            group_of.update({n: first for n, group in group_of.items() if group in joined})
+    return group_of
+
+
+def _wanted(
+    nodes: list[Node], group_of: dict[Node, Node], rules: Mapping[str, Rule]
+) -> set[Node]:
+    """Return the groups that get a quantizer: demand flows from consumers back to producers."""
+    wanted: set[Node] = set()
+    before = -1
+    while len(wanted) > before:
+        before = len(wanted)
+        for node in reversed(nodes):
+            rule = rules.get(kind_of(node))
+            tail = activation_of(node) or node
+            if rule and (rule.starts or group_of[tail] in wanted):
+                wanted.update(group_of[n] for n in _wanted_inputs(node, rule))
+                wanted.update({group_of[tail]} if rule.output else ())
+    return wanted
+
+
+def _wanted_inputs(node: Node, rule: Rule) -> list[Node]:
+    inputs = [n for n in node.all_input_nodes if _is_activation_tensor(n)]
+    if rule.inputs == "all":
+        return inputs
+    fused = [n for n in inputs if kind_of(n) in WEIGHTED and len(n.users) == 1]
+    return [n for n in inputs if n not in fused[:1]]
+
+
+def _names(sources: list[Node]) -> dict[Node, str]:
+    names: dict[Node, str] = {}
+    for node in sources:
+        is_activation = kind_of(node) == "activation"
+        producer = node.all_input_nodes[0] if is_activation else node
+        stack = list((producer.meta.get("nn_module_stack") or {}).values())
+        path = str(stack[-1][0]) if stack else ""
+        kind = kind_of(producer) or producer.name
+        if producer.op == "placeholder":
+            kind, path = "input", ""
+        name = path if kind in WEIGHTED and path else ".".join(filter(None, (path, kind)))
+        count = sum(1 for other in names.values() if other.split("#")[0] == name)
+        names[node] = f"{name}#{count + 1}" if count else name
+    return names

@@ -1,0 +1,84 @@
+"""Profiles: for each kind of device, which operators take which number formats, as data.
+
+The formats decide the speed. ONNX Runtime on a CPU fuses a convolution only when its output code
+replaces the activation after it, so uint8 with zero point 0; TensorRT takes int8 with zero point
+0 alone, and fuses a convolution with the addition after it when no quantizer stands between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from kdeploy.errors import UnknownName
+from kdeploy.quantization.number_format import INT8, UINT8, NumberFormat
+
+ProfileName = Literal["cpu", "tensorrt"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """When one kind of operator runs on integers, and where it then wants quantizers."""
+
+    starts: bool = False
+    """Always; otherwise only when its result is wanted as integers."""
+    inputs: Literal["all", "residual"] = "all"
+    """On each input, or on each but the one that a weighted operator alone feeds."""
+    output: bool = False
+    """Also on its output, whoever reads it; otherwise its readers decide."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What a kind of device runs on integers, and in which formats."""
+
+    name: ProfileName
+    activation: NumberFormat
+    weight: NumberFormat
+    rules: Mapping[str, Rule]
+    absorbs_activations: bool
+    """The codes of an output end where the activation saturates: it leaves the graph."""
+
+
+PROFILES: Mapping[str, Profile] = {
+    "cpu": Profile(
+        name="cpu",
+        activation=UINT8,
+        weight=INT8,
+        rules={
+            "conv": Rule(starts=True, output=True),
+            "linear": Rule(starts=True),
+            "matmul": Rule(starts=True),
+            "add": Rule(),
+            "mul": Rule(),
+            "average": Rule(),
+            "sigmoid": Rule(),
+        },
+        absorbs_activations=True,
+    ),
+    "tensorrt": Profile(
+        name="tensorrt",
+        activation=INT8,
+        weight=INT8,
+        rules={
+            "conv": Rule(starts=True),
+            "linear": Rule(starts=True),
+            "matmul": Rule(starts=True),
+            "add": Rule(inputs="residual"),
+            "average": Rule(),
+        },
+        absorbs_activations=False,
+    ),
+}
+
+
+def profile_named(name: str) -> Profile:
+    """Return one profile.
+
+    Raises:
+        UnknownName: there is none of that name.
+    """
+    if name not in PROFILES:
+        raise UnknownName.among("profile", name, PROFILES)
+    return PROFILES[name]

@@ -1,0 +1,165 @@
+"""A model on integers: PT2E's graph around a plain float model, with ranges as its only state.
+
+The ranges are observed once; `with_profile` writes them in another encoding. The route is
+PyTorch's own: torchao's `prepare_pt2e` and `convert_pt2e` with the quantizer of this package.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+
+from kdeploy.errors import ModelError, NotCalibrated
+from kdeploy.quantization.annotate import RangeQuantizer
+from kdeploy.quantization.capture import capture
+from kdeploy.quantization.contract import wrapper
+from kdeploy.quantization.number_format import INT7
+from kdeploy.quantization.observers import CHOICES, Range, Statistics
+from kdeploy.quantization.placement import place
+from kdeploy.quantization.profiles import PROFILES, profile_named
+from kdeploy.quantization.rewrites import into_integer_operators
+from kdeploy.quantization.torchao_pt2e import convert_pt2e, prepare_pt2e
+
+
+class QuantizedModel(nn.Module):
+    """Computes what the INT8 file will compute, in float with every rounding in place.
+
+    `base` stays the float model. The graph is rebuilt from `base` and `state()` and then gives
+    the same outputs, bit for bit. It is always in evaluation mode.
+    """
+
+    wrapper = "pt2e"
+
+    def __init__(
+        self,
+        base: nn.Module,
+        example: Tensor,
+        *,
+        ranges: Mapping[str, Range],
+        profile: str,
+        reduce_range: bool = False,
+    ) -> None:
+        super().__init__()
+        self.base = base.eval()
+        self.profile = profile
+        self.ranges = {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
+        self.reduce_range = reduce_range
+        self.register_buffer("example", example.detach().clone(), persistent=False)
+        self.graph = self._converted()
+        self.training = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.graph(x)
+        return output
+
+    def train(self, mode: bool = True) -> QuantizedModel:
+        """Do nothing: rounding has no gradient, and batch norms are folded."""
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """Return the profile, the options and the range of each quantized tensor."""
+        return {
+            "profile": self.profile,
+            "reduce_range": self.reduce_range,
+            "ranges": {name: list(span) for name, span in self.ranges.items()},
+        }
+
+    def with_profile(self, profile: str) -> QuantizedModel:
+        """Return the same model and ranges in the encoding and placement of another profile."""
+        return pt2e(self.base, {**self.state(), "profile": profile}, self.example)
+
+    def _converted(self) -> GraphModule:
+        profile = profile_named(self.profile)
+        graph_module = into_integer_operators(capture(self.base, self.example))
+        missing = [n for n in place(graph_module, profile).names.values() if n not in self.ranges]
+        if missing:
+            raise NotCalibrated(
+                f"{len(missing)} tensors have no range (first: `{missing[0]}`)",
+                hint="quantize the float model again: it is not the one that was calibrated",
+            )
+        weight_format = INT7 if self.reduce_range else profile.weight
+        quantizer = RangeQuantizer(profile, self.ranges, weight_format)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
+            converted = convert_pt2e(prepare_pt2e(graph_module, quantizer))
+        return _constants_only(converted)
+
+
+@wrapper()
+def pt2e(base: nn.Module, state: Mapping[str, Any], example: Tensor) -> QuantizedModel:
+    """Return `base` quantized again as `state` says."""
+    return QuantizedModel(
+        base,
+        example,
+        ranges={name: (low, high) for name, (low, high) in state["ranges"].items()},
+        profile=state["profile"],
+        reduce_range=state["reduce_range"],
+    )
+
+
+def observe(
+    model: nn.Module, example: Tensor, batches: Iterable[Tensor], *, choice: str
+) -> dict[str, Range]:
+    """Return the range of every tensor that any profile quantizes.
+
+    Args:
+        model: The float model.
+        example: Two rows of input, to trace the model with.
+        batches: Preprocessed inputs.
+        choice: Which range the values lead to, a name in `observers.CHOICES`.
+
+    Raises:
+        NotCalibrated: a tensor got no values.
+        ModelError: a tensor had values that are not finite.
+    """
+    graph_module = into_integer_operators(capture(model, example))
+    names: dict[Node, str] = {}
+    for profile in PROFILES.values():
+        names.update(place(graph_module, profile).names)
+    observer = _Observing(graph_module, names)
+    with torch.no_grad():
+        for batch in batches:
+            observer.run(batch)
+    unseen = [name for name, seen in observer.statistics.items() if not seen.extremes]
+    if unseen:
+        raise NotCalibrated(
+            f"`{type(model).__name__}` cannot become INT8: {len(unseen)} of {len(names)} tensors "
+            f"saw no data (first: `{unseen[0]}`)",
+            hint="calibrate on more data, e.g. `calibration_batches: 32`",
+        )
+    return {name: CHOICES[choice](seen) for name, seen in observer.statistics.items()}
+
+
+class _Observing(Interpreter):
+    """Runs a graph and shows the values of the named nodes to their statistics."""
+
+    def __init__(self, graph_module: GraphModule, names: Mapping[Node, str]) -> None:
+        super().__init__(graph_module)
+        self.names = names
+        self.statistics = {name: Statistics() for name in names.values()}
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n in self.names and value.numel():
+            if not torch.isfinite(value).all():
+                raise ModelError(
+                    f"calibration: `{self.names[n]}` has values that are not finite",
+                    hint="check the weights and the preprocessing of the data",
+                )
+            self.statistics[self.names[n]].see(value)
+        return value
+
+
+def _constants_only(graph_module: GraphModule) -> GraphModule:
+    """Make parameters of the graph buffers: what is learned lives in the base model."""
+    for module in graph_module.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, parameter.detach())
+    # A fresh module, since PT2E's refuses to be copied and to be put into evaluation mode.
+    return GraphModule(graph_module, graph_module.graph).eval()

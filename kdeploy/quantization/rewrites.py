@@ -1,0 +1,111 @@
+"""Rewrite a captured graph into operators that exist on integers, without changing its numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from kdeploy.quantization.capture import (
+    BATCH_NORM,
+    CONVOLUTIONS,
+    add_constant,
+    batch_norm_affine,
+    finish,
+)
+
+aten = torch.ops.aten
+GLOBAL_POOLS = (aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default)
+
+
+def into_integer_operators(graph_module: GraphModule) -> GraphModule:
+    """Apply every rewrite of this file to a graph that `capture` made."""
+    for rewrite in (split_silu, split_hardswish, unify_means, batch_norms_as_convolutions):
+        rewrite(graph_module)
+    return finish(graph_module)
+
+
+def split_silu(graph_module: GraphModule) -> None:
+    """Write silu(x) as x * sigmoid(x): both have integer kernels, silu has none."""
+    for node in graph_module.graph.find_nodes(op="call_function", target=aten.silu.default):
+        x = node.args[0]
+        gate = _insert(graph_module, node, aten.sigmoid.default, x)
+        node.replace_all_uses_with(_insert(graph_module, node, aten.mul.Tensor, x, gate))
+
+
+def split_hardswish(graph_module: GraphModule) -> None:
+    """Write hardswish(x) as x * hardsigmoid(x): the product has an integer kernel."""
+    for node in graph_module.graph.find_nodes(op="call_function", target=aten.hardswish.default):
+        x = node.args[0]
+        gate = _insert(graph_module, node, aten.hardsigmoid.default, x)
+        node.replace_all_uses_with(_insert(graph_module, node, aten.mul.Tensor, x, gate))
+
+
+def unify_means(graph_module: GraphModule) -> None:
+    """Write every mean over all positions as one that keeps its dimensions, then squeeze.
+
+    Only that form is a global average pool, which has an integer kernel.
+    """
+    for node in list(graph_module.graph.nodes):
+        x = node.args[0] if node.op == "call_function" and node.args else None
+        if not isinstance(x, Node) or not isinstance(x.meta.get("val"), Tensor):
+            continue
+        positions = list(range(2, x.meta["val"].dim()))
+        if node.target in GLOBAL_POOLS and all(size == 1 for size in node.args[1]):
+            mean = _insert(graph_module, node, aten.mean.dim, x, positions, True)
+            mean.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(mean)
+        elif is_global_mean(node) and not _keeps_dimensions(node):
+            mean = _insert(graph_module, node, aten.mean.dim, x, positions, True)
+            mean.meta["val"] = node.meta["val"].reshape(*node.meta["val"].shape, *(1,) * len(positions))
+            squeezed = _insert(graph_module, node, aten.squeeze.dims, mean, positions)
+            squeezed.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(squeezed)
+
+
+def is_global_mean(node: Node) -> bool:
+    """Return whether the node averages over all positions of (batch, channels, positions...)."""
+    if node.target is not aten.mean.dim:
+        return False
+    num_dims = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
+    dims = node.args[1] if isinstance(node.args[1], list | tuple) else [node.args[1]]
+    return num_dims > 2 and sorted(int(str(d)) % num_dims for d in dims) == list(range(2, num_dims))
+
+
+def batch_norms_as_convolutions(graph_module: GraphModule) -> None:
+    """Write a batch norm that could not be folded as a depthwise convolution of size one.
+
+    Such stand before a ReLU in pre-activation and dense networks. The one weight of a channel is
+    its own largest, so its 8-bit code is exact.
+    """
+    for node in graph_module.graph.find_nodes(op="call_function", target=BATCH_NORM):
+        affine = batch_norm_affine(graph_module, node)
+        num_positions = node.args[0].meta["val"].dim() - 2
+        if affine is None or not 1 <= num_positions <= 3:
+            continue
+        factor, offset = affine
+        ones = [1] * num_positions
+        weight = add_constant(graph_module, factor.float().reshape(-1, 1, *ones), node)
+        bias = add_constant(graph_module, offset.float(), node)
+        (item, *_) = node.users
+        convolution = _insert(
+            graph_module,
+            item,
+            CONVOLUTIONS[num_positions - 1],
+            *(node.args[0], weight, bias, ones, [0] * num_positions, ones, len(factor)),
+        )
+        item.replace_all_uses_with(convolution)
+
+
+def _keeps_dimensions(node: Node) -> bool:
+    return len(node.args) > 2 and bool(node.args[2])
+
+
+def _insert(graph_module: GraphModule, replaced: Node, target: Any, *args: Any) -> Node:
+    """Return a new node that stands where `replaced` does and takes over what is known of it."""
+    with graph_module.graph.inserting_before(replaced):
+        node = graph_module.graph.call_function(target, args)
+    node.meta.update(replaced.meta)
+    return node
