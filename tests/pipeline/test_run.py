@@ -1,0 +1,140 @@
+import csv
+import json
+
+import pytest
+
+from kdeploy.artifact import open_artifact
+from kdeploy.errors import InputError, ModelError, OrderError, UnknownName
+from kdeploy.measurement import read
+from kdeploy.package.verify import verify
+from kdeploy.payload import load_model
+
+
+def test_goes_the_whole_way_from_teacher_to_verified_bundle(run_project, project):
+    result = run_project()
+    out = project / "run"
+    summary = json.loads((out / "summary.json").read_text())
+    stages = [s["stage"] for s in summary["stages"]]
+    assert stages == [
+        "teacher", "distill", "compress", "compress",
+        "export", "export", "export", "export", "bench", "package",
+    ]  # fmt: skip
+    for name in ("recipe.yaml", "machine.json", "log.jsonl", "report.md", "report.html"):
+        assert (out / name).stat().st_size > 0
+    for label in ("teacher", "student", "prune_channels", "int8_ptq"):
+        assert (out / "exports" / f"{label}.onnx").is_file()
+    assert result.passed
+    assert all(g["passed"] for g in summary["gates"])
+    assert summary["packaged"] in {s["artifact"] for s in summary["stages"]}
+    assert verify(out / "bundle").passed
+    with (out / "measurements.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(read(out))
+
+
+def test_measures_every_file_in_the_same_runtime_as_the_teacher(run_project, project):
+    result = run_project("package=null")
+    records = read(project / "run")
+    for model in result.models:
+        for metric in ("latency.p50", "accuracy.top1", "size", "parameters", "peak_memory"):
+            found = [
+                r
+                for r in records
+                if r.artifact == model.id and r.metric == metric and r.runtime == "onnxruntime_cpu"
+            ]
+            assert found, f"{model.label} has no {metric}"
+            assert found[0].value is not None
+    quantized = [r for r in records if r.metric == "integer_kernels"]
+    assert {r.label for r in quantized} == {"int8_ptq"}
+    assert quantized[0].value == 1.0
+
+
+def test_a_second_run_makes_nothing_and_says_so(run_project, project):
+    first = run_project()
+    again = run_project()
+    assert all(s["cached"] for s in again.summary["stages"])
+    assert not any(s["cached"] for s in first.summary["stages"])
+    ids = [[s["artifact"] for s in r.summary["stages"]] for r in (first, again)]
+    assert ids[0] == ids[1]
+    fresh = run_project("bench.accuracy=false", out="run")
+    assert [s["stage"] for s in fresh.summary["stages"] if not s["cached"]] == ["bench", "package"]
+
+
+def test_a_stored_model_comes_back_bit_for_bit(run_project):
+    import torch
+
+    result = run_project(until="compress")
+    x = torch.rand(5, 1, 12, 12)
+    for model in result.models:
+        first, second = load_model(model), load_model(model.folder)
+        assert torch.equal(first(x), second(x))
+        assert model.manifest["lineage"][-1]["id"] == model.id
+    pruned = next(m for m in result.models if m.label == "prune_channels")
+    assert pruned.facts["parameters"] < result.student.facts["parameters"]
+    assert [step["label"] for step in pruned.manifest["lineage"]] == [
+        "teacher", "student", "prune_channels",
+    ]  # fmt: skip
+
+
+def test_stops_after_the_stage_asked_for(run_project, project):
+    result = run_project(until="distill")
+    assert {s["stage"] for s in result.summary["stages"]} == {"teacher", "distill"}
+    assert not (project / "run" / "exports").exists()
+
+
+def test_compresses_the_teacher_itself_without_a_student(run_project):
+    result = run_project("student=null", "distill=null", "package=null", until="export")
+    assert [m.label for m in result.models] == ["teacher", "prune_channels", "int8_ptq"]
+
+
+def test_trains_the_student_without_a_teacher_beside_when_asked(run_project):
+    result = run_project("distill.baseline=true", until="bench")
+    assert result.baseline.label == "baseline"
+    assert "baseline" in {r.label for r in result.records}
+
+
+def test_a_failed_gate_packages_nothing(run_project, project):
+    result = run_project('gates=["size: <= 1B"]')
+    assert not result.passed
+    assert result.packaged is None
+    assert not (project / "run" / "bundle").exists()
+    assert "no file passes" in result.summary["chosen_because"]
+
+
+def test_takes_an_artefact_as_teacher(run_project, project):
+    first = run_project(until="teacher")
+    teacher = {"build": str(first.teacher.folder)}
+    second = run_project(f"teacher={json.dumps(teacher)}", out="other", until="distill")
+    assert second.teacher.id == first.teacher.id
+    assert open_artifact(project / "other" / "artifacts" / first.teacher.id)
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("student.args.classes=5", ModelError, "5 classes.*has 4"),
+        ("student.args.widht=3", ModelError, "widht"),
+        ("student.build=build.py:nett", UnknownName, "net"),
+        ('distill.losses=[{"attention": {"layers": {"blocks.0": "blocks.7"}}}]', UnknownName, "7"),
+        ("compress=[{int8_ptq: {}}, {prune_channels: {ratio: 0.5}}]", OrderError, "after"),
+        ("data.train=nothing.npz", InputError, "nothing.npz"),
+        ("teacher.args.channels=3", ModelError, "teacher"),
+    ],
+)
+def test_refuses_bad_input_before_writing_anything(run_project, project, override, error, message):
+    with pytest.raises(error, match=message) as caught:
+        run_project(override)
+    assert caught.value.hint
+    assert not (project / "run").exists()
+
+
+def test_refuses_weights_that_do_not_fit(run_project, project):
+    first = run_project(until="teacher")
+    weights = first.teacher.folder / "model.safetensors"
+    with pytest.raises(ModelError, match="do not fit") as caught:
+        run_project(f"teacher.weights={weights}", "teacher.args.width=6", out="other")
+    assert "args" in caught.value.hint
+    assert not (project / "other").exists()
+    pickled = project / "weights.pt"
+    pickled.write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(ModelError, match="not a safetensors"):
+        run_project(f"teacher.weights={pickled}", out="other")

@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import pytest
+
+from kdeploy.errors import FileMissing, InputError, OrderError, RecipeError, UnknownName
+from kdeploy.recipe.read import load, overridden, to_yaml
+from kdeploy.recipe.resolve import parse
+from kdeploy.recipe.schema import json_schema
+
+MINIMAL = {"data": {"name": "digits"}, "teacher": {"build": "build.py:net", "train": {"epochs": 1}}}
+STUDENT = {"student": {"build": "build.py:net"}, "distill": {"epochs": 2}}
+
+
+def resolved(**sections):
+    return parse({**MINIMAL, **sections}, folder=Path())
+
+
+def test_fills_in_every_default():
+    recipe = resolved()
+    assert recipe.teacher.training["epochs"] == 1
+    assert recipe.teacher.training["momentum"] == 0.9
+    assert recipe.export[0].technique == "onnx"
+    assert recipe.bench.runtimes == ["onnxruntime_cpu"]
+    assert recipe.data.parameters["size"] == 16
+
+
+def test_reads_losses_with_their_weight_and_layers():
+    losses = [{"kd": {"temperature": 2.0, "weight": 0.9}}, {"attention": {"layers": {"1": "2"}}}]
+    recipe = resolved(**{**STUDENT, "distill": {"epochs": 2, "losses": losses}})
+    kd, attention = recipe.distill.losses
+    assert kd["kd"]["temperature"] == 2.0
+    assert kd["kd"]["weight"] == 0.9
+    assert attention["attention"]["layers"] == {"1": "2"}
+    assert attention["attention"]["weight"] == 1.0
+
+
+def test_a_recovery_learns_slower_than_a_training():
+    step = {"prune_channels": {"ratio": 0.5, "recover": {"epochs": 1}}}
+    recovery = resolved(compress=[step]).compress[0].recover
+    assert recovery.training["learning_rate"] < recovery_default()
+    assert recovery.losses[0].keys() == {"kd"}
+
+
+def recovery_default():
+    return resolved(**STUDENT).distill.training["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "error", "message"),
+    [
+        ({"compres": []}, UnknownName, "compress"),
+        ({"data": {"name": "digits", "sise": 8}}, UnknownName, "size"),
+        ({"data": {"name": "digitz"}}, UnknownName, "digits"),
+        ({"data": {"name": "digits", "size": "large"}}, RecipeError, "large"),
+        ({"teacher": {"build": "b.py:f", "weights": "no.safetensors"}}, FileMissing, "no.safe"),
+        ({"teacher": {"build": "b.py:f", "train": {"epoch": 3}}}, UnknownName, "epochs"),
+        ({"teacher": {"build": "b.py:f", "train": {"epochs": "x"}}}, RecipeError, "epochs"),
+        ({"student": {"build": "b.py:f"}}, RecipeError, "distill"),
+        ({"compress": [{"prune_chanels": {}}]}, UnknownName, "prune_channels"),
+        ({"compress": [{"prune_channels": {"ration": 0.5}}]}, UnknownName, "ratio"),
+        ({"compress": [{"prune_channels": {"ratio": 3}}]}, RecipeError, "ratio"),
+        ({"compress": [{"a": {}, "b": {}}]}, RecipeError, "one technique"),
+        ({"compress": ["prune_channels"]}, RecipeError, "compress"),
+        ({"gates": ["latency.p50 fast"]}, RecipeError, "not a gate"),
+        ({"gates": ["latency.p5: <= 2ms"]}, UnknownName, "latency.p50"),
+        ({"bench": {"runtimes": ["onnxruntime"]}}, UnknownName, "onnxruntime_cpu"),
+        ({"bench": {"batch_sizes": []}}, RecipeError, "batch_sizes"),
+        ({"package": {"budgets": ["memory: <= 1MB"]}}, UnknownName, "memory"),
+        ({"seed": "zero"}, RecipeError, "seed"),
+        (
+            {**STUDENT, "distill": {"losses": [{"attention": {}}]}},
+            RecipeError,
+            "layers",
+        ),
+        ({**STUDENT, "distill": {"scheme": "ofline"}}, UnknownName, "offline"),
+    ],
+)
+def test_refuses_what_makes_no_sense_with_a_hint(sections, error, message):
+    with pytest.raises(error, match=message) as caught:
+        resolved(**sections)
+    assert caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_refuses_pruning_after_quantization():
+    steps = [{"int8_ptq": {}}, {"prune_channels": {"ratio": 0.5}}]
+    with pytest.raises(OrderError, match="prune_channels.*after.*int8_ptq"):
+        resolved(compress=steps)
+    assert len(resolved(compress=steps[::-1]).compress) == 2
+
+
+def test_refuses_to_recover_a_model_that_cannot_be_trained():
+    with pytest.raises(RecipeError, match="cannot be trained"):
+        resolved(compress=[{"int8_ptq": {"recover": {"epochs": 1}}}])
+
+
+def test_overrides_reach_into_lists_and_make_sections():
+    given = {"compress": [{"prune_channels": {"ratio": 0.2}}]}
+    overridden(given, ["compress.0.prune_channels.ratio=0.4", "bench.runtimes=[fake]"])
+    assert given["compress"][0]["prune_channels"]["ratio"] == 0.4
+    assert given["bench"] == {"runtimes": ["fake"]}
+    with pytest.raises(RecipeError, match="not one of the 1 entries"):
+        overridden(given, ["compress.1.prune_channels.ratio=0.4"])
+    with pytest.raises(RecipeError, match="no `=`"):
+        overridden(given, ["seed"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: [unclosed", "not YAML"),
+        ("- a list", "expected keys"),
+        ("seed: 1\nseed: 2", "twice"),
+        ("", "expected keys"),
+    ],
+)
+def test_refuses_a_file_that_is_no_recipe(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(path)
+
+
+def test_what_is_written_as_resolved_resolves_to_the_same(tmp_path):
+    (tmp_path / "build.py").write_text("def net(): ...")
+    recipe = parse(
+        {**MINIMAL, **STUDENT, "compress": [{"prune_channels": {"ratio": 0.5}}], "seed": 3},
+        folder=tmp_path,
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "recipe.yaml").write_text(to_yaml(recipe))
+    again = load(elsewhere / "recipe.yaml")
+    assert again.seed == 3
+    assert again.compress == recipe.compress
+    assert again.distill == recipe.distill
+    assert again.teacher.training == recipe.teacher.training
+    assert again.teacher.reference.build == str(tmp_path / "build.py:net")
+
+
+def test_the_schema_knows_every_technique_and_its_parameters():
+    text = str(json_schema())
+    for name in ("prune_channels", "int8_ptq", "kd", "temperature", "onnx", "learning_rate"):
+        assert f"'{name}'" in text
