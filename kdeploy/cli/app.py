@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from kdeploy import __version__
 from kdeploy.cli import deliver, look, make
+
+
+ORDER = ("run", "distill", "compress", "export", "bench", "report", "package", "verify")
+
+
+class InOrderOfUse(TyperGroup):
+    """Lists the commands as a user meets them; typer itself puts groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        rest = [name for name in super().list_commands(ctx) if name not in ORDER]
+        return [*ORDER, *rest]
 
 
 def build_app(given: Sequence[str]) -> typer.Typer:
     """Return the application; the commands of techniques are read only for the verb asked for."""
     app = typer.Typer(
         name="kdeploy",
+        cls=InOrderOfUse,
         help="From an accurate teacher to a small, fast, verified file on a device.",
         epilog="Start: `kdeploy init my-project`, then `kdeploy run my-project/recipe.yaml`.",
         no_args_is_help=True,

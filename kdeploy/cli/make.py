@@ -100,10 +100,10 @@ def distill(
 
 def compress_app(*, is_asked: bool) -> typer.Typer:
     """Return the group `kdeploy compress`, a command a technique."""
-    from kdeploy.cli.techniques import add_commands
-
     app = typer.Typer(help="Make an artefact smaller by one technique.", no_args_is_help=True)
     if is_asked:
+        from kdeploy.cli.techniques import add_commands
+
         add_commands(app, "compressor", common=_compress_options, run=_compress)
     else:
         app.command("technique", hidden=True)(_compress_options)
@@ -112,10 +112,10 @@ def compress_app(*, is_asked: bool) -> typer.Typer:
 
 def export_app(*, is_asked: bool) -> typer.Typer:
     """Return the group `kdeploy export`, a command a target."""
-    from kdeploy.cli.techniques import add_commands
-
     app = typer.Typer(help="Write an artefact as a file, behind the parity gate.")
     if is_asked:
+        from kdeploy.cli.techniques import add_commands
+
         add_commands(app, "exporter", common=_export_options, run=_export)
     else:
         app.command("target", hidden=True)(_export_options)

@@ -86,7 +86,6 @@ def run(
     data = check(recipe)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "recipe.yaml", to_yaml(recipe))
         session = Session(
             store=Store(root=out / "artifacts"),
             reference=recipe.data,
@@ -95,6 +94,8 @@ def run(
             use_cache=use_cache,
             audience=Log(out / "log.jsonl", audience or Silence()),
         )
+        with session.files():
+            write_text(out / "recipe.yaml", to_yaml(recipe))
         return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
     except OSError as error:
         raise disk_error(error, out) from error
@@ -116,15 +117,18 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
         extra = [result.baseline] if result.baseline else []
         for model in [*result.models, *extra]:
             result.exported += [make_export(session, model, step) for step in recipe.export]
-        write_exports(out, result.exported)
+        with session.files():
+            write_exports(out, result.exported)
     if "bench" in stages:
         _measure(recipe, out, session, result)
         _choose(recipe, result)
     if "package" in stages and recipe.budgets is not None and result.chosen is not None:
         _package(recipe, out, session, result)
-    _summarize(out, session, result)
-    if "bench" in stages:
-        result.comparison = write_reports(out)
+    result.summary = _summary(session, result)
+    with session.files():
+        write_json(out / "summary.json", result.summary)
+        if "bench" in stages:
+            result.comparison = write_reports(out)
     return result
 
 
@@ -144,7 +148,8 @@ def _measure(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
     measured = make_measurements(session, subjects, recipe.bench, baseline=result.teacher.label)
     records, comparisons = records_of(measured)
     result.records = [*records, *(r for e in result.exported for r in parity_records(e))]
-    write_measurements(out, result.records, comparisons)
+    with session.files():
+        write_measurements(out, result.records, comparisons)
 
 
 def _choose(recipe: Recipe, result: RunResult) -> None:
@@ -180,7 +185,8 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
     bundle = make_bundle(
         session, chosen, budgets, accuracy=accuracy, chosen_because=result.chosen_because
     )
-    write_bundle(out, bundle.folder)
+    with session.files():
+        write_bundle(out, bundle.folder)
     result.packaged = chosen
     result.verdicts += [
         Verdict(
@@ -193,8 +199,8 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
     ]
 
 
-def _summarize(out: Path, session: Session, result: RunResult) -> None:
-    result.summary = {
+def _summary(session: Session, result: RunResult) -> dict[str, Any]:
+    return {
         "teacher": result.teacher.id,
         "student": result.student.id if result.student else None,
         "packaged": result.packaged.model.id if result.packaged else None,
@@ -203,4 +209,3 @@ def _summarize(out: Path, session: Session, result: RunResult) -> None:
         "gates": [v.to_dict() for v in result.verdicts],
         "stages": [asdict(s) for s in session.stages],
     }
-    write_json(out / "summary.json", result.summary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,10 @@ class Session:
         )
         self.audience.stage_ended(self.stages[-1])
         return artifact
+
+    def files(self) -> AbstractContextManager[None]:
+        """Hold the right to replace the files of the run; two runs of one folder take turns."""
+        return self.store.lock("files")
 
     def _add(self, entry: dict[str, Any], made: Made, parents: Sequence[Artifact]) -> Artifact:
         own = {

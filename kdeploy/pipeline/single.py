@@ -58,7 +58,8 @@ def export_one(source: Source, step: Step, out: Path, audience: Audience) -> Exp
     """Return the exported file of one artefact, also under `out/exports`."""
     session, artifact = _begin(source, out, audience)
     exported = make_export(session, artifact, step)
-    write_exports(out, [exported])
+    with session.files():
+        write_exports(out, [exported])
     return exported
 
 
@@ -102,8 +103,9 @@ def bench_some(
     session = _session(out, known, audience)
     label = subjects[0].label if baseline else None
     records, comparisons = records_of(make_measurements(session, subjects, section, baseline=label))
-    write_measurements(out, records, comparisons)
-    drawn = write_reports(out, baseline=label)
+    with session.files():
+        write_measurements(out, records, comparisons)
+        drawn = write_reports(out, baseline=label)
     cell = {"runtime": section.runtimes[0], "batch_size": section.batch_sizes[0]}
     reference = [r for r in records if r.label == label]
     candidates = [s for s in subjects if s.label != label] or subjects
@@ -112,9 +114,7 @@ def bench_some(
         for s in candidates
         for verdict in judge(gates, [r for r in records if r.label == s.label], reference, **cell)
     ]
-    return Measured(
-        records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts
-    )
+    return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
 
 
 def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Artifact]:

@@ -1,0 +1,134 @@
+"""Kill the demo at ten random moments: the rerun must end in the same artefacts and accuracy.
+
+    python benchmarks/suites/kill_resume.py [--recipe models/digits/recipe.yaml] [--kills 10]
+
+One undisturbed run first, then one that is killed (SIGKILL to the whole process group) and
+started again, over one store, until it completes. Prints a markdown table; exits 1 on a difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from kdeploy.machine import fingerprint
+
+
+def main() -> None:
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder, "whole"), Path(folder, "killed")
+        started = time.perf_counter()
+        _start(arguments.recipe, whole).wait()
+        seconds = time.perf_counter() - started
+        moments = _kill_and_rerun(arguments, killed, seconds)
+        rows = _compare(_outcome(whole), _outcome(killed))
+        torn = [str(p) for p in (killed / "artifacts").glob(".partial-*")]
+    text = _table(rows, seconds, moments, torn)
+    print(text)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text)
+    sys.exit(0 if all(a == b for _, a, b in rows) and not torn else 1)
+
+
+def _kill_and_rerun(arguments: argparse.Namespace, out: Path, seconds: float) -> list[str]:
+    """Kill `kills` times at a random moment of what a whole run takes, then let it end."""
+    rng = random.Random(arguments.seed)
+    moments = []
+    for _ in range(arguments.kills):
+        process = _start(arguments.recipe, out)
+        # Resumed runs are shorter: half of a whole one keeps most kills inside the work.
+        delay = rng.uniform(2.0, seconds / 2)
+        try:
+            process.wait(timeout=delay)
+            moments.append("ended before")
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            moments.append(f"{delay:.1f} s ({_stage(out)})")
+    _start(arguments.recipe, out).wait()
+    return moments
+
+
+def _start(recipe: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "kdeploy", "run", str(recipe), "--out", str(out)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, start_new_session=True, **quiet)  # type: ignore[call-overload,no-any-return]
+
+
+def _stage(out: Path) -> str:
+    log = out / "log.jsonl"
+    if not log.is_file():
+        return "checking"
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    events = [e for e in lines if e["event"] in ("stage_started", "epoch")]
+    if not events:
+        return "beginning"
+    last = events[-1]
+    return last.get("label") or f"{last['name']}, epoch {last['epoch']}"
+
+
+def _outcome(out: Path) -> dict[str, object]:
+    """Return what must not depend on being killed: ids of all steps, accuracy of all files."""
+    summary = json.loads((out / "summary.json").read_text())
+    records = [json.loads(line) for line in (out / "measurements.jsonl").read_text().splitlines()]
+    ids = {
+        f"id of {s['stage']} {s['label']}": s["artifact"]
+        for s in summary["stages"]
+        # A bundle's id follows from the choice, and that from measured times.
+        if s["stage"] not in ("bench", "package")
+    }
+    accuracy = {
+        f"accuracy.top1 of {r['label']} in {r['runtime']}": r["value"]
+        for r in records
+        if r["metric"] == "accuracy.top1"
+    }
+    return {**ids, **accuracy}
+
+
+def _compare(
+    whole: dict[str, object], killed: dict[str, object]
+) -> list[tuple[str, object, object]]:
+    return [(name, value, killed.get(name)) for name, value in whole.items()]
+
+
+def _table(
+    rows: list[tuple[str, object, object]], seconds: float, moments: list[str], torn: list[str]
+) -> str:
+    machine = fingerprint()
+    lines = [
+        "# Killed at random moments",
+        "",
+        f"{machine.cpu}, {machine.cores} cores; an undisturbed run took {seconds:.0f} s.",
+        f"Killed {len(moments)} times, at: {'; '.join(moments)}.",
+        f"Half-written artefacts left: {len(torn)}.",
+        "",
+        "| what | undisturbed | killed and rerun | same |",
+        "|---|---|---|---|",
+        *(f"| {n} | {a} | {b} | {'yes' if a == b else 'NO'} |" for n, a, b in rows),
+        "",
+        "Command: `python benchmarks/suites/kill_resume.py`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=Path, default=Path("models/digits/recipe.yaml"))
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="also write the table there")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kdeploy.measurement import read
+
+LONGER = ["--set", "teacher.train.epochs=6", "--set", "distill.epochs=6"]
+
+
+def start(project, out, *flags):
+    command = [sys.executable, "-m", "kdeploy", "run", str(project / "recipe.yaml")]
+    return subprocess.Popen(
+        [*command, "--out", str(project / out), *LONGER, *flags],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(out):
+    stages = json.loads((out / "summary.json").read_text())["stages"]
+    made = [(s["stage"], s["artifact"]) for s in stages if s["stage"] not in ("bench", "package")]
+    accuracy = {r.label: r.value for r in read(out) if r.metric == "accuracy.top1"}
+    return made, accuracy
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_rerun_ends_the_same(project):
+    started = time.perf_counter()
+    assert start(project, "whole").wait() == 0
+    seconds = time.perf_counter() - started
+    rng = random.Random(0)
+    for _ in range(4):
+        process = start(project, "killed")
+        time.sleep(rng.uniform(1.0, seconds * 0.8))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert start(project, "killed").wait() == 0
+    assert outcome(project / "killed") == outcome(project / "whole")
+    assert not list((project / "killed" / "artifacts").glob(".partial-*"))
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_share_one_store(project):
+    both = [start(project, "shared") for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    stages = json.loads((project / "shared" / "summary.json").read_text())["stages"]
+    folders = {p.name for p in (project / "shared" / "artifacts").glob("[0-9a-f]*")}
+    assert {s["artifact"] for s in stages} <= folders
+
+
+def test_ctrl_c_leaves_with_130_and_the_way_on(project):
+    process = start(project, "run", "--set", "teacher.train.epochs=2000")
+    log = project / "run" / "log.jsonl"
+    while process.poll() is None and not (log.is_file() and '"epoch"' in log.read_text()):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "goes on from here" in errors
+    assert "Traceback" not in errors
