@@ -81,7 +81,7 @@ def tiny_build(tmp_path):
     return shutil.copy(TINY_BUILD, tmp_path / "build.py")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_model():
     """Return a function that makes the tiny network: seeded, in eval mode, statistics filled."""
     import torch
@@ -98,3 +98,22 @@ def tiny_model():
         return model.eval()
 
     return make
+
+
+@pytest.fixture
+def store_model(tmp_path, tiny_data):
+    """Return a function that writes a tiny network as an artefact's folder."""
+    from kdeploy.artifact import write_manifest
+    from kdeploy.payload import save_model
+    from kdeploy.references import ModelReference
+
+    def store(model, *, name="model", **args):
+        folder = tmp_path / name
+        folder.mkdir()
+        entry = save_model(folder, model, ModelReference(build=f"{TINY_BUILD}:net", args=args))
+        data = {"name": "edges", "preprocessing": tiny_data.preprocessing.to_dict()}
+        manifest = {"id": name, "kind": "torch", "label": name, "model": entry, "data": data}
+        write_manifest(folder, manifest)
+        return folder
+
+    return store

@@ -1,0 +1,79 @@
+"""What every compressor does to a small residual network."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import pytest
+import torch
+
+from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.run import compress
+from kdeploy.payload import load_model
+from kdeploy.registry import techniques
+
+KINDS = ("compressor",)
+
+
+class Sealed:
+    """A test part that nobody may look at."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"a compressor read `{name}` of the test part")
+
+
+@pytest.fixture(scope="module")
+def context(tiny_data):
+    return CompressContext(data=dataclasses.replace(tiny_data, test=Sealed()), seed=3)
+
+
+@pytest.fixture(scope="module")
+def compressed(tiny_model, context):
+    """Return a function that compresses the tiny network with defaults, once an attempt."""
+
+    @cache
+    def make(name, attempt=1):
+        torch.manual_seed(attempt)
+        return compress(tiny_model(), name, {}, context)
+
+    return make
+
+
+def test_keeps_the_shape_of_the_output_at_any_batch_size(technique, compressed, context):
+    model = compressed(technique.name)
+    for count in (1, 3):
+        [(x, _)] = context.batches(context.data.validation, count, 1)
+        outputs = model(x)
+        assert outputs.shape == (count, context.data.num_classes)
+        assert outputs.isfinite().all()
+
+
+def test_is_deterministic_under_a_seed(technique, compressed, context):
+    one, two = compressed(technique.name), compressed(technique.name, attempt=2)
+    assert one is not two
+    assert torch.equal(one(context.example), two(context.example))
+
+
+def test_leaves_the_given_model_as_it_was(technique, tiny_model, context):
+    model, before = tiny_model(), tiny_model().state_dict()
+    compress(model, technique.name, {}, context)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_keeps_its_promise(technique, compressed):
+    ensures = technique.load().facts.get("ensures")
+    assert ensures is not None, "state what the result holds: `@compressor(ensures=check)`"
+    ensures(compressed(technique.name))
+
+
+def test_names_only_techniques_that_exist_as_coming_later(technique):
+    assert set(technique.facts.get("before") or ()) <= set(techniques("compressor"))
+
+
+def test_its_result_is_the_same_after_the_store(technique, compressed, context, store_model):
+    model = compressed(technique.name)
+    loaded = load_model(store_model(model))
+    assert torch.equal(loaded(context.example), model(context.example))

@@ -1,0 +1,97 @@
+"""What every runtime does: says whether it can run, opens a file, answers, proves, closes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kdeploy.errors import KdeployError, Unavailable
+from kdeploy.runtimes.run import create_runtime, open_runtime
+
+KINDS = ("runtime",)
+FORMATS = {"torch", "onnx", "engine"}
+
+
+def is_real(technique):
+    """The fake opens anything, and makes its answers up."""
+    return technique.name != "fake"
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tiny_model, tiny_data, tmp_path_factory):
+    from kdeploy.export.run import export
+
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    return export(tiny_model(), "onnx", {}, tiny_data, path).path
+
+
+@pytest.fixture
+def path(technique, onnx_file, store_model, tiny_model):
+    """Return a file that the runtime opens; skip where the runtime cannot run."""
+    reason = technique.load().unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+    formats = technique.facts["formats"]
+    if "onnx" in formats:
+        return onnx_file
+    if "torch" in formats:
+        return store_model(tiny_model())
+    pytest.skip(f"no file of {formats} can be made here")
+
+
+def test_names_the_formats_it_opens_and_its_device(technique):
+    assert technique.facts["formats"]
+    assert set(technique.facts["formats"]) <= FORMATS
+    assert technique.facts["device"] in ("cpu", "cuda", "gpu")
+
+
+def test_says_why_it_cannot_run_or_that_it_can(technique):
+    reason = technique.load().unavailable()
+    if reason is None:
+        create_runtime(technique.name, threads=1).close()
+        return
+    assert len(reason.split()) > 3, "a reason with its remedy"
+    with pytest.raises(Unavailable, match=technique.name):
+        create_runtime(technique.name)
+
+
+def test_answers_one_row_an_item_and_the_same_each_time(technique, path, tiny_data):
+    opened = open_runtime(technique.name, path, threads=1)
+    x = tiny_data.preprocessing.apply(tiny_data.validation.x[:5])
+    outputs = opened.infer(x)
+    assert outputs.shape[0] == 5
+    assert outputs.dtype == np.float32
+    assert np.isfinite(outputs).all()
+    np.testing.assert_array_equal(opened.infer(x), outputs)
+    np.testing.assert_allclose(opened.infer(x[:1]), outputs[:1], rtol=1e-4, atol=1e-5)
+    opened.close()
+
+
+@pytest.mark.only(when=is_real)
+def test_answers_as_the_model(technique, path, tiny_model, tiny_data):
+    x = tiny_data.preprocessing.apply(tiny_data.validation.x)
+    with torch.no_grad():
+        expected = tiny_model()(torch.from_numpy(x)).numpy()
+    opened = open_runtime(technique.name, path, threads=1)
+    np.testing.assert_allclose(opened.infer(x), expected, rtol=1e-3, atol=1e-4)
+    opened.close()
+
+
+def test_proves_what_ran(technique, path):
+    opened = open_runtime(technique.name, path, threads=1)
+    proof = opened.proof_of_use()
+    assert proof.provider
+    assert 0 <= proof.integer <= proof.eligible
+    assert not proof.is_quantized
+    assert proof.integer_kernels in (None, 0.0)
+    opened.close()
+
+
+@pytest.mark.only(when=is_real)
+def test_refuses_a_file_that_is_none(technique, path, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(KdeployError) as caught:
+        open_runtime(technique.name, broken, threads=1)
+    assert caught.value.hint
