@@ -1,0 +1,129 @@
+"""Golden data: real inputs, the outputs the file gave here, and how far another CPU may stray.
+
+Floating-point sums depend on the order of addition, and integer kernels round ties their own way,
+so the same file does not give the same bits on every CPU. The tolerance (`atol`, in units of the
+output) is the larger of
+- a floor: 0.001 of the outputs' standard deviation for a float file, 0.05 for a quantized one, and
+- four times what the outputs move here between ONNX Runtime's fastest kernels and its plainest
+  (no fusion: a quantized graph then runs in floats, rounding where the file says).
+The class must be the recorded one wherever the two best outputs are further apart than `atol`;
+items closer than that are near ties, and judged by `atol` only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.errors import ModelError
+from kdeploy.machine import allowed_cores
+from kdeploy.package.onnx_file import OnnxFacts
+from kdeploy.runtimes.onnx_session import OnnxSession
+
+MAX_ITEMS = 16
+FLOAT_FLOOR = 1e-3
+QUANTIZED_FLOOR = 5e-2
+SPREAD_MARGIN = 4.0
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """What golden outputs may differ by, and the numbers it was derived from."""
+
+    num_items: int
+    atol: float
+    top1_items: tuple[int, ...]
+    output_std: float
+    floor_of_std: float
+    spread: float
+    spread_margin: float
+
+
+def write_golden(
+    folder: Path, model: Path, facts: OnnxFacts, inputs: Floats, outputs: Floats
+) -> Tolerance:
+    """Write `golden/`: the first items, their outputs and the tolerance.
+
+    Raises:
+        ModelError: shapes do not fit the file, or it does not give these outputs.
+    """
+    inputs, outputs = inputs[:MAX_ITEMS], outputs[:MAX_ITEMS]
+    _check_shapes(facts, inputs, outputs)
+    tolerance = tolerance_of(model, facts, inputs, outputs)
+    golden = folder / "golden"
+    golden.mkdir()
+    np.savez(golden / "inputs.npz", inputs=inputs)
+    np.savez(golden / "outputs.npz", outputs=outputs)
+    (golden / "tolerance.json").write_text(json.dumps(asdict(tolerance), indent=2) + "\n")
+    return tolerance
+
+
+def tolerance_of(model: Path, facts: OnnxFacts, inputs: Floats, outputs: Floats) -> Tolerance:
+    """Return the tolerance for these golden outputs, measured on this machine."""
+    fast, plain = (_outputs(model, inputs, is_plain=plain) for plain in (False, True))
+    std = float(outputs.std())
+    share = QUANTIZED_FLOOR if facts.is_quantized else FLOAT_FLOOR
+    floor = max(share * std, 1e-6 * float(np.abs(outputs).max()), 1e-12)
+    spread = float(np.abs(fast - plain).max())
+    atol = max(floor, SPREAD_MARGIN * spread)
+    if not float(np.abs(fast - outputs).max()) <= atol:
+        raise ModelError(
+            f"{model} does not give the golden outputs: they differ by up to "
+            f"{float(np.abs(fast - outputs).max()):.3g}, allowed are {atol:.3g}",
+            hint="pass the outputs of this very file, run by onnxruntime on the CPU",
+        )
+    lead = np.diff(np.sort(outputs, axis=1)[:, -2:], axis=1)[:, 0]
+    return Tolerance(
+        num_items=len(outputs),
+        atol=atol,
+        top1_items=tuple(int(i) for i in np.flatnonzero(lead > atol)),
+        output_std=std,
+        floor_of_std=share,
+        spread=spread,
+        spread_margin=SPREAD_MARGIN,
+    )
+
+
+def _check_shapes(facts: OnnxFacts, inputs: Floats, outputs: Floats) -> None:
+    wanted, given = facts.inputs[0].shape[1:], facts.outputs[0].shape[1:]
+    if inputs.shape[1:] != wanted or inputs.dtype != np.float32 or len(given) != 1:
+        raise ModelError(
+            f"the file takes float32 items of shape {list(wanted)} and gives {list(given)}; "
+            f"the golden inputs are {inputs.dtype} of shape {list(inputs.shape)}",
+            hint="pass preprocessed items of a classifier, (k, *shape) and (k, classes)",
+        )
+    if outputs.shape != (len(inputs), *given) or len(inputs) == 0 or given[0] == 1:
+        raise ModelError(
+            f"the golden outputs have shape {list(outputs.shape)}; expected {len(inputs)} rows "
+            f"of {given[0]} classes, at least one row and two classes",
+            hint="pass the outputs of the same file for the same inputs",
+        )
+    if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
+        raise ModelError(
+            "golden inputs or outputs hold NaN or infinity",
+            hint="the file computes no usable numbers: look at the artefact's parity",
+        )
+
+
+def _outputs(model: Path, inputs: Floats, *, is_plain: bool) -> Floats:
+    import onnxruntime
+
+    levels = onnxruntime.GraphOptimizationLevel
+
+    def options() -> Any:
+        chosen = onnxruntime.SessionOptions()
+        chosen.log_severity_level = 3
+        level = levels.ORT_DISABLE_ALL if is_plain else levels.ORT_ENABLE_ALL
+        chosen.graph_optimization_level = level
+        chosen.intra_op_num_threads = allowed_cores()
+        return chosen
+
+    session = OnnxSession(model, options, ["CPUExecutionProvider"])
+    # Item by item, as the runner does.
+    return np.concatenate([session.infer(inputs[i : i + 1]) for i in range(len(inputs))])

@@ -1,0 +1,153 @@
+"""The manifest of a bundle: what the file is, takes, gives, cost and must keep to.
+
+The dataclasses are the schema: writing, reading and checking all go by them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from kdeploy.errors import ArtifactCorrupt
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+MODEL: Final = "model.onnx"
+Layout = Literal["NCHW", "NCL", "NC"]
+Values = Literal["logits", "probabilities", ""]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """The file that the device runs."""
+
+    file: Literal["model.onnx"]
+    format: Literal["onnx"]
+    sha256: str
+    size: int
+    opset: int
+    profile: str
+    is_quantized: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An input or output of the file; a dynamic first axis is called "batch"."""
+
+    name: str
+    shape: tuple[int | Literal["batch"], ...]
+    type: str
+    values: Values = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPreprocessing:
+    """How an item becomes an input: resize (images), then `(x * scale - mean) / std`."""
+
+    layout: Layout
+    shape: tuple[int, ...]
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: Literal["", "bilinear"]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A gate as an absolute bound, judged on the device or on a recorded value."""
+
+    gate: str
+    metric: str
+    is_upper: bool
+    bound: float
+    unit: str
+    judged: Literal["device", "recorded"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Licence:
+    """The licence of a part: an SPDX identifier or its first line, and where the text stands."""
+
+    part: str
+    identifier: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All that `manifest.json` says."""
+
+    schema_version: int
+    kind: Literal["bundle"]
+    name: str
+    created: str
+    kdeploy: str
+    artifact: str
+    model: ModelFile
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    preprocessing: StoredPreprocessing
+    classes: tuple[str, ...]
+    accuracy: Mapping[str, Any]
+    recorded: Mapping[str, float]
+    budgets: tuple[Budget, ...]
+    chosen_because: str
+    licences: tuple[Licence, ...]
+    machine: Mapping[str, Any]
+    made_with: Mapping[str, str]
+    lineage: tuple[Mapping[str, Any], ...]
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write `manifest.json`."""
+    text = json.dumps(asdict(manifest), indent=2, allow_nan=False, default=str)
+    (folder / MANIFEST).write_text(text + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the checked manifest of a bundle.
+
+    Raises:
+        ArtifactCorrupt: it is not of the schema, or of a later one.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        fields = json.loads((folder / MANIFEST).read_bytes())
+        _refuse_later(fields)
+        return TypeAdapter(Manifest).validate_json(json.dumps(fields), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise _not_a_manifest(f"{place}: {first['msg'].lower()}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _not_a_manifest(str(error)) from None
+
+
+def is_manifest_of_bundle(text: bytes) -> bool:
+    """Return whether this is a bundle's manifest, of whatever version."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(fields, dict) and fields.get("kind") == "bundle"
+
+
+def _refuse_later(fields: Any) -> None:
+    version = fields.get("schema_version") if isinstance(fields, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ArtifactCorrupt(
+            f"the bundle has schema_version {version}; this kdeploy reads up to {SCHEMA_VERSION}",
+            hint="pip install --upgrade kdeploy",
+        )
+
+
+def _not_a_manifest(reason: str) -> ArtifactCorrupt:
+    return ArtifactCorrupt(
+        f"{MANIFEST} does not describe a bundle: {reason}",
+        hint="make the bundle again with `kdeploy package`",
+    )

@@ -1,0 +1,177 @@
+"""Put a bundle in its place whole or not at all: made beside it, flushed, renamed.
+
+A kill at any moment leaves the old bundle or the new one, and at most a hidden `.NAME.partial-*`
+folder that the next packaging removes. Zip files are byte for byte the same for the same contents.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdeploy.errors import InputError, Unavailable
+from kdeploy.package.manifest import MANIFEST, is_manifest_of_bundle
+
+# The earliest time that a zip file can say.
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+
+
+@contextmanager
+def published(out: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it, or its zip, replaces `out`.
+
+    Raises:
+        InputError: `out` exists and is not a bundle.
+        Unavailable: the disk is full or cannot be written.
+    """
+    _refuse_foreign(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        with _staging(out) as staging:
+            bundle = staging / "bundle"
+            bundle.mkdir()
+            yield bundle
+            ready = write_zip(bundle, staging / "bundle.zip") if out.suffix == ".zip" else bundle
+            _flush(ready)
+            _put(ready, out, staging)
+            _flush_one(out.parent)
+    except OSError as error:
+        raise _disk_error(error, out) from error
+
+
+def write_zip(folder: Path, path: Path) -> Path:
+    """Write all files of a folder, sorted, without times or owners; return the path."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system = 3  # Unix, whose file modes `external_attr` holds
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            with file.open("rb") as source, archive.open(entry, "w") as target:
+                shutil.copyfileobj(source, target)
+    return path
+
+
+def _refuse_foreign(out: Path) -> None:
+    if not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and _is_replaceable(out)):
+        return
+    if out.is_file() and not out.is_symlink() and out.suffix == ".zip" and _is_zipped_bundle(out):
+        return
+    raise InputError(
+        f"{out} exists and is not a bundle; it was left as it is",
+        hint="choose another --out, or remove it yourself",
+    )
+
+
+def _is_replaceable(folder: Path) -> bool:
+    manifest = folder / MANIFEST
+    if folder.suffix == ".zip":
+        return False
+    is_empty = not any(folder.iterdir())
+    return is_empty or (manifest.is_file() and is_manifest_of_bundle(manifest.read_bytes()))
+
+
+def _is_zipped_bundle(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return is_manifest_of_bundle(archive.read(MANIFEST))
+    except (zipfile.BadZipFile, KeyError, OSError, RuntimeError, NotImplementedError):
+        return False
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """Yield a new folder beside `out`, locked while this process lives, removed at the end."""
+    folder, lock = _locked_folder(out)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_folder(out: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Between its making and its lock another process may have swept it away.
+        if folder.exists():
+            return folder, lock
+        os.close(lock)
+
+
+def _prefix(out: Path) -> str:
+    return f".{out.name}.partial-"
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed processes left: the kernel has freed their locks."""
+    for folder in out.parent.glob(f"{_prefix(out)}*"):
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except OSError:  # its owner has just removed it
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:  # someone packages to the same place right now
+            pass
+        finally:
+            os.close(lock)
+
+
+def _put(ready: Path, out: Path, staging: Path) -> None:
+    if not (ready.is_dir() and out.is_dir()):
+        ready.replace(out)
+        return
+    if not _exchange(ready, out):
+        # Without the system call there is a moment with no bundle, but never half of one.
+        previous = out.rename(staging / "previous")
+        try:
+            ready.rename(out)
+        except OSError:
+            previous.rename(out)
+            raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step (Linux 3.15, glibc 2.28); return whether that worked."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return False
+    names = (os.fsencode(one), os.fsencode(other))
+    return bool(function(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+
+
+def _flush(path: Path) -> None:
+    for inner in [*path.rglob("*"), path] if path.is_dir() else [path]:
+        _flush_one(inner)
+
+
+def _flush_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _disk_error(error: OSError, out: Path) -> Unavailable:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(
+            f"the disk of {out.parent} is full; nothing half-written was kept",
+            hint="free some space and run the same command again",
+        )
+    return Unavailable(f"cannot write {out}: {error}", hint="choose another --out")

@@ -1,0 +1,161 @@
+"""The README of a bundle: how to run it, how to test it, what it costs, where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kdeploy.measurement import METRICS
+from kdeploy.package.manifest import Budget, Manifest
+from kdeploy.units import format_quantity
+
+_TEXT = """\
+# {name}
+
+{what}
+
+## Run it
+
+    pip install numpy onnxruntime pillow
+    python runner/python/run.py photo.png
+    python runner/python/run.py --top 3 --json items.npy
+
+It works from any folder; needs Python 3.9 or later, and Pillow for image files only. A `.npy` file
+holds items as the data set stores them, of shape {item} or (N, ...), and is scaled like
+an image is; with `--preprocessed` it holds what the model takes. Made and tested with {made_with}.
+
+## Test it on this device
+
+    python runner/python/run.py --self-test
+
+Checksums, then loading, then the outputs of {golden} recorded items, then peak memory and latency
+(one item at a time) against the budgets. The exit code is 0 only if all hold. `sha256sum -c
+SHA256SUMS` checks the files alone. `kdeploy verify` on a computer with kdeploy does the same with
+its own copy of the runner, and does not trust this one.
+
+## What it costs
+
+{costs}
+
+Measured on: {machine}. On another device the self-test measures again.
+
+### Budgets
+
+{budgets}
+
+## What it takes and gives
+
+{ports}
+
+An image is {image}. Then every value x becomes (x * {scale:.6g} - mean) / std, per channel, with
+mean {mean} and std {std}.
+
+Classes: {classes}.
+
+## Where it comes from
+
+{lineage}
+
+{because}
+
+## Licences
+
+{licences}
+
+Integrity is what the checksums prove, not origin: compare the checksum of `SHA256SUMS` itself with
+the one that the maker of this bundle tells you.
+"""
+
+
+def readme(manifest: Manifest, *, golden: int) -> str:
+    """Return the text, with the numbers of the manifest."""
+    form = manifest.preprocessing
+    text = _TEXT.format(
+        name=manifest.name,
+        what=_what(manifest),
+        item=f"({', '.join(map(str, form.shape))})",
+        made_with=", ".join(f"{k} {v}" for k, v in manifest.made_with.items()),
+        golden=golden,
+        costs=_costs(manifest),
+        machine=", ".join(f"{k} {_shown(v)}" for k, v in manifest.machine.items()) or "unknown",
+        budgets=_budgets(manifest.budgets),
+        ports=_ports(manifest),
+        image=_image(manifest),
+        scale=form.scale,
+        mean=_numbers(form.mean),
+        std=_numbers(form.std),
+        classes=", ".join(manifest.classes) or "numbered, without names",
+        lineage=_lineage(manifest.lineage),
+        because=manifest.chosen_because and f"Chosen because {manifest.chosen_because}",
+        licences="\n".join(
+            f"- {x.part}: {x.identifier} ([{x.file}]({x.file}))" for x in manifest.licences
+        ),
+    )
+    return text.replace("\n\n\n", "\n\n")
+
+
+def _what(manifest: Manifest) -> str:
+    kind = "quantized (INT8)" if manifest.model.is_quantized else "floating-point"
+    return (
+        f"A {kind} classifier of {manifest.outputs[0].shape[1]} classes, "
+        f"`{manifest.model.file}` (ONNX, opset {manifest.model.opset}), packaged by kdeploy "
+        f"{manifest.kdeploy} from artefact {manifest.artifact}."
+    )
+
+
+def _costs(manifest: Manifest) -> str:
+    rows = [("size of the file", format_quantity(manifest.model.size, "B"))]
+    for name, value in manifest.recorded.items():
+        if name != "size":
+            rows.append((name, format_quantity(value, METRICS[name].unit)))
+    others = {k: v for k, v in manifest.accuracy.items() if k not in manifest.recorded}
+    rows += [(k, _shown(v)) for k, v in others.items()]
+    return _table(("what", "value"), rows)
+
+
+def _budgets(budgets: tuple[Budget, ...]) -> str:
+    if not budgets:
+        return "None were set: the self-test reports memory and latency without judging them."
+    where = {"device": "by the self-test on the device", "recorded": "on the value recorded above"}
+    return _table(("budget", "judged"), [(f"`{b.gate}`", where[b.judged]) for b in budgets])
+
+
+def _ports(manifest: Manifest) -> str:
+    ports = [("input", p) for p in manifest.inputs] + [("output", p) for p in manifest.outputs]
+    rows = [(w, f"`{p.name}`", str(list(p.shape)), p.type, p.values) for w, p in ports]
+    return _table(("", "name", "shape", "type", "values"), rows)
+
+
+def _image(manifest: Manifest) -> str:
+    form = manifest.preprocessing
+    if form.layout != "NCHW" or form.shape[0] not in (1, 3):
+        return "not what this model takes: give it arrays"
+    colour = "grey" if form.shape[0] == 1 else "RGB"
+    size = f"{form.shape[2]} x {form.shape[1]} pixels"
+    how = f"resized to {size} (Pillow, bilinear)" if form.resize else f"expected to have {size}"
+    return f"turned upright (EXIF), converted to {colour}, {how}, in channels-first order"
+
+
+def _lineage(lineage: tuple[Mapping[str, Any], ...]) -> str:
+    rows = [
+        (str(i), *(str(one.get(key, "")) for key in ("stage", "technique", "label", "id")))
+        for i, one in enumerate(lineage, start=1)
+    ]
+    return _table(("step", "stage", "technique", "label", "artefact"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in x)} |" for x in lines)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{v:.6g}' for v in values)})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
+    return str(value)

@@ -1,0 +1,299 @@
+"""Classify inputs with the model of this bundle, or prove that the bundle works on this machine.
+
+    python run.py --self-test           checksums, outputs, memory and latency against the budgets
+    python run.py photo.png items.npy   the class of each input and its score
+
+Needs Python 3.9 or later, numpy and onnxruntime; Pillow only to read image files.
+Exit codes: 0 done; 1 the self-test failed; 2 wrong input; 3 something is missing here.
+"""
+# ruff: noqa: E402 - the path is set right before anything is imported
+
+from __future__ import annotations
+
+import os
+import sys
+
+# A `json.py` planted beside this file must not run before the checksums had their say.
+sys.path[:] = [p for p in sys.path if p != __file__.rpartition(os.sep)[0]]
+
+import argparse
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+try:
+    import numpy as np
+    import onnxruntime
+except ImportError as error:
+    print(f"{error}\n\nhint: pip install numpy onnxruntime", file=sys.stderr)
+    raise SystemExit(3) from None
+
+WARM_UP_COUNT, WARM_UP_SECONDS = 20, 0.2
+# A 99th percentile of fewer than 1000 samples is little more than their maximum.
+MINIMUM_COUNT, P99_COUNT, MINIMUM_SECONDS, LONGEST_SECONDS = 100, 1000, 1.0, 60.0
+Json = dict[str, Any]
+Run = Callable[[Any], Any]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    given = _parsed(arguments)
+    try:
+        result = _self_test(given.bundle, given.threads) if given.self_test else _classify(given)
+    except KeyboardInterrupt:
+        return 130
+    show = _report if given.self_test else _classes
+    print(json.dumps(result, indent=2) if given.json else show(result))
+    return 0 if result.get("passed", True) else 1
+
+
+def _stop(message: str, hint: str, code: int = 2) -> NoReturn:
+    print(f"{message}\n\nhint: {hint}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _parsed(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("run.py", description=(__doc__ or "").split("\n")[0])
+    option = parser.add_argument
+    option("inputs", nargs="*", type=Path, metavar="INPUT", help="an image file, or .npy")
+    option("--self-test", action="store_true", help="prove the bundle; exit code 0 or 1")
+    option("--json", action="store_true", help="print one JSON document")
+    option("--top", type=int, default=1, metavar="K", help="how many classes to print")
+    option("--threads", type=int, default=_allowed_cores(), metavar="N", help="of ONNX Runtime")
+    option("--bundle", type=Path, default=Path(__file__).resolve().parents[2], metavar="FOLDER")
+    option("--preprocessed", action="store_true", help="INPUT is .npy, as the model takes it")
+    given = parser.parse_args(arguments)
+    if given.self_test == bool(given.inputs) or min(given.top, given.threads) < 1:
+        parser.error("give --self-test, or inputs; --top and --threads are at least 1")
+    return given
+
+
+def _allowed_cores() -> int:
+    # ONNX Runtime itself asks neither the affinity mask nor the container's quota.
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    quota, period = limit.read_text().split() if limit.is_file() else ("max", "1")
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def _damage(folder: Path) -> str:
+    """Return what differs from SHA256SUMS, or "": a changed, missing or unlisted file."""
+    sums = folder / "SHA256SUMS"
+    if not sums.is_file():
+        return f"{folder} has no SHA256SUMS"
+    lines = [line.partition("  ") for line in sums.read_text(errors="replace").splitlines()]
+    listed = {name: digest for digest, _, name in lines}
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    for name in sorted(found ^ {*listed, "SHA256SUMS"}):
+        return f"{name} is missing" if name in listed else f"{name} is not listed in SHA256SUMS"
+    for name, digest in listed.items():
+        if (folder / name).is_symlink() or _sha256(folder / name) != digest:
+            return f"{name} was changed"
+    return "" if "manifest.json" in listed else "manifest.json is missing"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:  # in pieces, so that the peak memory stays the model's
+        for piece in iter(lambda: file.read(1 << 16), b""):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _open(folder: Path, manifest: Json, threads: int) -> Run:
+    outputs, name = [manifest["outputs"][0]["name"]], manifest["inputs"][0]["name"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; warnings would stand between our own lines
+    path = str(folder / manifest["model"]["file"])
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda batch: session.run(outputs, {name: batch})[0]
+
+
+def _run_each(run: Run, items: Any) -> Any:
+    return np.concatenate([run(items[i : i + 1]) for i in range(len(items))])
+
+
+def _self_test(folder: Path, threads: int) -> Json:
+    measured: Json = {}
+    damaged = _damage(folder)
+    checks = [_check("checksums", not damaged, damaged or "every file is as packaged")]
+    try:
+        checks += [] if damaged else _proof(folder, threads, measured)
+    except Exception as error:  # whatever a foreign file raises is a failed check
+        checks.append(_check("run", False, f"{type(error).__name__}: {error}"))
+    return {"passed": all(c["passed"] for c in checks), "checks": checks, "measured": measured}
+
+
+def _proof(folder: Path, threads: int, measured: Json) -> list[Json]:
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    golden = np.load(folder / "golden" / "inputs.npz", allow_pickle=False)["inputs"]
+    library = f"onnxruntime {onnxruntime.__version__}, {threads} threads"
+    started = time.perf_counter()
+    run = _open(folder, manifest, threads)
+    measured["load_time"] = time.perf_counter() - started
+    checks = [_check("load", True, library, measured["load_time"], unit="s")]
+    measured["first_inference"] = _timed(run, golden, 1, 0)[0]
+    checks += _golden_checks(folder, _run_each(run, golden))
+    warm_up = len(_timed(run, golden, WARM_UP_COUNT, WARM_UP_SECONDS))
+    has_p99 = any(b["metric"] == "latency.p99" for b in manifest["budgets"])
+    samples = _timed(run, golden, P99_COUNT if has_p99 else MINIMUM_COUNT, MINIMUM_SECONDS)
+    measured.update({f"latency.p{q}": float(np.percentile(samples, q)) for q in (50, 90, 99)})
+    measured["latency.mean"] = sum(samples) / len(samples)
+    measured["throughput"] = 1 / measured["latency.mean"]
+    measured["size"] = (folder / manifest["model"]["file"]).stat().st_size
+    status = Path("/proc/self/status")  # ru_maxrss would count the parent's memory too
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    measured["peak_memory"] = int(peak[1]) * 1024 if peak else None
+    measured["conditions"] = f"{len(samples)} runs after {warm_up} to warm up, {library}"
+    return checks + _budget_checks(manifest, measured)
+
+
+def _golden_checks(folder: Path, found: Any) -> list[Json]:
+    expected = np.load(folder / "golden" / "outputs.npz", allow_pickle=False)["outputs"]
+    tolerance = json.loads((folder / "golden" / "tolerance.json").read_bytes())
+    error = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
+    items = tolerance["top1_items"]  # without those that are near ties
+    agree = int((found[items].argmax(1) == expected[items].argmax(1)).sum())
+    about = f"largest difference to the outputs of {len(found)} items"
+    near = _check("golden.max_abs", error <= tolerance["atol"], about, error, tolerance["atol"])
+    same = agree == len(items)
+    return [near, _check("golden.top1", same, "items with their class", agree, len(items))]
+
+
+def _timed(run: Run, items: Any, minimum_count: int, minimum_seconds: float) -> list[float]:
+    samples: list[float] = []
+    total = 0.0
+    while (len(samples) < minimum_count or total < minimum_seconds) and total < LONGEST_SECONDS:
+        item = len(samples) % len(items)
+        batch = items[item : item + 1]
+        started = time.perf_counter()
+        run(batch)
+        samples.append(time.perf_counter() - started)
+        total += samples[-1]
+    return samples
+
+
+def _budget_checks(manifest: Json, measured: Json) -> list[Json]:
+    checks = []
+    for budget in manifest["budgets"]:
+        metric, bound, here = budget["metric"], budget["bound"], budget["judged"] == "device"
+        value = (measured if here else manifest["recorded"]).get(metric)
+        holds = value is not None and (value <= bound if budget["is_upper"] else value >= bound)
+        reason = f"here: {measured['conditions']}" if here else "as recorded at packaging"
+        reason = "this machine does not say" if value is None else reason
+        checks.append(_check(budget["gate"], holds, reason, value, bound, budget["unit"]))
+    for metric, unit in (("peak_memory", "B"), ("latency.p50", "s")):
+        if metric not in [b["metric"] for b in manifest["budgets"]]:
+            checks.append(_check(metric, True, "no budget", measured[metric], None, unit))
+    return checks
+
+
+def _check(
+    name: str, passed: bool, reason: str, value: Any = None, bound: Any = None, unit: str = ""
+) -> Json:
+    finite = value if value is not None and np.isfinite(value) else None
+    verdict = {"check": name, "value": finite, "bound": bound, "unit": unit}
+    return {**verdict, "passed": bool(passed), "reason": reason}
+
+
+def _report(result: Json) -> str:
+    lines = []
+    for one in result["checks"]:
+        factor, unit = {"s": (1e3, "ms"), "B": (1e-6, "MB")}.get(one["unit"], (1, one["unit"]))
+        numbers = [n for n in (one["value"], one["bound"]) if n is not None]
+        shown = " against ".join(f"{n * factor:.5g} {unit}".strip() for n in numbers)
+        word = "ok  " if one["passed"] else "FAIL"
+        lines.append(f"{word}  {one['check']:<26} {shown:<26} {one['reason']}")
+    return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
+
+
+def _classify(given: argparse.Namespace) -> Json:
+    if damaged := _damage(given.bundle):
+        _stop(f"this bundle is damaged: {damaged}", "unpack or copy it again")
+    manifest = json.loads((given.bundle / "manifest.json").read_bytes())
+    # All inputs are read before any is run: a wrong one leaves no half of an answer.
+    form, is_ready = manifest["preprocessing"], given.preprocessed
+    inputs = [(path, _model_input(path, form, is_ready)) for path in given.inputs]
+    try:
+        run = _open(given.bundle, manifest, given.threads)
+    except Exception as error:
+        _stop(f"onnxruntime cannot open the model: {error}", "pip install --upgrade onnxruntime", 3)
+    predictions: list[Json] = []
+    for path, items in inputs:
+        for number, row in enumerate(_run_each(run, items)):
+            best = _ranked(row, manifest, given.top)
+            predictions += [{"input": str(path), "item": number, **one} for one in best]
+    return {"predictions": predictions}
+
+
+def _classes(result: Json) -> str:
+    line = "{input}[{item}]: {class} {score:.4f}"
+    return "\n".join(line.format(**one) for one in result["predictions"])
+
+
+def _ranked(row: Any, manifest: Json, top: int) -> list[Json]:
+    scores = row.astype(np.float64)
+    if manifest["outputs"][0]["values"] == "logits":
+        scores = np.exp(scores - scores.max())
+        scores /= scores.sum()
+    names = manifest["classes"] or [str(i) for i in range(len(scores))]
+    order = np.argsort(-scores, kind="stable")[:top]
+    return [{"class": names[i], "index": int(i), "score": float(scores[i])} for i in order]
+
+
+def _model_input(path: Path, preprocessing: Json, is_preprocessed: bool) -> Any:
+    if not path.is_file():
+        _stop(f"there is no file {path}", "name image files or .npy files")
+    shape = tuple(preprocessing["shape"])
+    if is_preprocessed:
+        return _array(path, shape).astype(np.float32)
+    is_array = path.suffix == ".npy"
+    x = _array(path, shape) if is_array else _image(path, shape, preprocessing["resize"])
+    per_channel = (-1, *(1 for _ in shape[1:]))
+    mean, std = (np.float32(preprocessing[k]).reshape(per_channel) for k in ("mean", "std"))
+    return (x.astype(np.float32) * np.float32(preprocessing["scale"]) - mean) / std
+
+
+def _array(path: Path, shape: tuple[int, ...]) -> Any:
+    try:
+        x = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        _stop(f"{path} is not a .npy file of numbers: {error}", "write it with numpy.save")
+    x = x[None] if x.shape == shape else x
+    if x.shape[1:] != shape or len(x) == 0 or x.dtype.kind not in "uif":
+        found = f"{x.dtype} of shape {x.shape}"
+        _stop(f"{path} holds {found}; the model takes {shape}", f"save {shape} or (N, *{shape})")
+    if not np.isfinite(x).all():
+        _stop(f"{path} holds NaN or infinity", "every number must be finite")
+    return x
+
+
+def _image(path: Path, shape: tuple[int, ...], resize: str) -> Any:
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        _stop(f"{path} is no .npy file, and this model takes no images", f"save numbers: {shape}")
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        hint = "pip install pillow, or give a .npy file"
+        _stop(f"reading {path} needs Pillow, which is not installed here", hint, 3)
+    channels, height, width = shape
+    try:
+        opened = Image.open(path)
+        image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # Pillow's plugins raise errors of many kinds on damaged files
+        _stop(f"{path} cannot be decoded: {error}", "give another image, or a .npy file")
+    if opened.mode[0] in "IF":
+        _stop(f"{path} has more than 8 bits a channel", "convert it to 8 bits, or give .npy")
+    if image.size != (width, height) and resize != "bilinear":
+        _stop(f"{path} has {image.size} pixels, not {(width, height)}", "resize it first")
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
