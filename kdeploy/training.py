@@ -24,7 +24,7 @@ from kdeploy.fitting.contract import (
     Watcher,
 )
 from kdeploy.fitting.loop import Training
-from kdeploy.fitting.predict import accuracy, check_outputs, predict
+from kdeploy.fitting.predict import accuracy, check_outputs, num_outputs, predict
 
 if TYPE_CHECKING:
     from pydantic import Field
@@ -40,6 +40,7 @@ __all__ = [
     "accuracy",
     "check_outputs",
     "fit",
+    "num_outputs",
     "predict",
 ]
 

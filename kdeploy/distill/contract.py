@@ -3,18 +3,56 @@
 `@loss(paper=, needs="logits")` marks `(student, teacher, labels, *, ...) -> scalar` on logits
 (batch, classes). `needs="features"` is called once per pair of the recipe's `layers`, with two
 feature maps; `adapt=True` asks for a trained projection of the student's map to the teacher's
-shape before the call. A loss on logits treats the teacher's as constants.
+shape before the call. All are float32; the teacher's are constants.
 
-`@scheme(paper=)` marks `(students, teachers, objective, context, *, ...) -> model`.
+`@scheme(paper=)` marks `(students, teachers, objective, context, *, ...) -> model`: `objective`
+makes what one student learns from one teacher, `context.train` trains it. A chain of assistants
+calls both once a link; an ensemble gives `objective` one module that joins the teachers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from kdeploy.registry import register
+from torch import nn
 
-loss: Callable[..., Any] = partial(register, "loss")
-scheme: Callable[..., Any] = partial(register, "scheme")
+from kdeploy.data.contract import Dataset
+from kdeploy.registry import Decorated, register
+from kdeploy.training import FitContext, FitResult, Objective, fit
+
+loss: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "loss")
+scheme: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "scheme")
+
+
+class MakeObjective(Protocol):
+    """Makes the recipe's objective, its losses and their weights, for any two models."""
+
+    def __call__(self, student: nn.Module, teacher: nn.Module) -> Objective:
+        """Check that the two fit each other and the losses, and return what is trained."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemeContext:
+    """What a scheme may use: the data, the training's parameters, and training itself."""
+
+    data: Dataset
+    fit: FitContext
+    training: Mapping[str, Any] = field(default_factory=dict)
+    label_weight: float = 0.1
+    """For schemes whose objective is their own; that of `MakeObjective` holds it already."""
+    results: list[FitResult] = field(default_factory=list)
+    """Of all trainings so far, in their order."""
+
+    def train(self, objective: Objective, *, name: str = "") -> FitResult:
+        """Train as the recipe says; with a name, beside other trainings of the same scheme."""
+        context = self.fit
+        if name:
+            work = context.work / name if context.work else None
+            context = replace(context, work=work, name=f"{context.name}: {name}")
+        result = fit(objective, self.data, context, **self.training)
+        self.results.append(result)
+        return result

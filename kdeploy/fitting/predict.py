@@ -24,12 +24,12 @@ def predict(
     device: str = "cpu",
 ) -> NDArray[np.int64]:
     """Return the most likely class of each item, the model in eval mode and left as it was."""
-    was_training = model.training
+    was_training, home = model.training, _device_of(model)
     model.eval().to(device)
     place = torch.device(device)
     batches = batches_in_order(x_stored, preprocessing, batch_size=batch_size, device=place)
     classes = [model(x).argmax(1) for x in batches]
-    model.train(was_training)
+    model.train(was_training).to(home)
     return torch.cat(classes).cpu().numpy() if classes else np.zeros(0, np.int64)
 
 
@@ -49,25 +49,36 @@ def accuracy(
 
 
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
-    """Run the model on two items.
+    """Raise ModelError unless the model returns one value for each class of the data."""
+    found = num_outputs(model, data, name=name)
+    if found != data.num_classes:
+        raise ModelError(
+            f"the {name} has {found} outputs, {data.name} has {data.num_classes} classes",
+            hint=f"build the {name} for {data.num_classes} classes (see `args` of its build "
+            "function)",
+        )
+
+
+def num_outputs(model: nn.Module, data: Dataset, *, name: str) -> int:
+    """Run the model on two items and return how many values it gives for each.
 
     Raises:
-        ModelError: it cannot run on them, or does not return one value for each class.
+        ModelError: it cannot run on them, or does not return a tensor (items, values).
     """
     outputs = _outputs(model, data, name)
-    found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     rows = min(2, len(data.train))
-    if found != (rows, data.num_classes):
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != rows:
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ModelError(
-            f"the {name} returns {found} for {rows} items; the data set {data.name} has "
-            f"{data.num_classes} classes, so ({rows}, {data.num_classes}) is needed",
-            hint=f"give the {name}'s build function {data.num_classes} classes in `args`",
+            f"the {name} returns {found} for {rows} items; expected logits ({rows}, classes)",
+            hint="let the build function return a module whose forward gives one tensor of logits",
         )
+    return outputs.shape[1]
 
 
 @torch.no_grad()
 def _outputs(model: nn.Module, data: Dataset, name: str) -> Any:
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = _device_of(model)
     x = next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=device))
     was_training = model.training
     try:
@@ -80,3 +91,7 @@ def _outputs(model: nn.Module, data: Dataset, name: str) -> Any:
         ) from error
     finally:
         model.train(was_training)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -1,0 +1,50 @@
+"""Feature maps of two networks brought to one shape: pooled to one size, projected to one width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kdeploy.errors import ModelError
+
+POOLS: dict[int, Callable[..., Tensor]] = {
+    3: functional.adaptive_avg_pool1d,
+    4: functional.adaptive_avg_pool2d,
+}
+PROJECTIONS = {2: nn.Linear, 3: nn.Conv1d, 4: nn.Conv2d}
+NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}
+
+
+def pooled_alike(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both with the smaller of their sizes in each dimension, by average pooling."""
+    size = tuple(min(s) for s in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    return _pooled(student, size), _pooled(teacher, size)
+
+
+def adapter(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    """Return the trained projection between the widths of two shapes (batch, channels, ...).
+
+    A 1x1 convolution (a linear layer for vectors) and batch norm, as Romero et al., ICLR 2015,
+    arXiv:1412.6550, generalise it; also where the widths agree, for the bases still differ.
+    """
+    project, norm = PROJECTIONS[len(student)], NORMS[len(student)]
+    kernel = {} if len(student) == 2 else {"kernel_size": 1}
+    return nn.Sequential(project(student[1], teacher[1], bias=False, **kernel), norm(teacher[1]))
+
+
+def check_ranks(student: Sequence[int], teacher: Sequence[int], *, where: str) -> None:
+    """Raise ModelError unless the two shapes are maps of one kind: vectors, signals or images."""
+    if len(student) != len(teacher) or len(student) not in PROJECTIONS:
+        raise ModelError(
+            f"{where}: the student's features have the shape {tuple(student)}, the teacher's "
+            f"{tuple(teacher)}; both need 2, 3 or 4 dimensions, the same number",
+            hint="name layers of the same kind on both sides, e.g. two convolutional blocks",
+        )
+
+
+def _pooled(features: Tensor, size: tuple[int, ...]) -> Tensor:
+    if tuple(features.shape[2:]) == size:
+        return features
+    return POOLS[features.ndim](features, size)

@@ -1,0 +1,50 @@
+"""Response distillation: match the teacher's softened class probabilities.
+
+Hinton, Vinyals, Dean 2015, arXiv:1503.02531; standardised logits: Sun et al., CVPR 2024,
+arXiv:2403.01427.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from torch import Tensor
+
+from kdeploy.distill.contract import loss
+from kdeploy.distill.divergence import divergence
+
+if TYPE_CHECKING:
+    from pydantic import Field
+
+EPSILON = 1e-7  # of Sun et al.'s code: logits that are all equal stay finite
+
+
+@loss(paper="arXiv:1503.02531", needs="logits")
+def kd(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    *,
+    temperature: Annotated[float, Field(gt=0)] = 4.0,
+    standardize: bool = False,
+) -> Tensor:
+    """Return KL(teacher || student), multiplied by temperature**2 so that gradients keep size.
+
+    Args:
+        student: Logits (batch, classes).
+        teacher: Logits (batch, classes).
+        labels: Not used: it needs none.
+        temperature: Softens both distributions; > 0, no unit. With few classes or a small student
+            1 to 2 can teach more than 4.
+        standardize: Compare z-scores of the logits, so that the student need not match the
+            teacher's scale; the paper uses temperature 2 and weight 9.
+    """
+    del labels
+    if standardize:
+        student, teacher = _standardized(student), _standardized(teacher)
+    return temperature**2 * divergence(student, teacher, temperature=temperature)
+
+
+def _standardized(logits: Tensor) -> Tensor:
+    deviation = logits.std(dim=1, correction=0, keepdim=True)
+    return (logits - logits.mean(dim=1, keepdim=True)) / (deviation + EPSILON)

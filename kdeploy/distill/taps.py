@@ -1,0 +1,72 @@
+"""Taps: read the outputs of inner modules, named by their dotted path, during one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdeploy.errors import ModelError, UnknownName
+
+# What DataParallel, DDP and torch.compile put in front of the names of a model.
+WRAPPERS = ("module.", "_orig_mod.")
+
+
+def modules_at(model: nn.Module, paths: Sequence[str], *, role: str) -> dict[str, nn.Module]:
+    """Return the modules at dotted paths, whether or not the model is wrapped.
+
+    Raises:
+        UnknownName: there is no such layer; the hint names the nearest.
+    """
+    exact = {name: module for name, module in model.named_modules() if name}
+    bare = {stripped(name): module for name, module in exact.items()}
+    known = {**bare, **exact}
+    for path in paths:
+        if path not in known and stripped(path) not in bare:
+            raise UnknownName.among("layer", path, bare.keys() - {""}, where=f"the {role}")
+    return {path: known[path] if path in known else bare[stripped(path)] for path in paths}
+
+
+@contextmanager
+def tapped(model: nn.Module, paths: Sequence[str], *, role: str) -> Iterator[dict[str, Tensor]]:
+    """Yield a dictionary that forward passes inside the `with` fill; no hook is left behind.
+
+    Raises:
+        UnknownName: there is no such layer.
+        ModelError: a layer does not return a tensor, or runs twice in a pass.
+    """
+    features: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
+        for path, module in modules_at(model, paths, role=role).items():
+            record = _recorder(path, features, role)
+            hooks.enter_context(module.register_forward_hook(record))
+        yield features
+
+
+def stripped(path: str) -> str:
+    """Return the path without what wrappers put in front of it."""
+    while path.startswith(WRAPPERS):
+        path = path.partition(".")[2]
+    # A compiled block inside a model: `layers.0._orig_mod.conv`.
+    parts = [part for part in path.split(".") if part != "_orig_mod"]
+    return "" if parts == ["module"] else ".".join(parts)
+
+
+def _recorder(path: str, features: dict[str, Tensor], role: str) -> Any:
+    def record(module: nn.Module, inputs: Any, output: Any) -> None:
+        del module, inputs
+        if not isinstance(output, Tensor):
+            raise ModelError(
+                f"the layer `{path}` of the {role} returns {type(output).__name__}, not a tensor",
+                hint="name a layer inside or after it that returns one tensor",
+            )
+        if path in features:
+            raise ModelError(
+                f"the layer `{path}` of the {role} runs more than once in a forward pass",
+                hint="name a layer that runs once: a convolution, a norm or a whole block",
+            )
+        features[path] = output
+
+    return record

@@ -1,0 +1,76 @@
+"""The teacher: always in eval mode, never trained, never in a state, with its own normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from kdeploy.data.contract import Preprocessing
+from kdeploy.distill.taps import tapped
+from kdeploy.errors import RecipeError
+
+
+class Teacher:
+    """A frozen model that answers on the student's batches.
+
+    Not an `nn.Module`: an objective that holds it does not count it among its parameters, does not
+    save it, and cannot put it into training mode.
+    """
+
+    def __init__(self, model: nn.Module, renormalize: Renormalizer | None = None) -> None:
+        self.model = model
+        self.renormalize = renormalize
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, paths: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the logits and the features at the paths."""
+        # Every time: whoever else holds the model may have called `train()`; so dropout is off too.
+        self.model.eval()
+        x = self.renormalize(x) if self.renormalize else x
+        with tapped(self.model, paths, role="teacher") as features:
+            return self.model(x), features
+
+
+class Renormalizer:
+    """Turns inputs normalised for the student into inputs normalised for the teacher."""
+
+    def __init__(self, student: Preprocessing, teacher: Preprocessing) -> None:
+        per_channel = (-1, *(1 for _ in student.shape[1:]))
+        own, other = (
+            (torch.tensor(p.mean).reshape(per_channel), torch.tensor(p.std).reshape(per_channel))
+            for p in (student, teacher)
+        )
+        self.factor = own[1] / other[1]
+        self.offset = (own[0] - other[0]) / other[1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.factor.device != x.device:
+            self.factor, self.offset = self.factor.to(x.device), self.offset.to(x.device)
+        return x * self.factor + self.offset
+
+
+def teacher_preprocessing(
+    student: Preprocessing, normalization: Mapping[str, Sequence[float]] | None
+) -> Preprocessing:
+    """Return the data's preprocessing with the teacher's own mean and standard deviation.
+
+    Raises:
+        RecipeError: not a mean and a positive standard deviation for each channel.
+    """
+    if not normalization:
+        return student
+    keys = {"mean", "std"}
+    widths = (1, student.shape[0])
+    if set(normalization) != keys or any(len(normalization[k]) not in widths for k in keys):
+        raise RecipeError(
+            f"the teacher's normalisation is {dict(normalization)!r}; expected `mean` and `std` "
+            f"with one value for each of {student.shape[0]} channels",
+            hint="e.g. `mean: [0.5], std: [0.25]`, of values after the data's scale",
+        )
+    if min(normalization["std"]) <= 0:
+        raise RecipeError("the teacher's `std` has a value <= 0", hint="give positive values")
+    mean, std = (tuple(map(float, normalization[k])) for k in ("mean", "std"))
+    return replace(student, mean=mean, std=std)
