@@ -125,9 +125,8 @@ class Run:
     pairs: tuple[Pair, ...] = ()
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
     gates: tuple[Verdict, ...] = ()
-    teacher: str | None = None
-    student: str | None = None
     packaged: str | None = None
+    chosen: str | None = None
     chosen_because: str = ""
     cell: Mapping[str, Any] = field(default_factory=dict)
     has_summary: bool = False

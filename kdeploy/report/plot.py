@@ -147,9 +147,10 @@ def _y_axis(rows: Sequence[Row]) -> _Axis:
 
 
 def _log(axis: _Axis) -> list[float]:
-    """Return 1, 2 and 5 times the powers of ten, fewer where they would crowd."""
+    """Return round multiples of the powers of ten, fewer where they would crowd."""
     decades = math.log10(axis.high / axis.low)
-    steps = (1, 2, 5) if decades < 2.2 else (1, 3) if decades < 3.5 else (1,)
+    grids = {1.0: (1, 1.5, 2, 3, 5, 7), 2.2: (1, 2, 5), 3.5: (1, 3), math.inf: (1,)}
+    steps = next(steps for widest, steps in grids.items() if decades < widest)
     powers = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
     ticks = [step * 10.0**power for power in powers for step in steps]
     return [tick for tick in ticks if axis.low <= tick <= axis.high]

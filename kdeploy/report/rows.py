@@ -49,19 +49,23 @@ def ordered(rows: Iterable[Row], headline: Row | None) -> list[Row]:
 
 
 def headline_of(rows: Sequence[Row], runs: Sequence[Run]) -> Row | None:
-    """Return the row to speak of: the packaged file, else the student, else the last artefact.
+    """Return the row to speak of: of the packaged file, else the chosen, else the last one.
 
     Among its rows, the cell that the gates were judged in, then one with a known speed-up.
     """
     others = [row for row in rows if not row.is_baseline and not row.skipped]
     for wanted in (
         [row for row in others if row.is_packaged],
-        [row for row in others if row.artifact == runs[row.run].student],
-        [row for row in others if row.artifact == others[-1].artifact],
+        [row for row in others if row.artifact == runs[row.run].chosen],
+        [row for row in others if _file(row) == _file(others[-1])],
     ):
         if wanted:
             return min(wanted, key=lambda row: (not _in_cell(row, runs), not _has_speed_up(row)))
     return None
+
+
+def _file(row: Row) -> tuple[str, str, str]:
+    return (row.artifact, row.label, row.profile)
 
 
 def _in_cell(row: Row, runs: Sequence[Run]) -> bool:
@@ -94,8 +98,16 @@ def _row(index: int, record: Measurement, run: Run, baseline: str) -> Row:
         batch_size=record.batch_size,
         threads=record.threads,
         is_baseline=baseline in (record.label, record.artifact),
-        is_packaged=bool(record.artifact) and record.artifact == run.packaged,
+        is_packaged=_is_packaged(record, run),
     )
+
+
+def _is_packaged(record: Measurement, run: Run) -> bool:
+    """Say whether it is of the packaged file; the torch model has its id, but no profile."""
+    if not record.artifact or record.artifact != run.packaged:
+        return False
+    has_files = any(r.profile for r in run.records if r.artifact == run.packaged)
+    return bool(record.profile) or not has_files
 
 
 def _is_cell(row: Row, records: Sequence[Measurement]) -> bool:
@@ -112,6 +124,7 @@ def _hosts(row: Row, cells: Sequence[Row]) -> bool:
     return any(
         (cell.artifact, cell.label) == (row.artifact, row.label)
         and row.runtime in ("", cell.runtime)
+        and row.profile in ("", cell.profile)
         for cell in cells
     )
 
@@ -130,12 +143,16 @@ def _filled(row: Row, records: Sequence[Measurement]) -> Row:
 
 
 def _best(records: Sequence[Measurement], row: Row) -> Measurement | None:
-    """Return the record that fits the row most closely; of equals the newest."""
+    """Return the record that fits the row most closely, then its profile; of equals the newest."""
 
     def fits(record: Measurement) -> int:
         metric = record.metric
         is_elsewhere = record.machine not in ("", row.machine) and metric not in ONCE_A_FILE
-        if record.runtime not in ("", row.runtime) or is_elsewhere:
+        is_other = record.runtime not in ("", row.runtime) or record.profile not in (
+            "",
+            row.profile,
+        )
+        if is_elsewhere or is_other:
             return 0
         place = (record.runtime, record.batch_size, record.threads)
         if place == (row.runtime, row.batch_size, row.threads):
@@ -144,8 +161,8 @@ def _best(records: Sequence[Measurement], row: Row) -> Measurement | None:
             return 1
         return 2 if metric.startswith(ONCE_A_RUNTIME) else 0
 
-    ranked = [(fits(r), i) for i, r in enumerate(records) if fits(r)]
-    return records[max(ranked)[1]] if ranked else None
+    ranked = [(fits(r), r.profile == row.profile, i) for i, r in enumerate(records) if fits(r)]
+    return records[max(ranked)[-1]] if ranked else None
 
 
 def _flags(record: Measurement) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdeploy.errors import InputError, UnknownName
-from kdeploy.registry import find
+from kdeploy.registry import find, techniques
 from kdeploy.report.comparison import Comparison, Run
 from kdeploy.report.rows import headline_of, ordered, rows_of
 from kdeploy.report.run_folder import read_run
@@ -48,6 +48,18 @@ def render(comparison: Comparison, format: str) -> str:
     """
     text: str = find("report_format", format).load()(comparison)
     return text
+
+
+def format_of(path: Path) -> str:
+    """Return the format that a file's name asks for.
+
+    Raises:
+        UnknownName: no format has files of that ending.
+    """
+    endings = {str(t.facts["suffix"]): name for name, t in techniques("report_format").items()}
+    if path.suffix.lower() not in endings:
+        raise UnknownName.among("report format", path.suffix, endings, where=f"the name {path}")
+    return endings[path.suffix.lower()]
 
 
 def _baseline(runs: Sequence[Run], wanted: str | None) -> str:

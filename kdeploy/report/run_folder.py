@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdeploy.errors import DataError
-from kdeploy.gate import Verdict
+from kdeploy.errors import DataError, InputError
+from kdeploy.gate import Verdict, parse_gate
 from kdeploy.measurement import read
 from kdeploy.report.comparison import Lineage, Pair, Ratio, Run, Step
 
@@ -36,9 +36,8 @@ def read_run(path: Path) -> Run:
         pairs=tuple(_pair(p) for p in _json(folder / "comparisons.json", [])),
         lineages=_lineages(folder, stages),
         gates=_gates(summary, recipe),
-        teacher=summary.get("teacher"),
-        student=summary.get("student"),
         packaged=summary.get("packaged"),
+        chosen=summary.get("chosen"),
         chosen_because=str(summary.get("chosen_because") or ""),
         cell=summary.get("cell") or {},
         has_summary=bool(summary),
@@ -130,7 +129,7 @@ def _step(step: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> S
 
 
 def _gates(summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[Verdict, ...]:
-    """Return the verdicts; a gate without a value failed, and so did one that nobody judged."""
+    """Return the verdicts; a metric without a value failed, and so did one that nobody judged."""
     judged = {str(g.get("gate")): g for g in summary.get("gates") or []}
     wanted = recipe.get("gates")
     for gate in wanted if isinstance(wanted, list) else []:
@@ -139,17 +138,27 @@ def _gates(summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[Verdi
         Verdict(
             gate=gate,
             value=entry.get("value"),
-            passed=bool(entry.get("passed")) and entry.get("value") is not None,
+            passed=bool(entry.get("passed")) and not _is_missing(gate, entry.get("value")),
             reason=str(entry.get("reason") or ""),
         )
         for gate, entry in judged.items()
     )
 
 
+def _is_missing(gate: str, value: Any) -> bool:
+    """Say whether a metric was not measured; checks of a bundle need no number."""
+    try:
+        parse_gate(gate)
+    except InputError:
+        return False
+    return value is None
+
+
 def _command(folder: Path, summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     if summary.get("command"):
         return str(summary["command"])
-    here = shlex.quote(str(folder))
-    if recipe:
-        return f"kdeploy run {shlex.quote(str(folder / 'recipe.yaml'))} --out {here}"
-    return f"kdeploy report {here}"
+    if not recipe:
+        return ""
+    return (
+        f"kdeploy run {shlex.quote(str(folder / 'recipe.yaml'))} --out {shlex.quote(str(folder))}"
+    )

@@ -71,10 +71,12 @@ def state_sentence(comparison: Comparison) -> str:
         name = f" of {run.name}" if len(comparison.runs) > 1 else ""
         if run.packaged:
             said.append(f"Packaged{name}: {_label(run.packaged, comparison)}.")
-            if run.chosen_because:
-                said.append(f"Why: {run.chosen_because.rstrip('.')}.")
+        elif run.chosen:
+            said.append(f"Chosen{name}, but not packaged: {_label(run.chosen, comparison)}.")
         elif run.has_summary:
             said.append(f"Nothing{name} was packaged.")
+        if run.chosen_because:
+            said.append(f"Why: {run.chosen_because.rstrip('.')}.")
     return " ".join(said)
 
 
@@ -83,7 +85,7 @@ def gate_reason(gate: Verdict) -> str:
     if gate.reason:
         return gate.reason
     if gate.value is None:
-        return "not measured"
+        return "-" if gate.passed else "not measured"
     try:
         unit = METRICS[parse_gate(gate.gate).metric].unit
     except KdeployError:

@@ -1,0 +1,94 @@
+"""The table that terminal, markdown and page share."""
+
+from __future__ import annotations
+
+from kdeploy.report.comparison import Step
+from kdeploy.report.run import comparison
+from kdeploy.report.table import doubt_rows, skipped_rows, step_rows, table_rows
+
+
+def cells(folder, label, **where):
+    headers, rows = table_rows(comparison([folder]))
+    found = [
+        row for row in rows if row[0].startswith(label) and all(w in row[1] for w in where.values())
+    ]
+    return dict(zip(headers, found[0], strict=True))
+
+
+def test_absolute_values_stand_beside_ratios_intervals_and_counts(demo):
+    row = cells(demo, "int8")
+    assert row["artefact"] == "int8 (packaged, profile cpu)"
+    assert row["runs on"] == "onnxruntime_cpu, batch 1, 1 thread"
+    assert row["top-1 accuracy"] == "87.00 % [n 360] (-3.00 pp)"
+    assert row["p50 latency"] == "100 µs [99.0 to 101 µs, n 2000]"
+    assert row["speed-up (p50)"] == "10.0x [9.80x to 10.2x] (faster)"
+    assert row["size"] == "50 B (20.0x)"
+    assert row["parameters"] == "20 (5.00x)"
+
+
+def test_the_baseline_is_marked_and_has_no_ratios(demo):
+    row = cells(demo, "teacher")
+    assert row["artefact"] == "teacher (baseline)"
+    assert row["size"] == "1000 B"
+    assert row["speed-up (p50)"] == "1.00x (baseline)"
+
+
+def test_a_skipped_cell_shows_its_reason_in_place_of_the_time(demo):
+    row = cells(demo, "int8", runtime="openvino")
+    assert row["p50 latency"] == "skipped: killed by signal 9 <after 600 s>"
+    assert row["speed-up (p50)"] == "-"
+    assert skipped_rows(comparison([demo])) == [
+        ("int8", "openvino, batch 1, 1 thread", "everything", "killed by signal 9 <after 600 s>")
+    ]
+
+
+def test_columns_without_a_number_are_left_out(records_of, write_run):
+    headers, rows = table_rows(comparison([write_run(records_of("teacher", accuracy=None))]))
+    assert "top-1 accuracy" not in headers
+    assert "peak memory" not in headers
+    assert all(len(row) == len(headers) for row in rows)
+
+
+def test_two_runs_on_one_machine_are_told_apart(records_of, write_run):
+    folders = [write_run(records_of("teacher"), name=name) for name in ("monday", "tuesday")]
+    headers, rows = table_rows(comparison(folders))
+    assert [row[headers.index("run")] for row in rows] == ["monday", "tuesday"]
+
+
+def test_a_doubt_on_all_rows_is_said_once(records_of, write_run):
+    records = records_of("teacher", flags=("virtual_machine",))
+    records += records_of("student", flags=("virtual_machine", "unstable"))
+    found = comparison([write_run(records)])
+    headers, rows = table_rows(found)
+    assert [row[headers.index("doubts")] for row in rows] == ["-", "unstable"]
+    where = {name: which for name, which, _, _ in doubt_rows(found)}
+    assert where == {"unstable": "1 of 2 rows", "virtual_machine": "all rows"}
+
+
+def test_a_doubt_on_the_p99_alone_names_it(records_of, write_run):
+    headers, (row,) = table_rows(comparison([write_run(records_of("teacher", n=20))]))
+    assert row[headers.index("doubts")] == "few_samples (p99)"
+
+
+def test_doubts_come_with_meaning_and_remedy(records_of, write_run):
+    found = comparison([write_run(records_of("teacher", flags=("throttled", "from_the_future")))])
+    texts = {name: (meaning, remedy) for name, _, meaning, remedy in doubt_rows(found)}
+    assert "clock was lowered" in texts["throttled"][0]
+    assert texts["from_the_future"][1] == "update kdeploy"
+
+
+def test_steps_show_the_change_of_each():
+    first = Step(id="a", facts={"parameters": 1000}, scores={"validation_accuracy": 0.95})
+    second = Step(
+        id="b",
+        stage="compress",
+        technique="prune_channels",
+        facts={"parameters": 250},
+        scores={"validation_accuracy": 0.94},
+        is_cached=True,
+    )
+    before, after = step_rows([first, second])
+    assert (before["parameters"], before["accuracy"]) == ("1 K", "95.00 %")
+    assert after["step"] == "compress: prune_channels"
+    assert (after["parameters"], after["accuracy"]) == ("250 (-75.0 %)", "94.00 % (-1.00 pp)")
+    assert (after["macs"], after["time"]) == ("-", "cached")
