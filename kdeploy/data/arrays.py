@@ -98,14 +98,21 @@ def _loaded(file: Path) -> dict[str, NDArray[Any]]:
     if file.suffix == ".safetensors":
         return _tensors(file)
     try:
-        # "c" (copy on write) never changes the file, but its pages count as writable for torch.
-        loaded = np.load(file, mmap_mode="c" if file.suffix == ".npy" else None, allow_pickle=False)
         if file.suffix == ".npy":
-            return {"array": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+            # Read-only: Linux refuses a copy-on-write map that is larger than memory.
+            return {"array": np.lib.format.open_memmap(file, mode="r")}
+        # Opened here, because numpy does not close a damaged archive.
+        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            members = [name for name in archive.namelist() if name.endswith(".npy")]
+            return {name.removesuffix(".npy"): _member(archive, name) for name in members}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{file} cannot be read: {error}", hint=_SAVE) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(name) as stream:
+        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
 
 
 def _tensors(file: Path) -> dict[str, NDArray[Any]]:

@@ -64,8 +64,8 @@ def decoded_images(
             _replace(note, lambda file: file.write(key.encode()))
     except OSError as error:
         raise no_room(folder, error) from error
-    # "c" (copy on write) never changes the file, but its pages count as writable for torch.
-    return DecodedImages(x=np.load(array, mmap_mode="c", allow_pickle=False), key=key)
+    # Read-only: Linux refuses a copy-on-write map that is larger than memory.
+    return DecodedImages(x=np.load(array, mmap_mode="r", allow_pickle=False), key=key)
 
 
 def decoded_image(path: Path, *, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:

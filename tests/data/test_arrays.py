@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from kdeploy.data.arrays import arrays
+from kdeploy.data.load import DataReference, load
+from kdeploy.errors import DataError, FileMissing
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (30, 3, 5, 4), dtype=np.uint8)
+SIGNALS = RNG.normal(size=(30, 2, 16)).astype(np.float32)
+LABELS = np.arange(30) % 3
+
+
+def stored(path, **named):
+    if path.suffix == ".npz":
+        np.savez(path, **named)
+    elif path.suffix == ".safetensors":
+        save_file(named, path)
+    else:
+        path.mkdir()
+        for name, values in named.items():
+            np.save(path / f"{name}.npy", values)
+    return path
+
+
+@pytest.fixture
+def good(tmp_path):
+    return stored(tmp_path / "good.npz", x=IMAGES, y=LABELS)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors", ""])
+@pytest.mark.parametrize("x", [IMAGES, SIGNALS], ids=["images", "signals"])
+def test_reads_every_form_with_equal_contents(tmp_path, ending, x):
+    train = stored(tmp_path / f"train{ending}", x=x, y=LABELS)
+    test = stored(tmp_path / f"test{ending}", x=x[:6], y=LABELS[:6])
+    parts = arrays(train=train, test=test)
+    np.testing.assert_array_equal(parts.train.x, x)
+    np.testing.assert_array_equal(parts.test.x, x[:6])
+    assert parts.train.y.tolist() == LABELS.tolist()
+    assert parts.preprocessing.shape == x.shape[1:]
+    assert parts.preprocessing.classes == ("0", "1", "2")
+
+
+def test_the_form_of_the_files_does_not_change_the_fingerprint(tmp_path):
+    fingerprints = set()
+    for ending in (".npz", ".safetensors", ""):
+        parameters = {
+            "train": stored(tmp_path / f"train{ending}", x=IMAGES, y=LABELS),
+            "test": stored(tmp_path / f"test{ending}", x=IMAGES[:6], y=LABELS[:6]),
+        }
+        fingerprints.add(load(DataReference(name="arrays", parameters=parameters)).fingerprint)
+    assert len(fingerprints) == 1
+
+
+def test_a_folder_of_npy_files_stays_on_disk_also_after_the_split(tmp_path):
+    parameters = {
+        "train": stored(tmp_path / "train", x=IMAGES, y=LABELS),
+        "test": stored(tmp_path / "test", x=IMAGES, y=LABELS),
+    }
+    assert isinstance(arrays(**parameters).train.x, np.memmap)
+    data = load(DataReference(name="arrays", parameters=parameters))
+    assert not isinstance(data.train.x, np.ndarray)
+    both = np.concatenate([data.train.x[:], data.validation.x[:]])
+    assert sorted(both.reshape(30, -1).tolist()) == sorted(IMAGES.reshape(30, -1).tolist())
+
+
+def test_a_set_larger_than_memory_opens(tmp_path, good):
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shape = (2 * memory_bytes // IMAGES[0].nbytes, *IMAGES.shape[1:])
+    train = stored(tmp_path / "train", y=LABELS)
+    with (train / "x.npy").open("wb") as file:  # sparse: it takes no room on the disk
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + shape[0] * IMAGES[0].nbytes)
+    assert arrays(train=train, test=good).train.x.shape == shape
+
+
+def test_float_goes_in_as_it_is_and_bytes_as_a_fraction_of_255(tmp_path, good):
+    floats = stored(tmp_path / "floats.npz", x=SIGNALS, y=LABELS)
+    other = stored(tmp_path / "other.npz", x=SIGNALS, y=LABELS)
+    preprocessing = arrays(train=floats, test=other).preprocessing
+    np.testing.assert_array_equal(preprocessing.apply(SIGNALS), SIGNALS)
+    preprocessing = arrays(
+        train=good,
+        test=stored(tmp_path / "test.npz", x=IMAGES, y=LABELS),
+        mean=[0.5],
+        std=[0.25, 0.5, 1.0],
+    ).preprocessing
+    expected = (IMAGES / 255 - 0.5) / np.array([0.25, 0.5, 1.0]).reshape(3, 1, 1)
+    np.testing.assert_allclose(preprocessing.apply(IMAGES), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"), [(["a", "b", "c"], ("a", "b", "c")), (4, ("0", "1", "2", "3"))]
+)
+def test_classes_may_be_names_or_a_number(tmp_path, good, classes, expected):
+    test = stored(tmp_path / "test.npz", x=IMAGES, y=LABELS)
+    assert arrays(train=good, test=test, classes=classes).preprocessing.classes == expected
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors", ""])
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"x": IMAGES, "labels": LABELS}, "has no `y`, found"),
+        ({"images": IMAGES}, "has no `x`, found"),
+        ({"x": IMAGES[:, 0, 0], "y": LABELS}, r"x is uint8 of shape \(30, 4\)"),
+        ({"x": SIGNALS.astype(np.float64), "y": LABELS}, "x is float64"),
+        ({"x": IMAGES, "y": LABELS.astype(np.float32)}, "labels must be integers; found float32"),
+        ({"x": IMAGES, "y": LABELS[:, None]}, "labels must be one number an item"),
+        ({"x": IMAGES, "y": LABELS - 1}, "label -1 at item 0 is negative"),
+    ],
+)
+def test_names_the_file_and_what_is_wrong_in_it(tmp_path, good, ending, named, message):
+    bad = stored(tmp_path / f"bad{ending}", **named)
+    with pytest.raises(DataError, match=message) as caught:
+        arrays(train=bad, test=good)
+    assert str(bad) in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (IMAGES, LABELS + 1, "label 3 at item 2 is out of range"),
+        (IMAGES[:, :1], LABELS, r"shape \(1, 5, 4\), expected \(3, 5, 4\)"),
+        (IMAGES[:7], LABELS, "7 items but 30 labels"),
+    ],
+)
+def test_the_test_part_must_fit_the_training_part(tmp_path, good, x, y, message):
+    bad = stored(tmp_path / "bad.npz", x=x, y=y)
+    reference = DataReference(name="arrays", parameters={"train": str(good), "test": str(bad)})
+    with pytest.raises(DataError, match=message) as caught:
+        load(reference)
+    assert str(bad) in str(caught.value)
+
+
+def test_a_nan_is_found(tmp_path):
+    spoilt = SIGNALS.copy()
+    spoilt[17, 1, 3] = np.nan
+    parameters = {
+        "train": stored(tmp_path / "train.npz", x=spoilt, y=LABELS),
+        "test": stored(tmp_path / "test.npz", x=SIGNALS, y=LABELS),
+    }
+    with pytest.raises(DataError, match=r"item 17 of x holds a value that is NaN"):
+        load(DataReference(name="arrays", parameters=parameters))
+
+
+def test_bytes_and_floats_do_not_mix(tmp_path, good):
+    floats = stored(tmp_path / "floats.npz", x=IMAGES.astype(np.float32), y=LABELS)
+    with pytest.raises(DataError, match=r"x is uint8 in .* but float32 in"):
+        arrays(train=good, test=floats)
+
+
+def test_train_cannot_be_test(good):
+    with pytest.raises(DataError, match="same file"):
+        arrays(train=good, test=good.parent / "." / good.name)
+
+
+def test_a_missing_file_is_named(tmp_path, good):
+    with pytest.raises(FileMissing, match=r"there is no .*none\.npz"):
+        arrays(train=good, test=tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data"])
+def test_other_files_are_refused_with_the_forms_that_work(tmp_path, good, name):
+    (tmp_path / name).write_text("1,2,3")
+    with pytest.raises(DataError) as caught:
+        arrays(train=tmp_path / name, test=good)
+    assert ".npz or .safetensors" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["bad.npz", "bad.safetensors"])
+@pytest.mark.parametrize("kept", [0, 3, 40, 700])
+def test_a_truncated_file_is_refused(tmp_path, good, name, kept):
+    whole = stored(tmp_path / name, x=IMAGES, y=LABELS)
+    whole.write_bytes(whole.read_bytes()[:kept])
+    with pytest.raises(DataError, match="cannot be read"):
+        arrays(train=whole, test=good)
+
+
+def test_a_truncated_npy_is_refused(tmp_path, good):
+    folder = stored(tmp_path / "bad", x=IMAGES, y=LABELS)
+    (folder / "x.npy").write_bytes((folder / "x.npy").read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"x\.npy cannot be read"):
+        arrays(train=folder, test=good)
+
+
+@pytest.mark.parametrize("name", ["bad.npz", "bad"])
+def test_nothing_pickled_is_read(tmp_path, good, name):
+    pickled = np.array([{"any": "object"}], dtype=object)
+    with pytest.raises(DataError, match="cannot be read"):
+        arrays(train=stored(tmp_path / name, x=pickled, y=LABELS), test=good)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdeploy.data.digits import digits
+from kdeploy.data.image_folder import image_folder
+from kdeploy.data.load import DataReference, load
+from kdeploy.errors import DataError, FileMissing
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """Return a folder with train and test of 300 and 100 digits as PNG files."""
+    root = tmp_path_factory.mktemp("digits")
+    parts = digits(size=16)
+    for name, part, count in (("train", parts.train, 300), ("test", parts.test, 100)):
+        for number in range(count):
+            folder = root / name / str(part.y[number])
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(part.x[number, 0]).save(folder / f"{number:04d}.png")
+    return root
+
+
+@pytest.fixture
+def root(written, tmp_path):
+    """Return a copy that a test may spoil."""
+    return shutil.copytree(written, tmp_path / "copy")
+
+
+def read(root, **parameters):
+    return image_folder(
+        train=root / "train", test=root / "test", size=(16, 16), channels=1, **parameters
+    )
+
+
+def test_holds_the_images_of_each_class_folder(written):
+    parts = read(written)
+    expected = digits(size=16)
+    for part, origin, count in (
+        (parts.train, expected.train, 300),
+        (parts.test, expected.test, 100),
+    ):
+        order = np.argsort(origin.y[:count], kind="stable")
+        np.testing.assert_array_equal(part.x, origin.x[:count][order])
+        np.testing.assert_array_equal(part.y, origin.y[:count][order])
+    assert parts.preprocessing.classes == tuple("0123456789")
+
+
+def test_mean_and_std_are_those_of_the_training_images_unless_given(written):
+    seen = read(written).preprocessing.apply(read(written).train.x)
+    assert abs(float(seen.mean())) < 1e-3
+    assert float(seen.std()) == pytest.approx(1, abs=1e-3)
+    given = read(written, mean=[0.5], std=[0.25]).preprocessing
+    assert (given.mean, given.std) == ((0.5,), (0.25,))
+
+
+def test_loads_by_reference_relative_to_its_folder(written):
+    parameters = {"train": "train", "test": "test", "size": [16, 16], "channels": 1}
+    data = load(DataReference(name="image_folder", parameters=parameters, folder=written))
+    assert len(data.train) + len(data.validation) == 300
+    assert data.train.x[5:9].shape == (4, 1, 16, 16)
+    assert data.parameters["train"] == "train"
+
+
+def test_a_copy_of_the_folder_has_the_same_fingerprint_and_a_changed_one_another(root, written):
+    first, copied = read(written).fingerprint, read(root).fingerprint
+    assert copied == first
+    image = next((root / "test" / "4").iterdir())
+    Image.open(image).rotate(90).save(image)
+    assert read(root).fingerprint != first
+
+
+def test_images_in_deeper_folders_count_and_other_files_do_not(root):
+    image = next((root / "train" / "4").iterdir())
+    (root / "train" / "4" / "more").mkdir()
+    image.rename(root / "train" / "4" / "more" / "upper.PNG")
+    (root / "train" / "4" / "Thumbs.db").write_text("no image")
+    (root / "train" / ".hidden").mkdir()
+    assert len(read(root).train) == 300
+
+
+def test_an_empty_folder_is_refused(root):
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+    with pytest.raises(DataError, match="train holds no class folders"):
+        read(root)
+
+
+def test_images_without_class_folders_are_refused(root):
+    flat = root / "flat"
+    flat.mkdir()
+    shutil.copy(next((root / "train" / "0").iterdir()), flat)
+    with pytest.raises(DataError, match="flat holds no class folders") as caught:
+        image_folder(train=flat, test=root / "test", size=(16, 16))
+    assert "FOLDER/CLASS/IMAGE" in caught.value.hint
+
+
+def test_an_empty_class_is_named(root):
+    shutil.rmtree(root / "test" / "7")
+    (root / "test" / "7").mkdir()
+    with pytest.raises(DataError, match=r"test/7 holds no images"):
+        read(root)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_class_folders_must_be_the_same(root, part):
+    shutil.rmtree(root / part / "3")
+    with pytest.raises(DataError, match=rf"class folder `3` is in .* but not in .*{part}"):
+        read(root)
+
+
+def test_a_missing_folder_is_named(root):
+    with pytest.raises(FileMissing, match=r"there is no folder .*nothing"):
+        image_folder(train=root / "nothing", test=root / "test", size=(16, 16))
+
+
+def test_train_cannot_be_test(root):
+    with pytest.raises(DataError, match="same folder"):
+        image_folder(train=root / "train", test=root / "test" / ".." / "train", size=(16, 16))
+
+
+def test_a_corrupt_image_is_named(root):
+    image = sorted((root / "test" / "5").iterdir())[0]
+    image.write_bytes(b"not an image")
+    with pytest.raises(DataError, match=f"{image} cannot be decoded"):
+        read(root)
+
+
+def test_a_size_of_nothing_is_refused(root):
+    with pytest.raises(DataError, match="`size` is"):
+        image_folder(train=root / "train", test=root / "test", size=(0, 16))
