@@ -1,0 +1,133 @@
+"""The parent's side of a worker: start it, ask, wait blocked, and say why it failed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from kdeploy.errors import KdeployError
+
+MODULE = "kdeploy.bench.worker"
+NO_REASON = "without a word"
+
+
+class WorkerFailed(KdeployError):
+    """A child that died, did not answer in time, or answered with an error."""
+
+
+class Worker:
+    """A child process that is alive between `with` and its end, or until it fails."""
+
+    def __init__(self, folder: Path, *, timeout_seconds: float) -> None:
+        """Prepare a worker.
+
+        Args:
+            folder: Where what it prints is kept.
+            timeout_seconds: How long any one answer may take.
+        """
+        self._printed = folder / "printed.txt"
+        self._timeout_seconds = timeout_seconds
+        self._buffer = b""
+
+    def __enter__(self) -> Self:
+        self._replies, writing = os.pipe()
+        # The child finds what this process finds, wherever it was started; -P adds nothing else.
+        paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        command = [sys.executable, "-P", "-X", "faulthandler", "-m", MODULE, str(writing)]
+        try:
+            with self._printed.open("wb") as printed:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=printed,
+                    stderr=printed,
+                    pass_fds=[writing],
+                    env={**os.environ, "PYTHONPATH": paths},
+                )
+        finally:
+            os.close(writing)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+        os.close(self._replies)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the reply.
+
+        Raises:
+            WorkerFailed: with the reason as its message.
+        """
+        assert self._process.stdin is not None, "started without a pipe"
+        try:
+            self._process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
+            self._process.stdin.flush()
+            answer = json.loads(self._line())
+        except BrokenPipeError:
+            raise WorkerFailed(self._end()) from None
+        if "error" in answer:
+            raise WorkerFailed(str(answer["error"]))
+        reply: dict[str, Any] = answer["reply"]
+        return reply
+
+    def close(self) -> None:
+        """End the child: it holds nothing that is worth waiting for."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):  # a request that it never read
+                self._process.stdin.close()
+
+    def _line(self) -> bytes:
+        """Wait for one line; the kernel wakes this process, which uses no time meanwhile."""
+        deadline = time.monotonic() + self._timeout_seconds
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._replies], [], [], left)[0]:
+                self.close()
+                raise WorkerFailed(f"timeout: no answer within {self._timeout_seconds:g} s")
+            piece = os.read(self._replies, 65536)
+            if not piece:
+                raise WorkerFailed(self._end())
+            self._buffer += piece
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line
+
+    def _end(self) -> str:
+        """Return how a child ended that closed its side."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.close()
+            return "the worker closed its replies and went on running"
+        if code >= 0:
+            return f"the worker ended with exit code {code}: {self._last_words()}"
+        if -code == signal.SIGKILL:
+            return "killed (SIGKILL), as the kernel does when memory runs out"
+        return f"crashed ({signal.Signals(-code).name}): {self._last_words()}"
+
+    def _last_words(self) -> str:
+        lines = self._printed.read_text(errors="replace").split("\n")
+        told = [line.strip() for line in lines if line.strip()]
+        fatal = [line for line in told if line.startswith(("Fatal", "terminate called"))]
+        return (fatal or told or [NO_REASON])[-1][:300]

@@ -1,0 +1,107 @@
+"""The timing loop: warm up until times are steady, then take them one by one.
+
+Runs in the child process. The steady-state rule (three windows within 10 %) is that of NVIDIA's
+perf_analyzer; "at least a time and at least a count" is MLPerf Inference's.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Batch = NDArray[np.float32]
+Infer = Callable[[Batch], Any]
+STEADY_WINDOWS = 3
+STEADY_RATIO = 1.10  # slowest window / fastest window
+# Before each round, for threads that slept and caches that another process has filled.
+AWAKENING_CALLS = 3
+AWAKENING_SHARE = 0.1
+# A process is at rest when it uses less than a tenth of this on the processor.
+REST_WINDOW_SECONDS = 0.01
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Return how long one call takes."""
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) * 1e-9
+
+
+def warm_up(
+    infer: Infer, batches: Sequence[Batch], *, window_seconds: float, limit_seconds: float
+) -> bool:
+    """Run until the medians of three windows in a row agree; return whether they came to."""
+    medians: list[float] = []
+    deadline = time.perf_counter() + limit_seconds
+    while True:
+        samples, _ = timed(infer, batches, seconds=window_seconds, count=3)
+        medians.append(statistics.median(samples.tolist()))
+        last = medians[-STEADY_WINDOWS:]
+        if len(last) == STEADY_WINDOWS and max(last) <= STEADY_RATIO * min(last):
+            return True
+        if time.perf_counter() > deadline:
+            return False
+
+
+def round_of(
+    infer: Infer, batches: Sequence[Batch], *, seconds: float, count: int
+) -> tuple[NDArray[np.int64], float]:
+    """Wake up, then time batches for at least `seconds` and at least `count` of them."""
+    timed(infer, batches, seconds=seconds * AWAKENING_SHARE, count=AWAKENING_CALLS)
+    return timed(infer, batches, seconds=seconds, count=count)
+
+
+def timed(
+    infer: Infer, batches: Sequence[Batch], *, seconds: float, count: int
+) -> tuple[NDArray[np.int64], float]:
+    """Return the nanoseconds of each batch, and the seconds from the first to the last."""
+    clock = time.perf_counter_ns
+    samples: list[int] = []
+    keep = samples.append
+    with _no_collections():
+        begin = end = clock()
+        deadline = begin + int(seconds * 1e9)
+        for batch in itertools.cycle(batches):
+            start = clock()
+            infer(batch)
+            end = clock()
+            keep(end - start)
+            if end >= deadline and len(samples) >= count:
+                break
+    return np.array(samples, np.int64), (end - begin) * 1e-9
+
+
+def rest(*, limit_seconds: float = 1.0) -> bool:
+    """Wait until this process no longer uses the processor; return whether it came to that.
+
+    Threads of a runtime spin for a while after the last batch (ONNX Runtime's for about 45 ms)
+    and would take time from whoever is measured next.
+    """
+    deadline = time.perf_counter() + limit_seconds
+    while time.perf_counter() < deadline:
+        used = time.process_time()
+        time.sleep(REST_WINDOW_SECONDS)
+        if time.process_time() - used < REST_WINDOW_SECONDS / 10:
+            return True
+    return False
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Keep Python's garbage collector out of the times."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

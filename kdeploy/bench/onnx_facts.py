@@ -1,0 +1,104 @@
+"""What an ONNX file says about itself: the shape of an item, the numbers it learned, its bytes.
+
+Source: the ONNX specification, https://github.com/onnx/onnx/blob/main/docs/IR.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdeploy.errors import ModelError
+
+# Inputs that hold scales and zero-points, by operator; what remains was learned.
+_BOOKKEEPING = {
+    "QuantizeLinear": (1, 2),
+    "DequantizeLinear": (1, 2),
+    "QLinearConv": (1, 2, 4, 5, 6, 7),
+    "QLinearMatMul": (1, 2, 4, 5, 6, 7),
+    "QGemm": (1, 2, 4, 5, 7, 8),
+    "ConvInteger": (2, 3),
+    "MatMulInteger": (2, 3),
+}
+# Of element types FLOAT, UINT8, INT8, INT32, FLOAT16, DOUBLE, BFLOAT16, UINT4, INT4: shapes and
+# indices are INT64, and nobody learned them.
+_LEARNED_TYPES = frozenset({1, 2, 3, 6, 10, 11, 16, 21, 22})
+
+
+def item_shape(path: Path) -> tuple[int, ...]:
+    """Return the shape of one input item, without the batch.
+
+    Raises:
+        ModelError: no ONNX file, or a size other than the batch is not fixed in it.
+    """
+    model = _read(path)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in stored]
+    dimensions = inputs[0].type.tensor_type.shape.dim if inputs else []
+    shape = tuple(d.dim_value for d in list(dimensions)[1:])
+    if not shape or not all(shape):
+        raise ModelError(
+            f"{path} does not say how large its input is: {list(shape)}",
+            hint="name the data to measure it on (`--data`)",
+        )
+    return shape
+
+
+def count_parameters(path: Path) -> int:
+    """Return how many numbers the file has learned, whatever they are stored in."""
+    model = _read(path)
+    nodes = list(_nodes(model.graph))
+    bookkeeping = {
+        node.input[i]
+        for node in nodes
+        for i in _BOOKKEEPING.get(node.op_type, ())
+        if i < len(node.input)
+    }
+    constants = [
+        (node.output[0], attribute.t)
+        for node in nodes
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    ]
+    tensors = [(t.name, t) for t in model.graph.initializer] + constants
+    return sum(
+        math.prod(tensor.dims)
+        for name, tensor in tensors
+        if name not in bookkeeping and tensor.data_type in _LEARNED_TYPES
+    )
+
+
+def file_bytes(path: Path) -> int:
+    """Return the size of the file and of the tensors that it keeps in files beside it."""
+    model = _read(path)
+    beside = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return sum((path.parent / name).stat().st_size for name in (path.name, *beside))
+
+
+def _read(path: Path) -> Any:
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors have no public base
+        raise ModelError(
+            f"{path} is not an ONNX file: {error}", hint="export it again, or check the download"
+        ) from error
+    if not model.graph.node:
+        raise ModelError(f"{path} holds no graph", hint="export it again, or check the download")
+    return model
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g)

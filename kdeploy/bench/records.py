@@ -1,0 +1,187 @@
+"""Turn outcomes into records and comparisons, the form in which other stages meet them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy import registry
+from kdeploy.bench import doubts, stats
+from kdeploy.bench.onnx_facts import count_parameters, file_bytes
+from kdeploy.bench.stats import Estimate
+from kdeploy.bench.subject import Outcome, Subject
+from kdeploy.errors import ModelError
+from kdeploy.machine import Machine
+from kdeploy.measurement import Measurement
+from kdeploy.metrics.agreement import agreement
+
+LATENCIES = {"latency.p50": 50.0, "latency.p90": 90.0, "latency.p99": 99.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Number:
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    flags: tuple[str, ...] = ()
+    skipped: str | None = None
+
+
+def measurements(
+    outcome: Outcome, machine: Machine, *, taught: NDArray[np.int64] | None
+) -> list[Measurement]:
+    """Return the records of one outcome; `taught` are the classes that the baseline gave."""
+    if outcome.skipped is not None:
+        nothing = _Number(metric="latency.p50", value=None, n=0, skipped=outcome.skipped)
+        return [_record(outcome, nothing, machine)]
+    numbers = [*_times(outcome, machine), *_facts(outcome), *_quality(outcome, taught)]
+    return [_record(outcome, number, machine) for number in numbers]
+
+
+def comparisons(outcomes: Sequence[Outcome], *, baseline: str) -> list[dict[str, Any]]:
+    """Return how many times better than the baseline each other outcome of the same rounds is."""
+    measured = [outcome for outcome in outcomes if outcome.skipped is None]
+    base = next((o for o in measured if o.subject.label == baseline), None)
+    if base is None:
+        return []
+    others = [o for o in measured if o.subject.label != baseline]
+    return [line for other in others for line in _compared(other, base)]
+
+
+def _compared(other: Outcome, base: Outcome) -> Iterator[dict[str, Any]]:
+    medians, base_medians = ([float(np.median(r)) for r in o.rounds] for o in (other, base))
+    rates, base_rates = (_rates(o).tolist() for o in (other, base))
+    pairs = {"latency.p50": (base_medians, medians), "throughput": (rates, base_rates)}
+    for metric, (above, below) in pairs.items():
+        ratio = stats.paired_ratio(above, below)
+        yield {
+            "label": other.subject.label,
+            "profile": other.subject.profile,
+            "baseline": base.subject.label,
+            "runtime": other.cell.runtime,
+            "batch_size": other.cell.batch_size,
+            "threads": other.cell.threads,
+            "metric": metric,
+            "ratio": ratio.value,
+            "low": ratio.low,
+            "high": ratio.high,
+            "verdict": stats.verdict(ratio),
+        }
+
+
+def _rates(outcome: Outcome) -> NDArray[np.float64]:
+    """Return the items a second of each round."""
+    return np.array(
+        [
+            len(samples) * outcome.cell.batch_size / elapsed_seconds
+            for samples, elapsed_seconds in zip(
+                outcome.rounds, outcome.elapsed_seconds, strict=True
+            )
+        ]
+    )
+
+
+def _times(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
+    here = doubts.of_machine(machine)
+    flags = (*here, *outcome.flags, *doubts.of_proof(outcome.proof))
+    count = sum(len(r) for r in outcome.rounds)
+    estimates = dict(
+        zip(LATENCIES, stats.percentiles(outcome.rounds, list(LATENCIES.values())), strict=True)
+    )
+    median = estimates["latency.p50"].value
+    for metric, estimate in {"latency.mean": stats.mean(outcome.rounds), **estimates}.items():
+        yield _estimated(metric, estimate, count, (*flags, *doubts.of_count(metric, count)))
+    items = np.array([len(r) for r in outcome.rounds]) * outcome.cell.batch_size
+    rate = stats.ratio_of_sums(items, np.array(outcome.elapsed_seconds))
+    yield _estimated("throughput", rate, count, flags)
+    yield _Number(metric="load_time", value=outcome.load_seconds, flags=here)
+    first = (*here, *doubts.of_first(outcome.first_seconds, median))
+    yield _Number(metric="first_inference", value=outcome.first_seconds, flags=first)
+
+
+def _facts(outcome: Outcome) -> Iterator[_Number]:
+    subject, proof = outcome.subject, outcome.proof
+    parameters = subject.parameters
+    if parameters is None and subject.format == "onnx":
+        parameters = _parameters(subject)
+    swapped = tuple(flag for flag in outcome.flags if flag == "swapped")
+    yield _Number(metric="peak_memory", value=outcome.peak_memory_bytes, flags=swapped)
+    yield _Number(metric="size", value=_size(subject))
+    if parameters is not None:
+        yield _Number(metric="parameters", value=parameters)
+    if subject.macs is not None:
+        yield _Number(metric="macs", value=subject.macs)
+    if proof is not None and proof.is_quantized and proof.eligible:
+        flags = doubts.of_proof(proof)
+        share = proof.integer / proof.eligible
+        yield _Number(metric="integer_kernels", value=share, n=proof.eligible, flags=flags)
+
+
+def _quality(outcome: Outcome, taught: NDArray[np.int64] | None) -> Iterator[_Number]:
+    predicted = outcome.predictions
+    for metric, reason in outcome.missing.items():
+        yield _Number(metric=metric, value=None, n=0, skipped=reason)
+    if predicted is None:
+        return
+    count = len(predicted)
+    for metric, value in outcome.accuracy.items():
+        if metric.endswith("top1"):
+            yield _estimated(metric, stats.fraction(value, count), count)
+        else:
+            yield _Number(metric=metric, value=value, n=count)
+    if taught is not None and len(taught) == count:
+        yield _estimated(
+            "agreement.top1", stats.fraction(agreement(predicted, taught), count), count
+        )
+
+
+def _estimated(metric: str, estimate: Estimate, count: int, flags: tuple[str, ...] = ()) -> _Number:
+    value, low, high = estimate.value, estimate.low, estimate.high
+    return _Number(metric=metric, value=value, low=low, high=high, n=count, flags=flags)
+
+
+def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
+    subject, cell = outcome.subject, outcome.cell
+    return Measurement(
+        artifact=subject.artifact,
+        label=subject.label,
+        stage=subject.stage,
+        technique=subject.technique,
+        profile=subject.profile,
+        runtime=cell.runtime,
+        device=str(registry.find("runtime", cell.runtime).facts["device"]),
+        batch_size=cell.batch_size,
+        threads=cell.threads,
+        machine=machine.id,
+        metric=number.metric,
+        value=None if number.value is None else float(number.value),
+        low=number.low,
+        high=number.high,
+        n=number.n,
+        flags=tuple(dict.fromkeys(number.flags)),
+        skipped=number.skipped,
+    )
+
+
+def _size(subject: Subject) -> int:
+    """Return the bytes that would be shipped: the file, or the tensors of a torch artefact."""
+    if subject.path.is_dir():
+        tensors = list(subject.path.glob("*.safetensors")) or list(subject.path.iterdir())
+        return sum(path.stat().st_size for path in tensors if path.is_file())
+    try:
+        return file_bytes(subject.path)
+    except ModelError:  # an engine, or a fake
+        return subject.path.stat().st_size
+
+
+def _parameters(subject: Subject) -> int | None:
+    try:
+        return count_parameters(subject.path)
+    except ModelError:  # a fake
+        return None

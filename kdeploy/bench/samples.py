@@ -1,0 +1,43 @@
+"""Raw samples, kept so that every number can be computed again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdeploy.bench.subject import Outcome
+
+
+def keep(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Write an npz for each outcome: RUNTIME-bBATCH-tTHREADS-LABEL.npz.
+
+    It holds the `seconds` of each batch, the `round` that each is of, `elapsed_seconds` of each
+    round, the runtime's `settings` as JSON, and the `predictions` where accuracy was measured.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    for number, outcome in enumerate(outcomes):
+        if outcome.skipped is not None:
+            continue
+        name = re.sub(r"[^\w.-]+", "-", f"{outcome.cell}-{outcome.subject.name}")
+        name = name if name not in taken else f"{name}-{number}"
+        taken.add(name)
+        np.savez_compressed(folder / f"{name}.npz", **_arrays(outcome))
+
+
+def _arrays(outcome: Outcome) -> dict[str, Any]:
+    counts = [len(samples) for samples in outcome.rounds]
+    arrays: dict[str, Any] = {
+        "seconds": np.concatenate(outcome.rounds),
+        "round": np.repeat(np.arange(len(counts)), counts),
+        "elapsed_seconds": np.array(outcome.elapsed_seconds),
+        "settings": np.array(json.dumps(outcome.proof.settings if outcome.proof else {})),
+    }
+    if outcome.predictions is not None:
+        arrays["predictions"] = outcome.predictions
+    return arrays
