@@ -55,7 +55,7 @@ RECIPE = """
 data: {name: digits}
 teacher: {build: build.py:net, args: {classes: 10}, train: {epochs: 0}}
 compress: [{shrink_weights: {factr: 0.25}}]
-export: [onnx]
+export: [{onnx: {}}]
 bench: {runtimes: [onnxruntime_cpu]}
 """
 
