@@ -109,6 +109,7 @@ class Pair:
     runtime: str
     metric: str
     ratio: Ratio
+    profile: str | None = None
     batch_size: int | None = None
     threads: int | None = None
 

@@ -147,7 +147,11 @@ def _best(records: Sequence[Measurement], row: Row) -> Measurement | None:
 
     def fits(record: Measurement) -> int:
         metric = record.metric
-        is_elsewhere = record.machine not in ("", row.machine) and metric not in ONCE_A_FILE
+        # The torch model and its file share an id; only the profile tells their sizes apart.
+        is_same_file = record.profile == (row.profile if record.runtime else "")
+        if metric in ONCE_A_FILE and is_same_file:
+            return 3 if record.runtime == row.runtime else 1
+        is_elsewhere = record.machine not in ("", row.machine)
         is_other = record.runtime not in ("", row.runtime) or record.profile not in (
             "",
             row.profile,
@@ -157,7 +161,7 @@ def _best(records: Sequence[Measurement], row: Row) -> Measurement | None:
         place = (record.runtime, record.batch_size, record.threads)
         if place == (row.runtime, row.batch_size, row.threads):
             return 3
-        if not record.runtime or metric in ONCE_A_FILE:
+        if not record.runtime:
             return 1
         return 2 if metric.startswith(ONCE_A_RUNTIME) else 0
 
@@ -196,6 +200,7 @@ def _is_of(pair: Pair, metric: str, row: Row, teacher: Measurement) -> bool:
     return (
         (pair.metric, pair.label, pair.baseline) == (metric, row.label, teacher.label)
         and pair.runtime == row.runtime
+        and pair.profile in (None, row.profile)
         and (pair.batch_size, pair.threads) == (row.batch_size, row.threads)
     )
 

@@ -85,6 +85,7 @@ def _pair(entry: Mapping[str, Any]) -> Pair:
             batch_size=entry.get("batch_size"),
             threads=entry.get("threads"),
             metric=entry["metric"],
+            profile=entry.get("profile"),
             ratio=Ratio(
                 times=float(entry["ratio"]),
                 low=entry.get("low"),

@@ -144,3 +144,19 @@ def test_without_a_package_the_headline_is_the_last_that_was_measured(records_of
 
 def test_a_baseline_alone_has_no_headline(records_of, write_run):
     assert comparison([write_run(records_of("teacher"))]).headline is None
+
+
+def test_a_file_that_could_not_run_does_not_borrow_the_size_of_its_model(records_of, write_run):
+    model = {"artifact": "same", "label": "student", "machine": "0123456789ab"}
+    torch_cell = {**model, "runtime": "torch_eager", "batch_size": 1, "threads": 1}
+    file_cell = {**model, "runtime": "openvino", "batch_size": 1, "threads": 1, "profile": "cpu"}
+    records = [
+        Measurement(metric="latency.p50", value=1.0, **torch_cell),
+        Measurement(metric="size", value=400, **torch_cell),
+        Measurement(metric="latency.p50", value=None, skipped="crashed", **file_cell),
+    ]
+    crashed = next(r for r in comparison([write_run(records)]).rows if r.runtime == "openvino")
+    assert crashed.number("size") is None
+    known = Measurement(metric="size", value=90, **{**file_cell, "runtime": "onnxruntime_cpu"})
+    rows = comparison([write_run([*records, known])]).rows
+    assert next(r for r in rows if r.runtime == "openvino").number("size") == 90
