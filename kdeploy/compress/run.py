@@ -1,0 +1,116 @@
+"""Run one compression step: check its parameters before, and its result after.
+
+The given model stays as it is. A step that breaks the output or its own promise is an error that
+names it, here and not three steps later.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdeploy.compress.contract import CompressContext
+from kdeploy.errors import KdeployError, ModelError
+from kdeploy.registry import find, validate
+
+
+def compress(
+    model: nn.Module, technique: str, parameters: Mapping[str, Any], context: CompressContext
+) -> nn.Module:
+    """Return a compressed copy of `model`, on the same device.
+
+    Args:
+        model: Is left as it is.
+        technique: The name of a compressor, as `kdeploy list compressor` prints it.
+        parameters: The technique's own parameters; those left out take their defaults.
+        context: The data that it may look at, the seed, and the device to work on.
+
+    Raises:
+        UnknownName: no such technique or parameter.
+        RecipeError: a parameter of the wrong type or out of range.
+        ModelError: the step failed, changed the output's shape, made it infinite, or broke its
+            promise.
+    """
+    found = find("compressor", technique)
+    resolved = validate(found.parameters, parameters, where=f"compress.{technique}")
+    step = found.load()
+    home = next(model.parameters(), torch.empty(0)).device
+    twin = copy.deepcopy(model).to(context.device)
+    example = context.example
+    before = _outputs(twin, example, technique)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.seed)
+        result = _run(step, twin, context, resolved, technique)
+    _check(before, _outputs(result, example, technique), technique)
+    _check_promise(step, result, technique)
+    return result.to(home)
+
+
+def _run(
+    step: Any, model: nn.Module, context: CompressContext, given: Mapping[str, Any], name: str
+) -> nn.Module:
+    try:
+        return step(model, context, **given)  # type: ignore[no-any-return]
+    except KdeployError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"compress.{name} failed: {type(error).__name__}: {error}",
+            hint="the technique does not know this architecture; --debug shows where it stopped",
+        ) from error
+
+
+def _outputs(model: nn.Module, example: Tensor, name: str) -> Tensor:
+    """Return what the model computes in eval mode; its modes are left as they were."""
+    in_training = [module for module in model.modules() if module.training]
+    if in_training:
+        model.eval()
+    try:
+        with torch.no_grad():
+            outputs = model(example)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise ModelError(
+            f"compress.{name}: the model cannot run on items of shape {tuple(example.shape[1:])}: "
+            f"{error}",
+            hint="the data's shape and the model's input must fit",
+        ) from error
+    finally:
+        for module in in_training:
+            module.training = True
+    if not isinstance(outputs, Tensor):
+        raise ModelError(
+            f"compress.{name}: the model returns a {type(outputs).__name__}, not one tensor",
+            hint="let build.py return a model that gives the logits alone",
+        )
+    return outputs
+
+
+def _check(before: Tensor, after: Tensor, name: str) -> None:
+    if after.shape != before.shape:
+        raise ModelError(
+            f"compress.{name} changed the output from {tuple(before.shape)} to "
+            f"{tuple(after.shape)}",
+            hint="protect the last layer, if the technique has an `ignore` parameter",
+        )
+    if not after.isfinite().all() and before.isfinite().all():
+        raise ModelError(
+            f"compress.{name} made the output infinite or not a number",
+            hint="compress less in this step, or recover by training in between",
+        )
+
+
+def _check_promise(step: Any, model: nn.Module, name: str) -> None:
+    ensures = step.facts.get("ensures")
+    if ensures is None:
+        return
+    try:
+        ensures(model)
+    except AssertionError as error:
+        raise ModelError(
+            f"compress.{name} does not hold what it promises: {error}",
+            hint="this is a fault of the technique; please report it with the recipe",
+        ) from error
