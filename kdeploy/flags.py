@@ -27,7 +27,7 @@ FLAGS: dict[str, Flag] = {
         remedy="measure longer: raise `minimum_count` or `minimum_seconds` of the bench",
     ),
     "unstable": Flag(
-        meaning=f"times vary by more than {UNSTABLE_VARIATION:.1%} around their median",
+        meaning=f"times vary by more than {UNSTABLE_VARIATION * 100:g} % around their median",
         remedy="let the machine rest, close other programs, measure longer",
     ),
     "virtual_machine": Flag(

@@ -9,7 +9,7 @@ from kdeploy.report.comparison import Comparison
 from kdeploy.report.contract import report_format
 from kdeploy.report.machine_facts import machine_facts, machine_name
 from kdeploy.report.sentences import gate_reason, state_sentence, verdict_sentence
-from kdeploy.report.table import doubt_rows, skipped_rows, step_rows, table_rows
+from kdeploy.report.table import doubt_rows, doubts_everywhere, skipped_rows, step_rows, table_rows
 
 
 @report_format(suffix=".md")
@@ -23,7 +23,7 @@ def markdown(comparison: Comparison) -> str:
         _table(headers, rows),
         "Ratios in round brackets are times better than the baseline in the same cell, "
         "accuracies differ in percentage points, square brackets are 95 % intervals, "
-        "n counts samples.",
+        "n counts samples." + _everywhere(comparison),
         _gates(comparison),
         _skipped(comparison),
         _doubts(comparison),
@@ -32,6 +32,11 @@ def markdown(comparison: Comparison) -> str:
         _commands(comparison),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _everywhere(comparison: Comparison) -> str:
+    names = ", ".join(sorted(doubts_everywhere(comparison)))
+    return f" Doubts about every measured row: {_escaped(names)}." if names else ""
 
 
 def _gates(comparison: Comparison) -> str:

@@ -191,6 +191,8 @@ def _against(
     teacher = next((t.values[metric] for t in fair if t.number(metric) is not None), None)
     if teacher is None or value.record.value is None:
         return value
+    if "few_samples" in (*value.flags, *teacher.flags):
+        return replace(value, baseline=teacher.record)  # a ratio of two chances says nothing
     ratio = next((p.ratio for p in pairs if _is_of(p, metric, row, teacher.record)), None)
     ratio = ratio or ratio_of(value.record, teacher.record)
     return replace(value, baseline=teacher.record, ratio=ratio)

@@ -109,22 +109,31 @@ def doubt_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     found = []
     for name, flag in comparison.flags.items():
         count = sum(name in row.flags for row in comparison.rows)
-        which = "all rows" if name in everywhere else f"{count} of {len(comparison.rows)} rows"
+        which = (
+            "all measured rows" if name in everywhere else f"{count} of {len(comparison.rows)} rows"
+        )
         found.append((name, which, flag.meaning, flag.remedy))
     return found
 
 
 def skipped_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    """Return what could not run: label, where, what, reason."""
-    found = []
+    """Return what could not run: labels, where, what, reason; what shares all but labels is one."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
     for row in comparison.rows:
-        if row.skipped:
-            found.append((row.label, where(row), "everything", row.skipped))
-            continue
-        for metric, value in row.values.items():
-            if value.record.skipped:
-                found.append((row.label, where(row), metric, value.record.skipped))
-    return found
+        reasons = {m: v.record.skipped for m, v in row.values.items() if v.record.skipped}
+        for metric, reason in (
+            {"everything": row.skipped}.items() if row.skipped else reasons.items()
+        ):
+            found.setdefault((row.runtime, metric, reason or ""), []).append(row)
+    return [
+        (
+            ", ".join(dict.fromkeys(row.label for row in rows)),
+            "; ".join(dict.fromkeys(where(row) for row in rows)),
+            metric,
+            reason,
+        )
+        for (_, metric, reason), rows in found.items()
+    ]
 
 
 def step_rows(steps: Sequence[Step]) -> list[dict[str, str]]:

@@ -160,3 +160,10 @@ def test_a_file_that_could_not_run_does_not_borrow_the_size_of_its_model(records
     known = Measurement(metric="size", value=90, **{**file_cell, "runtime": "onnxruntime_cpu"})
     rows = comparison([write_run([*records, known])]).rows
     assert next(r for r in rows if r.runtime == "openvino").number("size") == 90
+
+
+def test_no_ratio_is_made_of_a_p99_of_few_samples(records_of, write_run):
+    enough = [*records_of("teacher"), *records_of("student")]
+    assert rows_by_label(write_run(enough))["student"].values["latency.p99"].ratio is not None
+    short = [*records_of("teacher", n=20), *records_of("student")]
+    assert rows_by_label(write_run(short))["student"].values["latency.p99"].ratio is None

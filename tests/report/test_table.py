@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kdeploy.measurement import Measurement
 from kdeploy.report.comparison import Step
 from kdeploy.report.run import comparison
 from kdeploy.report.table import doubt_rows, skipped_rows, step_rows, table_rows
@@ -62,7 +63,7 @@ def test_a_doubt_on_all_rows_is_said_once(records_of, write_run):
     headers, rows = table_rows(found)
     assert [row[headers.index("doubts")] for row in rows] == ["-", "unstable"]
     where = {name: which for name, which, _, _ in doubt_rows(found)}
-    assert where == {"unstable": "1 of 2 rows", "virtual_machine": "all rows"}
+    assert where == {"unstable": "1 of 2 rows", "virtual_machine": "all measured rows"}
 
 
 def test_a_doubt_on_the_p99_alone_names_it(records_of, write_run):
@@ -92,3 +93,24 @@ def test_steps_show_the_change_of_each():
     assert after["step"] == "compress: prune_channels"
     assert (after["parameters"], after["accuracy"]) == ("250 (-75.0 %)", "94.00 % (-1.00 pp)")
     assert (after["macs"], after["time"]) == ("-", "cached")
+
+
+def test_what_is_skipped_for_one_reason_is_said_once(write_run):
+    cells = [(label, batch) for label in ("teacher", "student") for batch in (1, 8)]
+    records = [
+        Measurement(
+            artifact=label,
+            label=label,
+            metric="latency.p50",
+            value=None,
+            runtime="tensorrt",
+            batch_size=batch,
+            skipped="no driver",
+        )
+        for label, batch in cells
+    ]
+    found = comparison([write_run(records)])
+    assert len(found.rows) == 4
+    assert skipped_rows(found) == [
+        ("teacher, student", "tensorrt, batch 1; tensorrt, batch 8", "everything", "no driver")
+    ]
