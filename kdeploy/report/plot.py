@@ -48,6 +48,7 @@ class Mark:
     shift_y: float = 0.0
     is_baseline: bool = False
     is_packaged: bool = False
+    is_headline: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,7 @@ def plot_of(comparison: Comparison) -> Plot | None:
             radius=_radius(rows[i].number(AREA), largest),
             series=series.index(_series(rows[i], comparison)),
             cell=cells.index(_load(rows[i])),
+            is_headline=rows[i] is comparison.headline,
         )
         for i in drawn
     ]
@@ -172,7 +174,15 @@ def _radius(size: float | None, largest: float) -> float:
 
 
 def _mark(
-    index: int, row: Row, x_axis: _Axis, y_axis: _Axis, *, radius: float, series: int, cell: int
+    index: int,
+    row: Row,
+    x_axis: _Axis,
+    y_axis: _Axis,
+    *,
+    radius: float,
+    series: int,
+    cell: int,
+    is_headline: bool,
 ) -> Mark:
     x, x_low, x_high = _bounds(row, X)
     y, y_low, y_high = _bounds(row, Y)
@@ -194,6 +204,7 @@ def _mark(
         text=text,
         is_baseline=row.is_baseline,
         is_packaged=row.is_packaged,
+        is_headline=is_headline,
     )
 
 
