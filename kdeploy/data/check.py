@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.data.contract import Parts, Preprocessing, Split
+from kdeploy.data.rows import pieces
 from kdeploy.errors import DataError
-
-ITEMS_AT_ONCE = 4096
-"""So that a memory-mapped set is read in pieces."""
 
 
 def check_parts(parts: Parts, *, where: str) -> None:
@@ -83,8 +81,7 @@ def _check_items(x: NDArray[Any], shape: tuple[int, ...], place: str) -> None:
 
 
 def _check_finite(x: NDArray[Any], place: str) -> None:
-    for start in range(0, len(x), ITEMS_AT_ONCE):
-        piece = x[start : start + ITEMS_AT_ONCE]
+    for start, piece in pieces(x):
         is_finite = np.isfinite(piece).reshape(len(piece), -1).all(axis=1)
         if not is_finite.all():
             item = start + int(np.argmin(is_finite))

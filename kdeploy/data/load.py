@@ -18,12 +18,9 @@ from kdeploy.data.augmentation import check_augmentations
 from kdeploy.data.check import check_parts
 from kdeploy.data.contract import Dataset, Parts, Split
 from kdeploy.data.own_function import is_own_function, parts_of
-from kdeploy.data.rows import Rows
+from kdeploy.data.rows import Rows, pieces
 from kdeploy.data.split import stratified
 from kdeploy.errors import DataError, RecipeError
-
-ITEMS_AT_ONCE = 4096
-"""So that a memory-mapped set is read in pieces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +136,9 @@ def _fingerprint(parts: Parts) -> str:
     for split in (parts.train, parts.test):
         digest.update(f"{split.x.dtype} {split.x.shape}".encode())
         digest.update(np.ascontiguousarray(split.y, dtype="<i8").data)
-        for start in range(0, 0 if parts.fingerprint else len(split), ITEMS_AT_ONCE):
-            digest.update(np.ascontiguousarray(split.x[start : start + ITEMS_AT_ONCE]).data)
+        if not parts.fingerprint:
+            for _, piece in pieces(split.x):
+                digest.update(np.ascontiguousarray(piece).data)
     return digest.hexdigest()
 
 

@@ -1,12 +1,15 @@
-"""Some rows of a memory-mapped array: a split of data that is larger than memory."""
+"""Data larger than memory: some rows of a memory-mapped array, and any array in pieces."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+ITEMS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,3 +51,9 @@ class Rows:
     @property
     def nbytes(self) -> int:
         return len(self) * self.stored[:1].nbytes
+
+
+def pieces(x: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield `x` in pieces that fit into memory, each with the row where it starts."""
+    for start in range(0, len(x), ITEMS_AT_ONCE):
+        yield start, x[start : start + ITEMS_AT_ONCE]

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ITEMS_AT_ONCE = 4096
-"""So that a memory-mapped set is read in pieces."""
+from kdeploy.data.rows import pieces
 
 
 def channel_statistics(x: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -18,8 +17,7 @@ def channel_statistics(x: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float,
     rounded to four digits. A constant channel has std 1, which leaves it finite.
     """
     counts = np.zeros((x.shape[1], 256), dtype=np.int64)
-    for start in range(0, len(x), ITEMS_AT_ONCE):
-        piece = x[start : start + ITEMS_AT_ONCE]
+    for _, piece in pieces(x):
         for channel, row in enumerate(counts):
             row += np.bincount(piece[:, channel].ravel(), minlength=256)
     levels = np.arange(256) / 255

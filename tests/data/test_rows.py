@@ -7,7 +7,15 @@ from kdeploy.data.rows import Rows
 
 STORED = np.arange(60, dtype=np.uint8).reshape(10, 2, 3)
 ORDER = np.array([7, 2, 2, 9])
-KEYS = [1, -1, slice(1, 3), slice(None, None, 2), np.array([3, 0]), np.array([True, False] * 2)]
+KEYS = [
+    1,
+    -1,
+    [0, 3],
+    slice(1, 3),
+    slice(None, None, 2),
+    np.array([3, 0]),
+    np.array([True, False] * 2),
+]
 
 
 @pytest.mark.parametrize(
