@@ -101,7 +101,7 @@ def test_the_parameters_kept_are_complete_and_plain(own):
     ("fields", "kind", "message"),
     [
         ({"name": "digit"}, UnknownName, "did you mean `digits`"),
-        ({"parameters": {"sise": 8}}, UnknownName, "did you mean `size`"),
+        ({"parameters": {"sizes": 8}}, UnknownName, "did you mean `size`"),
         ({"parameters": {"size": "large"}}, RecipeError, r"data\.size"),
         ({"parameters": {"size": 4}}, RecipeError, r"data\.size"),
         ({"augment": ("random_crob",)}, UnknownName, "did you mean `random_crop`"),
