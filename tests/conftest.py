@@ -86,13 +86,11 @@ def tiny_model():
     """Return a function that makes the tiny network: seeded, in eval mode, statistics filled."""
     import torch
 
-    spec = importlib.util.spec_from_file_location("tiny_build", TINY_BUILD)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    from kdeploy.references import ModelReference, build_model
 
     def make(*, seed=0, **args):
         torch.manual_seed(seed)
-        model = module.net(**args)
+        model = build_model(ModelReference(build=f"{TINY_BUILD}:net", args=args))
         with torch.no_grad():
             model.train()(torch.rand(32, args.get("channels", 1), *SHAPE[1:]))
         return model.eval()
