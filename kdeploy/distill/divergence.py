@@ -15,10 +15,10 @@ def divergence(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) ->
 
     Args:
         student: Logits that learn.
-        teacher: Logits that are learned from.
+        teacher: Logits that are learned from; constants, no gradient reaches them.
         temperature: Divides both; > 0. The caller multiplies by its square where gradients
             shall keep their size.
     """
     log_student = functional.log_softmax(student.float() / temperature, dim=1)
-    log_teacher = functional.log_softmax(teacher.float() / temperature, dim=1)
+    log_teacher = functional.log_softmax(teacher.detach().float() / temperature, dim=1)
     return functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)

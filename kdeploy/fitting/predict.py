@@ -14,7 +14,6 @@ from kdeploy.errors import ModelError
 from kdeploy.fitting.batches import batches_in_order
 
 
-@torch.inference_mode()
 def predict(
     model: nn.Module,
     x_stored: NDArray[Any],
@@ -28,7 +27,9 @@ def predict(
     model.eval().to(device)
     place = torch.device(device)
     batches = batches_in_order(x_stored, preprocessing, batch_size=batch_size, device=place)
-    classes = [model(x).argmax(1) for x in batches]
+    # Only around the forward pass: a model moved in inference mode could not be trained again.
+    with torch.inference_mode():
+        classes = [model(x).argmax(1) for x in batches]
     model.train(was_training).to(home)
     return torch.cat(classes).cpu().numpy() if classes else np.zeros(0, np.int64)
 

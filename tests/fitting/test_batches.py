@@ -1,0 +1,77 @@
+"""Batches: each item once, normalised as everywhere, in an order that follows from the seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from kdeploy.data.contract import Split
+from kdeploy.errors import DataError
+from kdeploy.fitting.batches import TrainingBatches, batches_in_order
+
+
+def batches(data, batch_size=32, **options):
+    options = {"device": torch.device("cpu"), "channels_last": True, **options}
+    return TrainingBatches(data, batch_size=batch_size, **options)
+
+
+def rows(data, count):
+    return replace(data, train=Split(x=data.train.x[:count], y=data.train.y[:count]))
+
+
+def test_every_item_comes_once_and_normalised(tiny_data):
+    x, y = (torch.cat(parts) for parts in zip(*batches(tiny_data).epoch([0, 0]), strict=True))
+    order = np.random.default_rng([0, 0]).permutation(96)
+    expected = tiny_data.preprocessing.apply(tiny_data.train.x[order])
+    assert np.allclose(x.numpy(), expected, atol=1e-6)
+    assert np.array_equal(y.numpy(), tiny_data.train.y[order])
+    assert sorted(order) == list(range(96))
+
+
+def test_another_epoch_has_another_order(tiny_data):
+    first, again, second = (
+        torch.cat([y for _, y in batches(tiny_data).epoch(seed)])
+        for seed in ([0, 0], [0, 0], [0, 1])
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(96, [32, 32, 32]), (66, [32, 32, 2]), (65, [32, 32]), (1, [1])]
+)
+def test_a_last_batch_of_one_item_is_left_out(count, sizes, tiny_data):
+    made = batches(rows(tiny_data, count))
+    assert [len(y) for _, y in made.epoch([0, 0])] == sizes
+    assert made.steps == len(sizes)
+
+
+def test_data_that_is_mapped_read_only_works(tiny_data, tmp_path):
+    np.save(tmp_path / "x.npy", tiny_data.train.x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    data = replace(tiny_data, train=Split(x=mapped, y=tiny_data.train.y))
+    assert len(next(batches(data).epoch([0, 0]))[0]) == 32
+    in_order = batches_in_order(
+        mapped, data.preprocessing, batch_size=50, device=torch.device("cpu")
+    )
+    found = torch.cat(list(in_order)).numpy()
+    assert np.allclose(found, data.preprocessing.apply(tiny_data.train.x), atol=1e-6)
+
+
+def test_augmentation_acts_before_normalisation(tiny_data):
+    data = replace(tiny_data, augment=("random_crop",))
+    torch.manual_seed(0)
+    x = torch.cat([x for x, _ in batches(data).epoch([0, 0])])
+    order = np.random.default_rng([0, 0]).permutation(96)
+    plain = torch.from_numpy(data.preprocessing.apply(data.train.x[order]))
+    black = (0 - 0.3) / 0.25
+    assert not torch.equal(x, plain)
+    assert x.min().item() == pytest.approx(black), "what comes in from outside is a stored 0"
+
+
+def test_an_empty_part_is_an_error(tiny_data):
+    with pytest.raises(DataError, match="training part of edges is empty"):
+        batches(rows(tiny_data, 0))

@@ -1,0 +1,332 @@
+"""The training loop: it learns, resumes bit for bit, stops with a reason, keeps what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isnan
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kdeploy import registry
+from kdeploy.data.contract import Dataset, Preprocessing, Split
+from kdeploy.errors import InputError, ModelError, TrainingDiverged
+from kdeploy.training import FitContext, NoWatcher, Supervised, accuracy, fit
+
+QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
+
+
+class Recorder(NoWatcher):
+    """Notes what it is told, and interrupts after a number of steps."""
+
+    def __init__(self, *, interrupt_after=None):
+        self.told, self.steps, self.interrupt_after = [], 0, interrupt_after
+
+    def started(self, name, epochs, steps, done_epochs):
+        self.told.append(("started", name, epochs, steps, done_epochs))
+
+    def stepped(self, images):
+        self.steps += 1
+        if self.steps == self.interrupt_after:
+            raise KeyboardInterrupt
+
+    def epoch_ended(self, record):
+        self.told.append(("epoch", record.epoch))
+
+    def ended(self):
+        self.told.append(("ended",))
+
+
+class Components(nn.Module):
+    """An objective that returns components made by a function of the cross-entropy."""
+
+    def __init__(self, student, make):
+        super().__init__()
+        self.student, self.make = student, make
+
+    def forward(self, x, labels):
+        return self.make(nn.functional.cross_entropy(self.student(x), labels))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def augmented(tiny_data):
+    return replace(tiny_data, augment=("random_crop",))
+
+
+def with_dropout(tiny_model):
+    net = tiny_model()
+    net.depthwise = nn.Sequential(net.depthwise, nn.Dropout(0.2))
+    return net
+
+
+def same(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_learns(tiny_model, tiny_data):
+    model = tiny_model()
+    before = accuracy(model, tiny_data.test, tiny_data.preprocessing)
+    result = fit(Supervised(model), tiny_data, FitContext(), epochs=12, **QUICK)
+    after = accuracy(model, tiny_data.test, tiny_data.preprocessing)
+    assert after >= 0.9 > before
+    assert result.history[-1].loss < result.history[0].loss / 2
+    assert [r.epoch for r in result.history] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("steps", [1, 7, 14])
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "optimizer": "adamw", "keep": "last"}])
+def test_an_interrupted_training_ends_in_the_same_weights(
+    steps, options, tiny_model, augmented, tmp_path
+):
+    settings = {**QUICK, "epochs": 3, **options}
+    straight = with_dropout(tiny_model)
+    expected = fit(Supervised(straight), augmented, FitContext(seed=3), **settings)
+
+    interrupted = FitContext(seed=3, work=tmp_path, watcher=Recorder(interrupt_after=steps))
+    with pytest.raises(KeyboardInterrupt):
+        fit(Supervised(with_dropout(tiny_model)), augmented, interrupted, **settings)
+    resumed, watcher = with_dropout(tiny_model), Recorder()
+    torch.rand(5)  # the global generator is elsewhere in another process
+    context = FitContext(seed=3, work=tmp_path, watcher=watcher)
+    result = fit(Supervised(resumed), augmented, context, **settings)
+
+    assert same(straight, resumed)
+    assert [r.losses for r in result.history] == [r.losses for r in expected.history]
+    assert (result.best_epoch, result.best_accuracy) == (
+        expected.best_epoch,
+        expected.best_accuracy,
+    )
+    assert watcher.told[0] == ("started", "train", 3, 6, steps // 6)
+
+
+def test_a_finished_training_is_not_repeated(tiny_model, tiny_data, tmp_path):
+    model, again, watcher = tiny_model(), tiny_model(), Recorder()
+    first = fit(Supervised(model), tiny_data, FitContext(work=tmp_path), epochs=2, **QUICK)
+    context = FitContext(work=tmp_path, watcher=watcher)
+    second = fit(Supervised(again), tiny_data, context, epochs=2, **QUICK)
+    assert watcher.steps == 0
+    assert second == first
+    assert same(model, again)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"settings": {"learning_rate": 0.01}},
+        {"data": {"fingerprint": "others"}},
+        {"model_seed": 1},
+    ],
+)
+def test_the_checkpoint_of_another_training_is_not_resumed(
+    change, tiny_model, tiny_data, tmp_path, caplog
+):
+    fit(Supervised(tiny_model()), tiny_data, FitContext(work=tmp_path), epochs=1, **QUICK)
+    watcher = Recorder()
+    fit(
+        Supervised(tiny_model(seed=change.get("model_seed", 0))),
+        replace(tiny_data, **change.get("data", {})),
+        FitContext(work=tmp_path, watcher=watcher, seed=change.get("seed", 0)),
+        epochs=1,
+        **{**QUICK, **change.get("settings", {})},
+    )
+    assert watcher.steps == 6
+    assert "other settings" in caplog.text
+
+
+def test_leaves_the_global_random_numbers_alone(tiny_model, tiny_data):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    model = tiny_model()
+    torch.manual_seed(5)
+    fit(Supervised(model), tiny_data, FitContext(), epochs=1, **QUICK)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_keeps_the_epoch_it_says(keep, tiny_model, tiny_data):
+    model = tiny_model()
+    options = {**QUICK, "learning_rate": 1.0, "schedule": "constant", "epochs": 5, "keep": keep}
+    result = fit(Supervised(model), tiny_data, FitContext(seed=1), **options)
+    accuracies = [r.validation_accuracy for r in result.history]
+    assert result.best_accuracy == max(accuracies) != accuracies[-1] == result.last_accuracy
+    assert result.best_epoch == 5 - accuracies[::-1].index(max(accuracies)), "the later of equals"
+    kept = accuracy(model, tiny_data.validation, tiny_data.preprocessing)
+    assert kept == (result.best_accuracy if keep == "best" else result.last_accuracy)
+
+
+def test_no_epochs_change_nothing(tiny_model, tiny_data):
+    model, before = tiny_model(), tiny_model()
+    result = fit(Supervised(model), tiny_data, FitContext(), epochs=0)
+    assert same(model, before)
+    assert result.history == ()
+    validation = accuracy(model, tiny_data.validation, tiny_data.preprocessing)
+    assert result.best_accuracy == result.last_accuracy == validation
+    assert result.best_epoch == 0
+
+
+def test_stops_when_the_loss_is_not_a_number(tiny_model, tiny_data):
+    objective = Components(tiny_model(), lambda e: {"labels": e, "odd": e / 0 - e / 0})
+    with pytest.raises(TrainingDiverged, match="`odd` became nan in epoch 1 of 2") as caught:
+        fit(objective, tiny_data, FitContext(), epochs=2, **QUICK)
+    assert "learning_rate" in caught.value.hint
+
+
+def test_stops_when_it_diverges(tiny_model, tiny_data):
+    watcher = Recorder()
+    context = FitContext(watcher=watcher)
+    with pytest.raises(TrainingDiverged):
+        fit(Supervised(tiny_model()), tiny_data, context, epochs=9, learning_rate=1e20)
+    assert watcher.told[-1] == ("ended",)
+
+
+def test_stops_when_a_component_is_zero_for_an_epoch(tiny_model, tiny_data):
+    objective = Components(tiny_model(), lambda e: {"labels": e, "hints": e * 0})
+    with pytest.raises(TrainingDiverged, match=r"`hints` was exactly zero over all of epoch 1"):
+        fit(objective, tiny_data, FitContext(), epochs=2, **QUICK)
+
+
+def test_records_the_mean_of_each_component_over_the_items(tiny_model, tiny_data):
+    seen = []
+
+    class Counting(nn.Module):
+        def __init__(self, student):
+            super().__init__()
+            self.student = student
+
+        def forward(self, x, labels):
+            seen.append(len(x))
+            value = self.student(x).sum() * 0
+            return {"ones": value + 1.0, "sizes": value + float(len(x))}
+
+    options = {**QUICK, "batch_size": 36, "epochs": 1}
+    record = fit(Counting(tiny_model()), tiny_data, FitContext(), **options).history[0]
+    assert sorted(seen) == [24, 36, 36]
+    expected = (24 * 24 + 2 * 36 * 36) / 96
+    assert record.losses == {"ones": 1.0, "sizes": pytest.approx(expected)}
+    assert record.loss == pytest.approx(1 + expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_signals_train_in_every_layout_and_precision(precision):
+    rng = np.random.default_rng(0)
+    y = np.arange(64) % 2
+    x = (rng.normal(size=(64, 3, 20)) + y[:, None, None]).astype(np.float32)
+    split = Split(x=x, y=y)
+    data = Dataset(
+        name="signals",
+        train=split,
+        validation=split,
+        test=split,
+        preprocessing=Preprocessing(shape=(3, 20), classes=("a", "b")),
+        fingerprint="signals",
+    )
+    pool = nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    model = nn.Sequential(nn.Conv1d(3, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), pool, nn.Linear(8, 2))
+    options = {**QUICK, "precision": precision, "channels_last": True, "epochs": 4}
+    result = fit(Supervised(model), data, FitContext(), **options)
+    assert result.last_accuracy > 0.9
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_bf16_is_close_to_fp32_and_channels_last_to_neither(tiny_model, tiny_data):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        for channels_last in (True, False):
+            options = {**QUICK, "precision": precision, "channels_last": channels_last}
+            model = tiny_model()
+            result = fit(Supervised(model), tiny_data, FitContext(), epochs=1, **options)
+            losses[precision, channels_last] = result.history[0].loss
+            assert all(p.is_contiguous() for p in model.parameters())
+    assert losses["fp32", True] == pytest.approx(losses["fp32", False], rel=1e-4)
+    assert losses["bf16", True] == pytest.approx(losses["fp32", True], rel=0.05)
+    assert losses["bf16", True] != losses["fp32", True], "autocast was on"
+
+
+def test_clips_the_gradients(tiny_model, tiny_data):
+    def distance(**options):
+        model, start = tiny_model(), tiny_model()
+        options = {**QUICK, "momentum": 0.0, "weight_decay": 0.0, "keep": "last", **options}
+        fit(Supervised(model), tiny_data, FitContext(), epochs=1, **options)
+        pairs = zip(model.parameters(), start.parameters(), strict=True)
+        return sum(((a - b) ** 2).sum() for a, b in pairs).sqrt().item()
+
+    # Six steps, each at most learning rate x norm long.
+    assert distance(clip_norm=0.01) <= 6 * 0.05 * 0.01 * 1.001 < distance()
+
+
+def test_without_a_validation_part_the_last_epoch_is_kept(tiny_model, tiny_data):
+    data = replace(tiny_data, validation=Split(x=tiny_data.test.x[:0], y=tiny_data.test.y[:0]))
+    result = fit(Supervised(tiny_model()), data, FitContext(), epochs=2, **QUICK)
+    assert result.best_epoch == 2
+    assert isnan(result.last_accuracy)
+
+
+def test_tells_the_watcher_all_in_order(tiny_model, tiny_data):
+    watcher = Recorder()
+    context = FitContext(name="teacher", watcher=watcher)
+    fit(Supervised(tiny_model()), tiny_data, context, epochs=2, **QUICK)
+    assert watcher.told == [
+        ("started", "teacher", 2, 6, 0),
+        ("epoch", 1),
+        ("epoch", 2),
+        ("ended",),
+    ]
+    assert watcher.steps == 12
+
+
+def test_refuses_a_student_with_another_class_count(tiny_model, tiny_data):
+    with pytest.raises(ModelError, match="the student has 7 outputs, edges has 4 classes"):
+        fit(Supervised(tiny_model(classes=7)), tiny_data, FitContext(), epochs=1)
+
+
+def test_refuses_a_model_for_other_items(tiny_model, tiny_data):
+    with pytest.raises(ModelError, match=r"cannot run on items \(1, 12, 12\) of edges"):
+        fit(Supervised(tiny_model(channels=3)), tiny_data, FitContext(), epochs=1)
+
+
+def test_refuses_a_model_without_anything_to_train(tiny_model, tiny_data):
+    model = tiny_model().requires_grad_(False)
+    with pytest.raises(ModelError, match="nothing to train"):
+        fit(Supervised(model), tiny_data, FitContext(), epochs=1)
+
+
+def test_refuses_a_device_that_does_not_exist(tiny_model, tiny_data):
+    with pytest.raises(InputError, match="no device `abacus`"):
+        fit(Supervised(tiny_model()), tiny_data, FitContext(device="abacus"), epochs=1)
+
+
+def test_label_smoothing_is_that_of_the_formula():
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    loss = Supervised(nn.Identity(), 0.3)(logits, torch.tensor([0]))["labels"]
+    log_p = logits.numpy() - np.log(np.exp(logits.numpy()).sum())
+    assert loss.item() == pytest.approx(-(0.8 * log_p[0, 0] + 0.1 * log_p[0, 1:].sum()), rel=1e-6)
+
+
+def test_a_recipe_can_read_the_parameters_without_importing():
+    parameters = registry.parameters_of("kdeploy.training", "fit")
+    resolved = registry.validate(parameters, {"epochs": 3}, where="train")
+    assert (resolved["epochs"], resolved["optimizer"], resolved["ema"]) == (3, "sgd", None)
+    assert all(p.doc for p in parameters)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("epochs", -1), ("learning_rate", 0), ("schedule", "steps"), ("ema", 1.0), ("momentum", 1.0)],
+)
+def test_a_recipe_refuses_values_without_sense(key, value):
+    with pytest.raises(InputError, match=f"train.{key}"):
+        registry.validate(
+            registry.parameters_of("kdeploy.training", "fit"), {key: value}, where="train"
+        )
