@@ -1,0 +1,193 @@
+"""The objective: student and adapters learn, the teacher does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from kdeploy.distill.lessons import lessons_of
+from kdeploy.distill.losses.attention import attention
+from kdeploy.distill.losses.kd import kd
+from kdeploy.distill.objective import DistillObjective
+from kdeploy.distill.teacher import Teacher
+from kdeploy.errors import ModelError, RecipeError, UnknownName
+
+ALL = [
+    {"kd": {"weight": 0.9}},
+    {"hints": {"layers": {"blocks.0": "blocks.0", "blocks.1": "blocks.1"}}},
+    {"attention": {"layers": {"blocks.0": "blocks.1"}, "weight": 10.0}},
+]
+
+
+@pytest.fixture
+def teacher(tiny_model):
+    return tiny_model(seed=1, width=12)
+
+
+@pytest.fixture
+def student(tiny_model):
+    return tiny_model(seed=2, width=4)
+
+
+@pytest.fixture
+def batch():
+    return torch.rand(6, 1, 12, 12), torch.arange(6) % 4
+
+
+@pytest.fixture
+def build(student, teacher):
+    """Return a function that makes the objective of the two tiny models."""
+
+    def make(losses=ALL, *, student=student, teacher=teacher, label_weight=0.1):
+        return DistillObjective(
+            student,
+            Teacher(teacher),
+            lessons_of(losses),
+            label_weight=label_weight,
+            example=torch.rand(2, 1, 12, 12),
+        )
+
+    return make
+
+
+def test_the_components_are_the_weighted_losses(build, student, teacher, batch):
+    x, labels = batch
+    objective = build().eval()
+    found = objective(x, labels)
+    assert list(found) == ["labels", "kd", "hints", "attention"]
+    with torch.no_grad():
+        entropy = nn.functional.cross_entropy(student(x), labels)
+        response = kd(student(x), teacher(x), labels)
+        stem = nn.functional.relu
+        shallow = student.blocks[0](stem(student.bn(student.stem(x))))
+        deep = teacher.blocks(stem(teacher.bn(teacher.stem(x))))
+        where = attention(shallow, deep, labels)
+    assert found["labels"].item() == pytest.approx(0.1 * entropy.item(), rel=1e-5)
+    assert found["kd"].item() == pytest.approx(0.9 * response.item(), rel=1e-4)
+    assert found["attention"].item() == pytest.approx(10 * where.item(), rel=1e-4)
+
+
+def test_hints_are_the_sum_over_adapted_pairs(build, student, teacher, batch):
+    x, labels = batch
+    objective = build(ALL[1:2]).eval()
+    with torch.no_grad():
+        found = objective(x, labels)["hints"]
+        own, other = (m.blocks[0](m.bn(m.stem(x)).relu()) for m in (student, teacher))
+        first, second = objective.adapters.values()
+        errors = [
+            ((first(own) - other) ** 2).mean(),
+            ((second(student.blocks[1](own)) - teacher.blocks[1](other)) ** 2).mean(),
+        ]
+    assert found.item() == pytest.approx(sum(errors).item(), rel=1e-4)
+
+
+def test_the_optimizer_sees_student_and_adapters_and_never_the_teacher(build, student, teacher):
+    objective = build()
+    trained = {id(p) for p in objective.parameters()}
+    adapters = {id(p) for p in objective.adapters.parameters()}
+    assert len(objective.adapters) == 2
+    assert trained == {id(p) for p in student.parameters()} | adapters
+    assert not trained & {id(p) for p in teacher.parameters()}
+    assert {k.split(".")[0] for k in objective.state_dict()} == {"student", "adapters"}
+
+
+def test_the_student_s_state_has_no_adapter(build, student, tiny_model):
+    build()
+    assert list(student.state_dict()) == list(tiny_model(seed=2, width=4).state_dict())
+
+
+def test_gradients_reach_students_and_adapters_and_never_the_teacher(
+    build, student, teacher, batch
+):
+    objective = build().train()
+    sum(objective(*batch).values()).backward()
+    assert all(p.grad is not None for p in student.parameters())
+    assert all(p.grad.any() for p in objective.adapters.parameters() if p.ndim > 1)
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_the_teacher_keeps_its_statistics_and_eval_mode(build, student, teacher, batch):
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    objective = build().train()
+    teacher.train()  # someone else's hand
+    objective(*batch)
+    assert student.training
+    assert not any(m.training for m in teacher.modules())
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+
+
+def test_building_changes_neither_student_nor_its_mode(build, student, tiny_model):
+    student.train()
+    build()
+    assert student.training
+    before = tiny_model(seed=2, width=4).state_dict()
+    assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
+
+
+def test_a_label_weight_of_zero_needs_no_labels(build, batch):
+    x, _ = batch
+    unknown = torch.full((6,), -1)
+    assert list(build(label_weight=0.0)(x, unknown)) == ["kd", "hints", "attention"]
+
+
+def test_layouts_reach_the_teacher_too(build, teacher):
+    build().to(memory_format=torch.channels_last)
+    weight = teacher.blocks[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_under_autocast_losses_are_still_float32(build, batch):
+    objective = build().eval()
+    with torch.no_grad():
+        exact = objective(*batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = objective(*batch)
+    for name, value in found.items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(exact[name].item(), rel=0.1)
+
+
+def test_the_fingerprint_sees_the_teacher_and_the_losses(build, student, tiny_model):
+    one = build().fingerprint
+    assert one == build().fingerprint
+    others = [
+        build(teacher=tiny_model(seed=9, width=12)),
+        build(ALL[:2]),
+        build(label_weight=0.2),
+    ]
+    assert one not in {other.fingerprint for other in others}
+
+
+def test_refuses_nothing_to_learn(build):
+    with pytest.raises(RecipeError, match="nothing to learn"):
+        build([], label_weight=0.0)
+
+
+def test_refuses_a_teacher_that_is_the_student(build, student):
+    with pytest.raises(ModelError, match="one and the same object"):
+        build(teacher=student)
+
+
+@pytest.mark.parametrize(
+    ("layers", "error", "message"),
+    [
+        ({"blocks.9": "blocks.0"}, UnknownName, "no layer `blocks.9` in the student"),
+        ({"blocks.0": "blocks.9"}, UnknownName, "no layer `blocks.9` in the teacher"),
+        ({"blocks.0": "head"}, ModelError, "layers `blocks.0`: `head`: the student's features"),
+    ],
+)
+def test_refuses_layers_that_do_not_fit(layers, error, message, build):
+    with pytest.raises(error, match=message):
+        build([{"hints": {"layers": layers}}])
+
+
+def test_refuses_a_layer_that_never_runs(build, student):
+    student.unused = nn.Conv2d(1, 1, 1)
+    with pytest.raises(ModelError, match="`unused` of the student does not run"):
+        build([{"hints": {"layers": {"unused": "blocks.0"}}}])
+
+
+def test_refuses_losses_that_cannot_be_computed(build, tiny_model):
+    with pytest.raises(ModelError, match="the losses `kd` cannot be computed"):
+        build([{"kd": {}}], teacher=tiny_model(classes=9))

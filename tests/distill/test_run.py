@@ -1,0 +1,149 @@
+"""distill(): a student learns from a teacher, and what does not fit is refused before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from kdeploy.data.contract import Split
+from kdeploy.distill.contract import SchemeContext
+from kdeploy.distill.lessons import lessons_of
+from kdeploy.distill.objective import DistillObjective
+from kdeploy.distill.run import distill
+from kdeploy.distill.teacher import Teacher
+from kdeploy.errors import ModelError, UnknownName
+from kdeploy.training import FitContext, NoWatcher, Supervised, accuracy, fit, predict
+
+QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
+HINTS = {"hints": {"layers": {"blocks.1": "blocks.1"}, "weight": 0.1}}
+
+
+class Interrupting(NoWatcher):
+    def __init__(self, steps):
+        self.left = steps
+
+    def stepped(self, images):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_model, tiny_data):
+    model = tiny_model(seed=1, width=12)
+    fit(Supervised(model), tiny_data, FitContext(), epochs=10, **QUICK)
+    return model
+
+
+@pytest.fixture
+def student(tiny_model):
+    return tiny_model(seed=2, width=4)
+
+
+def test_the_student_learns_without_labels(student, teacher, tiny_data):
+    unlabelled = Split(x=tiny_data.train.x, y=np.zeros_like(tiny_data.train.y))
+    data = replace(tiny_data, train=unlabelled)
+    before = accuracy(student, tiny_data.test, tiny_data.preprocessing)
+    result = distill(
+        student,
+        teacher,
+        data,
+        FitContext(),
+        losses=[{"kd": {"temperature": 2.0}}],
+        label_weight=0.0,
+        training={**QUICK, "epochs": 30},
+    )
+    assert result.model is student
+    x, preprocessing = tiny_data.test.x, tiny_data.preprocessing
+    agreement = (predict(student, x, preprocessing) == predict(teacher, x, preprocessing)).mean()
+    assert agreement > 0.8 > before
+    assert result.teacher_accuracy == accuracy(teacher, tiny_data.validation, preprocessing) > 0.8
+    assert list(result.fit.history[0].losses) == ["kd"]
+
+
+def test_an_interrupted_distillation_ends_in_the_same_weights(
+    student, teacher, tiny_model, tiny_data, tmp_path
+):
+    options = {"losses": [{"kd": {}}, HINTS], "training": {**QUICK, "epochs": 3}}
+    distill(student, teacher, tiny_data, FitContext(seed=4), **options)
+    context = FitContext(seed=4, work=tmp_path, watcher=Interrupting(8))
+    with pytest.raises(KeyboardInterrupt):
+        distill(tiny_model(seed=2, width=4), teacher, tiny_data, context, **options)
+    torch.rand(3)
+    resumed = tiny_model(seed=2, width=4)
+    distill(resumed, teacher, tiny_data, FitContext(seed=4, work=tmp_path), **options)
+    pairs = zip(student.state_dict().values(), resumed.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_teacher_with_another_normalisation_is_asked_in_it(student, teacher, tiny_data):
+    own = {"mean": list(tiny_data.preprocessing.mean), "std": list(tiny_data.preprocessing.std)}
+    other = replace(
+        tiny_data, preprocessing=replace(tiny_data.preprocessing, mean=(0.9,), std=(0.05,))
+    )
+    options = {"training": {**QUICK, "epochs": 0}}
+    told = distill(student, teacher, other, FitContext(), teacher_normalization=own, **options)
+    untold = distill(student, teacher, other, FitContext(), **options)
+    expected = accuracy(teacher, tiny_data.validation, tiny_data.preprocessing)
+    assert told.teacher_accuracy == expected > untold.teacher_accuracy
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ((7, 4), "the student has 7 outputs, the teacher 4, and edges has 4 classes"),
+        ((4, 5), "the student has 4 outputs, the teacher 5, and edges has 4 classes"),
+        ((6, 6), "the student has 6 outputs, the teacher 6, and edges has 4 classes"),
+    ],
+)
+def test_refuses_class_counts_that_differ(classes, message, tiny_model, tiny_data):
+    models = [tiny_model(classes=c) for c in classes]
+    with pytest.raises(ModelError, match=message) as caught:
+        distill(*models, tiny_data, FitContext(), training={"epochs": 1})
+    assert "4 classes" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheme": "ofline"}, "no scheme `ofline`"),
+        ({"scheme_parameters": {"speed": 1}}, "no key `speed` in distill.offline"),
+        ({"losses": [{"kdd": {}}]}, "no loss `kdd`"),
+    ],
+)
+def test_refuses_names_that_do_not_exist(options, message, student, teacher, tiny_data):
+    with pytest.raises(UnknownName, match=message):
+        distill(student, teacher, tiny_data, FitContext(), **options)
+
+
+def test_a_scheme_can_train_in_several_stages_side_by_side(
+    student, teacher, tiny_model, tiny_data, tmp_path
+):
+    names = []
+
+    class Names(NoWatcher):
+        def started(self, name, epochs, steps, done_epochs):
+            names.append(name)
+
+    fitting = FitContext(work=tmp_path, name="distil", watcher=Names())
+    context = SchemeContext(data=tiny_data, fit=fitting, training={**QUICK, "epochs": 1})
+    assistant = tiny_model(seed=3, width=8)
+    for stage, (learns, knows) in {
+        "assistant": (assistant, teacher),
+        "student": (student, assistant),
+    }.items():
+        objective = DistillObjective(
+            learns,
+            Teacher(knows),
+            lessons_of([{"kd": {}}]),
+            label_weight=0.1,
+            example=torch.rand(2, 1, 12, 12),
+        )
+        context.train(objective, name=stage)
+    assert names == ["distil: assistant", "distil: student"]
+    assert len(context.results) == 2
+    assert (tmp_path / "assistant" / "last.ckpt").exists()
+    assert (tmp_path / "student" / "last.ckpt").exists()
