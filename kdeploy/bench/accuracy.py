@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy import registry
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
-from kdeploy.metrics.f1_macro import f1_macro
-from kdeploy.metrics.top1 import top1
 
 Infer = Callable[[NDArray[np.float32]], NDArray[Any]]
 CHUNK = 64  # items at once: most files run fastest per item near it, and memory stays small
@@ -20,17 +19,24 @@ CHUNK = 64  # items at once: most files run fastest per item near it, and memory
 def evaluate(
     infer: Infer, data: Dataset, *, batch_size: int
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
-    """Return the metrics and the predicted classes of all test items.
+    """Return every `accuracy.*` metric and the predicted classes of all test items.
 
     Files with a fixed batch size are run in batches of `batch_size`, the size they were timed at.
     """
     predicted = predict(infer, data, chunk=_chunk(infer, data, batch_size))
-    expected = np.asarray(data.test.y)
-    metrics = {
-        "accuracy.top1": top1(predicted, expected),
-        "accuracy.f1_macro": f1_macro(predicted, expected),
+    return judged("accuracy", predicted, np.asarray(data.test.y)), predicted
+
+
+def judged(
+    family: str, predicted: NDArray[np.int64], expected: NDArray[np.int64]
+) -> dict[str, float]:
+    """Return every metric whose name begins with `family` and a dot."""
+    names = {t.facts["name"]: t for t in registry.techniques("metric").values()}
+    return {
+        name: float(technique.load()(predicted, expected))
+        for name, technique in sorted(names.items(), reverse=True)
+        if name.startswith(f"{family}.")
     }
-    return metrics, predicted
 
 
 def predict(infer: Infer, data: Dataset, *, chunk: int) -> NDArray[np.int64]:

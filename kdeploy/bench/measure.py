@@ -98,7 +98,6 @@ def rest(*, limit_seconds: float = 1.0) -> bool:
 def _no_collections() -> Iterator[None]:
     """Keep Python's garbage collector out of the times."""
     was_enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

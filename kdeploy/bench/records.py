@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from kdeploy import registry
 from kdeploy.bench import doubts, stats
+from kdeploy.bench.accuracy import judged
 from kdeploy.bench.onnx_facts import count_parameters, file_bytes
 from kdeploy.bench.stats import Estimate
 from kdeploy.bench.subject import Outcome, Subject
 from kdeploy.errors import ModelError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
-from kdeploy.metrics.agreement import agreement
 
 LATENCIES = {"latency.p50": 50.0, "latency.p90": 90.0, "latency.p99": 99.0}
 
@@ -130,15 +130,15 @@ def _quality(outcome: Outcome, taught: NDArray[np.int64] | None) -> Iterator[_Nu
     if predicted is None:
         return
     count = len(predicted)
-    for metric, value in outcome.accuracy.items():
-        if metric.endswith("top1"):
+    found = dict(outcome.accuracy)
+    if taught is not None and len(taught) == count:
+        found |= judged("agreement", predicted, taught)
+    for metric, value in found.items():
+        # Only a mean over items has a binomial's interval.
+        if metric.endswith(".top1"):
             yield _estimated(metric, stats.fraction(value, count), count)
         else:
             yield _Number(metric=metric, value=value, n=count)
-    if taught is not None and len(taught) == count:
-        yield _estimated(
-            "agreement.top1", stats.fraction(agreement(predicted, taught), count), count
-        )
 
 
 def _estimated(metric: str, estimate: Estimate, count: int, flags: tuple[str, ...] = ()) -> _Number:

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kdeploy.bench.records import comparisons, measurements
+from kdeploy.bench.subject import Cell, Outcome, Subject
+from kdeploy.machine import Machine
+from kdeploy.runtimes.contract import Proof
+
+MACHINE = Machine(id="m1", cpu="c", architecture="x86_64", cores=2, is_virtual=True)
+CELL = Cell(runtime="fake", batch_size=4, threads=2)
+
+
+@pytest.fixture
+def outcome(float_file):
+    rng = np.random.default_rng(0)
+    rounds = tuple(rng.lognormal(-7, 0.01, 100) for _ in range(8))
+    return Outcome(
+        subject=Subject(
+            artifact="a1", label="student", path=float_file, format="onnx", profile="cpu", macs=77
+        ),
+        cell=CELL,
+        load_seconds=0.2,
+        first_seconds=0.5,
+        rounds=rounds,
+        elapsed_seconds=tuple(1.01 * r.sum() for r in rounds),
+        peak_memory_bytes=50_000_000,
+        proof=Proof(provider="fake", eligible=4, integer=3, is_quantized=True),
+        accuracy={"accuracy.top1": 0.75, "accuracy.f1_macro": 0.7},
+        predictions=np.array([0, 1, 2, 1]),
+        flags=("random_inputs",),
+    )
+
+
+def _by_metric(outcome, **options):
+    options = {"taught": None, **options}
+    return {m.metric: m for m in measurements(outcome, MACHINE, **options)}
+
+
+def test_every_metric_of_the_contract_is_there_once(outcome):
+    records = measurements(outcome, MACHINE, taught=np.array([0, 1, 2, 2]))
+    names = [r.metric for r in records]
+    assert sorted(names) == sorted(
+        [
+            *("latency.mean", "latency.p50", "latency.p90", "latency.p99", "throughput"),
+            *("load_time", "first_inference", "peak_memory", "size", "parameters", "macs"),
+            *("integer_kernels", "accuracy.top1", "accuracy.f1_macro", "agreement.top1"),
+        ]
+    )
+    assert {(r.artifact, r.label, r.profile, r.runtime) for r in records} == {
+        ("a1", "student", "cpu", "fake")
+    }
+    assert {(r.batch_size, r.threads, r.device, r.machine) for r in records} == {
+        (4, 2, "cpu", "m1")
+    }
+
+
+def test_numbers_are_those_of_the_samples(outcome):
+    found = _by_metric(outcome, taught=np.array([0, 1, 2, 2]))
+    samples = np.concatenate(outcome.rounds)
+    assert found["latency.p90"].value == pytest.approx(np.percentile(samples, 90))
+    assert found["latency.mean"].value == pytest.approx(samples.mean())
+    assert found["throughput"].value == pytest.approx(4 * 800 / (1.01 * samples.sum()))
+    assert found["latency.p50"].n == 800
+    assert found["latency.p50"].low < found["latency.p50"].value < found["latency.p50"].high
+    assert found["agreement.top1"].value == 0.75
+    assert found["accuracy.top1"].low < 0.75 < found["accuracy.top1"].high
+    assert found["integer_kernels"].value == 0.75
+
+
+def test_flags_stand_where_they_belong(outcome):
+    found = _by_metric(outcome)
+    assert found["latency.p50"].flags == ("virtual_machine", "random_inputs")
+    assert found["latency.p99"].flags == ("virtual_machine", "random_inputs", "few_samples")
+    assert found["first_inference"].flags == ("virtual_machine", "slow_first_run")
+    assert found["accuracy.top1"].flags == found["size"].flags == ()
+
+
+def test_int8_that_ran_in_float_is_flagged_and_counts_zero(outcome):
+    idle = Proof(provider="fake", eligible=4, integer=0, is_quantized=True)
+    found = _by_metric(replace(outcome, proof=idle))
+    assert found["integer_kernels"].value == 0.0
+    assert "no_op_int8" in found["integer_kernels"].flags
+    assert "no_op_int8" in found["latency.p50"].flags
+
+
+def test_a_float_file_has_no_integer_kernels(outcome):
+    plain = Proof(provider="fake", eligible=4)
+    assert "integer_kernels" not in _by_metric(replace(outcome, proof=plain))
+
+
+def test_parameters_are_counted_where_nobody_told_them(outcome):
+    assert _by_metric(outcome)["parameters"].value == 4 * 2 * 9 + 4 + 3 * 144 + 3
+    told = replace(outcome, subject=replace(outcome.subject, parameters=9))
+    assert _by_metric(told)["parameters"].value == 9
+
+
+def test_the_size_of_an_artefact_is_that_of_its_tensors(outcome, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"1" * 100)
+    (tmp_path / "manifest.json").write_text("{}")
+    subject = replace(outcome.subject, path=tmp_path, format="torch")
+    assert _by_metric(replace(outcome, subject=subject))["size"].value == 100
+
+
+def test_what_was_skipped_is_one_record_with_its_reason(outcome):
+    (record,) = measurements(
+        Outcome(subject=outcome.subject, cell=CELL, skipped="crashed"), MACHINE, taught=None
+    )
+    assert (record.metric, record.value, record.skipped) == ("latency.p50", None, "crashed")
+
+
+def test_accuracy_that_failed_alone_leaves_the_times(outcome):
+    failed = replace(
+        outcome, accuracy={}, predictions=None, missing={"accuracy.top1": "ran out of luck"}
+    )
+    found = _by_metric(failed)
+    assert found["accuracy.top1"].value is None
+    assert found["accuracy.top1"].skipped == "ran out of luck"
+    assert found["latency.p50"].value > 0
+
+
+def test_a_ratio_says_how_many_times_better_whichever_way_that_is(outcome):
+    slow = replace(
+        outcome,
+        subject=replace(outcome.subject, label="teacher"),
+        rounds=tuple(2 * r for r in outcome.rounds),
+        elapsed_seconds=tuple(2 * s for s in outcome.elapsed_seconds),
+    )
+    found = comparisons([slow, outcome], baseline="teacher")
+    assert [c["metric"] for c in found] == ["latency.p50", "throughput"]
+    for line in found:
+        assert line["ratio"] == pytest.approx(2.0)
+        assert line["low"] <= 2.0 <= line["high"]
+        assert (line["label"], line["baseline"]) == ("student", "teacher")
+        assert line["verdict"] == "faster"
+    (backwards, _) = comparisons([slow, outcome], baseline="student")
+    assert backwards["ratio"] == pytest.approx(0.5)
+    assert backwards["verdict"] == "slower"
+
+
+def test_without_a_measured_baseline_there_is_nothing_to_compare(outcome):
+    gone = Outcome(subject=replace(outcome.subject, label="teacher"), cell=CELL, skipped="crashed")
+    assert comparisons([gone, outcome], baseline="teacher") == []

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from kdeploy.bench import rounds
+from kdeploy.bench.subject import Cell, Plan
+
+CELL = Cell(runtime="fake", batch_size=1, threads=1)
+PLAN = Plan(
+    data=None, accuracy=False, minimum_seconds=0.8, minimum_count=100, timeout_seconds=5, rounds=4
+)
+
+
+class Script:
+    """Stands for all workers, and writes down who was asked for what."""
+
+    def __init__(self, monkeypatch, tmp_path):
+        self.asked = []
+        monkeypatch.setattr(rounds, "Worker", self._worker)
+        monkeypatch.setattr(rounds, "write_pool", lambda *args, **options: False)
+
+    @contextmanager
+    def _worker(self, folder, *, timeout_seconds):
+        yield _Worker(folder.name, self.asked)
+
+
+class _Worker:
+    pid = 1
+
+    def __init__(self, name, asked):
+        self._name, self._asked = name, asked
+
+    def ask(self, request):
+        self._asked.append((self._name, request))
+        if request["do"] == "measure":
+            np.save(request["file"], np.full(25, 2_000_000))
+        return {
+            "open": {"load_seconds": 0.1, "first_seconds": 0.2},
+            "warm_up": {"is_steady": True},
+            "measure": {"elapsed_seconds": 0.05},
+            "memory": {"peak_bytes": 7, "swapped_bytes": 4096},
+            "proof": {"proof": {"provider": "scripted"}},
+        }[request["do"]]
+
+    def close(self):
+        pass
+
+
+def test_turns_alternate_and_turn_around(monkeypatch, tmp_path, fake):
+    script = Script(monkeypatch, tmp_path)
+    subjects = [fake("a"), fake("b"), fake("c")]
+    rounds.measure_group(subjects, CELL, PLAN, with_accuracy=False, watch=lambda text: None)
+    turns = "".join(name for name, request in script.asked if request["do"] == "measure")
+    assert turns == "012210012210"
+
+
+def test_time_and_count_are_shared_out_among_rounds(monkeypatch, tmp_path, fake):
+    script = Script(monkeypatch, tmp_path)
+    (outcome,) = rounds.measure_group(
+        [fake("a")], CELL, PLAN, with_accuracy=False, watch=lambda text: None
+    )
+    measured = [request for _, request in script.asked if request["do"] == "measure"]
+    assert {(r["seconds"], r["count"]) for r in measured} == {(0.2, 25)}
+    assert [r.tolist() for r in outcome.rounds] == [[0.002] * 25] * 4
+    assert outcome.elapsed_seconds == (0.05,) * 4
+
+
+def test_memory_is_read_before_the_proof_and_the_data_raise_it(monkeypatch, tmp_path, fake):
+    script = Script(monkeypatch, tmp_path)
+    (outcome,) = rounds.measure_group(
+        [fake("a")], CELL, PLAN, with_accuracy=False, watch=lambda text: None
+    )
+    assert [request["do"] for _, request in script.asked][-2:] == ["memory", "proof"]
+    assert outcome.peak_memory_bytes == 7
+    assert {"swapped", "random_inputs"} <= set(outcome.flags)

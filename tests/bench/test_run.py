@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+
+from kdeploy.bench.run import Subject, bench
+from kdeploy.data.load import load
+from kdeploy.errors import DataError, FileMissing, UnknownName
+from kdeploy.flags import FLAGS
+from kdeploy.measurement import select
+
+QUICK = {"minimum_seconds": 0.02, "minimum_count": 16}
+
+
+def _onnx(label, path, **facts):
+    return Subject(artifact=f"id-{label}", label=label, path=path, format="onnx", **facts)
+
+
+@pytest.fixture(scope="module")
+def real(float_file, int8_file, data, tmp_path_factory):
+    """One cell of ONNX Runtime with a float teacher and an int8 student."""
+    out = tmp_path_factory.mktemp("bench")
+    result = bench(
+        [_onnx("teacher", float_file, macs=123), _onnx("student", int8_file, profile="cpu")],
+        runtimes=["onnxruntime_cpu"],
+        threads=[1],
+        data=data,
+        baseline="teacher",
+        out=out,
+        **QUICK,
+    )
+    return result, out
+
+
+def test_a_real_cell_has_all_metrics_of_each_file(real):
+    result, _ = real
+    by_label = {
+        label: {m.metric: m for m in result.measurements if m.label == label}
+        for label in ("teacher", "student")
+    }
+    shared = {
+        *("latency.mean", "latency.p50", "latency.p90", "latency.p99", "throughput"),
+        *("load_time", "first_inference", "peak_memory", "size", "parameters"),
+        *("accuracy.top1", "accuracy.f1_macro", "agreement.top1"),
+    }
+    assert set(by_label["teacher"]) == shared | {"macs"}
+    assert set(by_label["student"]) == shared | {"integer_kernels"}
+    assert by_label["student"]["integer_kernels"].value == 1.0
+    assert by_label["student"]["latency.p50"].n >= QUICK["minimum_count"]
+    assert by_label["teacher"]["agreement.top1"].value == 1.0
+    assert all(m.value > 0 for m in by_label["teacher"].values())
+
+
+def test_peak_memory_is_that_of_the_runtime_alone(real):
+    peaks = select(real[0].measurements, "peak_memory")
+    assert all(20e6 < m.value < 120e6 for m in peaks)
+
+
+def test_accuracy_is_that_of_the_file_in_its_runtime(real, float_file, int8_file, data):
+    loaded = load(data)
+    x = loaded.preprocessing.apply(np.asarray(loaded.test.x))
+    classes = [
+        onnxruntime.InferenceSession(f, providers=["CPUExecutionProvider"])
+        .run(None, {"x": x})[0]
+        .argmax(1)
+        for f in (float_file, int8_file)
+    ]
+    (student,) = select(real[0].measurements, "accuracy.top1", label="student")
+    (agreement,) = select(real[0].measurements, "agreement.top1", label="student")
+    assert student.value == pytest.approx(np.mean(classes[1] == loaded.test.y))
+    assert agreement.value == pytest.approx(np.mean(classes[1] == classes[0]))
+    assert student.n == 70
+
+
+def test_comparisons_are_paired_and_samples_kept(real):
+    result, out = real
+    assert [c["metric"] for c in result.comparisons] == ["latency.p50", "throughput"]
+    assert {(c["label"], c["baseline"], c["threads"]) for c in result.comparisons} == {
+        ("student", "teacher", 1)
+    }
+    kept = np.load(out / "samples" / "onnxruntime_cpu-b1-t1-student-cpu.npz")
+    (p50,) = select(result.measurements, "latency.p50", label="student")
+    assert np.median(kept["seconds"]) == pytest.approx(p50.value)
+    assert len(np.unique(kept["round"])) >= 4
+    assert json.loads(str(kept["settings"]))["intra_op_num_threads"] == 1
+
+
+def test_only_flags_that_are_explained_are_raised(real):
+    assert {flag for m in real[0].measurements for flag in m.flags} <= set(FLAGS)
+
+
+def test_one_that_fails_is_a_row_and_the_others_are_measured(fake, data, tmp_path):
+    subjects = [
+        fake("good"),
+        fake("crashes", fault="crash", fault_at=20),
+        fake("refuses", fault="refuse"),
+        fake("loud", fault="garbage"),
+    ]
+    result = bench(subjects, runtimes=["fake"], data=data, accuracy=False, out=tmp_path, **QUICK)
+    skipped = {m.label: m for m in result.measurements if m.skipped}
+    assert set(skipped) == {"crashes", "refuses"}
+    assert "SIGABRT" in skipped["crashes"].skipped
+    assert "refuses to open" in skipped["refuses"].skipped
+    assert all((m.metric, m.value) == ("latency.p50", None) for m in skipped.values())
+    measured = select(result.measurements, "latency.p50")
+    assert {m.label for m in measured if m.value} == {"good", "loud"}
+
+
+def test_what_cannot_run_is_one_row_a_cell_with_the_remedy(fake, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdeploy.runtimes.fake.Fake.unavailable", lambda: "pip install luck")
+    result = bench(
+        [fake("a")], runtimes=["fake", "torch_eager"], batch_sizes=[1, 2], data=data, out=tmp_path
+    )
+    rows = [(m.runtime, m.batch_size, m.skipped) for m in result.measurements]
+    assert rows == [
+        ("fake", 1, "pip install luck"),
+        ("fake", 2, "pip install luck"),
+        ("torch_eager", 1, "torch_eager opens torch, not onnx"),
+        ("torch_eager", 2, "torch_eager opens torch, not onnx"),
+    ]
+
+
+def test_accuracy_is_measured_once_a_runtime_and_facts_in_every_cell(fake, data, tmp_path):
+    subject = fake("a", is_quantized=True, eligible=2, integer=0)
+    result = bench(
+        [subject],
+        runtimes=["fake"],
+        batch_sizes=[2, 1],
+        threads=[2, 2],
+        data=data,
+        out=tmp_path,
+        **QUICK,
+    )
+    assert [m.batch_size for m in select(result.measurements, "accuracy.top1")] == [2]
+    assert [m.batch_size for m in select(result.measurements, "size")] == [2, 1]
+    flags = [m.flags for m in select(result.measurements, "integer_kernels")]
+    assert flags == [("no_op_int8",)] * 2
+
+
+def test_without_data_inputs_are_noise_and_say_so(float_file, tmp_path):
+    result = bench(
+        [_onnx("a", float_file)],
+        runtimes=["onnxruntime_cpu"],
+        threads=[1],
+        data=None,
+        out=tmp_path,
+        **QUICK,
+    )
+    (p50,) = select(result.measurements, "latency.p50")
+    assert "random_inputs" in p50.flags
+    assert select(result.measurements, "accuracy.top1") == []
+
+
+def test_agreement_takes_the_baseline_from_another_runtime(fake, float_file, data, tmp_path):
+    result = bench(
+        [fake("teacher", seed=1), _onnx("student", float_file)],
+        runtimes=["fake", "onnxruntime_cpu"],
+        threads=[1],
+        data=data,
+        baseline="teacher",
+        out=tmp_path,
+        **QUICK,
+    )
+    at = {"label": "student", "runtime": "onnxruntime_cpu"}
+    (agreement,) = select(result.measurements, "agreement.top1", **at)
+    kept = [
+        np.load(tmp_path / "samples" / f"{name}.npz")["predictions"]
+        for name in ("fake-b1-t1-teacher", "onnxruntime_cpu-b1-t1-student")
+    ]
+    assert agreement.value == pytest.approx(np.mean(kept[0] == kept[1]))
+
+
+def test_an_interrupt_ends_every_child_and_goes_on_up(fake, data, tmp_path):
+    def interrupt(text):
+        if "round 2" in text:
+            assert psutil.Process().children()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench(
+            [fake("a"), fake("b")],
+            runtimes=["fake"],
+            data=data,
+            out=tmp_path,
+            watch=interrupt,
+            **QUICK,
+        )
+    assert not [c for c in psutil.Process().children() if "worker" in " ".join(c.cmdline())]
+
+
+def test_wrong_names_and_data_are_told_before_anything_runs(fake, data, tmp_path):
+    subject = fake("teacher")
+    with pytest.raises(UnknownName, match="onnxruntime_cpu"):
+        bench([subject], runtimes=["onnxruntime"], data=data, out=tmp_path)
+    with pytest.raises(UnknownName, match="did you mean `teacher`"):
+        bench([subject], runtimes=["fake"], data=data, baseline="teachr", out=tmp_path)
+    missing = type(data)(name="arrays", parameters={"train": "no.npz", "test": "no.npz"})
+    with pytest.raises((FileMissing, DataError)):
+        bench([subject], runtimes=["fake"], data=missing, out=tmp_path)
+    assert not (tmp_path / "samples").exists()
