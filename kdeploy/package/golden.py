@@ -3,11 +3,15 @@
 Floating-point sums depend on the order of addition, and integer kernels round ties their own way,
 so the same file does not give the same bits on every CPU. The tolerance (`atol`, in units of the
 output) is the larger of
-- a floor: 0.001 of the outputs' standard deviation for a float file, 0.05 for a quantized one, and
+- a floor: 0.001 of the outputs' standard deviation for a float file, 0.1 for a quantized one, and
 - four times what the outputs move here between ONNX Runtime's fastest kernels and its plainest
   (no fusion: a quantized graph then runs in floats, rounding where the file says).
 The class must be the recorded one wherever the two best outputs are further apart than `atol`;
 items closer than that are near ties, and judged by `atol` only.
+
+The floors are about what was seen between implementations: three residual networks on 450 digits
+gave 2e-6 for float, and for INT8 0.05 within ONNX Runtime and 0.07 to OpenVINO, which is three
+steps of the quantized output. INT8 itself is 0.14 to 1.0 away from float on the same items.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from kdeploy.runtimes.onnx_session import OnnxSession
 
 MAX_ITEMS = 16
 FLOAT_FLOOR = 1e-3
-QUANTIZED_FLOOR = 5e-2
+QUANTIZED_FLOOR = 0.1
 SPREAD_MARGIN = 4.0
 Floats = NDArray[np.float32]
 

@@ -86,7 +86,7 @@ def readme(manifest: Manifest, *, golden: int) -> str:
         std=_numbers(form.std),
         classes=", ".join(manifest.classes) or "numbered, without names",
         lineage=_lineage(manifest.lineage),
-        because=manifest.chosen_because and f"Chosen because {manifest.chosen_because}",
+        because=f"Why this file: {manifest.chosen_because}" if manifest.chosen_because else "",
         licences="\n".join(
             f"- {x.part}: {x.identifier} ([{x.file}]({x.file}))" for x in manifest.licences
         ),

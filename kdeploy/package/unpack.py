@@ -49,8 +49,8 @@ def _check(entries: Sequence[zipfile.ZipInfo]) -> None:
         raise _refused(f"it would unpack to {total} bytes, more than {MAX_BYTES}")
     seen: set[str] = set()
     for entry in entries:
-        _check_kind(entry)
         _check_name(entry)
+        _check_kind(entry)
         # On some devices' file systems Model.onnx and model.onnx are one file.
         name = entry.filename.rstrip("/").casefold()
         if name in seen:

@@ -1,0 +1,196 @@
+"""A tiny real ONNX file (conv, relu, pool, gemm), its golden data, and bundles of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from kdeploy.data.contract import Preprocessing
+from kdeploy.gate import parse_gates
+from kdeploy.package.run import RUNNER, package
+
+CLASSES = ("circle", "square", "triangle")
+SHAPE = (1, 8, 8)
+PREPROCESSING = Preprocessing(
+    shape=SHAPE, scale=1 / 255, mean=(0.4,), std=(0.3,), resize="bilinear", classes=CLASSES
+)
+
+
+def _onnx_model(*, batch="batch", classes=3, softmax=False, shape=SHAPE, seed=0):
+    """Return conv + relu + global average pool + gemm on (batch, channels, 8, 8)."""
+    rng = np.random.default_rng(seed)
+    kernel = (4, shape[0], *(3 for _ in shape[1:]))
+    shapes = {"w": kernel, "b": (4,), "fc": (classes, 4), "fb": (classes,)}
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    last = "gemm" if softmax else "logits"
+    nodes = [
+        helper.make_node("Conv", ["image", "w", "b"], ["c"], pads=[1, 1] * len(shape[1:])),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "fc", "fb"], [last], transB=1),
+    ]
+    if softmax:
+        nodes.append(helper.make_node("Softmax", ["gemm"], ["logits"], axis=1))
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *inner])
+        for name, inner in (("image", shape), ("logits", (classes,)))
+    ]
+    graph = helper.make_graph(nodes, "tiny", ports[:1], ports[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.fixture(scope="session")
+def onnx_model():
+    return _onnx_model
+
+
+def _run_onnx(path, inputs):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: x[None]})[0] for x in inputs])
+
+
+@pytest.fixture(scope="session")
+def run_onnx():
+    return _run_onnx
+
+
+def _artifact_manifest(preprocessing=PREPROCESSING):
+    step = {"id": "a" * 12, "label": "teacher", "stage": "teacher", "technique": "fit"}
+    return {
+        "id": "b" * 12,
+        "label": "tiny",
+        "stage": "export",
+        "technique": "onnx",
+        "parameters": {"profile": "cpu"},
+        "created": "2025-01-02T03:04:05+00:00",
+        "machine": "0123456789ab",
+        "facts": {"parameters": 55, "macs": 2316, "size": 1},
+        "data": {"preprocessing": preprocessing.to_dict(), "licence": "CC-BY-4.0"},
+        "lineage": [step, {**step, "id": "b" * 12, "label": "tiny", "stage": "export"}],
+    }
+
+
+@pytest.fixture(scope="session")
+def artifact_manifest():
+    return _artifact_manifest
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Return the file, stored items, its preprocessed golden inputs and their outputs."""
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    onnx.save(_onnx_model(), path)
+    stored = np.random.default_rng(1).integers(0, 256, (6, *SHAPE), dtype=np.uint8)
+    inputs = PREPROCESSING.apply(stored)
+    return SimpleNamespace(
+        path=path,
+        stored=stored,
+        inputs=inputs,
+        outputs=_run_onnx(path, inputs),
+        preprocessing=PREPROCESSING,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_bundle(tiny):
+    """Return a function that packages the tiny file."""
+
+    def make(out, *, budgets=(), accuracy=None, **changes):
+        return package(
+            changes.pop("file", tiny.path),
+            out,
+            manifest=changes.pop("manifest", None) or _artifact_manifest(),
+            golden=changes.pop("golden", (tiny.inputs, tiny.outputs)),
+            accuracy={"accuracy.top1": 0.9} if accuracy is None else accuracy,
+            budgets=parse_gates(budgets),
+            **changes,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pristine(make_bundle, tmp_path_factory):
+    """Return a bundle that tests only read."""
+    return make_bundle(tmp_path_factory.mktemp("pristine") / "bundle")
+
+
+@pytest.fixture
+def bundle(pristine, tmp_path):
+    """Return a bundle of one's own, to damage."""
+    return shutil.copytree(pristine, tmp_path / "bundle")
+
+
+@pytest.fixture(scope="session")
+def run_runner():
+    """Return a function that runs the bundle's own runner as a device would."""
+
+    def run(bundle, *arguments, cwd=None, environment=None):
+        return subprocess.run(
+            [sys.executable, str(bundle / "runner/python/run.py"), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **(environment or {})},
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def runner(monkeypatch):
+    """Return the runner as a module whose clock stops at the minimum of runs."""
+    spec = importlib.util.spec_from_file_location("bundle_runner", RUNNER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(module, "MINIMUM_SECONDS", 0.0)
+    return module
+
+
+FILES = (
+    "LICENSES/THIRD_PARTY.md",
+    "LICENSES/data.txt",
+    "LICENSES/runner.txt",
+    "README.md",
+    "SHA256SUMS",
+    "golden/inputs.npz",
+    "golden/outputs.npz",
+    "golden/tolerance.json",
+    "manifest.json",
+    "model.onnx",
+    "runner/python/run.py",
+)
+
+
+@pytest.fixture(params=FILES)
+def each_file(request):
+    """Return the name of every file of a bundle, one a test."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def flip_byte():
+    def flip(path):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(bytes(content))
+
+    return flip
