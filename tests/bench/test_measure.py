@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import threading
 import time
 
 import numpy as np
@@ -73,20 +72,22 @@ def test_the_garbage_collector_is_off_while_timing_and_back_on_afterwards():
     assert gc.isenabled()
 
 
-def test_rest_waits_until_spinning_threads_have_stopped():
-    is_spinning = threading.Event()
-    is_spinning.set()
+@pytest.mark.parametrize(
+    ("spinning_seconds", "expected", "waited_seconds"),
+    [(0.0, True, 0.01), (0.045, True, 0.06), (9.0, False, 1.0)],
+)
+def test_rest_waits_until_spinning_threads_have_stopped(
+    monkeypatch, spinning_seconds, expected, waited_seconds
+):
+    clock = Clock(monkeypatch, [0.001])
 
-    def spin():
-        while is_spinning.is_set():
-            pass
+    def sleep(seconds):
+        clock.now += seconds
 
-    thread = threading.Thread(target=spin)
-    thread.start()
-    assert not measure.rest(limit_seconds=0.1)
-    is_spinning.clear()
-    thread.join()
-    assert measure.rest(limit_seconds=30)
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("time.process_time", lambda: min(clock.now, spinning_seconds))
+    assert measure.rest(limit_seconds=1.0) == expected
+    assert clock.now == pytest.approx(waited_seconds, abs=0.011)
 
 
 def test_seconds_of_a_call_are_seconds(monkeypatch):
