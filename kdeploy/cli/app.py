@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -11,8 +11,7 @@ from typer.core import TyperGroup
 from kdeploy import __version__
 from kdeploy.cli import deliver, look, make
 
-
-ORDER = ("run", "distill", "compress", "export", "bench", "report", "package", "verify")
+ORDER = ("run", "distill", "compress", "export", "bench", "report", "package", "verify", "list")
 
 
 class InOrderOfUse(TyperGroup):
@@ -40,11 +39,18 @@ def build_app(given: Sequence[str]) -> typer.Typer:
     verb = next((word for word in given if not word.startswith("-")), "")
     app.add_typer(make.compress_app(is_asked=verb == "compress"), name="compress")
     app.add_typer(make.export_app(is_asked=verb == "export"), name="export")
-    for command in (deliver.bench, deliver.report, deliver.package, deliver.verify):
+    commands: list[Callable[..., Any]] = [
+        deliver.bench,
+        deliver.report,
+        deliver.package,
+        deliver.verify,
+        look.show,
+        look.doctor,
+        look.init,
+    ]
+    for command in commands:
         app.command()(command)
     app.command("list")(look.list_techniques)
-    for command in (look.show, look.doctor, look.init):
-        app.command()(command)
     app.command("recipe-schema")(look.recipe_schema)
     return app
 

@@ -13,6 +13,7 @@ from kdeploy.units import format_seconds
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+    from rich.status import Status
 
     from kdeploy.gate import Verdict
     from kdeploy.pipeline.log import StageRecord
@@ -24,7 +25,12 @@ NUMBERS = frozenset("0123456789-+<>≤")
 
 def out(*, is_json: bool) -> Console:
     """Return the console for answers: stdout, or stderr where stdout belongs to JSON."""
-    return Console(stderr=is_json, highlight=False, soft_wrap=True)
+    return Console(stderr=is_json, highlight=False, soft_wrap=True, width=_width())
+
+
+def _width() -> int | None:
+    """Return the terminal's own width; in a file or a pipe lines may be as long as they are."""
+    return None if sys.stdout.isatty() else 160
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
@@ -43,10 +49,12 @@ def show_comparison(
     screen: Console, comparison: Comparison, verdicts: Sequence[Verdict] = ()
 ) -> None:
     """Print the comparison with the baseline, and the gates."""
-    from kdeploy.report.table import table_rows
+    from kdeploy.report.table import brief_rows, skipped_rows
 
     screen.print()
-    screen.print(table(*table_rows(comparison)))
+    screen.print(table(*brief_rows(comparison)))
+    for label, place, _, reason in skipped_rows(comparison):
+        screen.print(f"skipped: {label} on {place}: {reason}", markup=False)
     if verdicts:
         rows = [[v.gate, "pass" if v.passed else "FAIL", v.reason] for v in verdicts]
         screen.print()
@@ -68,18 +76,30 @@ class Terminal:
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.watcher = TrainingBar(self.console)
+        self.status: Status | None = None
+        self.current = ""
 
     def stage_started(self, stage: str, technique: str, label: str) -> None:
         self.current = f"{stage:<8} {technique:<15} {label}"
-        if self.console.is_terminal:
-            self.console.print(f"[dim]…[/dim] {self.current}")
 
     def stage_ended(self, record: StageRecord) -> None:
+        self._quiet()
         how = "stored" if record.cached else format_seconds(record.wall_time_s)
         self.console.print(f"[green]✓[/green] {self.current:<42} {record.artifact}  {how}")
 
     def note(self, text: str) -> None:
-        self.console.print(f"  [dim]{text}[/dim]")
+        """Show what is being done; outside a terminal `log.jsonl` keeps it."""
+        if not self.console.is_terminal:
+            return
+        if self.status is None:
+            self.status = self.console.status(text)
+            self.status.start()
+        self.status.update(f"{self.current}  [dim]{text}[/dim]")
+
+    def _quiet(self) -> None:
+        if self.status is not None:
+            self.status.stop()
+            self.status = None
 
 
 class TrainingBar:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdeploy import registry
 from kdeploy.artifact import ONNX, Artifact, file_sha256
@@ -19,7 +20,7 @@ from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, read, write
 from kdeploy.package.run import package
-from kdeploy.package.verify import verify
+from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.payload import load_model
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.recipe.resolve import Step
@@ -101,7 +102,7 @@ def make_measurements(
     made = []
     for form in ("torch", "onnx"):
         chosen = [s for s in subjects if s.format == form]
-        runtimes = [r for r in section.runtimes if _opens(r, form)]
+        runtimes = [r for r in section.runtimes if form in _forms(r)]
         if chosen and runtimes:
             made.append(_measure(session, chosen, runtimes, section, baseline, form))
     return made
@@ -155,21 +156,8 @@ def make_bundle(
     """Return the verified bundle; its checks stand in the facts."""
 
     def make(work: Path) -> Made:
-        if session.data is None:
-            raise ModelError("a bundle needs data", hint="name it, e.g. `--data digits`")
-        file = exported.file.onnx_file
-        inputs = session.data.preprocessing.apply(session.data.validation.x[:GOLDEN_ITEMS])
-        bundle = package(
-            file,
-            work / BUNDLE,
-            manifest=exported.file.manifest,
-            golden=(inputs, _outputs(file, inputs)),
-            accuracy=accuracy,
-            budgets=budgets,
-            chosen_because=chosen_because,
-            licences={"data": session.data.licence} if session.data.licence else {},
-        )
-        result = verify(bundle)
+        bundle = work / BUNDLE
+        result = pack(session, exported, bundle, budgets, accuracy, chosen_because)
         return Made(
             write=lambda folder: _move(bundle, folder / BUNDLE, {}),
             facts={"passed": result.passed, "checks": result.checks},
@@ -185,6 +173,40 @@ def make_bundle(
         parameters={"budgets": [b.text for b in budgets], "accuracy": dict(accuracy)},
         source=fingerprint().id,
     )
+
+
+def pack(
+    session: Session,
+    exported: Exported,
+    out: Path,
+    budgets: Sequence[Gate],
+    accuracy: Mapping[str, Any],
+    chosen_because: str,
+) -> VerifyResult:
+    """Write the bundle of a file to `out`, a folder or zip; return what verifying it found."""
+    if session.data is None:
+        raise ModelError("a bundle needs data", hint="name it, e.g. `--data digits`")
+    file = exported.file.onnx_file
+    inputs = session.data.preprocessing.apply(session.data.validation.x[:GOLDEN_ITEMS])
+    package(
+        file,
+        out,
+        manifest=exported.file.manifest,
+        golden=(inputs, outputs_of(file, inputs)),
+        accuracy=accuracy,
+        budgets=budgets,
+        chosen_because=chosen_because,
+    )
+    return verify(out)
+
+
+def outputs_of(file: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what ONNX Runtime computes from preprocessed inputs."""
+    runtime = open_runtime("onnxruntime_cpu", file, threads=1)
+    try:
+        return runtime.infer(inputs)
+    finally:
+        runtime.close()
 
 
 def _measure(
@@ -249,16 +271,10 @@ def _subject_sha256(subject: Subject) -> str:
     )
 
 
-def _opens(runtime: str, form: str) -> bool:
-    return form in (registry.find("runtime", runtime).facts.get("formats") or ())
-
-
-def _outputs(file: Path, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    runtime = open_runtime("onnxruntime_cpu", file, threads=1)
-    try:
-        return runtime.infer(inputs)
-    finally:
-        runtime.close()
+def _forms(runtime: str) -> set[str]:
+    """Return what a runtime is given; one that opens neither gets files, to be told why not."""
+    formats = set(registry.find("runtime", runtime).facts.get("formats") or ())
+    return formats & {"torch", "onnx"} or {"onnx"}
 
 
 def _move(source: Path, target: Path, entries: Mapping[str, Any]) -> Mapping[str, Any]:

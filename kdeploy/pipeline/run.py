@@ -35,7 +35,7 @@ from kdeploy.pipeline.rundir import (
 from kdeploy.pipeline.session import Session
 from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe
-from kdeploy.report.run import Comparison
+from kdeploy.report.comparison import Comparison
 
 STAGES = ("teacher", "distill", "compress", "export", "bench", "package")
 

@@ -11,7 +11,8 @@ from typing import Any
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, write
 from kdeploy.pipeline.deliver import BUNDLE, Exported
-from kdeploy.report.run import Comparison, comparison, render
+from kdeploy.report.comparison import Comparison
+from kdeploy.report.run import comparison, render
 
 REPORTS = {"report.md": "markdown", "report.html": "html", "measurements.csv": "csv"}
 

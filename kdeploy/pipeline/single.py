@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kdeploy import registry
 from kdeploy.artifact import Artifact, Store, file_sha256, find_artifact
@@ -14,19 +17,21 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.errors import FileMissing, InputError, RecipeError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
+from kdeploy.metrics.top1 import top1
+from kdeploy.package.verify import VerifyResult
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
     Exported,
-    make_bundle,
     make_export,
     make_measurements,
+    outputs_of,
+    pack,
     records_of,
     subject,
 )
 from kdeploy.pipeline.log import Audience, Log, Silence
 from kdeploy.pipeline.models import load_weights, make_step, make_teacher
 from kdeploy.pipeline.rundir import (
-    write_bundle,
     write_exports,
     write_measurements,
     write_reports,
@@ -35,7 +40,10 @@ from kdeploy.pipeline.session import Session
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.references import ModelReference, build_model
-from kdeploy.report.run import Comparison
+from kdeploy.report.comparison import Comparison
+
+ASKED_FOR = "asked for by name"
+CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +71,23 @@ def export_one(source: Source, step: Step, out: Path, audience: Audience) -> Exp
     return exported
 
 
-def package_one(source: Source, budgets: Sequence[Gate], out: Path, audience: Audience) -> Artifact:
-    """Return the verified bundle of an artefact; a torch artefact is exported for the CPU first."""
-    session, artifact = _begin(source, out, audience)
-    exported = _exported(session, artifact)
-    scores = {k: v for k, v in exported.model.scores.items() if k == "validation_accuracy"}
-    bundle = make_bundle(
-        session, exported, budgets, accuracy=scores, chosen_because="asked for by name"
-    )
-    write_bundle(out, bundle.folder)
-    return bundle
+def package_one(
+    source: Source, budgets: Sequence[Gate], out: Path, audience: Audience
+) -> VerifyResult:
+    """Make the bundle of an artefact at `out`, a folder or zip; nothing stays when it fails.
+
+    A torch artefact is exported for the CPU first.
+    """
+    with tempfile.TemporaryDirectory(prefix="kdeploy-package-") as folder:
+        session, artifact = _begin(source, Path(folder), audience)
+        exported = _exported(session, artifact)
+        accuracy = {"accuracy.top1": _test_accuracy(session, exported)}
+        trial = Path(folder) / f"trial{out.suffix if out.suffix == '.zip' else ''}"
+        result = pack(session, exported, trial, budgets, accuracy, ASKED_FOR)
+        if result.passed:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            result = pack(session, exported, out, budgets, accuracy, ASKED_FOR)
+    return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,13 +189,22 @@ def _exported(session: Session, artifact: Artifact) -> Exported:
     return make_export(session, artifact, step)
 
 
+def _test_accuracy(session: Session, exported: Exported) -> float:
+    """Return the top-1 accuracy of the very file on the test part."""
+    assert session.data is not None, "a bundle is made of an artefact, and that knows its data"
+    test, apply = session.data.test, session.data.preprocessing.apply
+    starts = range(0, len(test), CHUNK)
+    chunks = [outputs_of(exported.file.onnx_file, apply(test.x[s : s + CHUNK])) for s in starts]
+    return top1(np.concatenate(chunks).argmax(axis=1), test.y)
+
+
 def _model_of(file: Artifact) -> Artifact:
     """Return the model that an exported file is of: its folder, or what the file knows of it."""
     folder = file.folder.parent / str(file.manifest["model_artifact"])
     found = find_artifact(str(folder)) if folder.is_dir() else None
     if found is not None:
         return found
-    *_, model, _ = [{}, *file.manifest["lineage"]]
+    model = file.manifest["lineage"][-2]
     return Artifact(id=str(model["id"]), folder=folder, manifest={**model, "kind": "torch"})
 
 

@@ -54,6 +54,23 @@ def table_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return [column.header for column in shown], rows
 
 
+def brief_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return the columns that fit a terminal, without intervals, counts and doubts."""
+    wanted = {
+        "artefact": "artefact",
+        "runs on": "runs on",
+        "top-1 accuracy": "top-1",
+        "p50 latency": "p50",
+        "speed-up (p50)": "speed-up",
+        "size": "size",
+        "parameters": "parameters",
+        "INT8 kernels": "INT8",
+    }
+    shown = [column for column in columns(comparison) if column.header in wanted]
+    rows = [[_brief(column, row) for column in shown] for row in comparison.rows]
+    return [wanted[column.header] for column in shown], rows
+
+
 def columns(comparison: Comparison) -> list[Column]:
     """Return the columns that say something: empty ones are left out."""
     rows = comparison.rows
@@ -151,6 +168,17 @@ def step_rows(steps: Sequence[Step]) -> list[dict[str, str]]:
         }
         for before, step in zip([None, *steps], steps, strict=False)
     ]
+
+
+def _brief(column: Column, row: Row) -> str:
+    cell = column.cell(row)
+    if cell.verdict == "skipped":
+        return "skipped"
+    if column.header == "artefact":
+        return cell.text + (" (packaged)" if row.is_packaged else "")
+    if column.header == "runs on":
+        return f"{row.runtime} b{row.batch_size} t{row.threads or 'all'}"
+    return cell.text
 
 
 def _text(header: str, about: str, cell: Callable[[Row], Cell]) -> Column:

@@ -1,0 +1,123 @@
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from kdeploy.measurement import read
+
+
+@pytest.fixture
+def project(tmp_path, tiny_build, tiny_data):
+    """Return a folder with a recipe for a teacher that is quickly trained."""
+    for name, part in (("train", tiny_data.train), ("test", tiny_data.test)):
+        np.savez(tmp_path / f"{name}.npz", x=part.x, y=part.y)
+    recipe = {
+        "data": {"name": "arrays", "train": "train.npz", "test": "test.npz"},
+        "teacher": {"build": "build.py:net", "train": {"epochs": 1, "batch_size": 32}},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return tmp_path
+
+
+@pytest.fixture
+def teacher(project, kdeploy):
+    """Return the folder of a trained artefact."""
+    answer = kdeploy(
+        "run", project / "recipe.yaml", "--until", "teacher", "--json", "--out", project / "t"
+    )
+    assert answer.code == 0, answer.err
+    return project / "t" / "artifacts" / json.loads(answer.out)["teacher"]
+
+
+def test_verbs_chain_from_artefact_to_verified_bundle(kdeploy, teacher, project):
+    pruned = kdeploy(
+        "compress", "prune_channels", teacher, "--ratio", 0.25, "--recover", "{epochs: 1}",
+        "--out", project / "p", "--json",
+    )  # fmt: skip
+    assert pruned.code == 0, pruned.err
+    manifest = json.loads(pruned.out)
+    small = project / "p" / "artifacts" / manifest["id"]
+    assert [s["label"] for s in manifest["lineage"]] == ["teacher", "prune_channels"]
+
+    assert "prune_channels" in kdeploy("show", small).out
+    int8 = kdeploy(
+        "compress", "int8_ptq", small, "--calibration-batches", 2, "--out", project / "q", "--json"
+    )
+    assert int8.code == 0, int8.err
+    quantized = project / "q" / "artifacts" / json.loads(int8.out)["id"]
+
+    exported = [
+        json.loads(kdeploy("export", "onnx", artifact, "--out", project / out, "--json").out)
+        for artifact, out in ((teacher, "x"), (quantized, "x"))
+    ]
+    assert [(project / "x" / "exports" / f"{n}.onnx").is_file() for n in ("teacher", "int8_ptq")]
+
+    files = [project / "x" / "artifacts" / e["id"] for e in exported]
+    flags = [
+        "--runtime",
+        "onnxruntime_cpu",
+        "--threads",
+        1,
+        "--seconds",
+        0.05,
+        "--out",
+        project / "b",
+    ]
+    bench = kdeploy(
+        "bench", files[1], "--baseline", files[0], "--gate", "size: 1.01x", *flags, "--json"
+    )
+    assert bench.code == 0, bench.err
+    found = json.loads(bench.out)
+    assert {c["label"] for c in found["comparisons"]} == {"int8_ptq"}
+    assert {"ratio", "low", "high", "verdict"} <= set(found["comparisons"][0])
+    assert len(read(project / "b")) == len(found["measurements"])
+
+    failed = kdeploy("bench", files[1], "--gate", "size: <= 1B", *flags)
+    assert failed.code == 1
+    assert "FAIL" in failed.out
+
+    report = kdeploy("report", project / "b", "--format", "markdown")
+    assert "int8_ptq" in report.out
+    assert kdeploy("report", project / "b", "--out", project / "r.html").code == 0
+
+    bundle = project / "bundle.zip"
+    packaged = kdeploy("package", files[1], "--budget", "peak_memory: <= 1GB", "--out", bundle)
+    assert packaged.code == 0, packaged.err
+    assert kdeploy("verify", bundle).code == 0
+    unfit = kdeploy("package", files[1], "--budget", "size: <= 1B", "--out", project / "no.zip")
+    assert unfit.code == 1
+    assert not (project / "no.zip").exists()
+
+
+def test_a_changed_byte_in_a_bundle_is_refused(kdeploy, teacher, project):
+    bundle = project / "bundle"
+    assert kdeploy("package", teacher, "--out", bundle).code == 0
+    model = bundle / "model.onnx"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    answer = kdeploy("verify", bundle)
+    assert answer.code == 2
+    assert "model.onnx" in answer.err
+    assert "hint:" in answer.err
+
+
+def test_distils_from_model_references(kdeploy, teacher, project):
+    answer = kdeploy(
+        "distill", "--teacher", teacher, "--student", f"{project}/build.py:net",
+        "--student-args", "{width: 4}", "--data", "arrays",
+        "--set", f"data.train={project}/train.npz", "--set", f"data.test={project}/test.npz",
+        "--loss", "{kd: {temperature: 2.0}}", "--epochs", 1, "--out", project / "d", "--json",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["student"]
+
+
+def test_a_reference_without_weights_is_refused_with_nothing_written(kdeploy, project):
+    answer = kdeploy(
+        "export", "onnx", f"{project}/build.py:net", "--data", "digits", "--out", project / "x"
+    )
+    assert answer.code == 2
+    assert "--weights" in answer.err
+    assert not (project / "x").exists()
