@@ -77,7 +77,7 @@ def readme(manifest: Manifest, *, golden: int) -> str:
         made_with=", ".join(f"{k} {v}" for k, v in manifest.made_with.items()),
         golden=golden,
         costs=_costs(manifest),
-        machine=", ".join(f"{k} {_shown(v)}" for k, v in manifest.machine.items()) or "unknown",
+        machine=_machine(manifest.machine),
         budgets=_budgets(manifest.budgets),
         ports=_ports(manifest),
         image=_image(manifest),
@@ -104,13 +104,27 @@ def _what(manifest: Manifest) -> str:
 
 
 def _costs(manifest: Manifest) -> str:
+    known = {**manifest.recorded, **manifest.accuracy}
+    baseline = known.pop("baseline", None) or {}
     rows = [("size of the file", format_quantity(manifest.model.size, "B"))]
-    for name, value in manifest.recorded.items():
-        if name != "size":
-            rows.append((name, format_quantity(value, METRICS[name].unit)))
-    others = {k: v for k, v in manifest.accuracy.items() if k not in manifest.recorded}
-    rows += [(k, _shown(v)) for k, v in others.items()]
+    rows += [(name, _shown(name, value)) for name, value in known.items() if name != "size"]
+    rows += [(f"{name} of the baseline", _shown(name, value)) for name, value in baseline.items()]
     return _table(("what", "value"), rows)
+
+
+def _shown(name: str, value: Any) -> str:
+    if name in METRICS:
+        return format_quantity(value, METRICS[name].unit)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    parts = [machine.get("cpu"), machine.get("architecture"), *machine.get("instruction_sets", ())]
+    if "cores" in machine:
+        parts.append(f"{machine['cores']} cores")
+    if machine.get("ram_bytes"):
+        parts.append(f"{format_quantity(machine['ram_bytes'], 'B')} of memory")
+    return ", ".join(str(p) for p in parts if p) + f" (machine {machine.get('id')})"
 
 
 def _budgets(budgets: tuple[Budget, ...]) -> str:
@@ -151,11 +165,3 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return f"({', '.join(f'{v:.6g}' for v in values)})"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value)) or "none"
-    return str(value)

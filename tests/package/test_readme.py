@@ -11,11 +11,22 @@ def test_it_names_the_numbers_the_budgets_and_the_lineage(make_bundle, tmp_path)
     bundle = make_bundle(
         tmp_path / "bundle",
         budgets=["peak_memory: <= 128MB", "accuracy.top1: >= 0.8"],
-        accuracy={"accuracy.top1": 0.9, "latency.p50": 4.4e-5},
+        accuracy={
+            **{"accuracy.top1": 0.9, "latency.p50": 4.4e-5, "n": 450},
+            "baseline": {"accuracy.top1": 0.95},
+        },
         chosen_because="it is faster than the INT8 file",
     )
     text = (bundle / "README.md").read_text()
-    for part in ("90.00 %", "44 µs", "`peak_memory: <= 128MB`", "teacher", "circle"):
+    for part in (
+        "90.00 %",
+        "44 µs",
+        "| n | 450 |",
+        "baseline | 95.00 %",
+        "`peak_memory: <= 128MB`",
+        "teacher",
+        "circle",
+    ):
         assert part in text
     assert "Why this file: it is faster than the INT8 file" in text
     assert "None were set" not in text

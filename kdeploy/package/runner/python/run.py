@@ -184,7 +184,7 @@ def _budget_checks(manifest: Json, measured: Json) -> list[Json]:
         metric, bound, here = budget["metric"], budget["bound"], budget["judged"] == "device"
         value = (measured if here else manifest["recorded"]).get(metric)
         holds = value is not None and (value <= bound if budget["is_upper"] else value >= bound)
-        reason = f"here: {measured['conditions']}" if here else "as recorded at packaging"
+        reason = measured["conditions"] if here else "as recorded at packaging"
         reason = "this machine does not say" if value is None else reason
         checks.append(_check(budget["gate"], holds, reason, value, bound, budget["unit"]))
     for metric, unit in (("peak_memory", "B"), ("latency.p50", "s")):
@@ -196,19 +196,18 @@ def _budget_checks(manifest: Json, measured: Json) -> list[Json]:
 def _check(
     name: str, passed: bool, reason: str, value: Any = None, bound: Any = None, unit: str = ""
 ) -> Json:
+    factor, shown = {"s": (1e3, " ms"), "B": (1e-6, " MB"), "fraction": (100, " %")}.get(
+        unit, (1, "")
+    )
     finite = value if value is not None and np.isfinite(value) else None
+    numbers = " against ".join(f"{n * factor:.5g}{shown}" for n in (finite, bound) if n is not None)
     verdict = {"check": name, "value": finite, "bound": bound, "unit": unit}
-    return {**verdict, "passed": bool(passed), "reason": reason}
+    return {**verdict, "passed": bool(passed), "reason": ", ".join(filter(None, (numbers, reason)))}
 
 
 def _report(result: Json) -> str:
-    lines = []
-    for one in result["checks"]:
-        factor, unit = {"s": (1e3, "ms"), "B": (1e-6, "MB")}.get(one["unit"], (1, one["unit"]))
-        numbers = [n for n in (one["value"], one["bound"]) if n is not None]
-        shown = " against ".join(f"{n * factor:.5g} {unit}".strip() for n in numbers)
-        word = "ok  " if one["passed"] else "FAIL"
-        lines.append(f"{word}  {one['check']:<26} {shown:<26} {one['reason']}")
+    words = {True: "ok  ", False: "FAIL"}
+    lines = [f"{words[x['passed']]}  {x['check']:<26} {x['reason']}" for x in result["checks"]]
     return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
 
 
