@@ -59,6 +59,4 @@ def int8_ptq(
     batches = context.batches(context.data.train, batch_size, calibration_batches)
     example = context.example
     ranges = observe(model, example, (x for x, _ in batches), choice=observer)
-    return QuantizedModel(
-        model, example, ranges=ranges, profile=profile, reduce_range=reduce_range
-    )
+    return QuantizedModel(model, example, ranges=ranges, profile=profile, reduce_range=reduce_range)

@@ -1,17 +1,13 @@
 """Capture a model as a flat graph of functional operators with its batch norms folded in.
 
-`torch.export` (PyTorch 2) traces the model with a dynamic batch; decomposing with an empty table
-makes in-place operators functional, so that a quantizer may stand on any tensor. The graph is the
-same for the same model and example, which makes the names of its tensors stable.
+`torch.export` (PyTorch 2) traces the model with a dynamic batch. The graph is the same for the
+same model and example, which makes the names of its tensors stable.
 """
 
 from __future__ import annotations
 
 import copy
 import operator
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,10 +16,20 @@ from torch.fx import GraphModule, Node
 from torch.fx.graph import CodeGen
 
 from kdeploy.errors import ModelError
+from kdeploy.quantization.functional import functional_graph
+from kdeploy.quantization.silence import without_torch_noise
 
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
-BATCH_NORM = aten._native_batch_norm_legit_no_training.default
+# Each with the position of its epsilon; the second returns a tuple.
+BATCH_NORMS = {
+    aten.batch_norm.default: 7,
+    aten._native_batch_norm_legit_no_training.default: 6,
+}
+COPIES = (
+    *(aten.clone.default, aten.alias.default, aten.contiguous.default),
+    *(aten.dropout.default, aten.feature_dropout.default, aten.detach.default),
+)
 
 
 def capture(model: nn.Module, example: Tensor) -> GraphModule:
@@ -37,24 +43,24 @@ def capture(model: nn.Module, example: Tensor) -> GraphModule:
         ModelError: the model cannot be traced with a dynamic batch.
     """
     try:
-        with _quiet():
+        with without_torch_noise():
             program = torch.export.export(
                 copy.deepcopy(model).eval(),
                 (example,),
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             )
-            graph_module = program.run_decompositions({}).module(check_guards=False)
+            graph_module = functional_graph(program)
     except Exception as error:  # torch.export raises many types, all meaning the same to the user
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelError(
             f"`{type(model).__name__}` cannot be traced with a dynamic batch: {reason}",
             hint="forward() must not branch on values, nor fix the batch size in a reshape",
         ) from error
-    assert isinstance(graph_module, GraphModule)
     _flatten(graph_module)
     for rewrite in (_drop_copies, fold_constants, fold_batch_norms):
         rewrite(graph_module)
-    return finish(graph_module)
+    # A fresh module: the one of torch.export refuses eval().
+    return GraphModule(finish(graph_module), graph_module.graph).eval()
 
 
 def finish(graph_module: GraphModule) -> GraphModule:
@@ -99,7 +105,7 @@ def fold_constants(graph_module: GraphModule) -> None:
 def fold_batch_norms(graph_module: GraphModule) -> None:
     """Fold each batch norm into the convolution or linear layer before it that feeds only it."""
     for node in list(graph_module.graph.nodes):
-        if node.target is not BATCH_NORM:
+        if node.target not in BATCH_NORMS:
             continue
         layer = node.args[0]
         weight = constant(graph_module, layer.args[1]) if _is_foldable(layer) else None
@@ -114,19 +120,26 @@ def fold_batch_norms(graph_module: GraphModule) -> None:
             add_constant(graph_module, t.to(weight.dtype), layer) for t in (new_weight, new_bias)
         ]
         layer.args = (layer.args[0], *new, *layer.args[3:])
-        for item in list(node.users):  # the first of a tuple is the normalised tensor
-            item.replace_all_uses_with(layer)
+        normalised(node).replace_all_uses_with(layer)
 
 
 def batch_norm_affine(graph_module: GraphModule, node: Node) -> tuple[Tensor, Tensor] | None:
     """Return factor and offset (channels,), in float64, that a batch norm node multiplies, adds."""
+    assert node.target in BATCH_NORMS, f"{node} is no batch norm"
     weight, bias, mean, variance = (constant(graph_module, a) for a in node.args[1:5])
     if mean is None or variance is None:
         return None
-    factor = (variance.double() + float(str(node.args[6]))).rsqrt()
+    factor = (variance.double() + float(str(node.args[BATCH_NORMS[node.target]]))).rsqrt()
     factor = factor if weight is None else factor * weight.double()
     offset = -mean.double() * factor
     return factor, offset if bias is None else offset + bias.double()
+
+
+def normalised(batch_norm: Node) -> Node:
+    """Return the node of the normalised tensor: the batch norm, or the first of its tuple."""
+    if batch_norm.target is aten.batch_norm.default:
+        return batch_norm
+    return next(item for item in batch_norm.users if item.args[1] == 0)
 
 
 def _is_foldable(layer: Any) -> bool:
@@ -155,16 +168,9 @@ def _flatten(graph_module: GraphModule) -> None:
 
 def _drop_copies(graph_module: GraphModule) -> None:
     """Remove copies, such as dropout leaves behind, and let a view work on any layout."""
-    for node in graph_module.graph.nodes:
-        if node.target in (aten.clone.default, aten.alias.default):
+    for node in list(graph_module.graph.nodes):
+        if node.target in COPIES:
             node.replace_all_uses_with(node.args[0])
+            graph_module.graph.erase_node(node)
         elif node.target is aten.view.default:
             node.target = aten.reshape.default
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop the one warning that torch.export raises about torch's own code."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
-        yield

@@ -36,7 +36,10 @@ KINDS: Mapping[object, str] = {
     **dict.fromkeys((aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims), "carrier"),
     aten.upsample_nearest2d.vec: "carrier",
 }
-SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
+SPLITS = (
+    *(aten.split.Tensor, aten.split_with_sizes.default),
+    *(aten.chunk.default, aten.unbind.int),
+)
 WEIGHTED = ("conv", "linear")
 
 
@@ -127,9 +130,7 @@ def _shared_scales(nodes: list[Node]) -> dict[Node, Node]:
     return group_of
 
 
-def _wanted(
-    nodes: list[Node], group_of: dict[Node, Node], rules: Mapping[str, Rule]
-) -> set[Node]:
+def _wanted(nodes: list[Node], group_of: dict[Node, Node], rules: Mapping[str, Rule]) -> set[Node]:
     """Return the groups that get a quantizer: demand flows from consumers back to producers."""
     wanted: set[Node] = set()
     before = -1

@@ -6,7 +6,6 @@ PyTorch's own: torchao's `prepare_pt2e` and `convert_pt2e` with the quantizer of
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ from kdeploy.quantization.observers import CHOICES, Range, Statistics
 from kdeploy.quantization.placement import place
 from kdeploy.quantization.profiles import PROFILES, profile_named
 from kdeploy.quantization.rewrites import into_integer_operators
+from kdeploy.quantization.silence import without_torch_noise
 from kdeploy.quantization.torchao_pt2e import convert_pt2e, prepare_pt2e
 
 
@@ -84,8 +84,7 @@ class QuantizedModel(nn.Module):
             )
         weight_format = INT7 if self.reduce_range else profile.weight
         quantizer = RangeQuantizer(profile, self.ranges, weight_format)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
+        with without_torch_noise():
             converted = convert_pt2e(prepare_pt2e(graph_module, quantizer))
         return _constants_only(converted)
 

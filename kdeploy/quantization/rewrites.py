@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from kdeploy.quantization.capture import (
-    BATCH_NORM,
+    BATCH_NORMS,
     CONVOLUTIONS,
     add_constant,
     batch_norm_affine,
     finish,
+    normalised,
 )
 
 aten = torch.ops.aten
@@ -59,7 +60,9 @@ def unify_means(graph_module: GraphModule) -> None:
             node.replace_all_uses_with(mean)
         elif is_global_mean(node) and not _keeps_dimensions(node):
             mean = _insert(graph_module, node, aten.mean.dim, x, positions, True)
-            mean.meta["val"] = node.meta["val"].reshape(*node.meta["val"].shape, *(1,) * len(positions))
+            mean.meta["val"] = node.meta["val"].reshape(
+                *node.meta["val"].shape, *(1,) * len(positions)
+            )
             squeezed = _insert(graph_module, node, aten.squeeze.dims, mean, positions)
             squeezed.meta["val"] = node.meta["val"]
             node.replace_all_uses_with(squeezed)
@@ -80,23 +83,23 @@ def batch_norms_as_convolutions(graph_module: GraphModule) -> None:
     Such stand before a ReLU in pre-activation and dense networks. The one weight of a channel is
     its own largest, so its 8-bit code is exact.
     """
-    for node in graph_module.graph.find_nodes(op="call_function", target=BATCH_NORM):
-        affine = batch_norm_affine(graph_module, node)
-        num_positions = node.args[0].meta["val"].dim() - 2
+    for node in list(graph_module.graph.nodes):
+        affine = batch_norm_affine(graph_module, node) if node.target in BATCH_NORMS else None
+        num_positions = node.args[0].meta["val"].dim() - 2 if affine else 0
         if affine is None or not 1 <= num_positions <= 3:
             continue
         factor, offset = affine
         ones = [1] * num_positions
         weight = add_constant(graph_module, factor.float().reshape(-1, 1, *ones), node)
         bias = add_constant(graph_module, offset.float(), node)
-        (item, *_) = node.users
+        replaced = normalised(node)
         convolution = _insert(
             graph_module,
-            item,
+            replaced,
             CONVOLUTIONS[num_positions - 1],
             *(node.args[0], weight, bias, ones, [0] * num_positions, ones, len(factor)),
         )
-        item.replace_all_uses_with(convolution)
+        replaced.replace_all_uses_with(convolution)
 
 
 def _keeps_dimensions(node: Node) -> bool:

@@ -1,0 +1,128 @@
+"""The parity gate: an exported file must compute what the model computes, wherever it is run.
+
+Both run on real and on random inputs at several batch sizes. Errors are counted in standard
+deviations of the model's outputs, for a relative error means nothing near zero.
+
+A float file may be off by the order of its sums alone. An INT8 file rounds a sum that lies
+between two codes one way or the other, and each such flip travels on and grows, so that deep
+networks end as far apart as two roundings of the same float model: that distance, of the INT8
+model from its float base on the same inputs, is the yardstick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kdeploy.data.contract import Dataset
+from kdeploy.errors import ParityFailed
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+BATCH_SIZES = (1, 3, 32)
+# Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
+FLOAT_BOUND = 1e-3
+# Of INT8 files, in distances between the INT8 model and its float base. Independent roundings
+# are sqrt(2) of them apart in the mean; the largest of a few hundred values varies by as much.
+ROUNDING_BOUND = 2.0
+# Of any file: below it, the rounding of the model is no yardstick any more.
+LOWEST_COSINE = 0.98
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How far a file's outputs are from the model's; the worst over all inputs."""
+
+    max_abs: float
+    """Largest error in standard deviations of the output."""
+    cosine: float
+    agreement: float
+    """Fraction of items with the same first class."""
+    required_tolerance: float
+    """Largest absolute error, in the output's own unit: what a comparison must allow."""
+    bound: float
+    """What `max_abs` may be."""
+
+
+def measure_parity(
+    model: nn.Module, run: Run, data: Dataset, *, base: nn.Module | None = None
+) -> Parity:
+    """Return how far `run` is from `model`.
+
+    Args:
+        model: The torch model.
+        run: The file, executed.
+        data: Whose validation part gives the real inputs.
+        base: The float model under a quantized one.
+    """
+    pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    rounding: list[float] = [FLOAT_BOUND / ROUNDING_BOUND]
+    for batch in inputs(data):
+        expected = _outputs(model, batch)
+        pairs.append((expected, run(batch).astype(np.float64)))
+        if base is not None:
+            rounding.append(_scaled_error(_outputs(base, batch), expected))
+    return Parity(
+        max_abs=max(_scaled_error(found, expected) for expected, found in pairs),
+        cosine=min(_cosine(expected, found) for expected, found in pairs),
+        agreement=_agreement(pairs),
+        required_tolerance=max(float(np.abs(e - f).max()) for e, f in pairs),
+        bound=ROUNDING_BOUND * max(rounding),
+    )
+
+
+def check_parity(parity: Parity, *, name: str) -> None:
+    """Raise ParityFailed unless the file is within its bound of the model."""
+    if parity.max_abs <= parity.bound and parity.cosine >= LOWEST_COSINE:
+        return
+    raise ParityFailed(
+        f"{name}: the file does not compute what the model computes: the largest error is "
+        f"{parity.max_abs:.3g} output standard deviations (allowed {parity.bound:.3g}), the cosine "
+        f"{parity.cosine:.6f} (at least {LOWEST_COSINE}), top-1 agreement {parity.agreement:.1%}; "
+        f"it would need a tolerance of {parity.required_tolerance:.3g}",
+        hint="no file was kept; another `opset` may help, else report the operator that differs",
+    )
+
+
+def inputs(data: Dataset) -> Iterator[NDArray[np.float32]]:
+    """Yield real and random batches at each batch size; the random ones from a fixed seed."""
+    generator = np.random.default_rng(0)
+    rows = np.arange(len(data.validation))
+    for batch_size in BATCH_SIZES:
+        yield data.preprocessing.apply(data.validation.x[np.resize(rows, batch_size)])
+        rows = np.roll(rows, -batch_size)
+        shape = (batch_size, *data.preprocessing.shape)
+        yield generator.standard_normal(shape, dtype=np.float32)
+
+
+def _outputs(model: nn.Module, batch: NDArray[np.float32]) -> NDArray[np.float64]:
+    with torch.no_grad():
+        return np.asarray(model(torch.from_numpy(batch)).numpy(), dtype=np.float64)
+
+
+def _scaled_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    error = float(np.abs(found - expected).max())
+    return error / max(float(expected.std()), float(np.finfo(np.float32).tiny))
+
+
+def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    if found.shape != expected.shape:
+        return 0.0
+    norms = float(np.linalg.norm(found) * np.linalg.norm(expected))
+    return float((found * expected).sum()) / norms if norms else float(not found.any())
+
+
+def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float:
+    same = [
+        np.argmax(expected.reshape(len(expected), -1), 1)
+        == np.argmax(found.reshape(len(found), -1), 1)
+        for expected, found in pairs
+        if expected.shape == found.shape
+    ]
+    return float(np.concatenate(same).mean()) if same else 0.0
