@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kdeploy.data.contract import Dataset, Split
-from kdeploy.registry import register
+from kdeploy.registry import Decorated, register
 
-compressor: Callable[..., Any] = partial(register, "compressor")
+compressor: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "compressor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The channels of a model: which go together, what they are worth, how they are removed."""

@@ -1,0 +1,103 @@
+"""What a model costs when channels go, without removing them: for a search over many choices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_pruning.ops import OPTYPE, module2type
+
+from kdeploy.channels.coupling import Slot, Unit
+from kdeploy.channels.removal import channel_count
+from kdeploy.structure import count_macs, count_parameters
+
+_TWO_SIDED = (OPTYPE.CONV, OPTYPE.LINEAR)
+_ONE_SIDED = (
+    OPTYPE.DEPTHWISE_CONV, OPTYPE.BN, OPTYPE.LN, OPTYPE.GN, OPTYPE.IN, OPTYPE.PRELU, OPTYPE.EMBED
+)  # fmt: skip
+
+
+class Term(NamedTuple):
+    """A part of the cost that shrinks in proportion with the channels of some sides."""
+
+    cost: float
+    sides: tuple[Slot, ...]
+
+
+def cost_without(
+    model: nn.Module, example: Tensor, what: Literal["macs", "parameters"]
+) -> Callable[[Collection[Unit]], float]:
+    """Return a function that tells the cost of the model without the units it is given.
+
+    What no layer accounts for, such as products of two activations, counts as unchanged.
+    """
+    is_macs = what == "macs"
+    total = count_macs(model, example) if is_macs else count_parameters(model)
+    terms = _mac_terms(model, example) if is_macs else _parameter_terms(model)
+    fixed = total - sum(term.cost for term in terms)
+    sizes: dict[Slot, int] = {}
+
+    def cost(units: Collection[Unit]) -> float:
+        gone: Counter[Slot] = Counter()
+        for unit in units:
+            for slot, indices in unit.channels.items():
+                gone[slot] += len(indices)
+        left = {}
+        for slot, count in gone.items():
+            size = sizes.setdefault(slot, channel_count(model, slot))
+            left[slot] = 1 - count / size
+        return fixed + sum(_shrunk(term, left) for term in terms)
+
+    return cost
+
+
+def _shrunk(term: Term, left: dict[Slot, float]) -> float:
+    cost = term.cost
+    for side in term.sides:
+        cost *= left.get(side, 1.0)
+    return cost
+
+
+def _mac_terms(model: nn.Module, example: Tensor) -> list[Term]:
+    """Run the model once; a layer that is used twice has two terms."""
+    terms = []
+
+    def record(name: str, layer: Any, given: Tensor, made: Tensor) -> None:
+        # Each result of a layer takes one row of its weights; transposed, each input gives one.
+        items = given if getattr(layer, "transposed", False) else made
+        macs = items.numel() * layer.weight[0].numel() / len(example)
+        terms.append(Term(macs, _sides(name, layer)))
+
+    hooks = [
+        module.register_forward_hook(
+            lambda layer, given, made, name=name: record(name, layer, given[0], made)
+        )
+        for name, module in model.named_modules()
+        if module2type(module) in (*_TWO_SIDED, OPTYPE.DEPTHWISE_CONV)
+    ]
+    try:
+        with torch.no_grad():
+            model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return terms
+
+
+def _parameter_terms(model: nn.Module) -> list[Term]:
+    terms = []
+    for name, parameter in model.named_parameters():
+        owner = name.rpartition(".")[0]
+        sides = _sides(owner, model.get_submodule(owner)) or (Slot(name, "out"),)
+        terms.append(Term(parameter.numel(), sides[:1] if parameter.dim() == 1 else sides))
+    return terms
+
+
+def _sides(name: str, module: nn.Module) -> tuple[Slot, ...]:
+    kind = module2type(module)
+    if kind in _TWO_SIDED:
+        return Slot(name, "out"), Slot(name, "in")
+    return (Slot(name, "out"),) if kind in _ONE_SIDED else ()

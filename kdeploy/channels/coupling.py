@@ -1,0 +1,235 @@
+"""Find the channels that can only be removed together.
+
+Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, arXiv:2301.12900. torch-pruning
+follows which layer reads which channel through residual sums, concatenations, splits and
+flattening. On its graph, this module joins channels by union-find, so that every coupling holds
+at once; follows channel shuffles; and freezes what nothing may touch: the model's input and
+output, and whatever is sliced or reshaped in a way that no rule explains.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+from torch_pruning.ops import OPTYPE
+
+from kdeploy.channels.numbering import Shuffle, find_shuffles, number_channels
+from kdeploy.channels.operations import is_explained, reduces_channels
+from kdeploy.errors import ModelError
+
+Element = tuple[Any, str, int]
+"""A channel of a node of the graph: (node, "in" or "out", index)."""
+
+
+class Slot(NamedTuple):
+    """One side of a layer. Where both sides are one (batch norm, depthwise), it is "out"."""
+
+    layer: str
+    side: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Channels that can only be removed together."""
+
+    channels: Mapping[Slot, tuple[int, ...]]
+    shares: Mapping[str, tuple[int, ...]]
+    """Place that works group by group: how many of its channels in each group are in this unit.
+    Every group must lose the same number."""
+
+    @property
+    def family(self) -> tuple[tuple[Slot, int], ...]:
+        """Return what makes units alike: the sides of layers, and the channels in each."""
+        return tuple((slot, len(indices)) for slot, indices in self.channels.items())
+
+    @property
+    def width(self) -> int:
+        """Return the channels that go; a flattened map has several numbers for one of them."""
+        return min(len(indices) for indices in self.channels.values())
+
+
+def find_units(
+    model: nn.Module, example: Tensor, *, is_protected: Callable[[str], bool] = lambda name: False
+) -> list[Unit]:
+    """Return all units that may be removed, in the order of the layers.
+
+    Args:
+        model: In eval mode, every parameter asking for gradients: tracing relies on autograd.
+        example: A batch that the model can run on.
+        is_protected: Tells by a layer's name that its outputs must all stay.
+
+    Raises:
+        ModelError: the model cannot be followed.
+    """
+    graph, source, shuffles = _trace(model, example)
+    harmless = {reshape for shuffle in shuffles for reshape in shuffle.reshapes}
+    forest = _Forest()
+    for node in graph.module2node.values():
+        if node.type in (OPTYPE.CONV, OPTYPE.DEPTHWISE_CONV, OPTYPE.LINEAR):
+            _follow(graph, node, forest)
+    names = {module: name for name, module in model.named_modules()}
+    names |= {parameter: name for name, parameter in model.named_parameters()}
+    for node, side, index in list(forest.elements()):
+        is_kept = not node.outputs or is_protected(names.get(node.module, ""))
+        is_clear = node in harmless or is_explained(node)
+        if (side == "out" and is_kept) or node is source or not is_clear:
+            forest.freeze((node, side, index))
+    _couple_shuffled(shuffles, forest)
+    places = _places(graph, names)
+    return [_unit(members, names, places) for members in forest.classes()]
+
+
+def _trace(model: nn.Module, example: Tensor) -> tuple[Any, Any, list[Shuffle]]:
+    """Return torch-pruning's graph, its node of the model's input, and its shuffles."""
+    # The product makes the input a node, so that what is added to it is found and frozen.
+    x = example * torch.ones((), device=example.device, requires_grad=True)
+    try:
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            model, x, forward_fn=lambda model, x: model(x), verbose=False
+        )
+        shuffles = find_shuffles(graph)
+        number_channels(graph, shuffles)
+    except Exception as error:
+        raise ModelError(
+            f"the channels of this model cannot be followed: {type(error).__name__}: {error}",
+            hint="compress it in another way, or rewrite the part that computes on shapes",
+        ) from error
+    nodes = graph.module2node.values()
+    return graph, next((node for node in nodes if node.grad_fn is x.grad_fn), None), shuffles
+
+
+class _Forest:
+    """Union-find over channels; one tree, the root None, holds all that is frozen."""
+
+    def __init__(self) -> None:
+        self._parents: dict[Element | None, Element | None] = {None: None}
+
+    def __contains__(self, element: Element) -> bool:
+        return element in self._parents
+
+    def elements(self) -> Iterator[Element]:
+        return (element for element in self._parents if element is not None)
+
+    def join(self, one: Element | None, other: Element | None) -> None:
+        first, second = self._root(one), self._root(other)
+        if first is None:
+            self._parents[second] = None
+        elif first != second:
+            self._parents[first] = second
+
+    def freeze(self, element: Element) -> None:
+        self.join(None, element)
+
+    def classes(self) -> list[list[Element]]:
+        """Return the elements that are joined; without those that are frozen."""
+        found: dict[Element, list[Element]] = defaultdict(list)
+        for element in self.elements():
+            root = self._root(element)
+            if root is not None:
+                found[root].append(element)
+        return list(found.values())
+
+    def _root(self, element: Element | None) -> Element | None:
+        path = []
+        while (parent := self._parents.setdefault(element, element)) != element:
+            path.append(element)
+            element = parent
+        for passed in path:
+            self._parents[passed] = element
+        return element
+
+
+def _follow(graph: Any, root: Any, forest: _Forest) -> None:
+    """Join each output channel of a layer with all that it meets."""
+    pruner = graph.get_pruner_of_module(root.module)
+    count = pruner.get_out_channels(root.module)
+    queue = [(root, pruner.prune_out_channels, list(range(count)))]
+    while queue:
+        node, function, indices = queue.pop()
+        for dependency in node.dependencies:
+            if not dependency.is_triggered_by(function) or _is_cut(node, dependency.target):
+                continue
+            side, fresh = _side(graph, dependency.target, dependency.handler), []
+            for source, index in _mapped(graph, dependency, indices):
+                element = (dependency.target, side, index)
+                if element not in forest:
+                    fresh.append(index)
+                forest.join((node, _side(graph, node, function), source), element)
+            if fresh:
+                queue.append((dependency.target, dependency.handler, fresh))
+
+
+def _mapped(graph: Any, dependency: Any, indices: list[int]) -> list[tuple[int, int]]:
+    """Return pairs of a channel and the one that it is at the target."""
+    # torch-pruning's own index pair: its second part is carried along unchanged.
+    pairs = [torch_pruning._helpers._HybridIndex(idx=i, root_idx=i) for i in indices]
+    for mapping in dependency.index_mapping:
+        if mapping is not None:
+            pairs = mapping(pairs)
+    is_out = _side(graph, dependency.target, dependency.handler) == "out"
+    count = (graph.get_out_channels if is_out else graph.get_in_channels)(dependency.target)
+    found = [(p.root_idx, p.idx) for p in pairs if p.root_idx is not None]
+    # Beyond the end: a layer with one channel that is broadcast over all of the other side.
+    return sorted((source, index) for source, index in found if count is None or index < count)
+
+
+def _side(graph: Any, node: Any, function: Any) -> str:
+    pruner = graph.get_pruner_of_module(node.module)
+    return "out" if function == pruner.prune_out_channels else "in"
+
+
+def _is_cut(node: Any, other: Any) -> bool:
+    """Tell whether a sum over all channels stands between: its result has channels of its own."""
+    for reduction, reader in ((node, other), (other, node)):
+        if reduces_channels(reduction) and any(reader is output for output in reduction.outputs):
+            return True
+    return False
+
+
+def _couple_shuffled(shuffles: Collection[Shuffle], forest: _Forest) -> None:
+    nodes = {shuffle.node: shuffle for shuffle in shuffles}
+    for node, side, index in list(forest.elements()):
+        if node in nodes:
+            forest.join((node, side, index), (node, side, nodes[node].partner(index)))
+
+
+def _places(graph: Any, names: Mapping[Any, str]) -> dict[tuple[Any, str], tuple[str, int, int]]:
+    """Return what works group by group: its name, the channels of a group, the groups."""
+    places = {}
+    for node in graph.module2node.values():
+        module, name = node.module, names.get(node.module, "")
+        if node.type == OPTYPE.CONV and module.groups > 1:
+            for side, count in (("out", module.out_channels), ("in", module.in_channels)):
+                places[node, side] = (f"{name} {side}", count // module.groups, module.groups)
+        elif node.type == OPTYPE.GN:
+            size = module.num_channels // module.num_groups
+            places[node, "out"] = (name, size, module.num_groups)
+        elif node.type == OPTYPE.SPLIT and module.split_sizes:
+            size, count = module.split_sizes[0], len(module.split_sizes)
+            places[node, "out"] = (f"split {len(places)}", size, count)
+    return places
+
+
+def _unit(
+    members: Collection[Element],
+    names: Mapping[Any, str],
+    places: Mapping[tuple[Any, str], tuple[str, int, int]],
+) -> Unit:
+    channels: dict[Slot, list[int]] = defaultdict(list)
+    shares: dict[str, list[int]] = {}
+    for node, side, index in members:
+        if node.module in names and node.type != OPTYPE.ELEMENTWISE:
+            channels[Slot(names[node.module], side)].append(index)
+        if (node, side) in places:
+            place, size, count = places[node, side]
+            shares.setdefault(place, [0] * count)[index // size] += 1
+    return Unit(
+        channels={slot: tuple(sorted(channels[slot])) for slot in sorted(channels)},
+        shares={place: tuple(shares[place]) for place in sorted(shares)},
+    )

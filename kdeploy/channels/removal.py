@@ -1,0 +1,114 @@
+"""Remove channels from the layers of a model, or hide them from all that read them."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import nn
+from torch_pruning.ops import module2type
+from torch_pruning.pruner.function import PrunerBox
+
+from kdeploy.channels.coupling import Slot, Unit
+
+
+def all_channels(units: Collection[Unit]) -> dict[Slot, tuple[int, ...]]:
+    """Return the channels of several units by the side of the layer."""
+    found: dict[Slot, set[int]] = defaultdict(set)
+    for unit in units:
+        for slot, indices in unit.channels.items():
+            found[slot].update(indices)
+    return {slot: tuple(sorted(found[slot])) for slot in sorted(found)}
+
+
+def channel_count(model: nn.Module, slot: Slot) -> int:
+    """Return how many channels a side of a layer has."""
+    found = _get(model, slot.layer)
+    if isinstance(found, nn.Parameter):
+        return found.shape[_channel_dimension(found)]
+    pruner = PrunerBox[module2type(found)]
+    # torch-pruning's pruners are shared objects, with the dimension of their last layer.
+    pruner.pruning_dim = -1
+    count = pruner.get_out_channels if slot.side == "out" else pruner.get_in_channels
+    return int(count(found) or 1)
+
+
+def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) -> None:
+    """Remove the channels from the model, in place; gradients are dropped.
+
+    Parameters keep asking for gradients, or not, as they did.
+    """
+    asks = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for (name, side), indices in channels.items():
+        module = _get(model, name)
+        if isinstance(module, nn.Parameter):
+            _remove_from_parameter(model, name, module, indices)
+        elif side == "in" and isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
+            _remove_grouped_inputs(module, indices)
+        else:
+            pruner = PrunerBox[module2type(module)]
+            pruner.pruning_dim = -1
+            prune = pruner.prune_out_channels if side == "out" else pruner.prune_in_channels
+            prune(module, list(indices))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(asks[name])
+        parameter.grad = None
+
+
+def hide_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) -> nn.Module:
+    """Return a copy of full size in which no layer reads the channels.
+
+    It computes what the model without them computes, as long as nothing but layers with weights
+    looks at several channels at once.
+    """
+    twin = copy.deepcopy(model)
+    for (name, side), indices in channels.items():
+        module = _get(twin, name)
+        if side == "in" and isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            _zero_inputs(module, indices)
+    return twin
+
+
+def _zero_inputs(layer: nn.Linear | nn.modules.conv._ConvNd, indices: Collection[int]) -> None:
+    weight, groups = layer.weight.detach(), getattr(layer, "groups", 1)
+    if getattr(layer, "transposed", False):
+        weight = weight.transpose(0, 1)  # never grouped: those are not followed
+    size = weight.shape[1]
+    for group, rows in enumerate(weight.chunk(groups)):
+        rows[:, [index % size for index in indices if index // size == group]] = 0
+
+
+def _remove_grouped_inputs(layer: nn.modules.conv._ConvNd, indices: Collection[int]) -> None:
+    """Remove input channels, in each group its own: they need not stand at the same place."""
+    size = layer.in_channels // layer.groups
+    rows = layer.weight.detach().chunk(layer.groups)
+    kept = []
+    for group, weight in enumerate(rows):
+        gone = {index - group * size for index in indices}
+        kept.append(weight[:, [i for i in range(size) if i not in gone]])
+    layer.weight = nn.Parameter(torch.cat(kept))
+    layer.in_channels -= len(indices)
+
+
+def _remove_from_parameter(
+    model: nn.Module, name: str, parameter: nn.Parameter, indices: Collection[int]
+) -> None:
+    dim = _channel_dimension(parameter)
+    kept = [i for i in range(parameter.shape[dim]) if i not in set(indices)]
+    owner, _, own = name.rpartition(".")
+    narrow = parameter.detach().index_select(dim, torch.tensor(kept, device=parameter.device))
+    setattr(model.get_submodule(owner), own, nn.Parameter(narrow))
+
+
+def _channel_dimension(parameter: nn.Parameter) -> int:
+    # torch-pruning follows the channels of a raw parameter along its last dimension of size > 1.
+    return max(d for d, size in enumerate(parameter.shape) if size > 1)
+
+
+def _get(model: nn.Module, name: str) -> nn.Module | nn.Parameter:
+    owner, _, own = name.rpartition(".")
+    found = getattr(model.get_submodule(owner), own)
+    assert isinstance(found, nn.Module | nn.Parameter), f"{name} has channels"
+    return found
