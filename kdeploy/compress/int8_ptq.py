@@ -38,6 +38,8 @@ def int8_ptq(
     """Return the model with every convolution and linear layer on 8-bit integers.
 
     Args:
+        model: The float model; batch norms may stand, they are folded in the graph.
+        context: The training data.
         profile: The encoding: `cpu` (uint8 activations) or `tensorrt` (int8, zero point 0); an
             export may ask for the other one, the ranges are the same.
         observer: How a range follows from the values seen: `min_max` covers all of them, `mse`

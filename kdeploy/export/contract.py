@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from kdeploy.registry import register
+from kdeploy.registry import Decorated, register
 
-exporter: Callable[..., Any] = partial(register, "exporter")
+exporter: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "exporter")

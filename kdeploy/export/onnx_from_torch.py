@@ -48,6 +48,9 @@ def onnx_from_torch(
     """Write `model` to `path` with a dynamic batch.
 
     Args:
+        model: Float or quantized, in evaluation mode.
+        example: Two rows of input, to trace the model with.
+        path: The file.
         profile: The encoding of a quantized model; its ranges are written anew when it was made
             for another one. A float model has none.
         opset: The ONNX operator set; 18 is the lowest that PyTorch's exporter writes and is read

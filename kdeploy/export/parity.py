@@ -30,7 +30,7 @@ FLOAT_BOUND = 1e-3
 # are sqrt(2) of them apart in the mean; the largest of a few hundred values varies by as much.
 ROUNDING_BOUND = 2.0
 # Of any file: below it, the rounding of the model is no yardstick any more.
-LOWEST_COSINE = 0.98
+LOWEST_COSINE = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,7 +117,7 @@ def _write_metadata(path: Path, metadata: Mapping[str, str]) -> int:
     known = {p.key: p.value for p in written.metadata_props}
     onnx.helper.set_model_props(written, dict(sorted({**known, **metadata}.items())))
     onnx.save(written, path)
-    return max(o.version for o in written.opset_import if not o.domain)
+    return max(int(o.version) for o in written.opset_import if not o.domain)
 
 
 @contextlib.contextmanager

@@ -132,7 +132,9 @@ def _annotation(node: Node) -> Any:
 
 
 def _input_scale(node: Node) -> float:
-    specification = _annotation(node.args[0]).output_qspec
+    before = node.args[0]
+    assert isinstance(before, Node), f"{node} has no input"
+    specification = _annotation(before).output_qspec
     return float(specification.observer_or_fake_quant_ctr.p.keywords["scale"])
 
 
@@ -152,10 +154,11 @@ def _bounds(activation: Node) -> tuple[float, float]:
         return 0.0, float("inf")
     if target is torch.ops.aten.relu6.default:
         return 0.0, 6.0
-    defaults = (-1.0, 1.0) if target is torch.ops.aten.hardtanh.default else (None, None)
-    low, high = (*activation.args[1:], *defaults[len(activation.args) - 1 :])
-    low, high = activation.kwargs.get("min", low), activation.kwargs.get("max", high)
+    given: dict[Any, Any] = dict(enumerate(activation.args[1:])) | dict(activation.kwargs)
+    low, high = given.get(0, given.get("min")), given.get(1, given.get("max"))
+    if target is torch.ops.aten.hardtanh.default:
+        low, high = (-1.0 if low is None else low), (1.0 if high is None else high)
     return (
-        float("-inf") if low is None else float(str(low)),
-        float("inf") if high is None else float(str(high)),
+        float("-inf") if low is None else float(low),
+        float("inf") if high is None else float(high),
     )

@@ -14,9 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from kdeploy.registry import register
+from kdeploy.registry import Decorated, register
 
-wrapper: Callable[..., Any] = partial(register, "wrapper")
+wrapper: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "wrapper")
 
 
 @runtime_checkable

@@ -25,11 +25,11 @@ class NumberFormat:
 
     @property
     def lowest_code(self) -> int:
-        return -(2 ** (self.bits - 1)) if self.is_signed else 0
+        return -(1 << self.bits - 1) if self.is_signed else 0
 
     @property
     def highest_code(self) -> int:
-        return 2 ** (self.bits - 1) - 1 if self.is_signed else 2**self.bits - 1
+        return (1 << self.bits - 1) - 1 if self.is_signed else (1 << self.bits) - 1
 
     def scale_and_zero_point(self, low: float, high: float) -> tuple[float, int]:
         """Return the encoding of the range; it is widened to hold zero, which stays exact.
@@ -50,7 +50,7 @@ class NumberFormat:
         """Return the nearest numbers that the encoding can represent."""
         codes = np.rint(real / np.float32(scale)) + zero_point
         codes = np.clip(codes, self.lowest_code, self.highest_code)
-        return ((codes - zero_point) * np.float32(scale)).astype(np.float32)
+        return np.asarray((codes - zero_point) * np.float32(scale), np.float32)
 
 
 def channel_scales(

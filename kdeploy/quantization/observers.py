@@ -51,7 +51,7 @@ class Statistics:
     def centres(self) -> NDArray[np.float64]:
         """Return the middle of each bin (NUM_BINS,)."""
         width = 2 * self.bound / NUM_BINS
-        return (np.arange(NUM_BINS) + 0.5) * width - self.bound
+        return np.asarray((np.arange(NUM_BINS) + 0.5) * width - self.bound, np.float64)
 
     def _widen(self, largest: float) -> None:
         if not np.isfinite(largest) or largest <= self.bound:

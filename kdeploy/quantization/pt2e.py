@@ -34,6 +34,7 @@ class QuantizedModel(nn.Module):
     """
 
     wrapper = "pt2e"
+    example: Tensor
 
     def __init__(
         self,
