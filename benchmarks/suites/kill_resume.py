@@ -23,6 +23,7 @@ from kdeploy.machine import fingerprint
 
 
 def main() -> None:
+    """Run once undisturbed, once with kills, and compare."""
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder, "whole"), Path(folder, "killed")

@@ -55,8 +55,9 @@ def test_a_second_run_makes_nothing_and_says_so(run_project, project):
     assert not any(s["cached"] for s in first.summary["stages"])
     ids = [[s["artifact"] for s in r.summary["stages"]] for r in (first, again)]
     assert ids[0] == ids[1]
-    fresh = run_project("bench.accuracy=false", out="run")
-    assert [s["stage"] for s in fresh.summary["stages"] if not s["cached"]] == ["bench", "package"]
+    fresh = run_project("bench.minimum_count=25")
+    made = {s["stage"] for s in fresh.summary["stages"] if not s["cached"]}
+    assert made - {"package"} == {"bench"}  # another file may win, and is then packaged
 
 
 def test_a_stored_model_comes_back_bit_for_bit(run_project):
