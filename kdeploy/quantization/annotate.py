@@ -142,10 +142,11 @@ def _saturates_at(
     activation: Node, number_format: NumberFormat, scale: float, zero_point: int
 ) -> bool:
     """Return whether the codes end, to half a step, within the bounds of the activation."""
+    slack = 0.501 * scale
     low, high = _bounds(activation)
     lowest = (number_format.lowest_code - zero_point) * scale
     highest = (number_format.highest_code - zero_point) * scale
-    return lowest >= low - scale / 2 and highest <= high + scale / 2
+    return lowest >= low - slack and highest <= high + slack
 
 
 def _bounds(activation: Node) -> tuple[float, float]:

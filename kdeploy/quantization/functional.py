@@ -11,6 +11,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
+from kdeploy.quantization.silence import without_torch_noise
+
 aten = torch.ops.aten
 
 
@@ -20,7 +22,8 @@ def functional_graph(program: ExportedProgram) -> GraphModule:
     assert isinstance(graph_module, GraphModule)
     mutating = [node for node in graph_module.graph.nodes if _mutates(node)]
     if any(_functional_overload(node) is None or _is_shared(node) for node in mutating):
-        graph_module = program.run_decompositions({}).module(check_guards=False)
+        with without_torch_noise():
+            graph_module = program.run_decompositions({}).module(check_guards=False)
         assert isinstance(graph_module, GraphModule)
         return graph_module
     for node in mutating:

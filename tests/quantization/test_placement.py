@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from kdeploy.quantization.capture import capture
+from kdeploy.quantization.placement import place
+from kdeploy.quantization.profiles import PROFILES
+from kdeploy.quantization.rewrites import into_integer_operators
+
+
+def placed(model, x, profile):
+    graph_module = into_integer_operators(capture(model.eval(), x[:2]))
+    return place(graph_module, PROFILES[profile])
+
+
+def sources(placement):
+    return [[placement.names[n] for n in group.sources] for group in placement.groups]
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.a(x))
+        x = torch.relu(self.c(torch.relu(self.b(x))) + x)
+        return self.head(x.mean((2, 3)))
+
+
+X = torch.randn(2, 3, 6, 6)
+
+
+def test_on_a_cpu_both_inputs_of_an_addition_and_its_sum_are_quantized():
+    placement = placed(Residual(), X, "cpu")
+    assert sources(placement) == [["input"], ["a"], ["b"], ["c"], ["add"], ["average"]]
+
+
+def test_for_tensorrt_nothing_stands_between_a_convolution_and_its_addition():
+    assert ["c"] not in sources(placed(Residual(), X, "tensorrt"))
+    assert ["a"] in sources(placed(Residual(), X, "tensorrt"))
+
+
+def test_the_quantizer_of_a_layer_stands_behind_its_activation():
+    placement = placed(Residual(), X, "cpu")
+    targets = {placement.names[n]: n.target for n in placement.names}
+    assert targets["a"] is torch.ops.aten.relu.default
+    assert targets["add"] is torch.ops.aten.relu.default
+    assert targets["c"] is torch.ops.aten.conv2d.default
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_logits_are_not_quantized(network, profile):
+    for name in ("concatenating", "signal", "perceptron"):
+        model, x = network(name)
+        assert "head" not in {n for group in sources(placed(model, x, profile)) for n in group}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_weighted_operator_reads_a_quantized_tensor(architecture, profile):
+    model, x = architecture
+    placement = placed(model, x, profile)
+    quantized = {node for group in placement.groups for node in group.nodes}
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Linear)
+    assert len(placement.weighted) >= sum(isinstance(m, kinds) for m in model.modules())
+    assert all(node.args[0] in quantized for node in placement.weighted)
+
+
+def test_both_inputs_of_a_concatenation_share_a_scale_with_it(network):
+    model, x = network("concatenating")
+    assert ["left.0", "right.0"] in sources(placed(model, x, "cpu"))
+
+
+def test_max_pool_split_and_shuffle_carry_a_scale(network):
+    model, x = network("shuffling")
+    placement = placed(model, x, "cpu")
+    [group] = [g for g in placement.groups if "stem.0" in {placement.names[n] for n in g.sources}]
+    # Half of the stem goes past the grouped convolution, onto one concatenation and a shuffle.
+    assert [placement.names[n] for n in group.sources] == ["stem.0", "grouped.0"]
+    targets = {node.target for node in group.nodes}
+    aten = torch.ops.aten
+    assert {aten.cat.default, aten.reshape.default, aten.transpose.int} <= targets
+
+
+def test_an_addition_that_only_float_operators_read_stays_float():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return torch.softmax(self.a(x) + self.b(x), -1)
+
+    assert sources(placed(Net(), torch.randn(2, 4), "cpu")) == [["input"]]
+
+
+def test_a_product_of_two_activations_is_quantized_without_a_weight():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return torch.softmax(self.query(x) @ x.transpose(1, 2), -1) @ x
+
+    placement = placed(Attention(), torch.randn(2, 3, 4), "cpu")
+    assert sources(placement) == [["input"], ["query"], ["softmax"]]
+    assert len(placement.weighted) == 1
+
+
+def test_two_uses_of_a_module_get_two_names():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(torch.relu(self.layer(torch.relu(self.layer(x)))))
+
+    placement = placed(Twice(), torch.randn(2, 4), "cpu")
+    assert sources(placement) == [["input"], ["layer"], ["layer#2"]]
