@@ -1,0 +1,105 @@
+"""The loop: what it keeps, what it records, and when it stops with an error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isnan
+
+import pytest
+from torch import nn
+
+from kdeploy.data.contract import Split
+from kdeploy.errors import TrainingDiverged
+from kdeploy.training import FitContext, Supervised, accuracy, fit
+
+QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
+
+
+class Components(nn.Module):
+    """An objective that returns components made by a function of the cross-entropy."""
+
+    def __init__(self, student, make):
+        super().__init__()
+        self.student, self.make = student, make
+
+    def forward(self, x, labels):
+        return self.make(nn.functional.cross_entropy(self.student(x), labels))
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_keeps_the_epoch_it_says(keep, tiny_model, tiny_data):
+    model = tiny_model()
+    options = {**QUICK, "learning_rate": 1.0, "schedule": "constant", "epochs": 5, "keep": keep}
+    result = fit(Supervised(model), tiny_data, FitContext(seed=1), **options)
+    accuracies = [r.validation_accuracy for r in result.history]
+    assert result.best_accuracy == max(accuracies) != accuracies[-1] == result.last_accuracy
+    assert result.best_epoch == 5 - accuracies[::-1].index(max(accuracies)), "the later of equals"
+    kept = accuracy(model, tiny_data.validation, tiny_data.preprocessing)
+    assert kept == (result.best_accuracy if keep == "best" else result.last_accuracy)
+
+
+def test_stops_when_the_loss_is_not_a_number(tiny_model, tiny_data):
+    objective = Components(tiny_model(), lambda e: {"labels": e, "odd": e / 0 - e / 0})
+    with pytest.raises(TrainingDiverged, match="`odd` became nan in epoch 1 of 2") as caught:
+        fit(objective, tiny_data, FitContext(), epochs=2, **QUICK)
+    assert "learning_rate" in caught.value.hint
+
+
+def test_stops_when_a_component_is_zero_for_an_epoch(tiny_model, tiny_data):
+    objective = Components(tiny_model(), lambda e: {"labels": e, "hints": e * 0})
+    with pytest.raises(TrainingDiverged, match=r"`hints` was exactly zero over all of epoch 1"):
+        fit(objective, tiny_data, FitContext(), epochs=2, **QUICK)
+
+
+def test_records_the_mean_of_each_component_over_the_items(tiny_model, tiny_data):
+    seen = []
+
+    class Counting(nn.Module):
+        def __init__(self, student):
+            super().__init__()
+            self.student = student
+
+        def forward(self, x, labels):
+            seen.append(len(x))
+            value = self.student(x).sum() * 0
+            return {"ones": value + 1.0, "sizes": value + float(len(x))}
+
+    options = {**QUICK, "batch_size": 36, "epochs": 1}
+    record = fit(Counting(tiny_model()), tiny_data, FitContext(), **options).history[0]
+    assert sorted(seen) == [24, 36, 36]
+    expected = (24 * 24 + 2 * 36 * 36) / 96
+    assert record.losses == {"ones": 1.0, "sizes": pytest.approx(expected)}
+    assert record.loss == pytest.approx(1 + expected)
+
+
+def test_bf16_is_close_to_fp32_and_channels_last_to_neither(tiny_model, tiny_data):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        for channels_last in (True, False):
+            options = {**QUICK, "precision": precision, "channels_last": channels_last}
+            model = tiny_model()
+            result = fit(Supervised(model), tiny_data, FitContext(), epochs=1, **options)
+            losses[precision, channels_last] = result.history[0].loss
+            assert all(p.is_contiguous() for p in model.parameters())
+    assert losses["fp32", True] == pytest.approx(losses["fp32", False], rel=1e-4)
+    assert losses["bf16", True] == pytest.approx(losses["fp32", True], rel=0.05)
+    assert losses["bf16", True] != losses["fp32", True], "autocast was on"
+
+
+def test_clips_the_gradients(tiny_model, tiny_data):
+    def distance(**options):
+        model, start = tiny_model(), tiny_model()
+        options = {**QUICK, "momentum": 0.0, "weight_decay": 0.0, "keep": "last", **options}
+        fit(Supervised(model), tiny_data, FitContext(), epochs=1, **options)
+        pairs = zip(model.parameters(), start.parameters(), strict=True)
+        return sum(((a - b) ** 2).sum() for a, b in pairs).sqrt().item()
+
+    # Six steps, each at most learning rate x norm long.
+    assert distance(clip_norm=0.01) <= 6 * 0.05 * 0.01 * 1.001 < distance()
+
+
+def test_without_a_validation_part_the_last_epoch_is_kept(tiny_model, tiny_data):
+    data = replace(tiny_data, validation=Split(x=tiny_data.test.x[:0], y=tiny_data.test.y[:0]))
+    result = fit(Supervised(tiny_model()), data, FitContext(), epochs=2, **QUICK)
+    assert result.best_epoch == 2
+    assert isnan(result.last_accuracy)
