@@ -108,6 +108,7 @@ def _rounded(kept: int, count: int, width: int, rules: Rules) -> int:
     kept = max(kept, least)
     if kept * width <= rules.round_to or kept == count:
         return kept
-    step = rules.round_to // math.gcd(rules.round_to, width)
+    # Where groups make the width odd, no count is a multiple: then any will do.
+    step = rules.round_to // width if rules.round_to % width == 0 else 1
     nearest = step * round(kept / step)
     return min(count, nearest if nearest >= least else nearest + step)

@@ -10,18 +10,16 @@ output, and whatever is sliced or reshaped in a way that no rule explains.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
-import torch_pruning
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
-from kdeploy.channels.numbering import Shuffle, find_shuffles, number_channels
-from kdeploy.channels.operations import is_explained, reduces_channels
-from kdeploy.errors import ModelError
+from kdeploy.channels.numbering import Renumber, Shuffle, find_shuffles, number_channels
+from kdeploy.channels.operations import is_explained, reduces_channels, split_sizes
+from kdeploy.channels.tracing import Graph, trace
 
 Element = tuple[Any, str, int]
 """A channel of a node of the graph: (node, "in" or "out", index)."""
@@ -67,41 +65,29 @@ def find_units(
     Raises:
         ModelError: the model cannot be followed.
     """
-    graph, source, shuffles = _trace(model, example)
-    harmless = {reshape for shuffle in shuffles for reshape in shuffle.reshapes}
+    graph = trace(model, example)
+    shuffles = find_shuffles(graph)
+    number_channels(graph, shuffles)
     forest = _Forest()
-    for node in graph.module2node.values():
+    for node in graph.nodes:
         if node.type in (OPTYPE.CONV, OPTYPE.DEPTHWISE_CONV, OPTYPE.LINEAR):
             _follow(graph, node, forest)
     names = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
+    harmless = {reshape for shuffle in shuffles for reshape in shuffle.reshapes}
+    frozen = {
+        node
+        for node in graph.nodes
+        if node is graph.source
+        or (node not in harmless and not is_explained(node, is_tokens=graph.is_tokens))
+    }
     for node, side, index in list(forest.elements()):
         is_kept = not node.outputs or is_protected(names.get(node.module, ""))
-        is_clear = node in harmless or is_explained(node)
-        if (side == "out" and is_kept) or node is source or not is_clear:
+        if node in frozen or (side == "out" and is_kept):
             forest.freeze((node, side, index))
     _couple_shuffled(shuffles, forest)
     places = _places(graph, names)
     return [_unit(members, names, places) for members in forest.classes()]
-
-
-def _trace(model: nn.Module, example: Tensor) -> tuple[Any, Any, list[Shuffle]]:
-    """Return torch-pruning's graph, its node of the model's input, and its shuffles."""
-    # The product makes the input a node, so that what is added to it is found and frozen.
-    x = example * torch.ones((), device=example.device, requires_grad=True)
-    try:
-        graph = torch_pruning.DependencyGraph().build_dependency(
-            model, x, forward_fn=lambda model, x: model(x), verbose=False
-        )
-        shuffles = find_shuffles(graph)
-        number_channels(graph, shuffles)
-    except Exception as error:
-        raise ModelError(
-            f"the channels of this model cannot be followed: {type(error).__name__}: {error}",
-            hint="compress it in another way, or rewrite the part that computes on shapes",
-        ) from error
-    nodes = graph.module2node.values()
-    return graph, next((node for node in nodes if node.grad_fn is x.grad_fn), None), shuffles
 
 
 class _Forest:
@@ -145,43 +131,35 @@ class _Forest:
         return element
 
 
-def _follow(graph: Any, root: Any, forest: _Forest) -> None:
+def _follow(graph: Graph, root: Any, forest: _Forest) -> None:
     """Join each output channel of a layer with all that it meets."""
-    pruner = graph.get_pruner_of_module(root.module)
-    count = pruner.get_out_channels(root.module)
-    queue = [(root, pruner.prune_out_channels, list(range(count)))]
+    pruner = graph.pruner(root)
+    queue = [(root, pruner.prune_out_channels, list(range(graph.count(root, "out") or 0)))]
     while queue:
         node, function, indices = queue.pop()
-        for dependency in node.dependencies:
-            if not dependency.is_triggered_by(function) or _is_cut(node, dependency.target):
+        side = graph.side(node, function)
+        for edge in node.dependencies:
+            if not edge.is_triggered_by(function) or _is_cut(node, edge.target):
                 continue
-            side, fresh = _side(graph, dependency.target, dependency.handler), []
-            for source, index in _mapped(graph, dependency, indices):
-                element = (dependency.target, side, index)
-                if element not in forest:
-                    fresh.append(index)
-                forest.join((node, _side(graph, node, function), source), element)
+            other, fresh = graph.side(edge.target, edge.handler), []
+            # Beyond it: a layer with one channel that is broadcast over all of this side.
+            end = graph.count(edge.target, other)
+            for index in indices:
+                for number in _renumbered(index, edge.index_mapping):
+                    if end is None or number < end:
+                        element = (edge.target, other, number)
+                        if element not in forest:
+                            fresh.append(number)
+                        forest.join((node, side, index), element)
             if fresh:
-                queue.append((dependency.target, dependency.handler, fresh))
+                queue.append((edge.target, edge.handler, fresh))
 
 
-def _mapped(graph: Any, dependency: Any, indices: list[int]) -> list[tuple[int, int]]:
-    """Return pairs of a channel and the one that it is at the target."""
-    # torch-pruning's own index pair: its second part is carried along unchanged.
-    pairs = [torch_pruning._helpers._HybridIndex(idx=i, root_idx=i) for i in indices]
-    for mapping in dependency.index_mapping:
-        if mapping is not None:
-            pairs = mapping(pairs)
-    is_out = _side(graph, dependency.target, dependency.handler) == "out"
-    count = (graph.get_out_channels if is_out else graph.get_in_channels)(dependency.target)
-    found = [(p.root_idx, p.idx) for p in pairs if p.root_idx is not None]
-    # Beyond the end: a layer with one channel that is broadcast over all of the other side.
-    return sorted((source, index) for source, index in found if count is None or index < count)
-
-
-def _side(graph: Any, node: Any, function: Any) -> str:
-    pruner = graph.get_pruner_of_module(node.module)
-    return "out" if function == pruner.prune_out_channels else "in"
+def _renumbered(index: int, steps: Sequence[Renumber]) -> list[int]:
+    numbers = [index]
+    for step in steps:
+        numbers = [after for number in numbers for after in step(number)]
+    return numbers
 
 
 def _is_cut(node: Any, other: Any) -> bool:
@@ -199,10 +177,10 @@ def _couple_shuffled(shuffles: Collection[Shuffle], forest: _Forest) -> None:
             forest.join((node, side, index), (node, side, nodes[node].partner(index)))
 
 
-def _places(graph: Any, names: Mapping[Any, str]) -> dict[tuple[Any, str], tuple[str, int, int]]:
+def _places(graph: Graph, names: Mapping[Any, str]) -> dict[tuple[Any, str], tuple[str, int, int]]:
     """Return what works group by group: its name, the channels of a group, the groups."""
     places = {}
-    for node in graph.module2node.values():
+    for node in graph.nodes:
         module, name = node.module, names.get(node.module, "")
         if node.type == OPTYPE.CONV and module.groups > 1:
             for side, count in (("out", module.out_channels), ("in", module.in_channels)):
@@ -210,9 +188,10 @@ def _places(graph: Any, names: Mapping[Any, str]) -> dict[tuple[Any, str], tuple
         elif node.type == OPTYPE.GN:
             size = module.num_channels // module.num_groups
             places[node, "out"] = (name, size, module.num_groups)
-        elif node.type == OPTYPE.SPLIT and module.split_sizes:
-            size, count = module.split_sizes[0], len(module.split_sizes)
-            places[node, "out"] = (f"split {len(places)}", size, count)
+        elif node.type == OPTYPE.SPLIT:
+            sizes = split_sizes(node, is_tokens=graph.is_tokens)
+            if sizes:
+                places[node, "out"] = (f"split {len(places)}", sizes[0], len(sizes))
     return places
 
 

@@ -7,6 +7,7 @@ was given. Where no rule here explains an operation, the channels that pass thro
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from torch_pruning.ops import OPTYPE
@@ -23,18 +24,25 @@ UpsampleNearestExact
 _REDUCTIONS = ("Amax", "Amin", "Max", "Mean", "Min", "Std", "Sum", "Var")
 
 
-def is_explained(node: Any) -> bool:
-    """Tell whether the channels of a node of the graph can be followed through it."""
+def is_explained(node: Any, *, is_tokens: bool) -> bool:
+    """Tell whether the channels of a node of the graph can be followed through it.
+
+    Args:
+        node: Of torch-pruning's graph.
+        is_tokens: Three dimensions are (batch, length, channels), not (batch, channels, length).
+    """
     match node.type:
         case OPTYPE.ELEMENTWISE:
             return operation(node) in _HARMLESS.split() or _is_inside_linear(node)
         case OPTYPE.RESHAPE:
-            return _keeps_channels(shape_given(node), shape_made(node))
+            given, made = shape_given(node), shape_made(node)
+            return _keeps_channels(given, made) or is_flattening(given, made)
         case OPTYPE.SLICE:
-            return not _cuts_channels(node)
+            given, made = shape_given(node), shape_made(node)
+            channels = channel_dimension(given, is_tokens=is_tokens)
+            return given[channels] == made[channels]
         case OPTYPE.SPLIT:
-            sizes = node.module.split_sizes
-            return sizes is None or len(set(sizes)) == 1
+            return len(set(split_sizes(node, is_tokens=is_tokens))) <= 1
         case OPTYPE.EXPAND:
             return len(shape_made(node)) <= 4
         case OPTYPE.MHA | OPTYPE.LSTM | OPTYPE.UNBIND | OPTYPE.CUSTOMIZED:
@@ -55,12 +63,30 @@ def reduces_channels(node: Any) -> bool:
     return [_dim(d, given) for d in (dims if isinstance(dims, tuple) else (dims,))] == [1]
 
 
-def joins_channels(node: Any) -> bool:
+def joins_channels(node: Any, *, is_tokens: bool) -> bool:
     """Tell whether a concatenation joins channels, and not positions or tokens."""
     made = shape_made(node)
-    dim = _dim(node.grad_fn._saved_dim, made)
-    # Of three dimensions: (batch, channels, length) if torch-pruning found layers that fit.
-    return dim == 1 and (len(made) != 3 or node.module.offsets is not None)
+    return _dim(node.grad_fn._saved_dim, made) == channel_dimension(made, is_tokens=is_tokens)
+
+
+def split_sizes(node: Any, *, is_tokens: bool) -> list[int]:
+    """Return the channels of each part of a split; none when it does not part channels."""
+    given = shape_given(node)
+    channels = channel_dimension(given, is_tokens=is_tokens)
+    if _dim(node.grad_fn._saved_dim, given) != channels:
+        return []
+    parts = range(len(node.grad_fn._input_metadata))
+    return [shape_made(node, part)[channels] for part in parts]
+
+
+def channel_dimension(shape: Sequence[int], *, is_tokens: bool) -> int:
+    """Return which dimension of a tensor the channels are."""
+    return 2 if len(shape) == 3 and is_tokens else 1
+
+
+def is_flattening(given: Sequence[int], made: Sequence[int]) -> bool:
+    """Tell whether one shape is (batch, all the rest), and the other has more dimensions."""
+    return given[:1] == made[:1] and 2 in (len(given), len(made)) and len(given) != len(made)
 
 
 def operation(node: Any) -> str:
@@ -84,22 +110,15 @@ def _dim(dim: int, shape: tuple[int, ...]) -> int:
     return (dim - 2**64 if dim >= 2**63 else dim) % len(shape)
 
 
-def _keeps_channels(given: tuple[int, ...], made: tuple[int, ...]) -> bool:
-    """Tell whether a reshape keeps channels in order; flattening a map counts, heads do not."""
+def _keeps_channels(given: Sequence[int], made: Sequence[int]) -> bool:
+    """Tell whether a reshape keeps channels in order: (N, C, ...) or rows of tokens (..., C)."""
     if len(given) < 2 or len(made) < 2:
         return False
-    if given[:2] == made[:2] or (given[0] == made[0] and 2 in (len(given), len(made))):
-        return True
-    return given[-1] == made[-1] and not {2, 3}.isdisjoint((len(given), len(made)))
+    is_rows = given[-1] == made[-1] and not {2, 3}.isdisjoint((len(given), len(made)))
+    return given[:2] == made[:2] or is_rows
 
 
 def _is_inside_linear(node: Any) -> bool:
     # On tokens (batch, length, channels) a linear layer is a product between two reshapes.
     is_product = operation(node) in ("Addmm", "Mm")
     return is_product and all(reader.type == OPTYPE.LINEAR for reader in node.outputs)
-
-
-def _cuts_channels(node: Any) -> bool:
-    given, made = shape_given(node), shape_made(node)
-    dim = _dim(node.grad_fn._saved_dim, given)
-    return (dim == 1 or (dim == 2 and len(given) == 3)) and given[dim] != made[dim]

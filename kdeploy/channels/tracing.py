@@ -1,12 +1,46 @@
-"""Put a model in the state in which its channels can be followed, and back."""
+"""Follow a model's channels with torch-pruning: the graph of what reads what."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+import torch_pruning
+from torch import Tensor, nn
+
+from kdeploy.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """torch-pruning's dependency graph, and what it does not tell."""
+
+    dependencies: Any
+    source: Any
+    """The node of the model's input."""
+    is_tokens: bool
+    """Three dimensions are (batch, length, channels), not (batch, channels, length)."""
+
+    @property
+    def nodes(self) -> list[Any]:
+        return list(self.dependencies.module2node.values())
+
+    def pruner(self, node: Any) -> Any:
+        """Return torch-pruning's functions for the layer of a node."""
+        return self.dependencies.get_pruner_of_module(node.module)
+
+    def side(self, node: Any, function: Callable[..., Any]) -> str:
+        """Return which side of a layer a pruning function is about; "out" if they are one."""
+        return "out" if function == self.pruner(node).prune_out_channels else "in"
+
+    def count(self, node: Any, side: str) -> int | None:
+        """Return the channels of a side; None where there is no layer."""
+        graph = self.dependencies
+        count = (graph.get_out_channels if side == "out" else graph.get_in_channels)(node)
+        return None if count is None else int(count)
 
 
 @contextmanager
@@ -28,3 +62,45 @@ def traceable(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(asks[name])
+
+
+def trace(model: nn.Module, example: Tensor) -> Graph:
+    """Return the graph of a `traceable` model.
+
+    Raises:
+        ModelError: the model does not run on the example, or cannot be followed.
+    """
+    # The product makes the input a node, so that what is added to it is found.
+    x = example * torch.ones((), device=example.device, requires_grad=True)
+    try:
+        with torch.no_grad():
+            model(example)
+    except Exception as error:
+        raise ModelError(
+            f"the model cannot run on {tuple(example.shape)}: {type(error).__name__}: {error}",
+            hint="the data's shape and the model's input must fit",
+        ) from error
+    try:
+        dependencies = _dependencies(model, x)
+    except Exception as error:
+        raise ModelError(
+            f"the channels of this model cannot be followed: {type(error).__name__}: {error}",
+            hint="compress it in another way, or rewrite the part that computes on shapes",
+        ) from error
+    nodes = dependencies.module2node.values()
+    return Graph(
+        dependencies=dependencies,
+        source=next((node for node in nodes if node.grad_fn is x.grad_fn), None),
+        is_tokens=not any(isinstance(module, nn.Conv1d) for module in model.modules()),
+    )
+
+
+def _dependencies(model: nn.Module, x: Tensor) -> Any:
+    """Take the steps of `build_dependency` but its last: its numbering guesses at shapes."""
+    graph = torch_pruning.DependencyGraph()
+    graph.model, graph.verbose, graph.ignored_params = model, False, []
+    graph._module2name = {module: name for name, module in model.named_modules()}
+    graph._param_to_name, graph.unwrapped_parameters = graph._detect_unwrapped_parameters(None)
+    graph.module2node = graph._trace(model, x, lambda model, x: model(x), output_transform=None)
+    graph._build_dependency(graph.module2node)
+    return graph
