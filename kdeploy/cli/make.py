@@ -27,6 +27,9 @@ def run(
         typer.Option("--until", help="Stop after: teacher distill compress export bench package"),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Make every step anew.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write events to OUT/tensorboard.")
+    ] = False,
     data_dir: DataDir = None,
     json: Json = False,
     debug: Debug = False,
@@ -42,7 +45,14 @@ def run(
         raise UnknownName.among("stage", until, STAGES)
     folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
     loaded = load(recipe, [*(overrides or []), *folder])
-    result = run_recipe(loaded, out, until=until, use_cache=not no_cache, audience=Terminal())
+    result = run_recipe(
+        loaded,
+        out,
+        until=until,
+        use_cache=not no_cache,
+        tensorboard=tensorboard,
+        audience=Terminal(),
+    )
     _show_run(result, is_json=json)
     return Result({"out": str(out), **result.summary}, exit_code=0 if result.passed else 1)
 

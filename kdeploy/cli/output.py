@@ -74,7 +74,7 @@ class Terminal:
     """The audience of the command line: a line a stage, a progress bar a training."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.watcher = TrainingBar(self.console)
         self.status: Status | None = None
         self.current = ""

@@ -33,6 +33,7 @@ from kdeploy.pipeline.rundir import (
     write_text,
 )
 from kdeploy.pipeline.session import Session
+from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.report.comparison import Comparison
@@ -69,6 +70,7 @@ def run(
     *,
     until: str | None = None,
     use_cache: bool = True,
+    tensorboard: bool = False,
     audience: Audience | None = None,
 ) -> RunResult:
     """Run the recipe into a folder, going on where an earlier run of it stopped.
@@ -78,6 +80,7 @@ def run(
         out: The folder of the run; its `artifacts/` is the store.
         until: The last stage to run, one of `STAGES`; None for all.
         use_cache: Whether stored artefacts count; False makes all anew.
+        tensorboard: Whether to write events to `out/tensorboard`.
         audience: Who is told; nobody when left out.
 
     Raises:
@@ -86,13 +89,16 @@ def run(
     data = check(recipe)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        log = Log(out / "log.jsonl", audience or Silence())
+        if tensorboard:
+            log.watcher = TensorBoard(out / "tensorboard", log.watcher)
         session = Session(
             store=Store(root=out / "artifacts"),
             reference=recipe.data,
             data=data,
             seed=recipe.seed,
             use_cache=use_cache,
-            audience=Log(out / "log.jsonl", audience or Silence()),
+            audience=log,
         )
         with session.files():
             write_text(out / "recipe.yaml", to_yaml(recipe))

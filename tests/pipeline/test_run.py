@@ -139,3 +139,11 @@ def test_refuses_weights_that_do_not_fit(run_project, project):
     pickled.write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(ModelError, match="not a safetensors"):
         run_project(f"teacher.weights={pickled}", out="other")
+
+
+def test_writes_events_for_tensorboard_when_asked(run_project, project):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    run_project(until="teacher", tensorboard=True)
+    events = list((project / "run" / "tensorboard").glob("events*"))
+    assert len(events) == 1
+    assert b"train the teacher/loss" in events[0].read_bytes()

@@ -1,0 +1,46 @@
+"""Write the epochs of all trainings as events for TensorBoard, when asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdeploy.errors import MissingDependency
+from kdeploy.training import EpochRecord, Watcher
+
+
+class TensorBoard:
+    """A watcher that writes events to a folder and passes all on to another watcher."""
+
+    def __init__(self, folder: Path, watcher: Watcher) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise MissingDependency.named(
+                "tensorboard", needed_for="--tensorboard", pip="'kdeploy[tensorboard]'"
+            ) from None
+        self.writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self.watcher = watcher
+        self.name = ""
+
+    def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None:
+        self.name = name
+        self.watcher.started(name, epochs, steps, done_epochs)
+
+    def stepped(self, images: int) -> None:
+        self.watcher.stepped(images)
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        scalars = {
+            "loss": record.loss,
+            "validation_accuracy": record.validation_accuracy,
+            "learning_rate": record.learning_rate,
+            "items_per_second": record.images_per_second,
+            **{f"loss/{name}": value for name, value in record.losses.items()},
+        }
+        for name, value in scalars.items():
+            self.writer.add_scalar(f"{self.name}/{name}", value, record.epoch)  # type: ignore[no-untyped-call]
+        self.writer.flush()  # type: ignore[no-untyped-call]
+        self.watcher.epoch_ended(record)
+
+    def ended(self) -> None:
+        self.watcher.ended()
