@@ -45,7 +45,8 @@ check: $(STAMP)  ## style, types, layers, spelling; the catalogue is fresh
 		|| { echo "docs/catalogue.md is stale; hint: make docs"; exit 1; }
 
 docs: $(STAMP)  ## write docs/catalogue.md anew
-	$(BIN)/kdeploy list --markdown > docs/catalogue.md
+	$(BIN)/kdeploy list --markdown > docs/catalogue.md.partial
+	mv docs/catalogue.md.partial docs/catalogue.md
 
 bench: $(STAMP)  ## measure what benchmarks/README.md claims, again on this machine
 	@for suite in benchmarks/suites/*.py; do echo "$$suite"; PYTHONPATH=. $(BIN)/python $$suite || exit 1; done
