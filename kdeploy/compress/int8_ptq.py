@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.errors import OrderError
+from kdeploy.errors import NotCalibrated, OrderError
 from kdeploy.quantization.contract import Wrapped
 from kdeploy.quantization.pt2e import QuantizedModel, observe
 
@@ -57,6 +57,11 @@ def int8_ptq(
             f"the model is quantized already (`{model.wrapper}`, profile "
             f"`{getattr(model, 'profile', '?')}`)",
             hint="leave one of the two INT8 steps out; exports re-encode: `--profile tensorrt`",
+        )
+    if not len(context.data.train):
+        raise NotCalibrated(
+            f"`{type(model).__name__}` cannot become INT8: `{context.data.name}` has no training items",
+            hint="calibration needs some; lower `data.validation_fraction`",
         )
     batches = context.batches(context.data.train, batch_size, calibration_batches)
     example = context.example

@@ -70,7 +70,7 @@ def measure_parity(
         max_abs=max(_scaled_error(found, expected) for expected, found in pairs),
         cosine=min(_cosine(expected, found) for expected, found in pairs),
         agreement=_agreement(pairs),
-        required_tolerance=max(float(np.abs(e - f).max()) for e, f in pairs),
+        required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=ROUNDING_BOUND * max(rounding),
     )
 
@@ -105,10 +105,14 @@ def _outputs(model: nn.Module, batch: NDArray[np.float32]) -> NDArray[np.float64
 
 
 def _scaled_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    smallest = float(np.finfo(np.float32).tiny)
+    return _largest_error(found, expected) / max(float(expected.std()), smallest)
+
+
+def _largest_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
-    error = float(np.abs(found - expected).max())
-    return error / max(float(expected.std()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(found - expected).max())
 
 
 def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

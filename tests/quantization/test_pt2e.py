@@ -12,7 +12,6 @@ from kdeploy.quantization.contract import Wrapped
 from kdeploy.quantization.pt2e import QuantizedModel, observe, pt2e
 from kdeploy.registry import find
 
-
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
 

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from kdeploy.errors import ModelError
+from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
+
+NAMES = ("concatenating", "shuffling", "squeezing", "pre_activated", "signal", "perceptron")
+
+
+def written(model, items, path, **parameters):
+    example = torch.from_numpy(items.validation.x[:2])
+    onnx_from_torch(model, example, path, **parameters)
+    return onnx.load(path)
+
+
+def executed(path):
+    session = OnnxruntimeCpu(threads=1)
+    session.open(path)
+    return session
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weighted_operator_of_an_int8_file_runs_on_integers(int8, exported, name):
+    model, items = int8(name)
+    session = executed(exported(name))
+    proof = session.proof_of_use()
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Linear)
+    assert proof.integer_kernels == 1.0
+    assert proof.eligible >= sum(isinstance(module, kinds) for module in model.base.modules())
+    x = items.test.x
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x)).numpy()
+    # A sum between two codes may round to either side: a step, seldom more, at few items.
+    assert np.abs(session.infer(x) - expected).mean() < 0.01 * expected.std()
+
+
+@pytest.mark.parametrize(
+    ("name", "operators"),
+    [
+        ("squeezing", {"QLinearGlobalAveragePool", "QLinearMul", "QLinearSigmoid"}),
+        ("concatenating", {"QLinearConcat", "QLinearGlobalAveragePool"}),
+    ],
+)
+def test_pools_gates_and_concatenations_run_on_integers_too(exported, name, operators):
+    assert operators <= set(executed(exported(name)).proof_of_use().operators)
+
+
+def initializers(path):
+    return {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+
+
+def quantizers(path, *kinds):
+    return [node for node in onnx.load(path).graph.node if node.op_type in kinds]
+
+
+def test_weights_are_stored_once_as_int8(exported):
+    large = [t for t in initializers(exported("concatenating")).values() if t.size >= 40]
+    assert len(large) == 5
+    assert {t.dtype for t in large} == {np.dtype(np.int8)}
+
+
+@pytest.mark.parametrize(("profile", "dtype"), [("cpu", np.uint8), ("tensorrt", np.int8)])
+def test_a_profile_writes_the_ranges_in_its_own_codes(exported, profile, dtype):
+    path = exported("squeezing", profile=profile)
+    stored = initializers(path)
+    activations = quantizers(path, "QuantizeLinear")
+    assert activations
+    assert {stored[n.input[2]].dtype for n in activations} == {np.dtype(dtype)}
+    assert all(stored[n.input[1]].shape == () for n in activations)
+
+
+def test_a_file_for_tensorrt_has_no_zero_points_but_zero_and_no_integer_biases(exported):
+    path = exported("squeezing", profile="tensorrt")
+    stored = initializers(path)
+    assert all(
+        not stored[n.input[2]].any() for n in quantizers(path, "QuantizeLinear", "DequantizeLinear")
+    )
+    assert not any(t.dtype == np.int32 for t in stored.values())
+
+
+def test_a_float_file_has_no_batch_norm_and_pools_globally(network, tmp_path):
+    model, items = network("concatenating")
+    file = written(model, items, tmp_path / "m.onnx")
+    operators = {node.op_type for node in file.graph.node}
+    assert "GlobalAveragePool" in operators
+    assert not {"BatchNormalization", "ReduceMean", "QuantizeLinear"} & operators
+
+
+def test_the_opset_is_the_one_asked_for(exported):
+    for parameters, opset in (({}, 18), ({"opset": 21}, 21)):
+        path = exported("signal", **parameters)
+        file = onnx.load(path)
+        assert [o.version for o in file.opset_import if not o.domain] == [opset]
+        onnx.checker.check_model(file, full_check=True)
+        assert executed(path).proof_of_use().integer_kernels == 1.0
+
+
+def test_the_file_names_its_ends_and_leaves_the_batch_open(network, tmp_path):
+    model, items = network("signal")
+    file = written(model, items, tmp_path / "m.onnx")
+    properties = {p.key: p.value for p in file.metadata_props}
+    assert [i.name for i in file.graph.input] == [properties["kdeploy.input"]] == ["input"]
+    assert [o.name for o in file.graph.output] == [properties["kdeploy.output"]] == ["output"]
+    for value in (*file.graph.input, *file.graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert properties["kdeploy.profile"] == "float"
+
+
+def test_nothing_of_this_machine_is_in_the_file(exported):
+    assert b".py" not in exported("shuffling").read_bytes()
+
+
+def test_the_same_model_is_written_as_the_same_bytes_and_in_silence(
+    int8, exported, tmp_path, capfd
+):
+    model, items = int8("signal")
+    written(model, items, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_bytes() == exported("signal").read_bytes()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_onnx_cannot_say_is_an_error_that_names_it(network, tmp_path):
+    class Net(nn.Module):
+        def forward(self, x):
+            return torch.special.bessel_j0(x).flatten(1)
+
+    _, items = network("signal")
+    with pytest.raises(ModelError, match="bessel_j0"):
+        written(Net(), items, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kdeploy.errors import ParityFailed
+from kdeploy.export.parity import BATCH_SIZES, FLOAT_BOUND, check_parity, inputs, measure_parity
+
+
+@pytest.fixture
+def model():
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+
+
+def runs(model, change=lambda y: y):
+    def run(x):
+        with torch.no_grad():
+            return change(model(torch.from_numpy(x)).numpy())
+
+    return run
+
+
+def test_inputs_are_real_and_random_at_each_batch_size(data):
+    items = data((3, 4))
+    batches = list(inputs(items))
+    assert [len(b) for b in batches] == [n for n in BATCH_SIZES for _ in range(2)]
+    np.testing.assert_array_equal(batches[0], items.validation.x[:1])
+    # No real item comes twice while there are others.
+    np.testing.assert_array_equal(batches[2], items.validation.x[1:4])
+
+
+def test_few_items_are_repeated_up_to_the_largest_batch(data):
+    assert [len(b) for b in inputs(data((3, 4), count=2))][::2] == list(BATCH_SIZES)
+
+
+def test_equal_outputs_have_parity(model, data):
+    parity = measure_parity(model, runs(model), data((3, 4)))
+    assert (parity.max_abs, parity.agreement, parity.required_tolerance) == (0, 1, 0)
+    assert parity.cosine == pytest.approx(1)
+    assert parity.bound == FLOAT_BOUND
+    check_parity(parity, name="m.onnx")
+
+
+def test_the_error_is_the_largest_in_output_standard_deviations(model, data):
+    items = data((3, 4))
+
+    def change(y):
+        y = y.copy()
+        if len(y) == 3:
+            y[1, 2] += 0.25
+        return y
+
+    parity = measure_parity(model, runs(model, change), items)
+    assert parity.required_tolerance == pytest.approx(0.25, abs=1e-6)
+    with torch.no_grad():
+        stds = [model(torch.from_numpy(x)).numpy().std() for x in inputs(items) if len(x) == 3]
+    assert parity.max_abs == pytest.approx(0.25 / min(stds), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y * 1.01,
+        lambda y: y[:, ::-1],
+        lambda y: y[:, :4],
+        lambda y: y * np.nan,
+        lambda y: y + 0.01,
+    ],
+    ids=["scaled", "permuted", "cut", "not finite", "shifted"],
+)
+def test_a_file_that_computes_something_else_fails_with_what_it_would_need(model, data, change):
+    parity = measure_parity(model, runs(model, change), data((3, 4)))
+    with pytest.raises(ParityFailed, match="would need a tolerance of") as caught:
+        check_parity(parity, name="m.onnx")
+    assert caught.value.exit_code == 1
+
+
+def test_an_int8_file_may_be_as_far_off_as_rounding_is(model, data):
+    rounded = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    rounded.load_state_dict({k: (v * 32).round() / 32 for k, v in model.state_dict().items()})
+    items = data((3, 4))
+    # The float model is exactly one distance away from the rounded one, twice as far is too far.
+    near = measure_parity(rounded, runs(model), items, base=model)
+    assert near.max_abs == pytest.approx(near.bound / 2)
+    check_parity(near, name="m.onnx")
+    far = measure_parity(
+        rounded,
+        lambda x: runs(rounded)(x) + 3 * (runs(model)(x) - runs(rounded)(x)),
+        items,
+        base=model,
+    )
+    with pytest.raises(ParityFailed):
+        check_parity(far, name="m.onnx")
