@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
 from kdeploy.channels.coupling import Slot, Unit
+
+Kept = list[int]
+"""How many units stay, family by family of a ranking."""
+CLOSE = 0.01  # of the budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,31 +62,65 @@ class Ranking:
         for number, (_, unit) in zip(self.order, ranked, strict=True):
             self.families[number].append(unit)
 
+    def units(self, kept: Kept) -> list[Unit]:
+        """Return the units that go when each family keeps so many."""
+        pairs = zip(self.families, kept, strict=True)
+        return [unit for family, count in pairs for unit in family[: len(family) - count]]
 
-def choose(ranking: Ranking, ratio: float, rules: Rules) -> list[Unit]:
-    """Return the units that go when the fraction `ratio` of all may, by the rules."""
+    def channels(self, kept: Kept) -> Counter[Slot]:
+        """Return how many channels each side of a layer then loses."""
+        gone: Counter[Slot] = Counter()
+        for family, count in zip(self.families, kept, strict=True):
+            for slot, width in family[0].family:
+                gone[slot] += width * (len(family) - count)
+        return gone
+
+
+def choose(ranking: Ranking, ratio: float, rules: Rules) -> Kept:
+    """Return how many units of each family stay when the fraction `ratio` of all may go."""
     lowest = Counter(ranking.order[: round(ratio * len(ranking.order))])
-    gone = []
+    kept = []
     for number, members in enumerate(ranking.families):
         is_global = rules.scope == "global"
-        count = lowest[number] if is_global else round(ratio * len(members))
-        kept = _rounded(len(members) - count, len(members), members[0].width, rules)
-        gone += members[: len(members) - kept]
-    return gone
+        gone = lowest[number] if is_global else round(ratio * len(members))
+        kept.append(_rounded(len(members) - gone, members, rules))
+    return kept
 
 
 def choose_to_budget(
-    ranking: Ranking, rules: Rules, *, cost: Callable[[list[Unit]], float], budget: float
-) -> list[Unit]:
-    """Return the choice whose cost comes closest to `budget`, by bisection on the ratio."""
+    ranking: Ranking, rules: Rules, *, cost: Callable[[Kept], float], budget: float
+) -> Kept:
+    """Return the choice whose cost comes closest to `budget`, by bisection on the ratio.
+
+    Rounding makes steps: where they leave the cost more than 1 % off, single families are moved
+    by one step as long as that brings it closer.
+    """
     steps = max(len(ranking.order), 1000)
     low, high = 0, steps
     while high - low > 1:
         middle = (low + high) // 2
         is_dear = cost(choose(ranking, middle / steps, rules)) > budget
         low, high = (middle, high) if is_dear else (low, middle)
-    choices = [choose(ranking, step / steps, rules) for step in (low, high)]
-    return min(choices, key=lambda choice: abs(cost(choice) - budget))
+
+    def distance(kept: Kept) -> float:
+        return abs(cost(kept) - budget)
+
+    best = min((choose(ranking, step / steps, rules) for step in (low, high)), key=distance)
+    while distance(best) > CLOSE * budget:
+        closer = min([best, *_moved(best, ranking, rules)], key=distance)
+        if closer == best:
+            break
+        best = closer
+    return best
+
+
+def _moved(kept: Kept, ranking: Ranking, rules: Rules) -> Iterator[Kept]:
+    """Yield the choices in which one family keeps one step more or less."""
+    for number, members in enumerate(ranking.families):
+        for change in (-_step(members, rules), _step(members, rules)):
+            count = _rounded(kept[number] + change, members, rules)
+            if count != kept[number]:
+                yield [*kept[:number], count, *kept[number + 1 :]]
 
 
 def _first(pair: tuple[float, Unit]) -> float:
@@ -102,13 +140,18 @@ def _together(pairs: Sequence[tuple[float, Unit]]) -> tuple[float, Unit]:
     return fmean(number for number, _ in pairs), Unit(channels=channels, shares=shares)
 
 
-def _rounded(kept: int, count: int, width: int, rules: Rules) -> int:
-    """Return how many of `count` units of a family stay, when `kept` would."""
+def _rounded(kept: int, members: Sequence[Unit], rules: Rules) -> int:
+    """Return how many units of a family stay, when by their importance `kept` would."""
+    count, step = len(members), _step(members, rules)
     least = max(1, math.ceil(count * (1 - rules.max_ratio) - 1e-9))
-    kept = max(kept, least)
-    if kept * width <= rules.round_to or kept == count:
+    kept = min(max(kept, least), count)
+    if kept * members[0].width <= rules.round_to or kept == count:
         return kept
-    # Where groups make the width odd, no count is a multiple: then any will do.
-    step = rules.round_to // width if rules.round_to % width == 0 else 1
     nearest = step * round(kept / step)
     return min(count, nearest if nearest >= least else nearest + step)
+
+
+def _step(members: Sequence[Unit], rules: Rules) -> int:
+    # Where groups make the width odd, no count is a multiple: then any will do.
+    width = members[0].width
+    return rules.round_to // width if rules.round_to % width == 0 else 1

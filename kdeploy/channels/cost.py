@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE, module2type
 
-from kdeploy.channels.coupling import Slot, Unit
+from kdeploy.channels.coupling import Slot
 from kdeploy.channels.removal import channel_count
 from kdeploy.structure import count_macs, count_parameters
 
@@ -29,8 +28,8 @@ class Term(NamedTuple):
 
 def cost_without(
     model: nn.Module, example: Tensor, what: Literal["macs", "parameters"]
-) -> Callable[[Collection[Unit]], float]:
-    """Return a function that tells the cost of the model without the units it is given.
+) -> Callable[[Mapping[Slot, int]], float]:
+    """Return a function of how many channels each side loses, that tells what the model costs.
 
     What no layer accounts for, such as products of two activations, counts as unchanged.
     """
@@ -40,11 +39,7 @@ def cost_without(
     fixed = total - sum(term.cost for term in terms)
     sizes: dict[Slot, int] = {}
 
-    def cost(units: Collection[Unit]) -> float:
-        gone: Counter[Slot] = Counter()
-        for unit in units:
-            for slot, indices in unit.channels.items():
-                gone[slot] += len(indices)
+    def cost(gone: Mapping[Slot, int]) -> float:
         left = {}
         for slot, count in gone.items():
             size = sizes.setdefault(slot, channel_count(model, slot))

@@ -80,7 +80,7 @@ def number_channels(graph: Graph, shuffles: Iterable[Shuffle]) -> None:
                 edge.index_mapping.append(partial(_into, span))
             for edge, span in zip(_edges(node, other), spans, strict=bool(spans)):
                 edge.index_mapping.insert(0, partial(_out_of, span))
-    steps = [(shuffle.node, shuffle.after, shuffle.before) for shuffle in shuffles]
+    steps: list[tuple[Any, Renumber, Renumber]] = [(s.node, s.after, s.before) for s in shuffles]
     steps += [step for node in nodes if (step := _flattening(graph, node)) is not None]
     for node, enter, leave in steps:
         for source in node.inputs:

@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_pruning.ops import module2type
 from torch_pruning.pruner.function import PrunerBox
 
 from kdeploy.channels.coupling import Slot, Unit
+from kdeploy.errors import ModelError
 
 
 def all_channels(units: Collection[Unit]) -> dict[Slot, tuple[int, ...]]:
@@ -21,6 +22,44 @@ def all_channels(units: Collection[Unit]) -> dict[Slot, tuple[int, ...]]:
         for slot, indices in unit.channels.items():
             found[slot].update(indices)
     return {slot: tuple(sorted(found[slot])) for slot in sorted(found)}
+
+
+def remove_checked(
+    model: nn.Module, channels: Mapping[Slot, Collection[int]], example: Tensor
+) -> float:
+    """Remove channels in place, and compare with the full model in which no layer reads them.
+
+    Returns:
+        The largest difference, in standard deviations of the output.
+
+    Raises:
+        ModelError: the model cannot run without the channels.
+    """
+    hidden = hide_channels(model, channels)
+    remove_channels(model, channels)
+    with torch.no_grad():
+        try:
+            found = model(example)
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"with fewer channels the model cannot run: {error}",
+                hint="its code has fixed sizes; protect the layers around them with `ignore`",
+            ) from error
+        expected = hidden(example)
+    return float((found - expected).abs().max() / expected.std().clamp_min(1e-9))
+
+
+def check_sizes(model: nn.Module) -> None:
+    """Raise AssertionError unless every layer's stated sizes are those of its weights."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            stated = (module.out_features, module.in_features)
+            assert tuple(module.weight.shape) == stated, f"`{name}` states {stated}"
+        if isinstance(module, nn.modules.conv._ConvNd):
+            stated = (module.out_channels, module.in_channels // module.groups)
+            if module.transposed:
+                stated = (module.in_channels, module.out_channels // module.groups)
+            assert tuple(module.weight.shape[:2]) == stated, f"`{name}` states {stated}"
 
 
 def channel_count(model: nn.Module, slot: Slot) -> int:
