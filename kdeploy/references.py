@@ -30,8 +30,7 @@ FORMS = (
     "write `path/build.py:function`, `package.module:function`, `pytorchcv:NAME`, `timm:NAME`, "
     "`torchvision:NAME` or `transformers:DIR`"
 )
-# Modules that a build.py imported from its own folder, and that folder: another folder may hold
-# another module of the same name.
+# Modules that a build.py imported, and from which folder: names repeat between folders.
 _SIBLINGS: dict[str, Path] = {}
 
 
