@@ -140,7 +140,7 @@ def _choose_to_target(
     is_close = abs(reached - fraction) <= TOLERANCE * fraction
     _LOG.log(
         logging.INFO if is_close else logging.WARNING,
-        "prune_channels keeps %.1f %% of the %s; %.1f %% were asked for (round_to %d, max_ratio %g)",
+        "prune_channels keeps %.1f %% of the %s; asked for %.1f %% (round_to %d, max_ratio %g)",
         *(reached * 100, what, fraction * 100, rules.round_to, rules.max_ratio),
     )
     return kept
