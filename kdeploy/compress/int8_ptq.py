@@ -60,7 +60,7 @@ def int8_ptq(
         )
     if not len(context.data.train):
         raise NotCalibrated(
-            f"`{type(model).__name__}` cannot become INT8: `{context.data.name}` has no training items",
+            f"`{context.data.name}` has no training items to calibrate INT8 on",
             hint="calibration needs some; lower `data.validation_fraction`",
         )
     batches = context.batches(context.data.train, batch_size, calibration_batches)
