@@ -18,7 +18,12 @@ from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
 from kdeploy.channels.numbering import Renumber, Shuffle, find_shuffles, number_channels
-from kdeploy.channels.operations import is_explained, reduces_channels, split_sizes
+from kdeploy.channels.operations import (
+    is_explained,
+    reduces_channels,
+    shape_made,
+    split_sizes,
+)
 from kdeploy.channels.tracing import Graph, trace
 
 Element = tuple[Any, str, int]
@@ -69,9 +74,10 @@ def find_units(
     shuffles = find_shuffles(graph)
     number_channels(graph, shuffles)
     forest = _Forest()
+    reductions = {node for node in graph.nodes if reduces_channels(node)}
     for node in graph.nodes:
         if node.type in (OPTYPE.CONV, OPTYPE.DEPTHWISE_CONV, OPTYPE.LINEAR):
-            _follow(graph, node, forest)
+            _follow(graph, node, forest, reductions)
     names = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
     harmless = {reshape for shuffle in shuffles for reshape in shuffle.reshapes}
@@ -131,7 +137,7 @@ class _Forest:
         return element
 
 
-def _follow(graph: Graph, root: Any, forest: _Forest) -> None:
+def _follow(graph: Graph, root: Any, forest: _Forest, reductions: Collection[Any]) -> None:
     """Join each output channel of a layer with all that it meets."""
     pruner = graph.pruner(root)
     queue = [(root, pruner.prune_out_channels, list(range(graph.count(root, "out") or 0)))]
@@ -139,20 +145,46 @@ def _follow(graph: Graph, root: Any, forest: _Forest) -> None:
         node, function, indices = queue.pop()
         side = graph.side(node, function)
         for edge in node.dependencies:
-            if not edge.is_triggered_by(function) or _is_cut(node, edge.target):
+            if not edge.is_triggered_by(function):
                 continue
-            other, fresh = graph.side(edge.target, edge.handler), []
-            # Beyond it: a layer with one channel that is broadcast over all of this side.
-            end = graph.count(edge.target, other)
-            for index in indices:
-                for number in _renumbered(index, edge.index_mapping):
-                    if end is None or number < end:
-                        element = (edge.target, other, number)
-                        if element not in forest:
-                            fresh.append(number)
-                        forest.join((node, side, index), element)
+            if _is_behind(reductions, node, edge.target):
+                if edge.target in reductions and shape_made(edge.target)[1] > 1:
+                    for index in indices:
+                        forest.freeze((node, side, index))
+                continue
+            other = graph.side(edge.target, edge.handler)
+            fresh = _join(graph, forest, (node, side, indices), edge, other)
             if fresh:
                 queue.append((edge.target, edge.handler, fresh))
+
+
+def _is_behind(reductions: Collection[Any], node: Any, other: Any) -> bool:
+    """Tell whether an edge runs between a sum over all channels and what reads the sum.
+
+    The sum has channels of its own, of which nothing is known: those that meet them are frozen,
+    unless it is one for all.
+    """
+    return (node in reductions and other in node.outputs) or (
+        other in reductions and node in other.outputs
+    )
+
+
+def _join(
+    graph: Graph, forest: _Forest, source: tuple[Any, str, list[int]], edge: Any, other: str
+) -> list[int]:
+    """Join channels with those at the other end of an edge; return the ones not seen before."""
+    node, side, indices = source
+    # Beyond the end: a layer with one channel that is broadcast over all of this side.
+    end = graph.count(edge.target, other)
+    fresh = []
+    for index in indices:
+        for number in _renumbered(index, edge.index_mapping):
+            element = (edge.target, other, number)
+            if end is None or number < end:
+                if element not in forest:
+                    fresh.append(number)
+                forest.join((node, side, index), element)
+    return fresh
 
 
 def _renumbered(index: int, steps: Sequence[Renumber]) -> list[int]:
@@ -160,14 +192,6 @@ def _renumbered(index: int, steps: Sequence[Renumber]) -> list[int]:
     for step in steps:
         numbers = [after for number in numbers for after in step(number)]
     return numbers
-
-
-def _is_cut(node: Any, other: Any) -> bool:
-    """Tell whether a sum over all channels stands between: its result has channels of its own."""
-    for reduction, reader in ((node, other), (other, node)):
-        if reduces_channels(reduction) and any(reader is output for output in reduction.outputs):
-            return True
-    return False
 
 
 def _couple_shuffled(shuffles: Collection[Shuffle], forest: _Forest) -> None:

@@ -55,7 +55,7 @@ def is_explained(node: Any, *, is_tokens: bool) -> bool:
 
 
 def reduces_channels(node: Any) -> bool:
-    """Tell whether a node sums up all channels of images: what follows has other channels."""
+    """Tell whether a node sums up all channels of maps: what follows has other channels."""
     given = shape_given(node)
     if node.type != OPTYPE.ELEMENTWISE or operation(node) not in _REDUCTIONS or len(given) < 4:
         return False
@@ -120,5 +120,8 @@ def _keeps_channels(given: Sequence[int], made: Sequence[int]) -> bool:
 
 def _is_inside_linear(node: Any) -> bool:
     # On tokens (batch, length, channels) a linear layer is a product between two reshapes.
-    is_product = operation(node) in ("Addmm", "Mm")
-    return is_product and all(reader.type == OPTYPE.LINEAR for reader in node.outputs)
+    readers = node.outputs
+    if operation(node) not in ("Addmm", "Mm") or len(readers) != 1:
+        return False
+    after = readers[0].outputs if readers[0].type == OPTYPE.RESHAPE else readers
+    return [reader.type for reader in after] == [OPTYPE.LINEAR]

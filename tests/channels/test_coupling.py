@@ -107,7 +107,48 @@ def test_the_output_stays(make, example, name):
 
 def test_attention_stays_and_the_block_after_it_goes(make, example):
     units = units_of(make("Tokens"), example)
-    assert [layers(unit) for unit in units] == [{"up out", "down in"}] * 48
+    stream = {
+        "patches out",
+        "query in",
+        "key in",
+        "value in",
+        "project out",
+        "norm out",
+        "up in",
+        "down out",
+        "head in",
+    }
+    assert [layers(unit) for unit in units].count({"up out", "down in"}) == 48
+    assert [layers(unit) for unit in units].count(stream) == 16
+    assert len(units) == 64
+
+
+class Reduced(nn.Module):
+    """A sum over groups of channels, and one over all of them, in the way of the channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.radix = nn.Conv2d(3, 16, 1)
+        self.plain = nn.Conv2d(3, 8, 1)
+        self.other = nn.Conv2d(3, 8, 1)
+        self.where = nn.Conv2d(1, 1, 3, padding=1)
+        self.head = nn.Conv2d(16, 5, 1)
+
+    def forward(self, x):
+        parts = self.radix(x)
+        parts = parts.view(len(x), 2, 8, *parts.shape[2:]).sum(1) + self.plain(x)
+        other = self.other(x)
+        other = other * self.where(other.mean(1, keepdim=True)).sigmoid()
+        return self.head(torch.cat([parts, other], 1)).mean((2, 3))
+
+
+def test_sums_over_channels_freeze_what_they_meet_unless_they_are_broadcast(example):
+    units = units_of(Reduced().eval(), example)
+    # The one channel of `where` meets channel 0: a family of one, of which one always stays.
+    assert sorted(map(sorted, map(layers, units))) == [
+        *[["head in", "other out"]] * 7,
+        ["head in", "other out", "where out"],
+    ]
 
 
 def test_protected_layers_stay_with_all_that_depends_on_them(make, example):
