@@ -16,7 +16,10 @@ from kdeploy.measurement import METRICS, Measurement, select
 from kdeploy.units import format_quantity, parse_quantity
 
 Form = Literal["at_most", "at_least", "lose", "grow", "times"]
-_GATE = re.compile(r"\s*([\w.]+)\s*:?\s*(<=|>=)?\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?\s*[A-Za-zµ%]*)\s*")
+_GATE = re.compile(
+    r"\s*([\w.]+?)(?:\s*:\s*|\s+|(?=[<>]))"
+    r"(<=|>=)?\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?\s*[A-Za-zµ%]*)\s*"
+)
 # A bound may leave out what the unit is per: `energy: <= 2mJ` is a bound in J/item.
 COUNTED_BY = {"items/s": "count", "J/item": "J"}
 GRAMMAR = "`METRIC: <= 2ms`, `METRIC: -1.0pp`, `METRIC: +5%` or `METRIC: 3x`"

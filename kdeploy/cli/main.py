@@ -28,14 +28,15 @@ def _run(given: list[str]) -> int:
 
         document = build_app(given)(args=given, prog_name="kdeploy", standalone_mode=False)
     except KeyboardInterrupt:
-        message = "interrupted; the same command goes on from here"
-        return _fail(INTERRUPTED, "Interrupted", message, None, is_json)
+        return _interrupted(is_json)
     except KdeployError as error:
         if debug:
             traceback.print_exc()
         kind = type(error).__name__
         return _fail(error.exit_code, kind, error.message, error.hint, is_json)
     except Exception as error:
+        if type(error).__name__ == "Abort":  # what typer made of Ctrl-C before 0.29
+            return _interrupted(is_json)
         if debug or not hasattr(error, "format_message"):
             traceback.print_exc()
         return _unexpected(error, is_json)
@@ -43,6 +44,8 @@ def _run(given: list[str]) -> int:
         if is_json:
             _print_json(document.document)
         return document.exit_code
+    if document == INTERRUPTED:  # and since then
+        return _interrupted(is_json)
     return document if isinstance(document, int) else 0
 
 
@@ -52,6 +55,11 @@ class Result:
     def __init__(self, document: Any, *, exit_code: int = 0) -> None:
         self.document = document
         self.exit_code = exit_code
+
+
+def _interrupted(is_json: bool) -> int:
+    message = "interrupted; nothing that was finished is lost"
+    return _fail(INTERRUPTED, "Interrupted", message, "the same command goes on from here", is_json)
 
 
 def _unexpected(error: Exception, is_json: bool) -> int:

@@ -1,8 +1,9 @@
 """What a compressor is: a function from a model and its context to a smaller model.
 
 `@compressor(paper=, before={...}, ensures=check)` marks `(model, context, *, ...) -> model`.
-`before` names the techniques that may only come later in a chain; `ensures(model) -> None`
-raises `AssertionError` when the result does not hold what the technique promises.
+`before` names the techniques that may only come later in a chain; `recoverable=False` says that
+the result cannot be trained; `ensures(model) -> None` raises `AssertionError` when the result does
+not hold what the technique promises.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def is_quantized(model: nn.Module) -> None:
     assert any("dequantize_per_channel" in t for t in targets), "no weight is INT8"
 
 
-@compressor(paper="arXiv:2106.08295", ensures=is_quantized)
+@compressor(paper="arXiv:2106.08295", recoverable=False, ensures=is_quantized)
 def int8_ptq(
     model: nn.Module,
     context: CompressContext,

@@ -204,8 +204,8 @@ def _check_fit(model: nn.Module, tensors: Mapping[str, torch.Tensor], file: Path
         for k in expected
         if k in tensors and tensors[k].shape != expected[k].shape
     ]
-    problems = [f"`{missing[0]}` is missing"] * bool(missing) + wrong[:1]
-    problems += [f"`{extra[0]}` is not in the model"] * bool(extra)
+    problems = [f"`{name}` is missing" for name in missing[:1]] + wrong[:1]
+    problems += [f"`{name}` is not in the model" for name in extra[:1]]
     if problems:
         raise ModelError(
             f"the weights {file} do not fit the model: {'; '.join(problems)}"

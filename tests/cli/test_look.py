@@ -23,14 +23,14 @@ def test_every_command_has_help_that_says_what_it_does(kdeploy, command):
 
 def test_help_imports_neither_torch_nor_a_runtime():
     probe = (
-        "import sys; sys.argv = ['kdeploy', *{arguments}]\n"
-        "import kdeploy.cli.main as m\n"
-        "code = m._run(sys.argv[1:])\n"
+        "import sys; sys.argv = ['kdeploy', *ARGUMENTS]\n"
+        "from kdeploy.cli.main import _run\n"
+        "code = _run(sys.argv[1:])\n"
         "heavy = {'torch', 'tensorrt', 'onnxruntime', 'onnx', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy or code else 0)"
     )
     for arguments in (["--help"], ["compress", "prune_channels", "--help"], ["run", "--help"]):
-        code = probe.format(arguments=arguments)
+        code = probe.replace("ARGUMENTS", repr(arguments))
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 

@@ -113,7 +113,7 @@ def test_takes_an_artefact_as_teacher(run_project, project):
     ("override", "error", "message"),
     [
         ("student.args.classes=5", ModelError, "5 classes.*has 4"),
-        ("student.args.widht=3", ModelError, "widht"),
+        ("student.args.widht=3", UnknownName, "widht"),
         ("student.build=build.py:nett", UnknownName, "net"),
         ('distill.losses=[{"attention": {"layers": {"blocks.0": "blocks.7"}}}]', UnknownName, "7"),
         ("compress=[{int8_ptq: {}}, {prune_channels: {ratio: 0.5}}]", OrderError, "after"),

@@ -84,7 +84,7 @@ def test_refuses_what_makes_no_sense_with_a_hint(sections, error, message):
 
 def test_refuses_pruning_after_quantization():
     steps = [{"int8_ptq": {}}, {"prune_channels": {"ratio": 0.5}}]
-    with pytest.raises(OrderError, match="prune_channels.*after.*int8_ptq"):
+    with pytest.raises(OrderError, match=r"prune_channels.*after.*int8_ptq"):
         resolved(compress=steps)
     assert len(resolved(compress=steps[::-1]).compress) == 2
 
