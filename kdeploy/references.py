@@ -196,8 +196,7 @@ def _call(function: Callable[..., Any], reference: ModelReference) -> Any:
 
 
 def _from_pytorchcv(name: str, reference: ModelReference) -> Any:
-    # model_provider imports every family, one of which needs a torchvision that fits this torch:
-    # its list of names is read, and only the one family imported.
+    # Its list of names is read, and one family imported: another one needs a working torchvision.
     package = Path(_import("pytorchcv", needed_for=f"`{reference.build}`").__file__ or "").parent
     names = _pytorchcv_names((package / "model_provider.py").read_text())
     if name not in names:

@@ -1,120 +1,84 @@
-"""The rules of the layers that are about what code does; `lint-imports` checks the imports."""
+"""Layers as JSON: made again with the same arguments, and nothing else can be made."""
 
-from __future__ import annotations
+import json
 
-import ast
-import re
-from functools import cache
-from pathlib import Path
-
-import grimp
 import pytest
+import torch
+from torch import nn
 
-import kdeploy
-from kdeploy import registry
-from tests.techniques_contract import TechniquesContract
-
-ROOT = Path(kdeploy.__file__).parent
-SOURCES = sorted(ROOT.rglob("*.py"))
-# The bundle's runner is a program of its own; __main__ only calls the command line.
-TALKS = ("cli", "cli.py", "__main__.py", "package/runner")
-STORES = ("cli", "pipeline", "artifact.py", "payload.py")
-
-
-@cache
-def tree_of(path):
-    return ast.parse(path.read_text())
+from kdeploy.errors import ModelError
+from kdeploy.layers import (
+    ALLOWED,
+    construct_layer,
+    describe_layer,
+    is_plain,
+    to_json,
+    to_tuples,
+)
 
 
-def outside(*places):
-    """Return all sources by name but those in `places`."""
-    named = {path.relative_to(ROOT).as_posix(): path for path in SOURCES}
-    return {name: path for name, path in named.items() if not _is_in(name, places)}
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2, bias=False),
+        nn.Conv2d(4, 6, (3, 1), padding="same"),
+        nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1),
+        nn.Linear(3, 2),
+        nn.BatchNorm2d(4, eps=1e-3, momentum=None, affine=False),
+        nn.LayerNorm((4, 5), bias=False),
+        nn.GroupNorm(2, 4),
+        nn.InstanceNorm1d(3, affine=True),
+        nn.Embedding(5, 3, padding_idx=1),
+        nn.Hardtanh(-2.0, 2.0),
+        nn.LeakyReLU(0.3, inplace=True),
+        nn.PReLU(3, init=0.1),
+        nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
+        nn.AdaptiveAvgPool2d((1, None)),
+        nn.AvgPool2d(2, count_include_pad=False),
+        nn.Dropout(0.3),
+        nn.Flatten(0),
+        nn.Upsample(scale_factor=2.0, mode="bilinear"),
+        nn.ZeroPad2d((1, 0, 1, 0)),
+        nn.MultiheadAttention(8, 2, batch_first=True),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_layer_is_made_again_from_json(layer):
+    again = construct_layer(json.loads(json.dumps(describe_layer("", layer))))
+    assert repr(again) == repr(layer)
+    assert type(again) is type(layer)
+    again.load_state_dict(layer.state_dict())
 
 
-def _is_in(name, places):
-    return any(name == place or name.startswith(f"{place}/") for place in places)
+def test_only_layers_of_torch_can_be_put_in():
+    assert all(kind.__module__.startswith("torch.nn.modules.") for kind in ALLOWED.values())
 
 
-def calls_of(path):
-    return [ast.unparse(n) for n in ast.walk(tree_of(path)) if isinstance(n, ast.Call)]
+def test_a_layer_of_ones_own_is_refused_with_its_place():
+    class Own(nn.Linear):
+        pass
+
+    with pytest.raises(ModelError, match=r"`stem\.0` became a .*Own"):
+        describe_layer("stem.0", Own(2, 2))
 
 
-def imported(path):
-    statements = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.ImportFrom)]
-    return {f"{n.module}.{alias.name}" for n in statements for alias in n.names}
+def test_defaults_are_left_out():
+    assert describe_layer("", nn.Conv2d(3, 4, 1)) == {
+        "type": "Conv2d",
+        "arguments": {"in_channels": 3, "out_channels": 4, "kernel_size": [1, 1]},
+    }
 
 
-def calling(pattern, *places):
-    """Return the calls outside `places` that match, as (file, call)."""
-    matches = re.compile(pattern)
-    calls = [(name, c) for name, path in outside(*places).items() for c in calls_of(path)]
-    return [(name, call) for name, call in calls if matches.match(call)]
+def test_no_random_number_is_used_up():
+    state = torch.get_rng_state()
+    construct_layer({"type": "Linear", "arguments": {"in_features": 2, "out_features": 2}})
+    assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_only_the_command_line_prints_and_exits():
-    talking = r"(print|input|exit|quit|SystemExit|rich\.print|sys\.exit|os\._exit|typer\.echo)\("
-    assert calling(talking, *TALKS) == []
-    assert calling(talking) != [], "the pattern finds what the command line prints"
-
-
-def test_only_the_pipeline_stores():
-    storing = {"kdeploy.artifact.Store", "kdeploy.payload.save_model"}
-    assert {n for n, path in outside(*STORES).items() if storing & imported(path)} == set()
-    assert {n for n, path in outside().items() if storing & imported(path)} != set()
-
-
-def test_nothing_unpickles():
-    pickles = r"(pickle|dill|cloudpickle|joblib|shelve|marshal)\.(loads?|open|Unpickler)\("
-    assert calling(pickles) == []
-    loads = calling(r"torch\.load\(")
-    assert [c for c in loads if "weights_only=True" not in c[1]] == []
-    assert calling(r".*allow_pickle=True") == []
-
-
-def test_nothing_names_a_model_of_the_models_folder():
-    models = [p.name for p in (ROOT.parent / "models").glob("*") if p.is_dir()]
-    sources = {name: path.read_text() for name, path in outside().items()}
-    assert [(n, m) for n, text in sources.items() for m in models if f"models/{m}" in text] == []
-
-
-@pytest.fixture
-def graph(monkeypatch):
-    """Two compressors and a file that both may use."""
-    graph = grimp.ImportGraph()
-    for name in ("one", "two", "norms", "contract", "run"):
-        graph.add_module(f"kdeploy.compress.{name}")
-    graph.add_import(importer="kdeploy.compress.one", imported="kdeploy.compress.contract")
-    graph.add_import(importer="kdeploy.compress.one", imported="kdeploy.compress.norms")
-    graph.add_import(importer="kdeploy.compress.two", imported="kdeploy.compress.norms")
-    graph.add_import(importer="kdeploy.compress.run", imported="kdeploy.compress.contract")
-
-    class Found:
-        def __init__(self, name):
-            self.module = f"kdeploy.compress.{name}"
-
-    def found(kind):
-        return {n: Found(n) for n in ("one", "two")} if kind == "compressor" else {}
-
-    monkeypatch.setattr("tests.techniques_contract.techniques", found)
-    return graph
-
-
-def broken(graph):
-    contract = TechniquesContract("techniques", session_options={}, contract_options={})
-    return contract.check(graph, verbose=False).metadata["broken"]
-
-
-def test_techniques_that_share_a_file_stand_alone(graph):
-    assert broken(graph) == []
-
-
-@pytest.mark.parametrize("importer", ["one", "run", "contract", "norms"])
-def test_an_import_of_a_technique_within_its_stage_is_caught(graph, importer):
-    chain = (f"kdeploy.compress.{importer}", "kdeploy.compress.two")
-    graph.add_import(importer=chain[0], imported=chain[1])
-    assert chain in broken(graph)
-
-
-def test_every_folder_of_techniques_is_a_stage_of_the_package():
-    assert all((ROOT / folder).is_dir() for folder in registry.FOLDERS.values())
+def test_plain_values_are_what_json_holds():
+    plain = [1, 0.5, True, None, "same", (1, (2, 3)), [1, [2]]]
+    assert all(is_plain(value) for value in plain)
+    other = [float("nan"), float("inf"), torch.ones(1), nn.ReLU(), {1: 2}, (1, print)]
+    assert not any(is_plain(value) for value in other)
+    assert to_json((1, (2, 3))) == [1, [2, 3]]
+    assert to_tuples([1, [2, 3]]) == (1, (2, 3))

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.layers import ALLOWED, construct_layer, describe_layer
 from kdeploy.structure import count_macs, count_parameters, difference, replay
 
 
@@ -211,43 +210,6 @@ def test_a_change_that_edits_cannot_tell_is_refused(net):
 def test_an_edit_that_does_not_fit_is_one_error(net, edit):
     with pytest.raises(ModelError, match="does not fit the model"):
         replay(net, [edit])
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2, bias=False),
-        nn.Conv2d(4, 6, (3, 1), padding="same"),
-        nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1),
-        nn.Linear(3, 2),
-        nn.BatchNorm2d(4, eps=1e-3, momentum=None, affine=False),
-        nn.LayerNorm((4, 5), bias=False),
-        nn.GroupNorm(2, 4),
-        nn.InstanceNorm1d(3, affine=True),
-        nn.Embedding(5, 3, padding_idx=1),
-        nn.Hardtanh(-2.0, 2.0),
-        nn.LeakyReLU(0.3, inplace=True),
-        nn.PReLU(3, init=0.1),
-        nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
-        nn.AdaptiveAvgPool2d((1, None)),
-        nn.AvgPool2d(2, count_include_pad=False),
-        nn.Dropout(0.3),
-        nn.Flatten(0),
-        nn.Upsample(scale_factor=2.0, mode="bilinear"),
-        nn.ZeroPad2d((1, 0, 1, 0)),
-        nn.MultiheadAttention(8, 2, batch_first=True),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_a_layer_is_made_again_from_json(layer):
-    again = construct_layer(json.loads(json.dumps(describe_layer("", layer))))
-    assert repr(again) == repr(layer)
-    assert type(again) is type(layer)
-    again.load_state_dict(layer.state_dict())
-
-
-def test_only_layers_of_torch_can_be_put_in():
-    assert all(kind.__module__.startswith("torch.nn.modules.") for kind in ALLOWED.values())
 
 
 def test_counts_follow_the_formulas(net):

@@ -117,7 +117,8 @@ def choose_to_budget(
 def _moved(kept: Kept, ranking: Ranking, rules: Rules) -> Iterator[Kept]:
     """Yield the choices in which one family keeps one step more or less."""
     for number, members in enumerate(ranking.families):
-        for change in (-_step(members, rules), _step(members, rules)):
+        step = _step(members, rules)
+        for change in (-step, -1, 1, step):
             count = _rounded(kept[number] + change, members, rules)
             if count != kept[number]:
                 yield [*kept[:number], count, *kept[number + 1 :]]

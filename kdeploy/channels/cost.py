@@ -37,13 +37,10 @@ def cost_without(
     total = count_macs(model, example) if is_macs else count_parameters(model)
     terms = _mac_terms(model, example) if is_macs else _parameter_terms(model)
     fixed = total - sum(term.cost for term in terms)
-    sizes: dict[Slot, int] = {}
+    sizes = {side: channel_count(model, side) for term in terms for side in term.sides}
 
     def cost(gone: Mapping[Slot, int]) -> float:
-        left = {}
-        for slot, count in gone.items():
-            size = sizes.setdefault(slot, channel_count(model, slot))
-            left[slot] = 1 - count / size
+        left = {side: 1 - gone.get(side, 0) / size for side, size in sizes.items()}
         return fixed + sum(_shrunk(term, left) for term in terms)
 
     return cost
@@ -52,7 +49,7 @@ def cost_without(
 def _shrunk(term: Term, left: dict[Slot, float]) -> float:
     cost = term.cost
     for side in term.sides:
-        cost *= left.get(side, 1.0)
+        cost *= left[side]
     return cost
 
 

@@ -36,7 +36,8 @@ def is_explained(node: Any, *, is_tokens: bool) -> bool:
             return operation(node) in _HARMLESS.split() or _is_inside_linear(node)
         case OPTYPE.RESHAPE:
             given, made = shape_given(node), shape_made(node)
-            return _keeps_channels(given, made) or is_flattening(given, made)
+            is_kept = _keeps_channels(given, made, is_tokens=is_tokens)
+            return is_kept or is_flattening(given, made)
         case OPTYPE.SLICE:
             given, made = shape_given(node), shape_made(node)
             channels = channel_dimension(given, is_tokens=is_tokens)
@@ -110,12 +111,13 @@ def _dim(dim: int, shape: tuple[int, ...]) -> int:
     return (dim - 2**64 if dim >= 2**63 else dim) % len(shape)
 
 
-def _keeps_channels(given: Sequence[int], made: Sequence[int]) -> bool:
+def _keeps_channels(given: Sequence[int], made: Sequence[int], *, is_tokens: bool) -> bool:
     """Tell whether a reshape keeps channels in order: (N, C, ...) or rows of tokens (..., C)."""
     if len(given) < 2 or len(made) < 2:
         return False
     is_rows = given[-1] == made[-1] and not {2, 3}.isdisjoint((len(given), len(made)))
-    return given[:2] == made[:2] or is_rows
+    is_heads = is_tokens and len(given) == 3 and given[-1] != made[-1]
+    return is_rows or (given[:2] == made[:2] and not is_heads)
 
 
 def _is_inside_linear(node: Any) -> bool:

@@ -66,7 +66,7 @@ def channel_count(model: nn.Module, slot: Slot) -> int:
     """Return how many channels a side of a layer has."""
     found = _get(model, slot.layer)
     if isinstance(found, nn.Parameter):
-        return found.shape[_channel_dimension(found)]
+        return found.shape[_channel_dimension(found)] if found.dim() else 1
     pruner = PrunerBox[module2type(found)]
     # torch-pruning's pruners are shared objects, with the dimension of their last layer.
     pruner.pruning_dim = -1
@@ -143,7 +143,7 @@ def _remove_from_parameter(
 
 def _channel_dimension(parameter: nn.Parameter) -> int:
     # torch-pruning follows the channels of a raw parameter along its last dimension of size > 1.
-    return max(d for d, size in enumerate(parameter.shape) if size > 1)
+    return max((d for d, size in enumerate(parameter.shape) if size > 1), default=0)
 
 
 def _get(model: nn.Module, name: str) -> nn.Module | nn.Parameter:
