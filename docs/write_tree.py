@@ -1,6 +1,6 @@
 """Write the file tree into README.md: a line a file, its docstring's first line.
 
-    python docs/write_tree.py [--check]
+python docs/write_tree.py [--check]
 """
 
 from __future__ import annotations

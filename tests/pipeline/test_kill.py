@@ -24,6 +24,13 @@ def start(project, out, *flags):
     )
 
 
+def completed(project, out):
+    """Run to the end; return the exit code."""
+    process = start(project, out)
+    process.communicate()
+    return process.returncode
+
+
 def outcome(out):
     stages = json.loads((out / "summary.json").read_text())["stages"]
     made = [(s["stage"], s["artifact"]) for s in stages if s["stage"] not in ("bench", "package")]
@@ -34,7 +41,7 @@ def outcome(out):
 @pytest.mark.slow
 def test_killed_at_random_moments_a_rerun_ends_the_same(project):
     started = time.perf_counter()
-    assert start(project, "whole").wait() == 0
+    assert completed(project, "whole") == 0
     seconds = time.perf_counter() - started
     rng = random.Random(0)
     for _ in range(4):
@@ -43,7 +50,7 @@ def test_killed_at_random_moments_a_rerun_ends_the_same(project):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    assert start(project, "killed").wait() == 0
+    assert completed(project, "killed") == 0
     assert outcome(project / "killed") == outcome(project / "whole")
     assert not list((project / "killed" / "artifacts").glob(".partial-*"))
 
