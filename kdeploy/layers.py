@@ -39,7 +39,12 @@ def describe_layer(path: str, module: nn.Module) -> dict[str, Any]:
     values = {name: getattr(module, name, default) for name, default in defaults.items()}
     if "bias" in values:
         values["bias"] = values["bias"] is not None
-    given = {k: to_json(v) for k, v in values.items() if is_plain(v) and v != defaults[k]}
+    given = {
+        name: to_json(value)
+        for name, value in values.items()
+        # Layers keep a number for each dimension: (1, 1) for the default 1.
+        if is_plain(value) and value not in (defaults[name], (defaults[name],) * _length(value))
+    }
     return {"type": kind.__name__, "arguments": given}
 
 
@@ -48,6 +53,10 @@ def construct_layer(layer: Mapping[str, Any]) -> nn.Module:
     arguments = {key: to_tuples(value) for key, value in layer["arguments"].items()}
     with torch.random.fork_rng(devices=[]):
         return ALLOWED[layer["type"]](**arguments)
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, tuple) else 0
 
 
 def is_plain(value: Any) -> bool:
