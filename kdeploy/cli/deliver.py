@@ -42,14 +42,14 @@ def bench(
     from kdeploy.cli.output import Terminal, show_comparison
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates
-    from kdeploy.pipeline.single import bench_some
+    from kdeploy.pipeline.side_by_side import bench_side_by_side
     from kdeploy.recipe.resolve import bench_section
 
     given = {"runtimes": runtime, "batch_sizes": batch_size, "threads": threads}
     section = bench_section(
         {k: v for k, v in given.items() if v} | {"minimum_seconds": seconds, "accuracy": accuracy}
     )
-    measured = bench_some(
+    measured = bench_side_by_side(
         files,
         section,
         out,

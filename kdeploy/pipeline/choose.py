@@ -33,7 +33,8 @@ def target_cell(section: BenchSection) -> dict[str, Any]:
         for r in section.runtimes
         if "onnx" in (registry.find("runtime", r).facts.get("formats") or ())
     ]
-    return {"runtime": runtimes[0] if runtimes else "", "batch_size": section.batch_sizes[0]}
+    runtime = (runtimes or section.runtimes)[0]
+    return {"runtime": runtime, "batch_size": section.batch_sizes[0]}
 
 
 def choose(

@@ -71,6 +71,7 @@ class Session:
                 "seed": self.seed,
                 "data": self.data.fingerprint if self.data else "",
                 "augment": self.data.augment if self.data else (),
+                "validation": self.reference.validation_fraction if self.reference else None,
                 "source": source,
             }
         )

@@ -1,4 +1,4 @@
-"""One stage by itself, on an artefact, a model reference or an ONNX file."""
+"""One stage by itself: compress, export or package an artefact or a model reference."""
 
 from __future__ import annotations
 
@@ -11,36 +11,27 @@ from typing import Any
 import numpy as np
 
 from kdeploy import registry
-from kdeploy.artifact import Artifact, Store, file_sha256, find_artifact
-from kdeploy.bench.run import Subject
+from kdeploy.artifact import Artifact, Store, find_artifact
 from kdeploy.data.load import DataReference, load
-from kdeploy.errors import FileMissing, InputError, RecipeError
-from kdeploy.gate import Gate, Verdict, judge
-from kdeploy.measurement import Measurement
+from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
 from kdeploy.package.verify import VerifyResult
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
     Exported,
     make_export,
-    make_measurements,
     outputs_of,
     pack,
-    records_of,
-    subject,
 )
-from kdeploy.pipeline.log import Audience, Log, Silence
+from kdeploy.pipeline.log import Audience, Log
 from kdeploy.pipeline.models import load_weights, make_step, make_teacher
 from kdeploy.pipeline.rundir import (
     write_exports,
-    write_measurements,
-    write_reports,
 )
 from kdeploy.pipeline.session import Session
 from kdeploy.recipe.resolve import Step, Teacher
-from kdeploy.recipe.sections import BenchSection
 from kdeploy.references import ModelReference, build_model
-from kdeploy.report.comparison import Comparison
 
 ASKED_FOR = "asked for by name"
 CHUNK = 256
@@ -80,7 +71,7 @@ def package_one(
     """
     with tempfile.TemporaryDirectory(prefix="kdeploy-package-") as folder:
         session, artifact = _begin(source, Path(folder), audience)
-        exported = _exported(session, artifact)
+        exported = exported_file(session, artifact)
         accuracy = {"accuracy.top1": _test_accuracy(session, exported)}
         trial = Path(folder) / f"trial{out.suffix if out.suffix == '.zip' else ''}"
         result = pack(session, exported, trial, budgets, accuracy, ASKED_FOR)
@@ -90,51 +81,9 @@ def package_one(
     return result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What measuring came to."""
-
-    records: list[Measurement]
-    comparison: Comparison
-    comparisons: list[dict[str, Any]]
-    verdicts: list[Verdict]
-
-
-def bench_some(
-    references: Sequence[str],
-    section: BenchSection,
-    out: Path,
-    *,
-    baseline: str | None,
-    gates: Sequence[Gate],
-    data: DataReference | None,
-    audience: Audience,
-) -> Measured:
-    """Measure artefacts and ONNX files into `out`, judge the gates, draw the report."""
-    names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
-    subjects, found = _subjects(names)
-    known = data or next((d for d in map(_data_of, found) if d is not None), None)
-    out.mkdir(parents=True, exist_ok=True)
-    session = _session(out, known, audience)
-    label = subjects[0].label if baseline else None
-    records, comparisons = records_of(make_measurements(session, subjects, section, baseline=label))
-    with session.files():
-        write_measurements(out, records, comparisons)
-        drawn = write_reports(out, baseline=label)
-    cell = {"runtime": section.runtimes[0], "batch_size": section.batch_sizes[0]}
-    reference = [r for r in records if r.label == label]
-    candidates = [s for s in subjects if s.label != label] or subjects
-    verdicts = [
-        verdict
-        for s in candidates
-        for verdict in judge(gates, [r for r in records if r.label == s.label], reference, **cell)
-    ]
-    return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
-
-
 def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Artifact]:
     known = find_artifact(source.reference, [out / "artifacts"])
-    data = source.data or (_data_of(known) if known else None)
+    data = source.data or (data_of(known) if known else None)
     if data is None:
         raise RecipeError(
             f"`{source.reference}` does not say which data it is for",
@@ -142,14 +91,11 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
         )
     if known is None:
         _check_source(source, data)
-    out.mkdir(parents=True, exist_ok=True)
-    session = _session(out, data, audience)
+    session = session_of(out, data, audience)
     if known is not None:
         return session, session.store.adopt(known)
     reference = ModelReference(build=source.reference, args=source.args)
-    training = registry.validate((), {}, where="teacher")
-    teacher = Teacher(reference=reference, weights=source.weights, training=training)
-    return session, make_teacher(session, teacher)
+    return session, make_teacher(session, Teacher(reference=reference, weights=source.weights))
 
 
 def _check_source(source: Source, data: DataReference) -> None:
@@ -166,22 +112,27 @@ def _check_source(source: Source, data: DataReference) -> None:
     check_model(model, load(data), "model")
 
 
-def _session(out: Path, data: DataReference | None, audience: Audience) -> Session:
+def session_of(out: Path, data: DataReference | None, audience: Audience) -> Session:
+    """Return a session over the store in `out`, which is made once the data has been read."""
+    loaded = load(data) if data is not None else None
+    out.mkdir(parents=True, exist_ok=True)
     return Session(
         store=Store(root=out / "artifacts"),
         reference=data,
-        data=load(data) if data is not None else None,
+        data=loaded,
         seed=data.seed if data is not None else 0,
-        audience=Log(out / "log.jsonl", audience or Silence()),
+        audience=Log(out / "log.jsonl", audience),
     )
 
 
-def _data_of(artifact: Artifact) -> DataReference | None:
+def data_of(artifact: Artifact) -> DataReference | None:
+    """Return the data that an artefact was made with, None for one that knows none."""
     facts = artifact.manifest.get("data")
     return DataReference.from_dict(facts["reference"]) if facts else None
 
 
-def _exported(session: Session, artifact: Artifact) -> Exported:
+def exported_file(session: Session, artifact: Artifact) -> Exported:
+    """Return the file of an artefact: itself, or made of a torch model with the defaults."""
     if artifact.kind == "onnx":
         return Exported(model=_model_of(artifact), file=artifact)
     parameters = registry.find("exporter", "onnx").parameters
@@ -206,33 +157,3 @@ def _model_of(file: Artifact) -> Artifact:
         return found
     model = file.manifest["lineage"][-2]
     return Artifact(id=str(model["id"]), folder=folder, manifest={**model, "kind": "torch"})
-
-
-def _subjects(references: Sequence[str]) -> tuple[list[Subject], list[Artifact]]:
-    subjects, found = [], []
-    for reference in references:
-        artifact = find_artifact(reference)
-        if artifact is not None:
-            found.append(artifact)
-            is_file = artifact.kind == "onnx"
-            exported = Exported(model=_model_of(artifact), file=artifact) if is_file else None
-            subjects.append(subject(exported.model if exported else artifact, exported))
-        else:
-            subjects.append(_onnx_subject(reference))
-    labels = [s.label for s in subjects]
-    if len(set(labels)) < len(labels):
-        twice = next(x for x in labels if labels.count(x) > 1)
-        raise InputError(
-            f"two of the files are called `{twice}`", hint="copy one of them under another name"
-        )
-    return subjects, found
-
-
-def _onnx_subject(reference: str) -> Subject:
-    path = Path(reference.removeprefix("onnx:"))
-    if not path.is_file():
-        raise FileMissing(
-            f"`{reference}` is neither an artefact nor a file",
-            hint="name an ONNX file, a folder DIR/artifacts/<id>, or its id",
-        )
-    return Subject(artifact=file_sha256(path)[:12], label=path.stem, path=path, format="onnx")

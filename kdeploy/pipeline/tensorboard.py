@@ -18,7 +18,7 @@ class TensorBoard:
             raise MissingDependency.named(
                 "tensorboard", needed_for="--tensorboard", pip="'kdeploy[tensorboard]'"
             ) from None
-        self.writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(folder))
         self.watcher = watcher
         self.name = ""
 
@@ -38,8 +38,8 @@ class TensorBoard:
             **{f"loss/{name}": value for name, value in record.losses.items()},
         }
         for name, value in scalars.items():
-            self.writer.add_scalar(f"{self.name}/{name}", value, record.epoch)  # type: ignore[no-untyped-call]
-        self.writer.flush()  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(f"{self.name}/{name}", value, record.epoch)
+        self.writer.flush()
         self.watcher.epoch_ended(record)
 
     def ended(self) -> None:

@@ -121,3 +121,22 @@ def test_a_reference_without_weights_is_refused_with_nothing_written(kdeploy, pr
     assert answer.code == 2
     assert "--weights" in answer.err
     assert not (project / "x").exists()
+
+
+def test_benches_a_torch_artefact_where_only_files_run_by_exporting_it(kdeploy, teacher, project):
+    flags = ["--runtime", "onnxruntime_cpu", "--threads", 1, "--seconds", 0.05]
+    answer = kdeploy("bench", teacher, *flags, "--out", project / "b", "--json")
+    assert answer.code == 0, answer.err
+    found = {r["metric"]: r["value"] for r in json.loads(answer.out)["measurements"]}
+    assert found["latency.p50"] > 0
+    assert found["accuracy.top1"] is not None
+
+
+def test_a_runtime_that_cannot_run_is_a_row_with_its_reason(kdeploy, teacher, project):
+    flags = ["--runtime", "tensorrt", "--runtime", "fake", "--seconds", 0.05]
+    answer = kdeploy("bench", teacher, *flags, "--out", project / "b", "--json")
+    assert answer.code == 0, answer.err
+    rows = [r for r in json.loads(answer.out)["measurements"] if r["runtime"] == "tensorrt"]
+    assert len(rows) == 1
+    assert rows[0]["value"] is None
+    assert rows[0]["skipped"]

@@ -1,0 +1,126 @@
+"""Measure artefacts and ONNX files side by side, judge their gates, draw the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdeploy import registry
+from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.bench.run import Subject
+from kdeploy.data.load import DataReference
+from kdeploy.errors import FileMissing, InputError
+from kdeploy.gate import Gate, Verdict, judge
+from kdeploy.measurement import Measurement
+from kdeploy.pipeline.choose import target_cell
+from kdeploy.pipeline.deliver import make_measurements, records_of, subject
+from kdeploy.pipeline.log import Audience
+from kdeploy.pipeline.rundir import write_measurements, write_reports
+from kdeploy.pipeline.session import Session
+from kdeploy.pipeline.single import data_of, exported_file, session_of
+from kdeploy.recipe.sections import BenchSection
+from kdeploy.report.comparison import Comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What measuring came to."""
+
+    records: list[Measurement]
+    comparison: Comparison
+    comparisons: list[dict[str, Any]]
+    verdicts: list[Verdict]
+
+
+def bench_side_by_side(
+    references: Sequence[str],
+    section: BenchSection,
+    out: Path,
+    *,
+    baseline: str | None,
+    gates: Sequence[Gate],
+    data: DataReference | None,
+    audience: Audience,
+) -> Measured:
+    """Measure into `out`; a torch artefact is exported first where a runtime wants a file.
+
+    Args:
+        references: Artefacts (folders or ids) and ONNX files.
+        section: Runtimes, batch sizes, threads, how long.
+        out: The folder for measurements and report.
+        baseline: What all are compared with, a reference too.
+        gates: What each but the baseline must hold, on the first runtime and batch size asked for.
+        data: For ONNX files, which know none; artefacts know theirs.
+        audience: Who is told.
+    """
+    names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
+    found = [_found(name) for name in names]
+    _check_labels([_label(f) for f in found])
+    known = (data_of(f) for f in found if isinstance(f, Artifact))
+    session = session_of(out, data or next((d for d in known if d is not None), None), audience)
+    subjects = [s for f in found for s in _subjects(session, f, section)]
+    label = _label(found[0]) if baseline else None
+    records, comparisons = records_of(make_measurements(session, subjects, section, baseline=label))
+    with session.files():
+        write_measurements(out, records, comparisons)
+        drawn = write_reports(out, baseline=label)
+    verdicts = _judge(gates, records, [_label(f) for f in found], label, section)
+    return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
+
+
+def _found(reference: str) -> Artifact | Path:
+    artifact = find_artifact(reference)
+    if artifact is not None:
+        return artifact
+    path = Path(reference.removeprefix("onnx:"))
+    if path.is_file():
+        return path
+    raise FileMissing(
+        f"`{reference}` is neither an artefact nor a file",
+        hint="name an ONNX file, a folder DIR/artifacts/<id>, or its id",
+    )
+
+
+def _label(found: Artifact | Path) -> str:
+    return found.label if isinstance(found, Artifact) else found.stem
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice:
+        raise InputError(
+            f"two of the files are called `{twice[0]}`", hint="copy one of them under another name"
+        )
+
+
+def _subjects(session: Session, found: Artifact | Path, section: BenchSection) -> list[Subject]:
+    if isinstance(found, Path):
+        identity = file_sha256(found)[:12]
+        return [Subject(artifact=identity, label=found.stem, path=found, format="onnx")]
+    asked = [registry.find("runtime", r).facts["formats"] for r in section.runtimes]
+    subjects = []
+    if found.kind == "torch" and any("torch" in formats for formats in asked):
+        subjects.append(subject(found))
+    if found.kind == "onnx" or any("torch" not in formats for formats in asked):
+        exported = exported_file(session, found)
+        subjects.append(subject(exported.model, exported))
+    return subjects
+
+
+def _judge(
+    gates: Sequence[Gate],
+    records: Sequence[Measurement],
+    labels: Sequence[str],
+    baseline: str | None,
+    section: BenchSection,
+) -> list[Verdict]:
+    cell = target_cell(section)
+    reference = [r for r in records if r.label == baseline]
+    candidates = [label for label in labels if label != baseline] or labels
+    return [
+        verdict
+        for label in candidates
+        for verdict in judge(gates, [r for r in records if r.label == label], reference, **cell)
+    ]
