@@ -43,10 +43,12 @@ check: $(STAMP)  ## style, types, layers, spelling; the catalogue is fresh
 	$(BIN)/codespell
 	@$(BIN)/kdeploy list --markdown | diff -u docs/catalogue.md - \
 		|| { echo "docs/catalogue.md is stale; hint: make docs"; exit 1; }
+	@$(BIN)/python docs/write_tree.py --check
 
-docs: $(STAMP)  ## write docs/catalogue.md anew
+docs: $(STAMP)  ## write docs/catalogue.md and the README's file tree anew
 	$(BIN)/kdeploy list --markdown > docs/catalogue.md.partial
 	mv docs/catalogue.md.partial docs/catalogue.md
+	$(BIN)/python docs/write_tree.py
 
 bench: $(STAMP)  ## measure what benchmarks/README.md claims, again on this machine
 	@for suite in benchmarks/suites/*.py; do echo "$$suite"; PYTHONPATH=. $(BIN)/python $$suite || exit 1; done

@@ -87,6 +87,11 @@ class Terminal:
         how = "stored" if record.cached else format_seconds(record.wall_time_s)
         self.console.print(f"[green]✓[/green] {self.current:<42} {record.artifact}  {how}")
 
+    def said(self, text: str) -> None:
+        """Print a result."""
+        self._quiet()
+        self.console.print(f"  {text}", markup=False)
+
     def note(self, text: str) -> None:
         """Show what is being done; outside a terminal `log.jsonl` keeps it."""
         if not self.console.is_terminal:

@@ -65,6 +65,11 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
             path,
             metadata=metadata,
         )
+        session.audience.said(
+            f"parity of {model.label}: largest error {result.max_abs:.2g} output std, cosine"
+            f" {result.cosine:.6f}, top-1 agreement {result.agreement:.1%}, required tolerance"
+            f" {result.required_tolerance:.2g}"
+        )
         return Made(
             write=lambda folder: _move(path, folder / ONNX, {"model_artifact": model.id}),
             facts={

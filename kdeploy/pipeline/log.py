@@ -18,7 +18,13 @@ class Audience(Protocol):
 
     def stage_ended(self, record: StageRecord) -> None: ...
 
-    def note(self, text: str) -> None: ...
+    def said(self, text: str) -> None:
+        """Hear a result that stays to be read."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Hear what is being done just now."""
+        ...
 
     @property
     def watcher(self) -> Watcher: ...
@@ -45,6 +51,8 @@ class Silence:
 
     def stage_ended(self, record: StageRecord) -> None: ...
 
+    def said(self, text: str) -> None: ...
+
     def note(self, text: str) -> None: ...
 
 
@@ -63,6 +71,10 @@ class Log:
     def stage_ended(self, record: StageRecord) -> None:
         self.write("stage_ended", **asdict(record))
         self.audience.stage_ended(record)
+
+    def said(self, text: str) -> None:
+        self.write("said", text=text)
+        self.audience.said(text)
 
     def note(self, text: str) -> None:
         self.write("note", text=text)

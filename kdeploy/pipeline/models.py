@@ -51,6 +51,10 @@ def make_student(
             **_teaching(recipe),
         )
         scores = {**_scores(result.fit), "teacher_validation_accuracy": result.teacher_accuracy}
+        session.audience.said(
+            f"validation accuracy: teacher {result.teacher_accuracy:.2%}, student best"
+            f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
+        )
         return made_model(session, result.model, reference, scores)
 
     return session.step(
@@ -91,6 +95,10 @@ def make_step(session: Session, before: Artifact, step: Step, label: str) -> Art
             scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
             scores |= _scores(result.fit)
             model = result.model
+        session.audience.said(
+            f"validation accuracy: {scores['validation_accuracy_before']:.2%} before,"
+            f" {scores['validation_accuracy']:.2%} after {step.technique}"
+        )
         return made_model(session, model, reference_of(before), scores)
 
     recover = {"recover": _teaching(step.recover)} if step.recover else {}
