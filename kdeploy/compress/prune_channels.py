@@ -63,7 +63,7 @@ def prune_channels(
             channels in blocks, 8 on AVX2 and tensor cores, 16 on AVX-512 (there, 17 channels
             cost as much as 32); below one block time falls with each channel.
         max_ratio: The fraction of any one layer's channels that may go.
-        ignore: Layers that keep all their outputs, by name or pattern, e.g. `stem.*`.
+        ignore: Layers that keep all their outputs, by name or pattern, e.g. `[stem.*, fc]`.
         batches: Training batches that `taylor` looks at.
         batch_size: Items in each of them.
 
