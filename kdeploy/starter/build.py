@@ -20,4 +20,3 @@ def convnet(*, width: int = 32, num_classes: int = 10, in_channels: int = 1) -> 
 def _block(inputs: int, outputs: int, *, stride: int) -> list[nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
-
