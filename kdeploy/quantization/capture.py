@@ -20,7 +20,10 @@ from kdeploy.quantization.functional import functional_graph
 from kdeploy.quantization.silence import without_torch_noise
 
 aten = torch.ops.aten
-CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+CONVOLUTIONS = (
+    *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
+    *(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),
+)
 # Each with the position of its epsilon; the second returns a tuple.
 BATCH_NORMS = {
     aten.batch_norm.default: 7,

@@ -23,7 +23,7 @@ GLOBAL_POOLS = (aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.defau
 
 def into_integer_operators(graph_module: GraphModule) -> GraphModule:
     """Apply every rewrite of this file to a graph that `capture` made."""
-    for rewrite in (split_silu, split_hardswish, unify_means, batch_norms_as_convolutions):
+    for rewrite in (split_silu, join_hard_gates, unify_means, batch_norms_as_convolutions):
         rewrite(graph_module)
     return finish(graph_module)
 
@@ -36,12 +36,42 @@ def split_silu(graph_module: GraphModule) -> None:
         node.replace_all_uses_with(_insert(graph_module, node, aten.mul.Tensor, x, gate))
 
 
-def split_hardswish(graph_module: GraphModule) -> None:
-    """Write hardswish(x) as x * hardsigmoid(x): the product has an integer kernel."""
-    for node in graph_module.graph.find_nodes(op="call_function", target=aten.hardswish.default):
-        x = node.args[0]
-        gate = _insert(graph_module, node, aten.hardsigmoid.default, x)
-        node.replace_all_uses_with(_insert(graph_module, node, aten.mul.Tensor, x, gate))
+def join_hard_gates(graph_module: GraphModule) -> None:
+    """Write relu6(x + 3) / 6 as hardsigmoid(x), and x times that as hardswish(x).
+
+    Spelled out, each step would be rounded and written to memory; joined, it is one float
+    operator between two integer ones.
+    """
+    for node in graph_module.graph.find_nodes(op="call_function", target=aten.div.Tensor):
+        divided, divisor = node.args
+        if divisor != 6:
+            continue
+        x = _shifted(divided)
+        gated = x is None and isinstance(divided, Node) and divided.target is aten.mul.Tensor
+        if gated:
+            x = next((f for f in divided.args if _gates(divided, f)), None)
+        if x is not None:
+            target = aten.hardswish.default if gated else aten.hardsigmoid.default
+            node.replace_all_uses_with(_insert(graph_module, node, target, x))
+
+
+def _gates(product: Node, factor: Any) -> bool:
+    """Return whether `product` is factor * relu6(factor + 3)."""
+    return isinstance(factor, Node) and any(_shifted(other) is factor for other in product.args)
+
+
+def _shifted(clipped: Any) -> Node | None:
+    """Return x where the node is relu6(x + 3), however that is written."""
+    if not isinstance(clipped, Node) or clipped.op != "call_function":
+        return None
+    bounds = (
+        clipped.args[1:3] if clipped.target in (aten.hardtanh.default, aten.clamp.default) else ()
+    )
+    if clipped.target is not aten.relu6.default and tuple(bounds) != (0, 6):
+        return None
+    added = clipped.args[0]
+    is_shift = isinstance(added, Node) and added.target is aten.add.Tensor and added.args[1] == 3
+    return added.args[0] if is_shift else None  # type: ignore[union-attr, return-value]
 
 
 def unify_means(graph_module: GraphModule) -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from kdeploy.quantization.capture import BATCH_NORMS, capture
 from kdeploy.quantization.rewrites import into_integer_operators, is_global_mean
 
 aten = torch.ops.aten
+X = torch.linspace(-8, 8, 64).reshape(4, 16)
 
 
 def rewritten(model, x):
@@ -17,11 +21,49 @@ def test_rewriting_keeps_the_numbers(architecture):
     torch.testing.assert_close(rewritten(model, x)(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-def test_silu_and_hardswish_become_products(network):
+def test_silu_becomes_a_product_and_hardswish_stays_whole(network):
     model, x = network("squeezing")
     targets = [n.target for n in rewritten(model, x).graph.nodes]
-    assert not {aten.silu.default, aten.hardswish.default} & set(targets)
-    assert targets.count(aten.mul.Tensor) == 3
+    assert aten.silu.default not in targets
+    assert targets.count(aten.mul.Tensor) == 2
+    assert targets.count(aten.hardswish.default) == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "target"),
+    [
+        (lambda x: x * functional.relu6(x + 3.0) / 6.0, aten.hardswish.default),
+        (lambda x: functional.hardtanh(x + 3, 0, 6) * x / 6, aten.hardswish.default),
+        (lambda x: (x + 3).clamp(0, 6) / 6, aten.hardsigmoid.default),
+    ],
+)
+def test_a_hard_gate_that_is_spelled_out_is_joined(function, target):
+    graph_module = rewritten(Lambda(function), X)
+    assert [n.target for n in graph_module.graph.nodes if n.op == "call_function"] == [target]
+    torch.testing.assert_close(graph_module(X), function(X))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: functional.relu6(x + 2) / 6,
+        lambda x: functional.relu6(x + 3) / 5,
+        lambda x: (x + 1) * functional.relu6(x + 3) / 6,
+        lambda x: (x + 3).clamp(0, 5) / 6,
+    ],
+)
+def test_what_only_looks_like_a_hard_gate_stays(function):
+    targets = {n.target for n in rewritten(Lambda(function), X).graph.nodes}
+    assert not {aten.hardswish.default, aten.hardsigmoid.default} & targets
+
+
+class Lambda(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
 
 
 def test_every_mean_over_positions_keeps_its_dimensions(network):
