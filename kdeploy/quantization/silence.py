@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# torchao cannot load its GPU kernels on a CPU build, and registers an enumeration in an old way.
-RECORDS = ("Failed to load", "register_constant() on Enum")
-LOGGERS = ("torchao", "torch.utils._pytree")
+# torchao cannot load its GPU kernels on a CPU build, and registers an enumeration in an old way;
+# torch's exporter offers operators of torchvision, which nothing here needs.
+RECORDS = ("Failed to load", "register_constant() on Enum", "torchvision is not installed")
+LOGGERS = ("torchao", "torch.utils._pytree", "torch.onnx._internal.exporter._registration")
 # Copying a graph calls a name of torch's pytree that torch has deprecated (2.13).
 WARNING = ".*treespec, LeafSpec.*"
 
