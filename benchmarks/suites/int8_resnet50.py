@@ -56,7 +56,8 @@ def main() -> None:
         runs = [_measure(files, arguments, Path(temporary)) for _ in range(arguments.repeats)]
     machine = fingerprint()
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": f"python benchmarks/suites/int8_resnet50.py --repeats {arguments.repeats} "
+        f"--seconds {arguments.seconds:g} --threads {arguments.threads}",
         "machine": machine.to_dict(),
         "threads": arguments.threads,
         "kernels": kernels,

@@ -25,6 +25,7 @@ from kdeploy.export.onnx_rewrites import (
     drop_unused,
     pool_globally,
     store_integer_biases,
+    transpose_weights,
 )
 from kdeploy.quantization.capture import capture, finish
 from kdeploy.quantization.pt2e import QuantizedModel
@@ -61,7 +62,7 @@ def onnx_from_torch(
     """
     is_quantized = isinstance(model, QuantizedModel)
     program = _export(_graph(model, example, profile), example, opset)
-    for rewrite in (drop_traces, pool_globally):
+    for rewrite in (drop_traces, pool_globally, transpose_weights):
         rewrite(program)
     if is_quantized and profile == "cpu":  # TensorRT refuses integer biases
         store_integer_biases(program)

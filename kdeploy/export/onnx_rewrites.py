@@ -31,6 +31,32 @@ def pool_globally(model: ModelProto) -> None:
             node.CopyFrom(pooled)
 
 
+def transpose_weights(model: ModelProto) -> None:
+    """Store an INT8 weight as a product reads it, instead of transposing its real values.
+
+    A runtime fuses a product with dequantized inputs only when nothing stands between.
+    """
+    stored = {t.name: t for t in model.graph.initializer}
+    producers = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        before = producers.get(node.input[0]) if node.op_type == "Transpose" else None
+        if before is None or before.op_type != "DequantizeLinear":
+            continue
+        weight = stored.get(before.input[0])
+        if weight is None or len(weight.dims) != 2:
+            continue
+        name = f"{weight.name}_transposed"
+        if name not in stored:
+            codes = np.ascontiguousarray(numpy_helper.to_array(weight).T)
+            model.graph.initializer.append(numpy_helper.from_array(codes, name))
+            stored[name] = model.graph.initializer[-1]
+        inputs = [name, *before.input[1:]]
+        axis = 1 - _attribute(before, "axis", 1)
+        node.CopyFrom(
+            helper.make_node("DequantizeLinear", inputs, node.output, name=node.name, axis=axis)
+        )
+
+
 def store_integer_biases(model: ModelProto) -> None:
     """Store the bias of a quantized Gemm whose output stays float as int32 codes.
 
@@ -59,7 +85,11 @@ def store_integer_biases(model: ModelProto) -> None:
 
 
 def drop_unused(model: ModelProto) -> None:
-    """Remove constants that nothing reads."""
+    """Remove nodes and constants that nothing reads."""
+    read = {name for node in model.graph.node for name in node.input}
+    outputs = read | {output.name for output in model.graph.output}
+    for node in [n for n in model.graph.node if not outputs & set(n.output)]:
+        model.graph.node.remove(node)
     read = {name for node in model.graph.node for name in node.input}
     kept = [t for t in model.graph.initializer if t.name in read]
     del model.graph.initializer[:]

@@ -23,7 +23,10 @@ GLOBAL_POOLS = (aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.defau
 
 def into_integer_operators(graph_module: GraphModule) -> GraphModule:
     """Apply every rewrite of this file to a graph that `capture` made."""
-    for rewrite in (split_silu, join_hard_gates, unify_means, batch_norms_as_convolutions):
+    for rewrite in (
+        *(split_silu, split_attention, join_hard_gates),
+        *(unify_means, batch_norms_as_convolutions),
+    ):
         rewrite(graph_module)
     return finish(graph_module)
 
@@ -34,6 +37,27 @@ def split_silu(graph_module: GraphModule) -> None:
         x = node.args[0]
         gate = _insert(graph_module, node, aten.sigmoid.default, x)
         node.replace_all_uses_with(_insert(graph_module, node, aten.mul.Tensor, x, gate))
+
+
+def split_attention(graph_module: GraphModule) -> None:
+    """Write attention without a mask as two products and a softmax: products have kernels."""
+    attention = aten.scaled_dot_product_attention.default
+    for node in graph_module.graph.find_nodes(op="call_function", target=attention):
+        query, key, value = node.args[:3]
+        # A mask, dropout, and whether it is causal.
+        if any(node.args[3:]) or set(node.kwargs) - {"scale"}:
+            continue
+        width = key.meta["val"].shape[-1]
+        scale = node.kwargs.get("scale") or int(width) ** -0.5
+        transposed = _insert(graph_module, node, aten.transpose.int, key, -2, -1)
+        transposed.meta["val"] = key.meta["val"].transpose(-2, -1)
+        scaled = _insert(graph_module, node, aten.mul.Tensor, query, scale)
+        scaled.meta["val"] = query.meta["val"]
+        scores = _insert(graph_module, node, aten.matmul.default, scaled, transposed)
+        scores.meta["val"] = query.meta["val"] @ transposed.meta["val"]
+        shares = _insert(graph_module, node, aten.softmax.int, scores, -1)
+        shares.meta["val"] = scores.meta["val"]
+        node.replace_all_uses_with(_insert(graph_module, node, aten.matmul.default, shares, value))
 
 
 def join_hard_gates(graph_module: GraphModule) -> None:

@@ -11,7 +11,10 @@ from kdeploy.errors import ModelError
 from kdeploy.export.onnx_from_torch import onnx_from_torch
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 
-NAMES = ("concatenating", "shuffling", "squeezing", "pre_activated", "signal", "perceptron")
+NAMES = (
+    *("concatenating", "shuffling", "squeezing", "pre_activated"),
+    *("signal", "perceptron", "attending"),
+)
 
 
 def written(model, items, path, **parameters):

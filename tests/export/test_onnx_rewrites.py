@@ -11,6 +11,7 @@ from kdeploy.export.onnx_rewrites import (
     drop_unused,
     pool_globally,
     store_integer_biases,
+    transpose_weights,
 )
 
 
@@ -26,8 +27,11 @@ def model_of(nodes, constants, shape, outputs):
 
 
 def answer(model, x):
+    options = onnxruntime.SessionOptions()
+    # As written: optimised, a product with a quantized weight alone is computed less exactly.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return session.run(None, {"x": x})[0]
 
@@ -53,6 +57,27 @@ def test_any_other_mean_stays(axes, keepdims):
     model = mean_over(axes, keepdims)
     pool_globally(model)
     assert [n.op_type for n in model.graph.node] == ["ReduceMean"]
+
+
+@pytest.mark.parametrize("is_per_channel", [True, False])
+def test_a_transposed_weight_is_stored_transposed(is_per_channel):
+    codes = np.random.default_rng(0).integers(-127, 128, (3, 8)).astype(np.int8)
+    scale = np.array([0.1, 0.2, 0.3] if is_per_channel else 0.1, np.float32)
+    constants = {"w": codes, "s": scale, "z": np.zeros(scale.shape, np.int8)}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"], axis=0),
+        helper.make_node("Transpose", ["d"], ["t"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "t"], ["y"]),
+    ]
+    model = model_of(nodes, constants, ["n", 8], ["n", 3])
+    x = np.random.default_rng(1).random((2, 8), np.float32)
+    before = answer(model, x)
+    transpose_weights(model)
+    drop_unused(model)
+    assert [n.op_type for n in model.graph.node] == ["DequantizeLinear", "MatMul"]
+    assert {t.name for t in model.graph.initializer} == {"w_transposed", "s", "z"}
+    np.testing.assert_allclose(answer(model, x), before, rtol=1e-6)
+    np.testing.assert_allclose(before, x @ (codes * scale.reshape(-1, 1)).T, rtol=1e-5)
 
 
 def quantized_gemm(bias, *, output_is_quantized=False):

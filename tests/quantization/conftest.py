@@ -9,7 +9,10 @@ import pytest
 import torch
 
 ARCHITECTURES = runpy.run_path(str(Path(__file__).parents[1] / "tiny" / "architectures.py"))
-NAMES = ("concatenating", "shuffling", "squeezing", "pre_activated", "signal", "perceptron")
+NAMES = (
+    *("concatenating", "shuffling", "squeezing", "pre_activated"),
+    *("signal", "perceptron", "attending"),
+)
 
 
 @pytest.fixture(params=NAMES)

@@ -29,6 +29,20 @@ def test_silu_becomes_a_product_and_hardswish_stays_whole(network):
     assert targets.count(aten.hardswish.default) == 1
 
 
+def test_attention_becomes_two_products_and_a_softmax(network):
+    model, x = network("attending")
+    targets = [n.target for n in rewritten(model, x).graph.nodes]
+    assert aten.scaled_dot_product_attention.default not in targets
+    assert targets.count(aten.matmul.default) == 2
+
+
+def test_attention_with_a_mask_or_a_scale_of_its_own_keeps_its_numbers():
+    x = torch.randn(2, 3, 4, 8)
+    attend = functional.scaled_dot_product_attention
+    for function in (lambda x: attend(x, x, x, is_causal=True), lambda x: attend(x, x, x, scale=2)):
+        torch.testing.assert_close(rewritten(Lambda(function), x)(x), function(x))
+
+
 @pytest.mark.parametrize(
     ("function", "target"),
     [

@@ -94,6 +94,20 @@ class Signal(nn.Module):
         return self.head(self.body(x).squeeze(-1))
 
 
+class Attending(nn.Module):
+    """Patches, an encoder layer of PyTorch's own, a mean over positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        self.encoder = nn.TransformerEncoderLayer(16, 2, 32, 0.1, batch_first=True, norm_first=True)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.encoder(self.patches(x).flatten(2).transpose(1, 2))
+        return self.head(x.mean(1))
+
+
 def perceptron() -> nn.Module:
     """Return linear layers with a batch norm between."""
     hidden = (nn.Linear(48, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16), nn.GELU())
@@ -101,5 +115,5 @@ def perceptron() -> nn.Module:
 
 
 concatenating, shuffling, squeezing = Concatenating, Shuffling, Squeezing
-pre_activated, signal = PreActivated, Signal
+pre_activated, signal, attending = PreActivated, Signal, Attending
 SHAPES = {"signal": (4, 16), "perceptron": (3, 4, 4)}
