@@ -58,6 +58,7 @@ def split_attention(graph_module: GraphModule) -> None:
         shares = _insert(graph_module, node, aten.softmax.int, scores, -1)
         shares.meta["val"] = scores.meta["val"]
         node.replace_all_uses_with(_insert(graph_module, node, aten.matmul.default, shares, value))
+        graph_module.graph.erase_node(node)  # torch keeps what could draw random numbers
 
 
 def join_hard_gates(graph_module: GraphModule) -> None:
