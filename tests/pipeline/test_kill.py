@@ -18,6 +18,8 @@ def start(project, out, *flags):
     return subprocess.Popen(
         [*command, "--out", str(project / out), *LONGER, *flags],
         start_new_session=True,
+        # A shell that starts the tests in the background has SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
