@@ -62,54 +62,34 @@ class Session:
             parameters: All resolved parameters.
             source: Fingerprint of code or files outside the store that the result depends on.
         """
-        identity = artifact_id(
-            {
-                "parents": [p.id for p in parents],
-                "stage": stage,
-                "technique": technique,
-                "parameters": parameters or {},
-                "seed": self.seed,
-                "data": self.data.fingerprint if self.data else "",
-                "augment": self.data.augment if self.data else (),
-                "validation": self.reference.validation_fraction if self.reference else None,
-                "source": source,
-            }
-        )
+        facts = {
+            "stage": stage,
+            "technique": technique,
+            "parameters": dict(parameters or {}),
+            "parents": [p.id for p in parents],
+            "seed": self.seed,
+        }
+        identity = artifact_id({**facts, "source": source, **self._data_inputs()})
         started = time.perf_counter()
         self.audience.stage_started(stage, technique, label)
         with self.store.lock(identity):
             if not self.use_cache and identity not in {s.artifact for s in self.stages}:
                 self.store.remove(identity)
             artifact = self.store.get(identity)
-            cached = artifact is not None
+            is_cached = artifact is not None
             if artifact is None:
-                made = make(self.store.work(identity))
-                entry = {
-                    "id": identity,
-                    "kind": kind,
-                    "label": label,
-                    "stage": stage,
-                    "technique": technique,
-                    "parameters": dict(parameters or {}),
-                    "parents": [p.id for p in parents],
-                    "seed": self.seed,
-                    "data": self._data_facts(),
-                    "facts": dict(made.facts),
-                    "scores": dict(made.scores),
-                    "machine": fingerprint().id,
-                }
-                artifact = self._add(entry, made, parents)
-        self.stages.append(
-            StageRecord(
-                stage=stage,
-                technique=technique,
-                artifact=identity,
-                wall_time_s=round(time.perf_counter() - started, 3),
-                cached=cached,
-                label=label,
-            )
+                entry = {"id": identity, "kind": kind, "label": label, **facts}
+                artifact = self._add(entry, make(self.store.work(identity)), parents)
+        record = StageRecord(
+            stage=stage,
+            technique=technique,
+            artifact=identity,
+            wall_time_s=round(time.perf_counter() - started, 3),
+            cached=is_cached,
+            label=label,
         )
-        self.audience.stage_ended(self.stages[-1])
+        self.stages.append(record)
+        self.audience.stage_ended(record)
         return artifact
 
     def files(self) -> AbstractContextManager[None]:
@@ -117,13 +97,26 @@ class Session:
         return self.store.lock("files")
 
     def _add(self, entry: dict[str, Any], made: Made, parents: Sequence[Artifact]) -> Artifact:
-        own = {
-            key: entry[key]
-            for key in ("id", "label", "stage", "technique", "parameters", "facts", "scores")
+        entry |= {
+            "data": self._data_facts(),
+            "facts": dict(made.facts),
+            "scores": dict(made.scores),
+            "machine": fingerprint().id,
         }
+        kept = ("id", "label", "stage", "technique", "parameters", "facts", "scores")
         history = list(parents[0].manifest["lineage"]) if parents else []
-        entry["lineage"] = [*history, own]
+        entry["lineage"] = [*history, {key: entry[key] for key in kept}]
         return self.store.add(entry, made.write)
+
+    def _data_inputs(self) -> dict[str, Any]:
+        """Return what of the data a result depends on."""
+        if self.data is None or self.reference is None:
+            return {}
+        return {
+            "data": self.data.fingerprint,
+            "augment": list(self.data.augment),
+            "validation": self.reference.validation_fraction,
+        }
 
     def _data_facts(self) -> dict[str, Any] | None:
         if self.data is None or self.reference is None:
