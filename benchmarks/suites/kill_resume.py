@@ -2,8 +2,10 @@
 
     python benchmarks/suites/kill_resume.py [--recipe models/digits/recipe.yaml] [--kills 10]
 
-One undisturbed run first, then one that is killed (SIGKILL to the whole process group) and
-started again, over one store, until it completes. Prints a markdown table; exits 1 on a difference.
+One undisturbed run first, then one that is killed (SIGKILL to the whole process group) after a
+random time and started again, over one store, until it completes. A run that ends before its moment
+counts as no kill: the next one begins in a new folder, until there were as many kills as asked.
+Prints a markdown table; exits 1 on a difference.
 """
 
 from __future__ import annotations
@@ -21,18 +23,21 @@ from pathlib import Path
 
 from kdeploy.machine import fingerprint
 
+# The first seconds go to imports and checks; a longest of half a minute leaves work for ten kills.
+DELAY_SECONDS = (4.0, 30.0)
+
 
 def main() -> None:
     """Run once undisturbed, once with kills, and compare."""
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as folder:
-        whole, killed = Path(folder, "whole"), Path(folder, "killed")
+        whole = Path(folder, "whole")
         started = time.perf_counter()
         _start(arguments.recipe, whole).wait()
         seconds = time.perf_counter() - started
-        moments = _kill_and_rerun(arguments, killed, seconds)
-        rows = _compare(_outcome(whole), _outcome(killed))
-        torn = [str(p) for p in (killed / "artifacts").glob(".partial-*")]
+        moments, folders = _kill_and_rerun(arguments, Path(folder))
+        rows = [row for killed in folders for row in _compare(_outcome(whole), _outcome(killed))]
+        torn = [str(p) for out in folders for p in (out / "artifacts").glob(".partial-*")]
     text = _table(rows, seconds, moments, torn)
     print(text)
     if arguments.out:
@@ -41,23 +46,23 @@ def main() -> None:
     sys.exit(0 if all(a == b for _, a, b in rows) and not torn else 1)
 
 
-def _kill_and_rerun(arguments: argparse.Namespace, out: Path, seconds: float) -> list[str]:
-    """Kill `kills` times at a random moment of what a whole run takes, then let it end."""
+def _kill_and_rerun(arguments: argparse.Namespace, folder: Path) -> tuple[list[str], list[Path]]:
+    """Kill at random moments, then let the last run end; return the moments and the folders."""
     rng = random.Random(arguments.seed)
-    moments = []
-    for _ in range(arguments.kills):
-        process = _start(arguments.recipe, out)
-        # Resumed runs are shorter: half of a whole one keeps most kills inside the work.
-        delay = rng.uniform(2.0, seconds / 2)
+    moments: list[str] = []
+    folders = [folder / "killed-1"]
+    while len(moments) < arguments.kills:
+        process = _start(arguments.recipe, folders[-1])
+        delay = rng.uniform(*DELAY_SECONDS)
         try:
             process.wait(timeout=delay)
-            moments.append("ended before")
+            folders.append(folder / f"killed-{len(folders) + 1}")
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            moments.append(f"{delay:.1f} s ({_stage(out)})")
-    _start(arguments.recipe, out).wait()
-    return moments
+            moments.append(f"{delay:.1f} s ({_stage(folders[-1])})")
+    _start(arguments.recipe, folders[-1]).wait()
+    return moments, folders
 
 
 def _start(recipe: Path, out: Path) -> subprocess.Popen[bytes]:
