@@ -125,7 +125,7 @@ class Store:
             write_manifest(partial, {**manifest, **more})
             shutil.rmtree(self.root / identity, ignore_errors=True)
             partial.rename(self.root / identity)
-            _sync(self.root)
+            sync(self.root)
         except OSError as error:
             raise disk_error(error, self.root) from error
         finally:
@@ -151,7 +151,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest with checksums of all other files and of itself, flushed to disk."""
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
-        _sync(path)
+        sync(path)
         name = path.relative_to(folder).as_posix()
         files[name] = {"sha256": file_sha256(path), "size": path.stat().st_size}
     whole = {
@@ -163,7 +163,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     }
     whole["manifest_sha256"] = _manifest_sha256(whole)
     (folder / MANIFEST).write_text(json.dumps(whole, indent=2, default=str) + "\n")
-    _sync(folder / MANIFEST)
+    sync(folder / MANIFEST)
 
 
 def open_artifact(folder: Path) -> Artifact:
@@ -244,7 +244,7 @@ def disk_error(error: OSError, root: Path) -> Unavailable:
     return Unavailable(f"cannot write to {root}: {error}", hint="choose another --out folder")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Flush a file or folder, so that a renamed artefact is whole after a power cut too."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

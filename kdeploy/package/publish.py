@@ -7,7 +7,6 @@ folder that the next packaging removes. Zip files are byte for byte the same for
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
 import shutil
@@ -18,7 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdeploy.errors import InputError, Unavailable
+from kdeploy.artifact import disk_error, sync
+from kdeploy.errors import InputError
 from kdeploy.package.manifest import MANIFEST, is_manifest_of_bundle
 
 # The earliest time that a zip file can say.
@@ -45,9 +45,9 @@ def published(out: Path) -> Iterator[Path]:
             ready = write_zip(bundle, staging / "bundle.zip") if out.suffix == ".zip" else bundle
             _flush(ready)
             _put(ready, out, staging)
-            _flush_one(out.parent)
+            sync(out.parent)
     except OSError as error:
-        raise _disk_error(error, out) from error
+        raise disk_error(error, out.parent) from error
 
 
 def write_zip(folder: Path, path: Path) -> Path:
@@ -157,21 +157,4 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _flush(path: Path) -> None:
     for inner in [*path.rglob("*"), path] if path.is_dir() else [path]:
-        _flush_one(inner)
-
-
-def _flush_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _disk_error(error: OSError, out: Path) -> Unavailable:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable(
-            f"the disk of {out.parent} is full; nothing half-written was kept",
-            hint="free some space and run the same command again",
-        )
-    return Unavailable(f"cannot write {out}: {error}", hint="choose another --out")
+        sync(inner)
