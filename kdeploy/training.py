@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from kdeploy.data.contract import Dataset
 from kdeploy.fitting.contract import (
+    Batch,
     EpochRecord,
     FitContext,
     FitResult,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic import Field
 
 __all__ = [
+    "Batch",
     "EpochRecord",
     "FitContext",
     "FitResult",

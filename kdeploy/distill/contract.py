@@ -3,7 +3,15 @@
 `@loss(paper=, needs="logits")` marks `(student, teacher, labels, *, ...) -> scalar` on logits
 (batch, classes). `needs="features"` is called once per pair of the recipe's `layers`, with two
 feature maps; `adapt=True` asks for a trained projection of the student's map to the teacher's
-shape before the call. All are float32; the teacher's are constants.
+shape before the call. `needs="all_features"` is called once with two tuples, all maps of the
+recipe's `layers` in their order. All are float32; the teacher's are constants. `labels=True` says
+that the loss cannot do without hard labels.
+
+A loss that trains weights or remembers is a class: an `nn.Module` with
+`__init__(self, student, teacher, facts, *, ...)`, the shapes (with the batch first; two tuples of
+them for `all_features`) and a `TaskFacts`, and `forward(student, teacher, batch) -> scalar`. Its
+parameters are trained with the student's, its buffers are part of the checkpoint. It raises
+`ModelError` when it is built for shapes that it cannot compare.
 
 `@scheme(paper=)` marks `(students, teachers, objective, context, *, ...) -> model`: `objective`
 makes what one student learns from one teacher, `context.train` trains it. A chain of assistants
@@ -21,10 +29,21 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.registry import Decorated, register
-from kdeploy.training import FitContext, FitResult, Objective, fit
+from kdeploy.training import Batch, FitContext, FitResult, Objective, fit
+
+__all__ = ["Batch", "MakeObjective", "SchemeContext", "TaskFacts", "loss", "scheme"]
 
 loss: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "loss")
 scheme: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "scheme")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFacts:
+    """What a loss with weights or a memory may know of the task when it is built."""
+
+    num_classes: int
+    num_items: int
+    """Of the training part; `Batch.rows` counts them from 0."""
 
 
 class MakeObjective(Protocol):

@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+
+class Batch(NamedTuple):
+    """What one step learns from, on the device of the training."""
+
+    x: Tensor
+    """Preprocessed items (batch, *shape)."""
+    labels: Tensor
+    """Class indices (batch,) or (batch, tokens); of a mix, probabilities (batch, classes)."""
+    rows: Tensor
+    """Places of the items in the training part, (batch,) int64, on the CPU."""
+    view: int = -1
+    """Which of the countable views of its items this is; -1: drawn anew, never to be seen again."""
+    progress: float = 0.0
+    """The part of the whole training that is done, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
