@@ -18,6 +18,7 @@ class Normalizer:
     """`Preprocessing.apply` as tensors on a device."""
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self.is_tokens = preprocessing.is_tokens
         per_channel = (-1, *(1 for _ in preprocessing.shape[1:]))
         self.scale = preprocessing.scale
         self.mean = torch.tensor(preprocessing.mean, device=device).reshape(per_channel)
@@ -25,6 +26,8 @@ class Normalizer:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the model's input from items as stored, (batch, *shape)."""
+        if self.is_tokens:
+            return x.long()
         return (x.float() * self.scale - self.mean) / self.std
 
 
@@ -58,9 +61,9 @@ class TrainingBatches:
         order = np.random.default_rng(seed).permutation(len(self.split))
         for step in range(self.steps):
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            x = self._to_device(self.split.x[rows]).float()
+            x = self._to_device(self.split.x[rows])
             if self.augment is not None:
-                x = self.augment(x)
+                x = self.augment(x.float())
             x = self.normalize(x)
             if self.is_channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdeploy.data.contract import Dataset
+from kdeploy.data.contract import NOT_COUNTED, Dataset
 from kdeploy.errors import TrainingDiverged
 from kdeploy.fitting import checkpoint
 from kdeploy.fitting.average import WeightAverage
@@ -175,6 +175,7 @@ class Training:
     def _accuracy(self) -> float:
         part = self.data.validation
         self.student.eval()
+        counted = int((part.y != NOT_COUNTED).sum())
         right = torch.zeros((), dtype=torch.int64, device=self.device)
         labels = torch.split(torch.from_numpy(part.y.copy()).to(self.device), VALIDATION_BATCH_SIZE)
         batches = batches_in_order(
@@ -185,8 +186,8 @@ class Training:
         )
         with self.fabric.autocast():
             for x, y in zip(batches, labels, strict=bool(len(part))):
-                right += (self.student(x).argmax(1) == y).sum()
-        return right.item() / len(part) if len(part) else float("nan")
+                right += (self.student(x).argmax(-1) == y).sum()
+        return right.item() / counted if counted else float("nan")
 
     def _result(self) -> FitResult:
         if not self.history:

@@ -94,6 +94,7 @@ def test_the_parameters_kept_are_complete_and_plain(own):
         "mean": None,
         "std": None,
         "classes": None,
+        "vocabulary": None,
     }
 
 
