@@ -1,4 +1,4 @@
-"""Arrays of your own: images, signals or token ids with labels, in .npz, .npy or .safetensors files."""
+"""Arrays of your own: images, signals or token ids, in .npz, .npy or .safetensors files."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from kdeploy.errors import DataError
 FLOAT_TYPES = (np.uint8, np.float32)
 TOKEN_TYPES = (np.int32, np.int64)
 
+
 def check_parts(parts: Parts, *, where: str) -> None:
     """Check shapes, types, labels and preprocessing of both parts.
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.distill.contract import TaskFacts
 from kdeploy.distill.feature_maps import adapter, check_ranks, pooled_alike
 from kdeploy.distill.lessons import TEMPERATURE, Lesson
@@ -19,8 +20,6 @@ from kdeploy.fitting.contract import Batch
 Features: TypeAlias = Mapping[str, Tensor]
 Answer: TypeAlias = tuple[Tensor, Features]
 """Logits, and the outputs of the layers that are watched."""
-IGNORED = -100
-"""The label of a token that does not count, as in PyTorch's cross-entropy."""
 
 
 class Classroom(nn.Module):
@@ -95,7 +94,7 @@ class Classroom(nn.Module):
     def _on_logits(self, lesson: Lesson, own: Tensor, other: Tensor, batch: Batch) -> Tensor:
         labels = batch.labels
         if own.ndim == 3 and not lesson.is_module:
-            counts = labels.flatten() != IGNORED
+            counts = labels.flatten() != NOT_COUNTED
             own, other = (logits.flatten(0, 1)[counts] for logits in (own, other))
             labels = labels.flatten()[counts]
         return self._value(lesson, 0, (own.float(), other.float()), batch._replace(labels=labels))

@@ -155,7 +155,7 @@ def _preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
     except (TypeError, KeyError) as error:
         raise ModelError(
             f"the artefact's preprocessing is not what the runner can do: {error}",
-            hint="inputs are (channels, height, width), (channels, length), (features,) or (tokens,)",
+            hint="inputs are (channels, height, width), (channels, length), (features,), (tokens,)",
         ) from None
 
 

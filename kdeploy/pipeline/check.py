@@ -58,7 +58,7 @@ def check_model(model: nn.Module, data: Dataset, role: str) -> None:
     if not isinstance(out, torch.Tensor) or tuple(out.shape[:-1]) != wanted:
         found = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         raise ModelError(
-            f"the {role} returns {found} for 2 items; expected logits {(*wanted, data.num_classes)}",
+            f"the {role} returns {found}; expected logits {(*wanted, data.num_classes)}",
             hint="let the build function return a module whose forward gives one tensor of logits",
         )
     if out.shape[-1] != data.num_classes:
