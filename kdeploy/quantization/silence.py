@@ -13,17 +13,20 @@ RECORDS = ("Failed to load", "register_constant() on Enum", "torchvision is not 
 LOGGERS = ("torchao", "torch.utils._pytree", "torch.onnx._internal.exporter._registration")
 # Copying a graph calls a name of torch's pytree that torch has deprecated (2.13).
 WARNING = ".*treespec, LeafSpec.*"
+# Tracing a recurrent layer touches the second list that torch keeps of its weights.
+RECURRENT_WARNING = ".*_flat_weights.* were assigned during export"
 
 
 @contextmanager
 def without_torch_noise() -> Iterator[None]:
-    """Drop the records and the warning above while torch imports, traces or copies a graph."""
+    """Drop the records and the warnings above while torch imports, traces or copies a graph."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     for logger in loggers:
         logger.addFilter(_is_wanted)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", WARNING, FutureWarning)
+            warnings.filterwarnings("ignore", RECURRENT_WARNING, UserWarning)
             yield
     finally:
         for logger in loggers:
