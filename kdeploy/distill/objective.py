@@ -72,7 +72,7 @@ class DistillObjective(nn.Module):
                 "lessons": [lesson.facts() for lesson in lessons],
                 "teacher": teacher.fingerprint,
             },
-            nn.Module(),  # the first weights of all that is trained are known to the training itself
+            nn.Module(),  # the first weights are already known to the training itself
         )
         self._call = Call(student)
 
