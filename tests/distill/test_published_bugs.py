@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.distill.lessons import lessons_of
+from kdeploy.distill.contract import Batch, TaskFacts
+from kdeploy.distill.lessons import checked_weight, lessons_of
 from kdeploy.distill.losses.dkd import dkd
 from kdeploy.distill.losses.kd import kd
 from kdeploy.distill.losses.nkd import nkd
@@ -17,8 +18,8 @@ from kdeploy.errors import ModelError
 from kdeploy.registry import techniques
 
 LABELS = torch.arange(6) % 4
-ATTENTION = {"attention": {"layers": {"blocks.0": "blocks.0"}}}
-HINTS = {"hints": {"layers": {"blocks.0": "blocks.0"}}}
+LAYERS = {"layers": {"blocks.0": "blocks.0"}}
+ATTENTION, HINTS, CRD = {"attention": LAYERS}, {"hints": LAYERS}, {"crd": LAYERS}
 
 
 @pytest.fixture
@@ -41,14 +42,15 @@ def objective_of(student, teacher, losses, *, label_weight=0.5):
         student,
         Teacher(teacher),
         lessons_of(losses),
-        label_weight=label_weight,
-        example=torch.rand(2, 1, 12, 12),
+        label_weight=checked_weight(label_weight, where="label_weight"),
+        example=Batch(x=torch.rand(2, 1, 12, 12), labels=torch.arange(2), rows=torch.arange(2)),
+        facts=TaskFacts(num_classes=4, num_items=6),
     )
 
 
-def components(objective, *, items=6, labels=LABELS, seed=0):
+def components(objective, *, items=6, labels=LABELS, seed=0, progress=0.0):
     x = torch.rand(items, 1, 12, 12, generator=torch.Generator().manual_seed(seed))
-    return objective(x, labels[:items])
+    return objective(Batch(x, labels[:items], torch.arange(items), progress=progress))
 
 
 # haitongli/knowledge-distillation-pytorch #2 and #48, yuanli2333/Teacher-free-KD #5 and #41,
@@ -191,19 +193,45 @@ def test_the_projection_of_hints_is_trained_with_the_student(student, teacher):
     assert all(p.grad.any() for p in projections)
 
 
-# MMRazor, `CRDLoss`: takes a `loss_weight` and ignores it. Here no loss has one: the objective
-# multiplies, for all alike.
-def test_no_loss_can_ignore_its_weight():
+# MMRazor, `CRDLoss`: takes a `loss_weight` and ignores it.
+@pytest.mark.parametrize("loss", [{"kd": {}}, ATTENTION, CRD])
+def test_twice_the_weight_is_twice_the_component(loss, student, teacher):
+    ((name, keys),) = loss.items()
+    values = []
+    for weight in (1.5, 3.0):
+        torch.manual_seed(0)
+        objective = objective_of(student, teacher, [{name: {**keys, "weight": weight}}]).eval()
+        values.append(components(objective)[name].item())
+    assert values[1] == pytest.approx(2 * values[0], rel=1e-5)
+
+
+# The same, where a loss would take the weight for itself: here the objective multiplies, for all.
+def test_no_loss_has_a_weight_of_its_own():
     own = {t.name: {p.name for p in t.parameters} for t in techniques("loss").values()}
     assert "crd" in own
     assert [name for name, names in own.items() if {"weight", "loss_weight"} & names] == []
 
 
-@pytest.mark.parametrize("loss", [{"kd": {}}, ATTENTION])
-def test_twice_the_weight_is_twice_the_component(loss, student, teacher):
-    ((name, keys),) = loss.items()
-    once, twice = (
-        components(objective_of(student, teacher, [{name: {**keys, "weight": w}}]).eval())[name]
-        for w in (1.5, 3.0)
+# TextBrewer: a schedule's value between 0 and 1 takes the place of the weight instead of its scale.
+def test_a_schedule_keeps_the_size_of_its_weight(student, teacher):
+    warm_up = {"warm_up": {"value": 9.0, "until": 0.5}}
+    plain, scheduled = (
+        objective_of(student, teacher, [{"kd": {"weight": weight}}]).eval()
+        for weight in (9.0, warm_up)
     )
-    assert twice.item() == pytest.approx(2 * once.item(), rel=1e-5)
+    whole = components(plain)["kd"].item()
+    found = [components(scheduled, progress=p)["kd"].item() for p in (0.25, 0.5, 1.0)]
+    assert found == pytest.approx([whole / 2, whole, whole], rel=1e-5)
+
+
+# RepDistiller cannot resume, TextBrewer saves weights alone: a bank would start again at random.
+def test_a_checkpoint_holds_the_memory_of_a_loss(student, teacher):
+    objective = objective_of(student, teacher, [CRD])
+    memory = ("banks", "normalizers")
+    before, after = {}, {}
+    for state in (before, after):
+        found = objective.state_dict().items()
+        state.update({k: v.clone() for k, v in found if k.endswith(memory)})
+        components(objective)
+    assert len(before) == 2
+    assert not any(torch.equal(before[k], after[k]) for k in before)
