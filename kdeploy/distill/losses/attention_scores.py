@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HINT = "give `student_heads` and `teacher_heads` as the networks were built"
 
 
-@loss(paper="arXiv:1909.10351", needs="all_features")
+@loss(paper="arXiv:1909.10351", needs="all_features", tokens=True)
 class AttentionScores(nn.Module):
     """Mean squared error of q k / sqrt(width of a head), summed over layers of attention.
 

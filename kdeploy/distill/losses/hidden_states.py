@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import Field
 
 
-@loss(paper="arXiv:1909.10351", needs="features")
+@loss(paper="arXiv:1909.10351", needs="features", tokens=True, exact=False)
 class HiddenStates(nn.Module):
     """Mean squared error of the teacher's states and a linear map of the student's, per pair.
 

@@ -73,7 +73,8 @@ class Jsd(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Return the mean over all rows whose label is not ignored."""
-        own, other = real_rows(student, batch.labels), real_rows(teacher, batch.labels)
+        own = real_rows(student, batch.labels)
+        other = real_rows(teacher.detach(), batch.labels)
         divergence = generalized(own / self.temperature, other / self.temperature, beta=self.beta)
         return self.temperature**2 * divergence
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pydantic import Field
 
 
-@loss(paper="arXiv:2002.10957", needs="features")
+@loss(paper="arXiv:2002.10957", needs="features", tokens=True)
 class RelationsOfValues(nn.Module):
     """KL(teacher || student) of softmax(v v / sqrt(width of a head)), mean over heads and tokens.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 POOLED_SIZES = (4, 2, 1)  # of the hierarchical context, beside the full size
 
 
-@loss(paper="arXiv:2104.09044", needs="all_features")
+@loss(paper="arXiv:2104.09044", needs="all_features", exact=False)
 class Review(nn.Module):
     """From the deepest stage up, fuse the student's with what is carried from below, and compare.
 
