@@ -117,3 +117,5 @@ AUGMENTATIONS: Mapping[str, Callable[[Sequence[int]], Augment]] = {
     "rotation": _rotation,
 }
 """By name: item shape -> the function on a float batch (N, *shape)."""
+MIXES: tuple[str, ...] = ()
+"""Those that mix items and their labels."""
