@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdeploy.distill.contract import loss
-from kdeploy.distill.feature_maps import pooled_alike
+from kdeploy.distill.feature_maps import POOLS, pooled_alike
 from kdeploy.errors import ModelError
 
 
@@ -55,9 +55,9 @@ def _check(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> None:
             hint="name two or more pairs in `layers`, from shallow to deep",
         )
     for own, other in zip(student, teacher, strict=True):
-        if min(own.ndim, other.ndim) < 3:
+        if not own.ndim == other.ndim == student[0].ndim or own.ndim not in POOLS:
             raise ModelError(
-                f"fsp needs features with positions, found the shapes {tuple(own.shape)} and "
+                f"fsp needs signals or images from all layers, found the shapes {tuple(own.shape)} and "
                 f"{tuple(other.shape)}",
                 hint="name layers before the global pooling",
             )

@@ -88,6 +88,10 @@ def test_refuses_a_layer_without_neighbour():
     assert "two or more pairs" in caught.value.hint
 
 
-def test_refuses_vectors():
-    with pytest.raises(ModelError, match="fsp needs features with positions"):
-        value(maps(0, ((3, 4, 4), (5,))), maps(1, ((3, 4, 4), (5,))))
+@pytest.mark.parametrize(
+    "shape", [(5,), (5, 4), (5, 4, 4, 4)], ids=["vectors", "signals", "videos"]
+)
+def test_refuses_what_is_no_map_of_the_same_kind(shape):
+    shapes = ((5, 4, 4), shape)
+    with pytest.raises(ModelError, match="fsp needs signals or images from all layers"):
+        value(maps(0, shapes), maps(1, shapes))
