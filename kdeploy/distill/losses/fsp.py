@@ -57,8 +57,8 @@ def _check(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> None:
     for own, other in zip(student, teacher, strict=True):
         if not own.ndim == other.ndim == student[0].ndim or own.ndim not in POOLS:
             raise ModelError(
-                f"fsp needs signals or images from all layers, found the shapes {tuple(own.shape)} and "
-                f"{tuple(other.shape)}",
+                f"fsp needs signals or images from all layers, found the shapes "
+                f"{tuple(own.shape)} and {tuple(other.shape)}",
                 hint="name layers before the global pooling",
             )
         if own.shape[1] != other.shape[1]:
