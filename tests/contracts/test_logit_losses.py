@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kdeploy.registry import techniques
+from tests.distill.loss_calls import called
 
 KINDS = ("loss",)
 
@@ -30,7 +31,7 @@ def test_there_is_something_to_test():
 
 @pytest.mark.only(when=on_logits)
 def test_is_the_mean_over_the_batch(technique):
-    once, loss = drawn(), technique.load()
+    once, loss = drawn(), partial(called, technique)
     twice = [torch.cat([values, values]) for values in once]
     assert loss(*twice).item() == pytest.approx(loss(*once).item(), rel=1e-5)
 
@@ -42,7 +43,7 @@ def test_extreme_logits_leave_value_and_gradient_finite(technique, scale, temper
     _, _, labels = drawn()
     student, teacher = ((torch.randn(6, 5).sign() * scale) for _ in range(2))
     student.requires_grad_()
-    value = technique.load()(student, teacher, labels, temperature=temperature)
+    value = called(technique, student, teacher, labels, temperature=temperature)
     value.backward()
     assert value.isfinite()
     assert student.grad.isfinite().all()
@@ -52,13 +53,13 @@ def test_extreme_logits_leave_value_and_gradient_finite(technique, scale, temper
 def test_no_gradient_reaches_the_teacher(technique):
     student, teacher, labels = drawn()
     student.requires_grad_()
-    technique.load()(student, teacher.requires_grad_(), labels).backward()
+    called(technique, student, teacher.requires_grad_(), labels).backward()
     assert teacher.grad is None
 
 
 @pytest.mark.only(when=has("temperature"))
 def test_the_temperature_reaches_the_loss(technique):
-    loss = partial(technique.load(), *drawn())
+    loss = partial(called, technique, *drawn())
     assert loss(temperature=1.0).item() != pytest.approx(loss(temperature=8.0).item(), rel=1e-2)
 
 
@@ -67,8 +68,8 @@ def test_the_temperature_reaches_the_loss(technique):
 @pytest.mark.parametrize("side", [0, 1])
 def test_standardised_it_does_not_see_a_positive_affine_map(technique, factor, shift, side):
     inputs = list(drawn())
-    loss = partial(technique.load(), standardize=True)
+    loss = partial(called, technique, standardize=True)
     plain = loss(*inputs).item()
-    assert plain != pytest.approx(technique.load()(*inputs).item(), rel=1e-2)
+    assert plain != pytest.approx(called(technique, *inputs).item(), rel=1e-2)
     inputs[side] = factor * inputs[side] + shift
     assert loss(*inputs).item() == pytest.approx(plain, rel=1e-3)

