@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,7 +33,12 @@ def minilm(*, num_classes: int = 19, frozen_layers: int = 0) -> Encoder:
 
 
 def small_transformer(
-    *, num_classes: int = 19, width: int = 128, layers: int = 2, heads: int = 4, dropout: float = 0.1
+    *,
+    num_classes: int = 19,
+    width: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    dropout: float = 0.1,
 ) -> Encoder:
     """Return an encoder of the same kind, with everything to learn."""
     return Encoder(
