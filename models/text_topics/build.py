@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
