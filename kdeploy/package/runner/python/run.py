@@ -237,7 +237,8 @@ def _classes(result: Json) -> str:
 
 
 def _ranked(row: Any, manifest: Json, top: int) -> list[Json]:
-    scores = row.reshape(-1, row.shape[-1])[-1].astype(np.float64)  # of tokens: after the last
+    # Of a model that answers every token, what comes after the last.
+    scores = row.reshape(-1, row.shape[-1])[-1].astype(np.float64)
     if manifest["outputs"][0]["values"] == "logits":
         scores = np.exp(scores - scores.max())
         scores /= scores.sum()
@@ -251,11 +252,13 @@ def _model_input(path: Path, form: Json, is_preprocessed: bool) -> Any:
         _stop(f"there is no file {path}", "name image files or .npy files")
     shape, is_array = tuple(form["shape"]), is_preprocessed or path.suffix == ".npy"
     x = _array(path, shape) if is_array else _image(path, shape, form["resize"])
-    is_tokens, ids = form.get("dtype") == "int64", range(form.get("vocabulary", 0))
-    if is_tokens and (x.dtype.kind == "f" or x.min() not in ids or x.max() not in ids):
-        _stop(f"{path} holds {x.dtype} from {x.min()} to {x.max()}", f"save token ids in {ids}")
-    if is_tokens or is_preprocessed:
-        return x.astype(np.int64 if is_tokens else np.float32)
+    if form.get("dtype") == "int64":
+        if x.dtype.kind == "f" or x.min() < 0 or x.max() >= form["vocabulary"]:
+            hint = f"save token ids, integers below {form['vocabulary']}"
+            _stop(f"{path} holds {x.dtype} from {x.min()} to {x.max()}", hint)
+        return x.astype(np.int64)
+    if is_preprocessed:
+        return x.astype(np.float32)
     per_channel = (-1, *(1 for _ in shape[1:]))
     mean, std = (np.float32(form[k]).reshape(per_channel) for k in ("mean", "std"))
     return (x.astype(np.float32) * np.float32(form["scale"]) - mean) / std
@@ -281,7 +284,8 @@ def _image(path: Path, shape: tuple[int, ...], resize: str) -> Any:
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        _stop(f"{path} needs Pillow, which is not here", "pip install pillow, or give a .npy", 3)
+        hint = "pip install pillow, or give a .npy file"
+        _stop(f"reading {path} needs Pillow, which is not installed here", hint, 3)
     channels, height, width = shape
     try:
         opened = Image.open(path)
