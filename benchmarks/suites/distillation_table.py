@@ -6,8 +6,8 @@ The shipped teacher (width 32, depth 3) and a student of width 8, depth 1 (19 81
 row trains for the same epochs on the same two views of the 54 000 training images, crop and flip,
 with the same optimizer; test accuracy is that of the last epoch, so nothing was chosen by it. One
 line a training goes to `results.jsonl` in the work folder; a training that is there is not
-repeated, an interrupted one goes on from its last epoch. Prints a markdown table. The time of a step is not
-taken here but by `distillation_throughput.py`, interleaved.
+repeated, an interrupted one goes on from its last epoch. Prints a markdown table. The time of a step
+is not taken here but by `distillation_throughput.py`, interleaved.
 """
 
 from __future__ import annotations
