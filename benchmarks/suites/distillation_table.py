@@ -6,8 +6,8 @@ The shipped teacher (width 32, depth 3) and a student of width 8, depth 1 (19 81
 row trains for the same epochs on the same two views of the 54 000 training images, crop and flip,
 with the same optimizer; test accuracy is that of the last epoch, so nothing was chosen by it. One
 line a training goes to `results.jsonl` in the work folder; a training that is there is not
-repeated, an interrupted one goes on from its last epoch. Prints a markdown table. The time of a step
-is not taken here but by `distillation_throughput.py`, interleaved.
+repeated, an interrupted one goes on from its last epoch. Prints a markdown table. What a step
+costs is measured by `distillation_throughput.py`, interleaved.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
-from kdeploy.pipeline.models import fresh_model, load_weights
+from kdeploy.pipeline.models import load_weights
 from kdeploy.references import ModelReference
 from kdeploy.training import FitContext, Supervised, accuracy, fit
 
@@ -85,7 +85,7 @@ def main() -> None:
     """Train what is missing, print the table."""
     arguments = _arguments()
     data = load(DataReference(name="fashion_mnist", augment=("random_crop", "horizontal_flip")))
-    teacher = load_weights(_model(width=32, depth=3), FOLDER / "teacher.safetensors")
+    teacher = shipped_teacher()
     results = arguments.work / "results.jsonl"
     arguments.work.mkdir(parents=True, exist_ok=True)
     for seed in range(arguments.seeds):
@@ -111,7 +111,7 @@ def main() -> None:
 def _train(
     row: Mapping[str, Any], teacher: nn.Module, data: Dataset, arguments: Any, key: dict[str, Any]
 ) -> nn.Module:
-    student = _model(seed=key["seed"], width=8, depth=1)
+    student = model(seed=key["seed"], width=8, depth=1)
     context = FitContext(
         seed=key["seed"],
         work=arguments.work / "checkpoints" / f"{key['row']}-{key['seed']}-{key['epochs']}",
@@ -125,9 +125,15 @@ def _train(
     return result.model
 
 
-def _model(*, seed: int = 0, **arguments: int) -> nn.Module:
+def shipped_teacher() -> nn.Module:
+    """Return the teacher with its weights."""
+    return load_weights(model(width=32, depth=3), FOLDER / "teacher.safetensors")
+
+
+def model(*, seed: int = 0, **arguments: int) -> nn.Module:
+    """Return a fresh residual network."""
     reference = ModelReference(build="build.py:resnet", args=arguments, folder=FOLDER)
-    return fresh_model(reference, seed)
+    return freshmodel(reference, seed)
 
 
 def _table(results: list[dict[str, Any]], epochs: int) -> str:
