@@ -133,7 +133,7 @@ def shipped_teacher() -> nn.Module:
 def model(*, seed: int = 0, **arguments: int) -> nn.Module:
     """Return a fresh residual network."""
     reference = ModelReference(build="build.py:resnet", args=arguments, folder=FOLDER)
-    return freshmodel(reference, seed)
+    return fresh_model(reference, seed)
 
 
 def _table(results: list[dict[str, Any]], epochs: int) -> str:
