@@ -67,7 +67,7 @@ def run_texts(tmp_path):
 
 
 def test_a_classifier_goes_the_whole_way(run_texts):
-    result, out = run_texts("Classifier", *classified(), "compress=null")
+    result, out = run_texts("Classifier", *classified(), "compress=[]")
     assert result.passed
     assert verify(out / "bundle").passed
     metrics = {r.metric for r in read(out) if r.value is not None}
