@@ -52,10 +52,7 @@ def fabric_on(
         accelerator=device.type,
         devices=devices,
         num_nodes=num_nodes,
-        strategy=DataParallel(
-            find_unused_parameters=may_skip_parameters,
-            broadcast_buffers=False,  # averaged once an epoch
-        ),
+        strategy=DataParallel(find_unused_parameters=may_skip_parameters),
         plugins=[plugin],
     )
     fabric.launch()

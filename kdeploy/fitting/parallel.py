@@ -8,8 +8,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class DataParallel(DDPStrategy):  # type: ignore[misc]  # untyped
-    """Fabric's, but batches stay where they are: given a device, DDP would move `rows` there."""
+    """Fabric's, but batches stay where they are, and so do buffers: they are averaged each epoch.
+
+    Given a device, DDP would move `Batch.rows` there.
+    """
 
     def setup_module(self, module: nn.Module) -> DistributedDataParallel:
         """Return the module with gradients that are averaged over all processes."""
-        return DistributedDataParallel(module, **self._ddp_kwargs)
+        parallel = DistributedDataParallel(module, **self._ddp_kwargs)
+        parallel.broadcast_buffers = False  # the argument has another name since PyTorch 2.13
+        return parallel

@@ -91,8 +91,8 @@ def joined(devices: int, num_nodes: int) -> Processes:
         return ALONE
     if int(os.environ.get("WORLD_SIZE", 1)) != devices * num_nodes:
         raise InputError(
-            f"{devices} processes on each of {num_nodes} machines were asked for, "
-            f"{os.environ.get('WORLD_SIZE', 1)} were started in all",
+            f"{devices} processes on each of {num_nodes} machines were asked for, and "
+            f"{os.environ.get('WORLD_SIZE', 'none')} were started",
             hint=f"start them by `{_torchrun(devices, num_nodes)}`",
         )
     if not distributed.is_initialized():
