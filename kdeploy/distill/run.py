@@ -100,6 +100,7 @@ def distill(
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
     with _cache_folder(context) as folder:
         factory = _Factory(
+            teacher=teacher,
             lessons=lessons,
             label_weight=weight,
             data=data,
@@ -117,6 +118,7 @@ def distill(
 class _Factory:
     """Makes objectives: what schemes get as `objective`."""
 
+    teacher: nn.Module
     lessons: Sequence[Lesson]
     label_weight: Schedule
     data: Dataset
@@ -148,7 +150,9 @@ class _Factory:
         """Return the teacher as a signal that remembers, where that may be."""
         own, other = self.data.preprocessing, self.teacher_preprocessing
         if isinstance(teacher, nn.Module):
-            teacher = Teacher(teacher, None if own == other else Renormalizer(own, other))
+            # An assistant, or an earlier generation, was trained on the data as they are.
+            is_alike = teacher is not self.teacher or own == other
+            teacher = Teacher(teacher, None if is_alike else Renormalizer(own, other))
         if not self.cache_bytes or not teacher.is_repeatable:
             return teacher
         return CachedTeacher(
