@@ -23,7 +23,8 @@ def synchronized(model: nn.Module) -> Callable[[], None]:
         if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm)
     ]
     for parent, name, child in found:
-        setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        shared = nn.SyncBatchNorm.convert_sync_batchnorm(child)  # type: ignore[no-untyped-call]
+        setattr(parent, name, shared)
 
     def undo() -> None:
         for parent, name, child in found:

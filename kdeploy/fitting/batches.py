@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -91,7 +91,7 @@ class TrainingBatches:
             passed=passed,
         )
 
-    def epoch(self, seed: list[int], view: View | None = None) -> Iterator[Batch]:
+    def epoch(self, seed: list[int], view: View | None = None) -> Generator[Batch, None, None]:
         """Yield batches on the device, of a view of the items or each augmented anew."""
         order = np.random.default_rng(seed).permutation(len(self.split))
         items = view.items if view else self.split.x

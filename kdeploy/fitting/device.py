@@ -46,6 +46,11 @@ def fabric_on(
     if devices * num_nodes == 1:
         one = 1 if device.type == "cpu" else [device.index or 0]
         return Fabric(accelerator=device.type, devices=one, plugins=[plugin])
+    if device.type == "cuda" and device.index != local_rank():
+        raise InputError(
+            f"`{device}` was asked for, and several processes would share it",
+            hint="ask for `cuda` or `auto`: each process takes a GPU of its own",
+        )
     from kdeploy.fitting.parallel import DataParallel
 
     fabric = Fabric(
