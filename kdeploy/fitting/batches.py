@@ -100,6 +100,7 @@ class TrainingBatches:
         def gathered(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
             return self._pinned(items[rows]), self._pinned(self.split.y[rows])
 
+        # Not from memory on a CPU: there a thread costs more than it hides.
         in_order = ahead if self.device.type == "cuda" or _is_mapped(items) else map
         for rows, (x, labels) in zip(shares, in_order(gathered, shares), strict=True):
             x = x.to(self.device, non_blocking=True).float()
