@@ -61,9 +61,11 @@ def read_ts(lines: Iterable[str], *, where: str) -> LabelledSeries:
 
 def _stacked(series: list[list[str]], where: str) -> NDArray[np.float32]:
     rows = [[channel.split(",") for channel in channels[:-1]] for channels in series]
-    shapes = {(len(row), *{len(channel) for channel in row}) for row in rows}
-    if len(shapes) > 1:
-        lengths = sorted({len(channel) for row in rows for channel in row})
+    channels = sorted({len(row) for row in rows})
+    if len(channels) > 1:
+        raise DataError(f"{where} has series of {channels[0]} to {channels[-1]} channels", hint=_AGAIN)
+    lengths = sorted({len(channel) for row in rows for channel in row})
+    if len(lengths) > 1:
         raise DataError(
             f"{where}: its series have {lengths[0]} to {lengths[-1]} values",
             hint="a network's batch has one length: use a set whose series are equally long "

@@ -118,7 +118,7 @@ def _listed() -> set[str]:
 def _aeon() -> Path:
     package = importlib.util.find_spec("aeon")
     if package is None or package.origin is None:
-        raise MissingDependency.named("aeon", needed_for="data `ucr`")
+        raise MissingDependency.named("aeon", needed_for="data `ucr`", pip="--no-deps aeon")
     return Path(package.origin).parent / "datasets"
 
 
