@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdeploy.data.contract import Dataset
+from kdeploy.fitting.compilation import Call
 from kdeploy.fitting.contract import (
     Batch,
     EpochRecord,
@@ -26,6 +27,7 @@ from kdeploy.fitting.contract import (
 )
 from kdeploy.fitting.loop import Training
 from kdeploy.fitting.predict import accuracy, check_outputs, num_outputs, predict
+from kdeploy.fitting.views import View
 
 if TYPE_CHECKING:
     from pydantic import Field
@@ -50,17 +52,27 @@ __all__ = [
 class Supervised(nn.Module):
     """The plain objective: cross-entropy with the labels."""
 
+    may_be_zero: frozenset[str] = frozenset()
+
     def __init__(self, student: nn.Module, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.student = student
+        self._call = Call(student)
         self.label_smoothing = label_smoothing
         self.fingerprint = f"supervised, label smoothing {label_smoothing}"
 
-    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the one component `labels`."""
-        logits = self.student(x).float()
+        logits = self._call(batch.x).float()
         smoothing = self.label_smoothing
-        return {"labels": functional.cross_entropy(logits, labels, label_smoothing=smoothing)}
+        return {"labels": functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)}
+
+    def prepare(self, view: View) -> None: ...
+
+    def compile_parts(self) -> None:
+        self._call.compile()
+
+    def validated(self, accuracy: float) -> None: ...
 
 
 def fit(
@@ -80,6 +92,8 @@ def fit(
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     channels_last: bool = True,
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None,
+    views: Annotated[int, Field(ge=0)] = 0,
+    compile: Literal["auto", "on", "off"] = "auto",
     keep: Literal["best", "last"] = "best",
 ) -> FitResult:
     """Train the objective's modules in place; the student ends on the CPU, in eval mode.
@@ -103,6 +117,9 @@ def fit(
         channels_last: Memory layout of images that convolutions are fastest in.
         ema: Decay of a moving average of the weights that is validated and kept instead of the
             weights themselves, e.g. 0.999; null: no average.
+        views: Augmented versions of each item, the same in every run, so that a teacher answers on
+            each only once and its answers are kept; 8 is plenty. 0: every epoch draws anew.
+        compile: `torch.compile` of the models; `auto` where the training is so long that it pays.
         keep: Weights of the epoch that is `best` on the validation part (of equals the later), or
             of the `last`.
 
@@ -123,6 +140,8 @@ def fit(
         precision=precision,
         channels_last=channels_last,
         ema=ema,
+        views=views,
+        compile=compile,
         keep=keep,
     )
     check_outputs(objective.student, data, name="student")

@@ -12,7 +12,7 @@ from torch import nn
 from kdeploy import registry
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.errors import InputError, ModelError, TrainingDiverged
-from kdeploy.training import FitContext, NoWatcher, Supervised, accuracy, fit
+from kdeploy.training import Batch, FitContext, NoWatcher, Supervised, accuracy, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
 
@@ -218,7 +218,8 @@ def test_refuses_a_device_that_does_not_exist(tiny_model, tiny_data):
 
 def test_label_smoothing_is_that_of_the_formula():
     logits = torch.tensor([[2.0, 0.0, -1.0]])
-    loss = Supervised(nn.Identity(), 0.3)(logits, torch.tensor([0]))["labels"]
+    batch = Batch(x=logits, labels=torch.tensor([0]), rows=torch.tensor([0]))
+    loss = Supervised(nn.Identity(), 0.3)(batch)["labels"]
     log_p = logits.numpy() - np.log(np.exp(logits.numpy()).sum())
     assert loss.item() == pytest.approx(-(0.8 * log_p[0, 0] + 0.1 * log_p[0, 1:].sum()), rel=1e-6)
 

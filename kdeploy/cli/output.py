@@ -127,6 +127,11 @@ class TrainingBar:
                 name, total=epochs * steps, completed=done_epochs * steps, facts=""
             )
 
+    def prepared(self, done: int, items: int) -> None:
+        if self.progress is not None and self.task is not None:
+            facts = f"the teacher answers on a new view: {done / items:.0%}" if done < items else ""
+            self.progress.update(self.task, facts=facts)
+
     def stepped(self, images: int) -> None:
         del images  # the bar counts steps
         if self.progress is not None and self.task is not None:

@@ -14,8 +14,8 @@ parameters are trained with the student's, its buffers are part of the checkpoin
 `ModelError` when it is built for shapes that it cannot compare.
 
 `@scheme(paper=)` marks `(students, teachers, objective, context, *, ...) -> model`: `objective`
-makes what one student learns from one teacher, `context.train` trains it. A chain of assistants
-calls both once a link; an ensemble gives `objective` one module that joins the teachers.
+makes what one student learns from one teacher, a model or any `TeacherSignal`; `context.train`
+trains it. A chain of assistants calls both once a link; an ensemble is one signal of many.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from typing import Any, Protocol
 from torch import nn
 
 from kdeploy.data.contract import Dataset
+from kdeploy.distill.schedules import Schedule
+from kdeploy.distill.signal import TeacherSignal
 from kdeploy.registry import Decorated, register
 from kdeploy.training import Batch, FitContext, FitResult, Objective, fit
 
@@ -49,7 +51,7 @@ class TaskFacts:
 class MakeObjective(Protocol):
     """Makes the recipe's objective, its losses and their weights, for any two models."""
 
-    def __call__(self, student: nn.Module, teacher: nn.Module) -> Objective:
+    def __call__(self, student: nn.Module, teacher: nn.Module | TeacherSignal) -> Objective:
         """Check that the two fit each other and the losses, and return what is trained."""
         ...
 
@@ -60,8 +62,8 @@ class SchemeContext:
 
     data: Dataset
     fit: FitContext
-    training: Mapping[str, Any] = field(default_factory=dict)
-    label_weight: float = 0.1
+    training: Mapping[str, Any]
+    label_weight: Schedule
     """For schemes whose objective is their own; that of `MakeObjective` holds it already."""
     results: list[FitResult] = field(default_factory=list)
     """Of all trainings so far, in their order."""

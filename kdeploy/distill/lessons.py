@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
-from torch import Tensor
 
 from kdeploy import registry
+from kdeploy.distill.schedules import Constant, Schedule, is_schedule, schedule_of
 from kdeploy.errors import RecipeError
 
-WEIGHT: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, allow_inf_nan=False)])
 LAYERS: TypeAdapter[dict[str, str]] = TypeAdapter(Annotated[dict[str, str], Field(min_length=1)])
+TEMPERATURE = "temperature"
 logger = logging.getLogger(__name__)
 
 
@@ -24,19 +24,30 @@ class Lesson:
 
     name: str
     """The component's name in the history: the loss's, numbered when it is there twice."""
-    function: Callable[..., Tensor]
-    weight: float
+    function: Callable[..., Any]
+    """The loss; or the class of one, see `is_module`."""
+    weight: Schedule
     parameters: Mapping[str, Any]
+    temperature: Schedule | None = None
+    """Where it changes; else it is among the parameters."""
     layers: Mapping[str, str]
     """Paths of the student to paths of the teacher; empty for a loss on logits."""
-    adapt: bool
+    needs: str = "logits"
+    adapt: bool = False
+    needs_labels: bool = False
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it trains weights or remembers: a class, not a function."""
+        return isinstance(self.function, type)
 
     def facts(self) -> dict[str, Any]:
         """Return what decides its value, as plain values."""
         return {
             "name": self.name,
-            "weight": self.weight,
+            "weight": repr(self.weight),
             "parameters": dict(self.parameters),
+            "temperature": repr(self.temperature),
             "layers": dict(self.layers),
         }
 
@@ -57,7 +68,7 @@ def lessons_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tupl
             )
         ((name, given),) = entry.items()
         lesson = _lesson(name, dict(given or {}), where=f"losses[{index}]")
-        if lesson.weight == 0:
+        if not any(lesson.weight.values()):
             logger.warning("losses[%d].%s has weight 0 and is left out", index, name)
             continue
         same = sum(other.name.split("#")[0] == name for other in lessons)
@@ -65,30 +76,66 @@ def lessons_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tupl
     return tuple(lessons)
 
 
+def checked_weight(given: Any, *, where: str) -> Schedule:
+    """Return a weight, a number >= 0 or a schedule of such numbers.
+
+    Raises:
+        RecipeError: a value that is negative or no number.
+        UnknownName: a schedule that does not exist.
+    """
+    schedule = schedule_of(given, where=where)
+    if min(schedule.values()) < 0:
+        raise RecipeError(f"{where}: a weight is a number >= 0, found `{given!r}`", hint=_WEIGHTS)
+    return schedule
+
+
+def checked_parameters(
+    parameters: tuple[registry.Parameter, ...], given: Mapping[str, Any], *, where: str
+) -> tuple[dict[str, Any], Schedule | None]:
+    """Return a loss's own parameters resolved, and the schedule of its temperature if it has one.
+
+    Raises:
+        UnknownName: a key or schedule that does not exist.
+        RecipeError: a value out of range, at whatever time.
+    """
+    if not is_schedule(given.get(TEMPERATURE)):
+        return registry.validate(parameters, given, where=where), None
+    schedule = schedule_of(given[TEMPERATURE], where=f"{where}.{TEMPERATURE}")
+    for value in schedule.values():
+        resolved = registry.validate(parameters, {**given, TEMPERATURE: value}, where=where)
+    return {**resolved, TEMPERATURE: schedule.at(0.0)}, schedule
+
+
 def _lesson(name: str, given: dict[str, Any], *, where: str) -> Lesson:
     known = registry.find("loss", name, where=where)
     where = f"{where}.{name}"
-    weight = _checked(WEIGHT, given.pop("weight", 1.0), where=f"{where}.weight")
-    layers: dict[str, str] = {}
-    if known.facts.get("needs") == "features":
-        layers = _checked(LAYERS, given.pop("layers", None), where=f"{where}.layers")
+    weight = checked_weight(given.pop("weight", 1.0), where=f"{where}.weight")
+    needs = str(known.facts.get("needs", "logits"))
+    layers = {} if needs == "logits" else _layers(given.pop("layers", None), f"{where}.layers")
+    parameters, temperature = checked_parameters(known.parameters, given, where=where)
     return Lesson(
         name=name,
         function=known.load(),
         weight=weight,
-        parameters=registry.validate(known.parameters, given, where=where),
+        parameters=parameters,
+        temperature=temperature,
         layers=layers,
+        needs=needs,
         adapt=bool(known.facts.get("adapt", False)),
+        needs_labels=bool(known.facts.get("labels", False)),
     )
 
 
-def _checked(kind: TypeAdapter[Any], given: Any, *, where: str) -> Any:
+def _layers(given: Any, where: str) -> dict[str, str]:
     try:
-        return kind.validate_python(given)
+        return LAYERS.validate_python(given)
     except ValidationError as error:
         message = error.errors()[0]["msg"].lower()
-        raise RecipeError(
-            f"{where}: {message}, found `{given!r}`",
-            hint="`weight` is a number >= 0; `layers` are pairs of modules, "
-            'e.g. `{"layer3": "layer3"}` (student: teacher)',
-        ) from None
+        raise RecipeError(f"{where}: {message}, found `{given!r}`", hint=_WEIGHTS) from None
+
+
+_WEIGHTS = (
+    "`weight` is a number >= 0; `layers` are pairs of modules, "
+    'e.g. `{"layer3": "layer3"}` (student: teacher)'
+)
+NOTHING = Constant(value=0.0)

@@ -9,12 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdeploy.distill.feature_maps import adapter, check_ranks, pooled_alike
+from kdeploy.distill.classroom import Classroom
+from kdeploy.distill.contract import TaskFacts
+from kdeploy.distill.fading import Fading
 from kdeploy.distill.lessons import Lesson
+from kdeploy.distill.schedules import Schedule
+from kdeploy.distill.signal import TeacherSignal
 from kdeploy.distill.taps import tapped
-from kdeploy.distill.teacher import Teacher
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.fitting.checkpoint import fingerprint_of
+from kdeploy.fitting.compilation import Call
+from kdeploy.fitting.contract import Batch
+from kdeploy.fitting.views import View
 
 LABELS = "labels"
 
@@ -26,8 +32,9 @@ class DistillObjective(nn.Module):
         student: Learns; its own `state_dict` has no key of an adapter.
         teacher: Is only asked.
         lessons: What is learned from the teacher.
-        label_weight: Weight of the cross-entropy with the true labels; 0 leaves it out.
+        label_weight: Weight of the cross-entropy with the true labels; always 0 leaves it out.
         example: Two preprocessed items, to see the shapes of the features.
+        facts: What losses with a memory may know of the task.
 
     Raises:
         UnknownName: a layer that does not exist.
@@ -37,120 +44,116 @@ class DistillObjective(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teacher: Teacher,
+        teacher: TeacherSignal,
         lessons: Sequence[Lesson],
         *,
-        label_weight: float,
-        example: Tensor,
+        label_weight: Schedule,
+        example: Batch,
+        facts: TaskFacts,
     ) -> None:
         super().__init__()
-        _check_sense(student, teacher, lessons, label_weight)
+        has_labels = any(label_weight.values())
+        _check_sense(student, teacher, lessons, has_labels=has_labels)
         self.student = student
         self.teacher = teacher
-        self.lessons = tuple(lessons)
-        self.label_weight = label_weight
+        self.weights = {lesson.name: lesson.weight for lesson in lessons}
+        if has_labels:
+            self.weights[LABELS] = label_weight
+        self.may_be_zero = frozenset(
+            name for name, weight in self.weights.items() if 0 in weight.values()
+        )
         self.student_paths = _unique(s for lesson in lessons for s in lesson.layers)
         self.teacher_paths = _unique(t for lesson in lessons for t in lesson.layers.values())
-        self.adapters = nn.ModuleDict()
-        self._fit_together(example)
-        facts = {"label_weight": label_weight, "lessons": [lesson.facts() for lesson in lessons]}
-        self.fingerprint = fingerprint_of(facts, teacher.model)
+        self.fading = Fading(self.weights)
+        self.classroom = self._fit_together(lessons, example, facts)
+        self.fingerprint = fingerprint_of(
+            {
+                "label_weight": repr(label_weight),
+                "lessons": [lesson.facts() for lesson in lessons],
+                "teacher": teacher.fingerprint,
+            },
+            nn.Module(),  # the first weights are already known to the training itself
+        )
+        self._call = Call(student)
 
-    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted components: `labels`, then one of each lesson."""
-        asked, features_asked = self.teacher(x, self.teacher_paths)
+        weights = {name: self._weight(name, batch.progress) for name in self.weights}
+        shown = self.classroom.proposed(self.student, batch)
         with tapped(self.student, self.student_paths, role="student") as features:
-            logits = self.student(x)
+            logits = self._call(shown.x, is_hooked=bool(self.student_paths))
         components: dict[str, Tensor] = {}
-        if self.label_weight:
-            entropy = functional.cross_entropy(logits.float(), labels)
-            components[LABELS] = self.label_weight * entropy
-        for index, lesson in enumerate(self.lessons):
-            if lesson.layers:
-                value = self._on_features(index, features, features_asked, labels)
-            else:
-                value = _exact(lesson, logits, asked, labels)
-            components[lesson.name] = lesson.weight * value
+        if LABELS in weights:
+            # What a student wrote itself is no truth to learn by heart.
+            is_true = shown is batch
+            value = _entropy(logits, batch.labels) if is_true else logits.new_zeros(()).float()
+            components[LABELS] = weights.pop(LABELS) * value
+        asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
+        for name, weight in weights.items():
+            if asked is None or not weight:
+                components[name] = logits.new_zeros(()).float()
+                continue
+            value = self.classroom.lesson(name, (logits, features), asked, shown)
+            components[name] = weight * value
         return components
 
-    def _on_features(
-        self, index: int, student: dict[str, Tensor], teacher: dict[str, Tensor], labels: Tensor
-    ) -> Tensor:
-        """Return the sum of a lesson over its pairs of layers."""
-        lesson = self.lessons[index]
-        values = []
-        for pair, (own, other) in enumerate(lesson.layers.items()):
-            learns, knows = student[own], teacher[other]
-            if lesson.adapt:
-                learns, knows = pooled_alike(learns, knows)
-                learns = self.adapters[f"{index}_{pair}"](learns)
-            values.append(_exact(lesson, learns, knows, labels))
-        return torch.stack(values).sum()
+    def prepare(self, view: View) -> None:
+        """Let the teacher answer on a view of all items, where it remembers."""
+        self.teacher.prepare(view, self.teacher_paths)
+
+    def compile_parts(self) -> None:
+        """Compile student and teacher, each by itself; not where inner layers are watched."""
+        if not self.student_paths:
+            self._call.compile()
+        self.teacher.compile()
+
+    def validated(self, accuracy: float) -> None:
+        """Let adaptive weights fade when validation no longer gains."""
+        self.fading.validated(accuracy)
+
+    def _weight(self, name: str, progress: float) -> float:
+        return self.weights[name].at(progress) * self.fading.factor(name)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> DistillObjective:
         # `to(device)` and `to(memory_format)` end here: the teacher goes where the student goes.
-        self.teacher.model._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.teacher.apply(fn, recurse=recurse)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     @torch.no_grad()
-    def _fit_together(self, example: Tensor) -> None:
-        """Make the adapters, and run all once so that what does not fit shows before training."""
+    def _fit_together(
+        self, lessons: Sequence[Lesson], example: Batch, facts: TaskFacts
+    ) -> Classroom:
+        """Run all once, so that what does not fit shows before training."""
         was_training = self.student.training
         self.student.eval()
         try:
-            _, knows = self.teacher(example, self.teacher_paths)
-            with tapped(self.student, self.student_paths, role="student") as learns:
-                self.student(example)
-            for index, lesson in enumerate(self.lessons):
-                self._make_adapters(index, lesson, learns, knows)
-            self.adapters.eval()
-            self._try(example)
+            asked = self.teacher(example, self.teacher_paths)
+            with tapped(self.student, self.student_paths, role="student") as features:
+                logits = self.student(example.x)
+            classroom = Classroom(lessons, (logits, features), asked, facts)
+            classroom.rehearse((logits, features), asked, example)
         finally:
             self.student.train(was_training)
-            self.adapters.train()
-
-    def _make_adapters(
-        self, index: int, lesson: Lesson, learns: dict[str, Tensor], knows: dict[str, Tensor]
-    ) -> None:
-        for pair, (own, other) in enumerate(lesson.layers.items()):
-            for path, features, role in ((own, learns, "student"), (other, knows, "teacher")):
-                if path not in features:
-                    raise ModelError(
-                        f"the layer `{path}` of the {role} does not run in a forward pass",
-                        hint="name a layer that the model's forward calls",
-                    )
-            shapes = learns[own].shape, knows[other].shape
-            check_ranks(*shapes, where=f"loss `{lesson.name}`, layers `{own}`: `{other}`")
-            if lesson.adapt:
-                self.adapters[f"{index}_{pair}"] = adapter(*shapes)
-
-    def _try(self, example: Tensor) -> None:
-        try:
-            self(example, torch.zeros(len(example), dtype=torch.int64))
-        except (RuntimeError, ValueError, IndexError) as error:
-            names = ", ".join(f"`{lesson.name}`" for lesson in self.lessons)
-            raise ModelError(
-                f"the losses {names} cannot be computed for these two models: {error}",
-                hint="check that their outputs and `layers` have comparable shapes",
-            ) from error
+        return classroom
 
 
-def _exact(lesson: Lesson, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss in float32, whatever the networks computed in."""
-    with torch.autocast(student.device.type, enabled=False):
-        return lesson.function(student.float(), teacher.float(), labels, **lesson.parameters)
+def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of (batch, classes), or of (batch, tokens, classes)."""
+    if logits.ndim == 3:
+        logits, labels = logits.flatten(0, 1), labels.flatten()
+    return functional.cross_entropy(logits.float(), labels)
 
 
 def _check_sense(
-    student: nn.Module, teacher: Teacher, lessons: Sequence[Lesson], label_weight: float
+    student: nn.Module, teacher: TeacherSignal, lessons: Sequence[Lesson], *, has_labels: bool
 ) -> None:
-    if student is teacher.model:
+    if any(student is model for model in teacher.models):
         raise ModelError(
             "the student and the teacher are one and the same object",
             hint="give the teacher as a copy: `copy.deepcopy(model)`",
         )
-    if not lessons and not label_weight:
+    if not lessons and not has_labels:
         raise RecipeError(
             "nothing to learn: no losses, and `label_weight` is 0",
             hint="add `losses: [{kd: {}}]` or set `label_weight: 1.0`",

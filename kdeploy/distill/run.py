@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from kdeploy import registry
+from kdeploy.data.augmentation import MIXES
 from kdeploy.data.contract import Dataset, Preprocessing
-from kdeploy.distill.contract import SchemeContext
-from kdeploy.distill.lessons import Lesson, lessons_of
+from kdeploy.distill.cached_teacher import CachedTeacher
+from kdeploy.distill.contract import SchemeContext, TaskFacts
+from kdeploy.distill.lessons import Lesson, checked_weight, lessons_of
 from kdeploy.distill.objective import DistillObjective
+from kdeploy.distill.schedules import Schedule
+from kdeploy.distill.signal import TeacherSignal
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
-from kdeploy.errors import ModelError
+from kdeploy.errors import ModelError, RecipeError
 from kdeploy.fitting.device import device_named
-from kdeploy.training import FitContext, FitResult, accuracy, num_outputs
+from kdeploy.training import Batch, FitContext, FitResult, accuracy, num_outputs
+from kdeploy.units import parse_quantity
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 logger = logging.getLogger(__name__)
@@ -45,9 +54,11 @@ def distill(
     scheme: str = "offline",
     scheme_parameters: Mapping[str, Any] = NOTHING,
     losses: Sequence[Mapping[str, Mapping[str, Any] | None]] = ({"kd": {}},),
-    label_weight: float = 0.1,
+    label_weight: float | Mapping[str, Any] = 0.1,
     training: Mapping[str, Any] = NOTHING,
     teacher_normalization: Mapping[str, Sequence[float]] | None = None,
+    cache_budget: str = "4GB",
+    cache_top_k: int | None = None,
 ) -> DistillResult:
     """Train the student in place to know what the teacher knows.
 
@@ -59,10 +70,15 @@ def distill(
         scheme: Who teaches whom, a file of `distill/schemes`.
         scheme_parameters: The scheme's own.
         losses: `[{name: {own parameters, weight, layers: {student path: teacher path}}}]`.
-        label_weight: Weight of the cross-entropy with the true labels; 0 needs no labels.
+        label_weight: Weight of the cross-entropy with the true labels, a number or a schedule; 0
+            needs no labels.
         training: Keyword arguments of `training.fit`.
         teacher_normalization: `mean` and `std` that the teacher was trained with, where they are
             not the data's.
+        cache_budget: What the teacher's answers may take on disk, e.g. "4GB"; they are kept where
+            the training part has countable views (`training["views"]`, or no augmentation). "0"
+            asks the teacher live.
+        cache_top_k: Keep only so many of the largest logits, and the sum of the others.
 
     Raises:
         UnknownName: a scheme, loss, key or layer that does not exist.
@@ -76,38 +92,89 @@ def distill(
     lessons = lessons_of(losses)
     _check_classes(student, teacher, data)
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
-    factory = _Factory(lessons, label_weight, data, knows, context.seed)
-    scheming = SchemeContext(data=data, fit=context, training=training, label_weight=label_weight)
+    weight = checked_weight(label_weight, where="distill.label_weight")
+    _check_mixes(lessons, data)
+    scheming = SchemeContext(data=data, fit=context, training=training, label_weight=weight)
     device = str(device_named(context.device))
     teacher_accuracy = accuracy(teacher, data.validation, knows, device=device)
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
-    model = technique.load()([student], [teacher], factory, scheming, **parameters)
+    with _cache_folder(context) as folder:
+        factory = _Factory(
+            lessons=lessons,
+            label_weight=weight,
+            data=data,
+            teacher_preprocessing=knows,
+            seed=context.seed,
+            cache=folder,
+            cache_bytes=parse_quantity(cache_budget)[0],
+            cache_top_k=cache_top_k,
+        )
+        model = technique.load()([student], [teacher], factory, scheming, **parameters)
     return DistillResult(model=model, fit=scheming.results[-1], teacher_accuracy=teacher_accuracy)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Factory:
     """Makes objectives: what schemes get as `objective`."""
 
     lessons: Sequence[Lesson]
-    label_weight: float
+    label_weight: Schedule
     data: Dataset
     teacher_preprocessing: Preprocessing
     seed: int
+    cache: Path
+    cache_bytes: float
+    cache_top_k: int | None
 
-    def __call__(self, student: nn.Module, teacher: nn.Module) -> DistillObjective:
-        own, other = self.data.preprocessing, self.teacher_preprocessing
-        renormalize = None if own == other else Renormalizer(own, other)
-        example = torch.from_numpy(own.apply(self.data.train.x[:2]))
+    def __call__(self, student: nn.Module, teacher: nn.Module | TeacherSignal) -> DistillObjective:
+        own, train = self.data.preprocessing, self.data.train
+        example = Batch(
+            x=torch.from_numpy(own.apply(train.x[:2])),
+            labels=torch.from_numpy(np.array(train.y[:2])),
+            rows=torch.arange(2),
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # the adapters' first weights
             return DistillObjective(
                 student,
-                Teacher(teacher, renormalize),
+                self._signal(teacher),
                 self.lessons,
                 label_weight=self.label_weight,
                 example=example,
+                facts=TaskFacts(num_classes=self.data.num_classes, num_items=len(train)),
             )
+
+    def _signal(self, teacher: nn.Module | TeacherSignal) -> TeacherSignal:
+        """Return the teacher as a signal that remembers, where that may be."""
+        own, other = self.data.preprocessing, self.teacher_preprocessing
+        if isinstance(teacher, nn.Module):
+            teacher = Teacher(teacher, None if own == other else Renormalizer(own, other))
+        if not self.cache_bytes or not teacher.is_repeatable:
+            return teacher
+        return CachedTeacher(
+            teacher, self.cache, budget_bytes=self.cache_bytes, top_k=self.cache_top_k
+        )
+
+
+@contextmanager
+def _cache_folder(context: FitContext) -> Iterator[Path]:
+    if context.cache is not None:
+        yield context.cache
+        return
+    with tempfile.TemporaryDirectory(prefix="kdeploy-teacher-") as folder:
+        yield Path(folder)
+
+
+def _check_mixes(lessons: Sequence[Lesson], data: Dataset) -> None:
+    """Refuse losses that need hard labels where images are mixed."""
+    mixes = [name for name in data.augment if name in MIXES]
+    wanting = [lesson.name for lesson in lessons if lesson.needs_labels]
+    if mixes and wanting:
+        raise RecipeError(
+            f"the loss `{wanting[0]}` needs one true class for each item, and `{mixes[0]}` mixes "
+            "items of several",
+            hint=f"use `kd` or `dist`, or leave `{mixes[0]}` out of `data.augment`",
+        )
 
 
 def _check_classes(student: nn.Module, teacher: nn.Module, data: Dataset) -> None:

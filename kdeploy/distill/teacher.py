@@ -1,16 +1,22 @@
-"""The teacher: always in eval mode, never trained, never in a state, with its own normalisation."""
+"""The live teacher: always in eval mode, never trained, never in a state, its own normalisation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Preprocessing
+from kdeploy.distill.signal import Knowledge
 from kdeploy.distill.taps import tapped
 from kdeploy.errors import RecipeError
+from kdeploy.fitting.checkpoint import fingerprint_of
+from kdeploy.fitting.compilation import Call
+from kdeploy.fitting.contract import Batch
+from kdeploy.fitting.views import View
 
 
 class Teacher:
@@ -22,16 +28,31 @@ class Teacher:
 
     def __init__(self, model: nn.Module, renormalize: Renormalizer | None = None) -> None:
         self.model = model
+        self.models: Sequence[nn.Module] = (model,)
+        self.is_repeatable = True
         self.renormalize = renormalize
+        own = renormalize.facts if renormalize else ""
+        self.fingerprint = fingerprint_of({"normalization": own}, model)
+        self._call = Call(model)
 
-    @torch.no_grad()
-    def __call__(self, x: Tensor, paths: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, batch: Batch, paths: Sequence[str]) -> Knowledge:
         """Return the logits and the features at the paths."""
         # Every time: whoever else holds the model may have called `train()`; so dropout is off too.
         self.model.eval()
-        x = self.renormalize(x) if self.renormalize else x
-        with tapped(self.model, paths, role="teacher") as features:
-            return self.model(x), features
+        with torch.inference_mode():
+            x = self.renormalize(batch.x) if self.renormalize else batch.x
+            with tapped(self.model, paths, role="teacher") as features:
+                logits = self._call(x, is_hooked=bool(paths))
+        # Copies, because a tensor of inference mode cannot take part in a gradient.
+        return Knowledge(logits.clone(), {path: value.clone() for path, value in features.items()})
+
+    def prepare(self, view: View, paths: Sequence[str]) -> None: ...
+
+    def compile(self) -> None:
+        self._call.compile()
+
+    def apply(self, function: Callable[..., Any], *, recurse: bool) -> None:
+        self.model._apply(function, recurse)  # type: ignore[no-untyped-call]
 
 
 class Renormalizer:
@@ -45,6 +66,7 @@ class Renormalizer:
         )
         self.factor = own[1] / other[1]
         self.offset = (own[0] - other[0]) / other[1]
+        self.facts = f"{student.mean} {student.std} -> {teacher.mean} {teacher.std}"
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.factor.device != x.device:

@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from kdeploy.fitting.views import View
+
 
 class Batch(NamedTuple):
     """What one step learns from, on the device of the training."""
@@ -48,6 +50,10 @@ class Watcher(Protocol):
         """Training begins: `steps` to an epoch, `done_epochs` come from a checkpoint."""
         ...
 
+    def prepared(self, done: int, items: int) -> None:
+        """Before an epoch's steps: the teacher has answered on `done` of all items of a view."""
+        ...
+
     def stepped(self, images: int) -> None:
         """One step is queued; on a GPU it may not have run yet."""
         ...
@@ -66,6 +72,8 @@ class NoWatcher:
 
     def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None: ...
 
+    def prepared(self, done: int, items: int) -> None: ...
+
     def stepped(self, images: int) -> None: ...
 
     def epoch_ended(self, record: EpochRecord) -> None: ...
@@ -80,6 +88,8 @@ class FitContext:
     seed: int = 0
     work: Path | None = None
     """Folder of the checkpoints; None: an interrupted training starts anew."""
+    cache: Path | None = None
+    """Folder for what teachers said, shared by all trainings; None: a temporary one for each."""
     device: str = "auto"
     """`auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:1`."""
     name: str = "train"
@@ -97,8 +107,28 @@ class Objective(Protocol):
 
     student: nn.Module
 
-    def __call__(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return the components for a preprocessed batch (batch, *shape) and labels (batch,)."""
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the components for a batch; their names are the same all through an epoch."""
+        ...
+
+
+@runtime_checkable
+class Attentive(Protocol):
+    """An objective that wants to know more than its batches."""
+
+    may_be_zero: frozenset[str]
+    """Components whose weight is 0 at times; any other that is 0 all epoch stops the training."""
+
+    def prepare(self, view: View) -> None:
+        """Hear, where views are countable, which one of all items the next epoch shows."""
+        ...
+
+    def compile_parts(self) -> None:
+        """Compile what is worth it; called once, before the first step."""
+        ...
+
+    def validated(self, accuracy: float) -> None:
+        """Hear the validation accuracy of an epoch, before the checkpoint is written."""
         ...
 
 
@@ -130,6 +160,8 @@ class Settings:
     precision: Literal["auto", "fp32", "bf16"]
     channels_last: bool
     ema: float | None
+    views: int
+    compile: Literal["auto", "on", "off"]
     keep: Literal["best", "last"]
 
 

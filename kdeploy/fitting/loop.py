@@ -18,7 +18,10 @@ from kdeploy.errors import TrainingDiverged
 from kdeploy.fitting import checkpoint
 from kdeploy.fitting.average import WeightAverage
 from kdeploy.fitting.batches import TrainingBatches, batches_in_order
+from kdeploy.fitting.compilation import shall_compile
 from kdeploy.fitting.contract import (
+    Attentive,
+    Batch,
     Best,
     EpochRecord,
     FitContext,
@@ -28,6 +31,7 @@ from kdeploy.fitting.contract import (
 )
 from kdeploy.fitting.device import device_named, fabric_on, precision_on
 from kdeploy.fitting.optimization import learning_rate_at, optimizer_of
+from kdeploy.fitting.views import View
 
 # On CPU reading a loss waits for nothing, so a divergence is seen before the epoch ends.
 STEPS_BETWEEN_CHECKS = 50
@@ -47,6 +51,7 @@ class Training:
         self.fabric = fabric_on(self.device, self.precision)
         self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
         self.student = objective.student
+        self.told = objective if isinstance(objective, Attentive) else None
         self.objective: nn.Module = objective.to(self.device)
         if settings.channels_last:
             _lay_out(self.objective, torch.channels_last)
@@ -55,6 +60,7 @@ class Training:
             batch_size=settings.batch_size,
             device=self.device,
             channels_last=settings.channels_last,
+            views=settings.views,
         )
         self.average = WeightAverage(self.student, decay=settings.ema) if settings.ema else None
         self.history: list[EpochRecord] = []
@@ -73,6 +79,9 @@ class Training:
                 self.objective, self.optimizer
             )
             self._resume()
+            items = epochs * len(self.data.train)
+            if self.told and shall_compile(self.settings.compile, items=items):
+                self.told.compile_parts()
         watcher = self.context.watcher
         watcher.started(self.context.name, epochs, self.batches.steps, len(self.history))
         for epoch in range(len(self.history), epochs):
@@ -83,10 +92,12 @@ class Training:
 
     def _epoch(self, epoch: int) -> None:
         started = time.perf_counter()
-        losses, images = self._train(epoch)
+        losses, images = self._train(epoch, self._view(epoch))
         trained = time.perf_counter()
         self._check(losses, epoch)
         accuracy = self._validate(epoch)
+        if self.told:
+            self.told.validated(accuracy)
         record = EpochRecord(
             epoch=epoch + 1,
             epochs=self.settings.epochs,
@@ -99,7 +110,17 @@ class Training:
         )
         self.history.append(record)
 
-    def _train(self, epoch: int) -> tuple[dict[str, float], int]:
+    def _view(self, epoch: int) -> View | None:
+        """Return what the epoch shows, once the objective knows it; None: nothing countable."""
+        view = self.batches.view(
+            epoch, seed=self.context.seed, passed=self.context.watcher.prepared
+        )
+        if view is not None and self.told:
+            with self.fabric.autocast():
+                self.told.prepare(view)
+        return view
+
+    def _train(self, epoch: int, view: View | None) -> tuple[dict[str, float], int]:
         """Return the components' means over the epoch and how many images they were of."""
         torch.manual_seed(_seed_of(self.context.seed, epoch))
         self.objective.train()
@@ -107,23 +128,26 @@ class Training:
         sums = torch.zeros(0)
         images = 0
         first = epoch * self.batches.steps
-        batches = self.batches.epoch([self.context.seed, epoch])
-        for step, (x, labels) in enumerate(batches):
-            components = self._step(first + step, x, labels)
+        steps = self.settings.epochs * self.batches.steps
+        batches = self.batches.epoch([self.context.seed, epoch], view)
+        for step, batch in enumerate(batches):
+            size = len(batch.labels)
+            progress = (first + step) / steps
+            components = self._step(first + step, batch._replace(progress=progress))
             values = torch.stack(list(components.values())).detach()
             names, sums = (names, sums) if step else (list(components), torch.zeros_like(values))
-            sums.add_(values, alpha=len(labels))
-            images += len(labels)
-            self.context.watcher.stepped(len(labels))
+            sums.add_(values, alpha=size)
+            images += size
+            self.context.watcher.stepped(size)
             if self.device.type == "cpu" and step % STEPS_BETWEEN_CHECKS == 0:
                 self._check_finite(dict(zip(names, values.tolist(), strict=True)), epoch)
         # The one time in an epoch that the host waits for the device.
         return dict(zip(names, (sums / images).tolist(), strict=True)), images
 
-    def _step(self, step: int, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _step(self, step: int, batch: Batch) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
-        components: dict[str, Tensor] = self.step_module(x, labels)
+        components: dict[str, Tensor] = self.step_module(batch)
         self.fabric.backward(torch.stack(list(components.values())).sum())
         if self.settings.clip_norm:
             self.fabric.clip_gradients(
@@ -144,7 +168,7 @@ class Training:
     def _check(self, losses: Mapping[str, float], epoch: int) -> None:
         self._check_finite(losses, epoch)
         for name, value in losses.items():
-            if value == 0:
+            if value == 0 and not (self.told and name in self.told.may_be_zero):
                 raise TrainingDiverged(
                     f"the loss component `{name}` was exactly zero over all of epoch {epoch + 1} "
                     f"of {self.settings.epochs}: it teaches nothing",

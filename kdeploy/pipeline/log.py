@@ -100,6 +100,9 @@ class _LoggedTraining:
         self.log.write("training_started", name=name, epochs=epochs, done_epochs=done_epochs)
         self.watcher.started(name, epochs, steps, done_epochs)
 
+    def prepared(self, done: int, items: int) -> None:
+        self.watcher.prepared(done, items)
+
     def stepped(self, images: int) -> None:
         self.watcher.stepped(images)
 

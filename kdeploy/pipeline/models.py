@@ -223,7 +223,13 @@ def _check_fit(model: nn.Module, tensors: Mapping[str, torch.Tensor], file: Path
 
 
 def _fit_context(session: Session, work: Path, name: str) -> FitContext:
-    return FitContext(seed=session.seed, work=work, name=name, watcher=session.audience.watcher)
+    return FitContext(
+        seed=session.seed,
+        work=work,
+        cache=session.store.root.parent / "teacher_cache",
+        name=name,
+        watcher=session.audience.watcher,
+    )
 
 
 def _teaching(recipe: Teaching) -> dict[str, Any]:
@@ -232,6 +238,8 @@ def _teaching(recipe: Teaching) -> dict[str, Any]:
         "scheme_parameters": recipe.scheme_parameters,
         "losses": recipe.losses,
         "label_weight": recipe.label_weight,
+        "cache_budget": recipe.cache_budget,
+        "cache_top_k": recipe.cache_top_k,
         "training": recipe.training,
     }
 

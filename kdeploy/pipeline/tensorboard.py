@@ -26,6 +26,9 @@ class TensorBoard:
         self.name = name
         self.watcher.started(name, epochs, steps, done_epochs)
 
+    def prepared(self, done: int, items: int) -> None:
+        self.watcher.prepared(done, items)
+
     def stepped(self, images: int) -> None:
         self.watcher.stepped(images)
 

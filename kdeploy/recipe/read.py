@@ -73,6 +73,8 @@ def _teaching(teaching: Teaching) -> dict[str, Any]:
         "scheme": {teaching.scheme: dict(teaching.scheme_parameters)},
         "losses": [dict(loss) for loss in teaching.losses],
         "label_weight": teaching.label_weight,
+        "cache_budget": teaching.cache_budget,
+        "cache_top_k": teaching.cache_top_k,
         "baseline": teaching.baseline,
         **teaching.training,
     }

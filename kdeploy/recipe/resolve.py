@@ -9,6 +9,7 @@ from typing import Any
 
 from kdeploy import registry
 from kdeploy.data.load import DataReference
+from kdeploy.distill.lessons import TEMPERATURE, checked_parameters, checked_weight
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
 from kdeploy.recipe.sections import (
@@ -22,6 +23,7 @@ from kdeploy.recipe.sections import (
     teaching_model,
 )
 from kdeploy.references import ModelReference
+from kdeploy.units import parse_quantity
 
 # Fine-tuning starts from learned weights: a tenth of the rate that trains from scratch.
 RECOVER_DEFAULTS = {"learning_rate": 0.01}
@@ -45,8 +47,10 @@ class Teaching:
     scheme: str
     scheme_parameters: Mapping[str, Any]
     losses: tuple[Mapping[str, Mapping[str, Any]], ...]
-    label_weight: float
+    label_weight: float | Mapping[str, Any]
     training: Mapping[str, Any]
+    cache_budget: str
+    cache_top_k: int | None
     baseline: bool = False
 
 
@@ -195,7 +199,9 @@ def _teaching(given: Mapping[str, Any], where: str, defaults: Mapping[str, Any])
         scheme=name,
         scheme_parameters=registry.validate(parameters, own, where=f"{where}.scheme.{name}"),
         losses=tuple(losses),
-        label_weight=section.pop("label_weight"),
+        label_weight=_weight(section.pop("label_weight"), f"{where}.label_weight"),
+        cache_budget=_bytes(section.pop("cache_budget"), f"{where}.cache_budget"),
+        cache_top_k=section.pop("cache_top_k"),
         baseline=section.pop("baseline"),
         training=section,
     )
@@ -211,8 +217,24 @@ def _loss(entry: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
     for key in own:
         if key not in known:
             raise UnknownName.among("key", key, known, where=f"{where}.{name}")
-    checked = registry.validate(technique.parameters, own, where=f"{where}.{name}")
-    return {name: {**checked, **around.model_dump()}}
+    checked, schedule = checked_parameters(technique.parameters, own, where=f"{where}.{name}")
+    if schedule is not None:
+        checked[TEMPERATURE] = own[TEMPERATURE]
+    beside = around.model_dump()
+    _weight(beside["weight"], f"{where}.{name}.weight")
+    return {name: {**checked, **beside}}
+
+
+def _weight(given: Any, where: str) -> Any:
+    checked_weight(given, where=where)
+    return given
+
+
+def _bytes(given: str, where: str) -> str:
+    value, unit = parse_quantity(given)
+    if value < 0 or (unit != "B" and value):
+        raise RecipeError(f"{where}: `{given}` is no amount of bytes", hint="e.g. `4GB`, or 0")
+    return given
 
 
 def step(entry: Mapping[str, Any], where: str) -> Step:

@@ -6,13 +6,16 @@ All other keys are the parameters of the functions that a section configures.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdeploy import registry
 
 DEFAULT_LOSSES: tuple[dict[str, Any], ...] = ({"kd": {}},)
+
+Scheduled: TypeAlias = float | dict[str, dict[str, Any]]
+"""A number, or a schedule of `kdeploy.distill.schedules`: `{linear: {start: 0.9, end: 0.1}}`."""
 
 
 class Section(BaseModel):
@@ -54,7 +57,11 @@ class TeachingSection(Section):
     losses: list[dict[str, dict[str, Any] | None]] = Field(
         list(DEFAULT_LOSSES), description="what is learned: `[{kd: {temperature: 4.0}}]`"
     )
-    label_weight: float = Field(0.1, ge=0, description="weight of the true labels' cross-entropy")
+    label_weight: Scheduled = Field(0.1, description="weight of the true labels' cross-entropy")
+    cache_budget: str = Field("4GB", description="disk for the teacher's answers; 0 asks it live")
+    cache_top_k: int | None = Field(
+        None, gt=0, description="keep only the largest logits and the others' sum; null: all"
+    )
     baseline: bool = Field(False, description="also train the student without a teacher")
 
 
@@ -95,7 +102,7 @@ class RecipeSection(Section):
 class LogitLossSection(Section):
     """What every loss takes beside its own parameters."""
 
-    weight: float = Field(1.0, ge=0, description="factor of this loss in the sum")
+    weight: Scheduled = Field(1.0, description="factor of this loss in the sum")
 
 
 class FeatureLossSection(LogitLossSection):
@@ -112,4 +119,5 @@ def teaching_model(*, base: type[BaseModel] = TeachingSection) -> type[BaseModel
 
 def around_loss(technique: registry.Technique) -> type[LogitLossSection]:
     """Return the model of the keys that a loss takes beside its own parameters."""
-    return FeatureLossSection if technique.facts.get("needs") == "features" else LogitLossSection
+    is_on_logits = technique.facts.get("needs", "logits") == "logits"
+    return LogitLossSection if is_on_logits else FeatureLossSection

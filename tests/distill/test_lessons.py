@@ -12,9 +12,14 @@ LAYERS = {"blocks.0": "blocks.1"}
 
 def test_splits_weight_and_layers_from_a_loss_s_own_parameters():
     kd, hints = lessons_of([{"kd": {"temperature": 2, "weight": 9}}, {"hints": {"layers": LAYERS}}])
-    assert (kd.name, kd.weight, kd.layers, kd.adapt) == ("kd", 9.0, {}, False)
+    assert (kd.name, kd.weight.at(0), kd.layers, kd.adapt) == ("kd", 9.0, {}, False)
     assert kd.parameters == {"temperature": 2.0, "standardize": False}
-    assert (hints.name, hints.weight, hints.layers, hints.adapt) == ("hints", 1.0, LAYERS, True)
+    assert (hints.name, hints.weight.at(0), hints.layers, hints.adapt) == (
+        "hints",
+        1.0,
+        LAYERS,
+        True,
+    )
 
 
 def test_a_loss_without_anything_has_its_defaults():

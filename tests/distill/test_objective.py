@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.distill.lessons import lessons_of
+from kdeploy.distill.contract import Batch, TaskFacts
+from kdeploy.distill.lessons import checked_weight, lessons_of
 from kdeploy.distill.losses.attention import attention
 from kdeploy.distill.losses.kd import kd
 from kdeploy.distill.objective import DistillObjective
@@ -32,7 +33,7 @@ def student(tiny_model):
 
 @pytest.fixture
 def batch():
-    return torch.rand(6, 1, 12, 12), torch.arange(6) % 4
+    return Batch(x=torch.rand(6, 1, 12, 12), labels=torch.arange(6) % 4, rows=torch.arange(6))
 
 
 @pytest.fixture
@@ -44,17 +45,18 @@ def build(student, teacher):
             student,
             Teacher(teacher),
             lessons_of(losses),
-            label_weight=label_weight,
-            example=torch.rand(2, 1, 12, 12),
+            label_weight=checked_weight(label_weight, where="label_weight"),
+            example=Batch(x=torch.rand(2, 1, 12, 12), labels=torch.arange(2), rows=torch.arange(2)),
+            facts=TaskFacts(num_classes=4, num_items=6),
         )
 
     return make
 
 
 def test_the_components_are_the_weighted_losses(build, student, teacher, batch):
-    x, labels = batch
+    x, labels, *_ = batch
     objective = build().eval()
-    found = objective(x, labels)
+    found = objective(batch)
     assert list(found) == ["labels", "kd", "hints", "attention"]
     with torch.no_grad():
         entropy = nn.functional.cross_entropy(student(x), labels)
@@ -69,12 +71,12 @@ def test_the_components_are_the_weighted_losses(build, student, teacher, batch):
 
 
 def test_hints_are_the_sum_over_adapted_pairs(build, student, teacher, batch):
-    x, labels = batch
+    x = batch.x
     objective = build(ALL[1:2]).eval()
     with torch.no_grad():
-        found = objective(x, labels)["hints"]
+        found = objective(batch)["hints"]
         own, other = (m.blocks[0](m.bn(m.stem(x)).relu()) for m in (student, teacher))
-        first, second = objective.adapters.values()
+        first, second = objective.classroom.adapters.values()
         errors = [
             ((first(own) - other) ** 2).mean(),
             ((second(student.blocks[1](own)) - teacher.blocks[1](other)) ** 2).mean(),
@@ -85,11 +87,11 @@ def test_hints_are_the_sum_over_adapted_pairs(build, student, teacher, batch):
 def test_the_optimizer_sees_student_and_adapters_and_never_the_teacher(build, student, teacher):
     objective = build()
     trained = {id(p) for p in objective.parameters()}
-    adapters = {id(p) for p in objective.adapters.parameters()}
-    assert len(objective.adapters) == 2
+    adapters = {id(p) for p in objective.classroom.adapters.parameters()}
+    assert len(objective.classroom.adapters) == 2
     assert trained == {id(p) for p in student.parameters()} | adapters
     assert not trained & {id(p) for p in teacher.parameters()}
-    assert {k.split(".")[0] for k in objective.state_dict()} == {"student", "adapters"}
+    assert {k.split(".")[0] for k in objective.state_dict()} == {"student", "fading", "classroom"}
 
 
 def test_the_student_s_state_has_no_adapter(build, student, tiny_model):
@@ -101,9 +103,9 @@ def test_gradients_reach_students_and_adapters_and_never_the_teacher(
     build, student, teacher, batch
 ):
     objective = build().train()
-    sum(objective(*batch).values()).backward()
+    sum(objective(batch).values()).backward()
     assert all(p.grad is not None for p in student.parameters())
-    assert all(p.grad.any() for p in objective.adapters.parameters() if p.ndim > 1)
+    assert all(p.grad.any() for p in objective.classroom.adapters.parameters() if p.ndim > 1)
     assert all(p.grad is None for p in teacher.parameters())
 
 
@@ -111,7 +113,7 @@ def test_the_teacher_keeps_its_statistics_and_eval_mode(build, student, teacher,
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
     objective = build().train()
     teacher.train()  # someone else's hand
-    objective(*batch)
+    objective(batch)
     assert student.training
     assert not any(m.training for m in teacher.modules())
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
@@ -126,9 +128,8 @@ def test_building_changes_neither_student_nor_its_mode(build, student, tiny_mode
 
 
 def test_a_label_weight_of_zero_needs_no_labels(build, batch):
-    x, _ = batch
-    unknown = torch.full((6,), -1)
-    assert list(build(label_weight=0.0)(x, unknown)) == ["kd", "hints", "attention"]
+    unlabelled = batch._replace(labels=torch.full((6,), -1))
+    assert list(build(label_weight=0.0)(unlabelled)) == ["kd", "hints", "attention"]
 
 
 def test_layouts_reach_the_teacher_too(build, teacher):
@@ -140,9 +141,9 @@ def test_layouts_reach_the_teacher_too(build, teacher):
 def test_under_autocast_losses_are_still_float32(build, batch):
     objective = build().eval()
     with torch.no_grad():
-        exact = objective(*batch)
+        exact = objective(batch)
         with torch.autocast("cpu", torch.bfloat16):
-            found = objective(*batch)
+            found = objective(batch)
     for name, value in found.items():
         assert value.dtype == torch.float32
         assert value.item() == pytest.approx(exact[name].item(), rel=0.1)
@@ -189,5 +190,5 @@ def test_refuses_a_layer_that_never_runs(build, student):
 
 
 def test_refuses_losses_that_cannot_be_computed(build, tiny_model):
-    with pytest.raises(ModelError, match="the losses `kd` cannot be computed"):
+    with pytest.raises(ModelError, match="the loss `kd` cannot be computed"):
         build([{"kd": {}}], teacher=tiny_model(classes=9))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kdeploy.data.contract import Split
-from kdeploy.distill.contract import SchemeContext
-from kdeploy.distill.lessons import lessons_of
+from kdeploy.distill.contract import Batch, SchemeContext, TaskFacts
+from kdeploy.distill.lessons import checked_weight, lessons_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
@@ -129,7 +129,10 @@ def test_a_scheme_can_train_in_several_stages_side_by_side(
             names.append(name)
 
     fitting = FitContext(work=tmp_path, name="distil", watcher=Names())
-    context = SchemeContext(data=tiny_data, fit=fitting, training={**QUICK, "epochs": 1})
+    weight = checked_weight(0.1, where="label_weight")
+    training = {**QUICK, "epochs": 1}
+    context = SchemeContext(data=tiny_data, fit=fitting, training=training, label_weight=weight)
+    two = Batch(x=torch.rand(2, 1, 12, 12), labels=torch.arange(2), rows=torch.arange(2))
     assistant = tiny_model(seed=3, width=8)
     for stage, (learns, knows) in {
         "assistant": (assistant, teacher),
@@ -139,8 +142,9 @@ def test_a_scheme_can_train_in_several_stages_side_by_side(
             learns,
             Teacher(knows),
             lessons_of([{"kd": {}}]),
-            label_weight=0.1,
-            example=torch.rand(2, 1, 12, 12),
+            label_weight=weight,
+            example=two,
+            facts=TaskFacts(num_classes=4, num_items=96),
         )
         context.train(objective, name=stage)
     assert names == ["distil: assistant", "distil: student"]

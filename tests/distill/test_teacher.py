@@ -11,8 +11,13 @@ from torch import nn
 from kdeploy.data.contract import Preprocessing
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.errors import RecipeError
+from kdeploy.fitting.contract import Batch
 
 DATA = Preprocessing(shape=(3, 4, 4), scale=1 / 255, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+
+
+def of(x):
+    return Batch(x=x, labels=torch.zeros(len(x), dtype=torch.int64), rows=torch.arange(len(x)))
 
 
 def test_answers_in_eval_mode_without_gradients(tiny_model):
@@ -20,8 +25,8 @@ def test_answers_in_eval_mode_without_gradients(tiny_model):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     x = torch.rand(4, 1, 12, 12)
     teacher = Teacher(model)
-    logits, features = teacher(x, ["0.stem"])
-    assert torch.equal(logits, teacher(x, [])[0])
+    logits, features = teacher(of(x), ["0.stem"])
+    assert torch.equal(logits, teacher(of(x), [])[0])
     assert not logits.requires_grad
     assert not features["0.stem"].requires_grad
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
@@ -32,7 +37,7 @@ def test_sees_inputs_in_its_own_normalisation(own):
     stored = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8).numpy()
     theirs = teacher_preprocessing(DATA, own)
     teacher = Teacher(nn.Identity(), Renormalizer(DATA, theirs))
-    seen, _ = teacher(torch.from_numpy(DATA.apply(stored)), [])
+    seen, _ = teacher(of(torch.from_numpy(DATA.apply(stored))), [])
     expected = replace(DATA, mean=tuple(own["mean"]), std=tuple(own["std"])).apply(stored)
     assert torch.allclose(seen, torch.from_numpy(expected), atol=1e-5)
 

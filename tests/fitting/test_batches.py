@@ -23,7 +23,8 @@ def rows(data, count):
 
 
 def test_every_item_comes_once_and_normalised(tiny_data):
-    x, y = (torch.cat(parts) for parts in zip(*batches(tiny_data).epoch([0, 0]), strict=True))
+    made = list(batches(tiny_data).epoch([0, 0]))
+    x, y = torch.cat([b.x for b in made]), torch.cat([b.labels for b in made])
     order = np.random.default_rng([0, 0]).permutation(96)
     expected = tiny_data.preprocessing.apply(tiny_data.train.x[order])
     assert np.allclose(x.numpy(), expected, atol=1e-6)
@@ -33,7 +34,7 @@ def test_every_item_comes_once_and_normalised(tiny_data):
 
 def test_another_epoch_has_another_order(tiny_data):
     first, again, second = (
-        torch.cat([y for _, y in batches(tiny_data).epoch(seed)])
+        torch.cat([b.labels for b in batches(tiny_data).epoch(seed)])
         for seed in ([0, 0], [0, 0], [0, 1])
     )
     assert torch.equal(first, again)
@@ -45,7 +46,7 @@ def test_another_epoch_has_another_order(tiny_data):
 )
 def test_a_last_batch_of_one_item_is_left_out(count, sizes, tiny_data):
     made = batches(rows(tiny_data, count))
-    assert [len(y) for _, y in made.epoch([0, 0])] == sizes
+    assert [len(b.labels) for b in made.epoch([0, 0])] == sizes
     assert made.steps == len(sizes)
 
 
@@ -64,7 +65,7 @@ def test_data_that_is_mapped_read_only_works(tiny_data, tmp_path):
 def test_augmentation_acts_before_normalisation(tiny_data):
     data = replace(tiny_data, augment=("random_crop",))
     torch.manual_seed(0)
-    x = torch.cat([x for x, _ in batches(data).epoch([0, 0])])
+    x = torch.cat([b.x for b in batches(data).epoch([0, 0])])
     order = np.random.default_rng([0, 0]).permutation(96)
     plain = torch.from_numpy(data.preprocessing.apply(data.train.x[order]))
     black = (0 - 0.3) / 0.25

@@ -22,8 +22,8 @@ class Components(nn.Module):
         super().__init__()
         self.student, self.make = student, make
 
-    def forward(self, x, labels):
-        return self.make(nn.functional.cross_entropy(self.student(x), labels))
+    def forward(self, batch):
+        return self.make(nn.functional.cross_entropy(self.student(batch.x), batch.labels))
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
@@ -59,7 +59,8 @@ def test_records_the_mean_of_each_component_over_the_items(tiny_model, tiny_data
             super().__init__()
             self.student = student
 
-        def forward(self, x, labels):
+        def forward(self, batch):
+            x = batch.x
             seen.append(len(x))
             value = self.student(x).sum() * 0
             return {"ones": value + 1.0, "sizes": value + float(len(x))}

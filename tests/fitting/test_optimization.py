@@ -27,6 +27,8 @@ SETTINGS = Settings(
     precision="fp32",
     channels_last=True,
     ema=None,
+    views=0,
+    compile="off",
     keep="best",
 )
 

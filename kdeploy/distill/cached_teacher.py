@@ -1,0 +1,119 @@
+"""The teacher that remembers: what it said of each item and view, kept in files.
+
+The key is a digest of the teacher, the data, how its views are made, the layers asked for and the
+arithmetic; never the item's number alone. A view is answered for in fixed blocks before its epoch
+starts, so that an answer does not depend on the order of the training, nor on whether it was there
+already: a resumed training, or one of another seed, reads the very same numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdeploy.distill.answers import Answers, Form, TooLarge
+from kdeploy.distill.signal import Knowledge, TeacherSignal
+from kdeploy.fitting.contract import Batch
+from kdeploy.fitting.views import View
+
+logger = logging.getLogger(__name__)
+
+
+class CachedTeacher:
+    """Answers out of files where the batch is of a countable view, else as the live teacher.
+
+    Args:
+        live: Who is asked for what is not known yet.
+        folder: Where the files lie; answers of other teachers may lie there too.
+        budget_bytes: The folder is kept below it; features that do not fit are asked for live.
+        top_k: Keep only so many of the largest logits, and the sum of the others.
+    """
+
+    def __init__(
+        self,
+        live: TeacherSignal,
+        folder: Path,
+        *,
+        budget_bytes: float,
+        top_k: int | None = None,
+    ) -> None:
+        self.live = live
+        self.folder = folder
+        self.budget_bytes = budget_bytes
+        self.top_k = top_k
+        self.models: Sequence[nn.Module] = live.models
+        self.fingerprint = f"{live.fingerprint} as float16, {top_k or 'all'} logits"
+        self.is_repeatable = live.is_repeatable
+        self._is_compiled = False
+        self._answers: Answers | None = None
+        self._is_too_large = False
+
+    def __call__(self, batch: Batch, paths: Sequence[str]) -> Knowledge:
+        """Return the logits and the features at the paths."""
+        if batch.view < 0 or self._answers is None:
+            return self.live(batch, paths)
+        logits, *features = self._answers.read(batch.view, batch.rows, batch.x.device)
+        return Knowledge(logits, dict(zip(paths, features, strict=True)))
+
+    def prepare(self, view: View, paths: Sequence[str]) -> None:
+        """Answer for all items of the view that are not known yet."""
+        if self._is_too_large:
+            return
+        try:
+            if self._answers is None:
+                self._answers = self._opened(view, paths)
+            self._fill(self._answers, view, paths)
+        except (TooLarge, OSError) as error:
+            logger.warning("the teacher is asked live on every batch: %s", error)
+            self._answers, self._is_too_large = None, True
+
+    def compile(self) -> None:
+        self._is_compiled = True
+        self.live.compile()
+
+    def apply(self, function: Callable[..., Any], *, recurse: bool) -> None:
+        self.live.apply(function, recurse=recurse)
+
+    def _opened(self, view: View, paths: Sequence[str]) -> Answers:
+        place, x = next(view.blocks())
+        answer = self.live(_batch(x, place, -1), paths)
+        tensors = [answer.logits, *(answer.features[path] for path in paths)]
+        forms = [Form(tuple(t.shape[1:]), None) for t in tensors]
+        if self.top_k and self.top_k < forms[0].shape[-1] - 1:
+            forms[0] = Form(forms[0].shape, self.top_k)
+        key = self._key(view, paths, x.device.type)
+        return Answers(
+            self.folder / key,
+            forms,
+            views=view.count,
+            items=len(view.items),
+            budget_bytes=self.budget_bytes,
+        )
+
+    def _fill(self, answers: Answers, view: View, paths: Sequence[str]) -> None:
+        if answers.is_complete(view.index):
+            return
+        with answers.writing(view.index) as write:
+            for place, x in view.blocks():
+                if not write.has(place):
+                    known = self.live(_batch(x, place, view.index), paths)
+                    write(place, [known.logits, *(known.features[path] for path in paths)])
+                view.passed(place.stop, len(view.items))
+
+    def _key(self, view: View, paths: Sequence[str], device: str) -> str:
+        arithmetic = (
+            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else "float32"
+        )
+        facts = (self.fingerprint, view.fingerprint, *paths, device, arithmetic, self._is_compiled)
+        return sha256("\n".join(map(str, (*facts, torch.__version__))).encode()).hexdigest()[:32]
+
+
+def _batch(x: torch.Tensor, place: slice, view: int) -> Batch:
+    rows = torch.arange(place.start, place.stop)
+    return Batch(x=x, labels=torch.zeros(0, dtype=torch.int64), rows=rows, view=view)

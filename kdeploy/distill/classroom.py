@@ -1,0 +1,170 @@
+"""The lessons with what they train and remember: adapters, losses with weights, memories."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from kdeploy.distill.contract import TaskFacts
+from kdeploy.distill.feature_maps import adapter, check_ranks, pooled_alike
+from kdeploy.distill.lessons import TEMPERATURE, Lesson
+from kdeploy.distill.signal import Knowledge
+from kdeploy.errors import ModelError
+from kdeploy.fitting.contract import Batch
+
+Features: TypeAlias = Mapping[str, Tensor]
+Answer: TypeAlias = tuple[Tensor, Features]
+"""Logits, and the outputs of the layers that are watched."""
+IGNORED = -100
+"""The label of a token that does not count, as in PyTorch's cross-entropy."""
+
+
+class Classroom(nn.Module):
+    """Computes each lesson's value for a batch.
+
+    Args:
+        lessons: What is learned.
+        student: What the student answered on the example.
+        teacher: What the teacher answered on it.
+        facts: What losses with a memory may know of the task.
+
+    Raises:
+        ModelError: features that do not exist or cannot be compared.
+    """
+
+    def __init__(
+        self, lessons: Sequence[Lesson], student: Answer, teacher: Knowledge, facts: TaskFacts
+    ) -> None:
+        super().__init__()
+        self.lessons = {lesson.name: lesson for lesson in lessons}
+        self.adapters = nn.ModuleDict()
+        self.modules_of_losses = nn.ModuleDict()
+        for lesson in lessons:
+            pairs = _pairs(lesson, student[1], teacher.features)
+            shapes = [(own.shape, other.shape) for own, other in pairs]
+            if lesson.is_module:
+                self._add_modules(lesson, shapes, (student[0].shape, teacher.logits.shape), facts)
+            elif lesson.needs == "features":
+                self._add_adapters(lesson, shapes)
+
+    def lesson(self, name: str, student: Answer, teacher: Knowledge, batch: Batch) -> Tensor:
+        """Return the value of a lesson, in float32 whatever the networks computed in."""
+        lesson = self.lessons[name]
+        with torch.autocast(batch.x.device.type, enabled=False):
+            if lesson.needs == "logits":
+                return self._on_logits(lesson, student[0], teacher.logits, batch)
+            pairs = _pairs(lesson, student[1], teacher.features)
+            floats = [(own.float(), other.float()) for own, other in pairs]
+            if lesson.needs == "all_features":
+                own, other = (tuple(side) for side in zip(*floats, strict=True))
+                return self._value(lesson, 0, (own, other), batch)
+            values = [self._on_pair(lesson, i, pair, batch) for i, pair in enumerate(floats)]
+            return torch.stack(values).sum()
+
+    def proposed(self, student: nn.Module, batch: Batch) -> Batch:
+        """Return the batch itself, or one that the student wrote for a loss that asks for it."""
+        for module in self.modules_of_losses.values():
+            propose: Callable[..., Batch] | None = getattr(module, "propose", None)
+            if propose is not None:
+                return propose(student, batch)
+        return batch
+
+    def rehearse(self, student: Answer, teacher: Knowledge, example: Batch) -> None:
+        """Compute all lessons once; neither memory nor statistics are changed by it.
+
+        Raises:
+            ModelError: a loss cannot be computed for these two models.
+        """
+        before = copy.deepcopy(self.state_dict())
+        self.eval()
+        for name in self.lessons:
+            try:
+                self.lesson(name, student, teacher, example)
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise ModelError(
+                    f"the loss `{name}` cannot be computed for these two models: {error}",
+                    hint="check that their outputs and `layers` have comparable shapes",
+                ) from error
+        self.load_state_dict(before)
+        self.train()
+
+    def _on_logits(self, lesson: Lesson, own: Tensor, other: Tensor, batch: Batch) -> Tensor:
+        labels = batch.labels
+        if own.ndim == 3 and not lesson.is_module:
+            counts = labels.flatten() != IGNORED
+            own, other = (logits.flatten(0, 1)[counts] for logits in (own, other))
+            labels = labels.flatten()[counts]
+        return self._value(lesson, 0, (own.float(), other.float()), batch._replace(labels=labels))
+
+    def _on_pair(
+        self, lesson: Lesson, pair: int, features: tuple[Tensor, Tensor], batch: Batch
+    ) -> Tensor:
+        own, other = features
+        if lesson.adapt:
+            own, other = pooled_alike(own, other)
+            own = self.adapters[_key(lesson, pair)](own)
+        return self._value(lesson, pair, (own, other), batch)
+
+    def _value(self, lesson: Lesson, pair: int, sides: tuple[Any, Any], batch: Batch) -> Tensor:
+        temperature = lesson.temperature.at(batch.progress) if lesson.temperature else None
+        if lesson.is_module:
+            module = self.modules_of_losses[_key(lesson, pair)]
+            if temperature is not None:
+                module.temperature = temperature  # type: ignore[assignment]
+            value: Tensor = module(*sides, batch)
+            return value
+        parameters = dict(lesson.parameters)
+        if temperature is not None:
+            parameters[TEMPERATURE] = temperature
+        plain: Tensor = lesson.function(*sides, batch.labels, **parameters)
+        return plain
+
+    def _add_modules(
+        self,
+        lesson: Lesson,
+        shapes: Sequence[tuple[torch.Size, torch.Size]],
+        logits: tuple[torch.Size, torch.Size],
+        facts: TaskFacts,
+    ) -> None:
+        if lesson.needs == "logits":
+            sides: list[Any] = [logits]
+        elif lesson.needs == "all_features":
+            sides = [tuple(zip(*shapes, strict=True))]
+        else:
+            sides = list(shapes)
+        for pair, (own, other) in enumerate(sides):
+            module = lesson.function(own, other, facts, **lesson.parameters)
+            self.modules_of_losses[_key(lesson, pair)] = module
+
+    def _add_adapters(
+        self, lesson: Lesson, shapes: Sequence[tuple[torch.Size, torch.Size]]
+    ) -> None:
+        for pair, ((own, other), sizes) in enumerate(
+            zip(lesson.layers.items(), shapes, strict=True)
+        ):
+            check_ranks(*sizes, where=f"loss `{lesson.name}`, layers `{own}`: `{other}`")
+            if lesson.adapt:
+                self.adapters[_key(lesson, pair)] = adapter(*sizes)
+
+
+def _pairs(lesson: Lesson, student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
+    """Return the outputs of a lesson's layers, the student's beside the teacher's."""
+    for paths, features, role in (
+        (lesson.layers, student, "student"),
+        (lesson.layers.values(), teacher, "teacher"),
+    ):
+        for path in paths:
+            if path not in features:
+                raise ModelError(
+                    f"the layer `{path}` of the {role} does not run in a forward pass",
+                    hint="name a layer that the model's forward calls",
+                )
+    return [(student[own], teacher[other]) for own, other in lesson.layers.items()]
+
+
+def _key(lesson: Lesson, pair: int) -> str:
+    return f"{lesson.name}_{pair}"

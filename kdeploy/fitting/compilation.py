@@ -1,0 +1,53 @@
+"""Compile a model where that pays: `torch.compile` takes long, and then each step is faster."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+# Measured by benchmarks/suites/distillation_throughput.py: what compiling takes, over what it saves
+# an item. Below it a training ends sooner without.
+BREAK_EVEN_ITEMS = 1_000_000
+COMPILERS = ("c++", "g++", "clang++")
+logger = logging.getLogger(__name__)
+
+
+class Call:
+    """Calls a model, once it is asked to in compiled form.
+
+    Compiled is only the size of the first batch: a smaller last one would be compiled again. Hooks
+    on inner layers are lost in a compiled model, so whoever set one asks for the model as it is.
+    Not an `nn.Module`: who holds it does not hold the model a second time.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._compiled: nn.Module | None = None
+        self._size: torch.Size | None = None
+
+    def compile(self) -> None:
+        """Compile at the next call."""
+        self._compiled = torch.compile(self.model, dynamic=False)  # type: ignore[assignment]
+
+    def __call__(self, x: Tensor, *, is_hooked: bool = False) -> Tensor:
+        """Return what the model answers."""
+        if self._compiled is None or is_hooked:
+            answer: Tensor = self.model(x)
+            return answer
+        self._size = self._size or x.shape
+        compiled: Tensor = self._compiled(x) if x.shape == self._size else self.model(x)
+        return compiled
+
+
+def shall_compile(asked: Literal["auto", "on", "off"], *, items: int) -> bool:
+    """Return whether a training that shows so many items in all is to compile its models."""
+    if asked == "off" or (asked == "auto" and items < BREAK_EVEN_ITEMS):
+        return False
+    if not (torch.cuda.is_available() or any(map(shutil.which, COMPILERS))):
+        logger.warning("not compiled: this machine has no C++ compiler; hint: install g++")
+        return False
+    return True
