@@ -17,6 +17,7 @@ from kdeploy.errors import DataError, UnknownName
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["AUGMENTATIONS", "MIXES", "augmenter", "check_augmentations"]
 Augment: TypeAlias = "Callable[[Tensor], Tensor]"
 AUGMENTATIONS: Mapping[str, Callable[[Sequence[int]], Augment]] = {
     **IMAGE_AUGMENTATIONS,
