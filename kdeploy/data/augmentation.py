@@ -7,6 +7,7 @@ random numbers only: the same seed gives the same batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 from kdeploy.data.image_augmentation import IMAGE_AUGMENTATIONS
@@ -45,7 +46,7 @@ def check_augmentations(names: Sequence[str], shape: Sequence[int]) -> None:
             valid = {*AUGMENTATIONS, *MIXES}
             raise UnknownName.among("augmentation", name, valid, where="data.augment")
         _check_kind(name, shape)
-    for mix, after in zip(names, names[1:], strict=False):
+    for mix, after in pairwise(names):
         if mix in MIXES and after not in MIXES:
             raise DataError(
                 f"data.augment: `{after}` comes after `{mix}`, which mixes items and their labels",

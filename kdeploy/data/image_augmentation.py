@@ -115,8 +115,9 @@ def _in_groups(operation: Augment) -> Augment:
     def augment(x: Tensor) -> Tensor:
         low, high = x.amin(), x.amax()
         span = (high - low).clamp(min=torch.finfo(x.dtype).tiny)
+        groups = torch.split((x - low) / span, GROUP)
         with torch.no_grad():  # kornia's strengths are parameters
-            changed = torch.cat([operation(group) for group in ((x - low) / span).split(GROUP)])
+            changed = torch.cat([operation(group) for group in groups])
         return changed * span + low
 
     return augment

@@ -63,7 +63,9 @@ def _stacked(series: list[list[str]], where: str) -> NDArray[np.float32]:
     rows = [[channel.split(",") for channel in channels[:-1]] for channels in series]
     channels = sorted({len(row) for row in rows})
     if len(channels) > 1:
-        raise DataError(f"{where} has series of {channels[0]} to {channels[-1]} channels", hint=_AGAIN)
+        raise DataError(
+            f"{where} has series of {channels[0]} to {channels[-1]} channels", hint=_AGAIN
+        )
     lengths = sorted({len(channel) for row in rows for channel in row})
     if len(lengths) > 1:
         raise DataError(

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 def fcn(*, width: int = 128, num_classes: int = 9, in_channels: int = 12) -> nn.Sequential:
     """Return the convolutional network; its layers are `width`, 2 x `width` and `width` wide."""
     widths = [in_channels, width, 2 * width, width]
-    layers = [
-        _convolution(widths[i], widths[i + 1], kernel) for i, kernel in enumerate((7, 5, 3))
-    ]
+    layers = [_convolution(widths[i], widths[i + 1], kernel) for i, kernel in enumerate((7, 5, 3))]
     head = [nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(width, num_classes)]
     return nn.Sequential(*layers, *head)
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from kdeploy.data.augmentation import AUGMENTATIONS, augmenter, check_augmentations
+from kdeploy.data.augmentation import AUGMENTATIONS, MIXES, augmenter, check_augmentations
 from kdeploy.data.image_augmentation import IMAGE_AUGMENTATIONS
 from kdeploy.data.signal_augmentation import SIGNAL_AUGMENTATIONS
 from kdeploy.errors import DataError, UnknownName
@@ -125,3 +126,8 @@ def test_names_are_known_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_guide_lists_every_name():
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+    assert [name for name in {*AUGMENTATIONS, *MIXES} if f"`{name}`" not in guide] == []

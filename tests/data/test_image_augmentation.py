@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kdeploy.data.augmentation import augmenter
-from kdeploy.data.image_augmentation import JITTER, SMALL_IMAGE
+from kdeploy.data.image_augmentation import GROUP, JITTER, SMALL_IMAGE
 from kdeploy.errors import DataError
 
 SHAPE = (3, 12, 12)
@@ -79,6 +79,10 @@ def test_policies_do_the_same_to_bytes_and_to_fractions(name):
 
 def test_a_uniform_batch_stays_finite():
     assert torch.isfinite(augmenter(["rand_augment"], SHAPE)(torch.full((4, *SHAPE), 7.0))).all()
+
+
+def test_a_last_group_of_one_image_is_changed_too():
+    assert len(augmenter(["auto_augment", "rand_augment"], SHAPE)(batch(GROUP + 1))) == GROUP + 1
 
 
 def test_small_images_follow_the_policy_of_small_images(monkeypatch):
