@@ -99,20 +99,23 @@ def _texts(problem: str, folder: Path | None) -> tuple[str, ...]:
 
 def _bundled() -> dict[str, Path]:
     """Return the folders of the sets of classes that come with aeon, by name."""
-    files = _aeon().glob("data/*/*_TRAIN.ts")
-    both = [f for f in files if Path(str(f).replace("_TRAIN.ts", "_TEST.ts")).is_file()]
-    return {f.name.removesuffix("_TRAIN.ts"): f.parent for f in both}
+    trains = _aeon().glob("data/*/*_TRAIN.ts")
+    found = {file.name.removesuffix("_TRAIN.ts"): file.parent for file in trains}
+    return {n: folder for n, folder in found.items() if (folder / f"{n}_TEST.ts").is_file()}
 
 
 def _listed() -> set[str]:
-    """Return the archive's names from aeon's list, read as text: its import takes seconds."""
+    """Return the archive's names from aeon's list, read as text: its import takes seconds.
+
+    An aeon without that list (before 1.6) still gives what it carries.
+    """
     tree = ast.parse((_aeon() / "tsc_datasets.py").read_text())
     lists = {
         node.targets[0].id: node.value
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
-    return set(ast.literal_eval(lists["tsc_zenodo"]))
+    return set(ast.literal_eval(lists["tsc_zenodo"])) if "tsc_zenodo" in lists else set()
 
 
 def _aeon() -> Path:

@@ -76,6 +76,13 @@ def test_an_unknown_set_is_refused_with_the_nearest(aeon):
     assert "Yoga" not in caught.value.hint
 
 
+def test_an_aeon_without_the_list_gives_what_it_carries(aeon):
+    (aeon / "aeon" / "datasets" / "tsc_datasets.py").write_text("univariate = ['Yoga']\n")
+    assert len(ucr(problem="Walks").train) == 8
+    with pytest.raises(UnknownName, match="`Walks`"):
+        ucr(problem="Yoga")
+
+
 def test_offline_the_error_says_what_can_be_done(aeon, monkeypatch):
     # A port that nothing listens on: the connection is refused at once.
     monkeypatch.setattr(module, "ARCHIVE", "http://127.0.0.1:9/")
