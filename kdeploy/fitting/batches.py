@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdeploy.data.contract import Dataset, Preprocessing
+from kdeploy.data.mixing import mixer
 from kdeploy.errors import DataError
 from kdeploy.fitting.ahead import ahead
 from kdeploy.fitting.contract import Batch
@@ -60,11 +61,12 @@ class TrainingBatches:
         self.device = device
         self.is_channels_last = channels_last and len(data.preprocessing.shape) == 3
         self.normalize = Normalizer(data.preprocessing, device)
-        self.augment = None
+        self.augment, self.mix = None, None
         if data.augment:
             from kdeploy.data.augmentation import augmenter
 
             self.augment = augmenter(data.augment, data.preprocessing.shape)
+            self.mix = mixer(data.augment, data.num_classes)
         # What is not augmented has one version, whatever was asked for.
         self.views = views if self.augment else 1
 
@@ -106,11 +108,15 @@ class TrainingBatches:
             x = x.to(self.device, non_blocking=True).float()
             if self.augment is not None and view is None:
                 x = self.augment(x)
+            labels = labels.to(self.device, non_blocking=True)
+            if self.mix is not None:
+                x, labels = self.mix(x, labels)
             yield Batch(
                 x=self._preprocessed(x),
-                labels=labels.to(self.device, non_blocking=True),
+                labels=labels,
                 rows=torch.from_numpy(rows),
-                view=view.index if view else -1,
+                # A mix is drawn anew, also where the items that are mixed are of a view.
+                view=view.index if view and self.mix is None else -1,
             )
 
     def size(self, step: int) -> int:

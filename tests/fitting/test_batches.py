@@ -74,6 +74,22 @@ def test_augmentation_acts_before_normalisation(tiny_data):
     assert x.min().item() == pytest.approx(black), "what comes in from outside is a stored 0"
 
 
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_mixed_items_have_mixed_labels_and_are_of_no_view(mix, tiny_data):
+    data = replace(tiny_data, augment=("horizontal_flip", mix))
+    made = batches(data, views=2)
+    view = made.view(0, seed=0, passed=lambda done, items: None)
+    torch.manual_seed(0)
+    batch = next(iter(made.epoch([0, 0], view)))
+    plain = torch.from_numpy(data.preprocessing.apply(view.items[batch.rows.numpy()]))
+    own = data.train.y[batch.rows.numpy()]
+    assert batch.labels.shape == (32, 4)
+    assert torch.allclose(batch.labels.sum(1), torch.ones(32))
+    assert (batch.labels[torch.arange(32), torch.from_numpy(own)] < 0.999).any()
+    assert not torch.allclose(batch.x, plain)
+    assert batch.view == -1, "no teacher has answered on it before"
+
+
 def test_an_empty_part_is_an_error(tiny_data):
     with pytest.raises(DataError, match="training part of edges is empty"):
         batches(rows(tiny_data, 0))
