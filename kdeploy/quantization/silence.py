@@ -11,10 +11,12 @@ from contextlib import contextmanager
 # torch's exporter offers operators of torchvision, which nothing here needs.
 RECORDS = ("Failed to load", "register_constant() on Enum", "torchvision is not installed")
 LOGGERS = ("torchao", "torch.utils._pytree", "torch.onnx._internal.exporter._registration")
-# Copying a graph calls a name of torch's pytree that torch has deprecated (2.13).
-WARNING = ".*treespec, LeafSpec.*"
-# Tracing a recurrent layer touches the second list that torch keeps of its weights.
-RECURRENT_WARNING = ".*_flat_weights.* were assigned during export"
+WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
+    # Copying a graph calls a name of torch's pytree that torch has deprecated (2.13).
+    (".*treespec, LeafSpec.*", FutureWarning),
+    # Tracing a recurrent layer of torch's replaces its list of weights, and puts it back.
+    (r"The tensor attributes? .*\b_flat_weights\[", UserWarning),
+)
 
 
 @contextmanager
@@ -25,8 +27,8 @@ def without_torch_noise() -> Iterator[None]:
         logger.addFilter(_is_wanted)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", WARNING, FutureWarning)
-            warnings.filterwarnings("ignore", RECURRENT_WARNING, UserWarning)
+            for message, category in WARNINGS:
+                warnings.filterwarnings("ignore", message, category)
             yield
     finally:
         for logger in loggers:
