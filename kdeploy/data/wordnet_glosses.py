@@ -67,7 +67,7 @@ def wordnet_glosses(
 
     Args:
         per_kind: Definitions of each kind to learn from.
-        tokens: Length of an item; longer definitions, about one in a hundred, are cut.
+        tokens: Length of an item; longer definitions, at 32 one in twenty-five, are cut.
         folder: Where its file data.noun lies; left out, /usr/share/wordnet.
         tokenizer: A tokenizer.json; left out, the English word pieces of all-MiniLM-L6-v2.
     """
