@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kdeploy import registry
 from kdeploy.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import load
 from kdeploy.errors import ModelError, UnknownName
 from kdeploy.payload import load_model
-from kdeploy.pipeline.models import fresh_model, load_weights
+from kdeploy.pipeline.building import fresh_model, further_model, further_models, load_weights
 from kdeploy.recipe.resolve import Recipe, Teaching
 from kdeploy.references import build_model
 
@@ -32,10 +33,12 @@ def check(recipe: Recipe) -> Dataset:
         student = fresh_model(recipe.student, recipe.seed)
         check_model(student, data, "student")
         _check_layers(recipe.distill, student, teacher, "distill")
+        _check_scheme(recipe.distill, student, data, "distill")
     before = student if recipe.student is not None else teacher
     for index, step in enumerate(recipe.compress):
         if step.recover is not None:
             _check_layers(step.recover, before, before, f"compress[{index}].recover")
+            _check_scheme(step.recover, before, data, f"compress[{index}].recover")
     return data
 
 
@@ -75,6 +78,18 @@ def _teacher(recipe: Recipe) -> nn.Module:
     if recipe.teacher.weights is not None:
         load_weights(model, recipe.teacher.weights)
     return model
+
+
+def _check_scheme(teaching: Teaching, student: nn.Module, data: Dataset, where: str) -> None:
+    """Build the scheme's further models, and look for the layers of the student that it names."""
+    place = f"{where}.scheme.{teaching.scheme}"
+    for role, entry in further_models(teaching.scheme_parameters, place):
+        check_model(further_model(entry, seed=0), data, role)
+    parameter = registry.find("scheme", teaching.scheme).facts.get("student_layers", "")
+    known = [name for name, _ in student.named_modules() if name]
+    for layer in teaching.scheme_parameters.get(parameter, ()):
+        if layer not in known:
+            raise UnknownName.among("layer of the student", layer, known, where=place)
 
 
 def _check_layers(teaching: Teaching, student: nn.Module, teacher: nn.Module, where: str) -> None:

@@ -12,6 +12,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.distill.lessons import TEMPERATURE, checked_parameters, checked_weight
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
+from kdeploy.recipe.files import placed
 from kdeploy.recipe.sections import (
     BenchSection,
     DataSection,
@@ -86,7 +87,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
     """Return the recipe of plain keys and values; relative paths start at `folder`."""
     top = registry.check(RecipeSection, given, where="recipe")
     teacher = _teacher(top.teacher, folder)
-    steps = tuple(step(s, f"compress[{i}]") for i, s in enumerate(top.compress))
+    steps = tuple(step(s, f"compress[{i}]", folder) for i, s in enumerate(top.compress))
     check_order(steps)
     if (top.student is None) != (top.distill is None):
         missing, present = ("distill", "student") if top.student else ("student", "distill")
@@ -103,7 +104,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         data=data_reference(top.data, folder, top.seed),
         teacher=teacher,
         student=_student(top.student, folder) if top.student else None,
-        distill=_teaching(top.distill, "distill", {}) if top.distill else None,
+        distill=_teaching(top.distill, "distill", {}, folder) if top.distill else None,
         compress=steps,
         export=tuple(_export(e, f"export[{i}]") for i, e in enumerate(top.export)),
         bench=bench_section(top.bench),
@@ -189,15 +190,18 @@ def _student(given: Mapping[str, Any], folder: Path) -> ModelReference:
     return ModelReference(build=section.build, args=section.args, folder=folder)
 
 
-def _teaching(given: Mapping[str, Any], where: str, defaults: Mapping[str, Any]) -> Teaching:
+def _teaching(
+    given: Mapping[str, Any], where: str, defaults: Mapping[str, Any], folder: Path
+) -> Teaching:
     section = registry.check(teaching_model(), {**defaults, **given}, where=where).model_dump()
     scheme = section.pop("scheme")
     name, own = _single(scheme if isinstance(scheme, dict) else {scheme: {}}, f"{where}.scheme")
     parameters = registry.find("scheme", name, where=f"{where}.scheme").parameters
+    own = registry.validate(parameters, own, where=f"{where}.scheme.{name}")
     losses = [_loss(e, f"{where}.losses[{i}]") for i, e in enumerate(section.pop("losses"))]
     return Teaching(
         scheme=name,
-        scheme_parameters=registry.validate(parameters, own, where=f"{where}.scheme.{name}"),
+        scheme_parameters=placed(own, folder, f"{where}.scheme.{name}"),
         losses=tuple(losses),
         label_weight=_weight(section.pop("label_weight"), f"{where}.label_weight"),
         cache_budget=_bytes(section.pop("cache_budget"), f"{where}.cache_budget"),
@@ -237,8 +241,8 @@ def _bytes(given: str, where: str) -> str:
     return given
 
 
-def step(entry: Mapping[str, Any], where: str) -> Step:
-    """Return one compression step of `{technique: {its parameters}}`."""
+def step(entry: Mapping[str, Any], where: str, folder: Path = Path()) -> Step:
+    """Return one compression step of `{technique: {its parameters}}`; paths start at `folder`."""
     name, given = _single(entry, where)
     technique = registry.find("compressor", name, where=where)
     recover = given.pop("recover", None)
@@ -256,7 +260,7 @@ def step(entry: Mapping[str, Any], where: str) -> Step:
         parameters=registry.validate(technique.parameters, given, where=f"{where}.{name}"),
         recover=None
         if recover is None
-        else _teaching(recover, f"{where}.{name}.recover", RECOVER_DEFAULTS),
+        else _teaching(recover, f"{where}.{name}.recover", RECOVER_DEFAULTS, folder),
     )
 
 
