@@ -58,10 +58,7 @@ def same():
 def learn(tiny_model, tiny_data, teacher):
     """Return a function that distils the same small student by a scheme; `built` are models."""
 
-    def run(
-        scheme, *, built=(), context=None, data=tiny_data, epochs=2, teacher=teacher, **options
-    ):
-        parameters = {k: options.pop(k) for k in list(options) if k not in ("losses",)}
+    def run(scheme, *, built=(), context=None, epochs=2, teacher=teacher, losses=KD, **parameters):
         return distill(
             tiny_model(seed=2, width=4),
             teacher,

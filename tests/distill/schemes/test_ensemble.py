@@ -47,11 +47,10 @@ def test_what_each_teacher_said_is_kept_on_its_own(learn, other, tmp_path):
     assert set(tmp_path.iterdir()) == kept
 
 
-def test_random_teachers_are_drawn_alike_after_a_kill(learn, other, killed_and_resumed):
+def test_random_teachers_are_drawn_alike_after_a_kill(learn, other, same, killed_and_resumed):
     options = {"built": other, "teachers": [OTHER], "how": "random", "epochs": 3}
-    assert same(
-        learn("ensemble", **options).model, killed_and_resumed("ensemble", 1, **options).model
-    )
+    undisturbed = learn("ensemble", **options)
+    assert same(undisturbed.model, killed_and_resumed("ensemble", 1, **options).model)
 
 
 def test_refuses_random_teachers_with_losses_on_features(learn, other):
