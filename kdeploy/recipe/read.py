@@ -44,7 +44,7 @@ def to_yaml(recipe: Recipe) -> str:
     data = recipe.data
     resolved: dict[str, Any] = {
         "name": recipe.name,
-        "seed": recipe.seed,
+        **({"seeds": list(recipe.seeds)} if recipe.seeds else {"seed": recipe.seed}),
         "data": {
             **_absolute({"name": data.name, **data.parameters}, ["name", *data.parameters], folder),
             "validation_fraction": data.validation_fraction,

@@ -70,6 +70,8 @@ class Recipe:
 
     name: str
     seed: int
+    seeds: tuple[int, ...]
+    """What the student is distilled under, `seed` first; empty where only that was given."""
     data: DataReference
     teacher: Teacher
     student: ModelReference | None
@@ -87,6 +89,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
     """Return the recipe of plain keys and values; relative paths start at `folder`."""
     top = registry.check(RecipeSection, given, where="recipe")
     teacher = _teacher(top.teacher, folder)
+    seed, seeds = _seeds(top)
     steps = tuple(step(s, f"compress[{i}]", folder) for i, s in enumerate(top.compress))
     check_order(steps)
     if (top.student is None) != (top.distill is None):
@@ -100,8 +103,9 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         package = registry.check(PackageSection, top.package, where="package")
     return Recipe(
         name=top.name,
-        seed=top.seed,
-        data=data_reference(top.data, folder, top.seed),
+        seed=seed,
+        seeds=seeds,
+        data=data_reference(top.data, folder, seed),
         teacher=teacher,
         student=_student(top.student, folder) if top.student else None,
         distill=_teaching(top.distill, "distill", {}, folder) if top.distill else None,
@@ -113,6 +117,26 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         given=given,
         folder=folder,
     )
+
+
+def _seeds(top: RecipeSection) -> tuple[int, tuple[int, ...]]:
+    """Return the seed of all, and all seeds of the student where the recipe lists them."""
+    if top.seeds is None:
+        return top.seed, ()
+    if "seed" in top.model_fields_set and top.seed != top.seeds[0]:
+        raise RecipeError(
+            f"recipe: `seed` is {top.seed}, and `seeds` begin with {top.seeds[0]}",
+            hint="leave `seed` out: data and teacher take the first of `seeds`",
+        )
+    twice = [seed for seed in top.seeds if top.seeds.count(seed) > 1]
+    if twice:
+        raise RecipeError(f"recipe: `seeds` hold {twice[0]} twice", hint="name each seed once")
+    if top.student is None and len(top.seeds) > 1:
+        raise RecipeError(
+            "recipe: several `seeds` are for a student, and there is none",
+            hint="write `seed: 0`, or add `student` and `distill`",
+        )
+    return top.seeds[0], tuple(top.seeds)
 
 
 def check_order(steps: Sequence[Step]) -> None:
