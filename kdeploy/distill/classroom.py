@@ -13,14 +13,13 @@ from kdeploy.distill.contract import TaskFacts
 from kdeploy.distill.feature_maps import adapter, check_ranks, pooled_alike
 from kdeploy.distill.lessons import TEMPERATURE, Lesson
 from kdeploy.distill.signal import Knowledge
-from kdeploy.errors import ModelError
+from kdeploy.distill.tokens import IGNORED, real_rows
+from kdeploy.errors import ModelError, RecipeError
 from kdeploy.fitting.contract import Batch
 
 Features: TypeAlias = Mapping[str, Tensor]
 Answer: TypeAlias = tuple[Tensor, Features]
 """Logits, and the outputs of the layers that are watched."""
-IGNORED = -100
-"""The label of a token that does not count, as in PyTorch's cross-entropy."""
 
 
 class Classroom(nn.Module):
@@ -50,6 +49,12 @@ class Classroom(nn.Module):
                 self._add_modules(lesson, shapes, (student[0].shape, teacher.logits.shape), facts)
             elif lesson.needs == "features":
                 self._add_adapters(lesson, shapes)
+        self._check_authors()
+
+    @property
+    def writes(self) -> bool:
+        """Whether the student is at times shown what it wrote itself."""
+        return any(getattr(m, "on_policy", 0.0) for m in self.modules_of_losses.values())
 
     def lesson(self, name: str, student: Answer, teacher: Knowledge, batch: Batch) -> Tensor:
         """Return the value of a lesson, in float32 whatever the networks computed in."""
@@ -92,12 +97,20 @@ class Classroom(nn.Module):
         self.load_state_dict(before)
         self.train()
 
+    def _check_authors(self) -> None:
+        wanting = [name for name, lesson in self.lessons.items() if lesson.needs_labels]
+        if self.writes and wanting:
+            raise RecipeError(
+                f"the loss `{wanting[0]}` needs true labels, and `on_policy` shows batches that "
+                "the student wrote itself",
+                hint=f"leave `{wanting[0]}` or `on_policy` out",
+            )
+
     def _on_logits(self, lesson: Lesson, own: Tensor, other: Tensor, batch: Batch) -> Tensor:
         labels = batch.labels
         if own.ndim == 3 and not lesson.is_module:
-            counts = labels.flatten() != IGNORED
-            own, other = (logits.flatten(0, 1)[counts] for logits in (own, other))
-            labels = labels.flatten()[counts]
+            own, other = real_rows(own, labels), real_rows(other, labels)
+            labels = labels[labels != IGNORED]
         return self._value(lesson, 0, (own.float(), other.float()), batch._replace(labels=labels))
 
     def _on_pair(

@@ -59,13 +59,12 @@ class DistillObjective(nn.Module):
         self.weights = {lesson.name: lesson.weight for lesson in lessons}
         if has_labels:
             self.weights[LABELS] = label_weight
-        self.may_be_zero = frozenset(
-            name for name, weight in self.weights.items() if 0 in weight.values()
-        )
         self.student_paths = _unique(s for lesson in lessons for s in lesson.layers)
         self.teacher_paths = _unique(t for lesson in lessons for t in lesson.layers.values())
         self.fading = Fading(self.weights)
         self.classroom = self._fit_together(lessons, example, facts)
+        at_times = {name for name, weight in self.weights.items() if 0 in weight.values()}
+        self.may_be_zero = frozenset(at_times | ({LABELS} if self.classroom.writes else set()))
         self.fingerprint = fingerprint_of(
             {
                 "label_weight": repr(label_weight),

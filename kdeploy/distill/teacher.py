@@ -49,7 +49,7 @@ class Teacher:
     def prepare(self, view: View, paths: Sequence[str]) -> None: ...
 
     def compile(self) -> None:
-        self._call.compile()
+        self._call.compile(is_frozen=True)
 
     def apply(self, function: Callable[..., Any], *, recurse: bool) -> None:
         self.model._apply(function, recurse)  # type: ignore[no-untyped-call]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +27,13 @@ class Call:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._compiled: nn.Module | None = None
+        self._compiled: Callable[[Tensor], Tensor] | None = None
         self._size: torch.Size | None = None
 
-    def compile(self) -> None:
-        """Compile at the next call."""
-        self._compiled = torch.compile(self.model, dynamic=False)  # type: ignore[assignment]
+    def compile(self, *, is_frozen: bool = False) -> None:
+        """Compile at the next call; frozen weights never change and are folded into the code."""
+        options: dict[str, Any] = {"freezing": True} if is_frozen else {}
+        self._compiled = torch.compile(self.model, dynamic=False, options=options)
 
     def __call__(self, x: Tensor, *, is_hooked: bool = False) -> Tensor:
         """Return what the model answers."""
@@ -39,8 +41,7 @@ class Call:
             answer: Tensor = self.model(x)
             return answer
         self._size = self._size or x.shape
-        compiled: Tensor = self._compiled(x) if x.shape == self._size else self.model(x)
-        return compiled
+        return self._compiled(x) if x.shape == self._size else self.model(x)
 
 
 def shall_compile(asked: Literal["auto", "on", "off"], *, items: int) -> bool:

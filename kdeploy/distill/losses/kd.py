@@ -12,11 +12,10 @@ from torch import Tensor
 
 from kdeploy.distill.contract import loss
 from kdeploy.distill.divergence import divergence
+from kdeploy.distill.logits import standardized
 
 if TYPE_CHECKING:
     from pydantic import Field
-
-EPSILON = 1e-7  # of Sun et al.'s code: logits that are all equal stay finite
 
 
 @loss(paper="arXiv:1503.02531", needs="logits")
@@ -41,10 +40,5 @@ def kd(
     """
     del labels
     if standardize:
-        student, teacher = _standardized(student), _standardized(teacher)
+        student, teacher = standardized(student, teacher)
     return temperature**2 * divergence(student, teacher, temperature=temperature)
-
-
-def _standardized(logits: Tensor) -> Tensor:
-    deviation = logits.std(dim=1, correction=0, keepdim=True)
-    return (logits - logits.mean(dim=1, keepdim=True)) / (deviation + EPSILON)

@@ -1,0 +1,194 @@
+"""Every loss and scheme on Fashion-MNIST, beside no distillation at all.
+
+    python benchmarks/suites/distillation_table.py [--epochs 5] [--seeds 3] [--work DIR]
+
+The shipped teacher (width 32, depth 3) and a student of width 8, depth 1 (19 810 parameters). Every
+row trains for the same epochs on the same two views of the 54 000 training images, crop and flip,
+with the same optimizer; test accuracy is that of the last epoch, so nothing was chosen by it. One
+line a training goes to `results.jsonl` in the work folder; a training that is there is not
+repeated, an interrupted one goes on from its last epoch. Prints a markdown table. What a step
+costs is measured by `distillation_throughput.py`, interleaved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdeploy.data.contract import Dataset
+from kdeploy.data.load import DataReference, load
+from kdeploy.distill.run import distill
+from kdeploy.machine import fingerprint
+from kdeploy.pipeline.models import load_weights
+from kdeploy.references import ModelReference
+from kdeploy.training import FitContext, Supervised, accuracy, fit
+
+FOLDER = Path(__file__).parents[2] / "models" / "fashion_mnist"
+TRAINING = {
+    "learning_rate": 0.2,
+    "schedule": "one_cycle",
+    "weight_decay": 1e-4,
+    "views": 2,
+    "keep": "last",
+}
+CACHE = "20GB"
+LAST, DEEP, POOLED = {"3": "3"}, {"2": "2", "3": "3"}, {"4.1": "4.1"}
+KD = {"kd": {"temperature": 1.0, "weight": 0.9}}
+
+
+def losses(name: str, *, label_weight: Any = 1.0, **keys: Any) -> dict[str, Any]:
+    """Return a row of one loss beside the labels."""
+    return {"losses": [{name: keys}], "label_weight": label_weight}
+
+
+ROWS: Mapping[str, dict[str, Any]] = {
+    "no distillation": {},
+    "kd, T 4": losses("kd", temperature=4.0, weight=0.9, label_weight=0.1),
+    "kd, T 1": losses("kd", temperature=1.0, weight=0.9, label_weight=0.1),
+    "kd, standardised": losses(
+        "kd", temperature=2.0, weight=9.0, standardize=True, label_weight=0.1
+    ),
+    "dkd": losses("dkd", temperature=1.0, beta=2.0),
+    "dist": losses("dist", temperature=1.0, weight=2.0),
+    "nkd": losses("nkd"),
+    "jsd": losses("jsd", label_weight=0.1),
+    "soft_labels, no labels": losses("soft_labels", temperature=1.0, label_weight=0.0),
+    "hints": losses("hints", layers=LAST),
+    "attention": losses("attention", layers=DEEP, weight=1000.0),
+    "review": losses("review", layers=DEEP),
+    "similarity_of_maps": losses("similarity_of_maps", layers=LAST, weight=50.0),
+    "similarity": losses("similarity", layers=POOLED, weight=3000.0),
+    "rkd": losses("rkd", layers=POOLED),
+    "correlation": losses("correlation", layers=POOLED, weight=0.02),
+    "crd": losses("crd", layers=POOLED, weight=0.8),
+    "kd + hints": {"losses": [KD, {"hints": {"layers": LAST}}], "label_weight": 0.1},
+    "kd fades, labels grow": losses(
+        "kd",
+        temperature=1.0,
+        weight={"linear": {"start": 0.9, "end": 0.1}},
+        label_weight={"linear": {"start": 0.1, "end": 0.9}},
+    ),
+    "kd, adaptive": losses(
+        "kd", temperature=1.0, weight={"adaptive": {"start": 0.9}}, label_weight=0.5
+    ),
+}
+
+
+def main() -> None:
+    """Train what is missing, print the table."""
+    arguments = _arguments()
+    data = load(DataReference(name="fashion_mnist", augment=("random_crop", "horizontal_flip")))
+    teacher = shipped_teacher()
+    results = arguments.work / "results.jsonl"
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for seed in range(arguments.seeds):
+        for name, row in ROWS.items():
+            if arguments.only and name not in arguments.only:
+                continue
+            key = {"row": name, "seed": seed, "epochs": arguments.epochs}
+            if any(key.items() <= known.items() for known in _read(results)):
+                continue
+            started = time.perf_counter()
+            student = _train(row, teacher, data, arguments, key)
+            found = {
+                **key,
+                "accuracy": accuracy(student, data.test, data.preprocessing),
+                "seconds": round(time.perf_counter() - started, 1),
+            }
+            with results.open("a") as file:
+                file.write(json.dumps(found) + "\n")
+            print(found, flush=True)
+    print(_table(_read(results), arguments.epochs))
+
+
+def _train(
+    row: Mapping[str, Any], teacher: nn.Module, data: Dataset, arguments: Any, key: dict[str, Any]
+) -> nn.Module:
+    student = model(seed=key["seed"], width=8, depth=1)
+    context = FitContext(
+        seed=key["seed"],
+        work=arguments.work / "checkpoints" / f"{key['row']}-{key['seed']}-{key['epochs']}",
+        cache=arguments.work / "teacher_cache",
+    )
+    training = {**TRAINING, "epochs": arguments.epochs}
+    if not row:
+        fit(Supervised(student), data, context, **training)
+        return student
+    result = distill(student, teacher, data, context, training=training, cache_budget=CACHE, **row)
+    return result.model
+
+
+def shipped_teacher() -> nn.Module:
+    """Return the teacher with its weights."""
+    return load_weights(model(width=32, depth=3), FOLDER / "teacher.safetensors")
+
+
+def model(*, seed: int = 0, **arguments: int) -> nn.Module:
+    """Return a fresh residual network."""
+    reference = ModelReference(build="build.py:resnet", args=arguments, folder=FOLDER)
+    return fresh_model(reference, seed)
+
+
+def _table(results: list[dict[str, Any]], epochs: int) -> str:
+    found = {
+        name: [r["accuracy"] for r in results if r["row"] == name and r["epochs"] == epochs]
+        for name in ROWS
+    }
+    none = found["no distillation"]
+    lines = [
+        f"Machine `{fingerprint().id}`, {epochs} epochs, test accuracy, last epoch.",
+        "",
+        "| | test accuracy | deviation | seeds | against none |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for name, values in found.items():
+        if values:
+            lines.append(
+                f"| {name} | {statistics.mean(values):.2%} | {_deviation(values)} | {len(values)} "
+                f"| {_verdict(values, none)} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _deviation(values: list[float]) -> str:
+    return f"{100 * statistics.stdev(values):.2f} pp" if len(values) > 1 else "-"
+
+
+def _verdict(values: list[float], none: list[float]) -> str:
+    """Return the difference of the means, and whether it is more than twice its standard error."""
+    if values is none or not none:
+        return ""
+    difference = statistics.mean(values) - statistics.mean(none)
+    text = f"{100 * difference:+.2f} pp"
+    if min(len(values), len(none)) < 2:
+        return f"{text}, one seed"
+    error = sum(statistics.variance(v) / len(v) for v in (values, none)) ** 0.5
+    if abs(difference) <= 2 * error:
+        return f"{text}, no difference"
+    return f"{text}, {'helps' if difference > 0 else 'hurts'}"
+
+
+def _read(results: Path) -> list[dict[str, Any]]:
+    return (
+        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    )
+
+
+def _arguments() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="names of rows")
+    parser.add_argument("--work", type=Path, default=Path("runs/distillation_table"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

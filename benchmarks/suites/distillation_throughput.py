@@ -1,0 +1,239 @@
+"""How fast a student learns: against the tutorials' loop, a bare loop, and loss against loss.
+
+    python benchmarks/suites/distillation_throughput.py [--rounds 5] [--out FILE]
+
+The shipped Fashion-MNIST teacher (width 32, depth 3), a student of width 8, depth 1, batch 128,
+random crop and flip. All candidates take turns in one process, in an order that turns round each
+time; a ratio is the median of the rounds' ratios, with their quartiles.
+
+1. The loop that tutorials show: float32, contiguous, the teacher on every batch, `.item()` every
+   step; against an epoch of ours that asks the teacher, and one that reads its kept answers.
+2. A bare loop written for speed that does what our cached epoch does, and nothing else.
+3. Every loss against training without a teacher, at warm caches, not compiled.
+
+Compiling is paid once and is not in the ratios; what it costs, and after how many items it has paid
+for itself, is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchmarks.suites.distillation_table import CACHE, ROWS, model, shipped_teacher
+from kdeploy.data.augmentation import augmenter
+from kdeploy.data.contract import Dataset, Split
+from kdeploy.data.load import DataReference, load
+from kdeploy.distill.run import distill
+from kdeploy.fitting.batches import Normalizer
+from kdeploy.machine import fingerprint
+from kdeploy.training import FitContext, Supervised, fit
+
+BATCH = 128
+ITEMS = 50 * BATCH
+TUTORIAL_ITEMS = 15 * BATCH
+SETTINGS: dict[str, Any] = {"learning_rate": 0.05, "keep": "last", "batch_size": BATCH}
+KD: dict[str, Any] = {"losses": [{"kd": {"temperature": 4.0, "weight": 0.9}}]}
+
+
+def main() -> None:
+    """Measure all, print the tables."""
+    arguments = _arguments()
+    data = _part(
+        load(DataReference(name="fashion_mnist", augment=("random_crop", "horizontal_flip")))
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(data, Path(folder), arguments.rounds)
+        text = "\n".join(
+            [
+                f"Machine `{fingerprint().id}`, torch {torch.__version__}, "
+                f"{torch.get_num_threads()} threads, {arguments.rounds} rounds, images/s.",
+                "",
+                *bench.loops(),
+                "",
+                *bench.losses(),
+            ]
+        )
+    print(text)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text + "\n")
+
+
+class Bench:
+    """The candidates over one small training part."""
+
+    def __init__(self, data: Dataset, folder: Path, rounds: int) -> None:
+        self.data, self.folder, self.rounds = data, folder, rounds
+        self.teacher = shipped_teacher()
+        self.fresh = 0
+
+    def loops(self) -> Iterator[str]:
+        """Yield the lines of the first table."""
+        seen: dict[str, list[float]] = {}
+        candidates: dict[str, Callable[[], dict[str, float]]] = {
+            "tutorial loop": self._tutorial,
+            "kdeploy": self._ours,
+            "bare loop": self._bare,
+        }
+        compile_seconds = []
+        for round_ in range(self.rounds):
+            order = list(candidates) if round_ % 2 == 0 else list(candidates)[::-1]
+            for name in order:
+                for label, rate in candidates[name]().items():
+                    seen.setdefault(label, []).append(rate)
+        compile_seconds = seen.pop("compile seconds")
+        plain = seen.pop("cached, not compiled")
+        yield "| loop | median | against the tutorials' | quartiles |"
+        yield "|---|---:|---:|---|"
+        for label, rates in seen.items():
+            yield _row(label, rates, seen["tutorial loop"])
+        yield ""
+        overhead = [b / o for b, o in zip(seen["bare loop"], seen["kdeploy, cached"], strict=True)]
+        yield f"Bare loop / kdeploy, cached: {_ratio(overhead)}."
+        cost = statistics.median(compile_seconds)
+        rates = statistics.median(plain), statistics.median(seen["kdeploy, cached"])
+        gain = 1 / rates[0] - 1 / rates[1]
+        when = f"after {cost / gain:,.0f} items" if gain > 0 else "never"
+        yield f"Compiling takes {cost:.1f} s in the first epoch; it has paid for itself {when}."
+
+    def losses(self) -> Iterator[str]:
+        """Yield the lines of the second table."""
+        seen: dict[str, list[float]] = {name: [] for name in ROWS}
+        for row in ROWS.values():
+            self._train(row, epochs=1, compile="off", cache=self.folder / "warm")
+        for round_ in range(self.rounds):
+            order = list(ROWS) if round_ % 2 == 0 else list(ROWS)[::-1]
+            for name in order:
+                history = self._train(
+                    ROWS[name], epochs=2, compile="off", cache=self.folder / "warm"
+                )
+                seen[name].append(history[-1].images_per_second)
+        yield "| loss | median | time of a step, against none | quartiles |"
+        yield "|---|---:|---:|---|"
+        none = seen["no distillation"]
+        for name, rates in seen.items():
+            ratios = [a / b for a, b in zip(none, rates, strict=True)]
+            yield f"| {name} | {statistics.median(rates):,.0f} | {_ratio(ratios)} |"
+
+    def _tutorial(self) -> dict[str, float]:
+        student, teacher = model(width=8, depth=1).train(), self.teacher.eval()
+        student, teacher = (m.to(memory_format=torch.contiguous_format) for m in (student, teacher))
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+        augment = augmenter(self.data.augment, self.data.preprocessing.shape)
+        normalize = Normalizer(self.data.preprocessing, torch.device("cpu"))
+        order = np.random.default_rng(0).permutation(TUTORIAL_ITEMS)
+        started, total = time.perf_counter(), 0.0
+        for start in range(0, TUTORIAL_ITEMS, BATCH):
+            rows = order[start : start + BATCH]
+            x = normalize(augment(torch.from_numpy(self.data.train.x[rows]).float()))
+            labels = torch.from_numpy(self.data.train.y[rows])
+            with torch.no_grad():
+                known = teacher(x)
+            logits = student(x)
+            loss = 0.1 * functional.cross_entropy(logits, labels) + 0.9 * _kd(logits, known)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+        return {"tutorial loop": TUTORIAL_ITEMS / (time.perf_counter() - started)}
+
+    def _ours(self) -> dict[str, float]:
+        """Return the rates of epochs that ask the teacher, and of one that reads its answers."""
+        self.fresh += 1
+        cache = self.folder / f"cold{self.fresh}"
+        history = self._train(KD, epochs=6, compile="on", views=3, cache=cache)
+        plain = self._train(KD, epochs=2, compile="off", views=1, cache=cache)
+        asked = statistics.median(ITEMS / (r.seconds) for r in history[1:3])
+        return {
+            "kdeploy, first epoch": asked,
+            "kdeploy, cached": statistics.median(r.images_per_second for r in history[3:]),
+            "cached, not compiled": plain[-1].images_per_second,
+            "compile seconds": history[0].seconds - history[1].seconds,
+        }
+
+    def _bare(self) -> dict[str, float]:
+        """Train on answers in memory: bf16, channels_last, compiled, fused, nothing measured."""
+        student = model(width=8, depth=1).train().to(memory_format=torch.channels_last)
+        run = torch.compile(student, dynamic=False)
+        optimizer = torch.optim.SGD(
+            student.parameters(), lr=0.05, momentum=0.9, nesterov=True, fused=True
+        )
+        normalize = Normalizer(self.data.preprocessing, torch.device("cpu"))
+        answers = torch.randn(ITEMS, 10).half()
+        rates = []
+        for epoch in range(4):
+            order = np.random.default_rng(epoch).permutation(ITEMS)
+            started = time.perf_counter()
+            for start in range(0, ITEMS, BATCH):
+                rows = order[start : start + BATCH]
+                x = normalize(torch.from_numpy(self.data.train.x[rows]).float())
+                x = x.contiguous(memory_format=torch.channels_last)
+                labels = torch.from_numpy(self.data.train.y[rows])
+                with torch.autocast("cpu", torch.bfloat16):
+                    logits = run(x)
+                known = answers[torch.from_numpy(rows)].float()
+                logits = logits.float()
+                loss = 0.1 * functional.cross_entropy(logits, labels) + 0.9 * _kd(logits, known)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            rates.append(ITEMS / (time.perf_counter() - started))
+        return {"bare loop": statistics.median(rates[1:])}
+
+    def _train(self, row: dict[str, Any], *, cache: Path, views: int = 1, **settings: Any) -> Any:
+        student = model(width=8, depth=1)
+        context = FitContext(cache=cache)
+        training = {**SETTINGS, **settings, "views": views}
+        if not row:
+            return fit(Supervised(student), self.data, context, **training).history
+        row = {**row, "cache_budget": CACHE}
+        return distill(
+            student, self.teacher, self.data, context, training=training, **row
+        ).fit.history
+
+
+def _kd(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    logs = (functional.log_softmax(z / 4.0, 1) for z in (student, teacher))
+    return 16.0 * functional.kl_div(*logs, reduction="batchmean", log_target=True)
+
+
+def _row(label: str, rates: list[float], base: list[float]) -> str:
+    ratios = [a / b for a, b in zip(rates, base, strict=True)]
+    return f"| {label} | {statistics.median(rates):,.0f} | {_ratio(ratios)} |"
+
+
+def _ratio(ratios: list[float]) -> str:
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return f"{statistics.median(ratios):.3f} | {low:.3f} to {high:.3f}"
+
+
+def _part(data: Dataset) -> Dataset:
+    """Return the data with few enough items that candidates can take turns."""
+    few = {"train": ITEMS, "validation": 256}
+    parts = {
+        name: Split(x=getattr(data, name).x[:count], y=getattr(data, name).y[:count])
+        for name, count in few.items()
+    }
+    return replace(data, **parts)
+
+
+def _arguments() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Logits taken apart against scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from scipy.stats import zscore
+
+from kdeploy.distill.logits import others, standardized, target_or_not
+
+LABELS = torch.tensor([0, 2, 4, 1])
+
+
+def test_standardised_logits_are_z_scores():
+    student, teacher = torch.randn(4, 5) * 3 + 1, torch.randn(4, 5)
+    for found, logits in zip(standardized(student, teacher), (student, teacher), strict=True):
+        assert np.allclose(found, zscore(logits.numpy(), axis=1), atol=1e-5)
+
+
+def test_bfloat16_is_standardised_in_float32():
+    (found,) = standardized(torch.randn(4, 5).bfloat16())
+    assert found.dtype == torch.float32
+
+
+def test_the_target_and_the_rest_are_two_logits():
+    logits = torch.randn(4, 5)
+    p = softmax(logits.numpy(), axis=1)[range(4), LABELS]
+    found = target_or_not(logits, LABELS).softmax(1)
+    assert np.allclose(found, np.stack([p, 1 - p], axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("lead", [80.0, -80.0])
+def test_the_rest_is_exact_where_float32_would_round_it_away(lead):
+    logits = torch.zeros(4, 5)
+    logits[range(4), LABELS] = lead
+    target, rest = target_or_not(logits, LABELS).log_softmax(1)[0].double().numpy()
+    assert target - rest == pytest.approx(lead - np.log(4))
+
+
+def test_the_others_keep_their_order():
+    logits = torch.arange(20.0).reshape(4, 5)
+    assert others(logits, LABELS).tolist() == [
+        [1, 2, 3, 4],
+        [5, 6, 8, 9],
+        [10, 11, 12, 13],
+        [15, 17, 18, 19],
+    ]
