@@ -107,10 +107,10 @@ def distill(
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
     with _cache_folder(context) as folder:
         factory = _Factory(
+            teacher=teacher,
             lessons=lessons,
             label_weight=weight,
             data=data,
-            teacher=teacher,
             teacher_preprocessing=knows,
             seed=context.seed,
             cache=folder,
@@ -132,11 +132,10 @@ def distill(
 class _Factory:
     """Makes objectives: what schemes get as `objective`."""
 
+    teacher: nn.Module
     lessons: Sequence[Lesson]
     label_weight: Schedule
     data: Dataset
-    teacher: nn.Module
-    """The recipe's; other models know the data's own normalisation."""
     teacher_preprocessing: Preprocessing
     seed: int
     cache: Path
@@ -163,10 +162,11 @@ class _Factory:
 
     def signal(self, teacher: nn.Module | TeacherSignal) -> TeacherSignal:
         """Return the teacher as a signal that remembers, where that may be."""
-        own = self.data.preprocessing
-        other = self.teacher_preprocessing if teacher is self.teacher else own
+        own, other = self.data.preprocessing, self.teacher_preprocessing
         if isinstance(teacher, nn.Module):
-            teacher = Teacher(teacher, None if own == other else Renormalizer(own, other))
+            # An assistant, or an earlier generation, was trained on the data as they are.
+            is_alike = teacher is not self.teacher or own == other
+            teacher = Teacher(teacher, None if is_alike else Renormalizer(own, other))
         remembers = isinstance(teacher, CachedTeacher | Ensemble)
         if remembers or not self.cache_bytes or not teacher.is_repeatable:
             return teacher
