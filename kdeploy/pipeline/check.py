@@ -13,7 +13,8 @@ from kdeploy.data.load import load
 from kdeploy.errors import ModelError, UnknownName
 from kdeploy.payload import load_model
 from kdeploy.pipeline.building import fresh_model, further_model, further_models, load_weights
-from kdeploy.recipe.resolve import Recipe, Teaching
+from kdeploy.recipe.resolve import Recipe
+from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import build_model
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from kdeploy.pipeline.building import (
     without_folders,
 )
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.recipe.resolve import Step, Teacher, Teaching
+from kdeploy.recipe.resolve import Step, Teacher
+from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
 from kdeploy.structure import count_macs, count_parameters
 from kdeploy.training import FitContext, FitResult, Supervised, accuracy, fit

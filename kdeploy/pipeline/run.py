@@ -36,7 +36,8 @@ from kdeploy.pipeline.seeds import over_seeds
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.recipe.read import to_yaml
-from kdeploy.recipe.resolve import Recipe, Teaching
+from kdeploy.recipe.resolve import Recipe
+from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference
 from kdeploy.report.comparison import Comparison
 

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from kdeploy.errors import FileMissing, RecipeError
-from kdeploy.recipe.resolve import Recipe, Step, Teaching, parse
+from kdeploy.recipe.resolve import Recipe, Step, parse
+from kdeploy.recipe.teaching import Teaching
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
