@@ -1,4 +1,4 @@
-"""What a scheme may use: further models, each with a seed of its own, and numbers for the record."""
+"""What a scheme may use: further models under seeds of their own, numbers for the record."""
 
 from __future__ import annotations
 
