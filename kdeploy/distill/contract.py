@@ -19,7 +19,9 @@ parameters are trained with the student's, its buffers are part of the checkpoin
 makes what one student learns from one teacher, a model or any `TeacherSignal`; `context.train`
 trains it. A chain of assistants calls both once a link; an ensemble is one signal of many. What a
 scheme needs beside the recipe's two models are parameters of the type `FurtherModel`, which
-`context.model` makes. It returns one of the models that it trained.
+`context.model` makes. It returns one of the models that it trained. `student_layers="NAME"` and
+`further_items="NAME"` say which parameter names layers of the student, or a file of items for the
+training part, so that both are looked at before any work.
 """
 
 from __future__ import annotations

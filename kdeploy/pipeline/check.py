@@ -10,6 +10,7 @@ from kdeploy import registry
 from kdeploy.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import load
+from kdeploy.data.unlabelled import with_unlabelled
 from kdeploy.errors import ModelError, UnknownName
 from kdeploy.payload import load_model
 from kdeploy.pipeline.building import fresh_model, further_model, further_models, load_weights
@@ -82,15 +83,18 @@ def _teacher(recipe: Recipe) -> nn.Module:
 
 
 def _check_scheme(teaching: Teaching, student: nn.Module, data: Dataset, where: str) -> None:
-    """Build the scheme's further models, and look for the layers of the student that it names."""
+    """Build the further models of a scheme, and look at the layers and items that it names."""
     place = f"{where}.scheme.{teaching.scheme}"
     for role, entry in further_models(teaching.scheme_parameters, place):
         check_model(further_model(entry, seed=0), data, role)
-    parameter = registry.find("scheme", teaching.scheme).facts.get("student_layers", "")
+    facts, own = registry.find("scheme", teaching.scheme).facts, teaching.scheme_parameters
     known = [name for name, _ in student.named_modules() if name]
-    for layer in teaching.scheme_parameters.get(parameter, ()):
+    for layer in own.get(facts.get("student_layers", ""), ()):
         if layer not in known:
             raise UnknownName.among("layer of the student", layer, known, where=place)
+    items = own.get(facts.get("further_items", ""))
+    if items is not None:
+        with_unlabelled(data, items)
 
 
 def _check_layers(teaching: Teaching, student: nn.Module, teacher: nn.Module, where: str) -> None:

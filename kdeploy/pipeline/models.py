@@ -76,6 +76,8 @@ def make_student(
             f"validation accuracy: teacher {result.teacher_accuracy:.2%}, student best"
             f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
         )
+        for name, value in result.accuracies.items():
+            session.audience.said(f"validation accuracy: {name} {value:.2%}")
         return made_model(session, result.model, reference, scores)
 
     return session.step(

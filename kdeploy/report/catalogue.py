@@ -29,7 +29,7 @@ TITLES = {
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
 FORMS = {"FurtherModel": "`{build, args, weights}`"}
 # Facts for the machinery only: they tell a reader nothing.
-HIDDEN = {"paper", "ensures", "student_layers"}
+HIDDEN = {"paper", "ensures", "student_layers", "further_items"}
 
 
 def catalogue(techniques: Iterable[Technique]) -> str:

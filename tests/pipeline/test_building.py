@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 from kdeploy.distill.exits import Exits
-from kdeploy.errors import FileMissing, ModelError, UnknownName
+from kdeploy.errors import DataError, FileMissing, ModelError, UnknownName
 from kdeploy.payload import load_model
 from kdeploy.pipeline.building import contents_sha256, further_model, without_folders
 
@@ -112,6 +113,13 @@ def test_a_scheme_that_cannot_be_is_refused_before_any_work(
     with pytest.raises(error, match=message) as caught:
         run_project(f"distill.scheme={scheme}")
     assert caught.value.hint
+    assert not (project / "run").exists()
+
+
+def test_items_that_do_not_fit_are_refused_before_any_work(run_project, project):
+    np.save(project / "more.npy", np.zeros((4, 1, 8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"more\.npy.*shape \(1, 8, 8\)"):
+        run_project("distill.scheme={unlabelled: {extra: more.npy}}")
     assert not (project / "run").exists()
 
 

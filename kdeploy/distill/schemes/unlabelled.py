@@ -19,7 +19,7 @@ from kdeploy.distill.contract import MakeObjective, SchemeContext, scheme
 logger = logging.getLogger(__name__)
 
 
-@scheme(paper="arXiv:2006.10029")
+@scheme(paper="arXiv:2006.10029", further_items="extra")
 def unlabelled(
     students: Sequence[nn.Module],
     teachers: Sequence[nn.Module],
