@@ -21,7 +21,7 @@ def check_parts(parts: Parts, *, where: str) -> None:
     _check_preprocessing(parts.preprocessing, where)
     for part, split in (("train", parts.train), ("test", parts.test)):
         place = f"{part} part of {where}" + (f" ({split.origin})" if split.origin else "")
-        _check_items(split.x, parts.preprocessing.shape, place)
+        check_items(split.x, parts.preprocessing.shape, place)
         _check_labels(split, parts.preprocessing.classes, place)
 
 
@@ -63,7 +63,12 @@ def _check_preprocessing(preprocessing: Preprocessing, where: str) -> None:
         )
 
 
-def _check_items(x: NDArray[Any], shape: tuple[int, ...], place: str) -> None:
+def check_items(x: NDArray[Any], shape: tuple[int, ...], place: str) -> None:
+    """Check number, type, shape and values of items.
+
+    Raises:
+        DataError: something does not fit.
+    """
     if len(x) == 0:
         raise DataError(f"{place} is empty", hint="each part needs items of every class")
     if x.dtype not in (np.uint8, np.float32):
