@@ -259,8 +259,13 @@ def _argument_docs(docstring: str) -> dict[str, str]:
 def _names() -> dict[str, Any]:
     from typing import Annotated, Literal
 
-    from pydantic import Field
+    from pydantic import ConfigDict, Field, create_model
 
+    further: dict[str, Any] = {
+        "build": (str, Field(description="a model reference, e.g. `build.py:net`, or an artefact")),
+        "args": (dict[str, Any], Field({}, description="keyword arguments of the build function")),
+        "weights": (Path | None, Field(None, description="safetensors")),
+    }
     return {
         "Annotated": Annotated,
         "Any": Any,
@@ -268,4 +273,7 @@ def _names() -> dict[str, Any]:
         "Literal": Literal,
         "Path": Path,
         "Mapping": Mapping,
+        "FurtherModel": create_model(
+            "FurtherModel", __config__=ConfigDict(extra="forbid"), **further
+        ),
     }

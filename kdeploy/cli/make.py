@@ -94,7 +94,9 @@ def distill(
     loss: Annotated[
         list[str] | None, typer.Option("--loss", help="A loss, also with parameters in YAML.")
     ] = None,
-    scheme: Annotated[str, typer.Option("--scheme", help="Who teaches whom.")] = "offline",
+    scheme: Annotated[
+        str, typer.Option("--scheme", help="Who teaches whom, also with parameters in YAML.")
+    ] = "offline",
     epochs: Annotated[int, typer.Option("--epochs", min=0, help="Times through the data.")] = 10,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the recipe: distill.baseline=true")
@@ -121,7 +123,7 @@ def distill(
         "teacher": {"build": teacher, "args": read_value(teacher_args), **weights},
         "student": {"build": student, "args": read_value(student_args)},
         "distill": {
-            "scheme": scheme,
+            "scheme": read_value(scheme),
             "epochs": epochs,
             "losses": [_loss(read_value(entry)) for entry in loss or ["kd"]],
         },

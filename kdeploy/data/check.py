@@ -24,7 +24,7 @@ def check_parts(parts: Parts, *, where: str) -> None:
     _check_preprocessing(parts.preprocessing, where)
     for part, split in (("train", parts.train), ("test", parts.test)):
         place = f"{part} part of {where}" + (f" ({split.origin})" if split.origin else "")
-        _check_items(split.x, parts.preprocessing, place)
+        check_items(split.x, parts.preprocessing, place)
         _check_labels(split, parts.preprocessing, place)
 
 
@@ -105,7 +105,12 @@ def _check_normalization(preprocessing: Preprocessing, where: str) -> None:
             )
 
 
-def _check_items(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> None:
+def check_items(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> None:
+    """Check number, type, shape and values of items.
+
+    Raises:
+        DataError: something does not fit.
+    """
     shape, is_tokens = preprocessing.shape, preprocessing.is_tokens
     if len(x) == 0:
         raise DataError(f"{place} is empty", hint="each part needs items of every class")

@@ -25,6 +25,9 @@ from kdeploy.machine import allowed_cores
 VERSION = "1"
 """Of what decoding does; a change makes old cache entries unused."""
 FILES_AT_ONCE = 1024
+ENDINGS = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,15 @@ class DecodedImages:
 
     x: NDArray[np.uint8]
     key: str
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files at any depth of a folder, hidden ones left out, in order."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
+    )
 
 
 def decoded_images(

@@ -10,13 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.data.contract import Parts, Preprocessing, Split, dataset
-from kdeploy.data.decoded import DecodedImages, decoded_images
+from kdeploy.data.decoded import ENDINGS, DecodedImages, decoded_images, images_in
 from kdeploy.data.statistics import channel_statistics
 from kdeploy.errors import DataError, FileMissing
 
-ENDINGS = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-)
 _LAYOUT = "expected FOLDER/CLASS/IMAGE, e.g. train/cat/0001.jpg"
 
 
@@ -71,7 +68,7 @@ def _images_by_class(root: Path) -> dict[str, list[Path]]:
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
     if not folders:
         raise DataError(f"{root} holds no class folders", hint=_LAYOUT)
-    classes = {folder.name: _images(folder) for folder in folders}
+    classes = {folder.name: images_in(folder) for folder in folders}
     empty = [name for name, images in classes.items() if not images]
     if empty:
         raise DataError(
@@ -79,14 +76,6 @@ def _images_by_class(root: Path) -> dict[str, list[Path]]:
             hint=f"add images ({', '.join(sorted(ENDINGS))}) or remove the folder",
         )
     return classes
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
-    )
 
 
 def _check_same_classes(train: Path, test: Path, files: dict[Path, dict[str, list[Path]]]) -> None:

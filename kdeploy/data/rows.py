@@ -53,6 +53,49 @@ class Rows:
         return len(self) * self.stored[:1].nbytes
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined:
+    """The rows of several arrays of one item's shape and type, one after the other, uncopied."""
+
+    parts: tuple[NDArray[Any], ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        wanted = np.arange(len(self))[rows]
+        out = np.empty((*np.shape(wanted), *self.shape[1:]), self.dtype)
+        start = 0
+        for part in self.parts:
+            is_here = (wanted >= start) & (wanted < start + len(part))
+            out[is_here] = part[wanted[is_here] - start]
+            start += len(part)
+        return out[(slice(None),) * np.ndim(wanted) + tuple(rest)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            text = "joined arrays cannot be one without being copied"
+            raise ValueError(text)
+        return np.asarray(self[:], dtype=dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.parts[0].shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        return self.parts[0].ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.parts[0].dtype
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+
 def pieces(x: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield `x` in pieces that fit into memory, each with the row where it starts."""
     for start in range(0, len(x), ITEMS_AT_ONCE):

@@ -17,28 +17,66 @@ parameters are trained with the student's, its buffers are part of the checkpoin
 
 `@scheme(paper=)` marks `(students, teachers, objective, context, *, ...) -> model`: `objective`
 makes what one student learns from one teacher, a model or any `TeacherSignal`; `context.train`
-trains it. A chain of assistants calls both once a link; an ensemble is one signal of many.
+trains it. A chain of assistants calls both once a link; an ensemble is one signal of many. What a
+scheme needs beside the recipe's two models are parameters of the type `FurtherModel`, which
+`context.model` makes. It returns one of the models that it trained. `student_layers="NAME"` and
+`further_items="NAME"` say which parameter names layers of the student, or a file of items for the
+training part, so that both are looked at before any work.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.schedules import Schedule
 from kdeploy.distill.signal import TeacherSignal
+from kdeploy.errors import ModelError
+from kdeploy.fitting.device import device_named
 from kdeploy.registry import Decorated, register
-from kdeploy.training import Batch, FitContext, FitResult, Objective, fit
+from kdeploy.training import (
+    Batch,
+    FitContext,
+    FitResult,
+    Objective,
+    accuracy,
+    check_outputs,
+    fit,
+)
 
-__all__ = ["Batch", "MakeObjective", "SchemeContext", "TaskFacts", "loss", "scheme"]
+__all__ = [
+    "Batch",
+    "FurtherModel",
+    "MakeObjective",
+    "SchemeContext",
+    "TaskFacts",
+    "loss",
+    "scheme",
+]
 
 loss: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "loss")
 scheme: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "scheme")
+FurtherModel: TypeAlias = Mapping[str, Any]
+"""`{build: REF, args: {...}, weights: FILE or None}`, checked; of a scheme's parameters."""
+BuildModel: TypeAlias = Callable[[FurtherModel, int], nn.Module]
+"""Makes a further model, its first weights under the seed unless it has its own."""
+logger = logging.getLogger(__name__)
+
+
+def cannot_build(reference: FurtherModel, seed: int) -> nn.Module:
+    """Stand in where nobody said how further models are built."""
+    del seed
+    raise ModelError(
+        f"nothing here can build `{reference['build']}`, a further model of the scheme",
+        hint="use a recipe or `kdeploy distill`, or give `distill(..., build=...)` a function",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +95,18 @@ class MakeObjective(Protocol):
         """Check that the two fit each other and the losses, and return what is trained."""
         ...
 
+    def signal(self, teacher: nn.Module) -> TeacherSignal:
+        """Return a teacher that remembers what it said, where that may be."""
+        ...
+
+    def without_labels(self, data: Dataset) -> MakeObjective:
+        """Return what makes the same objectives for other data, with soft targets only.
+
+        Raises:
+            RecipeError: a loss needs hard labels.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemeContext:
@@ -67,8 +117,13 @@ class SchemeContext:
     training: Mapping[str, Any]
     label_weight: Schedule
     """For schemes whose objective is their own; that of `MakeObjective` holds it already."""
+    build: BuildModel = cannot_build
     results: list[FitResult] = field(default_factory=list)
     """Of all trainings so far, in their order."""
+    students: list[nn.Module] = field(default_factory=list)
+    """Whom each of them trained first of all."""
+    accuracies: dict[str, float] = field(default_factory=dict)
+    """Of further models on the validation part, by name, for the record."""
 
     def train(self, objective: Objective, *, name: str = "") -> FitResult:
         """Train as the recipe says; with a name, beside other trainings of the same scheme."""
@@ -78,4 +133,27 @@ class SchemeContext:
             context = replace(context, work=work, name=f"{context.name}: {name}")
         result = fit(objective, self.data, context, **self.training)
         self.results.append(result)
+        self.students.append(objective.student)
         return result
+
+    def model(self, reference: FurtherModel, place: int) -> nn.Module:
+        """Return the further model at a place of its list.
+
+        Raises:
+            ModelError: it cannot be built, or does not fit the data.
+        """
+        model = self.build(reference, self.seed_of(place))
+        check_outputs(model, self.data, name=f"model `{reference['build']}`")
+        return model
+
+    def seed_of(self, place: int) -> int:
+        """Return a seed for the first weights of a further model: nobody else starts alike."""
+        return int(np.random.SeedSequence([self.fit.seed, place]).generate_state(1)[0])
+
+    def record(self, name: str, model: nn.Module) -> float:
+        """Measure a further model on the validation part, and keep the number under its name."""
+        device = str(device_named(self.fit.device))
+        value = accuracy(model, self.data.validation, self.data.preprocessing, device=device)
+        logger.info("the validation accuracy of %s is %.4f", name, value)
+        self.accuracies[name] = value
+        return value

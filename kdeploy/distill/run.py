@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,12 +19,13 @@ from kdeploy import registry
 from kdeploy.data.augmentation import MIXES
 from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
-from kdeploy.distill.contract import SchemeContext, TaskFacts
+from kdeploy.distill.contract import BuildModel, SchemeContext, TaskFacts, cannot_build
 from kdeploy.distill.lessons import Lesson, checked_weight, lessons_of
 from kdeploy.distill.objective import DistillObjective
-from kdeploy.distill.schedules import Schedule
+from kdeploy.distill.schedules import Constant, Schedule
 from kdeploy.distill.signal import TeacherSignal
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
+from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.fitting.device import device_named
 from kdeploy.training import Batch, FitContext, FitResult, accuracy, num_outputs
@@ -40,9 +41,11 @@ class DistillResult:
 
     model: nn.Module
     fit: FitResult
-    """Of the scheme's last training."""
+    """Of the training that made the model."""
     teacher_accuracy: float
     """On the validation part, as a fraction."""
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    """Of the scheme's further models, on the validation part."""
 
 
 def distill(
@@ -59,6 +62,7 @@ def distill(
     teacher_normalization: Mapping[str, Sequence[float]] | None = None,
     cache_budget: str = "4GB",
     cache_top_k: int | None = None,
+    build: BuildModel = cannot_build,
 ) -> DistillResult:
     """Train the student in place to know what the teacher knows.
 
@@ -79,6 +83,7 @@ def distill(
             the training part has countable views (`training["views"]`, or no augmentation). "0"
             asks the teacher live.
         cache_top_k: Keep only so many of the largest logits, and the sum of the others.
+        build: Makes the further models that the scheme's parameters name.
 
     Raises:
         UnknownName: a scheme, loss, key or layer that does not exist.
@@ -94,7 +99,9 @@ def distill(
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
     weight = checked_weight(label_weight, where="distill.label_weight")
     _check_mixes(lessons, data)
-    scheming = SchemeContext(data=data, fit=context, training=training, label_weight=weight)
+    scheming = SchemeContext(
+        data=data, fit=context, training=training, label_weight=weight, build=build
+    )
     device = str(device_named(context.device))
     teacher_accuracy = accuracy(teacher, data.validation, knows, device=device)
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
@@ -111,7 +118,14 @@ def distill(
             cache_top_k=cache_top_k,
         )
         model = technique.load()([student], [teacher], factory, scheming, **parameters)
-    return DistillResult(model=model, fit=scheming.results[-1], teacher_accuracy=teacher_accuracy)
+    # The last training of this model: assistants and generations were trained beside it.
+    fits = dict(zip(map(id, scheming.students), scheming.results, strict=True))
+    return DistillResult(
+        model=model,
+        fit=fits[id(model)],
+        teacher_accuracy=teacher_accuracy,
+        accuracies=scheming.accuracies,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,25 +153,37 @@ class _Factory:
             torch.manual_seed(self.seed)  # the adapters' first weights
             return DistillObjective(
                 student,
-                self._signal(teacher),
+                self.signal(teacher),
                 self.lessons,
                 label_weight=self.label_weight,
                 example=example,
                 facts=TaskFacts(num_classes=self.data.num_classes, num_items=len(train)),
             )
 
-    def _signal(self, teacher: nn.Module | TeacherSignal) -> TeacherSignal:
+    def signal(self, teacher: nn.Module | TeacherSignal) -> TeacherSignal:
         """Return the teacher as a signal that remembers, where that may be."""
         own, other = self.data.preprocessing, self.teacher_preprocessing
         if isinstance(teacher, nn.Module):
             # An assistant, or an earlier generation, was trained on the data as they are.
             is_alike = teacher is not self.teacher or own == other
             teacher = Teacher(teacher, None if is_alike else Renormalizer(own, other))
-        if not self.cache_bytes or not teacher.is_repeatable:
+        remembers = isinstance(teacher, CachedTeacher | Ensemble)
+        if remembers or not self.cache_bytes or not teacher.is_repeatable:
             return teacher
         return CachedTeacher(
             teacher, self.cache, budget_bytes=self.cache_bytes, top_k=self.cache_top_k
         )
+
+    def without_labels(self, data: Dataset) -> _Factory:
+        """Return the factory for other data, of which the labels are not to be read."""
+        wanting = [lesson.name for lesson in self.lessons if lesson.needs_labels]
+        if wanting:
+            raise RecipeError(
+                f"the loss `{wanting[0]}` needs the true class of each item, and this scheme has "
+                "soft targets only",
+                hint="use `kd` or another loss that needs no labels",
+            )
+        return replace(self, data=data, label_weight=Constant(value=0.0))
 
 
 @contextmanager

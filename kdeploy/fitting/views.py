@@ -80,8 +80,9 @@ def fingerprint_of_views(data: Dataset, count: int) -> str:
     digest = sha256(f"{data.fingerprint} {data.augment} {count} {BLOCK} {SEED}".encode())
     digest.update(f"{version('kornia')} {data.preprocessing.to_dict()}".encode())
     # Which items were kept for training depends on the split, which has a seed of its own.
-    rows = getattr(x, "order", x)  # of `Rows`: which of a file too large to be read for this
-    digest.update(np.ascontiguousarray(rows).data)
+    for part in getattr(x, "parts", (x,)):  # of `Joined`
+        rows = getattr(part, "order", part)  # of `Rows`: a file too large to be read for this
+        digest.update(np.ascontiguousarray(rows).data)
     return digest.hexdigest()
 
 

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kdeploy import registry
 from kdeploy.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import load
+from kdeploy.data.unlabelled import with_unlabelled
 from kdeploy.errors import ModelError, UnknownName
 from kdeploy.payload import load_model
-from kdeploy.pipeline.models import fresh_model, load_weights
-from kdeploy.recipe.resolve import Recipe, Teaching
+from kdeploy.pipeline.building import fresh_model, further_model, further_models, load_weights
+from kdeploy.recipe.resolve import Recipe
+from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import build_model
 
 if TYPE_CHECKING:
@@ -32,10 +35,12 @@ def check(recipe: Recipe) -> Dataset:
         student = fresh_model(recipe.student, recipe.seed)
         check_model(student, data, "student")
         _check_layers(recipe.distill, student, teacher, "distill")
+        _check_scheme(recipe.distill, student, data, "distill")
     before = student if recipe.student is not None else teacher
     for index, step in enumerate(recipe.compress):
         if step.recover is not None:
             _check_layers(step.recover, before, before, f"compress[{index}].recover")
+            _check_scheme(step.recover, before, data, f"compress[{index}].recover")
     return data
 
 
@@ -76,6 +81,21 @@ def _teacher(recipe: Recipe) -> nn.Module:
     if recipe.teacher.weights is not None:
         load_weights(model, recipe.teacher.weights)
     return model
+
+
+def _check_scheme(teaching: Teaching, student: nn.Module, data: Dataset, where: str) -> None:
+    """Build the further models of a scheme, and look at the layers and items that it names."""
+    place = f"{where}.scheme.{teaching.scheme}"
+    for role, entry in further_models(teaching.scheme_parameters, place):
+        check_model(further_model(entry, seed=0), data, role)
+    facts, own = registry.find("scheme", teaching.scheme).facts, teaching.scheme_parameters
+    known = [name for name, _ in student.named_modules() if name]
+    for layer in own.get(facts.get("student_layers", ""), ()):
+        if layer not in known:
+            raise UnknownName.among("layer of the student", layer, known, where=place)
+    items = own.get(facts.get("further_items", ""))
+    if items is not None:
+        with_unlabelled(data, items)
 
 
 def _check_layers(teaching: Teaching, student: nn.Module, teacher: nn.Module, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,20 @@ from kdeploy.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.data.contract import Dataset
+from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
 from kdeploy.payload import load_model, reference_of, save_model
+from kdeploy.pipeline.building import (
+    contents_sha256,
+    fresh_model,
+    further_model,
+    load_weights,
+    without_folders,
+)
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.recipe.resolve import Step, Teacher, Teaching
+from kdeploy.recipe.resolve import Step, Teacher
+from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
 from kdeploy.structure import count_macs, count_parameters
 from kdeploy.training import FitContext, FitResult, Supervised, accuracy, fit
@@ -36,7 +46,13 @@ def make_teacher(session: Session, teacher: Teacher) -> Artifact:
 
 
 def make_student(
-    session: Session, reference: ModelReference, teacher: Artifact, recipe: Teaching, spec: Teacher
+    session: Session,
+    reference: ModelReference,
+    teacher: Artifact,
+    recipe: Teaching,
+    spec: Teacher,
+    *,
+    label: str = "student",
 ) -> Artifact:
     """Return the student, distilled from the teacher."""
 
@@ -48,31 +64,40 @@ def make_student(
             _data(session),
             _fit_context(session, work, "distil the student"),
             teacher_normalization=spec.normalization,
+            build=_building(session),
             **_teaching(recipe),
         )
-        scores = {**_scores(result.fit), "teacher_validation_accuracy": result.teacher_accuracy}
+        scores = {
+            **_scores(result.fit),
+            "teacher_validation_accuracy": result.teacher_accuracy,
+            **_further_scores(result.accuracies),
+        }
         session.audience.said(
             f"validation accuracy: teacher {result.teacher_accuracy:.2%}, student best"
             f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
         )
+        for name, value in result.accuracies.items():
+            session.audience.said(f"validation accuracy: {name} {value:.2%}")
         return made_model(session, result.model, reference, scores)
 
     return session.step(
         kind="torch",
         stage="distill",
         technique=recipe.scheme,
-        label="student",
+        label=label,
         make=make,
         # The student's own beginning is its build reference; the teacher is what it learns from.
         parents=[teacher],
-        parameters={"student": _facts(reference), **_teaching(recipe)},
-        source=source_sha256(reference),
+        parameters={"student": _facts(reference), **without_folders(_teaching(recipe))},
+        source=source_sha256(reference) + _source(session, recipe),
     )
 
 
-def make_baseline(session: Session, reference: ModelReference, recipe: Teaching) -> Artifact:
+def make_baseline(
+    session: Session, reference: ModelReference, recipe: Teaching, *, label: str = "baseline"
+) -> Artifact:
     """Return the same student trained for as long on labels alone."""
-    return _train(session, reference, recipe.training, label="baseline", stage="distill")
+    return _train(session, reference, recipe.training, label=label, stage="distill")
 
 
 def make_step(session: Session, before: Artifact, step: Step, label: str) -> Artifact:
@@ -91,9 +116,16 @@ def make_step(session: Session, before: Artifact, step: Step, label: str) -> Art
         if step.recover is not None:
             name = f"recover after {label}"
             fitting = _fit_context(session, work, name)
-            result = distill(model, original, data, fitting, **_teaching(step.recover))
+            result = distill(
+                model,
+                original,
+                data,
+                fitting,
+                build=_building(session),
+                **_teaching(step.recover),
+            )
             scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
-            scores |= _scores(result.fit)
+            scores |= {**_scores(result.fit), **_further_scores(result.accuracies)}
             model = result.model
         session.audience.said(
             f"validation accuracy: {scores['validation_accuracy_before']:.2%} before,"
@@ -101,7 +133,7 @@ def make_step(session: Session, before: Artifact, step: Step, label: str) -> Art
         )
         return made_model(session, model, reference_of(before), scores)
 
-    recover = {"recover": _teaching(step.recover)} if step.recover else {}
+    recover = {"recover": without_folders(_teaching(step.recover))} if step.recover else {}
     return session.step(
         kind="torch",
         stage="compress",
@@ -110,36 +142,8 @@ def make_step(session: Session, before: Artifact, step: Step, label: str) -> Art
         make=make,
         parents=[before],
         parameters={**step.parameters, **recover},
+        source=_source(session, step.recover) if step.recover else "",
     )
-
-
-def fresh_model(reference: ModelReference, seed: int) -> nn.Module:
-    """Return the model as initialised under the seed, without disturbing other randomness."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_model(reference)
-
-
-def load_weights(model: nn.Module, file: Path) -> nn.Module:
-    """Return the model with the tensors of a safetensors file.
-
-    Raises:
-        ModelError: the file is no safetensors, or names and shapes do not fit.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{file} is not a safetensors file: {error}",
-            hint="convert once: safetensors.torch.save_file(model.state_dict(), FILE);"
-            " pickled weights are not read, they can run code",
-        ) from None
-    _check_fit(model, tensors, file)
-    model.load_state_dict(tensors, strict=True)
-    return model.eval()
 
 
 def made_model(
@@ -203,25 +207,6 @@ def _train(
     )
 
 
-def _check_fit(model: nn.Module, tensors: Mapping[str, torch.Tensor], file: Path) -> None:
-    expected = model.state_dict()
-    missing = sorted(set(expected) - set(tensors))
-    extra = sorted(set(tensors) - set(expected))
-    wrong = [
-        f"`{k}` is {tuple(tensors[k].shape)}, the model has {tuple(expected[k].shape)}"
-        for k in expected
-        if k in tensors and tensors[k].shape != expected[k].shape
-    ]
-    problems = [f"`{name}` is missing" for name in missing[:1]] + wrong[:1]
-    problems += [f"`{name}` is not in the model" for name in extra[:1]]
-    if problems:
-        raise ModelError(
-            f"the weights {file} do not fit the model: {'; '.join(problems)}"
-            f" ({len(missing)} missing, {len(wrong)} of another shape, {len(extra)} unknown)",
-            hint="check `args`: width, depth and classes have to be those it was trained with",
-        )
-
-
 def _fit_context(session: Session, work: Path, name: str) -> FitContext:
     return FitContext(
         seed=session.seed,
@@ -244,6 +229,19 @@ def _teaching(recipe: Teaching) -> dict[str, Any]:
         "cache_top_k": recipe.cache_top_k,
         "training": recipe.training,
     }
+
+
+def _building(session: Session) -> BuildModel:
+    return partial(further_model, stores=[session.store.root])
+
+
+def _source(session: Session, recipe: Teaching) -> str:
+    """Return the digest of what the scheme's parameters name outside of the recipe."""
+    return contents_sha256(recipe.scheme_parameters, [session.store.root])
+
+
+def _further_scores(accuracies: Mapping[str, float]) -> dict[str, Any]:
+    return {"further_validation_accuracies": dict(accuracies)} if accuracies else {}
 
 
 def _scores(result: FitResult) -> dict[str, Any]:

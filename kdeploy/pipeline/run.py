@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,14 @@ from kdeploy.pipeline.rundir import (
     write_reports,
     write_text,
 )
+from kdeploy.pipeline.seeds import over_seeds
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.pipeline.training_csv import TrainingCsv
 from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe
+from kdeploy.recipe.teaching import Teaching
+from kdeploy.references import ModelReference
 from kdeploy.report.comparison import Comparison
 
 STAGES = ("teacher", "distill", "compress", "export", "bench", "package")
@@ -52,6 +55,10 @@ class RunResult:
     student: Artifact | None = None
     models: list[Artifact] = field(default_factory=list)
     baseline: Artifact | None = None
+    students: list[Artifact] = field(default_factory=list)
+    """One a seed, the first of them `student`; so with `baselines`."""
+    baselines: list[Artifact] = field(default_factory=list)
+    seeds: dict[str, Any] = field(default_factory=dict)
     exported: list[Exported] = field(default_factory=list)
     records: list[Measurement] = field(default_factory=list)
     chosen: Exported | None = None
@@ -131,12 +138,7 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
     teacher = make_teacher(session, recipe.teacher)
     result = RunResult(out=out, teacher=teacher, models=[teacher])
     if "distill" in stages and recipe.student is not None and recipe.distill is not None:
-        if recipe.distill.baseline:
-            result.baseline = make_baseline(session, recipe.student, recipe.distill)
-        result.student = make_student(
-            session, recipe.student, teacher, recipe.distill, recipe.teacher
-        )
-        result.models.append(result.student)
+        _distill(recipe, recipe.student, recipe.distill, session, result)
     if "compress" in stages:
         _compress(recipe, session, result)
     if not session.processes.is_first:
@@ -159,6 +161,26 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
         if "bench" in stages:
             result.comparison = write_reports(out)
     return result
+
+
+def _distill(
+    recipe: Recipe, student: ModelReference, spec: Teaching, session: Session, result: RunResult
+) -> None:
+    """Make student and baseline once a seed; the first of each goes on."""
+    for place, seed in enumerate(recipe.seeds or (recipe.seed,)):
+        under, ending = replace(session, seed=seed), f"-seed{seed}" if place else ""
+        if spec.baseline:
+            label = f"baseline{ending}"
+            result.baselines.append(make_baseline(under, student, spec, label=label))
+        label = f"student{ending}"
+        made = make_student(under, student, result.teacher, spec, recipe.teacher, label=label)
+        result.students.append(made)
+    result.student, result.baseline = result.students[0], next(iter(result.baselines), None)
+    result.models.append(result.student)
+    if recipe.seeds:
+        result.seeds = over_seeds(session, result.students, result.baselines)
+        said = (f"{kind} {of['mean']:.2%}" for kind, of in result.seeds.items())
+        session.audience.said(f"test accuracy, mean of {len(recipe.seeds)}: {', '.join(said)}")
 
 
 def _compress(recipe: Recipe, session: Session, result: RunResult) -> None:
@@ -236,5 +258,6 @@ def _summary(session: Session, result: RunResult) -> dict[str, Any]:
         "chosen": result.chosen.model.id if result.chosen else None,
         "chosen_because": result.chosen_because,
         "gates": [v.to_dict() for v in result.verdicts],
+        **({"seeds": result.seeds} if result.seeds else {}),
         "stages": [asdict(s) for s in session.stages],
     }

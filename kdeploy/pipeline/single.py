@@ -18,6 +18,7 @@ from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
 from kdeploy.package.verify import VerifyResult
+from kdeploy.pipeline.building import load_weights
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
     Exported,
@@ -26,7 +27,7 @@ from kdeploy.pipeline.deliver import (
     pack,
 )
 from kdeploy.pipeline.log import Audience, Log
-from kdeploy.pipeline.models import load_weights, make_step, make_teacher
+from kdeploy.pipeline.models import make_step, make_teacher
 from kdeploy.pipeline.rundir import (
     write_exports,
 )

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from kdeploy.errors import FileMissing, RecipeError
-from kdeploy.recipe.resolve import Recipe, Step, Teaching, parse
+from kdeploy.recipe.resolve import Recipe, Step, parse
+from kdeploy.recipe.teaching import Teaching
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -44,7 +45,7 @@ def to_yaml(recipe: Recipe) -> str:
     data = recipe.data
     resolved: dict[str, Any] = {
         "name": recipe.name,
-        "seed": recipe.seed,
+        **({"seeds": list(recipe.seeds)} if recipe.seeds else {"seed": recipe.seed}),
         "data": {
             **_absolute({"name": data.name, **data.parameters}, ["name", *data.parameters], folder),
             "validation_fraction": data.validation_fraction,

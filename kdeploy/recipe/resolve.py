@@ -9,7 +9,6 @@ from typing import Any
 
 from kdeploy import registry
 from kdeploy.data.load import DataReference
-from kdeploy.distill.lessons import TEMPERATURE, checked_parameters, checked_weight
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
 from kdeploy.recipe.sections import (
@@ -19,15 +18,9 @@ from kdeploy.recipe.sections import (
     RecipeSection,
     StudentSection,
     TeacherSection,
-    around_loss,
-    teaching_model,
 )
+from kdeploy.recipe.teaching import RECOVER_DEFAULTS, Teaching, single, teaching_of
 from kdeploy.references import ModelReference
-from kdeploy.units import parse_quantity
-
-# Fine-tuning starts from learned weights: a tenth of the rate that trains from scratch.
-RECOVER_DEFAULTS = {"learning_rate": 0.01}
-AROUND_LOSS = ("weight", "layers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +31,6 @@ class Teacher:
     weights: Path | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     normalization: Mapping[str, list[float]] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Teaching:
-    """One distillation, resolved."""
-
-    scheme: str
-    scheme_parameters: Mapping[str, Any]
-    losses: tuple[Mapping[str, Mapping[str, Any]], ...]
-    label_weight: float | Mapping[str, Any]
-    training: Mapping[str, Any]
-    cache_budget: str
-    cache_top_k: int | None
-    baseline: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +48,8 @@ class Recipe:
 
     name: str
     seed: int
+    seeds: tuple[int, ...]
+    """What the student is distilled under, `seed` first; empty where only that was given."""
     data: DataReference
     teacher: Teacher
     student: ModelReference | None
@@ -86,7 +67,8 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
     """Return the recipe of plain keys and values; relative paths start at `folder`."""
     top = registry.check(RecipeSection, given, where="recipe")
     teacher = _teacher(top.teacher, folder)
-    steps = tuple(step(s, f"compress[{i}]") for i, s in enumerate(top.compress))
+    seed, seeds = _seeds(top)
+    steps = tuple(step(s, f"compress[{i}]", folder) for i, s in enumerate(top.compress))
     check_order(steps)
     if (top.student is None) != (top.distill is None):
         missing, present = ("distill", "student") if top.student else ("student", "distill")
@@ -99,11 +81,12 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         package = registry.check(PackageSection, top.package, where="package")
     return Recipe(
         name=top.name,
-        seed=top.seed,
-        data=data_reference(top.data, folder, top.seed),
+        seed=seed,
+        seeds=seeds,
+        data=data_reference(top.data, folder, seed),
         teacher=teacher,
         student=_student(top.student, folder) if top.student else None,
-        distill=_teaching(top.distill, "distill", {}) if top.distill else None,
+        distill=teaching_of(top.distill, "distill", {}, folder) if top.distill else None,
         compress=steps,
         export=tuple(_export(e, f"export[{i}]") for i, e in enumerate(top.export)),
         bench=bench_section(top.bench),
@@ -112,6 +95,26 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         given=given,
         folder=folder,
     )
+
+
+def _seeds(top: RecipeSection) -> tuple[int, tuple[int, ...]]:
+    """Return the seed of all, and all seeds of the student where the recipe lists them."""
+    if top.seeds is None:
+        return top.seed, ()
+    if "seed" in top.model_fields_set and top.seed != top.seeds[0]:
+        raise RecipeError(
+            f"recipe: `seed` is {top.seed}, and `seeds` begin with {top.seeds[0]}",
+            hint="leave `seed` out: data and teacher take the first of `seeds`",
+        )
+    twice = [seed for seed in top.seeds if top.seeds.count(seed) > 1]
+    if twice:
+        raise RecipeError(f"recipe: `seeds` hold {twice[0]} twice", hint="name each seed once")
+    if top.student is None and len(top.seeds) > 1:
+        raise RecipeError(
+            "recipe: several `seeds` are for a student, and there is none",
+            hint="write `seed: 0`, or add `student` and `distill`",
+        )
+    return top.seeds[0], tuple(top.seeds)
 
 
 def check_order(steps: Sequence[Step]) -> None:
@@ -189,57 +192,9 @@ def _student(given: Mapping[str, Any], folder: Path) -> ModelReference:
     return ModelReference(build=section.build, args=section.args, folder=folder)
 
 
-def _teaching(given: Mapping[str, Any], where: str, defaults: Mapping[str, Any]) -> Teaching:
-    section = registry.check(teaching_model(), {**defaults, **given}, where=where).model_dump()
-    scheme = section.pop("scheme")
-    name, own = _single(scheme if isinstance(scheme, dict) else {scheme: {}}, f"{where}.scheme")
-    parameters = registry.find("scheme", name, where=f"{where}.scheme").parameters
-    losses = [_loss(e, f"{where}.losses[{i}]") for i, e in enumerate(section.pop("losses"))]
-    return Teaching(
-        scheme=name,
-        scheme_parameters=registry.validate(parameters, own, where=f"{where}.scheme.{name}"),
-        losses=tuple(losses),
-        label_weight=_weight(section.pop("label_weight"), f"{where}.label_weight"),
-        cache_budget=_bytes(section.pop("cache_budget"), f"{where}.cache_budget"),
-        cache_top_k=section.pop("cache_top_k"),
-        baseline=section.pop("baseline"),
-        training=section,
-    )
-
-
-def _loss(entry: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
-    name, given = _single(entry, where)
-    technique = registry.find("loss", name, where=where)
-    beside = {k: v for k, v in given.items() if k in AROUND_LOSS}
-    around = registry.check(around_loss(technique), beside, where=f"{where}.{name}")
-    own = {k: v for k, v in given.items() if k not in AROUND_LOSS}
-    known = {p.name for p in technique.parameters} | set(type(around).model_fields)
-    for key in own:
-        if key not in known:
-            raise UnknownName.among("key", key, known, where=f"{where}.{name}")
-    checked, schedule = checked_parameters(technique.parameters, own, where=f"{where}.{name}")
-    if schedule is not None:
-        checked[TEMPERATURE] = own[TEMPERATURE]
-    beside = around.model_dump()
-    _weight(beside["weight"], f"{where}.{name}.weight")
-    return {name: {**checked, **beside}}
-
-
-def _weight(given: Any, where: str) -> Any:
-    checked_weight(given, where=where)
-    return given
-
-
-def _bytes(given: str, where: str) -> str:
-    value, unit = parse_quantity(given)
-    if value < 0 or (unit != "B" and value):
-        raise RecipeError(f"{where}: `{given}` is no amount of bytes", hint="e.g. `4GB`, or 0")
-    return given
-
-
-def step(entry: Mapping[str, Any], where: str) -> Step:
-    """Return one compression step of `{technique: {its parameters}}`."""
-    name, given = _single(entry, where)
+def step(entry: Mapping[str, Any], where: str, folder: Path = Path()) -> Step:
+    """Return one compression step of `{technique: {its parameters}}`; paths start at `folder`."""
+    name, given = single(entry, where)
     technique = registry.find("compressor", name, where=where)
     recover = given.pop("recover", None)
     if recover is not None and technique.facts.get("recoverable") is False:
@@ -256,27 +211,12 @@ def step(entry: Mapping[str, Any], where: str) -> Step:
         parameters=registry.validate(technique.parameters, given, where=f"{where}.{name}"),
         recover=None
         if recover is None
-        else _teaching(recover, f"{where}.{name}.recover", RECOVER_DEFAULTS),
+        else teaching_of(recover, f"{where}.{name}.recover", RECOVER_DEFAULTS, folder),
     )
 
 
 def _export(entry: Mapping[str, Any], where: str) -> Step:
-    name, given = _single(entry, where)
+    name, given = single(entry, where)
     technique = registry.find("exporter", name, where=where)
     parameters = registry.validate(technique.parameters, given, where=f"{where}.{name}")
     return Step(technique=name, parameters=parameters)
-
-
-def _single(entry: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    if not isinstance(entry, Mapping) or len(entry) != 1:
-        raise RecipeError(
-            f"{where}: expected one technique with its parameters, found `{entry!r}`",
-            hint="write `- technique: {key: value}`",
-        )
-    name, given = next(iter(entry.items()))
-    if given is not None and not isinstance(given, Mapping):
-        raise RecipeError(
-            f"{where}.{name}: expected keys and values, found `{given!r}`",
-            hint=f"write `{name}: {{key: value}}`",
-        )
-    return str(name), dict(given or {})

@@ -6,7 +6,7 @@ All other keys are the parameters of the functions that a section configures.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -88,6 +88,9 @@ class RecipeSection(Section):
 
     name: str = "recipe"
     seed: int = Field(0, ge=0)
+    seeds: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, description="distil once a seed, e.g. [0, 1, 2]; in place of `seed`"
+    )
     data: dict[str, Any]
     teacher: dict[str, Any]
     student: dict[str, Any] | None = None

@@ -27,8 +27,9 @@ TITLES = {
     "wrapper": "Wrappers: how a stored model gets its quantizers back",
 }
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
+FORMS = {"FurtherModel": "`{build, args, weights}`"}
 # Facts for the machinery only: they tell a reader nothing.
-HIDDEN = {"paper", "ensures"}
+HIDDEN = {"paper", "ensures", "student_layers", "further_items"}
 
 
 def catalogue(techniques: Iterable[Technique]) -> str:
@@ -81,6 +82,8 @@ def _table(parameters: Sequence[Parameter]) -> str:
 
 def _type(node: ast.expr) -> str:
     """Return an annotation as people read it: `Annotated[int, Field(gt=0)]` is "int > 0"."""
+    if isinstance(node, ast.Name):
+        return FORMS.get(node.id, node.id)
     if isinstance(node, ast.BinOp):
         return f"{_type(node.left)} or {_type(node.right)}"
     if not isinstance(node, ast.Subscript):
@@ -89,6 +92,8 @@ def _type(node: ast.expr) -> str:
     name = ast.unparse(node.value)
     if name == "Literal":
         return " or ".join(f"`{ast.literal_eval(choice)}`" for choice in inner)
+    if name == "tuple" and ast.unparse(inner[-1]) == "...":
+        return f"list of {_type(inner[0])}"
     if name == "Annotated":
         calls = [field for field in inner[1:] if isinstance(field, ast.Call)]
         bounds = [_bound(keyword) for call in calls for keyword in call.keywords]

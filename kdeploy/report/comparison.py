@@ -131,6 +131,8 @@ class Run:
     chosen_because: str = ""
     cell: Mapping[str, Any] = field(default_factory=dict)
     has_summary: bool = False
+    seeds: Mapping[str, Any] = field(default_factory=dict)
+    """`student` and `baseline` over seeds, as `summary.json` has them."""
     command: str = ""
 
 

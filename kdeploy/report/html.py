@@ -14,6 +14,7 @@ from kdeploy.report.comparison import Comparison, Row
 from kdeploy.report.contract import report_format
 from kdeploy.report.machine_facts import machine_facts, machine_name
 from kdeploy.report.plot import plot_of
+from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
 from kdeploy.report.sentences import (
     NOTHING,
     baseline_label,
@@ -73,6 +74,7 @@ def html(comparison: Comparison) -> str:
         columns=shown,
         everywhere=doubts_everywhere(comparison),
         groups=_groups(comparison, shown),
+        seeds=(TITLE, HEADERS, seed_rows(comparison)),
         gates=[(g, gate_reason(g)) for run in comparison.runs for g in run.gates],
         skipped=skipped_rows(comparison),
         doubts=doubt_rows(comparison),

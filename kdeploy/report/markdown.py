@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.contract import report_format
 from kdeploy.report.machine_facts import machine_facts, machine_name
+from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
 from kdeploy.report.sentences import gate_reason, state_sentence, verdict_sentence
 from kdeploy.report.table import doubt_rows, doubts_everywhere, skipped_rows, step_rows, table_rows
 
@@ -24,6 +25,7 @@ def markdown(comparison: Comparison) -> str:
         "Ratios in round brackets are times better than the baseline in the same cell, "
         "accuracies differ in percentage points, square brackets are 95 % intervals, "
         "n counts samples." + _everywhere(comparison),
+        _section(TITLE, HEADERS, seed_rows(comparison)),
         _gates(comparison),
         _skipped(comparison),
         _doubts(comparison),

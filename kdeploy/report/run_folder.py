@@ -41,6 +41,7 @@ def read_run(path: Path) -> Run:
         chosen_because=str(summary.get("chosen_because") or ""),
         cell=summary.get("cell") or {},
         has_summary=bool(summary),
+        seeds=summary.get("seeds") or {},
         command=_command(folder, summary, recipe),
     )
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdeploy.data.rows import Rows
+from kdeploy.data.rows import Joined, Rows
 
 STORED = np.arange(60, dtype=np.uint8).reshape(10, 2, 3)
 ORDER = np.array([7, 2, 2, 9])
@@ -51,3 +51,19 @@ def test_reads_only_the_rows_that_are_indexed():
     recorder = Recorder()
     Rows(recorder, ORDER)[1:3]
     assert recorder.asked == [[2, 2]]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [3, 9, -1, slice(2, 9), slice(None), np.array([9, 0, 4, 4]), (np.array([8, 1]), 0), (5, 1)],
+    ids=str,
+)
+def test_joined_arrays_are_indexed_as_one(key):
+    second = Rows(np.arange(15.0).reshape(5, 3), np.array([4, 0, 2, 1]))
+    parts = (np.arange(18.0).reshape(6, 3), second)
+    whole = np.concatenate([np.asarray(part) for part in parts])
+    joined = Joined(parts)
+    np.testing.assert_array_equal(joined[key], whole[key])
+    assert (len(joined), joined.shape, joined.ndim) == (10, (10, 3), 2)
+    assert (joined.dtype, joined.nbytes) == (whole.dtype, whole.nbytes)
+    np.testing.assert_array_equal(np.asarray(joined), whole)

@@ -142,3 +142,27 @@ def test_the_schema_knows_every_technique_and_its_parameters():
     text = str(json_schema())
     for name in ("prune_channels", "int8_ptq", "kd", "temperature", "onnx", "learning_rate"):
         assert f"'{name}'" in text
+
+
+def test_the_first_of_several_seeds_is_that_of_data_and_teacher(tmp_path):
+    recipe = resolved(**STUDENT, seeds=[3, 1])
+    assert (recipe.seed, recipe.seeds, recipe.data.seed) == (3, (3, 1), 3)
+    assert resolved(seed=2).seeds == ()
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    assert load(tmp_path / "recipe.yaml").seeds == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({**STUDENT, "seed": 1, "seeds": [0, 1]}, "`seed` is 1, and `seeds` begin with 0"),
+        ({**STUDENT, "seeds": [0, 1, 0]}, "hold 0 twice"),
+        ({"seeds": [0, 1]}, "are for a student"),
+        ({**STUDENT, "seeds": []}, "seeds"),
+        ({**STUDENT, "seeds": [-1]}, "seeds"),
+    ],
+)
+def test_refuses_seeds_that_make_no_sense(sections, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        resolved(**sections)
+    assert caught.value.hint

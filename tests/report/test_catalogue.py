@@ -56,6 +56,8 @@ def test_links_a_paper_and_shows_facts():
         ("Literal['l1', 'l2']", "`l1` or `l2`"),
         ("Annotated[float, Field(gt=0, le=1)]", "float > 0, ≤ 1"),
         ("Annotated[int, Field(multiple_of=8)] | None", "int a multiple of 8 or None"),
+        ("tuple[Annotated[float, Field(gt=0)], ...]", "list of float > 0"),
+        ("tuple[FurtherModel, ...]", "list of `{build, args, weights}`"),
         ("dict[str, float | int]", "dict[str, float \\| int]"),
     ],
 )

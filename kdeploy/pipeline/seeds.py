@@ -1,0 +1,78 @@
+"""The same student under several seeds: how accurate it is on the test part, and how far apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from kdeploy.artifact import Artifact
+from kdeploy.errors import ModelError
+from kdeploy.machine import fingerprint
+from kdeploy.measurement import Measurement, read, write
+from kdeploy.payload import load_model
+from kdeploy.pipeline.session import Made, Session
+from kdeploy.training import accuracy
+
+
+def over_seeds(
+    session: Session, students: Sequence[Artifact], baselines: Sequence[Artifact]
+) -> dict[str, Any]:
+    """Return what `summary.json` says of the seeds: accuracies in their order, mean and spread."""
+    kinds = {"student": students, "baseline": baselines}
+    return {
+        kind: spread([_test_accuracy(session, model) for model in models])
+        for kind, models in kinds.items()
+        if models
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Return values with their mean and, of two or more, the sample standard deviation."""
+    return {
+        "accuracy": list(values),
+        "mean": fmean(values),
+        **({"std": stdev(values)} if len(values) > 1 else {}),
+        "n": len(values),
+    }
+
+
+def _test_accuracy(session: Session, model: Artifact) -> float:
+    """Return the top-1 accuracy in PyTorch on the test part, measured once and kept."""
+
+    def make(work: Path) -> Made:
+        del work
+        data = session.data
+        if data is None:
+            raise ModelError("accuracy needs data", hint="name it, e.g. `--data digits`")
+        record = Measurement(
+            artifact=model.id,
+            label=model.label,
+            metric="accuracy.top1",
+            value=accuracy(load_model(model), data.test, data.preprocessing),
+            stage="distill",
+            technique="seeds",
+            runtime="torch_eager",
+            device="cpu",
+            n=len(data.test),
+            machine=fingerprint().id,
+        )
+
+        def write_record(folder: Path) -> Mapping[str, Any]:
+            write([record], folder / "measurements.jsonl")
+            return {}
+
+        return Made(write=write_record)
+
+    measured = session.step(
+        kind="measurements",
+        stage="distill",
+        technique="seeds",
+        label=model.label,
+        make=make,
+        parents=[model],
+    )
+    (found,) = read(measured.folder)
+    assert found.value is not None, "an accuracy in PyTorch is not skipped"
+    return found.value

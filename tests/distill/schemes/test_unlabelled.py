@@ -1,0 +1,52 @@
+"""Soft targets only, also of items that nobody labelled."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kdeploy.distill.lessons import lessons_of
+from kdeploy.errors import RecipeError
+from kdeploy.training import FitContext
+
+
+@pytest.fixture
+def more(tmp_path, tiny_data):
+    path = tmp_path / "more.npy"
+    np.save(path, np.asarray(tiny_data.test.x))
+    return path
+
+
+def test_learns_from_no_label_and_says_so(learn, caplog):
+    with caplog.at_level(logging.WARNING):
+        result = learn("unlabelled")
+    assert list(result.fit.history[0].losses) == ["kd"]
+    assert "`label_weight` as 0" in caplog.text
+
+
+def test_the_teacher_is_asked_about_the_further_items_too(learn, more, same, tmp_path, caplog):
+    context = FitContext(seed=4, cache=tmp_path / "cache")
+    with caplog.at_level(logging.INFO):
+        enlarged = learn("unlabelled", extra=more, context=context)
+    assert "96 items of the training part, 48 more without labels" in caplog.text
+    assert not same(enlarged.model, learn("unlabelled", context=context).model)
+    kept = sorted(f.stat().st_size for f in (tmp_path / "cache").glob("*/0.float16"))
+    assert kept == [96 * 4 * 2, (96 + 48) * 4 * 2]
+
+
+def test_goes_on_after_a_kill(learn, more, same, killed_and_resumed):
+    options = {"extra": more, "epochs": 3}
+    undisturbed = learn("unlabelled", **options)
+    assert same(undisturbed.model, killed_and_resumed("unlabelled", 1, **options).model)
+
+
+def test_refuses_losses_that_need_labels(learn, monkeypatch):
+    def strict(losses):
+        return tuple(replace(lesson, needs_labels=True) for lesson in lessons_of(losses))
+
+    monkeypatch.setattr("kdeploy.distill.run.lessons_of", strict)
+    with pytest.raises(RecipeError, match="`kd` needs the true class of each item"):
+        learn("unlabelled")
