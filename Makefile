@@ -19,6 +19,7 @@ setup: $(STAMP)  ## make .venv with all that the other targets need (PYTHON=pyth
 # torch goes first: asked for by name it takes a CPU build where pip is pointed to one
 # (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu). pytorchcv goes without its
 # dependencies: torchvision, of which it needs one file, must be built for the very same torch.
+# So does aeon, of which the data files are needed: it would bring a compiler (numba).
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "kdeploy needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)"; \
@@ -26,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps pytorchcv
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps pytorchcv aeon
 	@touch $@
 
 demo: $(STAMP)  ## from a teacher to a verified bundle in minutes; writes runs/demo/

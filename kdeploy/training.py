@@ -82,6 +82,7 @@ def fit(
     *,
     epochs: Annotated[int, Field(ge=0)] = 10,
     batch_size: Annotated[int, Field(gt=0)] = 128,
+    accumulate: Annotated[int, Field(gt=0)] = 1,
     optimizer: Literal["sgd", "adamw"] = "sgd",
     learning_rate: Annotated[float, Field(gt=0)] = 0.1,
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4,
@@ -103,7 +104,9 @@ def fit(
         data: The training part is learned, the validation part decides; test is not touched.
         context: Seed, device, folder of the checkpoints, who watches.
         epochs: Passes over the training part; 0 only measures the model as it is.
-        batch_size: Items to a step.
+        batch_size: Items to a step, of all processes together.
+        accumulate: Parts that a step is cut into, one after another: less memory, and but for batch
+            norm the same gradient.
         optimizer: `sgd` (Nesterov momentum) or `adamw` (needs a learning rate near 0.001).
         learning_rate: The highest of the schedule.
         weight_decay: On all weights; adamw decouples it from the gradient.
@@ -130,6 +133,7 @@ def fit(
     settings = Settings(
         epochs=epochs,
         batch_size=batch_size,
+        accumulate=accumulate,
         optimizer=optimizer,
         learning_rate=learning_rate,
         weight_decay=weight_decay,

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdeploy.cli.main import Result
-from kdeploy.cli.options import Data, DataDir, Debug, Json, Out, Weights, data_reference
+from kdeploy.cli.options import (
+    CsvLog,
+    Data,
+    DataDir,
+    Debug,
+    Devices,
+    Json,
+    NumNodes,
+    Out,
+    TensorBoard,
+    Weights,
+    data_reference,
+)
 
 if TYPE_CHECKING:
     from kdeploy.artifact import Artifact
@@ -27,16 +39,18 @@ def run(
         typer.Option("--until", help="Stop after: teacher distill compress export bench package"),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Make every step anew.")] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write events to OUT/tensorboard.")
-    ] = False,
+    tensorboard: TensorBoard = False,
+    csv_log: CsvLog = False,
+    devices: Devices = None,
+    num_nodes: NumNodes = None,
     data_dir: DataDir = None,
     json: Json = False,
     debug: Debug = False,
-) -> Result:
+) -> Result | None:
     """Run a whole recipe; an interrupted run goes on where it stopped."""
     from kdeploy.cli.output import Terminal
     from kdeploy.errors import UnknownName
+    from kdeploy.fitting.processes import started
     from kdeploy.pipeline.run import STAGES
     from kdeploy.pipeline.run import run as run_recipe
     from kdeploy.recipe.read import load
@@ -45,14 +59,20 @@ def run(
         raise UnknownName.among("stage", until, STAGES)
     folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
     loaded = load(recipe, [*(overrides or []), *folder])
+    on_each, machines = started(devices, num_nodes)
     result = run_recipe(
         loaded,
         out,
         until=until,
         use_cache=not no_cache,
         tensorboard=tensorboard,
+        csv_log=csv_log,
+        devices=on_each,
+        num_nodes=machines,
         audience=Terminal(),
     )
+    if not result.is_first:
+        return None
     _show_run(result, is_json=json)
     return Result({"out": str(out), **result.summary}, exit_code=0 if result.passed else 1)
 
@@ -81,12 +101,17 @@ def distill(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the recipe: distill.baseline=true")
     ] = None,
+    tensorboard: TensorBoard = False,
+    csv_log: CsvLog = False,
+    devices: Devices = None,
+    num_nodes: NumNodes = None,
     data_dir: DataDir = None,
     json: Json = False,
     debug: Debug = False,
-) -> Result:
+) -> Result | None:
     """Distil a student from a teacher."""
     from kdeploy.cli.output import Terminal
+    from kdeploy.fitting.processes import started
     from kdeploy.pipeline.run import run as run_recipe
     from kdeploy.recipe.read import overridden, read_value
     from kdeploy.recipe.resolve import parse
@@ -104,7 +129,19 @@ def distill(
         },
     }
     recipe = parse(overridden(given, overrides or []), folder=Path())
-    result = run_recipe(recipe, out, until="distill", audience=Terminal())
+    on_each, machines = started(devices, num_nodes)
+    result = run_recipe(
+        recipe,
+        out,
+        until="distill",
+        tensorboard=tensorboard,
+        csv_log=csv_log,
+        devices=on_each,
+        num_nodes=machines,
+        audience=Terminal(),
+    )
+    if not result.is_first:
+        return None
     if result.student is not None:
         _show_artifact(result.student, is_json=json)
     return Result({"out": str(out), **result.summary})

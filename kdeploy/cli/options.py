@@ -20,6 +20,20 @@ Data = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where the files of the dataset are.")
 ]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write events to OUT/tensorboard.")
+]
+CsvLog = Annotated[
+    bool, typer.Option("--csv-log", help="Write a row an epoch to OUT/training.csv.")
+]
+Devices = Annotated[
+    int | None,
+    typer.Option("--devices", min=1, help="Processes a machine, one a device, under `torchrun`."),
+]
+NumNodes = Annotated[
+    int | None,
+    typer.Option("--num-nodes", min=1, help="Machines that train together, under `torchrun`."),
+]
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="safetensors, for a model that is no artefact.")
 ]

@@ -16,8 +16,13 @@ def cache_folder(name: str) -> Path:
     return Path(_pooch().os_cache("kdeploy")) / name
 
 
-def downloaded(url: str, *, sha256: str, folder: Path) -> Path:
+def downloaded(url: str, *, sha256: str | None, folder: Path) -> Path:
     """Return the file of `url` in `folder`, downloaded unless it is there already.
+
+    Args:
+        url: The file's name is its last part.
+        sha256: Of the contents; None where no one has published it.
+        folder: It is made where it is missing.
 
     Raises:
         OSError: there is no connection, or no answer in time.
@@ -27,7 +32,7 @@ def downloaded(url: str, *, sha256: str, folder: Path) -> Path:
     return Path(
         pooch.retrieve(
             url,
-            known_hash=f"sha256:{sha256}",
+            known_hash=f"sha256:{sha256}" if sha256 else None,
             path=folder,
             fname=url.rsplit("/", 1)[-1],
             downloader=pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdeploy.data.contract import Dataset, Preprocessing
+from kdeploy.data.mixing import mixer
 from kdeploy.errors import DataError
+from kdeploy.fitting.ahead import ahead
 from kdeploy.fitting.contract import Batch
+from kdeploy.fitting.processes import ALONE, Processes
 from kdeploy.fitting.views import View, augmented, fingerprint_of_views, order_of_views
 
 
@@ -32,7 +35,10 @@ class Normalizer:
 
 
 class TrainingBatches:
-    """The training part in a new order each epoch; order and augmentation follow from a seed."""
+    """The training part in a new order each epoch; order and augmentation follow from a seed.
+
+    All processes draw the same order, and each takes its share of every step.
+    """
 
     def __init__(
         self,
@@ -42,20 +48,25 @@ class TrainingBatches:
         device: torch.device,
         channels_last: bool,
         views: int = 0,
+        accumulate: int = 1,
+        processes: Processes = ALONE,
     ) -> None:
         if not len(data.train):
             raise DataError(f"the training part of {data.name} is empty", hint="check `data`")
         self.data = data
         self.split = data.train
         self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.processes = processes
         self.device = device
         self.is_channels_last = channels_last and len(data.preprocessing.shape) == 3
         self.normalize = Normalizer(data.preprocessing, device)
-        self.augment = None
+        self.augment, self.mix = None, None
         if data.augment:
             from kdeploy.data.augmentation import augmenter
 
             self.augment = augmenter(data.augment, data.preprocessing.shape)
+            self.mix = mixer(data.augment, data.num_classes)
         # What is not augmented has one version, whatever was asked for.
         self.views = views if self.augment else 1
 
@@ -76,25 +87,70 @@ class TrainingBatches:
             count=self.views,
             fingerprint=self._views_fingerprint,
             items=augmented(stored, self.augment, view=index) if self.augment else stored,
-            preprocessed=lambda items: self._preprocessed(self._to_device(items).float()),
+            preprocessed=lambda items: self._preprocessed(
+                self._pinned(items).to(self.device, non_blocking=True).float()
+            ),
             passed=passed,
         )
 
-    def epoch(self, seed: list[int], view: View | None = None) -> Iterator[Batch]:
+    def epoch(self, seed: list[int], view: View | None = None) -> Generator[Batch, None, None]:
         """Yield batches on the device, of a view of the items or each augmented anew."""
         order = np.random.default_rng(seed).permutation(len(self.split))
         items = view.items if view else self.split.x
-        for step in range(self.steps):
-            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            x = self._to_device(items[rows]).float()
+        shares = [self._share(order, step) for step in range(self.steps)]
+
+        def gathered(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+            return self._pinned(items[rows]), self._pinned(self.split.y[rows])
+
+        # Not from memory on a CPU: there a thread costs more than it hides.
+        in_order = ahead if self.device.type == "cuda" or _is_mapped(items) else map
+        for rows, (x, labels) in zip(shares, in_order(gathered, shares), strict=True):
+            x = x.to(self.device, non_blocking=True).float()
             if self.augment is not None and view is None:
                 x = self.augment(x)
+            labels = labels.to(self.device, non_blocking=True)
+            if self.mix is not None:
+                x, labels = self.mix(x, labels)
             yield Batch(
                 x=self._preprocessed(x),
-                labels=self._to_device(self.split.y[rows]),
+                labels=labels,
                 rows=torch.from_numpy(rows),
-                view=view.index if view else -1,
+                # A mix is drawn anew, also where the items that are mixed are of a view.
+                view=view.index if view and self.mix is None else -1,
             )
+
+    def size(self, step: int) -> int:
+        """Return the items of a step of an epoch, over all processes."""
+        return min(self.batch_size, len(self.split) - step * self.batch_size)
+
+    def cut(self, batch: Batch, step: int) -> list[Batch]:
+        """Return the parts of this process's share of a step, each with the part that it is.
+
+        As many in every process, and of two items or more, for batch norm; the parts' own share
+        adds up to 1 over all processes.
+        """
+        size, count = self.size(step), self.processes.count
+        items = len(batch.rows)
+        smallest = size // count if self._is_shared(size) else size
+        num_parts = max(1, min(self.accumulate, smallest // 2))
+        # What is too small to be shared, each process learns whole.
+        whole = items / size if self._is_shared(size) else 1 / count
+        parts = zip(
+            *(t.tensor_split(num_parts) for t in (batch.x, batch.labels, batch.rows)), strict=True
+        )
+        return [
+            batch._replace(x=x, labels=labels, rows=rows, share=whole * len(rows) / items)
+            for x, labels, rows in parts
+        ]
+
+    def _share(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+        rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+        if not self._is_shared(len(rows)):
+            return rows
+        return np.array_split(rows, self.processes.count)[self.processes.rank]
+
+    def _is_shared(self, size: int) -> bool:
+        return size >= 2 * self.processes.count
 
     @cached_property
     def _views_fingerprint(self) -> str:
@@ -104,12 +160,10 @@ class TrainingBatches:
         x = self.normalize(x)
         return x.contiguous(memory_format=torch.channels_last) if self.is_channels_last else x
 
-    def _to_device(self, array: NDArray[Any]) -> Tensor:
+    def _pinned(self, array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self.device.type == "cpu":
-            return tensor
-        # Pinned, the copy does not wait for the steps queued before it.
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        # Pinned, the copy to a GPU does not wait for the steps queued before it.
+        return tensor if self.device.type == "cpu" else tensor.pin_memory()
 
 
 def batches_in_order(
@@ -120,3 +174,7 @@ def batches_in_order(
     for start in range(0, len(stored), batch_size):
         # A copy: torch does not take arrays that are mapped read-only.
         yield normalize(torch.from_numpy(np.array(stored[start : start + batch_size])).to(device))
+
+
+def _is_mapped(items: NDArray[Any]) -> bool:
+    return isinstance(getattr(items, "stored", items), np.memmap)  # `stored` of `Rows`

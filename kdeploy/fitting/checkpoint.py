@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdeploy.errors import Unavailable
+from kdeploy.fitting.processes import ALONE, Processes
+
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 logger = logging.getLogger(__name__)
@@ -41,8 +44,24 @@ def save(state: Mapping[str, Any], folder: Path, *, fingerprint: str) -> None:
     temporary.replace(folder / LAST)
 
 
-def load(folder: Path, *, fingerprint: str) -> dict[str, Any] | None:
-    """Return the newest checkpoint that is whole and of the same settings; None without one."""
+def load(folder: Path, *, fingerprint: str, processes: Processes = ALONE) -> dict[str, Any] | None:
+    """Return the newest checkpoint that is whole and of the same settings; None without one.
+
+    Raises:
+        Unavailable: the first process finds another one.
+    """
+    state = _newest(folder, fingerprint)
+    epochs = len(state["history"]) if state and processes.count > 1 else 0
+    if epochs != processes.from_first(epochs):
+        raise Unavailable(
+            f"process {processes.rank} finds a checkpoint of {epochs} epochs in {folder}, "
+            "the first process another",
+            hint="let `--out` be a folder that all machines share",
+        )
+    return state
+
+
+def _newest(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     for path in (folder / LAST, folder / PREVIOUS):
         state = _read(path)
         if state is not None and state.pop("fingerprint", None) == fingerprint:

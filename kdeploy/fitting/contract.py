@@ -25,6 +25,8 @@ class Batch(NamedTuple):
     """Which of the countable views of its items this is; -1: drawn anew, never to be seen again."""
     progress: float = 0.0
     """The part of the whole training that is done, from 0 to 1."""
+    share: float = 1.0
+    """The part of its optimizer step that it stands for: less than 1 where the step is cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,10 @@ class FitContext:
     """Folder for what teachers said, shared by all trainings; None: a temporary one for each."""
     device: str = "auto"
     """`auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:1`."""
+    devices: int = 1
+    """Processes that train together on each machine, one a device; `torchrun` starts them."""
+    num_nodes: int = 1
+    """Machines, which see the same files."""
     name: str = "train"
     watcher: Watcher = field(default_factory=NoWatcher)
 
@@ -150,6 +156,7 @@ class Settings:
 
     epochs: int
     batch_size: int
+    accumulate: int
     optimizer: Literal["sgd", "adamw"]
     learning_rate: float
     weight_decay: float

@@ -1,12 +1,11 @@
-"""The loop itself: epochs of steps, validation, what is kept, and when it stops with an error."""
+"""The loop itself: epochs of steps, what is kept, and what a checkpoint holds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import TrainingDiverged
 from kdeploy.fitting import checkpoint
 from kdeploy.fitting.average import WeightAverage
-from kdeploy.fitting.batches import TrainingBatches, batches_in_order
+from kdeploy.fitting.batch_norm import average_over, synchronized
+from kdeploy.fitting.batches import TrainingBatches
 from kdeploy.fitting.compilation import shall_compile
 from kdeploy.fitting.contract import (
     Attentive,
@@ -26,16 +25,20 @@ from kdeploy.fitting.contract import (
     EpochRecord,
     FitContext,
     FitResult,
+    NoWatcher,
     Objective,
     Settings,
 )
 from kdeploy.fitting.device import device_named, fabric_on, precision_on
+from kdeploy.fitting.health import check_finite, check_used
+from kdeploy.fitting.means import Means
 from kdeploy.fitting.optimization import learning_rate_at, optimizer_of
+from kdeploy.fitting.processes import joined
+from kdeploy.fitting.validation import validation_accuracy
 from kdeploy.fitting.views import View
 
 # On CPU reading a loss waits for nothing, so a divergence is seen before the epoch ends.
 STEPS_BETWEEN_CHECKS = 50
-VALIDATION_BATCH_SIZE = 256
 
 
 class Training:
@@ -46,13 +49,23 @@ class Training:
     ) -> None:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.data, self.context, self.settings = data, context, settings
+        self.processes = joined(context.devices, context.num_nodes)
+        self.watcher = context.watcher if self.processes.is_first else NoWatcher()
         self.device = device_named(context.device)
         self.precision = precision_on(self.device, settings.precision)
-        self.fabric = fabric_on(self.device, self.precision)
+        self.told = objective if isinstance(objective, Attentive) else None
+        self.fabric = fabric_on(
+            self.device,
+            self.precision,
+            devices=context.devices,
+            num_nodes=context.num_nodes,
+            may_skip_parameters=self.told is None or bool(self.told.may_be_zero),
+        )
         self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
         self.student = objective.student
-        self.told = objective if isinstance(objective, Attentive) else None
         self.objective: nn.Module = objective.to(self.device)
+        is_synchronized = self.processes.count > 1 and self.device.type == "cuda"
+        self.desynchronize = synchronized(self.objective) if is_synchronized else None
         if settings.channels_last:
             _lay_out(self.objective, torch.channels_last)
         self.batches = TrainingBatches(
@@ -61,6 +74,8 @@ class Training:
             device=self.device,
             channels_last=settings.channels_last,
             views=settings.views,
+            accumulate=settings.accumulate,
+            processes=self.processes,
         )
         self.average = WeightAverage(self.student, decay=settings.ema) if settings.ema else None
         self.history: list[EpochRecord] = []
@@ -82,19 +97,20 @@ class Training:
             items = epochs * len(self.data.train)
             if self.told and shall_compile(self.settings.compile, items=items):
                 self.told.compile_parts()
-        watcher = self.context.watcher
-        watcher.started(self.context.name, epochs, self.batches.steps, len(self.history))
+        self.watcher.started(self.context.name, epochs, self.batches.steps, len(self.history))
         for epoch in range(len(self.history), epochs):
             self._epoch(epoch)
             self._save()
-            watcher.epoch_ended(self.history[-1])
+            self.watcher.epoch_ended(self.history[-1])
         return self._result()
 
     def _epoch(self, epoch: int) -> None:
         started = time.perf_counter()
         losses, images = self._train(epoch, self._view(epoch))
         trained = time.perf_counter()
-        self._check(losses, epoch)
+        check_finite(losses, epoch, self.settings)
+        may_be_zero = self.told.may_be_zero if self.told else ()
+        check_used(losses, epoch, self.settings, may_be_zero=may_be_zero)
         accuracy = self._validate(epoch)
         if self.told:
             self.told.validated(accuracy)
@@ -112,78 +128,73 @@ class Training:
 
     def _view(self, epoch: int) -> View | None:
         """Return what the epoch shows, once the objective knows it; None: nothing countable."""
-        view = self.batches.view(
-            epoch, seed=self.context.seed, passed=self.context.watcher.prepared
-        )
+        view = self.batches.view(epoch, seed=self.context.seed, passed=self.watcher.prepared)
         if view is not None and self.told:
-            with self.fabric.autocast():
+            # What the first had a teacher say, the others find in its files.
+            with self.processes.in_turn(), self.fabric.autocast():
                 self.told.prepare(view)
         return view
 
     def _train(self, epoch: int, view: View | None) -> tuple[dict[str, float], int]:
         """Return the components' means over the epoch and how many images they were of."""
-        torch.manual_seed(_seed_of(self.context.seed, epoch))
+        # What is drawn anew for a batch differs between processes; the first draws as one alone.
+        torch.manual_seed(_seed_of(self.context.seed, epoch, self.processes.rank))
         self.objective.train()
-        names: list[str] = []
-        sums = torch.zeros(0)
+        means = Means()
         images = 0
         first = epoch * self.batches.steps
         steps = self.settings.epochs * self.batches.steps
-        batches = self.batches.epoch([self.context.seed, epoch], view)
-        for step, batch in enumerate(batches):
-            size = len(batch.labels)
-            progress = (first + step) / steps
-            components = self._step(first + step, batch._replace(progress=progress))
-            values = torch.stack(list(components.values())).detach()
-            names, sums = (names, sums) if step else (list(components), torch.zeros_like(values))
-            sums.add_(values, alpha=size)
-            images += size
-            self.context.watcher.stepped(size)
-            if self.device.type == "cpu" and step % STEPS_BETWEEN_CHECKS == 0:
-                self._check_finite(dict(zip(names, values.tolist(), strict=True)), epoch)
+        with closing(self.batches.epoch([self.context.seed, epoch], view)) as batches:
+            for step, batch in enumerate(batches):
+                batch = batch._replace(progress=(first + step) / steps)
+                size = self.batches.size(step)
+                for part, components in self._step(first + step, self.batches.cut(batch, step)):
+                    means.add(components, weight=part * size)
+                images += size
+                self.watcher.stepped(size)
+                # Not where the other processes would wait in vain for one that stops.
+                is_cheap = self.device.type == "cpu" and self.processes.count == 1
+                if is_cheap and step % STEPS_BETWEEN_CHECKS == 0:
+                    check_finite(means.newest(), epoch, self.settings)
+        self._share_statistics()
         # The one time in an epoch that the host waits for the device.
-        return dict(zip(names, (sums / images).tolist(), strict=True)), images
+        return means.over(images, self.processes), images
 
-    def _step(self, step: int, batch: Batch) -> dict[str, Tensor]:
+    def _step(self, step: int, parts: Sequence[Batch]) -> list[tuple[float, dict[str, Tensor]]]:
+        """Take an optimizer step; return the components of each part with its share of the step."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
-        components: dict[str, Tensor] = self.step_module(batch)
-        self.fabric.backward(torch.stack(list(components.values())).sum())
+        done = []
+        for part in parts:
+            is_last = part is parts[-1]
+            with self.fabric.no_backward_sync(self.step_module, enabled=not is_last):
+                components: dict[str, Tensor] = self.step_module(part)
+                loss = torch.stack(list(components.values())).sum()
+                # Times their count, because the processes' gradients are averaged, not added.
+                self.fabric.backward(loss * (part.share * self.processes.count))
+            done.append((part.share, components))
         if self.settings.clip_norm:
             self.fabric.clip_gradients(
                 self.step_module,
                 self.step_optimizer,
                 max_norm=self.settings.clip_norm,
-                error_if_nonfinite=False,  # would wait for the device; `_check` finds it
+                error_if_nonfinite=False,  # would wait for the device; the epoch's check finds it
             )
         self.step_optimizer.step()
         self.step_optimizer.zero_grad()
         if self.average:
             self.average.update()
-        return components
+        return done
+
+    def _share_statistics(self) -> None:
+        """Let all processes have the same buffers: what was trained is one model."""
+        average_over(self.processes, self.objective.buffers())
+        if self.average:
+            names = (name for name, _ in self.student.named_buffers())
+            average_over(self.processes, (self.average.tensors[n] for n in names))
 
     def _learning_rate(self, step: int) -> float:
         return learning_rate_at(step, self.batches.steps, self.settings)
-
-    def _check(self, losses: Mapping[str, float], epoch: int) -> None:
-        self._check_finite(losses, epoch)
-        for name, value in losses.items():
-            if value == 0 and not (self.told and name in self.told.may_be_zero):
-                raise TrainingDiverged(
-                    f"the loss component `{name}` was exactly zero over all of epoch {epoch + 1} "
-                    f"of {self.settings.epochs}: it teaches nothing",
-                    hint=f"check the weight and the layers of `{name}`, or leave it out",
-                )
-
-    def _check_finite(self, losses: Mapping[str, float], epoch: int) -> None:
-        for name, value in losses.items():
-            if not isfinite(value):
-                raise TrainingDiverged(
-                    f"the loss component `{name}` became {value} in epoch {epoch + 1} "
-                    f"of {self.settings.epochs}",
-                    hint=f"lower `learning_rate` (now {self.settings.learning_rate:g}), "
-                    "set `clip_norm: 1.0` or add `warmup_epochs: 1`",
-                )
 
     def _validate(self, epoch: int) -> float:
         """Return the accuracy of what would be kept, and remember it when it is the best."""
@@ -195,22 +206,15 @@ class Training:
                 self.best = Best(epoch=epoch + 1, accuracy=accuracy, state=state)
         return accuracy
 
-    @torch.no_grad()
     def _accuracy(self) -> float:
-        part = self.data.validation
-        self.student.eval()
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
-        labels = torch.split(torch.from_numpy(part.y.copy()).to(self.device), VALIDATION_BATCH_SIZE)
-        batches = batches_in_order(
-            part.x,
-            self.data.preprocessing,
-            batch_size=VALIDATION_BATCH_SIZE,
-            device=self.device,
-        )
         with self.fabric.autocast():
-            for x, y in zip(batches, labels, strict=bool(len(part))):
-                right += (self.student(x).argmax(1) == y).sum()
-        return right.item() / len(part) if len(part) else float("nan")
+            return validation_accuracy(
+                self.student,
+                self.data.validation,
+                self.data.preprocessing,
+                device=self.device,
+                processes=self.processes,
+            )
 
     def _result(self) -> FitResult:
         if not self.history:
@@ -220,6 +224,8 @@ class Training:
             self.student.load_state_dict(self.best.state)
         elif self.average:
             self.student.load_state_dict(self.average.tensors, strict=False)
+        if self.desynchronize:
+            self.desynchronize()
         # Contiguous again: files hold tensors in that order.
         _lay_out(self.objective.to("cpu").eval(), torch.contiguous_format)
         last = self.history[-1].validation_accuracy if self.history else self.best.accuracy
@@ -232,7 +238,7 @@ class Training:
         )
 
     def _save(self) -> None:
-        if self.context.work is None:
+        if self.context.work is None or not self.processes.is_first:
             return
         best = self.best
         state = {
@@ -247,7 +253,9 @@ class Training:
     def _resume(self) -> None:
         if self.context.work is None:
             return
-        state = checkpoint.load(self.context.work, fingerprint=self.fingerprint)
+        state = checkpoint.load(
+            self.context.work, fingerprint=self.fingerprint, processes=self.processes
+        )
         if state is None:
             return
         self.objective.load_state_dict(state["objective"])
@@ -271,9 +279,10 @@ class Training:
         }
 
 
-def _seed_of(seed: int, epoch: int) -> int:
+def _seed_of(seed: int, epoch: int, rank: int) -> int:
     # As numpy's generators mix their seeds: (0, 1) and (1, 0) have nothing in common.
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    mixed = [seed, epoch, rank] if rank else [seed, epoch]
+    return int(np.random.SeedSequence(mixed).generate_state(1)[0])
 
 
 def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:

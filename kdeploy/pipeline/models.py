@@ -115,7 +115,7 @@ def make_step(session: Session, before: Artifact, step: Step, label: str) -> Art
             "validation_accuracy": accuracy(model, validation, data.preprocessing),
         }
         if step.recover is not None:
-            name = f"recover after {step.technique}"
+            name = f"recover after {label}"
             fitting = _fit_context(session, work, name)
             result = distill(
                 model,
@@ -215,6 +215,8 @@ def _fit_context(session: Session, work: Path, name: str) -> FitContext:
         cache=session.store.root.parent / "teacher_cache",
         name=name,
         watcher=session.audience.watcher,
+        devices=session.processes.devices,
+        num_nodes=session.processes.num_nodes,
     )
 
 

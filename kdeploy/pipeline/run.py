@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.artifact import Artifact, Store, disk_error
+from kdeploy.fitting.processes import joined
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.check import check
@@ -35,6 +36,7 @@ from kdeploy.pipeline.rundir import (
 from kdeploy.pipeline.seeds import over_seeds
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.tensorboard import TensorBoard
+from kdeploy.pipeline.training_csv import TrainingCsv
 from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.teaching import Teaching
@@ -65,6 +67,8 @@ class RunResult:
     chosen_because: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
     comparison: Comparison | None = None
+    is_first: bool = True
+    """Whether this process did all; the others only help to make models."""
 
     @property
     def passed(self) -> bool:
@@ -78,6 +82,9 @@ def run(
     until: str | None = None,
     use_cache: bool = True,
     tensorboard: bool = False,
+    csv_log: bool = False,
+    devices: int = 1,
+    num_nodes: int = 1,
     audience: Audience | None = None,
 ) -> RunResult:
     """Run the recipe into a folder, going on where an earlier run of it stopped.
@@ -88,30 +95,43 @@ def run(
         until: The last stage to run, one of `STAGES`; None for all.
         use_cache: Whether stored artefacts count; False makes all anew.
         tensorboard: Whether to write events to `out/tensorboard`.
+        csv_log: Whether to write a row an epoch to `out/training.csv`.
+        devices: Processes on each machine that train together; `torchrun` has started them.
+        num_nodes: Machines; they share the folder.
         audience: Who is told; nobody when left out.
 
     Raises:
         InputError: before anything was written.
     """
-    data = check(recipe)
+    processes = joined(devices, num_nodes)
+    with processes.in_turn():
+        data = check(recipe)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        log = Log(out / "log.jsonl", audience or Silence())
-        if tensorboard:
-            log.watcher = TensorBoard(out / "tensorboard", log.watcher)
         session = Session(
             store=Store(root=out / "artifacts"),
             reference=recipe.data,
             data=data,
             seed=recipe.seed,
             use_cache=use_cache,
-            audience=log,
+            processes=processes,
         )
-        with session.files():
-            write_text(out / "recipe.yaml", to_yaml(recipe))
+        if processes.is_first:
+            session.audience = _log(out, audience or Silence(), tensorboard, csv_log)
+            with session.files():
+                write_text(out / "recipe.yaml", to_yaml(recipe))
         return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
     except OSError as error:
         raise disk_error(error, out) from error
+
+
+def _log(out: Path, audience: Audience, tensorboard: bool, csv_log: bool) -> Log:
+    out.mkdir(parents=True, exist_ok=True)
+    log = Log(out / "log.jsonl", audience)
+    if tensorboard:
+        log.watcher = TensorBoard(out / "tensorboard", log.watcher)
+    if csv_log:
+        log.watcher = TrainingCsv(out / "training.csv", log.watcher)
+    return log
 
 
 def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> RunResult:
@@ -121,6 +141,9 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
         _distill(recipe, recipe.student, recipe.distill, session, result)
     if "compress" in stages:
         _compress(recipe, session, result)
+    if not session.processes.is_first:
+        result.is_first = False
+        return result
     if "export" in stages:
         extra = [result.baseline] if result.baseline else []
         for model in [*result.models, *extra]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from kdeploy.artifact import Artifact, Store, artifact_id
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference
+from kdeploy.errors import Unavailable
+from kdeploy.fitting.processes import ALONE, Processes
 from kdeploy.machine import fingerprint
 from kdeploy.pipeline.log import Audience, Silence, StageRecord
 
@@ -35,6 +37,8 @@ class Session:
     data: Dataset | None
     seed: int = 0
     use_cache: bool = True
+    processes: Processes = ALONE
+    """Those that make each step together; the first alone stores it."""
     audience: Audience = field(default_factory=Silence)
     stages: list[StageRecord] = field(default_factory=list)
 
@@ -72,10 +76,8 @@ class Session:
         identity = artifact_id({**facts, "source": source, **self._data_inputs()})
         started = time.perf_counter()
         self.audience.stage_started(stage, technique, label)
-        with self.store.lock(identity):
-            if not self.use_cache and identity not in {s.artifact for s in self.stages}:
-                self.store.remove(identity)
-            artifact = self.store.get(identity)
+        with self._lock(identity):
+            artifact = self._stored(identity)
             is_cached = artifact is not None
             if artifact is None:
                 entry = {"id": identity, "kind": kind, "label": label, **facts}
@@ -96,7 +98,37 @@ class Session:
         """Hold the right to replace the files of the run; two runs of one folder take turns."""
         return self.store.lock("files")
 
+    def _lock(self, identity: str) -> AbstractContextManager[None]:
+        """Hold the right to make an artefact, in the first process for all of them."""
+        return self.store.lock(identity) if self.processes.is_first else nullcontext()
+
+    def _stored(self, identity: str) -> Artifact | None:
+        """Return the artefact if it is stored and counts; all processes see it, or none."""
+        if self.processes.is_first:
+            if not self.use_cache and identity not in {s.artifact for s in self.stages}:
+                self.store.remove(identity)
+            artifact = self.store.get(identity)
+            self.processes.from_first(artifact is not None)
+            return artifact
+        return self._of_first(identity) if self.processes.from_first(False) else None
+
+    def _of_first(self, identity: str) -> Artifact:
+        artifact = self.store.get(identity)
+        if artifact is None:
+            raise Unavailable(
+                f"process {self.processes.rank} does not see the artefact {identity} in "
+                f"{self.store.root}, which the first process has",
+                hint="let `--out` be a folder that all machines share",
+            )
+        return artifact
+
     def _add(self, entry: dict[str, Any], made: Made, parents: Sequence[Artifact]) -> Artifact:
+        with self.processes.in_turn():
+            if not self.processes.is_first:
+                return self._of_first(entry["id"])
+            return self._write(entry, made, parents)
+
+    def _write(self, entry: dict[str, Any], made: Made, parents: Sequence[Artifact]) -> Artifact:
         entry |= {
             "data": self._data_facts(),
             "facts": dict(made.facts),

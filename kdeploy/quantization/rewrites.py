@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from kdeploy.errors import ModelError
 from kdeploy.quantization.capture import (
     BATCH_NORMS,
     CONVOLUTIONS,
@@ -18,17 +19,34 @@ from kdeploy.quantization.capture import (
 )
 
 aten = torch.ops.aten
+RECURRENT = (aten.gru.input, aten.lstm.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 GLOBAL_POOLS = (aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default)
 
 
 def into_integer_operators(graph_module: GraphModule) -> GraphModule:
-    """Apply every rewrite of this file to a graph that `capture` made."""
+    """Apply every rewrite of this file to a graph that `capture` made.
+
+    Raises:
+        ModelError: the model is recurrent.
+    """
+    _refuse_recurrent(graph_module)
     for rewrite in (
         *(split_silu, split_attention, join_hard_gates),
         *(unify_means, batch_norms_as_convolutions),
     ):
         rewrite(graph_module)
     return finish(graph_module)
+
+
+def _refuse_recurrent(graph_module: GraphModule) -> None:
+    """Refuse, rather than call a model INT8 whose largest weights stay float."""
+    found = [node for node in graph_module.graph.nodes if node.target in RECURRENT]
+    if found:
+        raise ModelError(
+            f"INT8 is for convolutions and linear layers, and `{found[0]}` is a recurrent layer: "
+            "its rounding errors would come back as its own input",
+            hint="leave the INT8 step out; a smaller hidden size, distilled, saves as much",
+        )
 
 
 def split_silu(graph_module: GraphModule) -> None:

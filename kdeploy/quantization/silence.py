@@ -11,19 +11,24 @@ from contextlib import contextmanager
 # torch's exporter offers operators of torchvision, which nothing here needs.
 RECORDS = ("Failed to load", "register_constant() on Enum", "torchvision is not installed")
 LOGGERS = ("torchao", "torch.utils._pytree", "torch.onnx._internal.exporter._registration")
-# Copying a graph calls a name of torch's pytree that torch has deprecated (2.13).
-WARNING = ".*treespec, LeafSpec.*"
+WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
+    # Copying a graph calls a name of torch's pytree that torch has deprecated (2.13).
+    (".*treespec, LeafSpec.*", FutureWarning),
+    # Tracing a recurrent layer of torch's replaces its list of weights, and puts it back.
+    (r"The tensor attributes? .*\b_flat_weights\[", UserWarning),
+)
 
 
 @contextmanager
 def without_torch_noise() -> Iterator[None]:
-    """Drop the records and the warning above while torch imports, traces or copies a graph."""
+    """Drop the records and the warnings above while torch imports, traces or copies a graph."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     for logger in loggers:
         logger.addFilter(_is_wanted)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", WARNING, FutureWarning)
+            for message, category in WARNINGS:
+                warnings.filterwarnings("ignore", message, category)
             yield
     finally:
         for logger in loggers:

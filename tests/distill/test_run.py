@@ -14,7 +14,7 @@ from kdeploy.distill.lessons import checked_weight, lessons_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
-from kdeploy.errors import ModelError, UnknownName
+from kdeploy.errors import ModelError, RecipeError, UnknownName
 from kdeploy.training import FitContext, NoWatcher, Supervised, accuracy, fit, predict
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
@@ -117,6 +117,26 @@ def test_refuses_class_counts_that_differ(classes, message, tiny_model, tiny_dat
 def test_refuses_names_that_do_not_exist(options, message, student, teacher, tiny_data):
     with pytest.raises(UnknownName, match=message):
         distill(student, teacher, tiny_data, FitContext(), **options)
+
+
+def test_the_teacher_sees_the_very_mix_that_the_student_sees(student, teacher, tiny_data):
+    seen = {"student": [], "teacher": []}
+    for name, model in (("student", student), ("teacher", teacher)):
+        model.register_forward_pre_hook(
+            lambda module, inputs, name=name: seen[name].append(inputs[0].clone())
+        )
+    data = replace(tiny_data, augment=("horizontal_flip", "mixup"))
+    training = {**QUICK, "epochs": 1, "views": 2}
+    distill(student, teacher, data, FitContext(), training=training)
+    shown = [x for x in seen["student"] if any(torch.equal(x, y) for y in seen["teacher"])]
+    assert len(shown) >= len(tiny_data.train) // QUICK["batch_size"]
+
+
+def test_losses_that_need_true_labels_refuse_a_mix(student, teacher, tiny_data):
+    data = replace(tiny_data, augment=("mixup",))
+    with pytest.raises(RecipeError, match="`dkd` needs one true class") as caught:
+        distill(student, teacher, data, FitContext(), losses=[{"dkd": {}}], training=QUICK)
+    assert "leave `mixup` out" in caught.value.hint
 
 
 def test_a_scheme_can_train_in_several_stages_side_by_side(

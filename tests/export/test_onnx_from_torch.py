@@ -96,6 +96,31 @@ def test_a_float_file_has_no_batch_norm_and_pools_globally(network, tmp_path):
     assert not {"BatchNormalization", "ReduceMean", "QuantizeLinear"} & operators
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(nn.GRU, {}), (nn.LSTM, {"num_layers": 2, "bidirectional": True})],
+)
+def test_a_recurrent_layer_is_one_operator_a_layer_at_any_batch_size(kind, options, tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent = kind(4, 6, batch_first=True, **options)
+
+        def forward(self, x):
+            return self.recurrent(x.transpose(1, 2))[0][:, -1]
+
+    model = Net().eval()
+    onnx_from_torch(model, torch.randn(2, 4, 9), tmp_path / "m.onnx")
+    operators = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert operators.count(kind.__name__) == options.get("num_layers", 1)
+    assert not {"Loop", "Scan", "MatMul", "Sigmoid"} & set(operators)
+    session = executed(tmp_path / "m.onnx")
+    for batch in (1, 8):
+        x = torch.randn(batch, 4, 9)
+        with torch.no_grad():
+            np.testing.assert_allclose(session.infer(x.numpy()), model(x), atol=1e-5)
+
+
 def test_the_opset_is_the_one_asked_for(exported):
     for parameters, opset in (({}, 18), ({"opset": 21}, 21)):
         path = exported("signal", **parameters)

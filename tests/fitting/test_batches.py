@@ -11,6 +11,7 @@ import torch
 from kdeploy.data.contract import Split
 from kdeploy.errors import DataError
 from kdeploy.fitting.batches import TrainingBatches, batches_in_order
+from kdeploy.fitting.processes import Processes
 
 
 def batches(data, batch_size=32, **options):
@@ -73,6 +74,63 @@ def test_augmentation_acts_before_normalisation(tiny_data):
     assert x.min().item() == pytest.approx(black), "what comes in from outside is a stored 0"
 
 
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_mixed_items_have_mixed_labels_and_are_of_no_view(mix, tiny_data):
+    data = replace(tiny_data, augment=("horizontal_flip", mix))
+    made = batches(data, views=2)
+    view = made.view(0, seed=0, passed=lambda done, items: None)
+    torch.manual_seed(0)
+    batch = next(iter(made.epoch([0, 0], view)))
+    plain = torch.from_numpy(data.preprocessing.apply(view.items[batch.rows.numpy()]))
+    own = data.train.y[batch.rows.numpy()]
+    assert batch.labels.shape == (32, 4)
+    assert torch.allclose(batch.labels.sum(1), torch.ones(32))
+    assert (batch.labels[torch.arange(32), torch.from_numpy(own)] < 0.999).any()
+    assert not torch.allclose(batch.x, plain)
+    assert batch.view == -1, "no teacher has answered on it before"
+
+
 def test_an_empty_part_is_an_error(tiny_data):
     with pytest.raises(DataError, match="training part of edges is empty"):
         batches(rows(tiny_data, 0))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("accumulate", [1, 2, 5])
+def test_processes_and_parts_share_every_step_by_items(count, accumulate, tiny_data):
+    data = rows(tiny_data, 67)  # a last step of 3
+    each = [
+        batches(data, accumulate=accumulate, processes=Processes(rank=rank, devices=count))
+        for rank in range(count)
+    ]
+    order = np.random.default_rng([0, 0]).permutation(67)
+    for step, shares in enumerate(zip(*(b.epoch([0, 0]) for b in each), strict=True)):
+        parts = [b.cut(share, step) for b, share in zip(each, shares, strict=True)]
+        found = np.concatenate([part.rows for own in parts for part in own])
+        expected = order[step * 32 : step * 32 + 32]
+        assert len({len(own) for own in parts}) == 1, "as many in every process"
+        assert sum(part.share for own in parts for part in own) == pytest.approx(1)
+        if len(expected) > 3:
+            assert np.array_equal(found, expected)
+            assert all(
+                part.share == pytest.approx(len(part.rows) / len(expected)) and len(part.rows) >= 2
+                for own in parts
+                for part in own
+            )
+        else:
+            assert np.array_equal(found, np.tile(expected, count)), "each learns it whole"
+    assert [each[0].size(step) for step in range(each[0].steps)] == [32, 32, 3]
+
+
+def test_mapped_data_that_is_read_ahead_is_the_same(tiny_data, tmp_path):
+    np.save(tmp_path / "x.npy", tiny_data.train.x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    augmented = replace(tiny_data, augment=("random_crop",))
+    data = replace(augmented, train=Split(x=mapped, y=tiny_data.train.y))
+    made = []
+    for each in (augmented, data):
+        torch.manual_seed(0)
+        made.append(list(batches(each).epoch([0, 0])))
+    for one, other in zip(*made, strict=True):
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.labels, other.labels)

@@ -82,3 +82,8 @@ def test_refuses_what_is_no_device(name):
 def test_a_gpu_that_is_not_there_is_unavailable():
     with pytest.raises(Unavailable, match="cuda:99"):
         device_named("cuda:99")
+
+
+def test_one_gpu_for_several_processes_is_refused():
+    with pytest.raises(InputError, match=r"`cuda:1` was asked for, and several processes"):
+        fabric_on(torch.device("cuda", 1), "fp32", devices=2)

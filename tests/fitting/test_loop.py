@@ -6,11 +6,12 @@ from dataclasses import replace
 from math import isnan
 
 import pytest
+import torch
 from torch import nn
 
 from kdeploy.data.contract import Split
 from kdeploy.errors import TrainingDiverged
-from kdeploy.training import FitContext, Supervised, accuracy, fit
+from kdeploy.training import FitContext, NoWatcher, Supervised, accuracy, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
 
@@ -104,3 +105,43 @@ def test_without_a_validation_part_the_last_epoch_is_kept(tiny_model, tiny_data)
     result = fit(Supervised(tiny_model()), data, FitContext(), epochs=2, **QUICK)
     assert result.best_epoch == 2
     assert isnan(result.last_accuracy)
+
+
+class Plain(nn.Module):
+    """A network without batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 6, 3, stride=2), nn.Linear(6 * 25, 4)
+
+    def forward(self, x):
+        return self.last(self.first(x).relu().flatten(1))
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5, "ema": 0.9, "optimizer": "adamw"}])
+def test_a_step_in_parts_is_the_step(options, tiny_data):
+    data = replace(tiny_data, augment=("random_crop",))
+    options = {**QUICK, "learning_rate": 0.01, "batch_size": 36, "epochs": 3, **options}
+    trained = {}
+    for accumulate in (1, 5):
+        torch.manual_seed(0)
+        model, watcher = Plain(), Counter()
+        context = FitContext(watcher=watcher)
+        result = fit(Supervised(model), data, context, accumulate=accumulate, **options)
+        trained[accumulate] = (model.state_dict(), result.history)
+        assert watcher.images == 3 * [36, 36, 24], "told once a step, of all its items"
+    weights, history = trained[1]
+    other_weights, other_history = trained[5]
+    for key, value in weights.items():
+        assert torch.allclose(value, other_weights[key], rtol=0, atol=1e-5), key
+    for one, other in zip(history, other_history, strict=True):
+        assert one.losses == pytest.approx(other.losses, abs=1e-5)
+        assert one.learning_rate == other.learning_rate
+
+
+class Counter(NoWatcher):
+    def __init__(self):
+        self.images = []
+
+    def stepped(self, images):
+        self.images.append(images)

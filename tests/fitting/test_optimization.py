@@ -16,6 +16,7 @@ from kdeploy.fitting.optimization import learning_rate_at, optimizer_of
 STEPS = 10
 SETTINGS = Settings(
     epochs=5,
+    accumulate=1,
     batch_size=8,
     optimizer="sgd",
     learning_rate=0.4,

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kdeploy.errors import ModelError
 from kdeploy.quantization.capture import BATCH_NORMS, capture
 from kdeploy.quantization.rewrites import into_integer_operators, is_global_mean
 
@@ -94,3 +95,19 @@ def test_a_norm_that_stands_alone_becomes_a_depthwise_convolution(network):
     nodes = [n for n in graph_module.graph.nodes if n.target is aten.conv2d.default]
     assert not any(n.target in BATCH_NORMS for n in graph_module.graph.nodes)
     assert sum(len(n.args) > 6 and n.args[6] in (8, 16) for n in nodes) == 2
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_recurrent_layers_are_refused(kind):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent, self.head = kind(4, 6, batch_first=True), nn.Linear(6, 5)
+
+        def forward(self, x):
+            return self.head(self.recurrent(x)[0][:, -1])
+
+    name = kind.__name__.lower()
+    with pytest.raises(ModelError, match=f"`{name}.*is a recurrent layer") as caught:
+        rewritten(Net(), torch.randn(2, 7, 4))
+    assert "hidden size" in caught.value.hint

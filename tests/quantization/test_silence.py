@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 
 import pytest
+import torch
 
 from kdeploy.quantization.silence import without_torch_noise
 
@@ -15,3 +17,13 @@ def test_other_warnings_and_records_come_through(caplog):
         with pytest.warns(FutureWarning, match="of our own"):
             warnings.warn("of our own", FutureWarning, stacklevel=1)
     assert [record.getMessage() for record in caplog.records] == ["a real problem"]
+
+
+def test_tracing_a_recurrent_layer_is_silent_and_leaves_it_as_it_was():
+    layer = torch.nn.GRU(3, 4, batch_first=True).eval()
+    x = torch.randn(2, 5, 3)
+    expected = layer(x)[0]
+    traced = copy.deepcopy(layer)
+    with without_torch_noise():
+        torch.export.export(traced, (x,))
+    assert torch.equal(traced(x)[0], expected)

@@ -1,0 +1,34 @@
+"""When a training is to be stopped: what its losses say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from math import isfinite
+
+from kdeploy.errors import TrainingDiverged
+from kdeploy.fitting.contract import Settings
+
+
+def check_finite(losses: Mapping[str, float], epoch: int, settings: Settings) -> None:
+    """Raise TrainingDiverged when a component is no finite number."""
+    for name, value in losses.items():
+        if not isfinite(value):
+            raise TrainingDiverged(
+                f"the loss component `{name}` became {value} in epoch {epoch + 1} "
+                f"of {settings.epochs}",
+                hint=f"lower `learning_rate` (now {settings.learning_rate:g}), "
+                "set `clip_norm: 1.0` or add `warmup_epochs: 1`",
+            )
+
+
+def check_used(
+    losses: Mapping[str, float], epoch: int, settings: Settings, *, may_be_zero: Collection[str]
+) -> None:
+    """Raise TrainingDiverged when a component that should teach was zero all epoch."""
+    for name, value in losses.items():
+        if value == 0 and name not in may_be_zero:
+            raise TrainingDiverged(
+                f"the loss component `{name}` was exactly zero over all of epoch {epoch + 1} "
+                f"of {settings.epochs}: it teaches nothing",
+                hint=f"check the weight and the layers of `{name}`, or leave it out",
+            )

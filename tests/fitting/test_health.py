@@ -1,0 +1,25 @@
+"""Losses that stop a training, and those that do not."""
+
+from math import inf, nan
+from types import SimpleNamespace
+
+import pytest
+
+from kdeploy.errors import TrainingDiverged
+from kdeploy.fitting.health import check_finite, check_used
+
+SETTINGS = SimpleNamespace(epochs=5, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("value", [nan, inf, -inf])
+def test_a_component_has_to_be_finite(value):
+    check_finite({"kd": 1e30}, 0, SETTINGS)
+    with pytest.raises(TrainingDiverged, match=r"`kd` became .* in epoch 1 of 5"):
+        check_finite({"labels": 1.0, "kd": value}, 0, SETTINGS)
+
+
+def test_a_component_that_is_zero_all_epoch_has_to_be_allowed_to():
+    losses = {"labels": 1.0, "kd": 0.0}
+    check_used(losses, 1, SETTINGS, may_be_zero={"kd"})
+    with pytest.raises(TrainingDiverged, match="`kd` was exactly zero over all of epoch 2 of 5"):
+        check_used(losses, 1, SETTINGS, may_be_zero=())
