@@ -15,6 +15,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.contract import BuildModel
+from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
 from kdeploy.onnx_model import OnnxModel, count_numbers
@@ -32,7 +33,7 @@ from kdeploy.pipeline.session import Made, Session
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
-from kdeploy.structure import count_macs, count_parameters
+from kdeploy.structure import count_macs
 from kdeploy.training import FitContext, FitResult, Supervised, accuracy, fit
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def made_model(
         scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}
     return Made(
         write=lambda folder: {"model": save_model(folder, model, reference)},
-        facts={"parameters": count_parameters(base), "macs": count_macs(base, example)},
+        facts={"parameters": count_without_exits(base), "macs": count_macs(base, example)},
         scores=scores,
     )
 
