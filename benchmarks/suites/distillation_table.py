@@ -27,7 +27,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
-from kdeploy.pipeline.building import fresh_model, load_weights
+from kdeploy.pipeline.building import fresh_model, further_model, load_weights
 from kdeploy.references import ModelReference
 from kdeploy.training import FitContext, Supervised, accuracy, fit
 
