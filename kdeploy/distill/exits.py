@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdeploy.distill.taps import modules_at, tapped
 from kdeploy.errors import ModelError
+from kdeploy.structure import count_parameters
 
 HEADS = "exit_heads"
 # A name of a module cannot have a dot in it.
@@ -52,6 +53,12 @@ def attach_exits(
         shape = features[path].shape if path in features else ()
         heads.add_module(path.replace(".", DOT), _head(path, shape, example.ndim, num_classes))
     setattr(model, HEADS, heads)
+
+
+def count_without_exits(model: nn.Module) -> int:
+    """Return the number of parameters of the model itself, which alone are exported."""
+    heads = getattr(model, HEADS, None)
+    return count_parameters(model) - (count_parameters(heads) if heads is not None else 0)
 
 
 class Exits(nn.Module):

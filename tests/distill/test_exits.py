@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.distill.exits import Exits, attach_exits
+from kdeploy.distill.exits import Exits, attach_exits, count_without_exits
 from kdeploy.errors import ModelError, UnknownName
 from kdeploy.payload import load_model
+from kdeploy.structure import count_parameters
 
 PATHS = ["blocks.0", "blocks.1"]
 X = torch.randn(6, 1, 12, 12)
@@ -27,6 +28,7 @@ def model(tiny_model):
 def test_the_model_says_what_it_said_without_exits(model, tiny_model):
     assert torch.equal(model(X), tiny_model(seed=3)(X))
     assert torch.equal(Exits(model)(X), model(X))
+    assert count_without_exits(model) == count_parameters(tiny_model()) < count_parameters(model)
 
 
 def test_an_exit_is_pooling_and_a_linear_layer_on_its_features(model):

@@ -146,3 +146,15 @@ def test_pruning_leaves_no_exit_that_lies(run_project):
     pruned = load_model(result.models[-1])
     with pytest.raises(ModelError, match="does not fit its layer any more"):
         Exits(pruned).exits(torch.rand(2, 1, 12, 12))
+
+
+def test_exits_are_trained_again_in_the_recovery_of_a_step(run_project):
+    scheme = "{self_exits: {exits: [blocks.0]}}"
+    recover = f"{{epochs: 1, batch_size: 16, scheme: {scheme}}}"
+    result = run_project(
+        f"distill.scheme={scheme}",
+        f"compress=[{{prune_channels: {{ratio: 0.3, recover: {recover}}}}}]",
+        until="compress",
+    )
+    answers = Exits(load_model(result.models[-1])).exits(torch.rand(2, 1, 12, 12))
+    assert [tuple(a.shape) for a in answers] == [(2, 4)] * 2

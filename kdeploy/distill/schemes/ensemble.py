@@ -19,6 +19,8 @@ from kdeploy.errors import RecipeError
 if TYPE_CHECKING:
     from pydantic import Field
 
+# Of the way from guessing to always being right; what is below it teaches noise.
+LEAST_SKILL = 0.25
 logger = logging.getLogger(__name__)
 
 
@@ -49,7 +51,7 @@ def ensemble(
     (student,) = students
     further = [context.model(reference, place) for place, reference in enumerate(teachers)]
     for place, teacher in enumerate(further):
-        context.record(f"teachers[{place}]", teacher)
+        _warn_of_guessing(f"teachers[{place}]", teacher, context)
     members = [objective.signal(teacher) for teacher in (*given, *further)]
     shares = _shares(weights, len(members), how=how)
     if weights and how != "weights":
@@ -57,6 +59,19 @@ def ensemble(
     signal = Ensemble(members, shares, how="random" if how == "random" else "mean")
     context.train(objective(student, signal))
     return student
+
+
+def _warn_of_guessing(name: str, teacher: nn.Module, context: SchemeContext) -> None:
+    """Record how good a teacher is, and warn of one that was probably never trained."""
+    accuracy = context.record(name, teacher)
+    chance = 1 / context.data.num_classes
+    if (accuracy - chance) / (1 - chance) < LEAST_SKILL:
+        logger.warning(
+            "%s of the ensemble is right on %.1f %% of the validation part, hardly more than a "
+            "guess; hint: give it `weights`, or name an artefact",
+            name,
+            100 * accuracy,
+        )
 
 
 def _shares(weights: Sequence[float], count: int, *, how: str) -> list[float]:

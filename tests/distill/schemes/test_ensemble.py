@@ -63,6 +63,14 @@ def test_refuses_weights_that_are_not_one_a_teacher(learn, other):
         learn("ensemble", built=other, teachers=[OTHER], how="weights", weights=[1])
 
 
+def test_warns_of_a_teacher_that_was_never_trained(learn, other, tiny_model, caplog):
+    built = {**other, "fresh": tiny_model(seed=6)}
+    teachers = [OTHER, {"build": "fresh"}]
+    with caplog.at_level(logging.WARNING):
+        learn("ensemble", built=built, teachers=teachers, epochs=0)
+    assert [record.args[0] for record in caplog.records] == ["teachers[1]"]
+
+
 def test_warns_of_weights_without_effect(learn, caplog):
     with caplog.at_level(logging.WARNING):
         learn("ensemble", weights=[1.0], epochs=0)
