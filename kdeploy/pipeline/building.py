@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdeploy.artifact import file_sha256, find_artifact
+from kdeploy.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.errors import ModelError
+from kdeploy.onnx_model import OnnxModel
 from kdeploy.payload import load_model
 from kdeploy.references import ModelReference, build_model, source_sha256
 
@@ -25,6 +26,23 @@ def fresh_model(reference: ModelReference, seed: int) -> nn.Module:
         return build_model(reference)
 
 
+def onnx_path(reference: ModelReference) -> Path | None:
+    """Return the file of an `onnx:FILE` reference, None for a torch model."""
+    library, _, name = reference.build.partition(":")
+    return reference.folder / Path(name).expanduser() if library == "onnx" else None
+
+
+def teacher_model(reference: ModelReference) -> nn.Module:
+    """Return a model that is only asked: a torch model, or a file run by ONNX Runtime."""
+    file = onnx_path(reference)
+    return OnnxModel(file) if file is not None else build_model(reference)
+
+
+def model_of_teacher(artifact: Artifact) -> nn.Module:
+    """Return the teacher of an artefact, of torch or of ONNX."""
+    return OnnxModel(artifact.onnx_file) if artifact.kind == "onnx" else load_model(artifact)
+
+
 def further_model(entry: Mapping[str, Any], seed: int, stores: Sequence[Path] = ()) -> nn.Module:
     """Return a further model of a scheme: an artefact, given weights, or fresh under the seed.
 
@@ -35,8 +53,11 @@ def further_model(entry: Mapping[str, Any], seed: int, stores: Sequence[Path] = 
     """
     known = find_artifact(entry["build"], stores)
     if known is not None:
-        return load_model(known)
-    model = fresh_model(ModelReference(build=entry["build"], args=entry["args"]), seed)
+        return model_of_teacher(known)
+    reference = ModelReference(build=entry["build"], args=entry["args"])
+    if onnx_path(reference) is not None:
+        return teacher_model(reference)
+    model = fresh_model(reference, seed)
     return load_weights(model, Path(entry["weights"])) if entry["weights"] else model
 
 
@@ -94,7 +115,8 @@ def _digests(value: Any, stores: Sequence[Path]) -> Iterator[str]:
     if isinstance(value, Mapping) and "build" in value:
         known = find_artifact(value["build"], stores)
         reference = ModelReference(build=value["build"], args=value["args"])
-        yield known.id if known else source_sha256(reference)
+        file = onnx_path(reference)
+        yield known.id if known else file_sha256(file) if file else source_sha256(reference)
         yield from _digests(value["weights"], stores)
     elif isinstance(value, Mapping):
         for inner in value.values():

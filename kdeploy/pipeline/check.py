@@ -12,11 +12,16 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import load
 from kdeploy.data.unlabelled import with_unlabelled
 from kdeploy.errors import ModelError, UnknownName
-from kdeploy.payload import load_model
-from kdeploy.pipeline.building import fresh_model, further_model, further_models, load_weights
+from kdeploy.pipeline.building import (
+    fresh_model,
+    further_model,
+    further_models,
+    load_weights,
+    model_of_teacher,
+    teacher_model,
+)
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.teaching import Teaching
-from kdeploy.references import build_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,8 +80,8 @@ def check_model(model: nn.Module, data: Dataset, role: str) -> None:
 def _teacher(recipe: Recipe) -> nn.Module:
     known = find_artifact(recipe.teacher.reference.build)
     if known is not None:
-        return load_model(known)
-    model = build_model(recipe.teacher.reference)
+        return model_of_teacher(known)
+    model = teacher_model(recipe.teacher.reference)
     if recipe.teacher.weights is not None:
         load_weights(model, recipe.teacher.weights)
     return model

@@ -109,7 +109,9 @@ def make_measurements(
         chosen = [s for s in subjects if s.format == form]
         runtimes = [r for r in section.runtimes if form in _forms(r)]
         if chosen and runtimes:
-            made.append(_measure(session, chosen, runtimes, section, baseline, form))
+            # A teacher that came as a file is in no comparison of torch models.
+            known = baseline if baseline in {s.label for s in chosen} else None
+            made.append(_measure(session, chosen, runtimes, section, known, form))
     return made
 
 

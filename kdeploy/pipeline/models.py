@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.artifact import ONNX, Artifact, file_sha256, find_artifact
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.data.contract import Dataset
@@ -17,12 +18,15 @@ from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
+from kdeploy.onnx_model import OnnxModel, count_numbers
 from kdeploy.payload import load_model, reference_of, save_model
 from kdeploy.pipeline.building import (
     contents_sha256,
     fresh_model,
     further_model,
     load_weights,
+    model_of_teacher,
+    onnx_path,
     without_folders,
 )
 from kdeploy.pipeline.session import Made, Session
@@ -41,6 +45,9 @@ def make_teacher(session: Session, teacher: Teacher) -> Artifact:
     known = find_artifact(teacher.reference.build, [session.store.root])
     if known is not None:
         return session.store.adopt(known)
+    file = onnx_path(teacher.reference)
+    if file is not None:
+        return _import_onnx(session, file)
     if teacher.weights is not None:
         return _import_weights(session, teacher.reference, teacher.weights)
     return _train(session, teacher.reference, teacher.training, label="teacher", stage="teacher")
@@ -61,7 +68,7 @@ def make_student(
         student = fresh_model(reference, session.seed)
         result = distill(
             student,
-            load_model(teacher),
+            model_of_teacher(teacher),
             _data(session),
             _fit_context(session, work, "distil the student"),
             teacher_normalization=spec.normalization,
@@ -180,6 +187,29 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
         make=make,
         parameters={"model": _facts(reference)},
         source=source_sha256(reference) + file_sha256(weights),
+    )
+
+
+def _import_onnx(session: Session, file: Path) -> Artifact:
+    def make(work: Path) -> Made:
+        del work
+        data = _data(session)
+        right = accuracy(OnnxModel(file), data.validation, data.preprocessing)
+
+        def copy(folder: Path) -> Mapping[str, Any]:
+            shutil.copyfile(file, folder / ONNX)
+            return {}
+
+        facts = {"parameters": count_numbers(file), "macs": None, "size": file.stat().st_size}
+        return Made(write=copy, facts=facts, scores={"validation_accuracy": right})
+
+    return session.step(
+        kind="onnx",
+        stage="teacher",
+        technique="onnx",
+        label="teacher",
+        make=make,
+        source=file_sha256(file),
     )
 
 

@@ -38,7 +38,7 @@ from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.pipeline.training_csv import TrainingCsv
 from kdeploy.recipe.read import to_yaml
-from kdeploy.recipe.resolve import Recipe
+from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference
 from kdeploy.report.comparison import Comparison
@@ -147,7 +147,7 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
     if "export" in stages:
         extra = [result.baseline] if result.baseline else []
         for model in [*result.models, *extra]:
-            result.exported += [make_export(session, model, step) for step in recipe.export]
+            result.exported += _exported(session, model, recipe.export)
         with session.files():
             write_exports(out, result.exported)
     if "bench" in stages:
@@ -161,6 +161,13 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
         if "bench" in stages:
             result.comparison = write_reports(out)
     return result
+
+
+def _exported(session: Session, model: Artifact, steps: Sequence[Step]) -> list[Exported]:
+    """Return the files of a model; one that came as a file is that file."""
+    if model.kind == "onnx":
+        return [Exported(model=model, file=model)]
+    return [make_export(session, model, step) for step in steps]
 
 
 def _distill(
@@ -194,7 +201,7 @@ def _compress(recipe: Recipe, session: Session, result: RunResult) -> None:
 
 def _measure(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
     extra = [result.baseline] if result.baseline else []
-    subjects = [subject(m) for m in [*result.models, *extra]]
+    subjects = [subject(m) for m in [*result.models, *extra] if m.kind == "torch"]
     subjects += [subject(e.model, e) for e in result.exported]
     measured = make_measurements(session, subjects, recipe.bench, baseline=result.teacher.label)
     records, comparisons = records_of(measured)

@@ -18,7 +18,7 @@ def placed(value: Any, folder: Path, where: str) -> Any:
     if isinstance(value, Mapping):
         inner = {k: placed(v, folder, f"{where}.{k}") for k, v in value.items() if k != "args"}
         if "build" in value:
-            inner["build"] = _absolute_build(value["build"], folder)
+            inner["build"] = absolute_build(value["build"], folder)
         return {**value, **inner}
     if isinstance(value, list | tuple):
         return tuple(placed(inner, folder, f"{where}[{i}]") for i, inner in enumerate(value))
@@ -31,10 +31,10 @@ def placed(value: Any, folder: Path, where: str) -> Any:
     return path
 
 
-def _absolute_build(build: str, folder: Path) -> str:
+def absolute_build(build: str, folder: Path) -> str:
     """Return a model reference or artefact; of a file, folder or module that is here, the path."""
     place, colon, name = build.partition(":")
-    if place == "transformers":
+    if place in ("onnx", "transformers"):
         return f"{place}:{(folder / Path(name).expanduser()).resolve()}"
     for path in (folder / Path(place).expanduser(), folder / f"{place.replace('.', '/')}.py"):
         if path.exists():

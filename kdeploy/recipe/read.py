@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.recipe.files import absolute_build
 from kdeploy.recipe.resolve import Recipe, Step, parse
 from kdeploy.recipe.teaching import Teaching
 
@@ -53,7 +54,7 @@ def to_yaml(recipe: Recipe) -> str:
         },
         "teacher": {
             **_absolute(recipe.given["teacher"], ["build", "weights"], folder),
-            "train": dict(recipe.teacher.training),
+            **({} if recipe.teacher.is_file else {"train": dict(recipe.teacher.training)}),
         },
     }
     if recipe.student is not None and recipe.distill is not None:
@@ -145,8 +146,7 @@ def _index(place: list[Any], part: str, path: str) -> int:
 def _absolute(section: Mapping[str, Any], keys: Sequence[str], folder: Path) -> dict[str, Any]:
     """Return the section with the files that `keys` name made absolute."""
     found = {k: str(section[k]) for k in keys if isinstance(section.get(k), str | Path)}
-    files = {k: v for k, v in found.items() if (folder / v.split(":")[0]).exists()}
-    return {**section, **{k: str(folder.resolve() / v) for k, v in files.items()}}
+    return {**section, **{k: absolute_build(v, folder) for k, v in found.items()}}
 
 
 class _Loader(yaml.SafeLoader):

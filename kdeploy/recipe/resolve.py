@@ -32,6 +32,11 @@ class Teacher:
     training: Mapping[str, Any] = field(default_factory=dict)
     normalization: Mapping[str, list[float]] | None = None
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is `onnx:FILE`, which can be asked and not trained."""
+        return self.reference.build.startswith("onnx:")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -75,6 +80,11 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         raise RecipeError(
             f"recipe: `{present}` without `{missing}`",
             hint=f"add `{missing}:`, or leave both out to compress the teacher itself",
+        )
+    if teacher.is_file and steps and top.student is None:
+        raise RecipeError(
+            "recipe: `compress` needs a torch model, and the teacher is an ONNX file",
+            hint="add `student` and `distill`: the student is what is compressed",
         )
     package = None
     if top.package is not None:
@@ -175,6 +185,11 @@ def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
         raise FileMissing(
             f"teacher.weights: there is no file {weights}",
             hint="relative paths start at the recipe; leave `weights` out to train the teacher",
+        )
+    if section.build.startswith("onnx:") and (weights is not None or section.train):
+        raise RecipeError(
+            f"teacher: `{section.build}` has its weights and cannot be trained",
+            hint="leave `weights` and `train` out",
         )
     if (section.mean is None) != (section.std is None):
         raise RecipeError("teacher: `mean` and `std` go together", hint="give both or none")
