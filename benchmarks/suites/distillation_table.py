@@ -20,13 +20,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
-from kdeploy.pipeline.building import fresh_model, load_weights
+from kdeploy.pipeline.building import fresh_model, further_model, load_weights
 from kdeploy.references import ModelReference
 from kdeploy.training import FitContext, Supervised, accuracy, fit
 
@@ -41,6 +42,9 @@ TRAINING = {
 CACHE = "20GB"
 LAST, DEEP, POOLED = {"3": "3"}, {"2": "2", "3": "3"}, {"4.1": "4.1"}
 KD = {"kd": {"temperature": 1.0, "weight": 0.9}}
+MIDDLE = {"build": f"{FOLDER / 'build.py'}:resnet", "args": {"width": 16, "depth": 2}}
+SECOND = "second_teacher.safetensors"
+"""Of the ensemble, beside the shipped one: MIDDLE, trained without a teacher for as long."""
 
 
 def losses(name: str, *, label_weight: Any = 1.0, **keys: Any) -> dict[str, Any]:
@@ -81,6 +85,26 @@ ROWS: Mapping[str, dict[str, Any]] = {
 }
 
 
+def schemes(work: Path) -> Mapping[str, dict[str, Any]]:
+    """Return the rows of schemes; whoever else teaches or learns is of width 16, depth 2."""
+    kd = {"losses": [KD], "label_weight": 0.1}
+    second = {**MIDDLE, "weights": work / SECOND}
+    with_parameters = {
+        "ensemble, mean": ("ensemble", {"teachers": [second]}),
+        "ensemble, random": ("ensemble", {"teachers": [second], "how": "random"}),
+        "assistants": ("assistants", {"models": [MIDDLE]}),
+        "generations": ("generations", {"count": 2}),
+        "mutual": ("mutual", {}),
+        "mutual, a wider peer": ("mutual", {"peers": [MIDDLE]}),
+        "self_exits": ("self_exits", {"exits": ["1", "2"]}),
+        "unlabelled": ("unlabelled", {}),
+    }
+    return {
+        name: {**kd, "scheme": scheme, "scheme_parameters": parameters, "build": further_model}
+        for name, (scheme, parameters) in with_parameters.items()
+    }
+
+
 def main() -> None:
     """Train what is missing, print the table."""
     arguments = _arguments()
@@ -88,8 +112,9 @@ def main() -> None:
     teacher = shipped_teacher()
     results = arguments.work / "results.jsonl"
     arguments.work.mkdir(parents=True, exist_ok=True)
+    _train_second(arguments, data)
     for seed in range(arguments.seeds):
-        for name, row in ROWS.items():
+        for name, row in {**ROWS, **schemes(arguments.work)}.items():
             if arguments.only and name not in arguments.only:
                 continue
             key = {"row": name, "seed": seed, "epochs": arguments.epochs}
@@ -106,6 +131,16 @@ def main() -> None:
                 file.write(json.dumps(found) + "\n")
             print(found, flush=True)
     print(_table(_read(results), arguments.epochs))
+
+
+def _train_second(arguments: Any, data: Dataset) -> None:
+    file = arguments.work / SECOND
+    if not file.exists():
+        second = model(**MIDDLE["args"])
+        work = arguments.work / "checkpoints" / "second"
+        training = {**TRAINING, "epochs": arguments.epochs}
+        fit(Supervised(second), data, FitContext(work=work), **training)
+        save_file(second.state_dict(), file)
 
 
 def _train(
@@ -137,9 +172,10 @@ def model(*, seed: int = 0, **arguments: int) -> nn.Module:
 
 
 def _table(results: list[dict[str, Any]], epochs: int) -> str:
+    names = dict.fromkeys(r["row"] for r in results)
     found = {
         name: [r["accuracy"] for r in results if r["row"] == name and r["epochs"] == epochs]
-        for name in ROWS
+        for name in names
     }
     none = found["no distillation"]
     lines = [
