@@ -181,4 +181,5 @@ def batches_in_order(
 
 
 def _is_mapped(items: NDArray[Any]) -> bool:
-    return isinstance(getattr(items, "stored", items), np.memmap)  # `stored` of `Rows`
+    parts = getattr(items, "parts", (items,))  # of `Joined`
+    return any(isinstance(getattr(p, "stored", p), np.memmap) for p in parts)  # `stored` of `Rows`
