@@ -34,6 +34,7 @@ METRICS: dict[str, Metric] = {
     "accuracy.top1": Metric(unit="fraction", better="higher", about="test images classified right"),
     "accuracy.f1_macro": Metric(unit="fraction", better="higher", about="mean F1 over classes"),
     "agreement.top1": Metric(unit="fraction", better="higher", about="same class as the teacher"),
+    "perplexity": Metric(unit="", better="lower", about="exp of the mean cross-entropy of tokens"),
     "latency.mean": Metric(unit="s", better="lower", about="mean time of one batch"),
     "latency.p50": Metric(unit="s", better="lower", about="median time of one batch"),
     "latency.p90": Metric(unit="s", better="lower", about="90 % of batches are faster"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdeploy.artifact import Artifact, open_artifact
 from kdeploy.errors import ModelError
+from kdeploy.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,6 +86,7 @@ def load_model(artifact: Artifact | Path) -> nn.Module:
     model.eval()
     if facts["wrapper"]:
         put_on = find("wrapper", facts["wrapper"]["name"]).load()
-        example = torch.zeros(2, *artifact.manifest["data"]["preprocessing"]["shape"])
+        known = Preprocessing.from_dict(artifact.manifest["data"]["preprocessing"])
+        example = torch.from_numpy(known.example(2))
         model = put_on(model, facts["wrapper"]["state"], example)
     return model

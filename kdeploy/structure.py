@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -74,6 +75,8 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: nn.Module, example: Tensor) -> int:
     """Return the multiply-accumulates of convolutions and matrix products for one item.
 
+    Those of attention and of recurrent layers count, embeddings do not: they are looked up.
+
     Args:
         model: Is run once, in eval mode; left as it was.
         example: A batch of at least one item; the result is divided by its length.
@@ -81,7 +84,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     in_training = [module for module in model.modules() if module.training]
     if in_training:
         model.eval()
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
     try:
         with torch.no_grad(), counter:
             model(example.to(next(model.parameters(), example).device))
@@ -89,6 +92,25 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
         for module in in_training:
             module.training = True
     return int(counter.get_total_flops()) // (2 * len(example))
+
+
+def _attention_flops(
+    query: torch.Size, key: torch.Size, value: torch.Size, *rest: Any, **more: Any
+) -> int:
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _recurrent_flops(
+    x: torch.Size, weight: torch.Size, recurrent_weight: torch.Size, *rest: Any, **more: Any
+) -> int:
+    return 2 * prod(x[:-1]) * (prod(weight) + prod(recurrent_weight))
+
+
+# What torch's counter does not know: the processor's own kernels.
+_FLOPS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops,
+}
 
 
 class _Root(nn.Module):

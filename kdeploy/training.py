@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kdeploy.data.contract import Dataset
 from kdeploy.fitting.compilation import Call
@@ -25,6 +24,7 @@ from kdeploy.fitting.contract import (
     Settings,
     Watcher,
 )
+from kdeploy.fitting.entropy import entropy
 from kdeploy.fitting.loop import Training
 from kdeploy.fitting.predict import accuracy, check_outputs, num_outputs, predict
 from kdeploy.fitting.views import View
@@ -63,9 +63,8 @@ class Supervised(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the one component `labels`."""
-        logits = self._call(batch.x).float()
-        smoothing = self.label_smoothing
-        return {"labels": functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)}
+        logits = self._call(batch.x)
+        return {"labels": entropy(logits, batch.labels, label_smoothing=self.label_smoothing)}
 
     def prepare(self, view: View) -> None: ...
 

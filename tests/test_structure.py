@@ -226,3 +226,23 @@ def test_counting_leaves_the_model_as_it_was(net):
     count_macs(net, torch.randn(2, 3, 6, 6))
     assert [module.training for module in net.modules()] == flags
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+def test_counts_the_products_of_attention():
+    query, key = torch.zeros(2, 3, 5, 8), torch.zeros(2, 3, 7, 8)
+
+    class Attention(nn.Module):
+        def forward(self, x):
+            return nn.functional.scaled_dot_product_attention(x, key[: len(x)], key[: len(x)])
+
+    assert count_macs(Attention(), query) == 3 * 5 * 7 * (8 + 8)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_counts_the_products_of_recurrent_layers(kind, gates):
+    layer = kind(6, 5, batch_first=True, bidirectional=True)
+    assert count_macs(layer, torch.zeros(3, 7, 6)) == 7 * 2 * gates * 5 * (6 + 5)
+
+
+def test_looking_words_up_costs_no_products():
+    assert count_macs(nn.Embedding(9, 4), torch.ones(2, 3, dtype=torch.int64)) == 0

@@ -10,13 +10,13 @@ import math
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdeploy.artifact import open_artifact
-from kdeploy.bench.onnx_facts import item_shape
+from kdeploy.bench.onnx_facts import item_shape, takes_integers
 from kdeploy.bench.subject import Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
+from kdeploy.preprocessing import Inputs, Preprocessing
 
 POOL_BATCHES = 16
 POOL_BYTES = 4 * 2**20
@@ -31,17 +31,17 @@ def write_pool(
     return data is not None
 
 
-def _real(reference: DataReference, batch_size: int) -> NDArray[np.float32]:
+def _real(reference: DataReference, batch_size: int) -> Inputs:
     data = load(reference)
     count = _count(data.preprocessing.shape, batch_size)
     stored = np.asarray(data.test.x[:count])
     return data.preprocessing.apply(np.resize(stored, (count, *stored.shape[1:])))
 
 
-def _noise(subject: Subject, batch_size: int) -> NDArray[np.float32]:
-    shape = _shape(subject)
-    size = (_count(shape, batch_size), *shape)
-    return np.random.default_rng(_SEED).standard_normal(size, np.float32)
+def _noise(subject: Subject, batch_size: int) -> Inputs:
+    known = _preprocessing(subject)
+    generator = np.random.default_rng(_SEED)
+    return known.random(_count(known.shape, batch_size), generator)
 
 
 def _count(shape: tuple[int, ...], batch_size: int) -> int:
@@ -49,13 +49,19 @@ def _count(shape: tuple[int, ...], batch_size: int) -> int:
     return batch_size * max(2, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
 
 
-def _shape(subject: Subject) -> tuple[int, ...]:
+def _preprocessing(subject: Subject) -> Preprocessing:
+    """Return what the subject itself says of its input: the shape, and the kind of numbers."""
     if subject.format == "onnx":
-        return item_shape(subject.path)
+        if takes_integers(subject.path):
+            raise ModelError(
+                f"{subject.label} takes token ids, and nothing says how many there are",
+                hint="name the data to measure it on (`--data`)",
+            )
+        return Preprocessing(shape=item_shape(subject.path))
     if subject.format == "torch":
         data = open_artifact(subject.path).manifest.get("data") or {}
-        if shape := (data.get("preprocessing") or {}).get("shape"):
-            return tuple(shape)
+        if known := data.get("preprocessing"):
+            return Preprocessing.from_dict(known)
     raise ModelError(
         f"nothing says how large the input of {subject.label} is",
         hint="name the data to measure it on (`--data`)",

@@ -25,6 +25,7 @@ _BOOKKEEPING = {
 # Of element types FLOAT, UINT8, INT8, INT32, FLOAT16, DOUBLE, BFLOAT16, UINT4, INT4: shapes and
 # indices are INT64, and nobody learned them.
 _LEARNED_TYPES = frozenset({1, 2, 3, 6, 10, 11, 16, 21, 22})
+_INT64 = 7
 
 
 def item_shape(path: Path) -> tuple[int, ...]:
@@ -33,17 +34,20 @@ def item_shape(path: Path) -> tuple[int, ...]:
     Raises:
         ModelError: no ONNX file, or a size other than the batch is not fixed in it.
     """
-    model = _read(path)
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in stored]
-    dimensions = inputs[0].type.tensor_type.shape.dim if inputs else []
-    shape = tuple(d.dim_value for d in list(dimensions)[1:])
+    tensor = _input(path)
+    shape = tuple(d.dim_value for d in list(tensor.shape.dim)[1:]) if tensor else ()
     if not shape or not all(shape):
         raise ModelError(
             f"{path} does not say how large its input is: {list(shape)}",
             hint="name the data to measure it on (`--data`)",
         )
     return shape
+
+
+def takes_integers(path: Path) -> bool:
+    """Return whether the input holds 64-bit integers: token ids."""
+    tensor = _input(path)
+    return tensor is not None and tensor.elem_type == _INT64
 
 
 def count_parameters(path: Path) -> int:
@@ -81,6 +85,14 @@ def file_bytes(path: Path) -> int:
         if entry.key == "location"
     }
     return sum((path.parent / name).stat().st_size for name in (path.name, *beside))
+
+
+def _input(path: Path) -> Any:
+    """Return the type of the first input that is not stored in the file, None without one."""
+    model = _read(path)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in stored]
+    return inputs[0].type.tensor_type if inputs else None
 
 
 def _read(path: Path) -> Any:

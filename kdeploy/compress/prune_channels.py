@@ -70,7 +70,8 @@ def prune_channels(
     Raises:
         OrderError: the model is quantized already.
         RecipeError: both a ratio and a target.
-        ModelError: the model has recurrent layers, or channels that cannot be followed.
+        ModelError: the model has recurrent layers, or channels that cannot be followed, or it
+            takes token ids.
     """
     if ratio is not None and target is not None:
         raise RecipeError(
@@ -78,6 +79,11 @@ def prune_channels(
             hint="write `ratio: 0.5`, `target: {macs: 0.5}` or `target: {parameters: 0.5}`",
         )
     _check(model, ignore)
+    if not context.example.is_floating_point():
+        raise ModelError(
+            f"prune_channels cannot follow channels from token ids (`{context.data.name}`)",
+            hint="build the model narrower and distill it, or take `int8_ptq`",
+        )
     twin = copy.deepcopy(model)
     with traceable(twin):
         units = find_units(

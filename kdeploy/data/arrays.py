@@ -1,16 +1,17 @@
-"""Arrays of your own: images or signals with labels, in .npz, .npy or .safetensors files."""
+"""Arrays of your own: images, signals or token ids, in .npz, .npy or .safetensors files."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.check import labels_from
+from kdeploy.data.check import FLOAT_TYPES, TOKEN_TYPES, labels_from
 from kdeploy.data.contract import Parts, Preprocessing, Split, dataset
 from kdeploy.errors import DataError, FileMissing
 
@@ -27,10 +28,13 @@ def arrays(
     mean: list[float] | None = None,
     std: list[float] | None = None,
     classes: list[str] | int | None = None,
+    vocabulary: int | None = None,
 ) -> Parts:
     """Return the parts; `x` is (N,C,H,W) or (N,C,L), float32 or uint8, and `y` is (N,) integers.
 
     float32 goes to the model as it is, uint8 as x / 255, in both cases less `mean` and over `std`.
+    Token ids are (N, tokens), int32 or int64; their `y` may be (N, tokens) too, a class for every
+    token and -100 for one that does not count.
 
     Args:
         train: A .npz or .safetensors file, or a folder with x.npy and y.npy (memory-mapped).
@@ -38,30 +42,40 @@ def arrays(
         mean: Subtracted, one number or one a channel; 0 when left out.
         std: Divided by, one number or one a channel; 1 when left out.
         classes: Names of the classes or their number; left out, up to the largest training label.
+        vocabulary: Of token ids, how many there are; left out, up to the largest training id.
     """
     if train.resolve() == test.resolve():
         raise DataError(
             f"train and test are the same file: {train}", hint="keep test items out of training"
         )
     parts = [_split(path) for path in (train, test)]
-    is_bytes = parts[0].x.dtype == np.uint8
     if parts[1].x.dtype != parts[0].x.dtype:
         raise DataError(
             f"x is {parts[0].x.dtype} in {train} but {parts[1].x.dtype} in {test}",
-            hint="store both as uint8, or both as float32",
+            hint="store both in one type",
         )
-    return Parts(
-        train=parts[0],
-        test=parts[1],
-        preprocessing=Preprocessing(
-            shape=tuple(parts[0].x.shape[1:]),
-            scale=BYTE_SCALE if is_bytes else 1.0,
-            mean=tuple(mean or [0.0]),
-            std=tuple(std or [1.0]),
-            classes=_classes(classes, parts[0].y),
-        ),
-        source=str(train),
+    x, y = parts[0].x, parts[0].y
+    preprocessing = Preprocessing(
+        shape=tuple(x.shape[1:]),
+        scale=BYTE_SCALE if x.dtype == np.uint8 else 1.0,
+        mean=tuple(mean or [0.0]),
+        std=tuple(std or [1.0]),
+        classes=_classes(classes, y),
     )
+    if x.dtype in TOKEN_TYPES:
+        _refuse_normalization(mean, std, str(train))
+        preprocessing = replace(
+            preprocessing, dtype="int64", vocabulary=vocabulary or int(x.max(initial=0)) + 1
+        )
+    return Parts(train=parts[0], test=parts[1], preprocessing=preprocessing, source=str(train))
+
+
+def _refuse_normalization(mean: object, std: object, where: str) -> None:
+    if mean is not None or std is not None:
+        raise DataError(
+            f"{where} holds token ids, which have no mean and no std",
+            hint="leave `mean` and `std` out",
+        )
 
 
 def _split(path: Path) -> Split:
@@ -71,13 +85,15 @@ def _split(path: Path) -> Split:
             names = ", ".join(f"`{name}`" for name in sorted(found)) or "nothing"
             raise DataError(f"{path} has no `{key}`, found {names}", hint=f"give {FORMS}")
     x, y = found["x"], found["y"]
-    if x.ndim not in (3, 4) or x.dtype not in (np.uint8, np.float32):
+    is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
+    if not is_tokens and (x.ndim not in (3, 4) or x.dtype not in FLOAT_TYPES):
         raise DataError(
             f"{path}: x is {x.dtype} of shape {tuple(x.shape)}; it must be uint8 or float32, "
-            "(N, channels, height, width) or (N, channels, length)",
+            "(N, channels, height, width) or (N, channels, length); or int32 or int64, (N, tokens)",
             hint="`x = x.astype('float32')`; add a channel axis with `x = x[:, None]`",
         )
-    return Split(x=x, y=labels_from(y, where=str(path)), origin=str(path))
+    tokens = x.shape[1] if is_tokens else None
+    return Split(x=x, y=labels_from(y, where=str(path), tokens=tokens), origin=str(path))
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

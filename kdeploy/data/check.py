@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.contract import Parts, Preprocessing, Split
+from kdeploy.data.contract import NOT_COUNTED, Parts, Preprocessing, Split
 from kdeploy.data.rows import pieces
 from kdeploy.errors import DataError
+
+FLOAT_TYPES = (np.uint8, np.float32)
+TOKEN_TYPES = (np.int32, np.int64)
 
 
 def check_parts(parts: Parts, *, where: str) -> None:
@@ -21,13 +24,18 @@ def check_parts(parts: Parts, *, where: str) -> None:
     _check_preprocessing(parts.preprocessing, where)
     for part, split in (("train", parts.train), ("test", parts.test)):
         place = f"{part} part of {where}" + (f" ({split.origin})" if split.origin else "")
-        check_items(split.x, parts.preprocessing.shape, place)
-        _check_labels(split, parts.preprocessing.classes, place)
+        check_items(split.x, parts.preprocessing, place)
+        _check_labels(split, parts.preprocessing, place)
 
 
-def labels_from(y: NDArray[Any], *, where: str) -> NDArray[np.int64]:
-    """Return labels as int64 after checking that they are integers (N,), none negative."""
+def labels_from(y: NDArray[Any], *, where: str, tokens: int | None = None) -> NDArray[np.int64]:
+    """Return labels as int64 after checking that they are integers (N,), none negative.
+
+    Of items that are `tokens` long they may also be (N, tokens), with `NOT_COUNTED` among them.
+    """
     found = f"found {y.dtype} of shape {tuple(y.shape)}"
+    if y.ndim == 2 and tokens is not None and y.shape[1] == tokens:
+        return _token_labels(y, where, found)
     if y.ndim != 1:
         raise DataError(
             f"{where}: labels must be one number an item, (N,); {found}",
@@ -43,7 +51,46 @@ def labels_from(y: NDArray[Any], *, where: str) -> NDArray[np.int64]:
     return y.astype(np.int64)
 
 
+def _token_labels(y: NDArray[Any], where: str, found: str) -> NDArray[np.int64]:
+    if not np.issubdtype(y.dtype, np.integer):
+        raise DataError(f"{where}: labels must be integers; {found}", hint="`y.astype('int64')`")
+    wrong = (y < 0) & (y != NOT_COUNTED)
+    if wrong.any():
+        item, token = np.argwhere(wrong)[0]
+        raise DataError(
+            f"{where}: label {y[item, token]} at item {item}, token {token} is negative",
+            hint=f"classes count from 0; {NOT_COUNTED} marks a token that does not count",
+        )
+    if len(y) and (y == NOT_COUNTED).all():
+        raise DataError(
+            f"{where}: every label is {NOT_COUNTED}, so no token counts",
+            hint="label the tokens that shall be learned",
+        )
+    return y.astype(np.int64)
+
+
 def _check_preprocessing(preprocessing: Preprocessing, where: str) -> None:
+    if preprocessing.is_tokens:
+        _check_vocabulary(preprocessing, where)
+    else:
+        _check_normalization(preprocessing, where)
+    if len(preprocessing.classes) < 2:
+        raise DataError(
+            f"{where}: found {len(preprocessing.classes)} class, classification needs two or more",
+            hint="add the other classes, to train as well as to test",
+        )
+
+
+def _check_vocabulary(preprocessing: Preprocessing, where: str) -> None:
+    if len(preprocessing.shape) != 1 or preprocessing.vocabulary < 2:
+        raise DataError(
+            f"{where}: token ids of shape {preprocessing.shape}, with a vocabulary of "
+            f"{preprocessing.vocabulary}",
+            hint="the shape is (tokens,), and `vocabulary` the number of ids, two or more",
+        )
+
+
+def _check_normalization(preprocessing: Preprocessing, where: str) -> None:
     channels = preprocessing.shape[0]
     for name in ("mean", "std"):
         values = getattr(preprocessing, name)
@@ -56,33 +103,45 @@ def _check_preprocessing(preprocessing: Preprocessing, where: str) -> None:
             raise DataError(
                 f"{where}: `{name}` is {values}", hint="finite numbers; a std is above 0"
             )
-    if len(preprocessing.classes) < 2:
-        raise DataError(
-            f"{where}: found {len(preprocessing.classes)} class, classification needs two or more",
-            hint="add the other classes, to train as well as to test",
-        )
 
 
-def check_items(x: NDArray[Any], shape: tuple[int, ...], place: str) -> None:
+def check_items(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> None:
     """Check number, type, shape and values of items.
 
     Raises:
         DataError: something does not fit.
     """
+    shape, is_tokens = preprocessing.shape, preprocessing.is_tokens
     if len(x) == 0:
         raise DataError(f"{place} is empty", hint="each part needs items of every class")
-    if x.dtype not in (np.uint8, np.float32):
+    if x.dtype not in (TOKEN_TYPES if is_tokens else FLOAT_TYPES):
+        wanted = "int32 or int64" if is_tokens else "uint8 or float32"
+        target = "int64" if is_tokens else "float32"
         raise DataError(
-            f"{place}: x is {x.dtype}, it must be uint8 or float32", hint="`x.astype('float32')`"
+            f"{place}: x is {x.dtype}, it must be {wanted}", hint=f"`x.astype('{target}')`"
         )
     if tuple(x.shape[1:]) != tuple(shape):
         raise DataError(
             f"{place}: an item has the shape {tuple(x.shape[1:])}, expected {tuple(shape)}",
-            hint="train and test must have one shape: (channels, height, width) or "
-            "(channels, length)",
+            hint="train and test must have one shape: (channels, height, width), "
+            "(channels, length) or (tokens,)",
         )
+    if is_tokens:
+        _check_ids(x, preprocessing.vocabulary, place)
     if x.dtype == np.float32:
         _check_finite(x, place)
+
+
+def _check_ids(x: NDArray[Any], vocabulary: int, place: str) -> None:
+    for start, piece in pieces(x):
+        is_known = ((piece >= 0) & (piece < vocabulary)).all(axis=1)
+        if not is_known.all():
+            row = int(np.argmin(is_known))
+            raise DataError(
+                f"{place}: item {start + row} of x has ids from {piece[row].min()} to "
+                f"{piece[row].max()}, the vocabulary has {vocabulary}: 0..{vocabulary - 1}",
+                hint="use the vocabulary of the tokenizer that made the ids",
+            )
 
 
 def _check_finite(x: NDArray[Any], place: str) -> None:
@@ -96,16 +155,19 @@ def _check_finite(x: NDArray[Any], place: str) -> None:
             )
 
 
-def _check_labels(split: Split, classes: tuple[str, ...], place: str) -> None:
+def _check_labels(split: Split, preprocessing: Preprocessing, place: str) -> None:
+    classes = preprocessing.classes
     if len(split.y) != len(split.x):
         raise DataError(
             f"{place}: {len(split.x)} items but {len(split.y)} labels",
             hint="x and y must have one entry an item, in the same order",
         )
-    y = labels_from(split.y, where=place)
+    tokens = preprocessing.shape[0] if preprocessing.is_tokens else None
+    y = labels_from(split.y, where=place, tokens=tokens)
     if int(y.max()) >= len(classes):
+        item = int(y.reshape(len(y), -1).max(axis=1).argmax())
         raise DataError(
-            f"{place}: label {int(y.max())} at item {int(y.argmax())} is out of range, there are "
+            f"{place}: label {int(y.max())} at item {item} is out of range, there are "
             f"{len(classes)} classes: 0..{len(classes) - 1}",
             hint="correct the label, or raise the number of `classes`",
         )

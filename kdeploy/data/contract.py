@@ -7,14 +7,19 @@ only, so that a device without torch can load it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.preprocessing import Preprocessing
 from kdeploy.registry import register
 
+__all__ = ["NOT_COUNTED", "Dataset", "Parts", "Preprocessing", "Split", "dataset"]
+
+NOT_COUNTED = -100
+"""The label of a token that is neither learned nor judged, as torch's cross-entropy has it."""
 Loaded = TypeVar("Loaded", bound=Callable[..., "Parts"])
 
 
@@ -28,39 +33,11 @@ def dataset() -> Callable[[Loaded], Loaded]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """How a stored item becomes the model's input: `(x * scale - mean) / std` per channel."""
-
-    shape: tuple[int, ...]
-    """Of one input as the model sees it: (channels, height, width) or (channels, length)."""
-    scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    resize: str = ""
-    """How a raw image is brought to `shape`: "bilinear" (Pillow), or "" for not at all."""
-    classes: tuple[str, ...] = ()
-
-    def apply(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the model's input (N, *shape) as float32 from stored items (N, *shape)."""
-        per_channel = (-1, *(1 for _ in self.shape[1:]))
-        mean = np.asarray(self.mean, np.float32).reshape(per_channel)
-        std = np.asarray(self.std, np.float32).reshape(per_channel)
-        return (stored.astype(np.float32) * np.float32(self.scale) - mean) / std
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them; `from_dict` reads them back."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
-        """Return the value that `to_dict` wrote."""
-        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return cls(**own)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Items as stored (N, *shape), uint8 or float32, and labels (N,).
+    """Items as stored (N, *shape), uint8 or float32, and labels (N,); or token ids (N, tokens).
+
+    The ids are int32 or int64; their labels are (N,) classes of whole items, or (N, tokens), a
+    class for every token (`NOT_COUNTED`: none).
 
     `x` may be larger than memory: then it is memory-mapped, or a `kdeploy.data.rows.Rows` of such
     a file. Index it (`x[a:b]`, `x[rows]`) rather than take it whole.
@@ -70,6 +47,10 @@ class Split:
     y: NDArray[np.int64]
     origin: str = ""
     """The file or folder that the items come from, for messages."""
+
+    @property
+    def has_token_labels(self) -> bool:
+        return self.y.ndim == 2
 
     def __len__(self) -> int:
         return len(self.y)

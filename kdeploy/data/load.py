@@ -78,7 +78,7 @@ def _load(reference_json: str) -> Dataset:
     reference = DataReference.from_dict(json.loads(reference_json))
     parts, parameters = _parts(reference)
     check_parts(parts, where=f"data `{reference.name}`")
-    check_augmentations(reference.augment, parts.preprocessing.shape)
+    _check_augmentations(reference, parts)
     train, validation = _split(parts.train, reference)
     return Dataset(
         name=reference.name,
@@ -105,6 +105,15 @@ def _parts(reference: DataReference) -> tuple[Parts, dict[str, Any]]:
         for key, value in resolved.items()
     }
     return technique.load()(**placed), _plain(resolved)
+
+
+def _check_augmentations(reference: DataReference, parts: Parts) -> None:
+    if reference.augment and parts.preprocessing.is_tokens:
+        raise DataError(
+            f"data.augment: `{reference.augment[0]}` changes numbers, and the items are token ids",
+            hint="leave `augment` out for text",
+        )
+    check_augmentations(reference.augment, parts.preprocessing.shape)
 
 
 def _split(train: Split, reference: DataReference) -> tuple[Split, Split]:

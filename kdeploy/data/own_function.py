@@ -2,7 +2,7 @@
 
 It returns `kdeploy.data.contract.Parts`, or a dictionary with `x_train`, `y_train`, `x_test` and
 `y_test`, and if wanted `classes` (names or their number), `scale`, `mean`, `std`, `resize`,
-`licence` and `source`.
+`vocabulary` (of token ids), `licence` and `source`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kdeploy.data.check import labels_from
+from kdeploy.data.check import TOKEN_TYPES, labels_from
 from kdeploy.data.contract import Parts, Preprocessing, Split
 from kdeploy.errors import DataError, FileMissing, UnknownName
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-OPTIONS = ("classes", "scale", "mean", "std", "resize", "licence", "source")
+OPTIONS = ("classes", "scale", "mean", "std", "resize", "vocabulary", "licence", "source")
 _RETURNS = f"return a dictionary with {', '.join(ARRAYS)} and, if wanted, {', '.join(OPTIONS)}"
 
 
@@ -94,26 +95,39 @@ def _parts(returned: Mapping[str, Any], name: str) -> Parts:
             raise DataError(
                 f"data `{name}`: `{key}` must be an array, found {found}", hint=_RETURNS
             )
-    x = returned["x_train"]
-    train = Split(x=x, y=labels_from(returned["y_train"], where=f"data `{name}`, y_train"))
-    test = Split(
-        x=returned["x_test"], y=labels_from(returned["y_test"], where=f"data `{name}`, y_test")
+    x, test = returned["x_train"], returned["x_test"]
+    is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
+    y, y_test = (
+        labels_from(
+            returned[key],
+            where=f"data `{name}`, {key}",
+            tokens=x.shape[1] if is_tokens else None,
+        )
+        for key in ("y_train", "y_test")
     )
-    classes = returned.get("classes", int(train.y.max(initial=0)) + 1)
-    names = [str(n) for n in range(classes)] if isinstance(classes, int) else list(classes)
     return Parts(
-        train=train,
-        test=test,
-        preprocessing=Preprocessing(
-            shape=tuple(x.shape[1:]),
-            scale=float(returned.get("scale", 1 / 255 if x.dtype == np.uint8 else 1.0)),
-            mean=_numbers(returned.get("mean", 0.0)),
-            std=_numbers(returned.get("std", 1.0)),
-            resize=str(returned.get("resize", "")),
-            classes=tuple(str(n) for n in names),
-        ),
+        train=Split(x=x, y=y),
+        test=Split(x=test, y=y_test),
+        preprocessing=_preprocessing(returned, x, y, is_tokens=is_tokens),
         licence=str(returned.get("licence", "")),
         source=str(returned.get("source", name)),
+    )
+
+
+def _preprocessing(
+    returned: Mapping[str, Any], x: NDArray[Any], y: NDArray[np.int64], *, is_tokens: bool
+) -> Preprocessing:
+    classes = returned.get("classes", int(y.max(initial=0)) + 1)
+    names = [str(n) for n in range(classes)] if isinstance(classes, int) else list(classes)
+    return Preprocessing(
+        shape=tuple(x.shape[1:]),
+        scale=float(returned.get("scale", 1 / 255 if x.dtype == np.uint8 else 1.0)),
+        mean=_numbers(returned.get("mean", 0.0)),
+        std=_numbers(returned.get("std", 1.0)),
+        resize=str(returned.get("resize", "")),
+        classes=tuple(str(n) for n in names),
+        dtype="int64" if is_tokens else "float32",
+        vocabulary=int(returned.get("vocabulary", x.max(initial=0) + 1)) if is_tokens else 0,
     )
 
 

@@ -34,14 +34,20 @@ def with_unlabelled(data: Dataset, path: Path) -> Dataset:
         DataError: it holds nothing, or what does not fit the data.
         Unavailable: the cache of decoded images cannot be written.
     """
-    x, key = _images(path, data) if path.is_dir() else _array(path)
     train = data.train
+    if train.has_token_labels:
+        raise DataError(
+            f"{path}: the labels of {data.name} are of tokens, and items without labels are taken "
+            "beside labels of items only",
+            hint="give the further text a label of its own for each token: its next one",
+        )
+    x, key = _images(path, data) if path.is_dir() else _array(path)
     if x.dtype != train.x.dtype:
         raise DataError(
             f"{path}: x is {x.dtype}, the training part of {data.name} is {train.x.dtype}",
             hint=f"store it as {train.x.dtype}, on the same scale",
         )
-    check_items(x, data.preprocessing.shape, f"unlabelled items ({path})")
+    check_items(x, data.preprocessing, f"unlabelled items ({path})")
     more = Rows(x, np.arange(len(x)))  # known by the key: it need not be read to tell it apart
     parts = (train.x, more)
     labels = np.concatenate([train.y, np.full(len(x), NO_LABEL, np.int64)])

@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.distill.contract import TaskFacts
 from kdeploy.distill.feature_maps import adapter, check_ranks, pooled_alike
 from kdeploy.distill.lessons import TEMPERATURE, Lesson
 from kdeploy.distill.signal import Knowledge
-from kdeploy.distill.tokens import IGNORED, real_rows
+from kdeploy.distill.tokens import real_rows
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.fitting.contract import Batch
 
@@ -110,7 +111,7 @@ class Classroom(nn.Module):
         labels = batch.labels
         if own.ndim == 3 and not lesson.is_module:
             own, other = real_rows(own, labels), real_rows(other, labels)
-            labels = labels[labels != IGNORED]
+            labels = labels[labels != NOT_COUNTED]
         return self._value(lesson, 0, (own.float(), other.float()), batch._replace(labels=labels))
 
     def _on_pair(

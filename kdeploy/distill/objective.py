@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kdeploy.distill.classroom import Classroom
 from kdeploy.distill.contract import TaskFacts
@@ -20,6 +19,7 @@ from kdeploy.errors import ModelError, RecipeError
 from kdeploy.fitting.checkpoint import fingerprint_of
 from kdeploy.fitting.compilation import Call
 from kdeploy.fitting.contract import Batch
+from kdeploy.fitting.entropy import entropy
 from kdeploy.fitting.views import View
 
 LABELS = "labels"
@@ -85,7 +85,7 @@ class DistillObjective(nn.Module):
         if LABELS in weights:
             # What a student wrote itself is no truth to learn by heart.
             is_true = shown is batch
-            value = _entropy(logits, batch.labels) if is_true else logits.new_zeros(()).float()
+            value = entropy(logits, batch.labels) if is_true else logits.new_zeros(()).float()
             components[LABELS] = weights.pop(LABELS) * value
         asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
         for name, weight in weights.items():
@@ -135,13 +135,6 @@ class DistillObjective(nn.Module):
         finally:
             self.student.train(was_training)
         return classroom
-
-
-def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of (batch, classes), or of (batch, tokens, classes)."""
-    if logits.ndim == 3:
-        logits, labels = logits.flatten(0, 1), labels.flatten()
-    return functional.cross_entropy(logits.float(), labels)
 
 
 def _check_sense(

@@ -84,6 +84,12 @@ def teacher_preprocessing(
     """
     if not normalization:
         return student
+    if student.is_tokens:
+        raise RecipeError(
+            "the teacher has a `normalization`, and the data are token ids, which are not numbers "
+            "to normalise",
+            hint="leave `teacher.normalization` out",
+        )
     keys = {"mean", "std"}
     widths = (1, student.shape[0])
     if set(normalization) != keys or any(len(normalization[k]) not in widths for k in keys):

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.distill.contract import Batch
 from kdeploy.errors import ModelError
-
-IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 
 def real_tokens(features: Tensor, batch: Batch, padding: int | None) -> Tensor:
@@ -51,7 +50,7 @@ def real_rows(logits: Tensor, labels: Tensor) -> Tensor:
     """
     if labels.shape != logits.shape[:-1]:
         return logits.flatten(0, -2)
-    return logits[labels != IGNORED]
+    return logits[labels != NOT_COUNTED]
 
 
 def split_heads(features: Tensor, heads: int) -> Tensor:

@@ -21,8 +21,9 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ParityFailed
+from kdeploy.preprocessing import Inputs
 
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Run = Callable[[Inputs], NDArray[np.float32]]
 BATCH_SIZES = (1, 3, 32)
 # Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
 FLOAT_BOUND = 1e-3
@@ -88,18 +89,17 @@ def check_parity(parity: Parity, *, name: str) -> None:
     )
 
 
-def inputs(data: Dataset) -> Iterator[NDArray[np.float32]]:
+def inputs(data: Dataset) -> Iterator[Inputs]:
     """Yield real and random batches at each batch size; the random ones from a fixed seed."""
     generator = np.random.default_rng(0)
     rows = np.arange(len(data.validation))
     for batch_size in BATCH_SIZES:
         yield data.preprocessing.apply(data.validation.x[np.resize(rows, batch_size)])
         rows = np.roll(rows, -batch_size)
-        shape = (batch_size, *data.preprocessing.shape)
-        yield generator.standard_normal(shape, dtype=np.float32)
+        yield data.preprocessing.random(batch_size, generator)
 
 
-def _outputs(model: nn.Module, batch: NDArray[np.float32]) -> NDArray[np.float64]:
+def _outputs(model: nn.Module, batch: Inputs) -> NDArray[np.float64]:
     with torch.no_grad():
         return np.asarray(model(torch.from_numpy(batch)).numpy(), dtype=np.float64)
 
@@ -124,8 +124,7 @@ def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
 
 def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float:
     same = [
-        np.argmax(expected.reshape(len(expected), -1), 1)
-        == np.argmax(found.reshape(len(found), -1), 1)
+        (np.argmax(expected, -1) == np.argmax(found, -1)).ravel()
         for expected, found in pairs
         if expected.shape == found.shape
     ]

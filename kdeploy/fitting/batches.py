@@ -27,6 +27,7 @@ class Normalizer:
     """`Preprocessing.apply` as tensors on a device."""
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self.is_tokens = preprocessing.is_tokens
         per_channel = (-1, *(1 for _ in preprocessing.shape[1:]))
         self.scale = preprocessing.scale
         self.mean = torch.tensor(preprocessing.mean, device=device).reshape(per_channel)
@@ -34,6 +35,8 @@ class Normalizer:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the model's input from items as stored, (batch, *shape)."""
+        if self.is_tokens:
+            return x.long()
         return (x.float() * self.scale - self.mean) / self.std
 
 
@@ -93,7 +96,7 @@ class TrainingBatches:
             fingerprint=self._views_fingerprint,
             items=augmented(stored, self.augment, view=index) if self.augment else stored,
             preprocessed=lambda items: self._preprocessed(
-                self._pinned(items).to(self.device, non_blocking=True).float()
+                self._pinned(items).to(self.device, non_blocking=True)
             ),
             passed=passed,
         )
@@ -110,7 +113,8 @@ class TrainingBatches:
         # Not from memory on a CPU: there a thread costs more than it hides.
         in_order = ahead if self.device.type == "cuda" or _is_mapped(items) else map
         for rows, (x, labels) in zip(shares, in_order(gathered, shares), strict=True):
-            x = x.to(self.device, non_blocking=True).float()
+            x = x.to(self.device, non_blocking=True)
+            x = x if self.normalize.is_tokens else x.float()
             if self.augment is not None and view is None:
                 x = self.augment(x)
             labels = labels.to(self.device, non_blocking=True)

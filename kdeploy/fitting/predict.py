@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kdeploy.data.contract import Dataset, Preprocessing, Split
+from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
 from kdeploy.fitting.batches import batches_in_order
 
@@ -22,14 +22,17 @@ def predict(
     batch_size: int = 256,
     device: str = "cpu",
 ) -> NDArray[np.int64]:
-    """Return the most likely class of each item, the model in eval mode and left as it was."""
+    """Return the most likely class of each item, or of each of its tokens.
+
+    The model is asked in eval mode and left as it was.
+    """
     was_training, home = model.training, _device_of(model)
     model.eval().to(device)
     place = torch.device(device)
     batches = batches_in_order(x_stored, preprocessing, batch_size=batch_size, device=place)
     # Only around the forward pass: a model moved in inference mode could not be trained again.
     with torch.inference_mode():
-        classes = [model(x).argmax(1) for x in batches]
+        classes = [model(x).argmax(-1) for x in batches]
     model.train(was_training).to(home)
     return torch.cat(classes).cpu().numpy() if classes else np.zeros(0, np.int64)
 
@@ -42,11 +45,14 @@ def accuracy(
     batch_size: int = 256,
     device: str = "cpu",
 ) -> float:
-    """Return the fraction of a part that the model gets right; not a number for an empty part."""
+    """Return the fraction of a part that the model gets right; not a number for an empty part.
+
+    Where labels are of tokens, it is the fraction of the tokens that count.
+    """
     if not len(split):
         return float("nan")
     predicted = predict(model, split.x, preprocessing, batch_size=batch_size, device=device)
-    return float((predicted == split.y).mean())
+    return float((predicted == split.y)[split.y != NOT_COUNTED].mean())
 
 
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
@@ -64,17 +70,19 @@ def num_outputs(model: nn.Module, data: Dataset, *, name: str) -> int:
     """Run the model on two items and return how many values it gives for each.
 
     Raises:
-        ModelError: it cannot run on them, or does not return a tensor (items, values).
+        ModelError: it cannot run on them, or does not return a tensor (items, values), of data
+            with labels of tokens (items, tokens, values).
     """
     outputs = _outputs(model, data, name)
-    rows = min(2, len(data.train))
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != rows:
+    wanted = data.train.y[:2].shape
+    if not isinstance(outputs, Tensor) or tuple(outputs.shape[:-1]) != wanted:
         found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ModelError(
-            f"the {name} returns {found} for {rows} items; expected logits ({rows}, classes)",
+            f"the {name} returns {found} for {wanted[0]} items; expected logits "
+            f"({', '.join(map(str, wanted))}, classes)",
             hint="let the build function return a module whose forward gives one tensor of logits",
         )
-    return outputs.shape[1]
+    return outputs.shape[-1]
 
 
 @torch.no_grad()

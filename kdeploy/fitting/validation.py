@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdeploy.data.contract import Preprocessing, Split
+from kdeploy.data.contract import NOT_COUNTED, Preprocessing, Split
 from kdeploy.fitting.batches import batches_in_order
 from kdeploy.fitting.processes import Processes
 
@@ -22,11 +22,12 @@ def validation_accuracy(
     device: torch.device,
     processes: Processes,
 ) -> float:
-    """Return the fraction that is right; not a number for an empty part.
+    """Return the fraction that is right, of tokens those that count; not a number for none.
 
     The student is left in eval mode.
     """
-    if not len(part):
+    counted = int((part.y != NOT_COUNTED).sum())
+    if not counted:
         return float("nan")
     student.eval()
     bounds = np.linspace(0, len(part), processes.count + 1).astype(int)
@@ -37,4 +38,4 @@ def validation_accuracy(
     # A process without a share still has one split, of no labels.
     for x, y in zip(batches, labels, strict=len(labels[0]) > 0):
         right += (student(x).argmax(-1) == y).sum()
-    return processes.add_up(right).item() / len(part)
+    return processes.add_up(right).item() / counted

@@ -1,7 +1,9 @@
 """What a metric is: a function of predictions, decorated with its name, unit and direction.
 
-`(predicted, expected, *, ...) -> float`, both (N,) class indices. The names are those of
-`kdeploy.measurement.METRICS`.
+`(predicted, expected, *, ...) -> float`, both (N,) class indices; where labels are of tokens, N
+counts tokens. `needs="log_likelihoods"` marks `(log_likelihoods, *, ...) -> float`, the natural
+logarithm of the probability that each token's class got, (N,); it is asked for only where labels
+are of tokens. The names are those of `kdeploy.measurement.METRICS`.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ Measured = TypeVar("Measured", bound=Callable[..., float])
 
 
 def metric(
-    *, name: str, unit: str, better: Literal["lower", "higher"]
+    *,
+    name: str,
+    unit: str,
+    better: Literal["lower", "higher"],
+    needs: Literal["classes", "log_likelihoods"] = "classes",
 ) -> Callable[[Measured], Measured]:
     """Return the decorator of a metric; its facts are those of `kdeploy.measurement.METRICS`."""
 
     def mark(function: Measured) -> Measured:
-        return register("metric", name=name, unit=unit, better=better)(function)
+        return register("metric", name=name, unit=unit, better=better, needs=needs)(function)
 
     return mark
 

@@ -16,7 +16,7 @@ from kdeploy.errors import ArtifactCorrupt
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 MODEL: Final = "model.onnx"
-Layout = Literal["NCHW", "NCL", "NC"]
+Layout = Literal["NCHW", "NCL", "NC", "NT"]
 Values = Literal["logits", "probabilities", ""]
 
 
@@ -45,7 +45,10 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPreprocessing:
-    """How an item becomes an input: resize (images), then `(x * scale - mean) / std`."""
+    """How an item becomes an input: resize (images), then `(x * scale - mean) / std`.
+
+    Token ids (layout "NT", `dtype` "int64") go in as they are, each below `vocabulary`.
+    """
 
     layout: Layout
     shape: tuple[int, ...]
@@ -54,6 +57,8 @@ class StoredPreprocessing:
     std: tuple[float, ...]
     resize: Literal["", "bilinear"]
     classes: tuple[str, ...]
+    dtype: Literal["float32", "int64"] = "float32"
+    vocabulary: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,10 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write `manifest.json`."""
-    text = json.dumps(asdict(manifest), indent=2, allow_nan=False, default=str)
+    fields = asdict(manifest)
+    if manifest.preprocessing.layout != "NT":  # floats are described as before there were tokens
+        del fields["preprocessing"]["dtype"], fields["preprocessing"]["vocabulary"]
+    text = json.dumps(fields, indent=2, allow_nan=False, default=str)
     (folder / MANIFEST).write_text(text + "\n")
 
 

@@ -76,7 +76,9 @@ def contradiction(manifest: Manifest, facts: OnnxFacts) -> str:
         return f"the preprocessing makes {form.shape}, the file takes {facts.inputs[0].shape[1:]}"
     if not {len(form.mean), len(form.std)} <= {1, form.shape[0]} or 0.0 in form.std:
         return f"mean and std {form.mean}, {form.std} do not fit {form.shape[0]} channels"
-    if manifest.classes and facts.outputs[0].shape[1:] != (len(manifest.classes),):
+    if form.dtype != facts.inputs[0].type:
+        return f"the preprocessing makes {form.dtype}, the file takes {facts.inputs[0].type}"
+    if manifest.classes and facts.outputs[0].shape[-1:] != (len(manifest.classes),):
         return f"{len(manifest.classes)} classes for outputs {facts.outputs[0].shape}"
     return ""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdeploy.measurement import METRICS
-from kdeploy.package.manifest import Budget, Manifest
+from kdeploy.package.manifest import Budget, Manifest, StoredPreprocessing
 from kdeploy.units import format_quantity
 
 _TEXT = """\
@@ -47,8 +47,7 @@ Measured on: {machine}. On another device the self-test measures again.
 
 {ports}
 
-An image is {image}. Then every value x becomes (x * {scale:.6g} - mean) / std, per channel, with
-mean {mean} and std {std}.
+{inputs}
 
 Classes: {classes}.
 
@@ -80,10 +79,7 @@ def readme(manifest: Manifest, *, golden: int) -> str:
         machine=_machine(manifest.machine),
         budgets=_budgets(manifest.budgets),
         ports=_ports(manifest),
-        image=_image(manifest),
-        scale=form.scale,
-        mean=_numbers(form.mean),
-        std=_numbers(form.std),
+        inputs=_inputs(manifest.preprocessing),
         classes=", ".join(manifest.classes) or "numbered, without names",
         lineage=_lineage(manifest.lineage),
         because=f"Why this file: {manifest.chosen_because}" if manifest.chosen_because else "",
@@ -97,7 +93,7 @@ def readme(manifest: Manifest, *, golden: int) -> str:
 def _what(manifest: Manifest) -> str:
     kind = "quantized (INT8)" if manifest.model.is_quantized else "floating-point"
     return (
-        f"A {kind} classifier of {manifest.outputs[0].shape[1]} classes, "
+        f"A {kind} classifier of {manifest.outputs[0].shape[-1]} classes, "
         f"`{manifest.model.file}` (ONNX, opset {manifest.model.opset}), packaged by kdeploy "
         f"{manifest.kdeploy} from artefact {manifest.artifact}."
     )
@@ -140,8 +136,19 @@ def _ports(manifest: Manifest) -> str:
     return _table(("", "name", "shape", "type", "values"), rows)
 
 
-def _image(manifest: Manifest) -> str:
-    form = manifest.preprocessing
+def _inputs(form: StoredPreprocessing) -> str:
+    if form.layout == "NT":
+        return (
+            f"An item is {form.shape[0]} token ids, integers from 0 to {form.vocabulary - 1}, as "
+            "the data set's tokenizer makes them; nothing is done to them."
+        )
+    return (
+        f"An image is {_image(form)}. Then every value x becomes (x * {form.scale:.6g} - mean) / "
+        f"std, per channel, with\nmean {_numbers(form.mean)} and std {_numbers(form.std)}."
+    )
+
+
+def _image(form: StoredPreprocessing) -> str:
     if form.layout != "NCHW" or form.shape[0] not in (1, 3):
         return "not what this model takes: give it arrays"
     colour = "grey" if form.shape[0] == 1 else "RGB"

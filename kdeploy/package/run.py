@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from kdeploy import __version__
 from kdeploy.artifact import file_sha256
-from kdeploy.data.contract import Preprocessing
 from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
@@ -36,6 +35,7 @@ from kdeploy.package.manifest import (
 from kdeploy.package.onnx_file import OnnxFacts, contradiction, facts_of
 from kdeploy.package.publish import published
 from kdeploy.package.readme import readme
+from kdeploy.preprocessing import Inputs, Preprocessing
 
 RUNNER = Path(__file__).parent / "runner" / "python" / "run.py"
 RUNNER_IN_BUNDLE = "runner/python/run.py"
@@ -47,7 +47,7 @@ def package(
     out: Path,
     *,
     manifest: Mapping[str, Any],
-    golden: tuple[NDArray[np.float32], NDArray[np.float32]],
+    golden: tuple[Inputs, NDArray[np.float32]],
     accuracy: Mapping[str, Any],
     budgets: Sequence[Gate],
     chosen_because: str = "",
@@ -150,17 +150,17 @@ def _manifest(
 def _preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
     try:
         known = Preprocessing.from_dict(stored)
-        layout = _LAYOUTS[len(known.shape)]
+        layout = "NT" if known.is_tokens else _LAYOUTS[len(known.shape)]
         return StoredPreprocessing(layout=layout, **asdict(known))
     except (TypeError, KeyError) as error:
         raise ModelError(
             f"the artefact's preprocessing is not what the runner can do: {error}",
-            hint="inputs are (channels, height, width), (channels, length) or (features,)",
+            hint="inputs are (channels, height, width), (channels, length), (features,), (tokens,)",
         ) from None
 
 
 def _are_probabilities(outputs: NDArray[np.float32]) -> bool:
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
 
 
 def _machine(stored: Any) -> Mapping[str, Any]:

@@ -52,27 +52,28 @@ def check(recipe: Recipe) -> Dataset:
 def check_model(model: nn.Module, data: Dataset, role: str) -> None:
     """Refuse a model that does not take the data's items or answers another class count."""
     shape = data.preprocessing.shape
+    wanted = (2, *data.train.y.shape[1:])
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            out = model(torch.zeros(2, *shape))
+            out = model(torch.from_numpy(data.preprocessing.example(2)))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ModelError(
             f"the {role} cannot take items of {data.name}, shape {shape}: {error}",
-            hint=f"check `{role}.args` (input channels?) and the data's shape",
+            hint=f"check `{role}.args` (input channels, tokens?) and the data's shape",
         ) from None
     finally:
         model.train(was_training)
-    if not isinstance(out, torch.Tensor) or out.ndim != 2 or out.shape[0] != 2:
+    if not isinstance(out, torch.Tensor) or tuple(out.shape[:-1]) != wanted:
         found = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         raise ModelError(
-            f"the {role} returns {found}; expected logits (batch, classes)",
+            f"the {role} returns {found}; expected logits {(*wanted, data.num_classes)}",
             hint="let the build function return a module whose forward gives one tensor of logits",
         )
-    if out.shape[1] != data.num_classes:
+    if out.shape[-1] != data.num_classes:
         raise ModelError(
-            f"the {role} has {out.shape[1]} classes, {data.name} has {data.num_classes}",
+            f"the {role} has {out.shape[-1]} classes, {data.name} has {data.num_classes}",
             hint=f"set `{role}.args.num_classes: {data.num_classes}`",
         )
 

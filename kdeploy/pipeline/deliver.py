@@ -23,6 +23,7 @@ from kdeploy.package.run import package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.payload import load_model
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import open_runtime
@@ -207,7 +208,7 @@ def pack(
     return verify(out)
 
 
-def outputs_of(file: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
     """Return what ONNX Runtime computes from preprocessed inputs."""
     runtime = open_runtime("onnxruntime_cpu", file, threads=1)
     try:

@@ -163,7 +163,7 @@ def made_model(
     """Return a torch model as something the session stores."""
     preprocessing = _data(session).preprocessing
     base: nn.Module = getattr(model, "base", model) if hasattr(model, "wrapper") else model
-    example = torch.zeros(1, *preprocessing.shape)
+    example = torch.from_numpy(preprocessing.example(1))
     if scores is None:
         validation = _data(session).validation
         scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}

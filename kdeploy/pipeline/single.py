@@ -12,6 +12,7 @@ import numpy as np
 
 from kdeploy import registry
 from kdeploy.artifact import Artifact, Store, find_artifact
+from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.gate import Gate
@@ -147,7 +148,8 @@ def _test_accuracy(session: Session, exported: Exported) -> float:
     test, apply = session.data.test, session.data.preprocessing.apply
     starts = range(0, len(test), CHUNK)
     chunks = [outputs_of(exported.file.onnx_file, apply(test.x[s : s + CHUNK])) for s in starts]
-    return top1(np.concatenate(chunks).argmax(axis=1), test.y)
+    counts = test.y != NOT_COUNTED
+    return top1(np.concatenate(chunks).argmax(axis=-1)[counts], test.y[counts])
 
 
 def _model_of(file: Artifact) -> Artifact:

@@ -60,6 +60,7 @@ def brief_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         "artefact": "artefact",
         "runs on": "runs on",
         "top-1 accuracy": "top-1",
+        "perplexity": "perplexity",
         "p50 latency": "p50",
         "speed-up (p50)": "speed-up",
         "size": "size",
@@ -87,6 +88,7 @@ def columns(comparison: Comparison) -> list[Column]:
     batched = any((row.batch_size or 1) > 1 for row in rows)
     wanted = {
         "accuracy.top1": "top-1 accuracy",
+        "perplexity": "perplexity",
         "latency.p50": "p50 latency",
         "speed-up": "speed-up (p50)",
         "latency.p99": "p99 latency",

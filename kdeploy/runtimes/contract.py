@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.preprocessing import Inputs
 from kdeploy.registry import register
 
 runtime: Callable[..., Any] = partial(register, "runtime")
@@ -55,8 +56,11 @@ class Runtime(Protocol):
         """Load the file; raise `Unavailable` when another provider than asked would run it."""
         ...
 
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the first output, (batch, classes), for a preprocessed batch (batch, *shape)."""
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
+        """Return the first output for a preprocessed batch (batch, *shape).
+
+        It is (batch, classes), or (batch, tokens, classes) of a model that answers every token.
+        """
         ...
 
     def proof_of_use(self) -> Proof:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError
+from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 
 Fault = Literal["", "refuse", "error", "garbage", "hang", "crash", "out_of_memory"]
@@ -63,7 +64,7 @@ class Fake:
         if self._file.fault == "refuse":
             raise ModelError(f"{path} refuses to open", hint="its `fault` says so")
 
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
         if self._file.fault and self._calls == self._file.fault_at:
             _strike(self._file.fault)
         self._calls += 1

@@ -1,4 +1,4 @@
-"""A session of ONNX Runtime with one float input: opened, run, and asked what it executes."""
+"""A session of ONNX Runtime with one input: opened, run, and asked what it executes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError, Unavailable
+from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof
 from kdeploy.runtimes.operators import integer_and_eligible, is_quantized
 
 Options = Callable[[], Any]
+TYPES = ("tensor(float)", "tensor(int64)")
 
 
 class OnnxSession:
@@ -25,17 +27,17 @@ class OnnxSession:
         self._path, self._options, self._providers = path, options, providers
         self._session = _open(path, options(), providers)
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+        if len(inputs) != 1 or inputs[0].type not in TYPES:
             found = ", ".join(f"{i.name}: {i.type}" for i in inputs) or "none"
             raise ModelError(
-                f"{path} takes the inputs {found}; one float32 tensor is supported",
-                hint="export the model with a single float32 input",
+                f"{path} takes the inputs {found}; one tensor, float32 or int64, is supported",
+                hint="export the model with a single input: float32, or int64 token ids",
             )
         self._input = inputs[0].name
         self._expected = inputs[0].shape
         self._outputs = [self._session.get_outputs()[0].name]
 
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
         """Return the first output."""
         try:
             result: NDArray[np.float32] = self._session.run(self._outputs, {self._input: batch})[0]

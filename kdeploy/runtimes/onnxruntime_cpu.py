@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.machine import allowed_cores
+from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.onnx_session import OnnxSession
 
@@ -44,7 +45,7 @@ class OnnxruntimeCpu:
     def open(self, path: Path) -> None:
         self._session = OnnxSession(path, self._options, ["CPUExecutionProvider"])
 
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
         assert self._session is not None, "infer before open"
         return self._session.infer(batch)
 

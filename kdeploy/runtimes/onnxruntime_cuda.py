@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
+from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.onnx_session import OnnxSession
 
@@ -70,7 +71,7 @@ class OnnxruntimeCuda:
                 hint="use onnxruntime_cpu or tensorrt for this file",
             ) from error
 
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
         assert self._session is not None, "infer before open"
         return self._session.infer(batch)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
+from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 
 ELIGIBLE_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
@@ -64,7 +65,7 @@ class Openvino:
         self._path = path
         self._request = self._compiled.create_infer_request()
 
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
         try:
             result = self._request.infer([batch], share_inputs=True)
         except RuntimeError as error:

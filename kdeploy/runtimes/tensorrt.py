@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError
+from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 
 # Parts of the layer types that the engine inspector prints, in lower case.
@@ -83,12 +84,12 @@ class Tensorrt:
         self._outputs = [n for n in names if n != self._input]
         self._buffers: dict[str, Any] = {}
 
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
         torch = self._torch
         host = torch.from_numpy(batch)
         known = self._buffers.get(self._input)
         if known is None or known.shape != host.shape:
-            self._bind(tuple(batch.shape))
+            self._bind(host)
         with torch.cuda.stream(self._stream):
             self._buffers[self._input].copy_(host)
             is_enqueued = self._context.execute_async_v3(self._stream.cuda_stream)
@@ -117,16 +118,16 @@ class Tensorrt:
         self._buffers = {}
         self._context = self._engine = None
 
-    def _bind(self, shape: tuple[int, ...]) -> None:
-        """Give TensorRT memory of the right size for this batch."""
-        torch = self._torch
+    def _bind(self, host: Any) -> None:
+        """Give TensorRT memory of the right size for this batch, a tensor."""
+        torch, shape = self._torch, tuple(host.shape)
         if not self._context.set_input_shape(self._input, shape) or self._context.infer_shapes():
             allowed = self._engine.get_tensor_shape(self._input)
             raise ModelError(
                 f"{self._path} cannot run an input of shape {list(shape)}; it takes {allowed}",
                 hint="build the engine with a profile that covers this batch size",
             )
-        self._buffers = {self._input: torch.empty(shape, device="cuda")}
+        self._buffers = {self._input: torch.empty(shape, dtype=host.dtype, device="cuda")}
         for name in self._outputs:
             numpy_type = self._tensorrt.nptype(self._engine.get_tensor_dtype(name))
             dtype = torch.from_numpy(np.empty(0, numpy_type)).dtype

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kdeploy.artifact import open_artifact
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
+from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 
 
@@ -50,7 +51,7 @@ class TorchEager:
         self._path = path
         self._model = load_model(artifact).eval()
 
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
         torch = self._torch
         try:
             with torch.inference_mode():

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdeploy.bench.accuracy import CHUNK, evaluate, judged, predict
+from kdeploy.bench.accuracy import CHUNK, evaluate, judged, log_likelihood, predict
 from kdeploy.data.load import load
 from kdeploy.errors import ModelError
+from tests.tiny.text import VOCABULARY, sequences
 
 
 @pytest.fixture
@@ -37,9 +38,31 @@ def test_a_file_that_takes_one_batch_size_gets_it(loaded):
 
     _, predicted = evaluate(fixed, loaded, batch_size=4)
     assert sizes == [CHUNK] + [4] * 18
-    np.testing.assert_array_equal(predicted, predict(_infer, loaded, chunk=70))
+    np.testing.assert_array_equal(predicted, predict(_infer, loaded, chunk=70)[0])
 
 
 def test_a_family_is_every_metric_of_that_beginning():
     classes = np.array([0, 1, 2])
     assert judged("agreement", classes, classes) == {"agreement.top1": 1.0}
+
+
+def test_a_language_model_is_judged_on_the_tokens_that_count():
+    data = sequences()
+    counts = data.test.y >= 0
+
+    def infer(batch):
+        """Logits that know the next id, and are unsure of id 3 only."""
+        return 20.0 * np.eye(VOCABULARY)[(batch + 1) % VOCABULARY] * (batch != 3)[..., None]
+
+    metrics, predicted = evaluate(infer, data, batch_size=1)
+    assert predicted.shape == (counts.sum(),)
+    is_unsure = (data.test.x == 3)[counts]
+    assert metrics["accuracy.top1"] == pytest.approx(1 - is_unsure.mean())
+    expected = VOCABULARY ** is_unsure.mean()
+    assert metrics["perplexity"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_log_likelihood_is_exact_for_large_logits():
+    logits = np.array([[1000.0, 1000.0], [0.0, -1000.0]], np.float32)
+    found = log_likelihood(logits, np.array([0, 1]))
+    np.testing.assert_allclose(found, [np.log(0.5), -1000.0])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from kdeploy.artifact import write_manifest
 from kdeploy.bench import inputs
@@ -9,6 +11,7 @@ from kdeploy.bench.inputs import write_pool
 from kdeploy.bench.subject import Subject
 from kdeploy.data.load import load
 from kdeploy.errors import ModelError
+from kdeploy.preprocessing import Preprocessing
 
 
 def _subject(path, form="onnx"):
@@ -56,3 +59,24 @@ def test_large_inputs_make_a_small_pool():
 def test_an_engine_needs_data(tmp_path):
     with pytest.raises(ModelError, match="how large"):
         write_pool(_subject(tmp_path, "engine"), None, batch_size=1, file=tmp_path / "pool.npy")
+
+
+def test_an_artefact_of_a_text_model_gets_token_ids(tmp_path):
+    folder = tmp_path / "artefact"
+    folder.mkdir()
+    known = Preprocessing(shape=(7,), dtype="int64", vocabulary=5).to_dict()
+    write_manifest(folder, {"id": "a", "kind": "torch", "data": {"preprocessing": known}})
+    write_pool(_subject(folder, "torch"), None, batch_size=1, file=tmp_path / "pool.npy")
+    pool = np.load(tmp_path / "pool.npy")
+    assert pool.dtype == np.int64
+    assert pool.shape[1:] == (7,)
+    assert set(np.unique(pool)) == set(range(5))
+
+
+def test_a_file_of_token_ids_needs_data(tmp_path):
+    ports = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", 3]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "ids", ports[:1], ports[1:])
+    onnx.save(helper.make_model(graph), tmp_path / "ids.onnx")
+    with pytest.raises(ModelError, match="takes token ids") as caught:
+        write_pool(_subject(tmp_path / "ids.onnx"), None, batch_size=1, file=tmp_path / "pool.npy")
+    assert "--data" in caught.value.hint

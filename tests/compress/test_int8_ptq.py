@@ -11,6 +11,7 @@ from kdeploy.compress.int8_ptq import int8_ptq, is_quantized
 from kdeploy.errors import NotCalibrated, OrderError
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.registry import find
+from tests.tiny.text import Classifier, Next, items, sequences
 
 
 @pytest.fixture
@@ -104,3 +105,11 @@ def test_its_parameters_are_documented():
         *("profile", "observer", "calibration_batches", "batch_size", "reduce_range"),
     }
     assert dataclasses.asdict(technique)["facts"]["paper"].startswith("arXiv:")
+
+
+@pytest.mark.parametrize(("model", "data"), [(Classifier, items), (Next, sequences)])
+def test_linear_layers_after_token_ids_become_int8(model, data):
+    torch.manual_seed(0)
+    whole, texts = model().eval(), data()
+    small = int8_ptq(whole, CompressContext(data=texts), batch_size=16)
+    assert 0 < distance(small, whole, texts) < 0.05

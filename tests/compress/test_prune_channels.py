@@ -18,6 +18,7 @@ from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError, OrderError, RecipeError, UnknownName
 from kdeploy.references import ModelReference, build_model
 from kdeploy.structure import count_macs, count_parameters, difference, replay
+from tests.tiny.text import Classifier, items
 
 
 def context(shape=(3, 8, 8), *, count=64, classes=5, seed=0):
@@ -291,3 +292,9 @@ def test_architectures_lose_half_their_macs_and_can_be_rebuilt(name, caplog):
     again.load_state_dict(small.state_dict(), strict=True)
     with torch.no_grad():
         assert torch.equal(again.eval()(x), small(x))
+
+
+def test_refuses_a_model_of_token_ids():
+    with pytest.raises(ModelError, match="token ids") as caught:
+        prune_channels(Classifier(), CompressContext(data=items()), ratio=0.5)
+    assert "distill" in caught.value.hint

@@ -196,3 +196,29 @@ def test_nothing_pickled_is_read(tmp_path, good, name):
     pickled = np.array([{"any": "object"}], dtype=object)
     with pytest.raises(DataError, match="cannot be read"):
         arrays(train=stored(tmp_path / name, x=pickled, y=LABELS), test=good)
+
+
+IDS = RNG.integers(0, 9, (30, 5)).astype(np.int32)
+
+
+def test_integers_of_two_axes_are_token_ids(tmp_path):
+    train = stored(tmp_path / "train.npz", x=IDS, y=LABELS)
+    test = stored(tmp_path / "test.npz", x=IDS[:9], y=LABELS[:9])
+    parts = arrays(train=train, test=test)
+    assert (parts.preprocessing.dtype, parts.preprocessing.vocabulary) == ("int64", 9)
+    assert parts.preprocessing.shape == (5,)
+    np.testing.assert_array_equal(parts.preprocessing.apply(parts.train.x), IDS)
+    assert arrays(train=train, test=test, vocabulary=50).preprocessing.vocabulary == 50
+
+
+def test_labels_may_be_of_every_token(tmp_path):
+    train = stored(tmp_path / "train.npz", x=IDS, y=IDS)
+    parts = arrays(train=train, test=stored(tmp_path / "test.npz", x=IDS[:9], y=IDS[:9]))
+    assert parts.train.has_token_labels
+    assert len(parts.preprocessing.classes) == 9
+
+
+def test_token_ids_have_no_mean(tmp_path):
+    paths = [stored(tmp_path / f"{part}.npz", x=IDS, y=LABELS) for part in ("train", "test")]
+    with pytest.raises(DataError, match="no mean"):
+        arrays(train=paths[0], test=paths[1], mean=[0.5])

@@ -73,3 +73,44 @@ def test_accepts_what_fits():
 
 def test_labels_become_int64():
     assert labels_from(np.array([3, 1], dtype=np.uint8), where="y").dtype == np.int64
+
+
+IDS = np.arange(12, dtype=np.int32).reshape(6, 2)
+NEXT = np.array([[0, 1], [2, -100], [0, 1], [2, 0], [1, 2], [0, 1]])
+
+
+def texts(*, x=IDS, y=Y, **preprocessing):
+    known = {"shape": (2,), "classes": ("a", "b", "c"), "dtype": "int64", "vocabulary": 12}
+    return Parts(
+        train=Split(x=IDS, y=Y),
+        test=Split(x=x, y=y),
+        preprocessing=Preprocessing(**(known | preprocessing)),
+    )
+
+
+@pytest.mark.parametrize("y", [Y, NEXT])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_accepts_token_ids_with_labels_of_items_or_of_tokens(y, dtype):
+    check_parts(texts(x=IDS.astype(dtype), y=y), where="data")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"x": IDS.astype(np.float32)}, "x is float32, it must be int32 or int64"),
+        ({"x": IDS + 1}, "item 5 of x has ids from 11 to 12, the vocabulary has 12"),
+        ({"x": IDS - 1}, "item 0 of x has ids from -1 to 0"),
+        ({"x": IDS[:, :1]}, r"has the shape \(1,\), expected \(2,\)"),
+        ({"y": NEXT[:, :1]}, r"one number an item, \(N,\)"),
+        ({"y": NEXT + 1}, "label -99 at item 1, token 1 is negative"),
+        ({"y": np.where(NEXT == 2, 3, NEXT)}, "label 3 at item 1 is out of range"),
+        ({"y": np.full_like(NEXT, -100)}, "no token counts"),
+        ({"y": NEXT.astype(float)}, "must be integers; found float64"),
+        ({"vocabulary": 1}, "with a vocabulary of 1"),
+        ({"shape": (1, 2)}, r"token ids of shape \(1, 2\)"),
+    ],
+)
+def test_says_what_is_wrong_with_token_ids(changed, message):
+    with pytest.raises(DataError, match=message) as caught:
+        check_parts(texts(**changed), where="data")
+    assert caught.value.hint

@@ -94,6 +94,7 @@ def test_the_parameters_kept_are_complete_and_plain(own):
         "mean": None,
         "std": None,
         "classes": None,
+        "vocabulary": None,
     }
 
 
@@ -128,3 +129,16 @@ def test_an_image_augmentation_is_refused_for_signals(own):
 def test_a_training_part_that_cannot_be_split_is_refused(own):
     with pytest.raises(DataError, match="no class of train has two items"):
         load(own(x=X[:5], y=Y[:5]))
+
+
+def test_token_ids_are_not_augmented(tmp_path):
+    x = np.arange(24).reshape(12, 2)
+    for part in ("train", "test"):
+        np.savez(tmp_path / f"{part}.npz", x=x, y=np.arange(12) % 2)
+    parameters = {"train": "train.npz", "test": "test.npz"}
+    reference = DataReference(
+        name="arrays", parameters=parameters, augment=("random_crop",), folder=tmp_path
+    )
+    with pytest.raises(DataError, match="token ids") as caught:
+        load(reference)
+    assert caught.value.hint

@@ -32,6 +32,11 @@ SOURCE = """
         d = blobs()
         return {k: v.astype("uint8") for k, v in d.items()} | {"classes": ["a", "b"]}
 
+    def words():
+        x = np.arange(24).reshape(12, 2)
+        y = x % 3
+        return {"x_train": x, "y_train": y, "x_test": x[:6], "y_test": y[:6], "vocabulary": 50}
+
     def nothing():
         pass
 
@@ -95,3 +100,10 @@ def test_a_file_that_is_no_python_is_one_clear_error(folder):
     (folder / "data.py").write_text("def broken(:")
     with pytest.raises(DataError, match=r"data\.py raised SyntaxError"):
         parts_of("data.py:blobs", {}, folder=folder)
+
+
+def test_integers_of_two_axes_are_token_ids(file):
+    parts = parts_of(f"{file.name}:words", {}, folder=file.parent)
+    known = parts.preprocessing
+    assert (known.shape, known.dtype, known.vocabulary) == ((2,), "int64", 50)
+    assert parts.test.has_token_labels

@@ -50,3 +50,10 @@ def test_each_item_is_held_out_about_equally_often():
 
 
 PINNED = [0, 1, 4, 7, 9, 10]
+
+
+def test_labels_of_tokens_are_no_classes_of_items():
+    labels = np.arange(200).reshape(20, 10) % 7
+    kept, held_out = stratified(labels, fraction=0.25, seed=1)
+    assert len(held_out) == 5
+    assert sorted([*kept, *held_out]) == list(range(20))

@@ -12,6 +12,7 @@ from kdeploy.data.contract import Split
 from kdeploy.data.unlabelled import NO_LABEL, with_unlabelled
 from kdeploy.errors import DataError, FileMissing
 from kdeploy.fitting.views import fingerprint_of_views
+from tests.tiny.text import items, sequences
 
 MORE = np.random.default_rng(0).integers(0, 255, (7, 1, 12, 12)).astype(np.uint8)
 
@@ -91,3 +92,18 @@ def test_refuses_images_for_data_that_are_none(tiny_data, tmp_path):
     data = replace(tiny_data, train=signals, preprocessing=shape)
     with pytest.raises(DataError, match="no images of bytes"):
         with_unlabelled(data, tmp_path)
+
+
+def test_token_ids_may_come_without_labels_where_items_have_them(tmp_path):
+    known = items()
+    np.save(tmp_path / "more.npy", known.train.x[:9])
+    data = with_unlabelled(known, tmp_path / "more.npy")
+    assert len(data.train.x) == len(known.train) + 9
+    np.save(tmp_path / "other.npy", known.train.x + 1)
+    with pytest.raises(DataError, match="the vocabulary has"):
+        with_unlabelled(known, tmp_path / "other.npy")
+
+
+def test_labels_of_tokens_cannot_be_left_out(tmp_path):
+    with pytest.raises(DataError, match="are of tokens"):
+        with_unlabelled(sequences(), tmp_path / "more.npy")

@@ -67,3 +67,10 @@ def test_without_its_own_it_sees_what_the_student_sees(none):
 def test_refuses_a_normalisation_that_does_not_fit(wrong):
     with pytest.raises(RecipeError):
         teacher_preprocessing(DATA, wrong)
+
+
+def test_token_ids_have_no_normalisation():
+    ids = Preprocessing(shape=(3,), dtype="int64", vocabulary=9)
+    assert teacher_preprocessing(ids, None) is ids
+    with pytest.raises(RecipeError, match="token ids"):
+        teacher_preprocessing(ids, {"mean": [0.5], "std": [0.5]})

@@ -12,6 +12,7 @@ from kdeploy.data.contract import Split
 from kdeploy.errors import DataError
 from kdeploy.fitting.batches import TrainingBatches, batches_in_order
 from kdeploy.fitting.processes import Processes
+from tests.tiny.text import sequences
 
 
 def batches(data, batch_size=32, **options):
@@ -94,6 +95,19 @@ def test_mixed_items_have_mixed_labels_and_are_of_no_view(mix, tiny_data, caplog
 def test_an_empty_part_is_an_error(tiny_data):
     with pytest.raises(DataError, match="training part of edges is empty"):
         batches(rows(tiny_data, 0))
+
+
+def test_token_ids_come_whole_with_a_label_each():
+    data = sequences()
+    made = list(batches(data, 30).epoch([0, 0]))
+    assert {b.x.dtype for b in made} == {torch.int64}
+    for batch in made:
+        np.testing.assert_array_equal(batch.x, data.train.x[batch.rows])
+        np.testing.assert_array_equal(batch.labels, data.train.y[batch.rows])
+    view = batches(data).view(0, seed=0, passed=lambda done, whole: None)
+    place, x = next(view.blocks())
+    assert x.dtype == torch.int64
+    np.testing.assert_array_equal(x, data.train.x[place])
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -12,6 +12,7 @@ from torch import nn
 from kdeploy.data.contract import Split
 from kdeploy.errors import ModelError
 from kdeploy.fitting.predict import accuracy, num_outputs, predict
+from tests.tiny.text import VOCABULARY, Classifier, Next, items, sequences
 
 
 def test_predicts_in_eval_mode_and_leaves_the_model_as_it_was(tiny_model, tiny_data):
@@ -60,3 +61,20 @@ class Pair(nn.Module):
 def test_refuses_what_are_no_logits(model, found, tiny_data):
     with pytest.raises(ModelError, match=f"the teacher returns {found} for 2 items"):
         num_outputs(model, tiny_data, name="teacher")
+
+
+def test_a_language_model_is_asked_for_every_token():
+    data, model = sequences(), Next()
+    found = predict(model, data.test.x, data.preprocessing)
+    assert found.shape == data.test.y.shape
+    counts = data.test.y >= 0
+    expected = (found == data.test.y).sum() / counts.sum()
+    assert accuracy(model, data.test, data.preprocessing) == pytest.approx(expected)
+    assert num_outputs(model, data, name="model") == VOCABULARY
+
+
+def test_a_classifier_of_items_cannot_answer_for_tokens():
+    with pytest.raises(ModelError, match=r"expected logits \(2, 6, classes\)"):
+        num_outputs(Classifier(), sequences(), name="model")
+    with pytest.raises(ModelError, match=r"expected logits \(2, classes\)"):
+        num_outputs(Next(), items(), name="model")

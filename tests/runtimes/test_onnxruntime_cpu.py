@@ -67,15 +67,29 @@ def test_a_wrong_shape_names_both_shapes(opened, shape):
     assert "['batch', 3, 8, 8]" in caught.value.message
 
 
-def test_an_input_of_another_type_is_refused(float_file, tmp_path):
+def of_input_type(float_file, path, element_type):
+    """Write the file with a cast from another type in front."""
     model = onnx.load(float_file)
     model.graph.input[0].name = "raw"
-    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    model.graph.input[0].type.tensor_type.elem_type = element_type
     cast = onnx.helper.make_node("Cast", ["raw"], ["x"], to=onnx.TensorProto.FLOAT)
     model.graph.node.insert(0, cast)
-    onnx.save(model, tmp_path / "integers.onnx")
-    with pytest.raises(ModelError, match=r"tensor\(int64\)"):
-        OnnxruntimeCpu(threads=1).open(tmp_path / "integers.onnx")
+    onnx.save(model, path)
+    return path
+
+
+def test_an_input_of_another_type_is_refused(float_file, tmp_path):
+    path = of_input_type(float_file, tmp_path / "halves.onnx", onnx.TensorProto.FLOAT16)
+    with pytest.raises(ModelError, match=r"tensor\(float16\)"):
+        OnnxruntimeCpu(threads=1).open(path)
+
+
+def test_integers_are_taken(float_file, tmp_path, opened):
+    path = of_input_type(float_file, tmp_path / "integers.onnx", onnx.TensorProto.INT64)
+    runtime = OnnxruntimeCpu(threads=1)
+    runtime.open(path)
+    batch = np.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8) % 5
+    np.testing.assert_allclose(runtime.infer(batch), opened.infer(batch.astype(np.float32)))
 
 
 def test_needs_no_torch(float_file):

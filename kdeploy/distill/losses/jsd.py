@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.distill.contract import Batch, TaskFacts, loss
-from kdeploy.distill.tokens import IGNORED, real_rows
+from kdeploy.distill.tokens import real_rows
 from kdeploy.errors import ModelError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Jsd(nn.Module):
         if not self.on_policy or torch.rand(()) >= self.on_policy:
             return batch
         x = continued(student, batch.x, self.prompt_tokens, temperature=self.sampling_temperature)
-        labels = torch.full_like(x, IGNORED)
+        labels = torch.full_like(x, NOT_COUNTED)
         labels[:, self.prompt_tokens - 1 : -1] = x[:, self.prompt_tokens :]
         return batch._replace(x=x, labels=labels, view=-1)
 

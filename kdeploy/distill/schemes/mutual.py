@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kdeploy.distill.beginnings import fresh_copy
 from kdeploy.distill.contract import Batch, FurtherModel, MakeObjective, SchemeContext, scheme
 from kdeploy.distill.divergence import divergence
+from kdeploy.distill.tokens import real_rows
 from kdeploy.fitting.compilation import Call
+from kdeploy.fitting.entropy import entropy
 from kdeploy.fitting.views import View
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ class MutualObjective(nn.Module):
         for place, own in enumerate(logits):
             name = f"peers[{place - 1}]." if place else ""
             others = [other for other in logits if other is not own]
-            components[f"{name}labels"] = functional.cross_entropy(own, batch.labels)
-            components[f"{name}mutual"] = self.weight * self._divergence(own, others)
+            components[f"{name}labels"] = entropy(own, batch.labels)
+            rows = [real_rows(one, batch.labels) for one in (own, *others)]
+            components[f"{name}mutual"] = self.weight * self._divergence(rows[0], rows[1:])
         return components
 
     def prepare(self, view: View) -> None: ...

@@ -20,6 +20,7 @@ from kdeploy.distill.contract import Batch, MakeObjective, SchemeContext, scheme
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.exits import Exits, attach_exits
 from kdeploy.distill.taps import tapped
+from kdeploy.errors import ModelError
 from kdeploy.fitting.contract import Attentive, Objective
 from kdeploy.fitting.views import View
 
@@ -59,6 +60,11 @@ def self_exits(
         context.train(objective(student, teacher))
         return student
     data = context.data
+    if data.train.has_token_labels:
+        raise ModelError(
+            f"an exit answers once for an item, and the labels of {data.name} are of its tokens",
+            hint="take another scheme, e.g. `offline`",
+        )
     example = torch.from_numpy(data.preprocessing.apply(np.asarray(data.train.x[:2])))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed_of(0))  # the heads' first weights

@@ -10,9 +10,11 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import nn
 
+from kdeploy.distill.divergence import divergence
 from kdeploy.distill.schemes.mutual import MutualObjective
 from kdeploy.fitting.contract import Attentive, Batch
 from kdeploy.training import accuracy
+from tests.tiny.text import Next, sequences
 
 PEER = {"build": "peer"}
 
@@ -79,3 +81,18 @@ def test_goes_on_after_a_kill_with_all_students(learn, same, killed_and_resumed)
     resumed = killed_and_resumed("mutual", 1, epochs=3)
     assert same(undisturbed.model, resumed.model)
     assert undisturbed.accuracies == resumed.accuracies
+
+
+def test_of_tokens_only_those_that_count_are_learned():
+    torch.manual_seed(0)
+    data, students = sequences(), [Next(), Next()]
+    x, labels = (torch.from_numpy(a[:4]).long() for a in (data.train.x, data.train.y))
+    found = MutualObjective(students, temperature=2.0, weight=1.0)(
+        Batch(x=x, labels=labels, rows=torch.arange(4))
+    )
+    own, other = (s(x)[labels >= 0] for s in students)
+    expected = 4 * divergence(own, other, temperature=2.0)
+    torch.testing.assert_close(found["mutual"], expected)
+    torch.testing.assert_close(
+        found["labels"], torch.nn.functional.cross_entropy(own, labels[labels >= 0])
+    )

@@ -11,10 +11,12 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from kdeploy.distill.exits import Exits, attach_exits
+from kdeploy.distill.run import distill
 from kdeploy.distill.schemes.self_exits import ExitObjective
-from kdeploy.errors import UnknownName
+from kdeploy.errors import ModelError, UnknownName
 from kdeploy.fitting.contract import Attentive, Batch
 from kdeploy.training import FitContext, Supervised, accuracy
+from tests.tiny.text import Next, sequences
 
 EXITS = ["blocks.0", "blocks.1"]
 
@@ -86,3 +88,15 @@ def test_without_exits_it_is_plain_distillation_and_that_is_said(learn, same, ca
 def test_refuses_a_layer_that_is_not_there(learn):
     with pytest.raises(UnknownName, match=r"blocks\.9"):
         learn("self_exits", exits=["blocks.9"], context=FitContext())
+
+
+def test_refuses_labels_of_tokens():
+    with pytest.raises(ModelError, match="of its tokens"):
+        distill(
+            Next(),
+            Next(),
+            sequences(),
+            FitContext(),
+            scheme="self_exits",
+            scheme_parameters={"exits": ["words"]},
+        )

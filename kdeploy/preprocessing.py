@@ -1,0 +1,81 @@
+"""How a stored item becomes what a model takes: numbers to normalise, or token ids as they are.
+
+Numpy only: training, export, measurement and packaging share it, and a device has no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Inputs: TypeAlias = "NDArray[np.float32] | NDArray[np.int64]"
+"""What a model takes: (batch, *shape) of floats, or (batch, tokens) of token ids."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How a stored item becomes the model's input.
+
+    Floats are `(x * scale - mean) / std` per channel. Token ids (`dtype` "int64") stay as they
+    are; `scale`, `mean`, `std` and `resize` have no meaning for them.
+    """
+
+    shape: tuple[int, ...]
+    """Of one input as the model sees it: (channels, height, width), (channels, length) or
+    (tokens,)."""
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    resize: str = ""
+    """How a raw image is brought to `shape`: "bilinear" (Pillow), or "" for not at all."""
+    classes: tuple[str, ...] = ()
+    dtype: Literal["float32", "int64"] = "float32"
+    """Of the model's input; "int64" means token ids."""
+    vocabulary: int = 0
+    """How many token ids there are, counted from 0; 0 for floats."""
+
+    @property
+    def is_tokens(self) -> bool:
+        return self.dtype == "int64"
+
+    def apply(self, stored: NDArray[Any]) -> Inputs:
+        """Return the model's input (N, *shape) from stored items (N, *shape)."""
+        if self.is_tokens:
+            return stored.astype(np.int64)
+        per_channel = (-1, *(1 for _ in self.shape[1:]))
+        mean = np.asarray(self.mean, np.float32).reshape(per_channel)
+        std = np.asarray(self.std, np.float32).reshape(per_channel)
+        return (stored.astype(np.float32) * np.float32(self.scale) - mean) / std
+
+    def example(self, count: int) -> Inputs:
+        """Return inputs (count, *shape) that any model for these items takes: to see shapes."""
+        if self.is_tokens:
+            # Not id 0, which is padding by custom: an item without a token has no mean.
+            return np.ones((count, *self.shape), np.int64)
+        return np.zeros((count, *self.shape), np.float32)
+
+    def random(self, count: int, generator: np.random.Generator) -> Inputs:
+        """Return inputs (count, *shape): standard normal numbers, or any of the token ids."""
+        size = (count, *self.shape)
+        if self.is_tokens:
+            return generator.integers(self.vocabulary, size=size)
+        return generator.standard_normal(size, dtype=np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON has them; `from_dict` reads them back."""
+        known = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        # Floats are written as before there were tokens: fingerprints and ids stay what they were.
+        return known if self.is_tokens else {k: known[k] for k in known if k not in _OF_TOKENS}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
+        """Return the value that `to_dict` wrote."""
+        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**own)
+
+
+_OF_TOKENS = ("dtype", "vocabulary")
