@@ -23,7 +23,8 @@ FOR_IMAGES = frozenset({"cutmix"})
 def mixer(names: Sequence[str], num_classes: int) -> Mixer | None:
     """Return the function that mixes a batch, None where `names` has no mix.
 
-    It takes items (N, ...) and labels (N,) and gives items and probabilities (N, num_classes).
+    It takes items (N, ...) and labels (N,), -1 for none, and gives items and probabilities
+    (N, num_classes).
 
     Args:
         names: Of `data.augment`; of several mixes each batch draws one. Others are passed over.
@@ -38,7 +39,8 @@ def mixer(names: Sequence[str], num_classes: int) -> Mixer | None:
     def mix(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         operation = operations[int(torch.randint(len(operations), ()))]
         mixed, partner, share = operation(x)
-        own = one_hot(labels, num_classes).to(x.dtype)
+        # An item that nobody labelled, -1, adds to no class.
+        own = one_hot(labels.clamp(min=0), num_classes).to(x.dtype) * (labels >= 0)[:, None]
         return mixed, share[:, None] * own + (1 - share[:, None]) * own[partner]
 
     return mix

@@ -136,13 +136,18 @@ class SchemeContext:
         self.students.append(objective.student)
         return result
 
-    def model(self, reference: FurtherModel, place: int) -> nn.Module:
+    def model(self, reference: FurtherModel, place: int, *, learns: bool = False) -> nn.Module:
         """Return the further model at a place of its list.
 
         Raises:
-            ModelError: it cannot be built, or does not fit the data.
+            ModelError: it cannot be built, does not fit the data, or cannot learn and is to.
         """
         model = self.build(reference, self.seed_of(place))
+        if learns and not any(p.requires_grad for p in model.parameters()):
+            raise ModelError(
+                f"`{reference['build']}` is to learn and has nothing that can be trained",
+                hint="name a torch model; a file of ONNX can only teach",
+            )
         check_outputs(model, self.data, name=f"model `{reference['build']}`")
         return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,8 @@ from kdeploy.fitting.ahead import ahead
 from kdeploy.fitting.contract import Batch
 from kdeploy.fitting.processes import ALONE, Processes
 from kdeploy.fitting.views import View, augmented, fingerprint_of_views, order_of_views
+
+logger = logging.getLogger(__name__)
 
 
 class Normalizer:
@@ -70,8 +73,10 @@ class TrainingBatches:
 
             self.augment = augmenter(data.augment, data.preprocessing.shape)
             self.mix = mixer(data.augment, data.num_classes)
-        # What is not augmented has one version, whatever was asked for.
-        self.views = views if self.augment else 1
+        # What is not augmented has one version, whatever was asked for; a mix is always new.
+        self.views = 0 if self.mix else views if self.augment else 1
+        if views and self.mix:
+            logger.warning("`views` has no effect: each mix of items is drawn anew")
 
     @property
     def steps(self) -> int:
@@ -119,8 +124,7 @@ class TrainingBatches:
                 x=self._preprocessed(x),
                 labels=labels,
                 rows=torch.from_numpy(rows),
-                # A mix is drawn anew, also where the items that are mixed are of a view.
-                view=view.index if view and self.mix is None else -1,
+                view=view.index if view else -1,
             )
 
     def size(self, step: int) -> int:
@@ -181,4 +185,5 @@ def batches_in_order(
 
 
 def _is_mapped(items: NDArray[Any]) -> bool:
-    return isinstance(getattr(items, "stored", items), np.memmap)  # `stored` of `Rows`
+    parts = getattr(items, "parts", (items,))  # of `Joined`
+    return any(isinstance(getattr(p, "stored", p), np.memmap) for p in parts)  # `stored` of `Rows`

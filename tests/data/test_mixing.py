@@ -96,3 +96,10 @@ def test_of_two_mixes_each_batch_draws_one():
 
 def test_without_a_mix_there_is_nothing_to_do():
     assert mixer(["random_crop"], 3) is None
+
+
+@pytest.mark.parametrize("name", sorted(MIXES))
+def test_items_without_a_label_add_to_no_class(name):
+    labels = torch.full((8,), -1)
+    _, probabilities = mixer([name], 4)(torch.rand(8, 1, 12, 20), labels)
+    assert not probabilities.any()

@@ -42,6 +42,13 @@ def test_refuses_a_further_model_that_does_not_fit_the_data(context_of, tiny_mod
         context.model(ENTRY, 0)
 
 
+def test_refuses_a_further_model_that_is_to_learn_and_cannot(context_of, tiny_model):
+    context = context_of(build=lambda entry, seed: tiny_model().requires_grad_(False))
+    assert context.model(ENTRY, 0)
+    with pytest.raises(ModelError, match="`other` is to learn"):
+        context.model(ENTRY, 0, learns=True)
+
+
 def test_says_what_to_do_where_nobody_can_build(context_of):
     with pytest.raises(ModelError, match="nothing here can build `other`") as caught:
         context_of().model(ENTRY, 0)

@@ -41,7 +41,7 @@ def assistants(
     (student,), (teacher,) = students, teachers
     if not models:
         logger.warning("the scheme `assistants` has no `models`: the teacher teaches the student")
-    beside = [context.model(reference, place) for place, reference in enumerate(models)]
+    beside = [context.model(entry, place, learns=True) for place, entry in enumerate(models)]
     chain = [teacher, *beside, student]
     _warn_of_growth(chain, [f"models[{place}]" for place in range(len(models))])
     links = list(zip(chain[1:], chain, strict=False))
@@ -61,7 +61,8 @@ def _warn_of_growth(chain: Sequence[nn.Module], names: Sequence[str]) -> None:
     shown = ["the teacher", *names, "the student"]
     sizes = [count_parameters(model) for model in chain]
     for place in range(1, len(chain) if names else 0):
-        if sizes[place] >= sizes[place - 1]:
+        # A teacher that is only a file has no parameters here.
+        if sizes[place] >= sizes[place - 1] > 0:
             logger.warning(
                 "%s has %d parameters, %s before it %d: a chain of assistants is to shrink",
                 shown[place],

@@ -53,7 +53,7 @@ def mutual(
         "the scheme `mutual` learns from labels and peers: the teacher, `losses` and "
         "`label_weight` have no effect"
     )
-    beside = [context.model(reference, place) for place, reference in enumerate(peers)]
+    beside = [context.model(entry, place, learns=True) for place, entry in enumerate(peers)]
     if not peers and len(students) == 1:
         beside = [fresh_copy(students[0], context.seed_of(0))]
     everyone = [*students, *beside]

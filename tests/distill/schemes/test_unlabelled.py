@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kdeploy.distill.lessons import lessons_of
+from kdeploy.distill.run import distill
 from kdeploy.errors import RecipeError
 from kdeploy.training import FitContext
 
@@ -35,6 +36,19 @@ def test_the_teacher_is_asked_about_the_further_items_too(learn, more, same, tmp
     assert not same(enlarged.model, learn("unlabelled", context=context).model)
     kept = sorted(f.stat().st_size for f in (tmp_path / "cache").glob("*/0.float16"))
     assert kept == [96 * 4 * 2, (96 + 48) * 4 * 2]
+
+
+def test_mixes_labelled_and_unlabelled_items(learn, more, teacher, tiny_data, tiny_model):
+    result = distill(
+        tiny_model(seed=2, width=4),
+        teacher,
+        replace(tiny_data, augment=("mixup",)),
+        FitContext(),
+        scheme="unlabelled",
+        scheme_parameters={"extra": more},
+        training={"epochs": 1, "batch_size": 16},
+    )
+    assert list(result.fit.history[0].losses) == ["kd"]
 
 
 def test_goes_on_after_a_kill(learn, more, same, killed_and_resumed):
