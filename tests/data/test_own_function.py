@@ -102,8 +102,8 @@ def test_a_file_that_is_no_python_is_one_clear_error(folder):
         parts_of("data.py:blobs", {}, folder=folder)
 
 
-def test_integers_of_two_axes_are_token_ids(file):
-    parts = parts_of(f"{file.name}:words", {}, folder=file.parent)
+def test_integers_of_two_axes_are_token_ids(folder):
+    parts = parts_of("data.py:words", {}, folder=folder)
     known = parts.preprocessing
     assert (known.shape, known.dtype, known.vocabulary) == ((2,), "int64", 50)
     assert parts.test.has_token_labels
