@@ -29,8 +29,12 @@ def metric(
 ) -> Callable[[Measured], Measured]:
     """Return the decorator of a metric; its facts are those of `kdeploy.measurement.METRICS`."""
 
+    facts = {"name": name, "unit": unit, "better": better}
+    if needs != "classes":  # as the registry reads it: what was not written is no fact
+        facts["needs"] = needs
+
     def mark(function: Measured) -> Measured:
-        return register("metric", name=name, unit=unit, better=better, needs=needs)(function)
+        return register("metric", **facts)(function)
 
     return mark
 
