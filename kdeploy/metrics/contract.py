@@ -28,7 +28,6 @@ def metric(
     needs: Literal["classes", "log_likelihoods"] = "classes",
 ) -> Callable[[Measured], Measured]:
     """Return the decorator of a metric; its facts are those of `kdeploy.measurement.METRICS`."""
-
     facts = {"name": name, "unit": unit, "better": better}
     if needs != "classes":  # as the registry reads it: what was not written is no fact
         facts["needs"] = needs
