@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdeploy.distill.answers import Answers, Form, TooLarge
 from kdeploy.distill.signal import Knowledge, TeacherSignal
 from kdeploy.fitting.contract import Batch
 from kdeploy.fitting.views import View
 
+PIECE = 64
+"""Items that a teacher on a CPU is asked for at once: features stay in the cores' caches."""
 logger = logging.getLogger(__name__)
 
 
@@ -82,8 +84,8 @@ class CachedTeacher:
 
     def _opened(self, view: View, paths: Sequence[str]) -> Answers:
         place, x = next(view.blocks())
-        answer = self.live(_batch(x, place, -1), paths)
-        tensors = [answer.logits, *(answer.features[path] for path in paths)]
+        # A piece of the usual size: the teacher is compiled for the first size that it sees.
+        tensors = self._asked(x[: _size(x)], place, -1, paths)
         forms = [Form(tuple(t.shape[1:]), None) for t in tensors]
         if self.top_k and self.top_k < forms[0].shape[-1] - 1:
             forms[0] = Form(forms[0].shape, self.top_k)
@@ -102,9 +104,18 @@ class CachedTeacher:
         with answers.writing(view.index) as write:
             for place, x in view.blocks():
                 if not write.has(place):
-                    known = self.live(_batch(x, place, view.index), paths)
-                    write(place, [known.logits, *(known.features[path] for path in paths)])
+                    write(place, self._asked(x, place, view.index, paths))
                 view.passed(place.stop, len(view.items))
+
+    def _asked(self, x: Tensor, place: slice, view: int, paths: Sequence[str]) -> list[Tensor]:
+        """Return the live teacher's outputs for a block, asked a piece at a time."""
+        size = _size(x)
+        pieces = []
+        for start in range(0, len(x), size):
+            part = slice(place.start + start, min(place.start + start + size, place.stop))
+            known = self.live(_batch(x[start : start + size], part, view), paths)
+            pieces.append([known.logits, *(known.features[path] for path in paths)])
+        return [torch.cat(outputs) for outputs in zip(*pieces, strict=True)]
 
     def _key(self, view: View, paths: Sequence[str], device: str) -> str:
         arithmetic = (
@@ -114,6 +125,10 @@ class CachedTeacher:
         return sha256("\n".join(map(str, (*facts, torch.__version__))).encode()).hexdigest()[:32]
 
 
-def _batch(x: torch.Tensor, place: slice, view: int) -> Batch:
+def _size(x: Tensor) -> int:
+    return PIECE if x.device.type == "cpu" else len(x)
+
+
+def _batch(x: Tensor, place: slice, view: int) -> Batch:
     rows = torch.arange(place.start, place.stop)
     return Batch(x=x, labels=torch.zeros(0, dtype=torch.int64), rows=rows, view=view)

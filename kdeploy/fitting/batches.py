@@ -18,7 +18,13 @@ from kdeploy.errors import DataError
 from kdeploy.fitting.ahead import ahead
 from kdeploy.fitting.contract import Batch
 from kdeploy.fitting.processes import ALONE, Processes
-from kdeploy.fitting.views import View, augmented, fingerprint_of_views, order_of_views
+from kdeploy.fitting.views import (
+    MEMORY_BYTES,
+    View,
+    augmented,
+    fingerprint_of_views,
+    order_of_views,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +79,7 @@ class TrainingBatches:
 
             self.augment = augmenter(data.augment, data.preprocessing.shape)
             self.mix = mixer(data.augment, data.num_classes)
+        self._versions: dict[int, NDArray[Any]] = {}
         # What is not augmented has one version, whatever was asked for; a mix is always new.
         self.views = 0 if self.mix else views if self.augment else 1
         if views and self.mix:
@@ -89,12 +96,11 @@ class TrainingBatches:
         if not self.views:
             return None
         index = order_of_views(self.views, seed=seed, epoch=epoch)
-        stored = self.split.x
         return View(
             index=index,
             count=self.views,
             fingerprint=self._views_fingerprint,
-            items=augmented(stored, self.augment, view=index) if self.augment else stored,
+            items=self._version(index),
             preprocessed=lambda items: self._preprocessed(
                 self._pinned(items).to(self.device, non_blocking=True)
             ),
@@ -159,6 +165,17 @@ class TrainingBatches:
 
     def _is_shared(self, size: int) -> bool:
         return size >= 2 * self.processes.count
+
+    def _version(self, index: int) -> NDArray[Any]:
+        """Return all items in one version, kept where all versions fit into memory."""
+        if self.augment is None:
+            return self.split.x
+        if index not in self._versions:
+            made = augmented(self.split.x, self.augment, view=index)
+            if self.views * made.nbytes > MEMORY_BYTES:
+                return made
+            self._versions[index] = made
+        return self._versions[index]
 
     @cached_property
     def _views_fingerprint(self) -> str:

@@ -82,7 +82,7 @@ def test_says_what_the_live_teacher_says_of_that_very_view(live, data, paths, tm
 
 def test_asks_once_for_each_view_of_each_item(live, data, paths, tmp_path):
     answered(CachedTeacher(live, tmp_path, budget_bytes=1e9), data, paths, epochs=6)
-    example = 96  # the block that shows the shapes
+    example = 64  # the piece that shows the shapes
     assert live.asked == 2 * 96 + example
 
 
