@@ -14,6 +14,7 @@ EPOCHS, STEPS = 4, 3
 LOSSES = [
     {"kd": {"weight": {"adaptive": {"start": 0.9, "factor": 0.5, "patience": 1}}}},
     {"hints": {"layers": {"blocks.1": "blocks.1"}, "weight": 0.1}},
+    {"crd": {"layers": {"blocks.1": "blocks.1"}, "weight": 0.1, "negatives": 16}},
 ]
 TRAINING = {
     "epochs": EPOCHS,

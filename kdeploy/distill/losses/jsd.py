@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.distill.contract import Batch, TaskFacts, loss
+from kdeploy.distill.logits import standardized
 from kdeploy.distill.tokens import real_rows
 from kdeploy.errors import ModelError
 
@@ -38,6 +39,7 @@ class Jsd(nn.Module):
         *,
         beta: Annotated[float, Field(ge=0, le=1)] = 0.5,
         temperature: Annotated[float, Field(gt=0)] = 1.0,
+        standardize: bool = False,
         on_policy: Annotated[float, Field(ge=0, le=1)] = 0.0,
         prompt_tokens: Annotated[int, Field(gt=0)] = 16,
         sampling_temperature: Annotated[float, Field(gt=0)] = 0.9,
@@ -51,6 +53,8 @@ class Jsd(nn.Module):
             beta: 0: KL(teacher || student), covers all that the teacher finds likely; 1:
                 KL(student || teacher), settles on what is likeliest; between: bounded, both.
             temperature: Softens both distributions; > 0, no unit.
+            standardize: Compare z-scores of the logits, so that the student need not match the
+                teacher's scale.
             on_policy: Probability that the student continues a batch itself and learns how the
                 teacher would have; for language models. The labels do not apply to such a batch.
             prompt_tokens: Tokens of such a batch that stay as they are.
@@ -68,6 +72,7 @@ class Jsd(nn.Module):
             )
         self.beta = beta
         self.temperature = temperature
+        self.standardize = standardize
         self.on_policy = on_policy
         self.prompt_tokens = prompt_tokens
         self.sampling_temperature = sampling_temperature
@@ -76,6 +81,8 @@ class Jsd(nn.Module):
         """Return the mean over all rows whose label is not ignored."""
         own = real_rows(student, batch.labels)
         other = real_rows(teacher.detach(), batch.labels)
+        if self.standardize:
+            own, other = standardized(own, other)
         divergence = generalized(own / self.temperature, other / self.temperature, beta=self.beta)
         return self.temperature**2 * divergence
 
