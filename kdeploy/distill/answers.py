@@ -189,10 +189,9 @@ def _halves(values: Tensor) -> NDArray[np.float16]:
 
 
 def _sized(path: Path, size_bytes: int) -> None:
-    """Make a file of zeros that takes no room yet, unless it is there."""
-    if not path.exists():
-        with path.open("wb") as file:
-            file.truncate(size_bytes)
+    """Make a file of zeros that takes no room yet; one that is there keeps what it holds."""
+    with path.open("ab") as file:
+        file.truncate(size_bytes)
 
 
 def _make_room(folder: Path, left_bytes: float) -> None:
