@@ -118,11 +118,11 @@ class CachedTeacher:
         return [torch.cat(outputs) for outputs in zip(*pieces, strict=True)]
 
     def _key(self, view: View, paths: Sequence[str], device: str) -> str:
-        arithmetic = (
-            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else "float32"
-        )
-        facts = (self.fingerprint, view.fingerprint, *paths, device, arithmetic, self._is_compiled)
-        return sha256("\n".join(map(str, (*facts, torch.__version__))).encode()).hexdigest()[:32]
+        is_cast = torch.is_autocast_enabled(device)
+        precision = torch.get_autocast_dtype(device) if is_cast else "float32"
+        arithmetic = (device, precision, PIECE, self._is_compiled, torch.__version__)
+        facts = (self.fingerprint, view.fingerprint, *paths, *arithmetic)
+        return sha256("\n".join(map(str, facts)).encode()).hexdigest()[:32]
 
 
 def _size(x: Tensor) -> int:
