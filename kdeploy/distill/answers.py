@@ -198,7 +198,8 @@ def _make_room(folder: Path, left_bytes: float) -> None:
     """Remove the answers that were not asked for longest, until the others fit."""
     others: list[Any] = []
     if folder.parent.is_dir():
-        others = [f for f in folder.parent.iterdir() if f.is_dir() and f != folder]
+        # Answers and nothing else: whoever named the folder may keep other things in it.
+        others = [f for f in folder.parent.iterdir() if (f / DONE).is_file() and f != folder]
     sizes = {f: sum(file.stat().st_size for file in f.iterdir()) for f in others}
     for oldest in sorted(others, key=lambda f: f.stat().st_mtime):
         if sum(sizes.values()) <= left_bytes:

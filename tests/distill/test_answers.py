@@ -9,6 +9,7 @@ from kdeploy.distill.answers import Answers, Form, TooLarge
 
 FORMS = [Form((5,), None), Form((2, 3, 3), None)]
 CPU = torch.device("cpu")
+NEEDED = 2 * 2 * 300 * (5 + 18)
 
 
 def answers(folder, forms=FORMS, *, items=300, budget_bytes=1e9):
@@ -29,7 +30,7 @@ def written(folder):
 
 
 def test_reads_what_was_written_at_its_view_and_rows(tmp_path):
-    made, values = written(tmp_path)
+    made, values = written(tmp_path / "key")
     rows = torch.tensor([299, 0, 17])
     for found, expected in zip(made.read(1, rows, CPU), values, strict=True):
         assert torch.equal(found, expected[rows].half().float())
@@ -38,22 +39,29 @@ def test_reads_what_was_written_at_its_view_and_rows(tmp_path):
 
 
 def test_what_another_process_wrote_is_known(tmp_path):
-    written(tmp_path)
-    assert answers(tmp_path).is_complete(1)
+    written(tmp_path / "key")
+    assert answers(tmp_path / "key").is_complete(1)
 
 
 def test_files_that_a_kill_left_empty_are_filled(tmp_path):
-    (tmp_path / "0.float16").touch()
-    made, values = written(tmp_path)
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key" / "0.float16").touch()
+    made, values = written(tmp_path / "key")
     (first, _) = made.read(1, torch.tensor([5]), CPU)
     assert torch.equal(first, values[0][5:6].half().float())
 
 
 def test_refuses_what_does_not_fit_the_budget(tmp_path):
-    needed = 2 * 2 * 300 * (5 + 18)
     with pytest.raises(TooLarge, match="cache_budget"):
-        answers(tmp_path, budget_bytes=needed - 1)
-    answers(tmp_path, budget_bytes=needed)
+        answers(tmp_path / "new", budget_bytes=NEEDED - 1)
+
+
+def test_makes_room_among_answers_and_touches_nothing_else(tmp_path):
+    answers(tmp_path / "old")
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "photo.jpg").write_text("precious")
+    answers(tmp_path / "new", budget_bytes=NEEDED)
+    assert {path.name for path in tmp_path.iterdir()} == {"holiday", "new"}
 
 
 def test_refuses_numbers_beyond_float16(tmp_path):
