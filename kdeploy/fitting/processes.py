@@ -7,6 +7,7 @@ and for it nothing here does anything.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shlex
 import sys
@@ -117,6 +118,8 @@ def local_rank() -> int:
 
 def _leave() -> None:
     if distributed.is_initialized():
+        # Models in cycles hold the group, and its threads must end before Python does.
+        gc.collect()
         distributed.destroy_process_group()
 
 
