@@ -40,6 +40,7 @@ def together(tmp_path_factory):
     finally:
         for process in pair:
             process.kill()
+            process.communicate()
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
