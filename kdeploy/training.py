@@ -16,6 +16,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.fitting.compilation import Call
 from kdeploy.fitting.contract import (
     Batch,
+    Constraint,
     EpochRecord,
     FitContext,
     FitResult,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Constraint",
     "EpochRecord",
     "FitContext",
     "FitResult",

@@ -1,25 +1,118 @@
 """What a compressor is: a function from a model and its context to a smaller model.
 
 `@compressor(paper=, before={...}, ensures=check)` marks `(model, context, *, ...) -> model`.
-`before` names the techniques that may only come later in a chain; `recoverable=False` says that
-the result cannot be trained; `ensures(model) -> None` raises `AssertionError` when the result does
-not hold what the technique promises.
+Further facts, literals all of them:
+    before       names of the techniques that may only come later in a chain
+    recoverable  False: the result cannot be trained
+    trains       True: the technique trains by itself, by `context.train`; its own parameters
+                 `epochs` and `learning_rate` are those of that training, and `recover` says the
+                 rest of it (losses, optimizer, ...)
+    sparse       True: zeros that it made stay zero in every later training
+    formats      {"torch", "onnx"}: takes an `OnnxModel` as well, and returns one then
+`ensures(model) -> None` raises `AssertionError` when the result does not hold what the technique
+promises; that of a sparse one is asked again after each later step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset, Split
+from kdeploy.errors import ModelError
 from kdeploy.registry import Decorated, register
+from kdeploy.training import Constraint
 
 compressor: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "compressor")
+
+
+class Train(Protocol):
+    """Distilled fine-tuning inside of a step, with the settings of its `recover`."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        *,
+        name: str,
+        constraints: Sequence[Constraint] = (),
+        keep: str | None = None,
+    ) -> None:
+        """Train `model` in place; it ends on the CPU, in eval mode.
+
+        Args:
+            model: Learns.
+            teacher: Is asked, the model before the step as a rule.
+            name: Of this training, other than that of any other training of the step.
+            constraints: What the weights hold to.
+            keep: "best" or "last" epoch; None: as `recover` says.
+        """
+        ...
+
+
+class Stopwatch(Protocol):
+    """Latencies on a runtime, of the files that the models are exported to."""
+
+    def __call__(
+        self,
+        models: Sequence[nn.Module],
+        example: Tensor,
+        *,
+        runtime: str,
+        batch_size: int = 1,
+        threads: int | None = None,
+        seconds: float = 0.5,
+    ) -> list[float]:
+        """Return the median latency of one batch of each model, in seconds.
+
+        The models take turns, each in a process of its own.
+
+        Args:
+            models: In eval mode, on the CPU.
+            example: Two rows of input.
+            runtime: The name of a runtime that opens ONNX files.
+            batch_size: Items in a batch.
+            threads: None: all cores.
+            seconds: Each is measured at least so long.
+        """
+        ...
+
+
+def no_training(
+    model: nn.Module,
+    teacher: nn.Module,
+    *,
+    name: str,
+    constraints: Sequence[Constraint] = (),
+    keep: str | None = None,
+) -> None:
+    """Refuse: whoever called the technique gave nothing to train with."""
+    raise ModelError(
+        f"this step trains the model (`{name}`), and nothing says how",
+        hint="add `recover: {epochs: 3}` to the step (`--recover '{epochs: 3}'`)",
+    )
+
+
+def no_stopwatch(
+    models: Sequence[nn.Module],
+    example: Tensor,
+    *,
+    runtime: str,
+    batch_size: int = 1,
+    threads: int | None = None,
+    seconds: float = 0.5,
+) -> list[float]:
+    """Refuse: whoever called the technique gave nothing to measure with."""
+    raise ModelError(
+        f"this step measures latencies on `{runtime}`, and its caller gave no stopwatch",
+        hint="call it by `kdeploy run` or `kdeploy compress`",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +122,11 @@ class CompressContext:
     data: Dataset
     seed: int = 0
     device: str = "cpu"
+    train: Train = no_training
+    stopwatch: Stopwatch = no_stopwatch
+    report: dict[str, Any] = field(default_factory=dict)
+    """What people shall be told of the step, by topic: plain JSON, a table is a list of rows
+    `[{"layer": ..., ...}]`. It stands in the manifest and in the reports."""
 
     @property
     def example(self) -> Tensor:

@@ -83,6 +83,24 @@ class NoWatcher:
     def ended(self) -> None: ...
 
 
+class Constraint(Protocol):
+    """Something that the weights must hold to all through a training, e.g. zeros that stay.
+
+    It keeps no state between epochs but the weights: an interrupted training begins it again.
+    """
+
+    fingerprint: str
+    """What it does, so that a checkpoint made under another one is not resumed."""
+
+    def begin(self, model: nn.Module) -> None:
+        """See the student with the weights that the training goes on from, on its device."""
+        ...
+
+    def after_step(self, progress: float, learning_rate: float) -> None:
+        """Mend the weights in place after an optimizer step; `progress` ends with 1."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitContext:
     """Where and under which seed training runs; nothing here belongs to the recipe."""
@@ -99,6 +117,8 @@ class FitContext:
     num_nodes: int = 1
     """Machines, which see the same files."""
     name: str = "train"
+    constraints: tuple[Constraint, ...] = ()
+    """Applied in this order after each optimizer step."""
     watcher: Watcher = field(default_factory=NoWatcher)
 
 

@@ -94,6 +94,8 @@ class Training:
                 self.objective, self.optimizer
             )
             self._resume()
+            for constraint in self.context.constraints:
+                constraint.begin(self.student)
             items = epochs * len(self.data.train)
             if self.told and shall_compile(self.settings.compile, items=items):
                 self.told.compile_parts()
@@ -182,6 +184,9 @@ class Training:
             )
         self.step_optimizer.step()
         self.step_optimizer.zero_grad()
+        progress = (step + 1) / (self.settings.epochs * self.batches.steps)
+        for constraint in self.context.constraints:
+            constraint.after_step(progress, self._learning_rate(step))
         if self.average:
             self.average.update()
         return done
@@ -276,6 +281,7 @@ class Training:
             "preprocessing": self.data.preprocessing.to_dict(),
             "device": self.device.type,
             "precision": self.precision,
+            "constraints": [constraint.fingerprint for constraint in self.context.constraints],
         }
 
 

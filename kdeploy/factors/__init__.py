@@ -1,0 +1,1 @@
+"""Weights as products of smaller ones: ranks, decompositions, plain layers for them."""
