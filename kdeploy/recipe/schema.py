@@ -37,7 +37,7 @@ def json_schema() -> dict[str, Any]:
         "teacher": (teacher, ...),
         "student": (StudentSection | None, None),
         "distill": (teaching | None, None),
-        "compress": (list[_one_of("compressor", extra={"recover": (teaching | None, None)})], []),  # type: ignore[misc]
+        "compress": (list[_one_of("compressor", extra={"recover": (teaching | None, None), "max_drop": (str | None, None)})], []),  # type: ignore[misc]
         "export": (list[_one_of("exporter")], []),  # type: ignore[misc]
         "bench": (BenchSection, {}),
         "package": (PackageSection | None, None),
