@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,7 @@ class _Making:
     facts: Mapping[str, Any]
 
     def __call__(self, work: Path) -> Made:
-        data, step = data_of(self.session), self.step
+        step = self.step
         original = load_model(self.before)
         trainer = _Trainer(
             session=self.session,
@@ -99,8 +99,7 @@ class _Making:
         )
         _check_drop(step, scores)
         made = made_model(self.session, model, reference_of(self.before), scores)
-        made.facts = {**made.facts, **({"report": report} if report else {})}
-        return made
+        return replace(made, facts={**made.facts, "report": report}) if report else made
 
     def _sparse_steps(self) -> list[str]:
         """Return the techniques up to this one whose zeros stay."""
@@ -184,7 +183,12 @@ class _Trainer:
             constraints=(*held, *constraints),
         )
         return distill(
-            model, teacher, data_of(self.session), context, build=building(self.session), **arguments
+            model,
+            teacher,
+            data_of(self.session),
+            context,
+            build=building(self.session),
+            **arguments,
         )
 
 

@@ -23,7 +23,6 @@ from kdeploy.recipe.teaching import RECOVER_DEFAULTS, Teaching, single, teaching
 from kdeploy.references import ModelReference
 from kdeploy.units import parse_quantity
 
-
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
 

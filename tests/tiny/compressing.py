@@ -1,4 +1,4 @@
-"""A trainer and a stopwatch for compressors: a few real steps, and times that follow the weights."""
+"""A trainer and a stopwatch for compressors: a few real steps, times from weights."""
 
 from __future__ import annotations
 
