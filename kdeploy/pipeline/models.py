@@ -31,6 +31,7 @@ from kdeploy.pipeline.session import Made, Session
 from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
+from kdeploy.sparsity.zeros import sparsity
 from kdeploy.structure import count_macs
 from kdeploy.training import Constraint, FitContext, FitResult, Supervised, accuracy, fit
 
@@ -121,7 +122,11 @@ def made_model(
         scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}
     return Made(
         write=lambda folder: {"model": save_model(folder, model, reference)},
-        facts={"parameters": count_without_exits(base), "macs": count_macs(base, example)},
+        facts={
+            "parameters": count_without_exits(base),
+            "macs": count_macs(base, example),
+            "sparsity": sparsity(base),
+        },
         scores=scores,
     )
 
