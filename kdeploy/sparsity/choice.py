@@ -72,7 +72,7 @@ def _over_all(importance: Mapping[str, Tensor], fraction: float) -> dict[str, Te
     rankable = [_sparing_the_best(values.reshape(-1)) for values in importance.values()]
     together = torch.cat(rankable)
     zeros = _smallest(together[None], round(fraction * len(together)))[0]
-    parts = zeros.split([len(values) for values in rankable])
+    parts = torch.split(zeros, [len(values) for values in rankable])
     return {
         name: part.view(values.shape)
         for (name, values), part in zip(importance.items(), parts, strict=True)

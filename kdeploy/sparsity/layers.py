@@ -18,7 +18,7 @@ def layers_with_weights(model: nn.Module) -> dict[str, nn.Module]:
     A weight that is computed (`torch.nn.utils.parametrize`) is none to set zeros in.
     """
     seen: set[int] = set()
-    layers = {}
+    layers: dict[str, nn.Module] = {}
     for name, layer in model.named_modules():
         weight = layer._parameters.get("weight")
         if isinstance(layer, WEIGHTED) and weight is not None and id(weight) not in seen:

@@ -39,7 +39,7 @@ def order_that_runs(weight: Tensor) -> Tensor:
 
 def best_two_of_four(importance: Tensor) -> Tensor:
     """Return where the two most important of each four in a row are; of equals, the first."""
-    fours = importance.unflatten(-1, (-1, 4))
+    fours = importance.reshape(*importance.shape[:-1], -1, 4)
     order = fours.argsort(dim=-1, descending=True, stable=True)
     kept = torch.zeros_like(fours, dtype=torch.bool).scatter_(-1, order[..., :2], True)
     return kept.flatten(-2)
@@ -47,7 +47,7 @@ def best_two_of_four(importance: Tensor) -> Tensor:
 
 def held_groups(weight: Tensor) -> float:
     """Return the fraction of the groups of four with at most two that are not zero."""
-    fours = rows_that_run(weight).unflatten(-1, (-1, 4))
+    fours = rows_that_run(weight).reshape(-1, 4)
     return float((fours.count_nonzero(-1) <= 2).double().mean())
 
 

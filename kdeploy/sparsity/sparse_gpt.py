@@ -48,4 +48,5 @@ def _inverse_factor(moments: Tensor) -> Tensor:
     damping = DAMPING * moments.diagonal().mean()
     damped = moments + damping * torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True)
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor
