@@ -24,10 +24,8 @@ def surgery(weight, moments):
 
     The columns before are fixed: what is left is solved for the columns from here on.
     """
-    weight, rest = (
-        weight.copy(),
-        moments + DAMPING * moments.diagonal().mean() * np.eye(len(moments)),
-    )
+    weight = weight.copy()
+    rest = moments + DAMPING * moments.diagonal().mean() * np.eye(len(moments))
     for column in range(weight.shape[1]):
         if column % 4 == 0:
             spread = []
