@@ -27,13 +27,16 @@ def made(folder):
     return open_artifact(folder).manifest
 
 
-def test_a_step_that_costs_more_than_allowed_stops_the_chain_with_the_numbers(compressed, project):
+def test_a_drop_beyond_what_is_allowed_stops_the_chain(compressed, project, monkeypatch):
+    found = iter([0.9, 0.85])
+    monkeypatch.setattr(steps, "accuracy", lambda *a: next(found))
     with pytest.raises(
-        GateFailed, match=r"`prune_channels` lost \d+\.\d\d pp .*allows 0.1 pp"
+        GateFailed, match=r"lost 5\.00 pp .* 90.00% before, 85.00% after.* 1 pp"
     ) as e:
-        compressed({"prune_channels": {"ratio": 0.85, "round_to": 1, "max_drop": "0.1pp"}})
+        compressed({"prune_channels": {"ratio": 0.3, "max_drop": "1pp"}})
     assert e.value.hint
     labels = [made(f.parent)["label"] for f in project.glob("run/artifacts/*/manifest.json")]
+    assert "student" in labels
     assert "prune_channels" not in labels
 
 

@@ -20,7 +20,7 @@ def test_rows_of_keys_are_a_table_with_units_from_the_keys():
 def test_keys_with_values_and_single_values_have_no_headers():
     pairs, line = said(size={"before_bytes": 2048, "ratio": 0.51234567}, weights="7 bits")
     assert pairs.headers == ()
-    assert pairs.rows == (("before", "2.05 KB"), ("ratio", "0.5123"))
+    assert pairs.rows == (("before", "2 KiB"), ("ratio", "0.5123"))
     assert line.rows == (("weights", "7 bits"),)
 
 
