@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdeploy.artifact import ONNX, Artifact, file_sha256, find_artifact
+from kdeploy.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.data.contract import Dataset
@@ -18,7 +17,6 @@ from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
-from kdeploy.onnx_model import OnnxModel, count_numbers
 from kdeploy.payload import load_model, reference_of, save_model
 from kdeploy.pipeline.building import (
     contents_sha256,
@@ -29,6 +27,7 @@ from kdeploy.pipeline.building import (
     onnx_path,
     without_folders,
 )
+from kdeploy.pipeline.onnx_files import import_file, make_file_step
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.recipe.teaching import Teaching
@@ -47,7 +46,7 @@ def make_teacher(session: Session, teacher: Teacher) -> Artifact:
         return session.store.adopt(known)
     file = onnx_path(teacher.reference)
     if file is not None:
-        return _import_onnx(session, file)
+        return import_file(session, _data(session), file)
     if teacher.weights is not None:
         return _import_weights(session, teacher.reference, teacher.weights)
     return _train(session, teacher.reference, teacher.training, label="teacher", stage="teacher")
@@ -110,6 +109,8 @@ def make_baseline(
 
 def make_step(session: Session, before: Artifact, step: Step, label: str) -> Artifact:
     """Return the model after one compression step and its recovery."""
+    if before.kind == "onnx":
+        return make_file_step(session, _data(session), before, step, label)
 
     def make(work: Path) -> Made:
         data = _data(session)
@@ -187,29 +188,6 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
         make=make,
         parameters={"model": _facts(reference)},
         source=source_sha256(reference) + file_sha256(weights),
-    )
-
-
-def _import_onnx(session: Session, file: Path) -> Artifact:
-    def make(work: Path) -> Made:
-        del work
-        data = _data(session)
-        right = accuracy(OnnxModel(file), data.validation, data.preprocessing)
-
-        def copy(folder: Path) -> Mapping[str, Any]:
-            shutil.copyfile(file, folder / ONNX)
-            return {}
-
-        facts = {"parameters": count_numbers(file), "macs": None, "size": file.stat().st_size}
-        return Made(write=copy, facts=facts, scores={"validation_accuracy": right})
-
-    return session.step(
-        kind="onnx",
-        stage="teacher",
-        technique="onnx",
-        label="teacher",
-        make=make,
-        source=file_sha256(file),
     )
 
 
