@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from kdeploy.channels.coupling import Slot, Unit, find_units
-from kdeploy.channels.importance import magnitude, score, taylor
+from kdeploy.channels.importance import magnitude, score
+from kdeploy.channels.loss_change import taylor
 from kdeploy.channels.tracing import traceable
 
 
