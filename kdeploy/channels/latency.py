@@ -127,10 +127,8 @@ def _is_right(trial: Trial, fraction: float) -> bool:
 
 
 def _best(trials: Iterable[Trial], fraction: float) -> Trial:
-    """Return the slowest that is safely within the fraction; or just within; or the fastest."""
+    """Return the slowest of those that are right; or within the fraction; or the fastest."""
     by_ratio = sorted(trials, key=lambda trial: trial.ratio)
-    for limit in (HIGHEST * fraction, fraction):
-        within = [trial for trial in by_ratio if trial.ratio <= limit]
-        if within:
-            return within[-1]
-    return by_ratio[0]
+    right = [trial for trial in by_ratio if _is_right(trial, fraction)]
+    within = [trial for trial in by_ratio if trial.ratio <= fraction]
+    return (right or within or by_ratio[:1])[-1]
