@@ -46,7 +46,7 @@ def compress(
         torch.manual_seed(context.seed)
         result = _run(step, twin, context, resolved, technique)
     _check(before, _outputs(result, example, technique), technique)
-    _check_promise(step, result, technique)
+    check_promise(step, result, technique)
     return result.to(home)
 
 
@@ -103,7 +103,8 @@ def _check(before: Tensor, after: Tensor, name: str) -> None:
         )
 
 
-def _check_promise(step: Any, model: nn.Module, name: str) -> None:
+def check_promise(step: Any, model: nn.Module, name: str) -> None:
+    """Raise ModelError unless the model holds what the technique promises."""
     ensures = step.facts.get("ensures")
     if ensures is None:
         return

@@ -27,11 +27,12 @@ from kdeploy.pipeline.deliver import (
     pack,
 )
 from kdeploy.pipeline.log import Audience, Log
-from kdeploy.pipeline.models import make_step, make_teacher
+from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.rundir import (
     write_exports,
 )
 from kdeploy.pipeline.session import Session
+from kdeploy.pipeline.steps import make_step
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.references import ModelReference, build_model
 
