@@ -51,14 +51,16 @@ class GroupLasso:
 
     @torch.no_grad()
     def after_step(self, progress: float, learning_rate: float) -> None:
-        squares = {name: weight.square() for name, weight in weights(self._model).items()}
+        tensors = weights(self._model)
+        squares = {name: weight.square() for name, weight in tensors.items()}
         norms = self._of_units(by_channel(self._model, squares)).sqrt()
         shrinkage = learning_rate * self._strength * self._sizes.sqrt()
         factors = (1 - shrinkage / norms.clamp_min(1e-30)).clamp_min(0)
         factors[-1] = 1
         for slot, numbers in self._numbers.items():
             layer = self._model.get_submodule(slot.layer)
-            layer.weight.mul_(_like_weight(layer, slot.side, factors[numbers]))
+            weight = tensors[slot.layer]
+            weight.mul_(_like_weight(weight, layer, slot.side, factors[numbers]))
 
     def _of_units(self, values: dict[Slot, Tensor]) -> Tensor:
         """Return the sums over the channels of each unit, and of those in none."""
@@ -69,10 +71,8 @@ class GroupLasso:
         return sums
 
 
-def _like_weight(layer: nn.Module, side: str, factors: Tensor) -> Tensor:
+def _like_weight(weight: Tensor, layer: nn.Module, side: str, factors: Tensor) -> Tensor:
     """Return one factor for each channel in a shape that multiplies the layer's weight."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor), f"{type(layer).__name__} has channels"
     rest = (1,) * (weight.dim() - 2)
     if weight.dim() == 1:
         return factors

@@ -91,7 +91,7 @@ def _plain_score(unit: Unit, values: Values) -> float:
     return fmean(sums) / unit.width if sums else 0.0
 
 
-def weights(model: nn.Module) -> dict[str, nn.Parameter]:
+def weights(model: nn.Module) -> dict[str, Tensor]:
     """Return the weights of all layers that have channels, by the layer's name."""
     layers = (
         nn.Linear,

@@ -107,7 +107,11 @@ def prune_channels(
     """
     aim = _aim(ratio, target)
     _check(model, context, ignore)
-    clock = {"runtime": runtime, "batch_size": latency_batch_size, "threads": threads}
+    clock: dict[str, Any] = {
+        "runtime": runtime,
+        "batch_size": latency_batch_size,
+        "threads": threads,
+    }
     _check_clock(aim, clock)
     pruning = Pruning(
         model,
