@@ -51,16 +51,20 @@ def ignored(layers: Collection[str], patterns: Iterable[str], *, where: str) -> 
 
 
 def first_to_run(model: nn.Module, layers: Collection[str], example: Tensor) -> str | None:
-    """Return which of some layers sees its input first; the model is in eval mode."""
+    """Return which of some layers sees its input first; modes and statistics stay."""
     order: list[str] = []
     hooks = [
         model.get_submodule(name).register_forward_pre_hook(lambda *_, n=name: order.append(n))
         for name in layers
     ]
+    in_training = [module for module in model.modules() if module.training]
+    model.eval()
     try:
         with torch.no_grad():
             model(example)
     finally:
         for hook in hooks:
             hook.remove()
+        for module in in_training:
+            module.training = True
     return order[0] if order else None

@@ -41,3 +41,4 @@ def test_the_first_layer_is_the_one_that_runs_first():
     assert first_to_run(model, ["last", "first"], torch.zeros(1, 2)) == "first"
     assert first_to_run(model, [], torch.zeros(1, 2)) is None
     assert not model.first._forward_pre_hooks
+    assert model.training
