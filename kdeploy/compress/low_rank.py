@@ -23,7 +23,9 @@ from kdeploy.factors.promise import check_factors
 _LOG = logging.getLogger(__name__)
 
 
-@compressor(paper="arXiv:2403.07378", before={"int8_ptq"}, ensures=check_factors)
+@compressor(
+    paper="arXiv:2403.07378", before={"two_four", "unstructured", "int8_ptq"}, ensures=check_factors
+)
 def low_rank(
     model: nn.Module,
     context: CompressContext,

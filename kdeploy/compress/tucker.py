@@ -20,7 +20,9 @@ from kdeploy.factors.core import core_of
 from kdeploy.factors.promise import check_factors
 
 
-@compressor(paper="arXiv:1511.06530", before={"int8_ptq"}, ensures=check_factors)
+@compressor(
+    paper="arXiv:1511.06530", before={"two_four", "unstructured", "int8_ptq"}, ensures=check_factors
+)
 def tucker(
     model: nn.Module,
     context: CompressContext,
