@@ -130,10 +130,7 @@ def entropy(statistics: Statistics) -> Range:
     low, high = min_max(statistics)
     if low == high:
         return low, high
-    negative, positive = (
-        statistics.counts[: NUM_BINS // 2][::-1],
-        statistics.counts[NUM_BINS // 2 :],
-    )
+    negative, positive = np.split(statistics.counts, 2)
     # A signed range spends its codes on both sides, so that each side has half of them.
     num_levels = 256 if low == 0.0 or high == 0.0 else 128
     num_kept = least_divergent(negative[::-1] + positive, num_levels)
