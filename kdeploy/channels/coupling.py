@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
+from kdeploy.channels.fixed import fixed_nodes
 from kdeploy.channels.numbering import Renumber, Shuffle, find_shuffles, number_channels
 from kdeploy.channels.operations import (
     is_explained,
@@ -81,7 +82,7 @@ def find_units(
     names = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
     harmless = {reshape for shuffle in shuffles for reshape in shuffle.reshapes}
-    frozen = {
+    frozen = fixed_nodes(graph) | {
         node
         for node in graph.nodes
         if node is graph.source
