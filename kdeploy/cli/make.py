@@ -180,6 +180,10 @@ def _compress_options(
         str | None,
         typer.Option("--recover", help="Fine-tune by distillation, YAML: '{epochs: 3}'"),
     ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(help="Fail where it costs more validation accuracy, e.g. 0.5pp."),
+    ] = None,
     data: Data = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -194,8 +198,9 @@ def _compress(technique: Technique, own: dict[str, Any], common: dict[str, Any])
     from kdeploy.recipe.read import read_value
     from kdeploy.recipe.resolve import step
 
-    recover = {"recover": read_value(common["recover"])} if common["recover"] else {}
-    parsed = step({technique.name: {**own, **recover}}, "compress")
+    beside = {"recover": read_value(common["recover"])} if common["recover"] else {}
+    beside |= {"max_drop": common["max_drop"]} if common.get("max_drop") else {}
+    parsed = step({technique.name: {**own, **beside}}, "compress")
     made = compress_one(_source(common), parsed, common["out"], Terminal())
     _show_artifact(made, is_json=common["json"])
     return Result(dict(made.manifest))

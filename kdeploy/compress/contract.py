@@ -84,7 +84,15 @@ class Stopwatch(Protocol):
         ...
 
 
-def no_training(
+def no_training(name: str) -> ModelError:
+    """Return the error of a step that trains where nothing says how."""
+    return ModelError(
+        f"this step trains the model (`{name}`), and nothing says how",
+        hint="add `recover: {epochs: 3}` to the step (`--recover '{epochs: 3}'`)",
+    )
+
+
+def cannot_train(
     model: nn.Module,
     teacher: nn.Module,
     *,
@@ -93,13 +101,10 @@ def no_training(
     keep: str | None = None,
 ) -> None:
     """Refuse: whoever called the technique gave nothing to train with."""
-    raise ModelError(
-        f"this step trains the model (`{name}`), and nothing says how",
-        hint="add `recover: {epochs: 3}` to the step (`--recover '{epochs: 3}'`)",
-    )
+    raise no_training(name)
 
 
-def no_stopwatch(
+def cannot_measure(
     models: Sequence[nn.Module],
     example: Tensor,
     *,
@@ -122,8 +127,8 @@ class CompressContext:
     data: Dataset
     seed: int = 0
     device: str = "cpu"
-    train: Train = no_training
-    stopwatch: Stopwatch = no_stopwatch
+    train: Train = cannot_train
+    stopwatch: Stopwatch = cannot_measure
     report: dict[str, Any] = field(default_factory=dict)
     """What people shall be told of the step, by topic: plain JSON, a table is a list of rows
     `[{"layer": ..., ...}]`. It stands in the manifest and in the reports."""

@@ -13,18 +13,25 @@ from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
 from kdeploy.errors import NotCalibrated, OrderError
+from kdeploy.onnx_model import OnnxModel
 from kdeploy.quantization.contract import Wrapped
+from kdeploy.quantization.onnx_static import check_integers, quantized_file
 from kdeploy.quantization.pt2e import QuantizedModel, observe
 
 
 def is_quantized(model: nn.Module) -> None:
     """Raise AssertionError unless the model computes on integers."""
+    if isinstance(model, OnnxModel):
+        check_integers(model.path)
+        return
     assert isinstance(model, QuantizedModel), "the model has no quantizers"
     targets = [str(node.target) for node in model.graph.graph.nodes]
     assert any("dequantize_per_channel" in t for t in targets), "no weight is INT8"
 
 
-@compressor(paper="arXiv:2106.08295", recoverable=False, ensures=is_quantized)
+@compressor(
+    paper="arXiv:2106.08295", recoverable=False, ensures=is_quantized, formats={"torch", "onnx"}
+)
 def int8_ptq(
     model: nn.Module,
     context: CompressContext,
@@ -38,7 +45,7 @@ def int8_ptq(
     """Return the model with every convolution and linear layer on 8-bit integers.
 
     Args:
-        model: The float model; batch norms may stand, they are folded in the graph.
+        model: The float model, or file; batch norms may stand, they are folded in the graph.
         context: The training data.
         profile: The encoding: `cpu` (uint8 activations) or `tensorrt` (int8, zero point 0); an
             export may ask for the other one, the ranges are the same.
@@ -64,6 +71,14 @@ def int8_ptq(
             hint="calibration needs some; lower `data.validation_fraction`",
         )
     batches = context.batches(context.data.train, batch_size, calibration_batches)
+    if isinstance(model, OnnxModel):
+        return quantized_file(
+            model,
+            (x for x, _ in batches),
+            profile=profile,
+            observer=observer,
+            reduce_range=reduce_range,
+        )
     example = context.example
     ranges = observe(model, example, (x for x, _ in batches), choice=observer)
     return QuantizedModel(model, example, ranges=ranges, profile=profile, reduce_range=reduce_range)
