@@ -176,7 +176,10 @@ class MapNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-NETS = {net.__name__: net for net in (Residual, Concat, Depthwise, Grouped, Shared, Tokens, Signal, Mixed)}
+NETS = {
+    net.__name__: net
+    for net in (Residual, Concat, Depthwise, Grouped, Shared, Tokens, Signal, Mixed)
+}
 NETS |= {"Vision": partial(Vision, table=False), "Table": partial(Vision, table=True)}
 
 
