@@ -15,14 +15,17 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.replacement import Calibration, Judge, aim_of, replace_layers
+from kdeploy.compress.factor_settings import Settings
+from kdeploy.compress.replacement import replace_layers
 from kdeploy.factors.pair import form_of, pair_of
 from kdeploy.factors.promise import check_factors
 
 _LOG = logging.getLogger(__name__)
 
 
-@compressor(paper="arXiv:2403.07378", before={"int8_ptq"}, ensures=check_factors)
+@compressor(
+    paper="arXiv:2403.07378", before={"two_four", "unstructured", "int8_ptq"}, ensures=check_factors
+)
 def low_rank(
     model: nn.Module,
     context: CompressContext,
@@ -35,7 +38,7 @@ def low_rank(
     | None = None,
     round_to: Annotated[int, Field(ge=1)] = 8,
     whiten: bool = True,
-    batches: Annotated[int, Field(ge=1)] = 16,
+    batches: Annotated[int, Field(ge=1)] = 8,
     batch_size: Annotated[int, Field(ge=1)] = 32,
     runtime: str = "onnxruntime_cpu",
     threads: Annotated[int, Field(ge=1)] | None = None,
@@ -74,28 +77,26 @@ def low_rank(
         RecipeError: more than one aim.
         ModelError: the target is out of reach.
     """
-    aim = aim_of(
-        "low_rank",
-        energy=energy,
-        rank_ratio=rank_ratio,
-        vbmf=vbmf,
-        target=target,
-        round_to=round_to,
-    )
     if form == "spatial" and all(form_of(module, form) == "channel" for module in model.modules()):
         _LOG.warning("low_rank: `form: spatial` has no effect, no kernel has two dimensions")
     return replace_layers(
-        "low_rank",
         model,
         context,
         make=lambda layer, moment: pair_of(layer, form=form_of(layer, form), moment=moment),
-        accepts=lambda layer: None,
-        aim=aim,
-        calibration=Calibration(batches=batches, batch_size=batch_size) if whiten else None,
-        judge=None
-        if always
-        else Judge(
-            context=context, runtime=runtime, threads=threads, batch_size=latency_batch_size
+        settings=Settings(
+            technique="low_rank",
+            energy=energy,
+            rank_ratio=rank_ratio,
+            vbmf=vbmf,
+            target=target,
+            round_to=round_to,
+            whiten=whiten,
+            batches=batches,
+            batch_size=batch_size,
+            runtime=runtime,
+            threads=threads,
+            latency_batch_size=latency_batch_size,
+            always=always,
+            ignore=ignore,
         ),
-        ignore=ignore,
     )

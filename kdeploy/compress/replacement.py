@@ -10,13 +10,14 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext
-from kdeploy.errors import ModelError, OrderError, RecipeError, UnknownName
+from kdeploy.compress.factor_settings import Settings
+from kdeploy.errors import ModelError, OrderError, UnknownName
 from kdeploy.factors.offers import Offers
 from kdeploy.factors.places import Place, find_places, put
 from kdeploy.factors.ranks import Aim, Factorisation, Ranks, choose
@@ -25,7 +26,6 @@ from kdeploy.quantization.contract import Wrapped
 from kdeploy.structure import count_macs, count_parameters
 
 _LOG = logging.getLogger(__name__)
-ENERGY = 0.99  # when no aim is given
 ROUNDS = 3  # of choosing for a budget anew, without what was measured slower
 NOISE = 0.03  # a latency that is lower by less than this fraction is not lower
 TOLERANCE = 0.02  # of the budget; a result further above is reported
@@ -35,21 +35,11 @@ Make = Callable[[Any, Tensor | None], Factorisation]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """The batches that inputs are seen in."""
-
-    batches: int
-    batch_size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
     """Compares a layer with its factors on the runtime that will run them; once each shape."""
 
     context: CompressContext
-    runtime: str
-    threads: int | None
-    batch_size: int
+    settings: Settings
     known: dict[Any, tuple[float, float]] = field(default_factory=dict)
 
     def latencies(self, place: Place, factors: nn.Module) -> tuple[float, float]:
@@ -57,142 +47,109 @@ class Judge:
         pairs = [self._latencies(place.layer, factors, given=given) for given in place.inputs]
         return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
 
-    def _latencies(
-        self, layer: nn.Module, factors: nn.Module, given: Tensor
-    ) -> tuple[float, float]:
-        key = (str(layer), str(factors), given.shape)
+    def _latencies(self, *pair: nn.Module, given: Tensor) -> tuple[float, float]:
+        settings, key = self.settings, (*map(str, pair), given.shape)
         if key not in self.known:
             # The layer's rows may be more than the model's: windows, time steps.
-            rows = max(1, len(given) * self.batch_size // len(self.context.example))
-            models = [copy.deepcopy(module).cpu().eval() for module in (layer, factors)]
+            rows = max(1, len(given) * settings.latency_batch_size // len(self.context.example))
             before, after = self.context.stopwatch(
-                models,
+                [copy.deepcopy(module).cpu().eval() for module in pair],
                 given[:2] if len(given) > 1 else torch.cat([given, given]),
-                runtime=self.runtime,
+                runtime=settings.runtime,
                 batch_size=rows,
-                threads=self.threads,
+                threads=settings.threads,
             )
             self.known[key] = before, after
         return self.known[key]
 
 
-def aim_of(
-    technique: str,
-    *,
-    energy: float | None,
-    rank_ratio: float | None,
-    vbmf: bool,
-    target: Mapping[Literal["macs", "parameters"], float] | None,
-    round_to: int,
-) -> Aim:
-    """Return the one aim that was given, or the default one.
-
-    Raises:
-        RecipeError: more than one was.
-    """
-    given: dict[Any, float] = {"energy": energy, "rank_ratio": rank_ratio, "vbmf": vbmf or None}  # type: ignore[dict-item]
-    aims = {rule: float(value) for rule, value in given.items() if value is not None}
-    aims |= dict(target or {})
-    if len(aims) > 1 or (target is not None and len(target) != 1):
-        raise RecipeError(
-            f"{technique} takes one aim, found {', '.join(aims) or dict(target or {})}",
-            hint="write `energy: 0.99`, `rank_ratio: 0.5`, `vbmf: true` or `target: {macs: 0.5}`",
-        )
-    [(rule, value)] = aims.items() or {"energy": ENERGY}.items()
-    return Aim(rule=rule, value=value, round_to=round_to)
-
-
 def replace_layers(
-    technique: str,
     model: nn.Module,
     context: CompressContext,
     *,
     make: Make,
-    accepts: Callable[[nn.Module], str | None],
-    aim: Aim,
-    calibration: Calibration | None,
-    judge: Judge | None,
-    ignore: tuple[str, ...],
+    why_not: Callable[[nn.Module], str | None] = lambda layer: None,
+    settings: Settings,
 ) -> nn.Module:
     """Return a copy of the model with factors in some places; the report lists all places.
 
     Args:
-        technique: For messages.
         model: Is left as it is.
         context: The data, the stopwatch, the report.
         make: Takes a layer's weight apart, by the moments of its inputs if there are any.
-        accepts: Why a layer cannot be taken apart, None when it can.
-        aim: What decides the ranks.
-        calibration: None: all inputs count alike.
-        judge: None: everything that saves MACs and weights is taken.
-        ignore: Patterns of layers that stay.
+        why_not: Why a layer cannot be taken apart, None when it can.
+        settings: What was asked for.
     """
-    _check(technique, model, ignore)
+    aim = settings.aim()
+    settings.warn_of_those_without_effect()
+    _check(model, settings)
     probe, example = copy.deepcopy(model).eval(), context.example
-    places, declined = find_places(probe, example, ignore)
-    declined |= {p.name: reason for p in places if (reason := accepts(p.layer)) is not None}
+    places, declined = find_places(probe, example, settings.ignore)
+    declined |= {p.name: reason for p in places if (reason := why_not(p.layer)) is not None}
     places = [place for place in places if place.name not in declined]
-    moments = _moments(probe, context, places, calibration)
+    moments = _moments(probe, context, places, settings)
     offers = Offers(places, {p.name: make(p.layer, moments.get(p.name)) for p in places})
-    what: Literal["macs", "parameters"] = "parameters" if aim.rule == "parameters" else "macs"
-    whole = count_parameters(probe)
-    if what == "macs":
-        whole = count_macs(probe, example) * len(example)
-
-    def cost(ranks: Mapping[str, Ranks]) -> float:
-        return whole - sum(offers.saved(name, rank, what) for name, rank in ranks.items())
-
-    ranks, rows = _settle(technique, offers, aim, cost, judge, declined)
+    cost = _cost(probe, example, offers, aim)
+    judge = None if settings.always else Judge(context=context, settings=settings)
+    ranks, rows = _settle(offers, aim, cost, judge, declined)
     if aim.is_budget:
-        _say_what_is_reached(technique, aim, cost(ranks) / whole)
+        _say_what_is_reached(settings.technique, aim, cost(ranks) / cost({}))
     result = copy.deepcopy(model)
     for name, rank in ranks.items():
-        place = offers.places[name]
-        factors = offers.found[name].layers(rank)
-        result = put(result, place, factors.train(result.get_submodule(name).training))
+        factors = offers.found[name].layers(rank).train(result.get_submodule(name).training)
+        result = put(result, offers.places[name], factors)
         rows[name]["whitened"] = name in moments
-    _report(technique, context, list(rows.values()), declined)
+    context.report["replaced"] = list(rows.values())
+    context.report["declined"] = [{"layer": n, "reason": r} for n, r in declined.items()]
+    if not rows:
+        _LOG.warning("%s: no layer is better as factors; nothing changes", settings.technique)
     return result
 
 
+def _cost(
+    model: nn.Module, example: Tensor, offers: Offers, aim: Aim
+) -> Callable[[Mapping[str, Ranks]], float]:
+    """Return a function that tells what the whole model costs with the factors of these ranks."""
+    if aim.rule == "parameters":
+        parameters = count_parameters(model)
+        return lambda ranks: (
+            parameters - sum(offers.saved(name, rank, "parameters") for name, rank in ranks.items())
+        )
+    macs = count_macs(model, example) * len(example)
+    return lambda ranks: macs - sum(offers.saved(name, rank) for name, rank in ranks.items())
+
+
 def _settle(
-    technique: str,
     offers: Offers,
     aim: Aim,
     cost: Callable[[Mapping[str, Ranks]], float],
     judge: Judge | None,
     declined: dict[str, str],
 ) -> tuple[dict[str, Ranks], dict[str, dict[str, Any]]]:
-    """Return the ranks of the places where factors are better, with their row of the report."""
+    """Return the ranks of the places where factors are better, with their rows of the report.
+
+    A budget is sought again without the offers that were measured slower; `declined` gets the
+    reasons.
+    """
+    slower: dict[str, str] = {}
     for attempt in range(ROUNDS if aim.is_budget else 1):
         ranks = choose(offers.found, aim, cost)
         if aim.is_budget and not attempt:
-            _check_reached(technique, aim, cost(ranks) / cost({}))
-        rows, slower = {}, {}
-        for name, rank in ranks.items():
-            if not offers.saved(name, rank):
-                full = _text(offers.found[name].full)
-                declined.setdefault(name, f"rank {_text(rank)} of {full} saves nothing")
-                continue
-            rows[name] = _row(offers, name, rank, judge)
-            before, after = (
-                rows[name]["latency_before_seconds"],
-                rows[name]["latency_after_seconds"],
-            )
-            if before is not None and after > before * (1 - NOISE):
-                slower[name] = (
-                    f"measured slower: {after * 1e3:.3g} ms against {before * 1e3:.3g} ms "
-                    f"at rank {_text(rank)}"
-                )
-        declined |= slower
-        for name in slower:
-            offers.refuse(name, ranks[name])
-        if not slower:
+            _check_reach(aim, cost(ranks) / cost({}))
+        taken = {name: rank for name, rank in ranks.items() if offers.saved(name, rank)}
+        rows = {name: _row(offers, name, rank, judge) for name, rank in taken.items()}
+        found = {name: reason for name, row in rows.items() if (reason := _slower(row))}
+        for name in found:
+            offers.refuse(name, taken.pop(name))
+            del rows[name]
+        slower |= found
+        if not found:
             break
-    kept = {name: ranks[name] for name in rows if name not in slower}
-    for name in kept:
-        declined.pop(name, None)
-    return kept, {name: rows[name] for name in kept}
+    for name, rank in ranks.items():
+        if name not in taken:
+            full = _text(offers.found[name].full)
+            declined[name] = slower.get(name, f"rank {_text(rank)} of {full} saves nothing")
+    return taken, rows
 
 
 def _slower(row: Mapping[str, Any]) -> str | None:
@@ -226,13 +183,12 @@ def _text(ranks: Ranks) -> str:
 
 
 def _moments(
-    model: nn.Module, context: CompressContext, places: list[Place], calibration: Calibration | None
+    model: nn.Module, context: CompressContext, places: list[Place], settings: Settings
 ) -> dict[str, Tensor]:
-    if calibration is None or not len(context.data.train):
+    if not settings.whiten:
         return {}
     names = [p.name for p in places if p.layer.weight[0].numel() <= MOST_INPUTS]
-    train = context.data.train
-    batches = context.batches(train, calibration.batch_size, calibration.batches)
+    batches = context.batches(context.data.train, settings.batch_size, settings.batches)
     if not names:
         return {}
     # Convolutions in groups were declined: there is one.
@@ -240,22 +196,23 @@ def _moments(
     return {name: moment[0] for name, moment in moments.items()}
 
 
-def _check(technique: str, model: nn.Module, ignore: tuple[str, ...]) -> None:
+def _check(model: nn.Module, settings: Settings) -> None:
     if isinstance(model, Wrapped):
         raise OrderError(
             f"the weights of a quantized model (`{model.wrapper}`) cannot be taken apart",
-            hint=f"put `{technique}` before the INT8 step",
+            hint=f"put `{settings.technique}` before the INT8 step",
         )
     names = [name for name, _ in model.named_modules()]
-    for pattern in ignore:
+    for pattern in settings.ignore:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UnknownName.among("layer", pattern, names, where=f"{technique}.ignore")
+            where = f"{settings.technique}.ignore"
+            raise UnknownName.among("layer", pattern, names, where=where)
 
 
-def _check_reached(technique: str, aim: Aim, reached: float) -> None:
+def _check_reach(aim: Aim, reached: float) -> None:
     if reached > aim.value * (1 + TOLERANCE):
         raise ModelError(
-            f"{technique} cannot keep {aim.value:.0%} of the {aim.rule}: at the lowest ranks "
+            f"factors cannot keep {aim.value:.0%} of the {aim.rule}: at the lowest ranks "
             f"(round_to {aim.round_to}) {reached:.1%} are left",
             hint="ask for less, ignore fewer layers, or prune channels before",
         )
@@ -268,12 +225,3 @@ def _say_what_is_reached(technique: str, aim: Aim, reached: float) -> None:
         "%s keeps %.1f %% of the %s; asked for %.1f %%; layers measured slower stay as they are",
         *(technique, reached * 100, aim.rule, aim.value * 100),
     )
-
-
-def _report(
-    technique: str, context: CompressContext, replaced: list[Any], declined: Mapping[str, str]
-) -> None:
-    context.report["replaced"] = replaced
-    context.report["declined"] = [{"layer": n, "reason": r} for n, r in declined.items()]
-    if not replaced:
-        _LOG.warning("%s: no layer is better as factors; nothing has changed", technique)

@@ -14,12 +14,15 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.replacement import Calibration, Judge, aim_of, replace_layers
+from kdeploy.compress.factor_settings import Settings
+from kdeploy.compress.replacement import replace_layers
 from kdeploy.factors.core import core_of
 from kdeploy.factors.promise import check_factors
 
 
-@compressor(paper="arXiv:1511.06530", before={"int8_ptq"}, ensures=check_factors)
+@compressor(
+    paper="arXiv:1511.06530", before={"two_four", "unstructured", "int8_ptq"}, ensures=check_factors
+)
 def tucker(
     model: nn.Module,
     context: CompressContext,
@@ -32,7 +35,7 @@ def tucker(
     round_to: Annotated[int, Field(ge=1)] = 8,
     iterations: Annotated[int, Field(ge=0)] = 10,
     whiten: bool = True,
-    batches: Annotated[int, Field(ge=1)] = 16,
+    batches: Annotated[int, Field(ge=1)] = 8,
     batch_size: Annotated[int, Field(ge=1)] = 32,
     runtime: str = "onnxruntime_cpu",
     threads: Annotated[int, Field(ge=1)] | None = None,
@@ -69,28 +72,27 @@ def tucker(
         RecipeError: more than one aim.
         ModelError: the target is out of reach.
     """
-    aim = aim_of(
-        "tucker",
-        energy=energy,
-        rank_ratio=rank_ratio,
-        vbmf=vbmf,
-        target=target,
-        round_to=round_to,
-    )
     return replace_layers(
-        "tucker",
         model,
         context,
         make=lambda layer, moment: core_of(layer, iterations=iterations, moment=moment),
-        accepts=_why_not,
-        aim=aim,
-        calibration=Calibration(batches=batches, batch_size=batch_size) if whiten else None,
-        judge=None
-        if always
-        else Judge(
-            context=context, runtime=runtime, threads=threads, batch_size=latency_batch_size
+        why_not=_why_not,
+        settings=Settings(
+            technique="tucker",
+            energy=energy,
+            rank_ratio=rank_ratio,
+            vbmf=vbmf,
+            target=target,
+            round_to=round_to,
+            whiten=whiten,
+            batches=batches,
+            batch_size=batch_size,
+            runtime=runtime,
+            threads=threads,
+            latency_batch_size=latency_batch_size,
+            always=always,
+            ignore=ignore,
         ),
-        ignore=ignore,
     )
 
 

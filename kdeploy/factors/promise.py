@@ -35,4 +35,4 @@ def _dense_weights(layers: list[Any]) -> int:
     first, last = layers[0].weight, layers[-1].weight
     kernels = [layer.weight.shape[2:] for layer in layers]
     sizes = [1 + sum(size - 1 for size in dim) for dim in zip(*kernels, strict=True)]
-    return last.shape[0] * first.shape[1] * prod(sizes)
+    return int(last.shape[0] * first.shape[1] * prod(sizes))

@@ -46,6 +46,8 @@ class Source:
 
     reference: str
     weights: Path | None = None
+    as_built: bool = False
+    """The function that makes the model gives it its weights."""
     args: Mapping[str, Any] = field(default_factory=dict)
     data: DataReference | None = None
 
@@ -98,7 +100,10 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
     if known is not None:
         return session, session.store.adopt(known)
     reference = ModelReference(build=source.reference, args=source.args)
-    return session, make_teacher(session, Teacher(reference=reference, weights=source.weights))
+    # Trained for no epoch: the model as its function returns it.
+    training = {"epochs": 0} if source.as_built and source.weights is None else {}
+    teacher = Teacher(reference=reference, weights=source.weights, training=training)
+    return session, make_teacher(session, teacher)
 
 
 def _check_source(source: Source, data: DataReference) -> None:
@@ -108,14 +113,18 @@ def _check_source(source: Source, data: DataReference) -> None:
         _check_file(source, reference, data)
         return
     model = build_model(reference)
-    if source.weights is None:
+    if source.weights is None and not source.as_built:
         raise RecipeError(
             f"`{source.reference}` has no weights",
-            hint="add `--weights FILE.safetensors`, or name an artefact; `kdeploy run` trains one",
+            hint="add `--weights FILE.safetensors`, or `--as-built` where the function loads them; "
+            "`kdeploy run` trains a model",
         )
-    if not source.weights.is_file():
-        raise FileMissing(f"there is no file {source.weights}", hint="check the path of --weights")
-    load_weights(model, source.weights)
+    if source.weights is not None:
+        if not source.weights.is_file():
+            raise FileMissing(
+                f"there is no file {source.weights}", hint="check the path of --weights"
+            )
+        load_weights(model, source.weights)
     check_model(model, load(data), "model")
 
 

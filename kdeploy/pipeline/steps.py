@@ -15,6 +15,7 @@ from kdeploy.compress.formats import check_takes_files
 from kdeploy.compress.run import check_promise, compress
 from kdeploy.distill.run import DistillResult, distill
 from kdeploy.errors import GateFailed, RecipeError
+from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.payload import rebuild, reference_of, save_model
 from kdeploy.pipeline.building import model_of_teacher, without_folders
@@ -62,8 +63,14 @@ def make_step(session: Session, before: Artifact, step: Step, label: str) -> Art
         make=_Making(session=session, before=before, step=step, label=label, facts=facts),
         parents=[before],
         parameters={**step.parameters, **({"recover": recover} if recover else {})},
-        source=source_of(session, step.recover) if step.recover else "",
+        source=(source_of(session, step.recover) if step.recover else "")
+        + (_processor() if facts.get("machine") else ""),
     )
+
+
+def _processor() -> str:
+    machine = fingerprint()
+    return " ".join([machine.architecture, machine.cpu, *sorted(machine.instruction_sets)])
 
 
 def _check_file_step(before: Artifact, step: Step) -> None:

@@ -1,5 +1,7 @@
 """Tucker-2 against its definition: orthonormal factors, HOSVD's bound, HOOI never worse."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,7 @@ def test_without_iterations_it_is_the_truncated_hosvd(tensor):
 
 def test_iterations_never_make_the_error_larger(tensor):
     errors = [error(tensor, tucker2(tensor, 2, 3, iterations=n)) for n in (0, 1, 2, 5, 50)]
-    assert all(b <= a + 1e-12 for a, b in zip(errors, errors[1:], strict=False))
+    assert all(b <= a + 1e-12 for a, b in itertools.pairwise(errors))
     assert errors[-1] < errors[0]
 
 

@@ -33,7 +33,7 @@ def test_factors_have_fewer_weights_than_the_layer(factors, has_fewer):
     if has_fewer:
         check_factors(model)
     else:
-        with pytest.raises(AssertionError, match="`0` has .* weights in the place of"):
+        with pytest.raises(AssertionError, match=r"`0` has .* weights in the place of"):
             check_factors(model)
 
 
