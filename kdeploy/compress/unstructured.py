@@ -105,7 +105,7 @@ def unstructured(
         zeros = GradualZeros(
             names, choice=choice, sparsity=sparsity, reached_at=reached_at or REACHED_AT
         )
-        context.train(twin, model, name="gradual", constraints=(zeros,), keep="last")
+        context.train(twin, model, name="gradual", constraints=(zeros,), keep="last", is_last=True)
         twin.to(context.device)
     # After a training as well: an average of its weights still holds some that went.
     set_zeros(twin, names, choice, sparsity)
