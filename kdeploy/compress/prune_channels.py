@@ -31,7 +31,7 @@ TOLERANCE = 0.02  # of the target; a choice further off is reported
 ROUNDING = 1e-2  # of the outputs' spread; sums in another order stay below 1e-4
 
 
-@compressor(paper="arXiv:2301.12900", before={"int8_ptq"}, ensures=check_sizes)
+@compressor(paper="arXiv:2301.12900", before={"int8_ptq", "int8_dynamic"}, ensures=check_sizes)
 def prune_channels(
     model: nn.Module,
     context: CompressContext,
