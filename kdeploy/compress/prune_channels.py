@@ -39,7 +39,7 @@ from kdeploy.quantization.contract import Wrapped
 _LOG = logging.getLogger(__name__)
 
 
-@compressor(paper="arXiv:2301.12900", before={"int8_ptq"}, ensures=check_sizes)
+@compressor(paper="arXiv:2301.12900", before={"int8_ptq", "int8_dynamic"}, ensures=check_sizes)
 def prune_channels(
     model: nn.Module,
     context: CompressContext,
