@@ -121,7 +121,7 @@ def prune_channels(
         rate=partial(
             _rating, context=context, importance=importance, batches=batches, batch_size=batch_size
         ),
-        stopwatch=partial(context.stopwatch, **clock),
+        clock=clock,
         is_protected=lambda name: any(fnmatchcase(name, pattern) for pattern in ignore),
     )
     if regularize:
