@@ -9,6 +9,7 @@ import typer
 
 from kdeploy.cli.main import Result
 from kdeploy.cli.options import (
+    AsBuilt,
     CsvLog,
     Data,
     DataDir,
@@ -175,6 +176,7 @@ def _compress_options(
     artifact: Annotated[str, typer.Argument(help="An artefact, or a model reference.")],
     out: Out = Path("runs/compress"),
     weights: Weights = None,
+    as_built: AsBuilt = False,
     model_args: Annotated[str, typer.Option("--args", help="YAML, for a model reference.")] = "{}",
     recover: Annotated[
         str | None,
@@ -210,6 +212,7 @@ def _export_options(
     artifact: Annotated[str, typer.Argument(help="An artefact, or a model reference.")],
     out: Out = Path("runs/export"),
     weights: Weights = None,
+    as_built: AsBuilt = False,
     model_args: Annotated[str, typer.Option("--args", help="YAML, for a model reference.")] = "{}",
     data: Data = None,
     data_dir: DataDir = None,
@@ -238,6 +241,7 @@ def _source(common: dict[str, Any]) -> Any:
     return Source(
         reference=common["artifact"],
         weights=common["weights"],
+        as_built=common["as_built"],
         args=read_value(common["model_args"]),
         data=data_reference(common["data"], common["data_dir"]),
     )

@@ -8,6 +8,7 @@ Further facts, literals all of them:
                  `epochs` and `learning_rate` are those of that training, and `recover` says the
                  rest of it (losses, optimizer, ...)
     sparse       True: zeros that it made stay zero in every later training
+    machine      True: the result depends on the processor that it is made on
     formats      {"torch", "onnx"}: takes an `OnnxModel` as well, and returns one then
 `ensures(model) -> None` raises `AssertionError` when the result does not hold what the technique
 promises; that of a sparse one is asked again after each later step.

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.formats import check_takes_files
 from kdeploy.errors import KdeployError, ModelError
+from kdeploy.onnx_model import OnnxModel
 from kdeploy.registry import find, validate
 
 
@@ -36,6 +38,8 @@ def compress(
             promise.
     """
     found = find("compressor", technique)
+    if isinstance(model, OnnxModel):
+        check_takes_files(technique)
     resolved = validate(found.parameters, parameters, where=f"compress.{technique}")
     step = found.load()
     home = next(model.parameters(), torch.empty(0)).device

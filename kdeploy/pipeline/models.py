@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdeploy.artifact import ONNX, Artifact, file_sha256, find_artifact
+from kdeploy.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
-from kdeploy.onnx_model import OnnxModel, count_numbers
 from kdeploy.payload import save_model
 from kdeploy.pipeline.building import (
     contents_sha256,
@@ -27,10 +25,12 @@ from kdeploy.pipeline.building import (
     onnx_path,
     without_folders,
 )
+from kdeploy.pipeline.onnx_files import import_file
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
+from kdeploy.sparsity.zeros import sparsity
 from kdeploy.structure import count_macs
 from kdeploy.training import Constraint, FitContext, FitResult, Supervised, accuracy, fit
 
@@ -45,7 +45,7 @@ def make_teacher(session: Session, teacher: Teacher) -> Artifact:
         return session.store.adopt(known)
     file = onnx_path(teacher.reference)
     if file is not None:
-        return _import_onnx(session, file)
+        return import_file(session, data_of(session), file)
     if teacher.weights is not None:
         return _import_weights(session, teacher.reference, teacher.weights)
     return _train(session, teacher.reference, teacher.training, label="teacher", stage="teacher")
@@ -121,7 +121,11 @@ def made_model(
         scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}
     return Made(
         write=lambda folder: {"model": save_model(folder, model, reference)},
-        facts={"parameters": count_without_exits(base), "macs": count_macs(base, example)},
+        facts={
+            "parameters": count_without_exits(base),
+            "macs": count_macs(base, example),
+            "sparsity": sparsity(base),
+        },
         scores=scores,
     )
 
@@ -139,29 +143,6 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
         make=make,
         parameters={"model": _facts(reference)},
         source=source_sha256(reference) + file_sha256(weights),
-    )
-
-
-def _import_onnx(session: Session, file: Path) -> Artifact:
-    def make(work: Path) -> Made:
-        del work
-        data = data_of(session)
-        right = accuracy(OnnxModel(file), data.validation, data.preprocessing)
-
-        def copy(folder: Path) -> Mapping[str, Any]:
-            shutil.copyfile(file, folder / ONNX)
-            return {}
-
-        facts = {"parameters": count_numbers(file), "macs": None, "size": file.stat().st_size}
-        return Made(write=copy, facts=facts, scores={"validation_accuracy": right})
-
-    return session.step(
-        kind="onnx",
-        stage="teacher",
-        technique="onnx",
-        label="teacher",
-        make=make,
-        source=file_sha256(file),
     )
 
 

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from kdeploy.artifact import Artifact
 from kdeploy.compress.contract import CompressContext, no_training
+from kdeploy.compress.formats import check_takes_files
 from kdeploy.compress.run import check_promise, compress
 from kdeploy.distill.run import DistillResult, distill
-from kdeploy.errors import GateFailed
-from kdeploy.payload import load_model, rebuild, reference_of, save_model
-from kdeploy.pipeline.building import without_folders
+from kdeploy.errors import GateFailed, RecipeError
+from kdeploy.machine import fingerprint
+from kdeploy.onnx_model import OnnxModel
+from kdeploy.payload import rebuild, reference_of, save_model
+from kdeploy.pipeline.building import model_of_teacher, without_folders
 from kdeploy.pipeline.models import (
     building,
     data_of,
@@ -26,6 +29,7 @@ from kdeploy.pipeline.models import (
     source_of,
     teaching_arguments,
 )
+from kdeploy.pipeline.onnx_files import is_quantized, made_file
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.pipeline.stopwatch import Latencies
 from kdeploy.recipe.resolve import Step
@@ -48,17 +52,34 @@ def make_step(session: Session, before: Artifact, step: Step, label: str) -> Art
         GateFailed: accuracy fell by more than the step's `max_drop`; nothing is stored.
     """
     facts = find("compressor", step.technique).facts
+    if before.kind == "onnx":
+        _check_file_step(before, step)
     recover = {} if step.recover is None else without_folders(teaching_arguments(step.recover))
     return session.step(
-        kind="torch",
+        kind=before.kind,
         stage="compress",
         technique=step.technique,
         label=label,
         make=_Making(session=session, before=before, step=step, label=label, facts=facts),
         parents=[before],
         parameters={**step.parameters, **({"recover": recover} if recover else {})},
-        source=source_of(session, step.recover) if step.recover else "",
+        source=(source_of(session, step.recover) if step.recover else "")
+        + (_processor() if facts.get("machine") else ""),
     )
+
+
+def _processor() -> str:
+    machine = fingerprint()
+    return " ".join([machine.architecture, machine.cpu, *sorted(machine.instruction_sets)])
+
+
+def _check_file_step(before: Artifact, step: Step) -> None:
+    check_takes_files(step.technique)
+    if step.recover is not None:
+        raise RecipeError(
+            f"compress: {before.label} is an ONNX file, which cannot be trained",
+            hint="leave `recover` out, or compress the model that the file was exported from",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +94,7 @@ class _Making:
 
     def __call__(self, work: Path) -> Made:
         step = self.step
-        original = load_model(self.before)
+        original = model_of_teacher(self.before)
         trainer = _Trainer(
             session=self.session,
             work=work,
@@ -98,8 +119,13 @@ class _Making:
             f" {scores['validation_accuracy']:.2%} after {step.technique}"
         )
         _check_drop(step, scores)
-        made = made_model(self.session, model, reference_of(self.before), scores)
+        made = self._made(model, scores)
         return replace(made, facts={**made.facts, "report": report}) if report else made
+
+    def _made(self, model: nn.Module, scores: Mapping[str, Any]) -> Made:
+        if isinstance(model, OnnxModel):
+            return made_file(model, scores, {"is_quantized": is_quantized(model.path)})
+        return made_model(self.session, model, reference_of(self.before), scores)
 
     def _sparse_steps(self) -> list[str]:
         """Return the techniques up to this one whose zeros stay."""
@@ -113,8 +139,8 @@ class _Making:
     ) -> tuple[nn.Module, dict[str, Any]]:
         """Return the model that the technique makes and what it says of it.
 
-        It is kept in the work folder: what was measured once would come out a little different
-        the next time, and an interrupted recovery could not go on.
+        It is kept in the work folder for the training after it: what was measured once would come
+        out a little different the next time, and an interrupted recovery could not go on.
         """
         kept = work / COMPRESSED
         if (kept / "facts.json").is_file():
@@ -128,7 +154,7 @@ class _Making:
             stopwatch=Latencies(data=self.session.reference, watch=self.session.audience.note),
         )
         model = compress(original, self.step.technique, self.step.parameters, context)
-        if self.session.processes.is_first:
+        if self.session.processes.is_first and self.step.recover is not None:
             unfinished = work / f"{COMPRESSED}.part"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)

@@ -45,6 +45,15 @@ def capture(model: nn.Module, example: Tensor) -> GraphModule:
     Raises:
         ModelError: the model cannot be traced with a dynamic batch.
     """
+    graph_module = trace(model, example)
+    fold_constants(graph_module)
+    fold_batch_norms(graph_module)
+    # A fresh module: the one of torch.export refuses eval().
+    return GraphModule(finish(graph_module), graph_module.graph).eval()
+
+
+def trace(model: nn.Module, example: Tensor) -> GraphModule:
+    """Return the graph with every operator as it is written; see `capture`."""
     try:
         with without_torch_noise():
             program = torch.export.export(
@@ -60,10 +69,8 @@ def capture(model: nn.Module, example: Tensor) -> GraphModule:
             hint="forward() must not branch on values, nor fix the batch size in a reshape",
         ) from error
     _flatten(graph_module)
-    for rewrite in (_drop_copies, fold_constants, fold_batch_norms):
-        rewrite(graph_module)
-    # A fresh module: the one of torch.export refuses eval().
-    return GraphModule(finish(graph_module), graph_module.graph).eval()
+    _drop_copies(graph_module)
+    return graph_module
 
 
 def finish(graph_module: GraphModule) -> GraphModule:
@@ -110,20 +117,27 @@ def fold_batch_norms(graph_module: GraphModule) -> None:
     for node in list(graph_module.graph.nodes):
         if node.target not in BATCH_NORMS:
             continue
-        layer = node.args[0]
-        weight = constant(graph_module, layer.args[1]) if _is_foldable(layer) else None
-        affine = batch_norm_affine(graph_module, node)
-        if weight is None or affine is None:
+        folded = folded_tensors(graph_module, node)
+        if folded is None:
             continue
-        factor, offset = affine
-        bias = constant(graph_module, layer.args[2]) if len(layer.args) > 2 else None
-        new_weight = weight.double() * factor.reshape(-1, *(1 for _ in weight.shape[1:]))
-        new_bias = offset if bias is None else bias.double() * factor + offset
-        new = [
-            add_constant(graph_module, t.to(weight.dtype), layer) for t in (new_weight, new_bias)
-        ]
+        layer = node.args[0]
+        new = [add_constant(graph_module, tensor, layer) for tensor in folded]
         layer.args = (layer.args[0], *new, *layer.args[3:])
         normalised(node).replace_all_uses_with(layer)
+
+
+def folded_tensors(graph_module: GraphModule, batch_norm: Node) -> tuple[Tensor, Tensor] | None:
+    """Return weight and bias that the layer before a batch norm has with it; None: it must stay."""
+    layer: Any = batch_norm.args[0]
+    weight = constant(graph_module, layer.args[1]) if _is_foldable(layer) else None
+    affine = batch_norm_affine(graph_module, batch_norm)
+    if weight is None or affine is None:
+        return None
+    factor, offset = affine
+    bias = constant(graph_module, layer.args[2]) if len(layer.args) > 2 else None
+    new_weight = weight.double() * factor.reshape(-1, *(1 for _ in weight.shape[1:]))
+    new_bias = offset if bias is None else bias.double() * factor + offset
+    return new_weight.to(weight.dtype), new_bias.to(weight.dtype)
 
 
 def batch_norm_affine(graph_module: GraphModule, node: Node) -> tuple[Tensor, Tensor] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import registry
+from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
@@ -88,11 +89,10 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
             f"recipe: `{present}` without `{missing}`",
             hint=f"add `{missing}:`, or leave both out to compress the teacher itself",
         )
-    if teacher.is_file and steps and top.student is None:
-        raise RecipeError(
-            "recipe: `compress` needs a torch model, and the teacher is an ONNX file",
-            hint="add `student` and `distill`: the student is what is compressed",
-        )
+    if teacher.is_file and top.student is None:
+        for index, compression in enumerate(steps):
+            check_takes_files(compression.technique, where=f"compress[{index}]")
+            _refuse_recovery(compression, f"compress[{index}]")
     package = None
     if top.package is not None:
         package = registry.check(PackageSection, top.package, where="package")
@@ -112,6 +112,14 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         given=given,
         folder=folder,
     )
+
+
+def _refuse_recovery(compression: Step, where: str) -> None:
+    if compression.recover is not None:
+        raise RecipeError(
+            f"{where}: the teacher is an ONNX file, and nothing made of it can be trained",
+            hint="leave `recover` out, or add `student` and `distill`",
+        )
 
 
 def _seeds(top: RecipeSection) -> tuple[int, tuple[int, ...]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
-from kdeploy.moments import WEIGHTED
+from kdeploy.sparsity.layers import layers_with_weights, weight_of
 
 # Training leaves hardly a weight at exactly zero: a layer with more zeros was made sparse.
 LEAST = 0.001
@@ -42,28 +42,6 @@ class HeldZeros:
         """Set to zero again what the optimizer moved."""
         for weight, zeros in self._held:
             weight.masked_fill_(zeros, 0)
-
-
-def layers_with_weights(model: nn.Module) -> dict[str, nn.Module]:
-    """Return all linear and convolution layers by name; of layers that share a weight, the first.
-
-    A weight that is computed (`torch.nn.utils.parametrize`) is none to set zeros in.
-    """
-    seen: set[int] = set()
-    layers = {}
-    for name, layer in model.named_modules():
-        weight = layer._parameters.get("weight")
-        if isinstance(layer, WEIGHTED) and weight is not None and id(weight) not in seen:
-            seen.add(id(weight))
-            layers[name] = layer
-    return layers
-
-
-def weight_of(layer: nn.Module) -> Tensor:
-    """Return a layer's weight, apart from gradients; what is written to it stands in the layer."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor), f"{type(layer).__name__} has no weight"
-    return weight.detach()
 
 
 def zeros_of(weight: Tensor) -> float:
