@@ -39,7 +39,11 @@ from kdeploy.quantization.contract import Wrapped
 _LOG = logging.getLogger(__name__)
 
 
-@compressor(paper="arXiv:2301.12900", before={"int8_ptq"}, ensures=check_sizes)
+@compressor(
+    paper="arXiv:2301.12900",
+    before={"low_rank", "tucker", "unstructured", "two_four", "int8_ptq"},
+    ensures=check_sizes,
+)
 def prune_channels(
     model: nn.Module,
     context: CompressContext,
