@@ -6,15 +6,35 @@ symmetric per channel, activations per tensor; the number formats are those of t
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, compressor
 from kdeploy.errors import NotCalibrated, OrderError
+from kdeploy.machine import fingerprint
+from kdeploy.moments import WEIGHTED, input_moments
+from kdeploy.quantization.bias_correction import correct_biases
+from kdeploy.quantization.calibration import Calibration, calibrate
+from kdeploy.quantization.capture import capture
 from kdeploy.quantization.contract import Wrapped
-from kdeploy.quantization.pt2e import QuantizedModel, observe
+from kdeploy.quantization.equalization import equalize_layers, find_pairs
+from kdeploy.quantization.fold import fold_batch_norms
+from kdeploy.quantization.number_format import INT7, INT8, NumberFormat
+from kdeploy.quantization.ownership import own_layers
+from kdeploy.quantization.pt2e import QuantizedModel
+from kdeploy.quantization.rounding import round_by_output
+from kdeploy.quantization.saturation import saturates
+from kdeploy.quantization.smoothing import find_norms, largest_values, smooth_norms
+
+_LOG = logging.getLogger(__name__)
+# Moments of more inputs than this would take longer than any rounding is worth.
+MOST_INPUTS = 8192
+Batches = Callable[[], Iterable[Tensor]]
 
 
 def is_quantized(model: nn.Module) -> None:
@@ -24,34 +44,90 @@ def is_quantized(model: nn.Module) -> None:
     assert any("dequantize_per_channel" in t for t in targets), "no weight is INT8"
 
 
-@compressor(paper="arXiv:2106.08295", recoverable=False, ensures=is_quantized)
+@compressor(paper="arXiv:2106.08295", recoverable=False, machine=True, ensures=is_quantized)
 def int8_ptq(
     model: nn.Module,
     context: CompressContext,
     *,
-    profile: Literal["cpu", "tensorrt"] = "cpu",
-    observer: Literal["min_max", "mse"] = "mse",
+    profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
+    observer: Literal["min_max", "moving_average", "percentile", "entropy", "mse"] = "mse",
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99,
     calibration_batches: Annotated[int, Field(gt=0)] = 16,
     batch_size: Annotated[int, Field(gt=0)] = 32,
-    reduce_range: bool = False,
+    reduce_range: bool | Literal["auto"] = "auto",
+    equalize: bool = False,
+    smooth: bool = False,
+    bias_correction: bool = True,
+    adaround: bool = False,
+    adaround_iterations: Annotated[int, Field(gt=0)] = 1000,
 ) -> nn.Module:
     """Return the model with every convolution and linear layer on 8-bit integers.
 
     Args:
-        model: The float model; batch norms may stand, they are folded in the graph.
+        model: The float model; batch norms may stand, they are folded.
         context: The training data.
-        profile: The encoding: `cpu` (uint8 activations) or `tensorrt` (int8, zero point 0); an
-            export may ask for the other one, the ranges are the same.
-        observer: How a range follows from the values seen: `min_max` covers all of them, `mse`
-            clips where that makes the mean squared error least.
+        profile: The encoding: `cpu` (uint8 activations), `arm` (the same codes as int8) or
+            `tensorrt` (int8, zero point 0); an export may ask for another one, the ranges are the
+            same.
+        observer: How a range follows from the values seen: `min_max` covers all of them,
+            `moving_average` the batches' average extremes, `percentile` all but the rarest,
+            `entropy` clips where the codes lose the least information, `mse` where the mean
+            squared error is least.
+        percentile: The share of values, in percent, that the observer `percentile` covers.
         calibration_batches: How many training batches are looked at.
         batch_size: Items in a calibration batch.
-        reduce_range: 7-bit weights, for x86 processors without VNNI, whose 16-bit sums saturate.
+        reduce_range: 7-bit weights, for x86 processors without VNNI, whose 16-bit sums saturate;
+            `auto` asks this machine when the profile is `cpu`.
+        equalize: Move scale between neighbouring layers until their weights are alike
+            (arXiv:1906.04721); for convolutions whose channels differ much.
+        smooth: Move outlying channels of layer norms into the weights after them
+            (arXiv:2211.10438); for Transformers.
+        bias_correction: Take out of the biases what rounding the weights adds to the outputs'
+            means (arXiv:1906.04721).
+        adaround: Learn for each weight whether it is rounded up or down (arXiv:2004.10568); takes
+            seconds a layer.
+        adaround_iterations: Steps of that for each layer.
 
     Raises:
         OrderError: the model is quantized already.
         NotCalibrated: there was no data.
     """
+    _check(model, context)
+    example = context.example
+
+    def batches() -> Iterable[Tensor]:
+        return (x for x, _ in context.batches(context.data.train, batch_size, calibration_batches))
+
+    steps: dict[str, str] = {}
+    weight_format = _weight_format(profile, reduce_range, context)
+    if equalize or smooth or bias_correction or adaround:
+        model = fold_batch_norms(model, example)
+    if equalize:
+        steps["equalize"] = _equalize(model, example)
+    if smooth:
+        steps["smooth"] = _smooth(model, example, batches)
+    calibration = calibrate(model, example, batches())
+    steps["calibrate"] = f"{calibration.num_items} items, observer `{observer}`"
+    rounded: Mapping[str, Tensor] = {}
+    if adaround:
+        rounded = _round(model, calibration, batches, weight_format, adaround_iterations)
+        steps["adaround"] = f"{len(rounded)} layers"
+    if bias_correction:
+        removed = correct_biases(model, calibration, weight_format, rounded=rounded)
+        steps["bias_correction"] = _said_of_biases(removed)
+    for name, weight in rounded.items():
+        model.get_parameter(name).detach().copy_(weight)
+    context.report["int8_ptq"] = [{"step": step, "result": said} for step, said in steps.items()]
+    return QuantizedModel(
+        model,
+        example,
+        ranges=calibration.ranges(observer, percent=percentile),
+        profile=profile,
+        reduce_range=weight_format is INT7,
+    )
+
+
+def _check(model: nn.Module, context: CompressContext) -> None:
     if isinstance(model, Wrapped):
         raise OrderError(
             f"the model is quantized already (`{model.wrapper}`, profile "
@@ -63,7 +139,72 @@ def int8_ptq(
             f"`{context.data.name}` has no training items to calibrate INT8 on",
             hint="calibration needs some; lower `data.validation_fraction`",
         )
-    batches = context.batches(context.data.train, batch_size, calibration_batches)
-    example = context.example
-    ranges = observe(model, example, (x for x, _ in batches), choice=observer)
-    return QuantizedModel(model, example, ranges=ranges, profile=profile, reduce_range=reduce_range)
+
+
+def _weight_format(
+    profile: str, reduce_range: bool | Literal["auto"], context: CompressContext
+) -> NumberFormat:
+    """Return 7 or 8 bits for the weights, and say why."""
+    is_reduced, reason = reduce_range is True, f"`reduce_range: {reduce_range}`"
+    if reduce_range == "auto":
+        machine = fingerprint()
+        is_reduced = profile == "cpu" and saturates(machine)
+        which = "without" if is_reduced else "not an x86 without"
+        reason = f"profile `{profile}` on `{machine.cpu}`, {which} VNNI"
+    bits = 7 if is_reduced else 8
+    context.report["weights"] = [{"bits": bits, "reason": reason}]
+    _LOG.info("int8_ptq: %d-bit weights: %s", bits, reason)
+    return INT7 if is_reduced else INT8
+
+
+def _equalize(model: nn.Module, example: Tensor) -> str:
+    graph_module = capture(model, example)
+    pairs, declined = find_pairs(graph_module, own_layers(graph_module, model))
+    if not pairs:
+        _LOG.warning("int8_ptq: `equalize` has no effect: no layer hands its scale to another")
+    equalize_layers(pairs)
+    return f"{len(pairs)} pairs{_said_of(declined)}"
+
+
+def _smooth(model: nn.Module, example: Tensor, batches: Batches) -> str:
+    graph_module = capture(model, example)
+    norms, declined = find_norms(graph_module, model, own_layers(graph_module, model))
+    if not norms:
+        _LOG.warning("int8_ptq: `smooth` has no effect: no layer norm feeds linear layers alone")
+    else:
+        smooth_norms(norms, largest_values(graph_module, [n.node for n in norms], batches()))
+    return f"{len(norms)} layer norms{_said_of(declined)}"
+
+
+def _round(
+    model: nn.Module,
+    calibration: Calibration,
+    batches: Batches,
+    weight_format: NumberFormat,
+    iterations: int,
+) -> dict[str, Tensor]:
+    """Return the weights, by name, as AdaRound rounds them."""
+    own = own_layers(calibration.graph_module, model).values()
+    modules = dict(model.named_modules())
+    layers = [
+        name
+        for layer in own
+        if isinstance(modules.get(name := layer.name.removesuffix(".weight")), WEIGHTED)
+        and layer.weight[0].numel() <= MOST_INPUTS
+    ]
+    moments = input_moments(model, batches(), layers)
+    return {
+        f"{name}.weight": round_by_output(
+            model.get_parameter(f"{name}.weight"), moment, weight_format, iterations=iterations
+        )
+        for name, moment in moments.items()
+    }
+
+
+def _said_of(declined: Mapping[str, str]) -> str:
+    return "".join(f"; not `{name}`: {reason}" for name, reason in declined.items())
+
+
+def _said_of_biases(removed: Mapping[str, float]) -> str:
+    shares = torch.tensor([*removed.values(), 0.0])
+    return f"{len(removed)} layers, at most {float(shares.max()):.2%} of a layer's mean output"

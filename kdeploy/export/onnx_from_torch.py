@@ -44,7 +44,7 @@ def onnx_from_torch(
     example: Tensor,
     path: Path,
     *,
-    profile: Literal["cpu", "tensorrt"] = "cpu",
+    profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
     opset: Annotated[int, Field(ge=18, le=21)] = 18,
 ) -> None:
     """Write `model` to `path` with a dynamic batch.
@@ -65,7 +65,7 @@ def onnx_from_torch(
     program = _export(_graph(model, example, profile), example, opset)
     for rewrite in (drop_traces, pool_globally, transpose_weights):
         rewrite(program)
-    if is_quantized and profile == "cpu":  # TensorRT refuses integer biases
+    if is_quantized and profile != "tensorrt":  # TensorRT refuses integer biases
         store_integer_biases(program)
         guard_float_layers(program)
     drop_unused(program)

@@ -68,6 +68,16 @@ def channel_scales(
     return np.where(scales > SMALLEST_SCALE, scales, np.float32(1.0)).astype(np.float32)
 
 
+def on_grid(
+    weight: NDArray[np.float32], number_format: NumberFormat
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the codes of the weight (channels, ...), and the scales (channels, 1, ...) of them."""
+    scales = channel_scales(weight, number_format, floor=np.zeros(len(weight), np.float32))
+    scales = scales.reshape(-1, *(1 for _ in weight.shape[1:]))
+    codes = np.rint(weight / scales)
+    return np.clip(codes, -number_format.highest_code, number_format.highest_code), scales
+
+
 def bias_floor(bias: NDArray[np.float32], input_scale: float) -> NDArray[np.float32]:
     """Return the smallest weight scales with which the bias fits into 32 bits.
 
@@ -84,4 +94,5 @@ def _scale(span: float, steps: int) -> float:
 
 UINT8 = NumberFormat(name="uint8", is_signed=False, is_symmetric=False)
 INT8 = NumberFormat(name="int8", is_signed=True, is_symmetric=True)
+INT8_AFFINE = NumberFormat(name="int8_affine", is_signed=True, is_symmetric=False)
 INT7 = NumberFormat(name="int7", bits=7, is_signed=True, is_symmetric=True)

@@ -6,19 +6,28 @@ The range always holds zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdeploy.quantization.divergence import least_divergent
+
 Range = tuple[float, float]
+Floats = NDArray[np.float64]
 # 16 bins for each of the 256 codes of a range that fills the histogram.
 NUM_BINS = 8192
 # More values of one batch than this are thinned out for the histogram; the extremes never are.
-MOST_VALUES = 2**20
+MOST_VALUES = 2**17
+# The share of values, in percent, that `percentile` covers.
+PERCENTILE = 99.99
+# How much of each further batch's extremes the moving average takes.
+SHARE_OF_A_BATCH = 0.01
 # Clipping thresholds that the MSE search tries on each side, as fractions of the extreme.
 NUM_CANDIDATES = 64
 LOWEST_CANDIDATE = 0.1
@@ -33,28 +42,29 @@ class Statistics:
     """
 
     extremes: list[Range] = field(default_factory=list)
-    counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(NUM_BINS))
+    counts: Floats = field(default_factory=lambda: np.zeros(NUM_BINS))
     bound: float = 0.0
 
     def see(self, batch: Tensor) -> None:
-        """Take one batch into account."""
+        """Take one batch into account; where a value is not finite, an extreme is not either."""
         values = batch.detach().reshape(-1).float()
-        low, high = (float(v) for v in torch.aminmax(values))
+        low, high = torch.stack(torch.aminmax(values)).tolist()
         self.extremes.append((low, high))
+        if not math.isfinite(low) or not math.isfinite(high):
+            return
         self._widen(max(-low, high))
         if self.bound:
-            thinned = values[:: max(1, -(-len(values) // MOST_VALUES))]
-            counts = torch.histc(thinned, NUM_BINS, -self.bound, self.bound)
+            counts = torch.histc(_thinned(values), NUM_BINS, -self.bound, self.bound)
             self.counts += counts.double().cpu().numpy()
 
     @property
-    def centres(self) -> NDArray[np.float64]:
+    def centres(self) -> Floats:
         """Return the middle of each bin (NUM_BINS,)."""
         width = 2 * self.bound / NUM_BINS
         return np.asarray((np.arange(NUM_BINS) + 0.5) * width - self.bound, np.float64)
 
     def _widen(self, largest: float) -> None:
-        if not np.isfinite(largest) or largest <= self.bound:
+        if largest <= self.bound:
             return
         if not self.bound:
             self.bound = 2.0 ** np.ceil(np.log2(largest))
@@ -64,10 +74,68 @@ class Statistics:
             self.bound *= 2
 
 
+def _thinned(values: Tensor) -> Tensor:
+    """Return at most MOST_VALUES of them, at a stride that meets every row and every channel."""
+    stride = max(1, -(-len(values) // MOST_VALUES))
+    # A stride that shares no factor with the length keeps to no column of the tensor.
+    while stride > 1 and math.gcd(stride, len(values)) > 1:
+        stride += 1
+    return values[::stride]
+
+
 def min_max(statistics: Statistics) -> Range:
     """Return the smallest and the largest value seen."""
     lows, highs = zip(*statistics.extremes, strict=True)
     return min(0.0, *lows), max(0.0, *highs)
+
+
+def moving_average(statistics: Statistics) -> Range:
+    """Return the batches' extremes, averaged with exponentially fading weights.
+
+    Each batch moves the average by a hundredth, the first one starts it.
+    """
+    (low, high), *later = statistics.extremes
+    for batch_low, batch_high in later:
+        low += SHARE_OF_A_BATCH * (batch_low - low)
+        high += SHARE_OF_A_BATCH * (batch_high - high)
+    return min(0.0, low), max(0.0, high)
+
+
+def percentile(statistics: Statistics, *, percent: float = PERCENTILE) -> Range:
+    """Return the range that leaves out (100 - percent) % of the values, half at either end.
+
+    Of a tensor without negative values all that is left out lies at the upper end. The ends are
+    exact to a bin, 1/8192 of the histogram, and never beyond the values seen.
+    """
+    low, high = min_max(statistics)
+    total = statistics.counts.sum()
+    if low == high or not total:
+        return low, high
+    is_one_sided = low == 0.0 or high == 0.0
+    outside = (1 - percent / 100) * total / (1 if is_one_sided else 2)
+    below = np.cumsum(statistics.counts)
+    above = np.cumsum(statistics.counts[::-1])
+    width = 2 * statistics.bound / NUM_BINS
+    # The outermost bins whose values, with those beyond, are more than may be left out.
+    lowest = int(np.searchsorted(below, outside, side="right")) * width - statistics.bound
+    highest = statistics.bound - int(np.searchsorted(above, outside, side="right")) * width
+    return min(0.0, max(low, lowest)), max(0.0, min(high, highest))
+
+
+def entropy(statistics: Statistics) -> Range:
+    """Return the symmetric range, cut to the values seen, whose codes lose the least information.
+
+    See `divergence.py`. The magnitudes of both signs are looked at together, in 4096 bins.
+    """
+    low, high = min_max(statistics)
+    if low == high:
+        return low, high
+    negative, positive = np.split(statistics.counts, 2)
+    # A signed range spends its codes on both sides, so that each side has half of them.
+    num_levels = 256 if low == 0.0 or high == 0.0 else 128
+    num_kept = least_divergent(negative[::-1] + positive, num_levels)
+    threshold = num_kept * 2 * statistics.bound / NUM_BINS
+    return max(low, -threshold), min(high, threshold)
 
 
 def mse(statistics: Statistics) -> Range:
@@ -76,29 +144,46 @@ def mse(statistics: Statistics) -> Range:
     Both ends are searched in turn on the histogram, twice: the error is smooth in each.
     """
     low, high = min_max(statistics)
-    fractions = np.linspace(LOWEST_CANDIDATE, 1.0, NUM_CANDIDATES)
-    seen = statistics.counts > 0
-    centres, counts = statistics.centres[seen], statistics.counts[seen]
-    if not len(centres) or low == high:
+    if low == high or not statistics.counts.any():
         return low, high
+    fractions = np.linspace(LOWEST_CANDIDATE, 1.0, NUM_CANDIDATES)
     lows, highs = low * fractions, high * fractions
+    sums = _running_sums(statistics)
+    width = 2 * statistics.bound / NUM_BINS
+    errors = partial(_errors, sums, -statistics.bound, width)
     for _ in range(2):
-        high = highs[np.argmin(_errors(centres, counts, np.full_like(highs, low), highs))]
-        low = lows[np.argmin(_errors(centres, counts, lows, np.full_like(lows, high)))]
+        high = highs[np.argmin(errors(np.full_like(highs, low), highs))]
+        low = lows[np.argmin(errors(lows, np.full_like(lows, high)))]
     return float(low), float(high)
 
 
-def _errors(
-    centres: NDArray[np.float64],
-    counts: NDArray[np.float64],
-    lows: NDArray[np.float64],
-    highs: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return the squared error of each candidate range."""
+def _running_sums(statistics: Statistics) -> Floats:
+    """Return the sums of 1, x and x^2 over the bins below each bin edge: (3, NUM_BINS + 1)."""
+    x = statistics.centres
+    powers = statistics.counts * np.stack([np.ones_like(x), x, x**2])
+    return np.pad(np.cumsum(powers, axis=1), ((0, 0), (1, 0)))
+
+
+def _errors(sums: Floats, start: float, width: float, lows: Floats, highs: Floats) -> Floats:
+    """Return the squared error of each candidate range, a bin counted at its centre.
+
+    All bins between two borders of codes go to one code c: their error is S2 - 2 c S1 + c^2 S0.
+    """
     scales = np.maximum((highs - lows) / 255, np.finfo(np.float64).tiny)[:, None]
-    zero_points = np.rint(-lows[:, None] / scales)
-    codes = np.clip(np.rint(centres / scales) + zero_points, 0, 255)
-    return np.asarray(((codes - zero_points) * scales - centres) ** 2 @ counts)
+    codes = np.arange(256) - np.rint(-lows[:, None] / scales)
+    borders = (codes[:, 1:] - 0.5) * scales
+    edges = np.ceil((borders - start) / width - 0.5).clip(0, NUM_BINS).astype(np.int64)
+    edges = np.pad(edges, ((0, 0), (1, 0)))
+    edges = np.pad(edges, ((0, 0), (0, 1)), constant_values=NUM_BINS)
+    count, total, squares = np.diff(sums[:, edges], axis=-1)
+    values = codes * scales
+    return np.asarray((squares - 2 * values * total + values**2 * count).sum(axis=1))
 
 
-CHOICES: Mapping[str, Callable[[Statistics], Range]] = {"min_max": min_max, "mse": mse}
+CHOICES: Mapping[str, Callable[[Statistics], Range]] = {
+    "min_max": min_max,
+    "moving_average": moving_average,
+    "percentile": percentile,
+    "entropy": entropy,
+    "mse": mse,
+}

@@ -1,8 +1,9 @@
 """Profiles: for each kind of device, which operators take which number formats, as data.
 
 The formats decide the speed. ONNX Runtime on a CPU fuses a convolution only when its output code
-replaces the activation after it, so uint8 with zero point 0; TensorRT takes int8 with zero point
-0 alone, and fuses a convolution with the addition after it when no quantizer stands between.
+replaces the activation after it: uint8 with zero point 0, and on ARM, whose kernels multiply int8
+by int8, the same codes moved by 128. TensorRT takes int8 with zero point 0 alone, and fuses a
+convolution with the addition after it when no quantizer stands between.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kdeploy.errors import UnknownName
-from kdeploy.quantization.number_format import INT8, UINT8, NumberFormat
+from kdeploy.quantization.number_format import INT8, INT8_AFFINE, UINT8, NumberFormat
 
-ProfileName = Literal["cpu", "tensorrt"]
+ProfileName = Literal["cpu", "tensorrt", "arm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +42,29 @@ class Profile:
     """The codes of an output end where the activation saturates: it leaves the graph."""
 
 
+_ONNX_RUNTIME_RULES = {
+    "conv": Rule(starts=True, output=True),
+    "linear": Rule(starts=True),
+    "matmul": Rule(starts=True),
+    "add": Rule(),
+    "mul": Rule(),
+    "average": Rule(),
+    "sigmoid": Rule(),
+}
+
 PROFILES: Mapping[str, Profile] = {
     "cpu": Profile(
         name="cpu",
         activation=UINT8,
         weight=INT8,
-        rules={
-            "conv": Rule(starts=True, output=True),
-            "linear": Rule(starts=True),
-            "matmul": Rule(starts=True),
-            "add": Rule(),
-            "mul": Rule(),
-            "average": Rule(),
-            "sigmoid": Rule(),
-        },
+        rules=_ONNX_RUNTIME_RULES,
+        absorbs_activations=True,
+    ),
+    "arm": Profile(
+        name="arm",
+        activation=INT8_AFFINE,
+        weight=INT8,
+        rules=_ONNX_RUNTIME_RULES,
         absorbs_activations=True,
     ),
     "tensorrt": Profile(

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule
 
-from kdeploy.errors import ModelError, NotCalibrated
+from kdeploy.errors import NotCalibrated
 from kdeploy.quantization.annotate import RangeQuantizer
+from kdeploy.quantization.calibration import calibrate
 from kdeploy.quantization.capture import capture
 from kdeploy.quantization.contract import wrapper
 from kdeploy.quantization.number_format import INT7
-from kdeploy.quantization.observers import CHOICES, Range, Statistics
+from kdeploy.quantization.observers import Range
 from kdeploy.quantization.placement import place
-from kdeploy.quantization.profiles import PROFILES, profile_named
+from kdeploy.quantization.profiles import profile_named
 from kdeploy.quantization.rewrites import into_integer_operators
 from kdeploy.quantization.silence import without_torch_noise
 from kdeploy.quantization.torchao_pt2e import convert_pt2e, prepare_pt2e
@@ -144,42 +144,7 @@ def observe(
         NotCalibrated: a tensor got no values.
         ModelError: a tensor had values that are not finite.
     """
-    graph_module = into_integer_operators(capture(model, example))
-    names: dict[Node, str] = {}
-    for profile in PROFILES.values():
-        names.update(place(graph_module, profile).names)
-    observer = _Observing(graph_module, names)
-    with torch.no_grad():
-        for batch in batches:
-            observer.run(batch)
-    unseen = [name for name, seen in observer.statistics.items() if not seen.extremes]
-    if unseen:
-        raise NotCalibrated(
-            f"`{type(model).__name__}` cannot become INT8: {len(unseen)} of {len(names)} tensors "
-            f"saw no data (first: `{unseen[0]}`)",
-            hint="calibrate on more data, e.g. `calibration_batches: 32`",
-        )
-    return {name: CHOICES[choice](seen) for name, seen in observer.statistics.items()}
-
-
-class _Observing(Interpreter):
-    """Runs a graph and shows the values of the named nodes to their statistics."""
-
-    def __init__(self, graph_module: GraphModule, names: Mapping[Node, str]) -> None:
-        super().__init__(graph_module)
-        self.names = names
-        self.statistics = {name: Statistics() for name in names.values()}
-
-    def run_node(self, n: Node) -> Any:
-        value = super().run_node(n)
-        if n in self.names and value.numel():
-            if not torch.isfinite(value).all():
-                raise ModelError(
-                    f"calibration: `{self.names[n]}` has values that are not finite",
-                    hint="check the weights and the preprocessing of the data",
-                )
-            self.statistics[self.names[n]].see(value)
-        return value
+    return calibrate(model, example, batches).ranges(choice)
 
 
 def _constants_only(graph_module: GraphModule) -> GraphModule:

@@ -9,6 +9,7 @@ from torch import nn
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.int8_ptq import int8_ptq, is_quantized
 from kdeploy.errors import NotCalibrated, OrderError
+from kdeploy.machine import Machine
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.registry import find
 from tests.tiny.text import Classifier, Next, items, sequences
@@ -102,7 +103,8 @@ def test_seven_bit_weights_are_an_option(tiny_model, context, tiny_data):
 def test_its_parameters_are_documented():
     technique = find("compressor", "int8_ptq")
     assert {p.name for p in technique.parameters if p.doc} == {
-        *("profile", "observer", "calibration_batches", "batch_size", "reduce_range"),
+        *("profile", "observer", "percentile", "calibration_batches", "batch_size", "reduce_range"),
+        *("equalize", "smooth", "bias_correction", "adaround", "adaround_iterations"),
     }
     assert dataclasses.asdict(technique)["facts"]["paper"].startswith("arXiv:")
 
@@ -113,3 +115,70 @@ def test_linear_layers_after_token_ids_become_int8(model, data):
     whole, texts = model().eval(), data()
     small = int8_ptq(whole, CompressContext(data=texts), batch_size=16)
     assert 0 < distance(small, whole, texts) < 0.05
+
+
+@pytest.fixture
+def chained(context):
+    """Return a small plain network for the context's data, with a bias in each layer."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten())
+    x = context.example
+    return nn.Sequential(*layers, nn.Linear(layers_width(layers, x), 4)).eval()
+
+
+def layers_width(layers, x):
+    with torch.no_grad():
+        return nn.Sequential(*layers)(x).shape[1]
+
+
+def test_every_improvement_of_the_weights_says_what_it_did(chained, context, tiny_data):
+    small = int8_ptq(
+        chained, context, equalize=True, adaround=True, adaround_iterations=20, batch_size=8
+    )
+    assert 0 < distance(small, chained, tiny_data) < 0.05
+    said = {row["step"]: row["result"] for row in context.report["int8_ptq"]}
+    assert list(said) == ["equalize", "calibrate", "adaround", "bias_correction"]
+    assert said["equalize"].startswith("1 pairs; not `2.weight`")
+    assert said["adaround"] == "3 layers"
+    assert said["bias_correction"].startswith("3 layers, at most")
+
+
+def test_learned_codes_are_those_of_the_quantized_model(chained, context):
+    small = int8_ptq(chained, context, adaround=True, adaround_iterations=50, batch_size=8)
+    codes = [b for b in small.graph.buffers() if b.dtype is torch.int8 and b.dim() > 1]
+    weights = [p.detach() for p in small.base.parameters() if p.dim() > 1]
+    assert len(codes) == len(weights) == 3
+    for code, weight in zip(codes, weights, strict=True):
+        step = weight.abs().flatten(1).amax(1).reshape(-1, *(1 for _ in weight.shape[1:])) / 127
+        torch.testing.assert_close(code * step, weight)
+
+
+@pytest.mark.parametrize("setting", ["equalize", "smooth"])
+def test_a_setting_without_effect_warns(setting, context, caplog):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(context.example[0].numel(), 4))
+    int8_ptq(model, context, **{setting: True})
+    assert f"`{setting}` has no effect" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("instruction_sets", "options", "bits"),
+    [
+        (("avx2",), {}, 7),
+        (("avx2",), {"profile": "tensorrt"}, 8),
+        (("avx2",), {"reduce_range": False}, 8),
+        (("avx2", "avx512_vnni"), {}, 8),
+        (("avx2", "avx512_vnni"), {"reduce_range": True}, 7),
+    ],
+)
+def test_bits_of_the_weights_follow_from_the_machine(
+    instruction_sets, options, bits, context, monkeypatch, tiny_model
+):
+    machine = Machine(
+        id="", cpu="old", architecture="x86_64", cores=1, instruction_sets=instruction_sets
+    )
+    monkeypatch.setattr("kdeploy.compress.int8_ptq.fingerprint", lambda: machine)
+    small = int8_ptq(tiny_model(), context, calibration_batches=1, **options)
+    assert small.reduce_range is (bits == 7)
+    [row] = context.report["weights"]
+    assert row["bits"] == bits

@@ -5,7 +5,17 @@ import pytest
 import torch
 
 from kdeploy.quantization.number_format import UINT8
-from kdeploy.quantization.observers import CHOICES, NUM_BINS, Statistics, min_max, mse
+from kdeploy.quantization.observers import (
+    CHOICES,
+    NUM_BINS,
+    Statistics,
+    _errors,
+    _running_sums,
+    min_max,
+    moving_average,
+    mse,
+    percentile,
+)
 
 
 def watched(*batches):
@@ -78,3 +88,71 @@ def test_ranges_do_not_depend_on_the_order_of_values(choose):
     values = torch.randn(4096)
     shuffled = values[torch.randperm(4096)]
     assert choose(watched(values)) == choose(watched(shuffled))
+
+
+def test_the_moving_average_is_the_recurrence():
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(0, s, 64).astype(np.float32) for s in (1, 5, 0.1, 2)]
+    low, high = float(batches[0].min()), float(batches[0].max())
+    for batch in batches[1:]:
+        low = 0.99 * low + 0.01 * batch.min()
+        high = 0.99 * high + 0.01 * batch.max()
+    assert moving_average(watched(*batches)) == pytest.approx((low, high), rel=1e-6)
+
+
+@pytest.mark.parametrize("percent", [99.0, 99.99])
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_percentiles_agree_with_numpy_to_a_bin(percent, is_signed):
+    values = np.random.default_rng(0).normal(0, 1, 100_000).astype(np.float32)
+    values = values if is_signed else np.maximum(values, 0)
+    outside = 100 - percent
+    if is_signed:
+        expected = np.percentile(values, [outside / 2, 100 - outside / 2])
+    else:
+        expected = [0.0, np.percentile(values, percent)]
+    statistics = watched(values)
+    width = 2 * statistics.bound / NUM_BINS
+    found = percentile(statistics, percent=percent)
+    # Between two values of a thin tail numpy interpolates.
+    np.testing.assert_allclose(found, expected, atol=width + (0.02 if percent > 99 else 0))
+
+
+def test_a_percentile_of_all_values_is_the_whole_range():
+    values = torch.randn(1000)
+    assert percentile(watched(values), percent=100) == min_max(watched(values))
+
+
+@pytest.mark.parametrize("choice", ["percentile", "entropy"])
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_clipping_a_few_far_values_helps_all_others(choice, is_signed):
+    values = np.random.default_rng(0).normal(0, 1, 200_000).astype(np.float32)
+    values[:4] = 40.0
+    if is_signed:
+        values[4:8] = -40.0
+    else:
+        values = np.abs(values)
+    statistics = watched(values)
+    others = values[8:]
+    clipped, whole = CHOICES[choice](statistics), min_max(statistics)
+    assert error(others, *clipped) < 0.25 * error(others, *whole)
+
+
+def test_the_errors_that_mse_compares_are_those_of_the_bins():
+    statistics = watched(torch.randn(5000))
+    lows, highs = np.array([-1.0, -0.3, 0.0]), np.array([2.0, 0.7, 1.1])
+    width = 2 * statistics.bound / NUM_BINS
+    found = _errors(_running_sums(statistics), -statistics.bound, width, lows, highs)
+    for low, high, value in zip(lows, highs, found, strict=True):
+        scale = (high - low) / 255
+        zero_point = np.rint(-low / scale)
+        codes = np.clip(np.rint(statistics.centres / scale) + zero_point, 0, 255) - zero_point
+        expected = ((codes * scale - statistics.centres) ** 2) @ statistics.counts
+        assert value == pytest.approx(expected, rel=1e-6)
+
+
+def test_thinning_meets_every_column():
+    values = torch.arange(64.0).repeat(2**13)
+    statistics = watched(values)
+    assert 2**16 < statistics.counts.sum() <= 2**17
+    seen = np.flatnonzero(statistics.counts)
+    assert len(seen) == 64

@@ -1,0 +1,129 @@
+"""Calibration: run the float model once and keep what every later choice needs.
+
+The ranges of any observer, the encoding of any profile, and the means that correct biases all
+follow from one look at the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+
+from kdeploy.errors import ModelError, NotCalibrated
+from kdeploy.quantization.capture import capture
+from kdeploy.quantization.observers import CHOICES, PERCENTILE, Range, Statistics, percentile
+from kdeploy.quantization.placement import kind_of, place
+from kdeploy.quantization.profiles import PROFILES
+from kdeploy.quantization.rewrites import into_integer_operators
+
+
+@dataclass(slots=True)
+class Mean:
+    """A running mean over the first dimension."""
+
+    total: Tensor | None = None
+    count: int = 0
+
+    def see(self, rows: Tensor) -> None:
+        total = rows.sum(0)
+        self.total = total if self.total is None else self.total + total
+        self.count += len(rows)
+
+    @property
+    def value(self) -> Tensor:
+        assert self.total is not None, "nothing was seen"
+        return self.total / self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What a model's tensors were like on the calibration data."""
+
+    graph_module: GraphModule
+    """The model's operators."""
+    statistics: Mapping[str, Statistics]
+    """Of every tensor that any profile quantizes, by its name."""
+    input_means: Mapping[Node, Mean]
+    """Of weighted operators: of a convolution the mean item, of a linear layer the mean row."""
+    num_items: int
+
+    def ranges(self, choice: str, *, percent: float = PERCENTILE) -> dict[str, Range]:
+        """Return the range of each tensor.
+
+        Args:
+            choice: A name in `observers.CHOICES`.
+            percent: What `percentile` covers.
+        """
+        if choice == "percentile":
+            return {n: percentile(seen, percent=percent) for n, seen in self.statistics.items()}
+        return {name: CHOICES[choice](seen) for name, seen in self.statistics.items()}
+
+
+def calibrate(model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> Calibration:
+    """Run `model` on the batches and return what its tensors were like.
+
+    Args:
+        model: The float model.
+        example: Two rows of input, to trace the model with.
+        batches: Preprocessed inputs.
+
+    Raises:
+        NotCalibrated: a tensor got no values.
+        ModelError: a tensor had values that are not finite.
+    """
+    graph_module = into_integer_operators(capture(model, example))
+    names: dict[Node, str] = {}
+    for profile in PROFILES.values():
+        names.update(place(graph_module, profile).names)
+    observer = _Observing(graph_module, names)
+    num_items = 0
+    with torch.no_grad():
+        for batch in batches:
+            observer.run(batch)
+            num_items += len(batch)
+    unseen = [name for name, seen in observer.statistics.items() if not seen.extremes]
+    if unseen:
+        raise NotCalibrated(
+            f"`{type(model).__name__}` cannot become INT8: {len(unseen)} of {len(names)} tensors "
+            f"saw no data (first: `{unseen[0]}`)",
+            hint="calibrate on more data, e.g. `calibration_batches: 32`",
+        )
+    return Calibration(
+        graph_module=graph_module,
+        statistics=observer.statistics,
+        input_means=observer.input_means,
+        num_items=num_items,
+    )
+
+
+class _Observing(Interpreter):
+    """Runs a graph and shows the values of its tensors to their statistics."""
+
+    def __init__(self, graph_module: GraphModule, names: Mapping[Node, str]) -> None:
+        super().__init__(graph_module)
+        self.names = names
+        self.statistics = {name: Statistics() for name in names.values()}
+        nodes = graph_module.graph.nodes
+        self.input_means = {n: Mean() for n in nodes if kind_of(n) in ("conv", "linear")}
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n in self.names and value.numel():
+            statistics = self.statistics[self.names[n]]
+            statistics.see(value)
+            if not all(math.isfinite(extreme) for extreme in statistics.extremes[-1]):
+                raise ModelError(
+                    f"calibration: `{self.names[n]}` has values that are not finite",
+                    hint="check the weights and the preprocessing of the data",
+                )
+        for reader in n.users:
+            if reader in self.input_means and reader.args[0] is n:
+                is_linear = kind_of(reader) == "linear"
+                self.input_means[reader].see(value.flatten(0, -2) if is_linear else value)
+        return value
