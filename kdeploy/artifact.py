@@ -55,7 +55,8 @@ class Artifact:
 
     @property
     def is_quantized(self) -> bool:
-        return bool((self.manifest.get("model") or {}).get("wrapper"))
+        wrapper = (self.manifest.get("model") or {}).get("wrapper")
+        return bool(wrapper or self.facts.get("is_quantized"))
 
     @property
     def onnx_file(self) -> Path:

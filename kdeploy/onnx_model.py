@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from math import prod
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ from kdeploy.errors import FileMissing, ModelError
 class OnnxModel(nn.Module):
     """Looks like a model to whoever asks it; nothing in it can be watched or compiled.
 
+    A copy is one more session of the same file. A file of one fixed batch size is asked as often
+    as a batch needs.
+
     Raises:
         FileMissing: there is no such file.
         ModelError: ONNX Runtime cannot open it, or it takes more than one tensor.
@@ -23,12 +29,37 @@ class OnnxModel(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        self.path = path
+        self._keeps_alive: Sequence[OnnxModel] = ()
         self._session = _opened(path)
         (self._input,) = self._session.get_inputs()
         self._is_integer = self._input.type == "tensor(int64)"
+        fixed = next(iter(self._input.shape), None)
+        self._batch_size = fixed if isinstance(fixed, int) else None
         # In the state, so that what is kept for one file is never taken for another's.
         digest = bytearray(hashlib.sha256(path.read_bytes()).digest())
         self.register_buffer("sha256", torch.frombuffer(digest, dtype=torch.uint8))
+
+    @classmethod
+    def written_by(cls, write: Callable[[Path], None]) -> OnnxModel:
+        """Return the model of a file that `write(path)` makes; the file goes when the model does.
+
+        Copies of the model keep it too, and `copy_file` makes it last.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="kdeploy-onnx-"))
+        try:
+            write(folder / "model.onnx")
+            model = cls(folder / "model.onnx")
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+        return model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnnxModel:
+        twin = OnnxModel(self.path)
+        twin._keeps_alive = (self,)  # in a tuple: a module of its own would be a part of it
+        return twin
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the file's first output for a batch, on the batch's device."""
@@ -39,17 +70,37 @@ class OnnxModel(nn.Module):
     def _answer(self, x: Tensor) -> Tensor:
         values = x.detach().cpu().contiguous()
         values = values.long() if self._is_integer else values.float()
-        first = self._session.run(None, {self._input.name: values.numpy()})[0]
-        return torch.from_numpy(first).to(x.device)
+        pieces = values.split(self._batch_size or max(1, len(values)))
+        answers = [self._run(piece) for piece in pieces]
+        return torch.cat(answers).to(x.device)
+
+    def _run(self, values: Tensor) -> Tensor:
+        missing = (self._batch_size or len(values)) - len(values)
+        fed = torch.cat([values, values[-1:].expand(missing, *values.shape[1:])])
+        try:
+            first = self._session.run(None, {self._input.name: fed.numpy()})[0]
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise ModelError(
+                f"{self.path} cannot run items of shape {tuple(values.shape[1:])}; it takes "
+                f"{self._input.shape}: {str(error).partition(chr(10))[0]}",
+                hint="the data's shape and the file's input must fit",
+            ) from error
+        return torch.from_numpy(first)[: len(values)]
 
 
-def count_numbers(path: Path) -> int:
-    """Return how many floating-point numbers the file holds as weights."""
+def copy_file(path: Path, target: Path) -> None:
+    """Copy an ONNX file, and beside the target what it keeps in files beside it."""
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    return sum(prod(t.dims) for t in graph.initializer if t.data_type in floats)
+    names = {
+        entry.value
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    shutil.copyfile(path, target)
+    for name in names:
+        shutil.copyfile(path.parent / name, target.parent / name)
 
 
 def _opened(path: Path) -> Any:

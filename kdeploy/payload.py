@@ -5,6 +5,7 @@ Nothing executes on loading but the user's own `build.py`, of which the artefact
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +49,13 @@ def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dic
 
 def reference_of(artifact: Artifact) -> ModelReference:
     """Return the build reference of a torch artefact, reading the kept copy of build.py."""
+    return _reference(artifact.folder, artifact.manifest["model"])
+
+
+def _reference(folder: Path, facts: Mapping[str, Any]) -> ModelReference:
     from kdeploy.references import ModelReference
 
-    facts = artifact.manifest["model"]
-    kept = artifact.folder / BUILD
+    kept = folder / BUILD
     return ModelReference(
         build=facts["build"],
         args=facts["args"],
@@ -66,13 +70,6 @@ def load_model(artifact: Artifact | Path) -> nn.Module:
     Raises:
         ModelError: the artefact holds no torch model.
     """
-    import torch
-    from safetensors.torch import load_file
-
-    from kdeploy.references import build_model
-    from kdeploy.registry import find
-    from kdeploy.structure import replay
-
     if isinstance(artifact, Path):
         artifact = open_artifact(artifact)
     if artifact.kind != "torch":
@@ -80,13 +77,34 @@ def load_model(artifact: Artifact | Path) -> nn.Module:
             f"{artifact.folder} ({artifact.label}) is of kind `{artifact.kind}`, not a torch model",
             hint="name the artefact it was made from; `kdeploy show` prints the lineage",
         )
-    facts = artifact.manifest["model"]
-    model = replay(build_model(reference_of(artifact)), facts["edits"])
-    model.load_state_dict(load_file(artifact.folder / WEIGHTS), strict=True)
+    data = artifact.manifest["data"]
+    known = Preprocessing.from_dict(data["preprocessing"]) if data else None
+    return rebuild(artifact.folder, artifact.manifest["model"], known)
+
+
+def rebuild(
+    folder: Path, facts: Mapping[str, Any], preprocessing: Preprocessing | None
+) -> nn.Module:
+    """Return the model that `save_model` wrote into a folder, in eval mode, on the CPU.
+
+    Args:
+        folder: Has the payload.
+        facts: What `save_model` returned.
+        preprocessing: Of the data, for a model with a wrapper.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from kdeploy.references import build_model
+    from kdeploy.registry import find
+    from kdeploy.structure import replay
+
+    model = replay(build_model(_reference(folder, facts)), facts["edits"])
+    model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     model.eval()
     if facts["wrapper"]:
+        assert preprocessing is not None, "a wrapped model was made with data"
         put_on = find("wrapper", facts["wrapper"]["name"]).load()
-        known = Preprocessing.from_dict(artifact.manifest["data"]["preprocessing"])
-        example = torch.from_numpy(known.example(2))
+        example = torch.from_numpy(preprocessing.example(2))
         model = put_on(model, facts["wrapper"]["state"], example)
     return model

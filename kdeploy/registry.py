@@ -129,12 +129,7 @@ def check(model: type[ModelT], given: Mapping[str, Any] | None, *, where: str) -
     """Return `given` as the pydantic model, with the errors of `validate`."""
     from pydantic import ValidationError
 
-    given = {} if given is None else given
-    if not isinstance(given, Mapping):
-        raise RecipeError(
-            f"{where}: expected keys and values, found `{given!r}`",
-            hint=f"write `{where.rsplit('.', 1)[-1]}: {{key: value}}`",
-        )
+    given = mapping(given, where)
     for key in given:
         if key not in model.model_fields:
             raise UnknownName.among("key", str(key), model.model_fields, where=where)
@@ -142,6 +137,22 @@ def check(model: type[ModelT], given: Mapping[str, Any] | None, *, where: str) -
         return model.model_validate(dict(given))
     except ValidationError as error:
         raise _first_error(error, model, where) from None
+
+
+def mapping(given: Any, where: str) -> Mapping[str, Any]:
+    """Return keys and values as given, none for None.
+
+    Raises:
+        RecipeError: it is something else.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise RecipeError(
+            f"{where}: expected keys and values, found `{given!r}`",
+            hint=f"write `{where.rsplit('.', 1)[-1]}: {{key: value}}`",
+        )
+    return given
 
 
 def model_of(

@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 from torch._inductor import config as inductor
 from torch.nn import functional
 
@@ -137,25 +139,10 @@ class Bench:
         return {"tutorial loop": max(self._tutorial_once() for _ in range(3))}
 
     def _tutorial_once(self) -> float:
-        student, teacher = model(width=8, depth=1).train(), self.teacher.eval()
-        student, teacher = (m.to(memory_format=torch.contiguous_format) for m in (student, teacher))
-        optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True)
-        augment = augmenter(self.data.augment, self.data.preprocessing.shape)
-        normalize = Normalizer(self.data.preprocessing, torch.device("cpu"))
+        student = model(width=8, depth=1)
         order = np.random.default_rng(0).permutation(TUTORIAL_ITEMS)
-        started, total = time.perf_counter(), 0.0
-        for start in range(0, TUTORIAL_ITEMS, BATCH):
-            rows = order[start : start + BATCH]
-            x = normalize(augment(torch.from_numpy(self.data.train.x[rows]).float()))
-            labels = torch.from_numpy(self.data.train.y[rows])
-            with torch.no_grad():
-                known = teacher(x)
-            logits = student(x)
-            loss = 0.1 * functional.cross_entropy(logits, labels) + 0.9 * _kd(logits, known)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
+        started = time.perf_counter()
+        tutorial_epoch(student, self.teacher, self.data, order, tutorial_optimizer(student))
         return TUTORIAL_ITEMS / (time.perf_counter() - started)
 
     def _ours(self) -> dict[str, float]:
@@ -227,6 +214,39 @@ class Bench:
         return distill(
             student, self.teacher, self.data, context, training=training, **row
         ).fit.history
+
+
+def tutorial_optimizer(student: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of the tutorials' loop."""
+    return torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+
+
+def tutorial_epoch(
+    student: nn.Module,
+    teacher: nn.Module,
+    data: Dataset,
+    order: NDArray[np.int64],
+    optimizer: torch.optim.Optimizer,
+) -> float:
+    """Train as tutorials show it, on the items in this order; return the sum of the losses."""
+    for module in (student.train(), teacher.eval()):
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    augment = augmenter(data.augment, data.preprocessing.shape)
+    normalize = Normalizer(data.preprocessing, torch.device("cpu"))
+    total = 0.0
+    for start in range(0, len(order), BATCH):
+        rows = order[start : start + BATCH]
+        x = normalize(augment(torch.from_numpy(data.train.x[rows]).float()))
+        labels = torch.from_numpy(data.train.y[rows])
+        with torch.no_grad():
+            known = teacher(x)
+        logits = student(x)
+        loss = 0.1 * functional.cross_entropy(logits, labels) + 0.9 * _kd(logits, known)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    return total
 
 
 def _kd(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

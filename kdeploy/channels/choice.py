@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from types import MappingProxyType
 from typing import Literal
 
 from kdeploy.channels.coupling import Slot, Unit
 
 Kept = list[int]
 """How many units stay, family by family of a ranking."""
+Family = tuple[tuple[Slot, int], ...]
 CLOSE = 0.01  # of the budget
 
 
@@ -20,12 +22,13 @@ CLOSE = 0.01  # of the budget
 class Rules:
     """What a choice must keep to."""
 
-    scope: Literal["global", "local"] = "global"
-    """Rank the channels of all layers together, or of each layer for itself."""
+    scope: Literal["global", "local", "isomorphic"] = "global"
+    """Rank the channels of all layers together, of each layer for itself, or of layers that are
+    built alike (`Ranking.kinds`)."""
     round_to: int = 1
     """Layers keep a multiple of it, or fewer channels than it."""
     max_ratio: float = 1.0
-    """The fraction of any layer's channels that may go."""
+    """The fraction of any layer's channels that may go, of those that it had at first."""
 
 
 def balance(units: Sequence[Unit], scores: Sequence[float]) -> list[Unit]:
@@ -52,15 +55,43 @@ def balance(units: Sequence[Unit], scores: Sequence[float]) -> list[Unit]:
 
 
 class Ranking:
-    """Units from the least important to the most, over all layers and family by family."""
+    """Units from the least important to the most, over all layers and family by family.
 
-    def __init__(self, units: Sequence[Unit], scores: Sequence[float]) -> None:
+    Args:
+        units: In any order.
+        scores: Of the units.
+        kinds: What families are ranked together in the scope `isomorphic`; others are alone.
+        sizes: How many units families had before any went; others have all of theirs.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        scores: Sequence[float],
+        *,
+        kinds: Mapping[Family, Hashable] = MappingProxyType({}),
+        sizes: Mapping[Family, int] = MappingProxyType({}),
+    ) -> None:
         ranked = sorted(zip(scores, units, strict=True), key=_first)
-        numbers: dict[object, int] = {}
+        numbers: dict[Family, int] = {}
         self.order = [numbers.setdefault(unit.family, len(numbers)) for _, unit in ranked]
         self.families: list[list[Unit]] = [[] for _ in numbers]
         for number, (_, unit) in zip(self.order, ranked, strict=True):
             self.families[number].append(unit)
+        self.kinds = [kinds.get(family, number) for family, number in numbers.items()]
+        self.sizes = {
+            family: sizes.get(family, len(self.families[number]))
+            for family, number in numbers.items()
+        }
+
+    def orders(self, scope: Literal["global", "local", "isomorphic"]) -> list[list[int]]:
+        """Return the families of the units that are ranked together, the least important first."""
+        if scope == "global":
+            return [self.order]
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for number in self.order:
+            groups[number if scope == "local" else self.kinds[number]].append(number)
+        return list(groups.values())
 
     def units(self, kept: Kept) -> list[Unit]:
         """Return the units that go when each family keeps so many."""
@@ -78,13 +109,13 @@ class Ranking:
 
 def choose(ranking: Ranking, ratio: float, rules: Rules) -> Kept:
     """Return how many units of each family stay when the fraction `ratio` of all may go."""
-    lowest = Counter(ranking.order[: round(ratio * len(ranking.order))])
-    kept = []
-    for number, members in enumerate(ranking.families):
-        is_global = rules.scope == "global"
-        gone = lowest[number] if is_global else round(ratio * len(members))
-        kept.append(_rounded(len(members) - gone, members, rules))
-    return kept
+    gone: Counter[int] = Counter()
+    for order in ranking.orders(rules.scope):
+        gone.update(order[: round(ratio * len(order))])
+    return [
+        _rounded(len(members) - gone[number], number, ranking, rules)
+        for number, members in enumerate(ranking.families)
+    ]
 
 
 def choose_to_budget(
@@ -119,7 +150,7 @@ def _moved(kept: Kept, ranking: Ranking, rules: Rules) -> Iterator[Kept]:
     for number, members in enumerate(ranking.families):
         step = _step(members, rules)
         for change in (-step, -1, 1, step):
-            count = _rounded(kept[number] + change, members, rules)
+            count = _rounded(kept[number] + change, number, ranking, rules)
             if count != kept[number]:
                 yield [*kept[:number], count, *kept[number + 1 :]]
 
@@ -141,10 +172,12 @@ def _together(pairs: Sequence[tuple[float, Unit]]) -> tuple[float, Unit]:
     return fmean(number for number, _ in pairs), Unit(channels=channels, shares=shares)
 
 
-def _rounded(kept: int, members: Sequence[Unit], rules: Rules) -> int:
+def _rounded(kept: int, number: int, ranking: Ranking, rules: Rules) -> int:
     """Return how many units of a family stay, when by their importance `kept` would."""
+    members = ranking.families[number]
     count, step = len(members), _step(members, rules)
-    least = max(1, math.ceil(count * (1 - rules.max_ratio) - 1e-9))
+    at_first = ranking.sizes[members[0].family]
+    least = max(1, math.ceil(at_first * (1 - rules.max_ratio) - 1e-9))
     kept = min(max(kept, least), count)
     if kept * members[0].width <= rules.round_to or kept == count:
         return kept

@@ -11,7 +11,7 @@ from torch_pruning.ops import OPTYPE, module2type
 
 from kdeploy.channels.coupling import Slot
 from kdeploy.channels.removal import channel_count
-from kdeploy.structure import count_macs, count_parameters
+from kdeploy.structure import count_macs
 
 _TWO_SIDED = (OPTYPE.CONV, OPTYPE.LINEAR)
 _ONE_SIDED = (
@@ -27,16 +27,22 @@ class Term(NamedTuple):
 
 
 def cost_without(
-    model: nn.Module, example: Tensor, what: Literal["macs", "parameters"]
+    model: nn.Module, example: Tensor, what: Literal["macs", "parameters", "size"]
 ) -> Callable[[Mapping[Slot, int]], float]:
     """Return a function of how many channels each side loses, that tells what the model costs.
 
     What no layer accounts for, such as products of two activations, counts as unchanged.
+
+    Args:
+        model: In eval mode.
+        example: A batch that it can run on.
+        what: Multiply-accumulates, parameters, or bytes of all tensors that are stored.
     """
-    is_macs = what == "macs"
-    total = count_macs(model, example) if is_macs else count_parameters(model)
-    terms = _mac_terms(model, example) if is_macs else _parameter_terms(model)
-    fixed = total - sum(term.cost for term in terms)
+    if what == "macs":
+        terms = _mac_terms(model, example)
+        fixed = count_macs(model, example) - sum(term.cost for term in terms)
+    else:
+        terms, fixed = _tensor_terms(model, is_size=what == "size"), 0.0
     sizes = {side: channel_count(model, side) for term in terms for side in term.sides}
 
     def cost(gone: Mapping[Slot, int]) -> float:
@@ -79,12 +85,20 @@ def _mac_terms(model: nn.Module, example: Tensor) -> list[Term]:
     return terms
 
 
-def _parameter_terms(model: nn.Module) -> list[Term]:
+def _tensor_terms(model: nn.Module, *, is_size: bool) -> list[Term]:
     terms = []
     for name, parameter in model.named_parameters():
         owner = name.rpartition(".")[0]
         sides = _sides(owner, model.get_submodule(owner)) or (Slot(name, "out"),)
-        terms.append(Term(parameter.numel(), sides[:1] if parameter.dim() == 1 else sides))
+        number = parameter.nbytes if is_size else parameter.numel()
+        terms.append(Term(number, sides[:1] if parameter.dim() == 1 else sides))
+    if is_size:
+        stored = model.state_dict().keys()
+        for name, buffer in model.named_buffers():
+            # Of those, only a norm's statistics have channels.
+            owner = name.rpartition(".")[0]
+            sides = _sides(owner, model.get_submodule(owner)) if buffer.dim() == 1 else ()
+            terms += [Term(buffer.nbytes, sides[:1])] if name in stored else []
     return terms
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
+from kdeploy.channels.fixed import fixed_nodes, stated_splits
 from kdeploy.channels.numbering import Renumber, Shuffle, find_shuffles, number_channels
 from kdeploy.channels.operations import (
     is_explained,
@@ -31,7 +32,10 @@ Element = tuple[Any, str, int]
 
 
 class Slot(NamedTuple):
-    """One side of a layer. Where both sides are one (batch norm, depthwise), it is "out"."""
+    """One side of a layer. Where both sides are one (batch norm, depthwise), it is "out".
+
+    The side "number" is none of a layer: `layer` is the place of an attribute that counts channels.
+    """
 
     layer: str
     side: str
@@ -54,7 +58,7 @@ class Unit:
     @property
     def width(self) -> int:
         """Return the channels that go; a flattened map has several numbers for one of them."""
-        return min(len(indices) for indices in self.channels.values())
+        return min(len(at) for slot, at in self.channels.items() if slot.side in ("in", "out"))
 
 
 def find_units(
@@ -81,19 +85,22 @@ def find_units(
     names = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
     harmless = {reshape for shuffle in shuffles for reshape in shuffle.reshapes}
-    frozen = {
+    stated = stated_splits(graph, model)
+    frozen = fixed_nodes(graph) | {
         node
         for node in graph.nodes
         if node is graph.source
         or (node not in harmless and not is_explained(node, is_tokens=graph.is_tokens))
     }
+    frozen -= stated.keys()
     for node, side, index in list(forest.elements()):
         is_kept = not node.outputs or is_protected(names.get(node.module, ""))
         if node in frozen or (side == "out" and is_kept):
             forest.freeze((node, side, index))
     _couple_shuffled(shuffles, forest)
-    places = _places(graph, names)
-    return [_unit(members, names, places) for members in forest.classes()]
+    places = _places(graph, names, stated)
+    parts = {node: _parts(graph, node, place) for node, place in stated.items()}
+    return [_unit(members, names, places, parts) for members in forest.classes()]
 
 
 class _Forest:
@@ -201,7 +208,19 @@ def _couple_shuffled(shuffles: Collection[Shuffle], forest: _Forest) -> None:
             forest.join((node, side, index), (node, side, nodes[node].partner(index)))
 
 
-def _places(graph: Graph, names: Mapping[Any, str]) -> dict[tuple[Any, str], tuple[str, int, int]]:
+def _parts(graph: Graph, node: Any, place: str) -> list[tuple[Slot, int]]:
+    """Return for each channel of a split the place of its part's size, and which it is there."""
+    sizes = split_sizes(node, is_tokens=graph.is_tokens)
+    return [
+        (Slot(f"{place}.{part}", "number"), index)
+        for part, size in enumerate(sizes)
+        for index in range(size)
+    ]
+
+
+def _places(
+    graph: Graph, names: Mapping[Any, str], stated: Collection[Any]
+) -> dict[tuple[Any, str], tuple[str, int, int]]:
     """Return what works group by group: its name, the channels of a group, the groups."""
     places = {}
     for node in graph.nodes:
@@ -212,7 +231,7 @@ def _places(graph: Graph, names: Mapping[Any, str]) -> dict[tuple[Any, str], tup
         elif node.type == OPTYPE.GN:
             size = module.num_channels // module.num_groups
             places[node, "out"] = (name, size, module.num_groups)
-        elif node.type == OPTYPE.SPLIT:
+        elif node.type == OPTYPE.SPLIT and node not in stated:
             sizes = split_sizes(node, is_tokens=graph.is_tokens)
             if sizes:
                 places[node, "out"] = (f"split {len(places)}", sizes[0], len(sizes))
@@ -223,12 +242,16 @@ def _unit(
     members: Collection[Element],
     names: Mapping[Any, str],
     places: Mapping[tuple[Any, str], tuple[str, int, int]],
+    parts: Mapping[Any, Sequence[tuple[Slot, int]]],
 ) -> Unit:
     channels: dict[Slot, list[int]] = defaultdict(list)
     shares: dict[str, list[int]] = {}
     for node, side, index in members:
         if node.module in names and node.type != OPTYPE.ELEMENTWISE:
             channels[Slot(names[node.module], side)].append(index)
+        if node in parts:
+            number, own = parts[node][index]
+            channels[number].append(own)
         if (node, side) in places:
             place, size, count = places[node, side]
             shares.setdefault(place, [0] * count)[index // size] += 1

@@ -1,6 +1,6 @@
-"""How much a model would miss its channels.
+"""How much a model would miss its channels, told by its weights alone.
 
-The score of channels that go together is the mean over the layers' sides that they have weights
+The score of channels that go together is the mean over the layers' sides that they have values
 in, divided by the mean of all like them, so that layers can be compared (Fang et al., CVPR 2023,
 arXiv:2301.12900, section 3.3).
 """
@@ -8,17 +8,18 @@ arXiv:2301.12900, section 3.3).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdeploy.channels.coupling import Slot, Unit
 
 Values = Mapping[Slot, Sequence[float]]
 """One number for each channel of a layer's side."""
+NOTHING: Values = MappingProxyType({})
 
 
 def magnitude(model: nn.Module, *, power: int) -> Values:
@@ -26,45 +27,58 @@ def magnitude(model: nn.Module, *, power: int) -> Values:
 
     Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710 (power 1).
     """
-    powers = {name: weight.detach().abs().pow(power) for name, weight in _weights(model).items()}
-    return {slot: sums.tolist() for slot, sums in _by_channel(model, powers).items()}
+    powers = {name: weight.detach().abs().pow(power) for name, weight in weights(model).items()}
+    return {slot: sums.tolist() for slot, sums in by_channel(model, powers).items()}
 
 
-def taylor(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Values:
-    """Return the mean over batches of (sum of weight * gradient)**2 of each channel.
+def batch_norm_scale(model: nn.Module) -> Values:
+    """Return |gamma| of each channel of each batch norm.
 
-    The first-order change of the loss, were the channel zero: Molchanov et al., Importance
-    Estimation for Neural Network Pruning, CVPR 2019, arXiv:1906.10771.
+    Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
+    arXiv:1708.06519.
+    """
+    return {
+        Slot(name, "out"): weight.detach().abs().tolist()
+        for name, weight in weights(model).items()
+        if isinstance(model.get_submodule(name), nn.modules.batchnorm._BatchNorm)
+    }
+
+
+def fpgm(model: nn.Module) -> Values:
+    """Return the sum of Euclidean distances of each filter to all others of its layer.
+
+    The filter nearest to the geometric median is the one that the others replace best: He et al.,
+    Filter Pruning via Geometric Median, CVPR 2019, arXiv:1811.00250, equation 8.
+    """
+    found = {}
+    for name, weight in weights(model).items():
+        layer = model.get_submodule(name)
+        if weight.dim() > 1:
+            turned = weight.transpose(0, 1) if outputs_are_second(layer) else weight
+            filters = turned.detach().flatten(1)
+            found[Slot(name, "out")] = torch.cdist(filters, filters).sum(1).tolist()
+    return found
+
+
+def score(units: Sequence[Unit], values: Values, *, otherwise: Values = NOTHING) -> list[float]:
+    """Return the score of each unit; those of like units have the mean 1.
 
     Args:
-        model: In eval mode, all its weights asking for gradients; those are dropped afterwards.
-        batches: Inputs and labels.
+        units: What is scored.
+        values: Of channels.
+        otherwise: Taken for the units of which `values` knows no side.
     """
-    totals: dict[Slot, Tensor] = {}
-    count = 0
-    for x, labels in batches:
-        model.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
-        count += 1
-        products = {
-            name: weight.detach() * weight.grad
-            for name, weight in _weights(model).items()
-            if weight.grad is not None
-        }
-        for slot, sums in _by_channel(model, products).items():
-            totals[slot] = totals.get(slot, torch.zeros(())) + sums.square()
-    model.zero_grad(set_to_none=True)
-    return {slot: (total / count).tolist() for slot, total in totals.items()}
-
-
-def score(units: Sequence[Unit], values: Values) -> list[float]:
-    """Return the score of each unit; those of like units have the mean 1."""
-    plain = [_plain_score(unit, values) for unit in units]
+    plain = [_plain_score(unit, values if knows(values, unit) else otherwise) for unit in units]
     families = defaultdict(list)
     for unit, number in zip(units, plain, strict=True):
         families[unit.family].append(number)
     means = {family: fmean(numbers) or 1.0 for family, numbers in families.items()}
     return [number / means[unit.family] for unit, number in zip(units, plain, strict=True)]
+
+
+def knows(values: Values, unit: Unit) -> bool:
+    """Tell whether there are values of any side of a unit."""
+    return any(slot in values for slot in unit.channels)
 
 
 def _plain_score(unit: Unit, values: Values) -> float:
@@ -77,7 +91,7 @@ def _plain_score(unit: Unit, values: Values) -> float:
     return fmean(sums) / unit.width if sums else 0.0
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
+def weights(model: nn.Module) -> dict[str, Tensor]:
     """Return the weights of all layers that have channels, by the layer's name."""
     layers = (
         nn.Linear,
@@ -93,7 +107,7 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _by_channel(model: nn.Module, numbers: Mapping[str, Tensor]) -> dict[Slot, Tensor]:
+def by_channel(model: nn.Module, numbers: Mapping[str, Tensor]) -> dict[Slot, Tensor]:
     """Return the sums over all but the channels of tensors of the weights' shapes."""
     sums = {}
     for name, tensor in numbers.items():
@@ -101,9 +115,14 @@ def _by_channel(model: nn.Module, numbers: Mapping[str, Tensor]) -> dict[Slot, T
         if tensor.dim() == 1:
             sums[Slot(name, "out")] = tensor
             continue
-        groups = getattr(layer, "groups", 1)
         table = tensor.flatten(2).sum(2) if tensor.dim() > 2 else tensor
-        table = table.T if getattr(layer, "transposed", False) and groups == 1 else table
+        table = table.T if outputs_are_second(layer) else table
         sums[Slot(name, "out")] = table.sum(1)
+        groups = getattr(layer, "groups", 1)
         sums[Slot(name, "in")] = torch.cat([rows.sum(0) for rows in table.chunk(groups)])
     return sums
+
+
+def outputs_are_second(layer: nn.Module) -> bool:
+    """Tell whether a weight is (inputs, outputs, ...); grouped, a transposed one is neither."""
+    return getattr(layer, "transposed", False) and getattr(layer, "groups", 1) == 1

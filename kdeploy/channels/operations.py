@@ -33,7 +33,12 @@ def is_explained(node: Any, *, is_tokens: bool) -> bool:
     """
     match node.type:
         case OPTYPE.ELEMENTWISE:
-            return operation(node) in _HARMLESS.split() or _is_inside_linear(node)
+            return (
+                operation(node) in _HARMLESS.split()
+                or _is_inside_linear(node)
+                or _is_inside_norm(node)
+                or (is_tokens and _takes_token(node))
+            )
         case OPTYPE.RESHAPE:
             given, made = shape_given(node), shape_made(node)
             is_kept = _keeps_channels(given, made, is_tokens=is_tokens)
@@ -127,3 +132,15 @@ def _is_inside_linear(node: Any) -> bool:
         return False
     after = readers[0].outputs if readers[0].type == OPTYPE.RESHAPE else readers
     return [reader.type for reader in after] == [OPTYPE.LINEAR]
+
+
+def _is_inside_norm(node: Any) -> bool:
+    # A layer norm of maps runs on (batch, y, x, channels), between two transpositions.
+    is_norm = operation(node) == "NativeLayerNorm"
+    return is_norm and [reader.type for reader in node.outputs] == [OPTYPE.LN]
+
+
+def _takes_token(node: Any) -> bool:
+    given = shape_given(node)
+    is_select = operation(node) == "Select" and len(given) == 3
+    return is_select and _dim(node.grad_fn._saved_dim, given) == 1

@@ -12,6 +12,7 @@ from torch_pruning.ops import module2type
 from torch_pruning.pruner.function import PrunerBox
 
 from kdeploy.channels.coupling import Slot, Unit
+from kdeploy.channels.numbers import lower_number
 from kdeploy.errors import ModelError
 
 
@@ -81,6 +82,9 @@ def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) 
     """
     asks = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for (name, side), indices in channels.items():
+        if side == "number":
+            lower_number(model, name, len(indices))
+            continue
         module = _get(model, name)
         if isinstance(module, nn.Parameter):
             _remove_from_parameter(model, name, module, indices)
@@ -104,8 +108,8 @@ def hide_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) ->
     """
     twin = copy.deepcopy(model)
     for (name, side), indices in channels.items():
-        module = _get(twin, name)
-        if side == "in" and isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+        module = _get(twin, name) if side == "in" else None
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
             _zero_inputs(module, indices)
     return twin
 

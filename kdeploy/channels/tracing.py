@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
+from kdeploy.channels.calls import Call, recording
 from kdeploy.errors import ModelError
 
 
@@ -23,6 +24,8 @@ class Graph:
     """The node of the model's input."""
     is_tokens: bool
     """Three dimensions are (batch, length, channels), not (batch, channels, length)."""
+    calls: Sequence[Call] = ()
+    """What the model called, in order."""
 
     @property
     def nodes(self) -> list[Any]:
@@ -81,7 +84,8 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
             hint="the data's shape and the model's input must fit",
         ) from error
     try:
-        dependencies = _dependencies(model, x)
+        with recording(model) as calls:
+            dependencies = _dependencies(model, x)
     except Exception as error:
         raise ModelError(
             f"the channels of this model cannot be followed: {type(error).__name__}: {error}",
@@ -92,6 +96,7 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
         dependencies=dependencies,
         source=next((node for node in nodes if node.grad_fn is x.grad_fn), None),
         is_tokens=not any(isinstance(module, nn.Conv1d) for module in model.modules()),
+        calls=calls,
     )
 
 

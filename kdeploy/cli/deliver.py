@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kdeploy.cli.main import Result
-from kdeploy.cli.options import Data, DataDir, Debug, Json, Out, Weights, data_reference
+from kdeploy.cli.options import AsBuilt, Data, DataDir, Debug, Json, Out, Weights, data_reference
 
 
 def bench(
@@ -105,6 +105,7 @@ def package(
         list[str] | None, typer.Option("--budget", help="'peak_memory: <= 128MB'; repeat for more.")
     ] = None,
     weights: Weights = None,
+    as_built: AsBuilt = False,
     data: Data = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -116,7 +117,12 @@ def package(
     from kdeploy.gate import parse_gates
     from kdeploy.pipeline.single import Source, package_one
 
-    source = Source(reference=artifact, weights=weights, data=data_reference(data, data_dir))
+    source = Source(
+        reference=artifact,
+        weights=weights,
+        as_built=as_built,
+        data=data_reference(data, data_dir),
+    )
     budgets = parse_gates(budget or [], where="--budget")
     result = package_one(source, budgets, out, Terminal())
     show_checks(console(is_json=json), result.checks)

@@ -123,6 +123,7 @@ def show_artifact(artifact: Artifact, *, is_json: bool) -> None:
     """Print an artefact: its history oldest first, then its facts."""
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import table
+    from kdeploy.report.said import said_by
     from kdeploy.units import format_quantity
 
     screen = console(is_json=is_json)
@@ -141,6 +142,8 @@ def show_artifact(artifact: Artifact, *, is_json: bool) -> None:
         )
     headers = ["artefact", "label", "made by", "parameters", "MACs", "validation"]
     screen.print(table(headers, rows))
+    for said in said_by(artifact.facts):
+        screen.print(table(said.headers or [""] * len(said.rows[0]), said.rows, title=said.topic))
     screen.print(f"folder: {artifact.folder}", markup=False)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from kdeploy.cli.main import Result
 from kdeploy.cli.options import (
+    AsBuilt,
     CsvLog,
     Data,
     DataDir,
@@ -175,10 +176,15 @@ def _compress_options(
     artifact: Annotated[str, typer.Argument(help="An artefact, or a model reference.")],
     out: Out = Path("runs/compress"),
     weights: Weights = None,
+    as_built: AsBuilt = False,
     model_args: Annotated[str, typer.Option("--args", help="YAML, for a model reference.")] = "{}",
     recover: Annotated[
         str | None,
         typer.Option("--recover", help="Fine-tune by distillation, YAML: '{epochs: 3}'"),
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(help="Fail where it costs more validation accuracy, e.g. 0.5pp."),
     ] = None,
     data: Data = None,
     data_dir: DataDir = None,
@@ -194,8 +200,9 @@ def _compress(technique: Technique, own: dict[str, Any], common: dict[str, Any])
     from kdeploy.recipe.read import read_value
     from kdeploy.recipe.resolve import step
 
-    recover = {"recover": read_value(common["recover"])} if common["recover"] else {}
-    parsed = step({technique.name: {**own, **recover}}, "compress")
+    beside = {"recover": read_value(common["recover"])} if common["recover"] else {}
+    beside |= {"max_drop": common["max_drop"]} if common.get("max_drop") else {}
+    parsed = step({technique.name: {**own, **beside}}, "compress")
     made = compress_one(_source(common), parsed, common["out"], Terminal())
     _show_artifact(made, is_json=common["json"])
     return Result(dict(made.manifest))
@@ -205,6 +212,7 @@ def _export_options(
     artifact: Annotated[str, typer.Argument(help="An artefact, or a model reference.")],
     out: Out = Path("runs/export"),
     weights: Weights = None,
+    as_built: AsBuilt = False,
     model_args: Annotated[str, typer.Option("--args", help="YAML, for a model reference.")] = "{}",
     data: Data = None,
     data_dir: DataDir = None,
@@ -233,6 +241,7 @@ def _source(common: dict[str, Any]) -> Any:
     return Source(
         reference=common["artifact"],
         weights=common["weights"],
+        as_built=common["as_built"],
         args=read_value(common["model_args"]),
         data=data_reference(common["data"], common["data_dir"]),
     )

@@ -37,6 +37,9 @@ NumNodes = Annotated[
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="safetensors, for a model that is no artefact.")
 ]
+AsBuilt = Annotated[
+    bool, typer.Option("--as-built", help="A model whose function gives it its weights.")
+]
 
 
 def data_reference(name: str | None, folder: Path | None, seed: int = 0) -> DataReference | None:

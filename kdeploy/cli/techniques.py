@@ -50,7 +50,8 @@ def _command(
         checked = registry.validate(technique.parameters, raw, where=technique.name)
         return run(technique, checked, {k: v for k, v in given.items() if k not in own})
 
-    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in shared.values()]
+    # Where a technique has a parameter of the name of a shared one, its own is shown.
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in shared.values() if p.name not in own]
     parameters += [_option(p) for p in technique.parameters]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}

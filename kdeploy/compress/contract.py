@@ -8,6 +8,7 @@ Further facts, literals all of them:
                  `epochs` and `learning_rate` are those of that training, and `recover` says the
                  rest of it (losses, optimizer, ...)
     sparse       True: zeros that it made stay zero in every later training
+    machine      True: the result depends on the processor that it is made on
     formats      {"torch", "onnx"}: takes an `OnnxModel` as well, and returns one then
 `ensures(model) -> None` raises `AssertionError` when the result does not hold what the technique
 promises; that of a sparse one is asked again after each later step.
@@ -84,7 +85,15 @@ class Stopwatch(Protocol):
         ...
 
 
-def no_training(
+def no_training(name: str) -> ModelError:
+    """Return the error of a step that trains where nothing says how."""
+    return ModelError(
+        f"this step trains the model (`{name}`), and nothing says how",
+        hint="add `recover: {epochs: 3}` to the step (`--recover '{epochs: 3}'`)",
+    )
+
+
+def cannot_train(
     model: nn.Module,
     teacher: nn.Module,
     *,
@@ -93,13 +102,10 @@ def no_training(
     keep: str | None = None,
 ) -> None:
     """Refuse: whoever called the technique gave nothing to train with."""
-    raise ModelError(
-        f"this step trains the model (`{name}`), and nothing says how",
-        hint="add `recover: {epochs: 3}` to the step (`--recover '{epochs: 3}'`)",
-    )
+    raise no_training(name)
 
 
-def no_stopwatch(
+def cannot_measure(
     models: Sequence[nn.Module],
     example: Tensor,
     *,
@@ -122,8 +128,8 @@ class CompressContext:
     data: Dataset
     seed: int = 0
     device: str = "cpu"
-    train: Train = no_training
-    stopwatch: Stopwatch = no_stopwatch
+    train: Train = cannot_train
+    stopwatch: Stopwatch = cannot_measure
     report: dict[str, Any] = field(default_factory=dict)
     """What people shall be told of the step, by topic: plain JSON, a table is a list of rows
     `[{"layer": ..., ...}]`. It stands in the manifest and in the reports."""

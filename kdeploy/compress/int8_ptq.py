@@ -18,6 +18,7 @@ from kdeploy.compress.contract import CompressContext, compressor
 from kdeploy.errors import NotCalibrated, OrderError
 from kdeploy.machine import fingerprint
 from kdeploy.moments import WEIGHTED, input_moments
+from kdeploy.onnx_model import OnnxModel
 from kdeploy.quantization.bias_correction import correct_biases
 from kdeploy.quantization.calibration import Calibration, calibrate
 from kdeploy.quantization.capture import capture
@@ -25,6 +26,7 @@ from kdeploy.quantization.contract import Wrapped
 from kdeploy.quantization.equalization import equalize_layers, find_pairs
 from kdeploy.quantization.fold import fold_batch_norms
 from kdeploy.quantization.number_format import INT7, INT8, NumberFormat
+from kdeploy.quantization.onnx_static import check_integers, quantized_file
 from kdeploy.quantization.ownership import own_layers
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.rounding import round_by_output
@@ -39,12 +41,21 @@ Batches = Callable[[], Iterable[Tensor]]
 
 def is_quantized(model: nn.Module) -> None:
     """Raise AssertionError unless the model computes on integers."""
+    if isinstance(model, OnnxModel):
+        check_integers(model.path)
+        return
     assert isinstance(model, QuantizedModel), "the model has no quantizers"
     targets = [str(node.target) for node in model.graph.graph.nodes]
     assert any("dequantize_per_channel" in t for t in targets), "no weight is INT8"
 
 
-@compressor(paper="arXiv:2106.08295", recoverable=False, machine=True, ensures=is_quantized)
+@compressor(
+    paper="arXiv:2106.08295",
+    recoverable=False,
+    machine=True,
+    formats={"torch", "onnx"},
+    ensures=is_quantized,
+)
 def int8_ptq(
     model: nn.Module,
     context: CompressContext,
@@ -64,7 +75,8 @@ def int8_ptq(
     """Return the model with every convolution and linear layer on 8-bit integers.
 
     Args:
-        model: The float model; batch norms may stand, they are folded.
+        model: The float model, or file; batch norms may stand, they are folded. A file is left
+            to `onnxruntime.quantization`, with these ranges.
         context: The training data.
         profile: The encoding: `cpu` (uint8 activations), `arm` (the same codes as int8) or
             `tensorrt` (int8, zero point 0); an export may ask for another one, the ranges are the
@@ -100,6 +112,8 @@ def int8_ptq(
 
     steps: dict[str, str] = {}
     weight_format = _weight_format(profile, reduce_range, context)
+    if isinstance(model, OnnxModel):
+        return _file(model, batches(), profile, observer, weight_format)
     if equalize or smooth or bias_correction or adaround:
         model = fold_batch_norms(model, example)
     if equalize:
@@ -139,6 +153,22 @@ def _check(model: nn.Module, context: CompressContext) -> None:
             f"`{context.data.name}` has no training items to calibrate INT8 on",
             hint="calibration needs some; lower `data.validation_fraction`",
         )
+
+
+def _file(
+    model: OnnxModel,
+    batches: Iterable[Tensor],
+    profile: str,
+    observer: str,
+    weight_format: NumberFormat,
+) -> OnnxModel:
+    return quantized_file(
+        model,
+        batches,
+        profile=profile,
+        observer=observer,
+        reduce_range=weight_format is INT7,
+    )
 
 
 def _weight_format(

@@ -7,28 +7,36 @@ model's output keeps its size. What is left is a plain, smaller model.
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 from torch import nn
 
-from kdeploy.channels.choice import Kept, Ranking, Rules, balance, choose, choose_to_budget
-from kdeploy.channels.cost import cost_without
-from kdeploy.channels.coupling import Slot, find_units
-from kdeploy.channels.importance import magnitude, score, taylor
-from kdeploy.channels.removal import all_channels, check_sizes, remove_checked
-from kdeploy.channels.tracing import traceable
+from kdeploy import registry
+from kdeploy.channels.choice import Rules
+from kdeploy.channels.coupling import Unit
+from kdeploy.channels.importance import (
+    NOTHING,
+    Values,
+    batch_norm_scale,
+    fpgm,
+    knows,
+    magnitude,
+    score,
+)
+from kdeploy.channels.loss_change import MOST_ITEMS, hessian, taylor
+from kdeploy.channels.removal import check_sizes
+from kdeploy.compress.channel_rounds import Aim, Pruning
 from kdeploy.compress.contract import CompressContext, compressor
 from kdeploy.errors import ModelError, OrderError, RecipeError, UnknownName
 from kdeploy.quantization.contract import Wrapped
 
 _LOG = logging.getLogger(__name__)
-TOLERANCE = 0.02  # of the target; a choice further off is reported
-ROUNDING = 1e-2  # of the outputs' spread; sums in another order stay below 1e-4
 
 
 @compressor(paper="arXiv:2301.12900", before={"int8_ptq"}, ensures=check_sizes)
@@ -37,75 +45,111 @@ def prune_channels(
     context: CompressContext,
     *,
     ratio: Annotated[float, Field(gt=0, lt=1)] | None = None,
-    target: Mapping[Literal["macs", "parameters"], Annotated[float, Field(gt=0, lt=1)]]
+    target: Mapping[
+        Literal["macs", "parameters", "size", "latency"], Annotated[float, Field(gt=0, lt=1)]
+    ]
     | None = None,
-    importance: Literal["l1", "l2", "taylor"] = "l2",
-    scope: Literal["global", "local"] = "global",
+    importance: Literal["l1", "l2", "bn_scale", "fpgm", "taylor", "hessian", "random"] = "l2",
+    scope: Literal["global", "local", "isomorphic"] = "global",
     round_to: Annotated[int, Field(ge=1)] = 8,
     max_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.9,
     ignore: tuple[str, ...] = (),
+    iterations: Annotated[int, Field(ge=1)] = 1,
+    regularize: Annotated[float, Field(ge=0)] = 0.0,
     batches: Annotated[int, Field(ge=1)] = 16,
     batch_size: Annotated[int, Field(ge=1)] = 32,
+    runtime: str = "onnxruntime_cpu",
+    latency_batch_size: Annotated[int, Field(ge=1)] = 1,
+    threads: Annotated[int, Field(ge=1)] | None = None,
 ) -> nn.Module:
     """Return a narrower copy of the model.
 
     Args:
         model: Is left as it is.
-        context: The example that is traced, and the batches that `taylor` looks at.
+        context: The example that is traced, the batches that `taylor` and `hessian` look at, the
+            stopwatch of a latency target, the training of `iterations` and `regularize`.
         ratio: Fraction of the channels that go. Give this or `target`; half the MACs are kept
             when neither is given.
-        target: What to keep, e.g. `{macs: 0.5}` for half the multiply-accumulates, or
-            `{parameters: 0.3}`; reached by bisection on the ratio.
-        importance: What is missed least: least sum of absolute weights (`l1`), of squares (`l2`),
-            or of the first-order change of the loss on training data (`taylor`).
-        scope: Rank the channels of all layers together (`global`) or layer by layer (`local`).
+        target: What to keep, e.g. `{macs: 0.5}` for half the multiply-accumulates; or
+            `parameters`, or `size`, the bytes of all tensors; reached by bisection on the ratio.
+            `{latency: 0.5}` is measured: candidates are exported and take turns with the model
+            on `runtime`, until one takes 0.46 to 0.49 of its latency, twelve at most.
+        importance: What is missed least: least sum of absolute weights (`l1`), of squares (`l2`);
+            smallest scale of the batch norm that the channel passes (`bn_scale`); nearest to the
+            other filters of its layer (`fpgm`); first-order (`taylor`) or second-order change
+            (`hessian`) of the loss on training data; or what the seed says (`random`).
+        scope: Rank the channels of all layers together (`global`), layer by layer (`local`), or
+            together in layers that are built alike (`isomorphic`); each ranking loses the same
+            ratio.
         round_to: Layers keep a multiple of this, or fewer than this. Vector units compute
-            channels in blocks, 8 on AVX2 and tensor cores, 16 on AVX-512 (there, 17 channels
-            cost as much as 32); below one block time falls with each channel.
+            channels in blocks: 8 on AVX2 and on tensor cores in 16 bits, 16 on AVX-512 (there,
+            17 channels cost as much as 32) and on tensor cores in INT8, 32 where INT8 and 2:4
+            come together; below one block time falls with each channel.
         max_ratio: The fraction of any one layer's channels that may go.
         ignore: Layers that keep all their outputs, by name or pattern, e.g. `[stem.*, fc]`.
-        batches: Training batches that `taylor` looks at.
-        batch_size: Items in each of them.
+        iterations: Reach the aim in so many steps that keep the same fraction each, with a
+            training as `recover` says between them.
+        regularize: Train before, as `recover` says, and shrink the root mean square of the
+            weights of what goes together by this times the learning rate in each step, e.g. 1e-4.
+        batches: Training batches that `taylor` and `hessian` look at.
+        batch_size: Items in each of them. `hessian` takes them one at a time and no more than
+            128: a backward pass each, and the memory of one gradient.
+        runtime: That a latency target is measured on.
+        latency_batch_size: Items in a batch of it.
+        threads: Of the runtime; all cores when left out.
 
     Raises:
         OrderError: the model is quantized already.
         RecipeError: both a ratio and a target.
+        UnknownName: a pattern that names no layer, or an unknown runtime.
         ModelError: the model has recurrent layers, or channels that cannot be followed, or it
-            takes token ids.
+            takes token ids; or training or a stopwatch is needed, and there is none.
     """
+    aim = _aim(ratio, target)
+    _check(model, context, ignore)
+    clock: dict[str, Any] = {
+        "runtime": runtime,
+        "batch_size": latency_batch_size,
+        "threads": threads,
+    }
+    _check_clock(aim, clock)
+    pruning = Pruning(
+        model,
+        context,
+        aim=aim,
+        rules=Rules(scope=scope, round_to=round_to, max_ratio=max_ratio),
+        rate=partial(
+            _rating, context=context, importance=importance, batches=batches, batch_size=batch_size
+        ),
+        stopwatch=partial(context.stopwatch, **clock),
+        is_protected=lambda name: any(fnmatchcase(name, pattern) for pattern in ignore),
+    )
+    if regularize:
+        pruning.regularize(regularize)
+    for number in range(1, iterations + 1):
+        pruning.prune(number / iterations)
+        if number < iterations:
+            pruning.train(f"iteration {number}")
+    return pruning.pruned
+
+
+def _aim(ratio: float | None, target: Mapping[Any, float] | None) -> Aim:
+    hint = "write `ratio: 0.5`, `target: {macs: 0.5}` or `target: {latency: 0.5}`"
     if ratio is not None and target is not None:
         raise RecipeError(
             f"prune_channels takes one aim, found ratio {ratio} and target {dict(target)}",
-            hint="write `ratio: 0.5`, `target: {macs: 0.5}` or `target: {parameters: 0.5}`",
+            hint=hint,
         )
-    _check(model, ignore)
-    if not context.example.is_floating_point():
-        raise ModelError(
-            f"prune_channels cannot follow channels from token ids (`{context.data.name}`)",
-            hint="build the model narrower and distill it, or take `int8_ptq`",
-        )
-    twin = copy.deepcopy(model)
-    with traceable(twin):
-        units = find_units(
-            twin, context.example, is_protected=lambda n: any(fnmatchcase(n, p) for p in ignore)
-        )
-        if importance == "taylor":
-            values = taylor(twin, context.batches(context.data.train, batch_size, batches))
-        else:
-            values = magnitude(twin, power=1 if importance == "l1" else 2)
-        units = balance(units, score(units, values))
-        ranking = Ranking(units, score(units, values))
-        rules = Rules(scope=scope, round_to=round_to, max_ratio=max_ratio)
-        if ratio is not None:
-            kept = choose(ranking, ratio, rules)
-        else:
-            kept = _choose_to_target(twin, context, ranking, rules, target or {"macs": 0.5})
-        channels = all_channels(ranking.units(kept))
-        _warn(channels, remove_checked(twin, channels, context.example))
-    return twin
+    if ratio is not None:
+        return Aim(what="channels", fraction=1 - ratio)
+    target = target or {"macs": 0.5}
+    if len(target) != 1:
+        raise RecipeError(f"prune_channels takes one target, found {dict(target)}", hint=hint)
+    [(what, fraction)] = target.items()
+    return Aim(what=what, fraction=fraction)
 
 
-def _check(model: nn.Module, ignore: tuple[str, ...]) -> None:
+def _check(model: nn.Module, context: CompressContext, ignore: tuple[str, ...]) -> None:
     if isinstance(model, Wrapped):
         raise OrderError(
             f"channels cannot be removed from a quantized model (`{model.wrapper}`)",
@@ -122,42 +166,59 @@ def _check(model: nn.Module, ignore: tuple[str, ...]) -> None:
     for pattern in ignore:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UnknownName.among("layer", pattern, names, where="prune_channels.ignore")
-
-
-def _choose_to_target(
-    model: nn.Module,
-    context: CompressContext,
-    ranking: Ranking,
-    rules: Rules,
-    target: Mapping[Literal["macs", "parameters"], float],
-) -> Kept:
-    if len(target) != 1:
-        raise RecipeError(
-            f"prune_channels takes one target, found {dict(target)}",
-            hint="write `target: {macs: 0.5}` or `target: {parameters: 0.5}`",
+    if not context.example.is_floating_point():
+        raise ModelError(
+            f"prune_channels cannot follow channels from token ids (`{context.data.name}`)",
+            hint="build the model narrower and distill it, or take `int8_ptq`",
         )
-    [(what, fraction)] = target.items()
-    cost = cost_without(model, context.example, what)
-    whole = cost({})
-    kept = choose_to_budget(
-        ranking, rules, cost=lambda kept: cost(ranking.channels(kept)), budget=fraction * whole
-    )
-    reached = cost(ranking.channels(kept)) / whole
-    is_close = abs(reached - fraction) <= TOLERANCE * fraction
-    _LOG.log(
-        logging.INFO if is_close else logging.WARNING,
-        "prune_channels keeps %.1f %% of the %s; asked for %.1f %% (round_to %d, max_ratio %g)",
-        *(reached * 100, what, fraction * 100, rules.round_to, rules.max_ratio),
-    )
-    return kept
 
 
-def _warn(channels: Mapping[Slot, tuple[int, ...]], moved: float) -> None:
-    if not channels:
-        _LOG.warning("prune_channels: no channel may go by these rules; nothing has changed")
-    if moved > ROUNDING:
+def _check_clock(aim: Aim, clock: Mapping[str, Any]) -> None:
+    if aim.what == "latency":
+        registry.find("runtime", clock["runtime"], where="prune_channels.runtime")
+    elif clock != {"runtime": "onnxruntime_cpu", "batch_size": 1, "threads": None}:
         _LOG.warning(
-            "prune_channels: an operation across channels (a layer norm, an attention) sees fewer "
-            "of them: outputs moved by %.2g of their spread; recover by training",
-            moved,
+            "prune_channels: `runtime`, `latency_batch_size` and `threads` have no effect "
+            "without `target: {latency: ...}`"
+        )
+
+
+def _rating(
+    model: nn.Module,
+    units: Sequence[Unit],
+    *,
+    context: CompressContext,
+    importance: str,
+    batches: int,
+    batch_size: int,
+) -> Callable[[Sequence[Unit]], list[float]]:
+    """Return a function that scores units of the model."""
+    part, otherwise = context.data.train, NOTHING
+    match importance:
+        case "random":
+            return lambda units: _random(len(units), context.seed)
+        case "taylor":
+            values = taylor(model, context.batches(part, batch_size, batches))
+        case "hessian":
+            values = hessian(model, context.batches(part, 1, min(batch_size * batches, MOST_ITEMS)))
+        case "bn_scale" | "fpgm":
+            values = batch_norm_scale(model) if importance == "bn_scale" else fpgm(model)
+            otherwise = magnitude(model, power=2)
+            _warn_of_strangers(units, values, importance)
+        case _:
+            values = magnitude(model, power=1 if importance == "l1" else 2)
+    return partial(score, values=values, otherwise=otherwise)
+
+
+def _random(count: int, seed: int) -> list[float]:
+    numbers: list[float] = np.random.default_rng(seed).random(count).tolist()
+    return numbers
+
+
+def _warn_of_strangers(units: Sequence[Unit], values: Values, importance: str) -> None:
+    count = sum(not knows(values, unit) for unit in units)
+    if count:
+        _LOG.warning(
+            "prune_channels: %d of %d units pass no layer that `%s` looks at; `l2` scores them",
+            *(count, len(units), importance),
         )

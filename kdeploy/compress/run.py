@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.formats import check_takes_files
 from kdeploy.errors import KdeployError, ModelError
+from kdeploy.onnx_model import OnnxModel
 from kdeploy.registry import find, validate
 
 
@@ -36,6 +38,8 @@ def compress(
             promise.
     """
     found = find("compressor", technique)
+    if isinstance(model, OnnxModel):
+        check_takes_files(technique)
     resolved = validate(found.parameters, parameters, where=f"compress.{technique}")
     step = found.load()
     home = next(model.parameters(), torch.empty(0)).device
@@ -46,7 +50,7 @@ def compress(
         torch.manual_seed(context.seed)
         result = _run(step, twin, context, resolved, technique)
     _check(before, _outputs(result, example, technique), technique)
-    _check_promise(step, result, technique)
+    check_promise(step, result, technique)
     return result.to(home)
 
 
@@ -103,7 +107,8 @@ def _check(before: Tensor, after: Tensor, name: str) -> None:
         )
 
 
-def _check_promise(step: Any, model: nn.Module, name: str) -> None:
+def check_promise(step: Any, model: nn.Module, name: str) -> None:
+    """Raise ModelError unless the model holds what the technique promises."""
     ensures = step.facts.get("ensures")
     if ensures is None:
         return

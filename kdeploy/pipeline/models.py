@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdeploy.artifact import ONNX, Artifact, file_sha256, find_artifact
-from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.run import compress
+from kdeploy.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
-from kdeploy.onnx_model import OnnxModel, count_numbers
-from kdeploy.payload import load_model, reference_of, save_model
+from kdeploy.payload import save_model
 from kdeploy.pipeline.building import (
     contents_sha256,
     fresh_model,
@@ -29,12 +25,14 @@ from kdeploy.pipeline.building import (
     onnx_path,
     without_folders,
 )
+from kdeploy.pipeline.onnx_files import import_file
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.recipe.resolve import Step, Teacher
+from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
+from kdeploy.sparsity.zeros import sparsity
 from kdeploy.structure import count_macs
-from kdeploy.training import FitContext, FitResult, Supervised, accuracy, fit
+from kdeploy.training import Constraint, FitContext, FitResult, Supervised, accuracy, fit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +45,7 @@ def make_teacher(session: Session, teacher: Teacher) -> Artifact:
         return session.store.adopt(known)
     file = onnx_path(teacher.reference)
     if file is not None:
-        return _import_onnx(session, file)
+        return import_file(session, data_of(session), file)
     if teacher.weights is not None:
         return _import_weights(session, teacher.reference, teacher.weights)
     return _train(session, teacher.reference, teacher.training, label="teacher", stage="teacher")
@@ -69,16 +67,16 @@ def make_student(
         result = distill(
             student,
             model_of_teacher(teacher),
-            _data(session),
-            _fit_context(session, work, "distil the student"),
+            data_of(session),
+            fit_context(session, work, "distil the student"),
             teacher_normalization=spec.normalization,
-            build=_building(session),
-            **_teaching(recipe),
+            build=building(session),
+            **teaching_arguments(recipe),
         )
         scores = {
-            **_scores(result.fit),
+            **scores_of(result.fit),
             "teacher_validation_accuracy": result.teacher_accuracy,
-            **_further_scores(result.accuracies),
+            **further_scores(result.accuracies),
         }
         session.audience.said(
             f"validation accuracy: teacher {result.teacher_accuracy:.2%}, student best"
@@ -96,8 +94,8 @@ def make_student(
         make=make,
         # The student's own beginning is its build reference; the teacher is what it learns from.
         parents=[teacher],
-        parameters={"student": _facts(reference), **without_folders(_teaching(recipe))},
-        source=source_sha256(reference) + _source(session, recipe),
+        parameters={"student": _facts(reference), **without_folders(teaching_arguments(recipe))},
+        source=source_sha256(reference) + source_of(session, recipe),
     )
 
 
@@ -108,52 +106,6 @@ def make_baseline(
     return _train(session, reference, recipe.training, label=label, stage="distill")
 
 
-def make_step(session: Session, before: Artifact, step: Step, label: str) -> Artifact:
-    """Return the model after one compression step and its recovery."""
-
-    def make(work: Path) -> Made:
-        data = _data(session)
-        original = load_model(before)
-        context = CompressContext(data=data, seed=session.seed)
-        model = compress(original, step.technique, step.parameters, context)
-        validation = data.validation
-        scores = {
-            "validation_accuracy_before": accuracy(original, validation, data.preprocessing),
-            "validation_accuracy": accuracy(model, validation, data.preprocessing),
-        }
-        if step.recover is not None:
-            name = f"recover after {label}"
-            fitting = _fit_context(session, work, name)
-            result = distill(
-                model,
-                original,
-                data,
-                fitting,
-                build=_building(session),
-                **_teaching(step.recover),
-            )
-            scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
-            scores |= {**_scores(result.fit), **_further_scores(result.accuracies)}
-            model = result.model
-        session.audience.said(
-            f"validation accuracy: {scores['validation_accuracy_before']:.2%} before,"
-            f" {scores['validation_accuracy']:.2%} after {step.technique}"
-        )
-        return made_model(session, model, reference_of(before), scores)
-
-    recover = {"recover": without_folders(_teaching(step.recover))} if step.recover else {}
-    return session.step(
-        kind="torch",
-        stage="compress",
-        technique=step.technique,
-        label=label,
-        make=make,
-        parents=[before],
-        parameters={**step.parameters, **recover},
-        source=_source(session, step.recover) if step.recover else "",
-    )
-
-
 def made_model(
     session: Session,
     model: nn.Module,
@@ -161,15 +113,19 @@ def made_model(
     scores: Mapping[str, Any] | None = None,
 ) -> Made:
     """Return a torch model as something the session stores."""
-    preprocessing = _data(session).preprocessing
+    preprocessing = data_of(session).preprocessing
     base: nn.Module = getattr(model, "base", model) if hasattr(model, "wrapper") else model
     example = torch.from_numpy(preprocessing.example(1))
     if scores is None:
-        validation = _data(session).validation
+        validation = data_of(session).validation
         scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}
     return Made(
         write=lambda folder: {"model": save_model(folder, model, reference)},
-        facts={"parameters": count_without_exits(base), "macs": count_macs(base, example)},
+        facts={
+            "parameters": count_without_exits(base),
+            "macs": count_macs(base, example),
+            "sparsity": sparsity(base),
+        },
         scores=scores,
     )
 
@@ -190,29 +146,6 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
     )
 
 
-def _import_onnx(session: Session, file: Path) -> Artifact:
-    def make(work: Path) -> Made:
-        del work
-        data = _data(session)
-        right = accuracy(OnnxModel(file), data.validation, data.preprocessing)
-
-        def copy(folder: Path) -> Mapping[str, Any]:
-            shutil.copyfile(file, folder / ONNX)
-            return {}
-
-        facts = {"parameters": count_numbers(file), "macs": None, "size": file.stat().st_size}
-        return Made(write=copy, facts=facts, scores={"validation_accuracy": right})
-
-    return session.step(
-        kind="onnx",
-        stage="teacher",
-        technique="onnx",
-        label="teacher",
-        make=make,
-        source=file_sha256(file),
-    )
-
-
 def _train(
     session: Session,
     reference: ModelReference,
@@ -223,9 +156,9 @@ def _train(
 ) -> Artifact:
     def make(work: Path) -> Made:
         objective = Supervised(fresh_model(reference, session.seed))
-        context = _fit_context(session, work, f"train the {label}")
-        result = fit(objective, _data(session), context, **training)
-        return made_model(session, objective.student.eval(), reference, _scores(result))
+        context = fit_context(session, work, f"train the {label}")
+        result = fit(objective, data_of(session), context, **training)
+        return made_model(session, objective.student.eval(), reference, scores_of(result))
 
     return session.step(
         kind="torch",
@@ -238,19 +171,24 @@ def _train(
     )
 
 
-def _fit_context(session: Session, work: Path, name: str) -> FitContext:
+def fit_context(
+    session: Session, work: Path, name: str, *, constraints: tuple[Constraint, ...] = ()
+) -> FitContext:
+    """Return how a training of this run is to be made; checkpoints lie in `work`."""
     return FitContext(
         seed=session.seed,
         work=work,
         cache=session.store.root.parent / "teacher_cache",
         name=name,
+        constraints=constraints,
         watcher=session.audience.watcher,
         devices=session.processes.devices,
         num_nodes=session.processes.num_nodes,
     )
 
 
-def _teaching(recipe: Teaching) -> dict[str, Any]:
+def teaching_arguments(recipe: Teaching) -> dict[str, Any]:
+    """Return the keyword arguments of `distill` that a recipe decides."""
     return {
         "scheme": recipe.scheme,
         "scheme_parameters": recipe.scheme_parameters,
@@ -262,20 +200,23 @@ def _teaching(recipe: Teaching) -> dict[str, Any]:
     }
 
 
-def _building(session: Session) -> BuildModel:
+def building(session: Session) -> BuildModel:
+    """Return the function that makes the further models of a scheme."""
     return partial(further_model, stores=[session.store.root])
 
 
-def _source(session: Session, recipe: Teaching) -> str:
+def source_of(session: Session, recipe: Teaching) -> str:
     """Return the digest of what the scheme's parameters name outside of the recipe."""
     return contents_sha256(recipe.scheme_parameters, [session.store.root])
 
 
-def _further_scores(accuracies: Mapping[str, float]) -> dict[str, Any]:
+def further_scores(accuracies: Mapping[str, float]) -> dict[str, Any]:
+    """Return what the scheme's further models came to, as scores of an artefact."""
     return {"further_validation_accuracies": dict(accuracies)} if accuracies else {}
 
 
-def _scores(result: FitResult) -> dict[str, Any]:
+def scores_of(result: FitResult) -> dict[str, Any]:
+    """Return how a training went, as scores of an artefact."""
     return {
         "validation_accuracy": (
             result.best_accuracy if result.kept == "best" else result.last_accuracy
@@ -291,7 +232,8 @@ def _facts(reference: ModelReference) -> dict[str, Any]:
     return {"build": reference.build.rpartition("/")[2], "args": dict(reference.args)}
 
 
-def _data(session: Session) -> Dataset:
+def data_of(session: Session) -> Dataset:
+    """Return the data of the run, or raise ModelError where none is known."""
     if session.data is None:
         raise ModelError(
             "this step needs data, and none is known", hint="name it, e.g. `--data digits`"

@@ -24,7 +24,7 @@ from kdeploy.pipeline.deliver import (
     subject,
 )
 from kdeploy.pipeline.log import Audience, Log, Silence
-from kdeploy.pipeline.models import make_baseline, make_step, make_student, make_teacher
+from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
 from kdeploy.pipeline.rundir import (
     write_bundle,
     write_exports,
@@ -35,6 +35,7 @@ from kdeploy.pipeline.rundir import (
 )
 from kdeploy.pipeline.seeds import over_seeds
 from kdeploy.pipeline.session import Session
+from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.pipeline.training_csv import TrainingCsv
 from kdeploy.recipe.read import to_yaml

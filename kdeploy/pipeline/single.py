@@ -18,7 +18,7 @@ from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
 from kdeploy.package.verify import VerifyResult
-from kdeploy.pipeline.building import load_weights
+from kdeploy.pipeline.building import load_weights, onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
     Exported,
@@ -27,11 +27,12 @@ from kdeploy.pipeline.deliver import (
     pack,
 )
 from kdeploy.pipeline.log import Audience, Log
-from kdeploy.pipeline.models import make_step, make_teacher
+from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.rundir import (
     write_exports,
 )
 from kdeploy.pipeline.session import Session
+from kdeploy.pipeline.steps import make_step
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.references import ModelReference, build_model
 
@@ -45,6 +46,8 @@ class Source:
 
     reference: str
     weights: Path | None = None
+    as_built: bool = False
+    """The function that makes the model gives it its weights."""
     args: Mapping[str, Any] = field(default_factory=dict)
     data: DataReference | None = None
 
@@ -97,21 +100,40 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
     if known is not None:
         return session, session.store.adopt(known)
     reference = ModelReference(build=source.reference, args=source.args)
-    return session, make_teacher(session, Teacher(reference=reference, weights=source.weights))
+    # Trained for no epoch: the model as its function returns it.
+    training = {"epochs": 0} if source.as_built and source.weights is None else {}
+    teacher = Teacher(reference=reference, weights=source.weights, training=training)
+    return session, make_teacher(session, teacher)
 
 
 def _check_source(source: Source, data: DataReference) -> None:
     """Refuse before anything is written what cannot be built, loaded or fed."""
-    model = build_model(ModelReference(build=source.reference, args=source.args))
-    if source.weights is None:
+    reference = ModelReference(build=source.reference, args=source.args)
+    if onnx_path(reference) is not None:
+        _check_file(source, reference, data)
+        return
+    model = build_model(reference)
+    if source.weights is None and not source.as_built:
         raise RecipeError(
             f"`{source.reference}` has no weights",
-            hint="add `--weights FILE.safetensors`, or name an artefact; `kdeploy run` trains one",
+            hint="add `--weights FILE.safetensors`, or `--as-built` where the function loads them; "
+            "`kdeploy run` trains a model",
         )
-    if not source.weights.is_file():
-        raise FileMissing(f"there is no file {source.weights}", hint="check the path of --weights")
-    load_weights(model, source.weights)
+    if source.weights is not None:
+        if not source.weights.is_file():
+            raise FileMissing(
+                f"there is no file {source.weights}", hint="check the path of --weights"
+            )
+        load_weights(model, source.weights)
     check_model(model, load(data), "model")
+
+
+def _check_file(source: Source, reference: ModelReference, data: DataReference) -> None:
+    if source.weights is not None:
+        raise RecipeError(
+            f"`{source.reference}` has its weights in the file", hint="leave `--weights` out"
+        )
+    check_model(teacher_model(reference), load(data), "model")
 
 
 def session_of(out: Path, data: DataReference | None, audience: Audience) -> Session:
@@ -153,7 +175,9 @@ def _test_accuracy(session: Session, exported: Exported) -> float:
 
 
 def _model_of(file: Artifact) -> Artifact:
-    """Return the model that an exported file is of: its folder, or what the file knows of it."""
+    """Return the model that a file is of: its folder, what the file knows of it, or the file."""
+    if "model_artifact" not in file.manifest:
+        return file  # it came as a file, or was made of one
     folder = file.folder.parent / str(file.manifest["model_artifact"])
     found = find_artifact(str(folder)) if folder.is_dir() else None
     if found is not None:

@@ -83,8 +83,13 @@ def _teaching(teaching: Teaching) -> dict[str, Any]:
 
 
 def _step(step: Step) -> dict[str, Any]:
-    recover = {"recover": _teaching(step.recover)} if step.recover else {}
-    return {step.technique: {**step.parameters, **recover}}
+    beside: dict[str, Any] = {}
+    if step.max_drop is not None:
+        beside["max_drop"] = f"{100 * step.max_drop:g}pp"
+    if step.recover is not None:
+        recover = _teaching(step.recover)
+        beside["recover"] = {k: v for k, v in recover.items() if k not in step.parameters}
+    return {step.technique: {**step.parameters, **beside}}
 
 
 def overridden(given: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import registry
+from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
@@ -21,6 +22,10 @@ from kdeploy.recipe.sections import (
 )
 from kdeploy.recipe.teaching import RECOVER_DEFAULTS, Teaching, single, teaching_of
 from kdeploy.references import ModelReference
+from kdeploy.units import parse_quantity
+
+BESIDE_STEP = ("recover", "max_drop")
+"""What every compression step takes beside its own parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,9 @@ class Step:
     technique: str
     parameters: Mapping[str, Any]
     recover: Teaching | None = None
+    """How it is trained: inside of a technique that trains, after any other one."""
+    max_drop: float | None = None
+    """The validation accuracy that it may cost after recovery, as a fraction; None: any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +89,10 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
             f"recipe: `{present}` without `{missing}`",
             hint=f"add `{missing}:`, or leave both out to compress the teacher itself",
         )
-    if teacher.is_file and steps and top.student is None:
-        raise RecipeError(
-            "recipe: `compress` needs a torch model, and the teacher is an ONNX file",
-            hint="add `student` and `distill`: the student is what is compressed",
-        )
+    if teacher.is_file and top.student is None:
+        for index, compression in enumerate(steps):
+            check_takes_files(compression.technique, where=f"compress[{index}]")
+            _refuse_recovery(compression, f"compress[{index}]")
     package = None
     if top.package is not None:
         package = registry.check(PackageSection, top.package, where="package")
@@ -105,6 +112,14 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         given=given,
         folder=folder,
     )
+
+
+def _refuse_recovery(compression: Step, where: str) -> None:
+    if compression.recover is not None:
+        raise RecipeError(
+            f"{where}: the teacher is an ONNX file, and nothing made of it can be trained",
+            hint="leave `recover` out, or add `student` and `distill`",
+        )
 
 
 def _seeds(top: RecipeSection) -> tuple[int, tuple[int, ...]]:
@@ -211,23 +226,57 @@ def step(entry: Mapping[str, Any], where: str, folder: Path = Path()) -> Step:
     """Return one compression step of `{technique: {its parameters}}`; paths start at `folder`."""
     name, given = single(entry, where)
     technique = registry.find("compressor", name, where=where)
-    recover = given.pop("recover", None)
-    if recover is not None and technique.facts.get("recoverable") is False:
-        raise RecipeError(
-            f"{where}: `{name}` gives a model that cannot be trained, so `recover` has no sense",
-            hint="recover the step before it",
-        )
-    names = {p.name for p in technique.parameters} | {"recover"}
+    own = {p.name for p in technique.parameters}
     for key in given:
-        if key not in names:
-            raise UnknownName.among("key", key, names, where=f"{where}.{name}")
+        if key not in own | set(BESIDE_STEP):
+            raise UnknownName.among("key", key, own | set(BESIDE_STEP), where=f"{where}.{name}")
+    beside = {key: given.get(key) if key in own else given.pop(key, None) for key in BESIDE_STEP}
+    parameters = registry.validate(technique.parameters, given, where=f"{where}.{name}")
     return Step(
         technique=name,
-        parameters=registry.validate(technique.parameters, given, where=f"{where}.{name}"),
-        recover=None
-        if recover is None
-        else teaching_of(recover, f"{where}.{name}.recover", RECOVER_DEFAULTS, folder),
+        parameters=parameters,
+        recover=_recovery(technique, parameters, beside["recover"], f"{where}.{name}", folder),
+        max_drop=_fraction(beside["max_drop"], f"{where}.{name}.max_drop"),
     )
+
+
+def _recovery(
+    technique: registry.Technique,
+    parameters: Mapping[str, Any],
+    given: Any,
+    where: str,
+    folder: Path,
+) -> Teaching | None:
+    """Return how a step is trained; a technique that trains has epochs and rate of its own."""
+    if technique.facts.get("trains"):
+        given = registry.mapping(given, f"{where}.recover")
+        own = {key: parameters[key] for key in ("epochs", "learning_rate")}
+        twice = sorted(given.keys() & own.keys())
+        if twice:
+            raise RecipeError(
+                f"{where}.recover: `{twice[0]}` is a key of `{technique.name}` itself",
+                hint=f"write `{technique.name}: {{{twice[0]}: {given[twice[0]]}}}`",
+            )
+        return teaching_of({**given, **own}, f"{where}.recover", {}, folder)
+    if given is None:
+        return None
+    if technique.facts.get("recoverable") is False:
+        raise RecipeError(
+            f"{where}: `{technique.name}` gives a model that cannot be trained, so `recover` has "
+            "no sense",
+            hint="recover the step before it",
+        )
+    return teaching_of(given, f"{where}.recover", RECOVER_DEFAULTS, folder)
+
+
+def _fraction(given: Any, where: str) -> float | None:
+    """Return an accuracy drop such as `0.5pp` as a fraction."""
+    if given is None:
+        return None
+    value, unit = parse_quantity(str(given))
+    if unit != "fraction" or not 0 <= value < 1:
+        raise RecipeError(f"{where}: `{given}` is no drop of accuracy", hint="e.g. `0.5pp`")
+    return value
 
 
 def _export(entry: Mapping[str, Any], where: str) -> Step:

@@ -32,12 +32,13 @@ def json_schema() -> dict[str, Any]:
     teaching = teaching_model(base=learns)
     training = registry.model_of(registry.parameters_of("kdeploy.training", "fit"), "Training")
     teacher = create_model("Teacher", __base__=TeacherSection, train=(training, {}))
+    beside = {"recover": (teaching | None, None), "max_drop": (str | None, None)}
     fields: dict[str, Any] = {
         "data": (_data_model(), ...),
         "teacher": (teacher, ...),
         "student": (StudentSection | None, None),
         "distill": (teaching | None, None),
-        "compress": (list[_one_of("compressor", extra={"recover": (teaching | None, None)})], []),  # type: ignore[misc]
+        "compress": (list[_one_of("compressor", extra=beside)], []),  # type: ignore[misc]
         "export": (list[_one_of("exporter")], []),  # type: ignore[misc]
         "bench": (BenchSection, {}),
         "package": (PackageSection | None, None),

@@ -28,6 +28,7 @@ from kdeploy.report.sentences import (
     verdict_sentence,
     where,
 )
+from kdeploy.report.steps import step_rows
 from kdeploy.report.table import (
     Cell,
     Column,
@@ -35,7 +36,6 @@ from kdeploy.report.table import (
     doubt_rows,
     doubts_everywhere,
     skipped_rows,
-    step_rows,
 )
 
 TEMPLATE = "html.html.jinja"

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.contract import report_format
 from kdeploy.report.machine_facts import machine_facts, machine_name
+from kdeploy.report.said import Said
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
-from kdeploy.report.sentences import gate_reason, state_sentence, verdict_sentence
-from kdeploy.report.table import doubt_rows, doubts_everywhere, skipped_rows, step_rows, table_rows
+from kdeploy.report.sentences import NOTHING, gate_reason, state_sentence, verdict_sentence
+from kdeploy.report.steps import step_rows
+from kdeploy.report.table import doubt_rows, doubts_everywhere, skipped_rows, table_rows
+
+STEP_COLUMNS = {
+    "step": "step",
+    "settings": "settings",
+    "parameters": "parameters",
+    "macs": "MACs",
+    "size": "size",
+    "sparsity": "sparsity",
+    "accuracy": "validation accuracy",
+    "time": "time",
+}
+MOST_ROWS = 60  # of what a step says
 
 
 @report_format(suffix=".md")
@@ -63,13 +78,28 @@ def _doubts(comparison: Comparison) -> str:
 
 
 def _lineages(comparison: Comparison) -> str:
-    headers = ["step", "settings", "parameters", "MACs", "size", "validation accuracy", "time"]
-    keys = ["step", "settings", "parameters", "macs", "size", "accuracy", "time"]
     found = []
     for lineage in comparison.lineages:
-        rows = [[step[key] for key in keys] for step in step_rows(lineage.steps)]
-        found.append(f"### {_escaped(lineage.label)}\n\n{_table(headers, rows)}")
+        steps = step_rows(lineage.steps)
+        keys = [key for key in STEP_COLUMNS if key != "sparsity" or _is_any(steps, key)]
+        rows = [[step[key] for key in keys] for step in steps]
+        table = _table([STEP_COLUMNS[key] for key in keys], rows)
+        found.append(f"### {_escaped(lineage.label)}\n\n{table}")
+        # What earlier steps said stands with their own artefacts.
+        found += [_what_is_said(said) for said in steps[-1]["said"]] if steps else []
     return "\n\n".join(["## How each artefact came to be", *found]) if found else ""
+
+
+def _is_any(steps: Sequence[dict[str, Any]], key: str) -> bool:
+    return any(step[key] != NOTHING for step in steps)
+
+
+def _what_is_said(said: Said) -> str:
+    headers = said.headers or ["" for _ in said.rows[0]]
+    shown = _table(headers, said.rows[:MOST_ROWS])
+    left = len(said.rows) - MOST_ROWS
+    more = f"\n\n{left} more rows: `kdeploy show` prints them." if left > 0 else ""
+    return f"**{_escaped(said.topic)}**\n\n{shown}{more}"
 
 
 def _machines(comparison: Comparison) -> str:

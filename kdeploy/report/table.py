@@ -6,19 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kdeploy.measurement import METRICS
-from kdeploy.report.comparison import Comparison, Row, Step
+from kdeploy.report.comparison import Comparison, Row
 from kdeploy.report.sentences import (
     NOTHING,
     change,
     interval,
-    points,
     quantity,
     ratio_interval,
-    settings,
     times,
     where,
 )
-from kdeploy.units import format_quantity, format_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,23 +152,6 @@ def skipped_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def step_rows(steps: Sequence[Step]) -> list[dict[str, str]]:
-    """Return the steps of a lineage as strings, each with its change against the step before."""
-    return [
-        {
-            "step": ": ".join(part for part in (step.stage, step.technique) if part) or step.label,
-            "label": step.label,
-            "settings": settings(step.parameters),
-            "parameters": _fact(step, before, "parameters", "count"),
-            "macs": _fact(step, before, "macs", "count"),
-            "size": _fact(step, before, "size", "B"),
-            "accuracy": _score(step, before),
-            "time": _time(step),
-        }
-        for before, step in zip([None, *steps], steps, strict=False)
-    ]
-
-
 def _brief(column: Column, row: Row) -> str:
     cell = column.cell(row)
     if cell.verdict == "skipped":
@@ -256,27 +236,3 @@ def _speed_up(row: Row) -> Cell:
         note=verdict or "interval unknown",
         verdict=verdict,
     )
-
-
-def _fact(step: Step, before: Step | None, name: str, unit: str) -> str:
-    value = step.facts.get(name)
-    if value is None:
-        return NOTHING
-    old = before.facts.get(name) if before else None
-    shown = format_quantity(float(value), unit)
-    return f"{shown} ({(value / old - 1) * 100:+.1f} %)" if old and old != value else shown
-
-
-def _score(step: Step, before: Step | None) -> str:
-    value = step.scores.get("validation_accuracy")
-    if value is None:
-        return NOTHING
-    old = before.scores.get("validation_accuracy") if before else None
-    shown = format_quantity(float(value), "fraction")
-    return shown if old is None else f"{shown} ({points(value - old)})"
-
-
-def _time(step: Step) -> str:
-    if step.is_cached:
-        return "cached"
-    return NOTHING if step.wall_time_seconds is None else format_seconds(step.wall_time_seconds)

@@ -1,5 +1,7 @@
 """Networks that couple channels in each of the ways that there are."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -132,7 +134,53 @@ class Signal(nn.Module):
         return self.head(torch.flatten(self.mix(x).relu(), 1))
 
 
-NETS = {net.__name__: net for net in (Residual, Concat, Depthwise, Grouped, Shared, Tokens, Signal)}
+class Mixed(nn.Module):
+    """A split whose sizes are an attribute, and one whose sizes are in the code."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 20, 1)
+        self.sizes = [12, 8]
+        self.first, self.second = nn.Conv2d(12, 16, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.left, self.right = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        first, second = torch.split(self.stem(x), self.sizes, 1)
+        left, right = (self.first(first) + self.second(second)).split(8, 1)
+        return self.head((self.left(left) + self.right(right)).relu().mean((2, 3)))
+
+
+class Vision(nn.Module):
+    """A class token, a norm of maps that runs on the last dimension, a fixed position table."""
+
+    def __init__(self, *, table):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 2, stride=2)
+        self.norm = MapNorm(16)
+        self.patches = nn.Conv2d(16, 24, 1)
+        self.token = nn.Parameter(torch.rand(1, 1, 24))
+        self.table = torch.rand(1, 17, 24) if table else 0
+        self.up, self.down = nn.Linear(24, 32), nn.Linear(32, 24)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = self.patches(self.norm(self.stem(x))).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.table
+        x = x + self.down(functional.gelu(self.up(x)))
+        return self.head(x[:, 0])
+
+
+class MapNorm(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+NETS = {
+    net.__name__: net
+    for net in (Residual, Concat, Depthwise, Grouped, Shared, Tokens, Signal, Mixed)
+}
+NETS |= {"Vision": partial(Vision, table=False), "Table": partial(Vision, table=True)}
 
 
 @pytest.fixture

@@ -44,6 +44,28 @@ def test_a_global_ranking_takes_from_where_it_hurts_least():
     assert choose(ranking, 0.375, Rules(scope="local")) == [5, 5]
 
 
+def test_families_of_one_kind_are_ranked_together_and_lose_the_same_ratio_as_other_kinds():
+    layers = {name: chain(name, 8) for name in "abcd"}
+    units = [unit for members in layers.values() for unit in members]
+    scores = [number for first in (1.0, 2.0, 30.0, 4.0) for number in [first] * 8]
+    kinds = {layers[name][0].family: kind for name, kind in zip("abc", "xxy", strict=True)}
+    ranking = Ranking(units, scores, kinds=kinds)
+    kept = choose(ranking, 0.375, Rules(scope="isomorphic"))
+    # a and b are of one kind: six of sixteen go, all from a. The others stand for themselves.
+    by_layer = {
+        family[0].family[0][0].layer: count
+        for family, count in zip(ranking.families, kept, strict=True)
+    }
+    assert by_layer == {"a": 2, "b": 8, "c": 5, "d": 5}
+
+
+def test_the_limit_is_of_what_a_layer_had_at_first():
+    units = chain("a", 8)
+    ranking = Ranking(units, [1.0] * 8, sizes={units[0].family: 16})
+    assert choose(ranking, 1.0, Rules(max_ratio=0.75)) == [4]
+    assert ranking.sizes == {units[0].family: 16}
+
+
 def test_no_layer_loses_all_or_more_than_its_limit(two_layers):
     assert choose(two_layers, 1.0, Rules()) == [1, 1]
     assert choose(two_layers, 1.0, Rules(max_ratio=0.75)) == [4, 4]

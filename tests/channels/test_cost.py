@@ -20,13 +20,18 @@ def test_the_forecast_is_the_count(make, example, name):
     units = balance(units, [0.0] * len(units))
     ranking = Ranking(units, [float(index) for index in range(len(units))])
     kept = choose(ranking, 0.4, Rules(scope="local"))
-    macs, parameters = (cost_without(model, example, what) for what in ("macs", "parameters"))
+    macs, parameters, size = (
+        cost_without(model, example, what) for what in ("macs", "parameters", "size")
+    )
     assert macs({}) == count_macs(model, example)
     assert parameters({}) == count_parameters(model)
+    assert size({}) == sum(tensor.nbytes for tensor in model.state_dict().values())
     remove_channels(model, all_channels(ranking.units(kept)))
     lost = ranking.channels(kept)
     assert macs(lost) == pytest.approx(count_macs(model, example), abs=1)
     assert parameters(lost) == pytest.approx(count_parameters(model), abs=0.1)
+    size_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    assert size(lost) == pytest.approx(size_bytes, abs=0.4)
 
 
 def test_a_transposed_convolution_costs_its_inputs(example):

@@ -11,7 +11,7 @@ from kdeploy.channels.coupling import Slot, find_units
 from kdeploy.channels.removal import all_channels, hide_channels, remove_channels
 from kdeploy.channels.tracing import traceable
 
-NETS = ["Residual", "Concat", "Depthwise", "Grouped", "Shared", "Signal"]
+NETS = ["Residual", "Concat", "Depthwise", "Grouped", "Shared", "Signal", "Mixed", "Table"]
 
 
 def units_of(model, example, **options):
@@ -149,6 +149,41 @@ def test_sums_over_channels_freeze_what_they_meet_unless_they_are_broadcast(exam
         *[["head in", "other out"]] * 7,
         ["head in", "other out", "where out"],
     ]
+
+
+def test_a_split_by_sizes_of_an_attribute_changes_them(make, example):
+    units = units_of(make("Mixed"), example)
+    split = [unit for unit in units if Slot("stem", "out") in unit.channels]
+    sides = sorted(tuple(sorted(layers(unit))) for unit in split)
+    assert sides == [
+        *[("first in", "sizes.0 number", "stem out")] * 12,
+        *[("second in", "sizes.1 number", "stem out")] * 8,
+    ]
+    assert {unit.width for unit in split} == {1}
+    model = make("Mixed")
+    remove_channels(model, all_channels([split[0], split[-1]]))
+    assert model.sizes == [11, 7]
+
+
+def test_a_split_by_sizes_of_the_code_stays(make, example):
+    units = units_of(make("Mixed"), example)
+    assert not any(Slot("first", "out") in unit.channels for unit in units)
+
+
+def test_a_class_token_and_a_norm_of_maps_are_followed(make, example):
+    units = units_of(make("Vision"), example)
+    stem = {"stem out", "norm out", "patches in"}
+    stream = {"patches out", "token out", "up in", "down out", "head in"}
+    inner = {"up out", "down in"}
+    found = [layers(unit) for unit in units]
+    assert [found.count(sides) for sides in (stem, stream, inner)] == [16, 24, 32]
+    assert len(found) == 72
+
+
+def test_channels_that_meet_a_table_that_nobody_learns_stay(make, example):
+    units = units_of(make("Table"), example)
+    assert not any(Slot("patches", "out") in unit.channels for unit in units)
+    assert any(Slot("up", "out") in unit.channels for unit in units)
 
 
 def test_protected_layers_stay_with_all_that_depends_on_them(make, example):

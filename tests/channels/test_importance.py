@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from kdeploy.channels.coupling import Slot, Unit, find_units
-from kdeploy.channels.importance import magnitude, score, taylor
+from kdeploy.channels.importance import batch_norm_scale, fpgm, knows, magnitude, score
 from kdeploy.channels.tracing import traceable
 
 
@@ -48,39 +47,32 @@ def test_magnitude_is_the_sum_of_powers(layers, power):
         np.testing.assert_allclose(found[slot], numbers, rtol=1e-5)
 
 
-def test_taylor_is_the_mean_square_of_weight_times_gradient():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(3, 2, bias=False)).eval()
-    batches = [(torch.randn(5, 4), torch.randint(2, (5,))) for _ in range(3)]
-    found = taylor(model, batches)
-    w, v = weight(model, 0), weight(model, 1)
-    rows, columns = [], []
-    for x, y in batches:
-        x, hidden = x.numpy().astype(np.float64), x.numpy().astype(np.float64) @ w.T
-        logits = hidden @ v.T
-        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        error = (p - np.eye(2)[y.numpy()]) / len(x)
-        rows.append((w * (v.T @ error.T @ x)).sum(1) ** 2)
-        columns.append((v * (error.T @ hidden)).sum(0) ** 2)
-    np.testing.assert_allclose(found[Slot("0", "out")], np.mean(rows, 0), rtol=1e-4)
-    np.testing.assert_allclose(found[Slot("1", "in")], np.mean(columns, 0), rtol=1e-4)
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_taylor_tells_how_the_loss_moves_when_a_channel_goes():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3)).eval()
-    x, y = torch.randn(64, 8), torch.randint(3, (64,))
-    told = np.sqrt(taylor(model, [(x, y)])[Slot("2", "in")])
-    moved = []
+def test_the_batch_norm_scale_is_the_absolute_gamma(layers):
     with torch.no_grad():
-        before = functional.cross_entropy(model(x), y)
-        for channel in range(16):
-            old = model[2].weight[:, channel].clone()
-            model[2].weight[:, channel] = 0
-            moved.append(abs(float(functional.cross_entropy(model(x), y) - before)))
-            model[2].weight[:, channel] = old
-    assert np.corrcoef(told, moved)[0, 1] > 0.8
+        layers[1].weight.copy_(torch.tensor([0.5, -2.0, 1.0, 0.0, -0.25, 3.0]))
+    assert batch_norm_scale(layers) == {Slot("1", "out"): [0.5, 2.0, 1.0, 0.0, 0.25, 3.0]}
+
+
+def test_fpgm_is_the_sum_of_distances_to_the_other_filters(layers):
+    found = fpgm(layers)
+    filters = {
+        "0": weight(layers, 0).reshape(6, -1),
+        "3": weight(layers, 3).reshape(4, -1),
+        "4": weight(layers, 4).transpose(1, 0, 2, 3).reshape(5, -1),
+        "6": weight(layers, 6),
+    }
+    assert set(found) == {Slot(name, "out") for name in filters}
+    for name, rows in filters.items():
+        expected = [np.linalg.norm(rows - row, axis=1).sum() for row in rows]
+        np.testing.assert_allclose(found[Slot(name, "out")], expected, rtol=1e-4)
+
+
+def test_what_values_do_not_know_is_scored_by_the_others():
+    values = {Slot("norm", "out"): [1.0, 3.0]}
+    otherwise = {Slot("norm", "out"): [7.0, 7.0], Slot("fc", "out"): [4.0, 12.0]}
+    units = [Unit(channels={slot: (i,)}, shares={}) for slot in otherwise for i in range(2)]
+    assert [knows(values, unit) for unit in units] == [True, True, False, False]
+    assert score(units, values, otherwise=otherwise) == pytest.approx([0.5, 1.5, 0.5, 1.5])
 
 
 def test_a_score_is_the_mean_over_sides_with_the_mean_one():

@@ -99,6 +99,12 @@ def test_a_slice_is_explained_unless_it_cuts_channels(x):
     assert is_explained(Node(tokens[:, 1:], OPTYPE.SLICE), is_tokens=True)
 
 
+def test_one_token_is_taken_of_tokens_only(x):
+    assert is_explained(Node(x.flatten(2)[:, 0]), is_tokens=True)
+    assert not is_explained(Node(x.flatten(2)[:, 0]), is_tokens=False)
+    assert not is_explained(Node(x[:, 0]), is_tokens=True)
+
+
 def test_only_even_splits_are_explained(x):
     assert is_explained(Node(x.chunk(2, 1)[0], OPTYPE.SPLIT), is_tokens=True)
     assert not is_explained(Node(x.split([1, 3], 1)[0], OPTYPE.SPLIT), is_tokens=True)

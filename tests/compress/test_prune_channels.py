@@ -102,8 +102,41 @@ def test_channels_of_norm_zero_go_first_and_nothing_changes(model):
     torch.testing.assert_close(small(x), model(x))
 
 
-@pytest.mark.parametrize("what", ["macs", "parameters"])
-@pytest.mark.parametrize("scope", ["global", "local"])
+def test_bn_scale_removes_what_the_batch_norm_scales_least(model, caplog):
+    with torch.no_grad():
+        model.norm.weight.copy_(torch.linspace(-1, 2, 32))
+    small = prune_channels(
+        model, context(), ratio=0.5, importance="bn_scale", scope="local", round_to=1
+    )
+    kept = sorted(model.norm.weight.detach().abs().topk(16).indices.tolist())
+    assert torch.equal(small.norm.weight, model.norm.weight[kept])
+    # `inner` has no batch norm.
+    assert "32 of 64 units pass no layer that `bn_scale` looks at" in caplog.text
+    assert small.inner.out_channels == 16
+
+
+def test_random_is_what_the_seed_says(chain):
+    one, two, other = (
+        prune_channels(chain, context((3,), seed=seed), ratio=0.5, importance="random", round_to=1)
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one[0].weight, two[0].weight)
+    assert not torch.equal(one[0].weight, other[0].weight)
+
+
+@pytest.mark.parametrize("importance", ["fpgm", "hessian"])
+def test_what_is_dead_or_double_goes_first(chain, importance):
+    with torch.no_grad():
+        if importance == "fpgm":
+            chain[0].weight[:6] = chain[0].weight[:6].mean(0)
+        else:
+            chain[0].bias[:6] = -100.0
+    small = prune_channels(chain, context((3,)), ratio=0.5, importance=importance, round_to=1)
+    assert torch.equal(small[0].weight, chain[0].weight[6:])
+
+
+@pytest.mark.parametrize("what", ["macs", "parameters", "size"])
+@pytest.mark.parametrize("scope", ["global", "local", "isomorphic"])
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.8])
 def test_a_target_is_reached(what, scope, fraction):
     torch.manual_seed(0)
@@ -111,6 +144,7 @@ def test_a_target_is_reached(what, scope, fraction):
     count = {
         "macs": lambda m: count_macs(m, torch.zeros(1, 3, 8, 8)),
         "parameters": count_parameters,
+        "size": lambda m: sum(tensor.nbytes for tensor in m.state_dict().values()),
     }[what]
     small = prune_channels(model, context(), target={what: fraction}, scope=scope, round_to=1)
     assert count(small) / count(model) == pytest.approx(fraction, rel=0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from functools import cache
 
 import pytest
@@ -12,6 +13,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.payload import load_model
 from kdeploy.registry import techniques
+from tests.tiny.compressing import Trainer, stopwatch
 
 KINDS = ("compressor",)
 
@@ -25,7 +27,8 @@ class Sealed:
 
 @pytest.fixture(scope="module")
 def context(tiny_data):
-    return CompressContext(data=dataclasses.replace(tiny_data, test=Sealed()), seed=3)
+    data = dataclasses.replace(tiny_data, test=Sealed())
+    return CompressContext(data=data, seed=3, train=Trainer(data), stopwatch=stopwatch)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,20 @@ def test_keeps_its_promise(technique, compressed):
     ensures = technique.load().facts.get("ensures")
     assert ensures is not None, "state what the result holds: `@compressor(ensures=check)`"
     ensures(compressed(technique.name))
+
+
+def test_says_in_plain_json_what_it_did(technique, tiny_model, context):
+    context.report.clear()
+    compress(tiny_model(), technique.name, {}, context)
+    json.dumps(context.report, allow_nan=False)
+    for topic, said in context.report.items():
+        if isinstance(said, list):
+            assert all(isinstance(row, dict) for row in said), f"{topic}: a table is rows of keys"
+
+
+@pytest.mark.only(when=lambda t: t.facts.get("trains"))
+def test_one_that_trains_says_for_how_long(technique):
+    assert {"epochs", "learning_rate"} <= {p.name for p in technique.parameters}
 
 
 def test_names_only_techniques_that_exist_as_coming_later(technique):

@@ -12,6 +12,7 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.distill.run import distill
+from kdeploy.sparsity.zeros import HeldZeros
 from kdeploy.training import FitContext, Supervised, fit
 
 # 83 items in steps of 16: a last step of 3, too few to be shared.
@@ -67,6 +68,12 @@ def outcomes(folder, *, devices):
         teacher = network(seed=1, width=9)
         done = distill(student, teacher, data(), context, losses=losses, training=TRAINING)
         made[name] = (numbers(done.fit), student.state_dict())
+    student = network(seed=0, width=6)
+    student[2].weight.data[:, ::2] = 0
+    held = replace(context, constraints=(HeldZeros(["2.weight"]),))
+    result = fit(Supervised(student), data(), held, **TRAINING)
+    assert (student[2].weight[:, ::2] == 0).all()
+    made["sparse"] = (numbers(result), student.state_dict())
     kept = replace(context, work=folder / "work")
     for name in ("stored", "found"):
         student = network(seed=0, width=6)

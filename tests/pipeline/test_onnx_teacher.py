@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from kdeploy.errors import FileMissing, ModelError, RecipeError, UnknownName
-from kdeploy.onnx_model import OnnxModel, count_numbers
+from kdeploy.onnx_model import OnnxModel
 from kdeploy.pipeline.run import run
 from kdeploy.recipe.read import load
 from kdeploy.references import ModelReference, build_model
@@ -57,7 +57,6 @@ def test_answers_like_the_model_it_was_made_of(model, folder):
     teacher = OnnxModel(folder / "teacher.onnx")
     assert torch.allclose(teacher(x), model(x), atol=1e-5)
     assert not list(teacher.parameters())
-    assert count_numbers(folder / "teacher.onnx") > 100
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -84,9 +83,14 @@ def test_teaches_a_student_and_is_measured_beside_it(folder, tmp_path):
             "cannot be trained",
         ),
         (
-            {"student": None, "distill": None, "compress": [{"int8_ptq": {}}]},
+            {"student": None, "distill": None, "compress": [{"prune_channels": {}}]},
             RecipeError,
-            "the teacher is an ONNX file",
+            r"compress\[0\]: `prune_channels` needs a torch model",
+        ),
+        (
+            {"student": None, "distill": None, "compress": [{"int8_ptq": {"recover": {}}}]},
+            RecipeError,
+            "cannot be trained",
         ),
         (
             {"distill": {"losses": [{"hints": {"layers": {"blocks.0": "blocks.0"}}}]}},

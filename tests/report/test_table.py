@@ -5,7 +5,8 @@ from __future__ import annotations
 from kdeploy.measurement import Measurement
 from kdeploy.report.comparison import Step
 from kdeploy.report.run import comparison
-from kdeploy.report.table import doubt_rows, skipped_rows, step_rows, table_rows
+from kdeploy.report.steps import step_rows
+from kdeploy.report.table import doubt_rows, skipped_rows, table_rows
 
 
 def cells(folder, label, **where):

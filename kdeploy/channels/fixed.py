@@ -1,0 +1,65 @@
+"""Find where the code between the layers fixes the number of channels.
+
+Autograd's graph does not show it: a tensor that is no parameter takes part in a sum, or a split
+names its sizes. The channels that pass there stay, unless the sizes are a module's attribute.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch_pruning.ops import OPTYPE
+
+from kdeploy.channels.calls import Call
+from kdeploy.channels.numbers import place_of_list
+from kdeploy.channels.operations import channel_dimension, split_sizes
+from kdeploy.channels.tracing import Graph
+
+
+def fixed_nodes(graph: Graph) -> set[Any]:
+    """Return the nodes of the graph whose channels the code has fixed."""
+    calls = _calls_by_node(graph)
+    fixed = {
+        node
+        for node, call in calls.items()
+        if node.type == OPTYPE.ELEMENTWISE and _meets_constant(call, is_tokens=graph.is_tokens)
+    }
+    return fixed | {node for node, call in calls.items() if _states_sizes(graph, node, call)}
+
+
+def stated_splits(graph: Graph, model: nn.Module) -> dict[Any, str]:
+    """Return the splits whose sizes are a list that a module keeps, and the place of the list."""
+    found = {}
+    for node, call in _calls_by_node(graph).items():
+        if _states_sizes(graph, node, call):
+            sizes = split_sizes(node, is_tokens=graph.is_tokens)
+            place = place_of_list(model, call.module, sizes)
+            if place is not None:
+                found[node] = place
+    return found
+
+
+def _calls_by_node(graph: Graph) -> dict[Any, Call]:
+    makers = {tensor.grad_fn: call for call in graph.calls for tensor in call.results}
+    return {node: makers[node.grad_fn] for node in graph.nodes if node.grad_fn in makers}
+
+
+def _states_sizes(graph: Graph, node: Any, call: Call) -> bool:
+    # `chunk` follows the channels; whoever splits by sizes states them.
+    is_split = node.type == OPTYPE.SPLIT and call.name.startswith("split")
+    return is_split and bool(split_sizes(node, is_tokens=graph.is_tokens))
+
+
+def _meets_constant(call: Call, *, is_tokens: bool) -> bool:
+    """Tell whether a tensor that nobody learns has a number for each channel of the result."""
+    shape = call.results[0].shape
+    from_end = len(shape) - channel_dimension(shape, is_tokens=is_tokens)
+    return any(
+        _is_constant(tensor) and tensor.dim() >= from_end and tensor.shape[-from_end] > 1
+        for tensor in call.tensors
+    )
+
+
+def _is_constant(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not tensor.requires_grad

@@ -1,0 +1,190 @@
+"""Prune channels round by round: find what goes together, rank it, choose, remove, report."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from kdeploy.channels.choice import Family, Kept, Ranking, Rules, balance, choose, choose_to_budget
+from kdeploy.channels.cost import cost_without
+from kdeploy.channels.coupling import Slot, Unit, find_units
+from kdeploy.channels.group_lasso import GroupLasso
+from kdeploy.channels.isomorphism import kinds_of
+from kdeploy.channels.kept_whole import kept_whole
+from kdeploy.channels.latency import LOWEST, Trial, choose_to_latency
+from kdeploy.channels.removal import all_channels, remove_channels, remove_checked
+from kdeploy.channels.tracing import traceable
+from kdeploy.compress.contract import CompressContext
+
+_LOG = logging.getLogger(__name__)
+TOLERANCE = 0.02  # of the target; a choice further off is reported
+ROUNDING = 1e-2  # of the outputs' spread; sums in another order stay below 1e-4
+
+Rate = Callable[[nn.Module, Sequence[Unit]], Callable[[Sequence[Unit]], list[float]]]
+"""From a traceable model and its units, a function that scores units."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """How much of the given model is kept."""
+
+    what: Literal["channels", "macs", "parameters", "size", "latency"]
+    fraction: float
+
+
+class Pruning:
+    """A copy of a model that loses channels, and what is told of it.
+
+    Args:
+        model: Is left as it is; all fractions are of it.
+        context: Of the step.
+        aim: Of the last round.
+        rules: What every choice keeps to.
+        rate: How channels are scored, anew in each round.
+        stopwatch: (models, example, seconds=) -> latencies in seconds, for a latency to aim at.
+        is_protected: Tells by a layer's name that its outputs must all stay.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        context: CompressContext,
+        *,
+        aim: Aim,
+        rules: Rules,
+        rate: Rate,
+        stopwatch: Callable[..., list[float]],
+        is_protected: Callable[[str], bool],
+    ) -> None:
+        self.pruned = copy.deepcopy(model)
+        self._model, self._context, self._example = model, context, context.example
+        self._aim, self._rules, self._rate = aim, rules, rate
+        self._stopwatch, self._is_protected = stopwatch, is_protected
+        self._sizes: Mapping[Family, int] = {}
+        self._whole = self._cost()({}) if aim.what != "channels" else 0.0
+
+    def regularize(self, strength: float) -> None:
+        """Train so that the channels that matter least end near zero."""
+        with traceable(self.pruned):
+            lasso = GroupLasso(self._find(), strength)
+        self.train("sparse", lasso, keep="last")
+
+    def train(self, name: str, *constraints: GroupLasso, keep: str | None = None) -> None:
+        """Recover, as the step's `recover` says."""
+        self._context.train(self.pruned, self._model, name=name, constraints=constraints, keep=keep)
+        self.pruned.to(self._context.device)
+
+    def prune(self, progress: float) -> None:
+        """Remove channels; with the progress 1 the aim is reached, before in equal proportions."""
+        is_last = progress == 1
+        with traceable(self.pruned):
+            found = self._find()
+            score = self._rate(self.pruned, found)
+            units = balance(found, score(found))
+            kinds = kinds_of(self.pruned, units)
+            ranking = Ranking(units, score(units), kinds=kinds, sizes=self._sizes)
+            self._sizes = self._sizes or ranking.sizes
+            kept = self._choose(ranking, self._aim.fraction**progress, is_last=is_last)
+            channels = all_channels(ranking.units(kept))
+            _warn(channels, remove_checked(self.pruned, channels, self._example))
+        if is_last:
+            self._context.report["kept_whole"] = kept_whole(
+                self._model,
+                self.pruned,
+                found=found,
+                ranked=units,
+                is_protected=self._is_protected,
+                round_to=self._rules.round_to,
+            )
+
+    def _find(self) -> list[Unit]:
+        return find_units(self.pruned, self._example, is_protected=self._is_protected)
+
+    def _choose(self, ranking: Ranking, fraction: float, *, is_last: bool) -> Kept:
+        if self._aim.what == "channels":
+            at_first, left = sum(self._sizes.values()), len(ranking.order)
+            ratio = 1 - fraction * at_first / left if left else 0.0
+            return choose(ranking, round(max(0.0, ratio), 12), self._rules)
+        if self._aim.what == "latency":
+            return self._choose_to_latency(ranking, fraction, is_last=is_last)
+        cost, whole = self._cost(), self._whole
+        kept = choose_to_budget(
+            ranking,
+            self._rules,
+            cost=lambda kept: cost(ranking.channels(kept)),
+            budget=fraction * whole,
+        )
+        reached = cost(ranking.channels(kept)) / whole
+        is_close = abs(reached - fraction) <= TOLERANCE * fraction
+        self._tell(reached, fraction, is_good=is_close or not is_last)
+        return kept
+
+    def _choose_to_latency(self, ranking: Ranking, fraction: float, *, is_last: bool) -> Kept:
+        cost = self._cost()
+        original = copy.deepcopy(self._model).cpu().eval()
+        example = self._example.cpu()
+
+        def measure(kept: Kept, seconds: float) -> tuple[float, float]:
+            candidate = copy.deepcopy(self.pruned)
+            remove_channels(candidate, all_channels(ranking.units(kept)))
+            models = [original, candidate.cpu().eval()]
+            whole, own = self._stopwatch(models, example, seconds=seconds)
+            return whole, own
+
+        best, trials = choose_to_latency(
+            ranking,
+            self._rules,
+            cost=lambda kept: cost(ranking.channels(kept)) / self._whole,
+            measure=measure,
+            fraction=fraction,
+        )
+        report = self._context.report
+        rows = [_row(trial, ranking, is_chosen=trial is best) for trial in trials]
+        report["latency"] = [*report.get("latency", []), *rows]
+        is_close = LOWEST * fraction <= best.ratio <= fraction
+        self._tell(best.ratio, fraction, is_good=is_close or not is_last)
+        return best.kept
+
+    def _cost(self) -> Callable[[Mapping[Slot, int]], float]:
+        """Return what the model, as it is now, costs without so many channels."""
+        what = self._aim.what
+        assert what != "channels", "channels are counted, not weighed"
+        with traceable(self.pruned):
+            return cost_without(self.pruned, self._example, "macs" if what == "latency" else what)
+
+    def _tell(self, reached: float, fraction: float, *, is_good: bool) -> None:
+        _LOG.log(
+            logging.INFO if is_good else logging.WARNING,
+            "prune_channels keeps %.1f %% of the %s; asked for %.1f %% (round_to %d, max_ratio %g)",
+            *(reached * 100, self._aim.what, fraction * 100),
+            *(self._rules.round_to, self._rules.max_ratio),
+        )
+
+
+def _row(trial: Trial, ranking: Ranking, *, is_chosen: bool) -> dict[str, Any]:
+    pairs = zip(trial.kept, ranking.families, strict=True)
+    return {
+        "latency_ratio": trial.ratio,
+        "latency_seconds": trial.latency_seconds,
+        "whole_latency_seconds": trial.whole_latency_seconds,
+        "macs_ratio": trial.cost,
+        "channels_kept": sum(count * members[0].width for count, members in pairs),
+        "is_confirmed": trial.is_confirmed,
+        "is_chosen": is_chosen,
+    }
+
+
+def _warn(channels: Mapping[Slot, tuple[int, ...]], moved: float) -> None:
+    if not channels:
+        _LOG.warning("prune_channels: no channel may go by these rules; nothing has changed")
+    if moved > ROUNDING:
+        _LOG.warning(
+            "prune_channels: an operation across channels (a layer norm, an attention) sees fewer "
+            "of them: outputs moved by %.2g of their spread; recover by training",
+            moved,
+        )

@@ -1,0 +1,69 @@
+"""What techniques that set zeros share: whom they refuse, what they look at, what they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdeploy.compress.contract import CompressContext
+from kdeploy.errors import NotCalibrated, OrderError
+from kdeploy.moments import input_moments
+from kdeploy.quantization.contract import Wrapped
+from kdeploy.sparsity.layers import layers_with_weights, weight_of
+from kdeploy.sparsity.zeros import compressed_bytes, zeros_of
+
+NEVER_RAN = "never called by itself, so no input of it is known"
+
+
+def refuse_integers(model: nn.Module, technique: str) -> None:
+    """Raise OrderError where the weights are integers already."""
+    if isinstance(model, Wrapped):
+        raise OrderError(
+            f"`{technique}` sets zeros in float weights, and the model is quantized already "
+            f"(`{model.wrapper}`)",
+            hint=f"put `{technique}` before the INT8 step",
+        )
+
+
+def calibrated(
+    model: nn.Module,
+    context: CompressContext,
+    layers: Collection[str],
+    *,
+    batches: int,
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """Return the moments of the layers' inputs over training data; a layer that never ran is left.
+
+    Raises:
+        NotCalibrated: there was no data.
+    """
+    if not len(context.data.train):
+        raise NotCalibrated(
+            f"`{context.data.name}` has no training items to look at",
+            hint="choose by magnitude, which needs none, or lower `data.validation_fraction`",
+        )
+    items = (x for x, _ in context.batches(context.data.train, batch_size, batches))
+    return input_moments(model, items, layers)
+
+
+def tell(
+    context: CompressContext, before: nn.Module, after: nn.Module, dense: Mapping[str, str]
+) -> None:
+    """Report each layer's sparsity, the size that it brings, and what was kept dense and why."""
+    rows: list[dict[str, Any]] = []
+    for name, layer in layers_with_weights(after).items():
+        weight = weight_of(layer)
+        share = zeros_of(weight)
+        rows.append({"layer": name, "weights": weight.numel(), "sparsity": round(share, 4)})
+    context.report["sparsity"] = rows
+    context.report["kept_dense"] = [
+        {"layer": name, "reason": reason} for name, reason in dense.items()
+    ]
+    context.report["compressed_bytes"] = {
+        "before": compressed_bytes(before),
+        "after": compressed_bytes(after),
+        "by": "zlib at level 6, all tensors",
+    }

@@ -1,0 +1,55 @@
+"""The root of the inputs' second moments: errors are weighed by what the layer is really given.
+
+Wang et al., SVD-LLM, ICLR 2025, arXiv:2403.07378. With H = S S^T the mean squared output error
+of a changed weight W + D is |D S|^2, so the best approximation of W of some rank is that of W S
+in the plain norm, times the inverse of S.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Of the mean second moment, added to each: directions that calibration did not see cost, too.
+DAMPING = 0.01
+
+
+def root_of(moment: Tensor) -> Tensor:
+    """Return the lower Cholesky factor of H, damped, (inputs, inputs) in float64.
+
+    An H without any information (a layer whose inputs are zero or infinite) gives the identity.
+    """
+    moment = moment.double()
+    damping = DAMPING * moment.diagonal().mean()
+    eye = torch.eye(len(moment), dtype=torch.float64)
+    if not (moment.isfinite().all() and damping > 0):
+        return eye
+    root: Tensor = torch.linalg.cholesky(moment + damping * eye)
+    return root
+
+
+def without(root: Tensor, matrix: Tensor) -> Tensor:
+    """Return `matrix` times the inverse of the root."""
+    solved: Tensor = torch.linalg.solve_triangular(root, matrix, upper=False, left=False)
+    return solved
+
+
+def of_columns(moment: Tensor, inputs: int, kernel: tuple[int, int]) -> Tensor:
+    """Return the moments of patches one kernel column wide, the mean over the columns.
+
+    Args:
+        moment: Of whole patches, numbered by channel, row and column.
+        inputs: Channels.
+        kernel: Height and width.
+    """
+    height, width = kernel
+    blocks = moment.reshape(inputs, height, width, inputs, height, width)
+    mean = blocks.diagonal(dim1=2, dim2=5).mean(-1)  # (inputs, height, inputs, height)
+    return mean.reshape(inputs * height, inputs * height)
+
+
+def of_channels(moment: Tensor, inputs: int) -> Tensor:
+    """Return the moments of channels alone, the mean over the kernel's positions."""
+    positions = len(moment) // inputs
+    blocks = moment.reshape(inputs, positions, inputs, positions)
+    return blocks.diagonal(dim1=1, dim2=3).mean(-1)

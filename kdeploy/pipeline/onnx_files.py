@@ -1,0 +1,55 @@
+"""Models that are ONNX files: taken into the store, and compressed as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdeploy.artifact import ONNX, Artifact, file_sha256
+from kdeploy.bench.onnx_facts import count_parameters, file_bytes
+from kdeploy.data.contract import Dataset
+from kdeploy.onnx_model import OnnxModel, copy_file
+from kdeploy.pipeline.session import Made, Session
+from kdeploy.training import accuracy
+
+
+def import_file(session: Session, data: Dataset, file: Path) -> Artifact:
+    """Return the artefact of a file that somebody else made."""
+
+    def make(work: Path) -> Made:
+        del work  # nothing to go on from
+        right = accuracy(OnnxModel(file), data.validation, data.preprocessing)
+        return made_file(OnnxModel(file), {"validation_accuracy": right})
+
+    return session.step(
+        kind="onnx",
+        stage="teacher",
+        technique="onnx",
+        label="teacher",
+        make=make,
+        source=file_sha256(file),
+    )
+
+
+def made_file(
+    model: OnnxModel, scores: Mapping[str, Any], more: Mapping[str, Any] | None = None
+) -> Made:
+    """Return a file as something the session stores."""
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        copy_file(model.path, folder / ONNX)
+        return {}
+
+    facts = {"parameters": count_parameters(model.path), "macs": None}
+    return Made(
+        write=write, facts={**facts, "size": file_bytes(model.path), **(more or {})}, scores=scores
+    )
+
+
+def is_quantized(path: Path) -> bool:
+    """Return whether a file computes on integers."""
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return any(node.op_type == "DequantizeLinear" for node in nodes)

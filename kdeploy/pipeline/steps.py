@@ -1,0 +1,240 @@
+"""One compression step: the technique, the training in or after it, and what has to hold then."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdeploy.artifact import Artifact
+from kdeploy.compress.contract import CompressContext, no_training
+from kdeploy.compress.formats import check_takes_files
+from kdeploy.compress.run import check_promise, compress
+from kdeploy.distill.run import DistillResult, distill
+from kdeploy.errors import GateFailed, RecipeError
+from kdeploy.machine import fingerprint
+from kdeploy.onnx_model import OnnxModel
+from kdeploy.payload import rebuild, reference_of, save_model
+from kdeploy.pipeline.building import model_of_teacher, without_folders
+from kdeploy.pipeline.models import (
+    building,
+    data_of,
+    fit_context,
+    further_scores,
+    made_model,
+    scores_of,
+    source_of,
+    teaching_arguments,
+)
+from kdeploy.pipeline.onnx_files import is_quantized, made_file
+from kdeploy.pipeline.session import Made, Session
+from kdeploy.pipeline.stopwatch import Latencies
+from kdeploy.recipe.resolve import Step
+from kdeploy.recipe.teaching import Teaching
+from kdeploy.registry import find
+from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
+from kdeploy.training import Constraint, accuracy
+from kdeploy.units import format_quantity
+
+if TYPE_CHECKING:
+    from torch import nn
+
+COMPRESSED = "compressed"
+
+
+def make_step(session: Session, before: Artifact, step: Step, label: str) -> Artifact:
+    """Return the model after one compression step and its recovery.
+
+    Raises:
+        GateFailed: accuracy fell by more than the step's `max_drop`; nothing is stored.
+    """
+    facts = find("compressor", step.technique).facts
+    if before.kind == "onnx":
+        _check_file_step(before, step)
+    recover = {} if step.recover is None else without_folders(teaching_arguments(step.recover))
+    return session.step(
+        kind=before.kind,
+        stage="compress",
+        technique=step.technique,
+        label=label,
+        make=_Making(session=session, before=before, step=step, label=label, facts=facts),
+        parents=[before],
+        parameters={**step.parameters, **({"recover": recover} if recover else {})},
+        source=(source_of(session, step.recover) if step.recover else "")
+        + (_processor() if facts.get("machine") else ""),
+    )
+
+
+def _processor() -> str:
+    machine = fingerprint()
+    return " ".join([machine.architecture, machine.cpu, *sorted(machine.instruction_sets)])
+
+
+def _check_file_step(before: Artifact, step: Step) -> None:
+    check_takes_files(step.technique)
+    if step.recover is not None:
+        raise RecipeError(
+            f"compress: {before.label} is an ONNX file, which cannot be trained",
+            hint="leave `recover` out, or compress the model that the file was exported from",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Making:
+    """Makes the model of a step."""
+
+    session: Session
+    before: Artifact
+    step: Step
+    label: str
+    facts: Mapping[str, Any]
+
+    def __call__(self, work: Path) -> Made:
+        step = self.step
+        original = model_of_teacher(self.before)
+        trainer = _Trainer(
+            session=self.session,
+            work=work,
+            label=self.label,
+            teaching=step.recover,
+            is_sparse=bool(self._sparse_steps()),
+        )
+        model, report = self._compressed(original, work, trainer)
+        scores = {
+            "validation_accuracy_before": _accuracy(self.session, original),
+            "validation_accuracy": _accuracy(self.session, model),
+        }
+        if step.recover is not None and not self.facts.get("trains"):
+            result = trainer.distilled(model, original, name="recover")
+            scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
+            scores |= {**scores_of(result.fit), **further_scores(result.accuracies)}
+            model = result.model
+        for technique in self._sparse_steps():
+            check_promise(find("compressor", technique).load(), model, technique)
+        self.session.audience.said(
+            f"validation accuracy: {scores['validation_accuracy_before']:.2%} before,"
+            f" {scores['validation_accuracy']:.2%} after {step.technique}"
+        )
+        _check_drop(step, scores)
+        made = self._made(model, scores)
+        return replace(made, facts={**made.facts, "report": report}) if report else made
+
+    def _made(self, model: nn.Module, scores: Mapping[str, Any]) -> Made:
+        if isinstance(model, OnnxModel):
+            return made_file(model, scores, {"is_quantized": is_quantized(model.path)})
+        return made_model(self.session, model, reference_of(self.before), scores)
+
+    def _sparse_steps(self) -> list[str]:
+        """Return the techniques up to this one whose zeros stay."""
+        steps = self.before.manifest["lineage"]
+        names = [str(s["technique"]) for s in steps if s["stage"] == "compress"]
+        found = [name for name in names if find("compressor", name).facts.get("sparse")]
+        return found + [self.step.technique] * bool(self.facts.get("sparse"))
+
+    def _compressed(
+        self, original: nn.Module, work: Path, trainer: _Trainer
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the model that the technique makes and what it says of it.
+
+        It is kept in the work folder for the training after it: what was measured once would come
+        out a little different the next time, and an interrupted recovery could not go on.
+        """
+        kept = work / COMPRESSED
+        if (kept / "facts.json").is_file():
+            facts = json.loads((kept / "facts.json").read_text())
+            preprocessing = data_of(self.session).preprocessing
+            return rebuild(kept, facts["model"], preprocessing), facts["report"]
+        context = CompressContext(
+            data=data_of(self.session),
+            seed=self.session.seed,
+            train=trainer,
+            stopwatch=Latencies(data=self.session.reference, watch=self.session.audience.note),
+        )
+        model = compress(original, self.step.technique, self.step.parameters, context)
+        if self.session.processes.is_first and self.step.recover is not None:
+            unfinished = work / f"{COMPRESSED}.part"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            facts = save_model(unfinished, model, reference_of(self.before))
+            text = json.dumps({"model": facts, "report": context.report})
+            (unfinished / "facts.json").write_text(text)
+            unfinished.replace(kept)
+        return model, dict(context.report)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trainer:
+    """Trains for a step; a `kdeploy.compress.contract.Train`."""
+
+    session: Session
+    work: Path
+    label: str
+    teaching: Teaching | None
+    is_sparse: bool
+
+    def __call__(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        *,
+        name: str,
+        constraints: Sequence[Constraint] = (),
+        keep: str | None = None,
+    ) -> None:
+        self.distilled(model, teacher, name=name, constraints=constraints, keep=keep)
+
+    def distilled(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        *,
+        name: str,
+        constraints: Sequence[Constraint] = (),
+        keep: str | None = None,
+    ) -> DistillResult:
+        """Train `model` in place with the step's settings; its zeros stay where they have to."""
+        if self.teaching is None:
+            raise no_training(name)
+        held = [HeldZeros(sparse_weights(model))] if self.is_sparse else []
+        arguments = teaching_arguments(self.teaching)
+        if keep is not None:
+            arguments["training"] = {**arguments["training"], "keep": keep}
+        context = fit_context(
+            self.session,
+            self.work / name.replace(" ", "_"),
+            f"{self.label}: {name}",
+            constraints=(*held, *constraints),
+        )
+        return distill(
+            model,
+            teacher,
+            data_of(self.session),
+            context,
+            build=building(self.session),
+            **arguments,
+        )
+
+
+def _accuracy(session: Session, model: nn.Module) -> float:
+    data = data_of(session)
+    return accuracy(model, data.validation, data.preprocessing)
+
+
+def _check_drop(step: Step, scores: Mapping[str, Any]) -> None:
+    """Stop a chain that lost too much, before what follows builds on it."""
+    if step.max_drop is None:
+        return
+    before, after = scores["validation_accuracy_before"], scores["validation_accuracy"]
+    if before - after <= step.max_drop:
+        return
+    unrecovered = scores.get("validation_accuracy_unrecovered")
+    trained = f" ({unrecovered:.2%} before recovery)" if unrecovered is not None else ""
+    raise GateFailed(
+        f"`{step.technique}` lost {100 * (before - after):.2f} pp of validation accuracy: "
+        f"{before:.2%} before, {after:.2%} after{trained}; `max_drop` allows "
+        f"{format_quantity(100 * step.max_drop, '')} pp",
+        hint="compress less in this step, recover longer (`recover: {epochs: ...}`), or allow more",
+    )

@@ -1,0 +1,97 @@
+"""Latencies for compressors: models are exported, and measured side by side as `bench` does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from kdeploy import registry
+from kdeploy.bench.rounds import measure_group
+from kdeploy.bench.subject import Cell, Outcome, Plan, Subject
+from kdeploy.data.load import DataReference, load
+from kdeploy.errors import ModelError, Unavailable
+from kdeploy.machine import allowed_cores
+
+TIMEOUT_SECONDS = 600.0
+MINIMUM_COUNT = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latencies:
+    """Measures what it is given; a `kdeploy.compress.contract.Stopwatch`."""
+
+    data: DataReference | None = None
+    """Whose items are fed to models that take them; others get seeded noise."""
+    watch: Callable[[str], None] = lambda text: None
+    """Called with a line for people at every step."""
+
+    def __call__(
+        self,
+        models: Sequence[nn.Module],
+        example: Tensor,
+        *,
+        runtime: str,
+        batch_size: int = 1,
+        threads: int | None = None,
+        seconds: float = 0.5,
+    ) -> list[float]:
+        """Return the median latency of one batch of each model, in seconds.
+
+        Raises:
+            UnknownName: no such runtime.
+            Unavailable: it cannot run here, or opens no ONNX files.
+            ModelError: a model cannot be exported or run.
+        """
+        _check(runtime)
+        plan = Plan(
+            data=self._fitting(example),
+            accuracy=False,
+            minimum_seconds=seconds,
+            minimum_count=MINIMUM_COUNT,
+            timeout_seconds=TIMEOUT_SECONDS,
+        )
+        cell = Cell(runtime=runtime, batch_size=batch_size, threads=threads or allowed_cores())
+        with tempfile.TemporaryDirectory(prefix="kdeploy-stopwatch-") as folder:
+            subjects = [_exported(m, example, Path(folder), i) for i, m in enumerate(models)]
+            outcomes = measure_group(subjects, cell, plan, with_accuracy=False, watch=self.watch)
+        return [_median(outcome) for outcome in outcomes]
+
+    def _fitting(self, example: Tensor) -> DataReference | None:
+        """Return the data if it has such items: a single layer takes something else."""
+        if self.data is None:
+            return None
+        return self.data if load(self.data).preprocessing.shape == example.shape[1:] else None
+
+
+def _check(runtime: str) -> None:
+    technique = registry.find("runtime", runtime, where="what latency is measured on")
+    reason = technique.load().unavailable()
+    if reason is None and "onnx" not in technique.facts["formats"]:
+        reason = f"it opens {', '.join(sorted(technique.facts['formats']))}, not ONNX files"
+    if reason is not None:
+        raise Unavailable(
+            f"latency cannot be measured on `{runtime}`: {reason}",
+            hint="name another runtime; `kdeploy doctor` lists those that run here",
+        )
+
+
+def _exported(model: nn.Module, example: Tensor, folder: Path, index: int) -> Subject:
+    file = folder / f"{index}.onnx"
+    exporter = registry.find("exporter", "onnx")
+    defaults = registry.validate(exporter.parameters, {}, where="export.onnx")
+    exporter.load()(model, example, file, **defaults)
+    return Subject(artifact=str(index), label=str(index), path=file, format="onnx")
+
+
+def _median(outcome: Outcome) -> float:
+    if outcome.skipped is not None:
+        raise ModelError(
+            f"a candidate cannot run on {outcome.cell.runtime}: {outcome.skipped}",
+            hint="leave the latency target out, or name another runtime",
+        )
+    return float(np.median(np.concatenate(outcome.rounds)))

@@ -1,0 +1,285 @@
+"""INT8 of an ONNX file: onnxruntime.quantization with this package's observers and profiles.
+
+https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html. The file is
+prepared as that page asks (batch norms folded, constants folded, shapes inferred); its own
+calibrators, which keep all tensors of all batches in memory, are not used.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdeploy.errors import ModelError, NotCalibrated, OrderError, UnknownName
+from kdeploy.onnx_model import OnnxModel
+from kdeploy.quantization.observers import CHOICES, Range, Statistics
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+# The first with scales per channel in QuantizeLinear.
+LOWEST_OPSET = 13
+# Protocol buffers cannot hold more; larger weights go to a file beside it.
+LARGEST_FILE_BYTES = 2**31 - 2**20
+# All tensors of a batch are there at once, unlike in torch.
+ITEMS_AT_ONCE = 8
+# Attention masks are infinite, or as large as a float can be; no code is that of any other value.
+LARGEST_VALUE = 2.0**126
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# What ONNX Runtime has integer kernels for, or moves codes through, on a CPU. Softmax and
+# normalisations are left out: they lose more than they gain.
+INTEGER_OPERATORS = (
+    *WEIGHTED,
+    *("Add", "Mul", "Concat", "Split", "AveragePool", "GlobalAveragePool", "MaxPool", "Resize"),
+    *("Relu", "Clip", "LeakyRelu", "Sigmoid", "Reshape", "Flatten", "Transpose", "Squeeze"),
+    *("Unsqueeze", "Slice", "Pad"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What onnxruntime.quantization is told for a kind of device; weights are int8 per channel."""
+
+    activation_type: str
+    operators: tuple[str, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+PROFILES: Mapping[str, Options] = {
+    # A ReLU is absorbed where its range starts at the lowest code: uint8 or asymmetric int8.
+    "cpu": Options(activation_type="QUInt8", operators=INTEGER_OPERATORS),
+    "arm": Options(activation_type="QInt8", operators=INTEGER_OPERATORS),
+    # TensorRT takes zero point 0 and float biases only, a pair at each weight and each input, and
+    # fuses best when no output of a weighted operator has one; additions stay float.
+    "tensorrt": Options(
+        activation_type="QInt8",
+        operators=WEIGHTED,
+        extra={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "AddQDQPairToWeight": True,
+            "DedicatedQDQPair": True,
+            "OpTypesToExcludeOutputQuantization": list(WEIGHTED),
+        },
+    ),
+}
+
+
+def quantize_file(
+    source: Path,
+    target: Path,
+    batches: Iterable[Tensor],
+    *,
+    profile: str,
+    observer: str,
+    reduce_range: bool = False,
+) -> None:
+    """Write `source` to `target` with its convolutions and products on 8-bit integers.
+
+    Args:
+        source: A float ONNX file with one input.
+        target: Its weights go to a file beside it where they exceed two gigabytes.
+        batches: Preprocessed inputs to calibrate on.
+        profile: A name in `PROFILES`.
+        observer: Which range the values lead to, a name in `observers.CHOICES`.
+        reduce_range: 7-bit weights.
+
+    Raises:
+        OrderError: the file is quantized already.
+        NotCalibrated: there were no batches.
+        ModelError: it has nothing to quantize, or its values are not finite.
+    """
+    import onnx
+
+    if profile not in PROFILES:
+        raise UnknownName.among("profile", profile, PROFILES)
+    options = PROFILES[profile]
+    with tempfile.TemporaryDirectory(prefix="kdeploy-int8-") as folder:
+        model = _prepared(source, Path(folder))
+        _check(model, source)
+        seen = _observed(model, batches, options.operators, Path(folder))
+        ranges = {name: CHOICES[observer](s) for name, s in seen.items() if s is not None}
+        quantized = _quantized(model, ranges, options, reduce_range=reduce_range)
+    is_large = quantized.ByteSize() > LARGEST_FILE_BYTES
+    onnx.save(quantized, target, save_as_external_data=is_large, location=f"{target.name}.data")
+
+
+def quantized_file(
+    model: OnnxModel,
+    batches: Iterable[Tensor],
+    *,
+    profile: str,
+    observer: str,
+    reduce_range: bool = False,
+) -> OnnxModel:
+    """Return the model of a new file, see `quantize_file`; it lives as long as its model."""
+
+    def write(path: Path) -> None:
+        quantize_file(
+            model.path,
+            path,
+            batches,
+            profile=profile,
+            observer=observer,
+            reduce_range=reduce_range,
+        )
+
+    return OnnxModel.written_by(write)
+
+
+def check_integers(path: Path) -> None:
+    """Raise AssertionError unless a weighted operator of the file reads 8-bit weights."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    made = {o: n for n in graph.node for o in n.output}
+    read = [made.get(n.input[1]) for n in graph.node if n.op_type in WEIGHTED]
+    assert any(n is not None and n.op_type == "DequantizeLinear" for n in read), (
+        "no weight of the file is INT8"
+    )
+
+
+def _prepared(source: Path, folder: Path) -> ModelProto:
+    """Return the file's graph as the quantizer wants it: folded, shaped, of opset 13 or later."""
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    model = onnx.load(source)
+    stored = {t.name for t in model.graph.initializer}
+    for replaceable in [i for i in model.graph.input if i.name in stored]:
+        model.graph.input.remove(replaceable)  # a weight that a caller may replace cannot be folded
+    model.ir_version = max(model.ir_version, 7)
+    is_large = model.ByteSize() > LARGEST_FILE_BYTES
+    given, path = folder / "given.onnx", folder / "prepared.onnx"
+    onnx.save(model, given, save_as_external_data=is_large, location="given.onnx.data")
+    quant_pre_process(given, path, skip_symbolic_shape=True, save_as_external_data=is_large)
+    prepared = onnx.load(path)
+    if max(o.version for o in prepared.opset_import if o.domain in ("", "ai.onnx")) < LOWEST_OPSET:
+        converted = onnx.version_converter.convert_version(prepared, LOWEST_OPSET)
+        prepared = onnx.shape_inference.infer_shapes(converted)
+    for index, node in enumerate(prepared.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"  # nodes are excluded by name
+    return prepared
+
+
+def _check(model: ModelProto, source: Path) -> None:
+    operators = {node.op_type for node in model.graph.node}
+    if operators & {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}:
+        raise OrderError(
+            f"{source} is quantized already", hint="quantize the float file it was made of"
+        )
+    if not operators & set(WEIGHTED):
+        raise ModelError(
+            f"{source} has nothing to quantize: no {', '.join(WEIGHTED)}",
+            hint="leave the INT8 step out",
+        )
+
+
+def _observed(
+    model: ModelProto, batches: Iterable[Tensor], operators: tuple[str, ...], folder: Path
+) -> dict[str, Statistics | None]:
+    """Return what each float tensor at an operator looked like, None where it was not finite."""
+    names = _tensors(model, operators)
+    session = _session(model, names, folder)
+    (given,) = session.get_inputs()
+    asked = [name for name in names if name != given.name]
+    seen: dict[str, Statistics | None] = {name: Statistics() for name in names}
+    is_empty = True
+    for batch in _pieces(batches, given.shape[0] if given.shape else None):
+        is_empty = False
+        fed = batch.numpy().astype(np.int64 if "int64" in given.type else np.float32)
+        values = dict(zip(asked, session.run(asked, {given.name: fed}), strict=True))
+        values[given.name] = fed
+        for name, statistics in seen.items():
+            if statistics is None or not np.all(np.abs(values[name]) < LARGEST_VALUE):
+                seen[name] = None
+            elif values[name].size:
+                statistics.see(torch.from_numpy(np.asarray(values[name])))
+    if is_empty:
+        raise NotCalibrated("there was no data to calibrate INT8 on", hint="give some batches")
+    outputs = [o.name for o in model.graph.output]
+    if any(seen.get(name, 0) is None for name in outputs):
+        raise ModelError(
+            "calibration: the file's output has values that are not finite",
+            hint="check the weights and the preprocessing of the data",
+        )
+    return seen
+
+
+def _tensors(model: ModelProto, operators: tuple[str, ...]) -> list[str]:
+    import onnx
+
+    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    floats = {v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT} - {
+        t.name for t in model.graph.initializer
+    }
+    at_operators = [
+        name
+        for node in model.graph.node
+        if node.op_type in operators
+        for name in (*node.input, *node.output)
+    ]
+    return [name for name in dict.fromkeys(at_operators) if name in floats]
+
+
+def _session(model: ModelProto, names: list[str], folder: Path) -> Any:
+    """Return a session that gives the named tensors too."""
+    import onnx
+    import onnxruntime
+
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    taken = {v.name for v in (*model.graph.output, *model.graph.input)}
+    watched.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in taken)
+    is_large = model.ByteSize() > LARGEST_FILE_BYTES
+    path = folder / "watched.onnx"
+    onnx.save(watched, path, save_as_external_data=is_large, location="watched.onnx.data")
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _pieces(batches: Iterable[Tensor], batch_size: object) -> Iterator[Tensor]:
+    """Yield the batches in pieces that the file takes; of a fixed size only whole ones."""
+    size = batch_size if isinstance(batch_size, int) else None
+    for batch in batches:
+        for piece in batch.cpu().split(size or ITEMS_AT_ONCE):
+            if size is None or len(piece) == size:
+                yield piece
+
+
+def _quantized(
+    model: ModelProto, ranges: Mapping[str, Range], options: Options, *, reduce_range: bool
+) -> ModelProto:
+    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+
+    known = {name: tuple(np.array(v, np.float32) for v in r) for name, r in ranges.items()}
+    constants = {t.name for t in model.graph.initializer}
+    floats = set(_tensors(model, options.operators))
+    without_range = [
+        node.name
+        for node in model.graph.node
+        if any(name in floats - known.keys() - constants for name in (*node.input, *node.output))
+    ]
+    quantizer = QDQQuantizer(
+        model,
+        True,  # per channel
+        reduce_range,
+        QuantType.QInt8,
+        QuantType[options.activation_type],
+        TensorsData(CalibrationMethod.MinMax, known),
+        [],  # nodes to quantize: all
+        without_range,
+        list(options.operators),
+        dict(options.extra),
+    )
+    quantizer.quantize_model()
+    written: ModelProto = quantizer.model.model
+    return written

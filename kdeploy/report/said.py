@@ -1,0 +1,78 @@
+"""What a compression step says of its work, as tables: layers declined, candidates measured, ...
+
+A technique leaves plain JSON by topic. A list of rows becomes a table, keys with values a table of
+two columns, anything else a line. The unit stands in a key's ending: `latency_seconds`,
+`size_bytes`, `drop_fraction`, `sqnr_db`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdeploy.units import format_quantity
+
+UNITS = {"seconds": "s", "bytes": "B", "fraction": "fraction"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One topic: a table; without headers its rows are names and values."""
+
+    topic: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def said_by(facts: Mapping[str, Any]) -> list[Said]:
+    """Return what the facts of a step have under `report`, in its order; empty topics are left."""
+    found = []
+    for topic, value in (facts.get("report") or {}).items():
+        said = _said(_words(topic), value)
+        if said.rows:
+            found.append(said)
+    return found
+
+
+def _said(topic: str, value: Any) -> Said:
+    if isinstance(value, Mapping):
+        rows = tuple((_head(key), _shown(key, inner)) for key, inner in value.items())
+        return Said(topic=topic, headers=(), rows=rows)
+    if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value):
+        keys = list(dict.fromkeys(key for row in value for key in row))
+        return Said(
+            topic=topic,
+            headers=tuple(_head(key) for key in keys),
+            rows=tuple(tuple(_shown(key, row.get(key)) for key in keys) for row in value),
+        )
+    if isinstance(value, list | tuple):
+        return Said(topic=topic, headers=(), rows=tuple(("", str(item)) for item in value))
+    return Said(topic=topic, headers=(), rows=((topic, _shown(topic, value)),))
+
+
+def _head(key: str) -> str:
+    """Return a key in words, without a unit that its values show."""
+    name, _, unit = key.rpartition("_")
+    return _words(name if unit in UNITS and name else key)
+
+
+def _words(key: str) -> str:
+    return str(key).replace("_", " ")
+
+
+def _shown(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    unit = UNITS.get(str(key).rpartition("_")[2])
+    if isinstance(value, int | float) and unit:
+        return format_quantity(float(value), unit)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_words(k)} {_shown(k, v)}" for k, v in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_shown("", item) for item in value)
+    return str(value)

@@ -1,0 +1,52 @@
+"""Remove weights and let those that stay make up for them, layer by layer.
+
+Frantar and Alistarh, SparseGPT, ICML 2023, arXiv:2301.00774: the solution of Optimal Brain Surgeon
+for the least change of a layer's outputs, column after column, with one inverse for all rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdeploy.sparsity.pattern import best_two_of_four
+
+DAMPING = 0.01  # of the mean of H's diagonal, section 4 of the paper
+BLOCK = 128  # columns whose effect on the rest is added up before it is applied
+
+
+def two_of_four_by_surgery(weight: Tensor, moments: Tensor) -> Tensor:
+    """Return (outputs, inputs) with two of each four columns zero in a row, the rest mended.
+
+    Args:
+        weight: (outputs, inputs) in the order that runs.
+        moments: H, (inputs, inputs), in the same order.
+    """
+    moments = moments.double().to(weight.device)
+    used = moments.diagonal() > 0
+    left = weight.double() * used  # the weights of an input that is always zero are free to go
+    inverse = _inverse_factor(moments + torch.diag((~used).double()))
+    done = torch.zeros_like(left)
+    for start in range(0, left.shape[1], BLOCK):
+        end = min(start + BLOCK, left.shape[1])
+        errors = torch.zeros_like(left[:, start:end])
+        for column in range(start, end):
+            if column % 4 == 0:
+                four = slice(column, column + 4)
+                # Equation 3: the least rise of the error.
+                kept = best_two_of_four((left[:, four] / inverse.diagonal()[four]).square())
+            done[:, column] = left[:, column] * kept[:, column % 4]
+            error = (left[:, column] - done[:, column]) / inverse[column, column]
+            left[:, column:end] -= error[:, None] * inverse[column, column:end]
+            errors[:, column - start] = error
+        left[:, end:] -= errors @ inverse[start:end, end:]
+    return done.to(weight.dtype)
+
+
+def _inverse_factor(moments: Tensor) -> Tensor:
+    """Return U, upper, with U^T U the inverse of the damped H: row i serves the columns from i."""
+    damping = DAMPING * moments.diagonal().mean()
+    damped = moments + damping * torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor

@@ -1,0 +1,45 @@
+"""Each layer that is as wide as before is told with its reason."""
+
+import copy
+
+import pytest
+
+from kdeploy.channels.coupling import Slot, find_units
+from kdeploy.channels.kept_whole import FROZEN, UNEVEN, kept_whole
+from kdeploy.channels.removal import all_channels, remove_channels
+from kdeploy.channels.tracing import traceable
+
+
+@pytest.fixture
+def residual(make, example):
+    model = make("Residual")
+    with traceable(model):
+        units = find_units(model, example, is_protected=lambda name: name == "down")
+    return model, units
+
+
+def rows(model, pruned, **given):
+    options = {"is_protected": lambda name: name == "down", "round_to": 8}
+    return {r["layer"]: r["reason"] for r in kept_whole(model, pruned, **options, **given)}
+
+
+def test_reasons_are_the_pattern_the_output_and_the_rounding(residual):
+    model, units = residual
+    pruned = copy.deepcopy(model)
+    inner = [unit for unit in units if Slot("inner", "out") in unit.channels]
+    remove_channels(pruned, all_channels(inner[:8]))
+    found = rows(model, pruned, found=units, ranked=units)
+    rounding = found["stem"]
+    assert found == {
+        "stem": rounding,
+        "outer": rounding,
+        "down": "`ignore` names it",
+        "head": FROZEN,
+    }
+    assert "round to 8" in rounding
+
+
+def test_what_balance_left_out_is_uneven(residual):
+    model, units = residual
+    ranked = [unit for unit in units if Slot("inner", "out") not in unit.channels]
+    assert rows(model, model, found=units, ranked=ranked)["inner"] == UNEVEN
