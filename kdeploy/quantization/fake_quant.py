@@ -48,6 +48,11 @@ class FakeQuantized(GraphModule):
     def weights(self) -> list[WeightQuantizer]:
         return [m for m in self.children() if isinstance(m, WeightQuantizer)]
 
+    @property
+    def layers(self) -> list[str]:
+        """Return the names of the layers on integers, in their order."""
+        return list(dict.fromkeys(layer for q in self.weights for layer in sorted(q.layers)))
+
     def switch(self, layers: Collection[str] | None) -> None:
         """Round only what these layers alone would have rounded; None: everything."""
         for quantizer in (*self.activations, *self.weights):
