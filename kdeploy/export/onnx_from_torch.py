@@ -19,6 +19,7 @@ from torch.fx import GraphModule
 from kdeploy import __version__
 from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
+from kdeploy.export.float_layers import guard_float_layers
 from kdeploy.export.onnx_dynamic import translations
 from kdeploy.export.onnx_rewrites import (
     describe,
@@ -68,6 +69,7 @@ def onnx_from_torch(
         rewrite(program)
     if is_quantized and profile != "tensorrt":  # TensorRT refuses integer biases
         store_integer_biases(program)
+        guard_float_layers(program)
     drop_unused(program)
     metadata = {
         "kdeploy.version": __version__,

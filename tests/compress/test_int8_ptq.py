@@ -172,13 +172,14 @@ def test_a_setting_without_effect_warns(setting, context, caplog):
     ],
 )
 def test_bits_of_the_weights_follow_from_the_machine(
-    instruction_sets, options, bits, context, monkeypatch, tiny_model
+    instruction_sets, options, bits, context, monkeypatch
 ):
     machine = Machine(
         id="", cpu="old", architecture="x86_64", cores=1, instruction_sets=instruction_sets
     )
     monkeypatch.setattr("kdeploy.compress.int8_ptq.fingerprint", lambda: machine)
-    small = int8_ptq(tiny_model(), context, calibration_batches=1, **options)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(context.example[0].numel(), 4))
+    small = int8_ptq(model, context, calibration_batches=1, **options)
     assert small.reduce_range is (bits == 7)
     [row] = context.report["weights"]
     assert row["bits"] == bits
