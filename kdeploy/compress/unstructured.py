@@ -40,7 +40,10 @@ def is_sparse(model: nn.Module) -> None:
 
 
 @compressor(
-    paper="arXiv:1506.02626", before={"two_four", "int8_ptq"}, sparse=True, ensures=is_sparse
+    paper="arXiv:1506.02626",
+    before={"two_four", "int8_ptq", "int8_qat", "int8_dynamic"},
+    sparse=True,
+    ensures=is_sparse,
 )
 def unstructured(
     model: nn.Module,
