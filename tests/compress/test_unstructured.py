@@ -84,7 +84,7 @@ def test_gradual_ends_at_the_asked_sparsity(training, tiny_model, tiny_data):
     context = CompressContext(data=tiny_data, train=train)
     model = tiny_model()
     result = unstructured(model, context, schedule="gradual", sparsity=0.7)
-    assert asked == [("gradual", "last", 0)]
+    assert asked == [("gradual", "last", True, 0)]
     assert zeros(weights(result)) == pytest.approx(0.7, abs=1e-3)
     kept = weights(result)["blocks.1.conv2"]
     moved = kept != weights(model)["blocks.1.conv2"]
