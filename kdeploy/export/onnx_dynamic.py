@@ -7,7 +7,7 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ _LSTM = OpSchema(
 lstm = Op(Opset(_LSTM.domain, _LSTM.since_version), _LSTM.name, _LSTM)
 
 
-def translations() -> Mapping[Callable[..., Any], Callable[..., Any]]:
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return how torch's exporter shall write each operator."""
     return {LINEAR: _linear, LSTM: _lstm}
 

@@ -122,13 +122,14 @@ class DynamicModel(nn.Module):
 
     def _replace_lstm(self, graph_module: GraphModule, node: Node) -> None:
         """Write each layer of an LSTM as one operator on (time, batch, inputs)."""
-        x, _, parameters, has_biases, num_layers, _, _, is_bidirectional, batch_first = node.args
+        given: tuple[Any, ...] = node.args
+        x, _, parameters, has_biases, num_layers, _, _, is_bidirectional, batch_first = given
         directions = 2 if is_bidirectional else 1
         each = (4 if has_biases else 2) * directions
         current = x
         if batch_first:
             current = _insert(graph_module, node, aten.transpose.int, x, 0, 1)
-        for layer in range(int(str(num_layers))):
+        for layer in range(num_layers):
             stored = self._weights_of_layer(
                 graph_module, parameters[layer * each : (layer + 1) * each], directions
             )
@@ -245,13 +246,14 @@ def _product(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
 
 
 def _reason_of_lstm(graph_module: GraphModule, node: Node) -> str:
-    _, states, parameters, has_biases, num_layers, _, _, is_bidirectional, _ = node.args
-    count = (4 if has_biases else 2) * int(str(num_layers)) * (2 if is_bidirectional else 1)
-    if len(parameters) != count:  # type: ignore[arg-type]
+    given: tuple[Any, ...] = node.args
+    _, states, parameters, has_biases, num_layers, _, _, is_bidirectional, _ = given
+    count = (4 if has_biases else 2) * num_layers * (2 if is_bidirectional else 1)
+    if len(parameters) != count:
         return "its outputs are projected"
-    if any(constant(graph_module, p) is None for p in parameters):  # type: ignore[union-attr]
+    if any(constant(graph_module, p) is None for p in parameters):
         return "computed weights"
-    if any(not _is_zero(graph_module, s) for s in states):  # type: ignore[union-attr]
+    if any(not _is_zero(graph_module, s) for s in states):
         return "it does not start from zero"
     if any(item.args[1] != 0 and item.users for item in node.users):
         return "its last states are read, not its outputs"
