@@ -102,7 +102,7 @@ def int8_ptq(
     Raises:
         OrderError: the model is quantized already.
         NotCalibrated: there was no data.
-        ModelError: `max_drop` cannot be held.
+        GateFailed: `max_drop` cannot be held.
     """
     check_quantizable(model, context)
     precision = precision_of(max_drop, ignore, sensitivity, context)

@@ -67,7 +67,8 @@ def int8_qat(
     Raises:
         OrderError: the model is quantized already.
         NotCalibrated: there was no data.
-        ModelError: there is nothing to train with, or `max_drop` cannot be held.
+        ModelError: there is nothing to train with.
+        GateFailed: `max_drop` cannot be held.
     """
     check_quantizable(model, context)
     precision = precision_of(max_drop, ignore, sensitivity, context)
@@ -86,7 +87,7 @@ def int8_qat(
         reduce_range=is_reduced,
         float_layers=ignored,
     )
-    context.train(fake, model, name="quantization-aware")
+    context.train(fake, model, name="quantization-aware", is_last=True)
     fake.write_back(base)
 
     def quantize(float_layers: Sequence[str]) -> QuantizedModel:

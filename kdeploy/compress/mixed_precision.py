@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext
-from kdeploy.errors import DataError, ModelError, RecipeError, UnknownName
+from kdeploy.errors import DataError, GateFailed, RecipeError, UnknownName
 from kdeploy.quantization.fake_quant import FakeQuantized
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.sensitivity import Sensitivity, sensitivities
@@ -101,7 +101,7 @@ def quantize_within(
         ignored: Layers that are float in any case.
 
     Raises:
-        ModelError: the drop is too large with a single layer on integers.
+        GateFailed: the drop is too large with a single layer on integers.
     """
     context.report["float_layers"] = [{"layer": n, "reason": "`ignore`"} for n in ignored]
     small = quantize(ignored)
@@ -168,9 +168,9 @@ class _Search:
         data, device = self.context.data, self.context.device
         return accuracy(model, data.validation, data.preprocessing, device=device)
 
-    def _error(self) -> ModelError:
+    def _error(self) -> GateFailed:
         said = "; ".join(f"{t['float_layers']} float: {100 * t['drop']:.2f} pp" for t in self.tried)
-        return ModelError(
+        return GateFailed(
             f"INT8 costs more than {100 * self.allowed:.2f} pp of validation accuracy even with "
             f"one of {len(self.ranking)} layers on integers ({self.before:.2%} in float; {said})",
             hint="allow more (`max_drop`), or train with rounding: `int8_qat`",

@@ -37,7 +37,12 @@ from kdeploy.sparsity.sparse_gpt import two_of_four_by_surgery
 _LOG = logging.getLogger(__name__)
 
 
-@compressor(paper="arXiv:2104.08378", before={"int8_ptq"}, sparse=True, ensures=check_two_four)
+@compressor(
+    paper="arXiv:2104.08378",
+    before={"int8_ptq", "int8_qat", "int8_dynamic"},
+    sparse=True,
+    ensures=check_two_four,
+)
 def two_four(
     model: nn.Module,
     context: CompressContext,

@@ -40,7 +40,10 @@ def is_sparse(model: nn.Module) -> None:
 
 
 @compressor(
-    paper="arXiv:1506.02626", before={"two_four", "int8_ptq"}, sparse=True, ensures=is_sparse
+    paper="arXiv:1506.02626",
+    before={"two_four", "int8_ptq", "int8_qat", "int8_dynamic"},
+    sparse=True,
+    ensures=is_sparse,
 )
 def unstructured(
     model: nn.Module,
@@ -105,7 +108,7 @@ def unstructured(
         zeros = GradualZeros(
             names, choice=choice, sparsity=sparsity, reached_at=reached_at or REACHED_AT
         )
-        context.train(twin, model, name="gradual", constraints=(zeros,), keep="last")
+        context.train(twin, model, name="gradual", constraints=(zeros,), keep="last", is_last=True)
         twin.to(context.device)
     # After a training as well: an average of its weights still holds some that went.
     set_zeros(twin, names, choice, sparsity)

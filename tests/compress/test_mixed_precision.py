@@ -9,7 +9,7 @@ from torch import nn
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.int8_ptq import int8_ptq
 from kdeploy.compress.mixed_precision import ignored_layers, precision_of
-from kdeploy.errors import DataError, ModelError, RecipeError, UnknownName
+from kdeploy.errors import DataError, GateFailed, RecipeError, UnknownName
 
 
 class Fragile(nn.Module):
@@ -69,7 +69,7 @@ def test_nothing_is_float_where_int8_costs_too_little(tiny_model, context):
 
 def test_a_budget_that_cannot_be_held_is_an_error_with_the_numbers(fragile, context):
     fragile.last = nn.Identity()
-    with pytest.raises(ModelError, match=r"more than 0.00 pp .* one of 1 layers") as caught:
+    with pytest.raises(GateFailed, match=r"more than 0.00 pp .* one of 1 layers") as caught:
         int8_ptq(fragile, context, max_drop="0pp", ignore=("plain",))
     assert "int8_qat" in caught.value.hint
 

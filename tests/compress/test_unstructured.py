@@ -76,8 +76,8 @@ def test_says_what_it_saves_behind_a_compressor(tiny_model, context):
 def test_gradual_ends_at_the_asked_sparsity(training, tiny_model, tiny_data):
     asked = []
 
-    def train(model, teacher, *, name, constraints, keep):
-        asked.append((name, keep, zeros(weights(teacher))))
+    def train(model, teacher, *, name, constraints, keep, is_last):
+        asked.append((name, keep, is_last, zeros(weights(teacher))))
         options = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05, **training}
         fit(Supervised(model), tiny_data, FitContext(constraints=tuple(constraints)), **options)
 

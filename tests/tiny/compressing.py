@@ -18,7 +18,7 @@ class Trainer:
         self.data = data
         self.names = []
 
-    def __call__(self, model, teacher, *, name, constraints=(), keep=None):
+    def __call__(self, model, teacher, *, name, constraints=(), keep=None, is_last=False):
         self.names.append(name)
         x = torch.from_numpy(self.data.preprocessing.apply(self.data.train.x[:16]))
         for constraint in constraints:
