@@ -6,6 +6,7 @@ symmetric per channel, activations per tensor; the number formats are those of t
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -105,35 +106,35 @@ def int8_ptq(
     """
     check_quantizable(model, context)
     precision = precision_of(max_drop, ignore, sensitivity, context)
-    original = model
+    number_format = weight_format(profile, reduce_range, context)
     example = context.example
 
     def batches() -> Iterable[Tensor]:
         return (x for x, _ in context.batches(context.data.train, batch_size, calibration_batches))
 
-    steps: dict[str, str] = {}
-    number_format = weight_format(profile, reduce_range, context)
     if isinstance(model, OnnxModel):
         if precision.looks or ignore:
             _LOG.warning("int8_ptq: of a file, `max_drop`, `sensitivity`, `ignore` choose nothing")
         return _file(model, batches(), profile, observer, number_format)
-    if equalize or smooth or bias_correction or adaround:
-        model = fold_batch_norms(model, example)
+    is_changed = equalize or smooth or bias_correction or adaround
+    base = fold_batch_norms(model, example) if is_changed else model
+    steps: dict[str, str] = {}
     if equalize:
-        steps["equalize"] = _equalize(model, example)
+        steps["equalize"] = _equalize(base, example)
     if smooth:
-        steps["smooth"] = _smooth(model, example, batches)
-    calibration = calibrate(model, example, batches())
+        steps["smooth"] = _smooth(base, example, batches)
+    calibration = calibrate(base, example, batches())
     steps["calibrate"] = f"{calibration.num_items} items, observer `{observer}`"
+    before = {name: p.detach().clone() for name, p in base.named_parameters() if is_changed}
     rounded: Mapping[str, Tensor] = {}
     if adaround:
-        rounded = _round(model, calibration, batches, number_format, adaround_iterations)
+        rounded = _round(base, calibration, batches, number_format, adaround_iterations)
         steps["adaround"] = f"{len(rounded)} layers"
     if bias_correction:
-        removed = correct_biases(model, calibration, number_format, rounded=rounded)
+        removed = correct_biases(base, calibration, number_format, rounded=rounded)
         steps["bias_correction"] = _said_of_biases(removed)
     for name, weight in rounded.items():
-        model.get_parameter(name).detach().copy_(weight)
+        base.get_parameter(name).detach().copy_(weight)
     context.report["int8_ptq"] = [{"step": step, "result": said} for step, said in steps.items()]
     options: Any = {
         "ranges": calibration.ranges(observer, percent=percentile),
@@ -142,13 +143,28 @@ def int8_ptq(
     }
 
     def quantize(float_layers: Sequence[str]) -> QuantizedModel:
-        return QuantizedModel(model, example, **options, float_layers=float_layers)
+        whole = _with_float(base, before, float_layers)
+        return QuantizedModel(whole, example, **options, float_layers=float_layers)
 
     ignored = ignored_layers(layers(calibration.graph_module, profile_named(profile)), ignore)
     if not (precision.looks or ignored):
         return quantize(())
-    fake = fake_quantized(model, example, **options, float_layers=ignored)
-    return quantize_within(quantize, fake, original, context, precision, ignored=ignored)
+    fake = fake_quantized(base, example, **options, float_layers=ignored)
+    return quantize_within(quantize, fake, model, context, precision, ignored=ignored)
+
+
+def _with_float(
+    model: nn.Module, before: Mapping[str, Tensor], float_layers: Sequence[str]
+) -> nn.Module:
+    """Return the model with float layers as they were before they were made ready for rounding."""
+    if not float_layers or not before:
+        return model
+    twin = copy.deepcopy(model)
+    for name, parameter in twin.named_parameters():
+        if name.rpartition(".")[0] in float_layers:
+            # A bias that was not there is zero.
+            parameter.detach().copy_(before.get(name, torch.zeros_like(parameter)))
+    return twin
 
 
 def _file(
