@@ -82,7 +82,7 @@ def is_inside(block: Block, other: Block) -> bool:
 @contextmanager
 def skipped(module: nn.Module) -> Iterator[None]:
     """Let a module give back what it takes while the block runs."""
-    module.forward = _first  # type: ignore[method-assign]
+    module.forward = _first
     try:
         yield
     finally:

@@ -114,6 +114,6 @@ class Dropping:
 
 def _divergence(found: Tensor, expected: Tensor) -> Tensor:
     """Return KL(expected || found) of logits (batch, ..., classes), summed over items."""
-    logs = (F.log_softmax(logits, -1) for logits in (found, expected))
-    total = F.kl_div(*logs, reduction="sum", log_target=True)
+    log_found, log_expected = F.log_softmax(found, -1), F.log_softmax(expected, -1)
+    total = F.kl_div(log_found, log_expected, reduction="sum", log_target=True)
     return total / max(1, found[0].numel() // found.shape[-1])
