@@ -1,0 +1,55 @@
+"""A model that is a file is compressed, packaged and chained as one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kdeploy.data.load import DataReference
+from kdeploy.errors import RecipeError
+from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.onnx_model import OnnxModel
+from kdeploy.pipeline.log import Silence
+from kdeploy.pipeline.single import Source, compress_one, package_one
+from kdeploy.recipe.resolve import step
+
+
+@pytest.fixture
+def source(tmp_path, tiny_model):
+    """Return a file for digits of 12 x 12 pixels."""
+    onnx_from_torch(tiny_model(classes=10), torch.zeros(2, 1, 12, 12), tmp_path / "m.onnx")
+    data = DataReference(name="digits", parameters={"size": 12})
+    return Source(reference=f"onnx:{tmp_path / 'm.onnx'}", data=data)
+
+
+def test_a_file_becomes_int8_and_a_bundle(source, tmp_path):
+    wanted = step({"int8_ptq": {"calibration_batches": 2}}, "compress")
+    made = compress_one(source, wanted, tmp_path / "out", Silence())
+    assert made.kind == "onnx"
+    assert made.is_quantized
+    assert made.facts["size"] == made.onnx_file.stat().st_size
+    assert [s["label"] for s in made.manifest["lineage"]] == ["teacher", "int8_ptq"]
+    assert OnnxModel(made.onnx_file)(torch.zeros(3, 1, 12, 12)).shape == (3, 10)
+    again = compress_one(source, wanted, tmp_path / "out", Silence())
+    assert again.id == made.id
+    bundled = package_one(Source(reference=str(made.folder)), [], tmp_path / "bundle", Silence())
+    assert bundled.passed
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"prune_channels": {}}, "`prune_channels` needs a torch model"),
+        ({"int8_ptq": {"recover": {}}}, None),
+    ],
+)
+def test_what_a_file_cannot_do_is_refused(source, tmp_path, entry, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        compress_one(source, step(entry, "compress"), tmp_path / "out", Silence())
+    assert caught.value.hint
+
+
+def test_weights_beside_a_file_are_refused(source, tmp_path):
+    given = Source(reference=source.reference, data=source.data, weights=tmp_path / "w")
+    with pytest.raises(RecipeError, match="has its weights in the file"):
+        compress_one(given, step({"int8_ptq": {}}, "compress"), tmp_path / "out", Silence())

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import copy
+import gc
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from kdeploy.errors import ModelError
+from kdeploy.onnx_model import OnnxModel, copy_file
+
+
+def written(path, batch="batch"):
+    """Write y = 2 x for items of three numbers."""
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (batch, 3)) for n in "xy"]
+    two = numpy_helper.from_array(np.full(3, 2, np.float32), "two")
+    nodes = [helper.make_node("Mul", ["x", "two"], ["y"])]
+    graph = helper.make_graph(nodes, "double", values[:1], values[1:], [two])
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+@pytest.mark.parametrize("batch", ["batch", 1, 4])
+def test_a_batch_of_any_size_is_answered(tmp_path, batch):
+    written(tmp_path / "m.onnx", batch)
+    x = torch.rand(6, 3)
+    assert torch.equal(OnnxModel(tmp_path / "m.onnx")(x), 2 * x)
+
+
+def test_items_of_another_shape_are_refused(tmp_path):
+    written(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"cannot run items of shape \(5,\)"):
+        OnnxModel(tmp_path / "m.onnx")(torch.rand(2, 5))
+
+
+def test_a_file_of_its_own_lives_as_long_as_the_model_or_a_copy(tmp_path):
+    model = OnnxModel.written_by(written)
+    twin, path = copy.deepcopy(model), model.path
+    assert torch.equal(twin(torch.ones(1, 3)), model(torch.ones(1, 3)))
+    assert twin.state_dict().keys() == model.state_dict().keys() == {"sha256"}
+    del model
+    gc.collect()
+    assert path.is_file()
+    copy_file(path, tmp_path / "kept.onnx")
+    del twin
+    gc.collect()
+    assert not path.parent.exists()
+    assert OnnxModel(tmp_path / "kept.onnx") is not None
+
+
+def test_tensors_in_files_beside_are_copied_too(tmp_path):
+    written(tmp_path / "m.onnx")
+    large = {"save_as_external_data": True, "location": "m.data", "size_threshold": 0}
+    onnx.save(onnx.load(tmp_path / "m.onnx"), tmp_path / "m.onnx", **large)
+    (tmp_path / "other").mkdir()
+    copy_file(tmp_path / "m.onnx", tmp_path / "other" / "model.onnx")
+    assert (tmp_path / "other" / "m.data").is_file()
+    assert OnnxModel(tmp_path / "other" / "model.onnx")(torch.ones(1, 3)).tolist() == [[2, 2, 2]]
