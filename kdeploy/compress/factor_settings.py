@@ -19,12 +19,13 @@ class Settings:
     """The parameters, under the names and with the defaults that both techniques give them."""
 
     technique: str
+    whiten: bool
+    """Their defaults differ."""
     energy: float | None = None
     rank_ratio: float | None = None
     vbmf: bool = False
     target: Mapping[Literal["macs", "parameters"], float] | None = None
     round_to: int = 8
-    whiten: bool = True
     batches: int = 8
     batch_size: int = 32
     runtime: str = "onnxruntime_cpu"

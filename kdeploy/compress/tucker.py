@@ -36,7 +36,7 @@ def tucker(
     | None = None,
     round_to: Annotated[int, Field(ge=1)] = 8,
     iterations: Annotated[int, Field(ge=0)] = 10,
-    whiten: bool = True,
+    whiten: bool = False,
     batches: Annotated[int, Field(ge=1)] = 8,
     batch_size: Annotated[int, Field(ge=1)] = 32,
     runtime: str = "onnxruntime_cpu",
@@ -60,7 +60,9 @@ def tucker(
             for all layers, found by bisection.
         round_to: Ranks are rounded up to a multiple; vector units compute channels in blocks.
         iterations: Of the refinement, at most; 0: HOSVD alone.
-        whiten: Weigh input channels by their second moments on training data.
+        whiten: Weigh input channels by their second moments on training data. That brings the
+            outputs of a layer nearer at equal ranks; it knows nothing of how positions of the
+            kernel go together, and where it was tried a budget was not spent better by it.
         batches: Training batches that `whiten` looks at.
         batch_size: Items in each of them.
         runtime: Where each layer and its factors are measured.

@@ -11,8 +11,8 @@ from kdeploy.errors import RecipeError
 from kdeploy.factors.ranks import Aim
 
 
-def settings(**given):
-    return Settings(technique="low_rank", **given)
+def settings(*, whiten=True, **given):
+    return Settings(technique="low_rank", whiten=whiten, **given)
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_settings_without_effect_are_said(caplog):
 def test_the_defaults_are_those_of_the_techniques(technique):
     parameters = inspect.signature(technique).parameters
     for name, parameter in inspect.signature(Settings).parameters.items():
-        if name != "technique":
+        if parameter.default is not parameter.empty:
             assert parameters[name].default == parameter.default
