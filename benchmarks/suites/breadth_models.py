@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdeploy.errors import MissingDependency
 from kdeploy.references import ModelReference, build_model
 
 SMALL: dict[str, Any] = {"image_size": 64, "patch_size": 8, "num_labels": 100}
@@ -147,10 +148,11 @@ def _transformers(family: str, **config: Any) -> nn.Module:
 
 def _vit_pytorch(name: str) -> Any:
     """Import one file of the package: the package as a whole wants torchvision."""
-    package = importlib.util.find_spec("vit_pytorch")
-    assert package is not None and package.origin is not None, "pip install vit-pytorch einops"
-    spec = importlib.util.spec_from_file_location(name, Path(package.origin).parent / f"{name}.py")
-    assert spec is not None and spec.loader is not None, f"vit_pytorch has {name}.py"
+    package: Any = importlib.util.find_spec("vit_pytorch")
+    if package is None:
+        raise MissingDependency.named("vit_pytorch", needed_for=f"`{name}`")
+    file = Path(package.origin).parent / f"{name}.py"
+    spec: Any = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -10,14 +10,14 @@ output, and whatever is sliced or reshaped in a way that no rule explains.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
 from kdeploy.channels.fixed import fixed_nodes, stated_splits
+from kdeploy.channels.heads import find_heads
 from kdeploy.channels.numbering import Renumber, Shuffle, find_shuffles, number_channels
 from kdeploy.channels.operations import (
     is_explained,
@@ -26,43 +26,21 @@ from kdeploy.channels.operations import (
     split_sizes,
 )
 from kdeploy.channels.tracing import Graph, trace
+from kdeploy.channels.units import Slot, Unit
+
+__all__ = ["Slot", "Unit", "find_units"]
 
 Element = tuple[Any, str, int]
 """A channel of a node of the graph: (node, "in" or "out", index)."""
 
 
-class Slot(NamedTuple):
-    """One side of a layer. Where both sides are one (batch norm, depthwise), it is "out".
-
-    The side "number" is none of a layer: `layer` is the place of an attribute that counts channels.
-    """
-
-    layer: str
-    side: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """Channels that can only be removed together."""
-
-    channels: Mapping[Slot, tuple[int, ...]]
-    shares: Mapping[str, tuple[int, ...]]
-    """Place that works group by group: how many of its channels in each group are in this unit.
-    Every group must lose the same number."""
-
-    @property
-    def family(self) -> tuple[tuple[Slot, int], ...]:
-        """Return what makes units alike: the sides of layers, and the channels in each."""
-        return tuple((slot, len(indices)) for slot, indices in self.channels.items())
-
-    @property
-    def width(self) -> int:
-        """Return the channels that go; a flattened map has several numbers for one of them."""
-        return min(len(at) for slot, at in self.channels.items() if slot.side in ("in", "out"))
-
-
 def find_units(
-    model: nn.Module, example: Tensor, *, is_protected: Callable[[str], bool] = lambda name: False
+    model: nn.Module,
+    example: Tensor,
+    *,
+    is_protected: Callable[[str], bool] = lambda name: False,
+    attention: Literal["heads", "width"] = "heads",
+    whole: MutableMapping[str, str] | None = None,
 ) -> list[Unit]:
     """Return all units that may be removed, in the order of the layers.
 
@@ -70,6 +48,9 @@ def find_units(
         model: In eval mode, every parameter asking for gradients: tracing relies on autograd.
         example: A batch that the model can run on.
         is_protected: Tells by a layer's name that its outputs must all stay.
+        attention: What goes of multi-head attention: heads, or a channel of every head; the other
+            where this is not possible.
+        whole: Is told which attentions stay whole, by module, and why.
 
     Raises:
         ModelError: the model cannot be followed.
@@ -100,7 +81,18 @@ def find_units(
     _couple_shuffled(shuffles, forest)
     places = _places(graph, names, stated)
     parts = {node: _parts(graph, node, place) for node, place in stated.items()}
-    return [_unit(members, names, places, parts) for members in forest.classes()]
+    units = [_unit(members, names, places, parts) for members in forest.classes()]
+    heads, reasons = find_heads(
+        graph,
+        model,
+        example,
+        first=attention,
+        is_protected=is_protected,
+        taken={slot for unit in units for slot in unit.channels},
+    )
+    if whole is not None:
+        whole.update(reasons)
+    return units + heads
 
 
 class _Forest:

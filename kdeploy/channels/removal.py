@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch_pruning.ops import module2type
 from torch_pruning.pruner.function import PrunerBox
 
-from kdeploy.channels.coupling import Slot, Unit
 from kdeploy.channels.numbers import lower_number
+from kdeploy.channels.units import Slot, Unit
 from kdeploy.errors import ModelError
 
 
@@ -86,6 +86,9 @@ def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) 
             lower_number(model, name, len(indices))
             continue
         module = _get(model, name)
+        if side in ("product", "scaled product", "unscaled"):
+            _scale(module, side, len(indices))
+            continue
         if isinstance(module, nn.Parameter):
             _remove_from_parameter(model, name, module, indices)
         elif side == "in" and isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
@@ -108,10 +111,28 @@ def hide_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) ->
     """
     twin = copy.deepcopy(model)
     for (name, side), indices in channels.items():
-        module = _get(twin, name) if side == "in" else None
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+        module = None if side == "number" else _get(twin, name)
+        if side == "in" and isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
             _zero_inputs(module, indices)
+        if side in ("product", "scaled product"):
+            assert isinstance(module, nn.Linear), f"{name} is a linear layer"
+            module.weight.detach()[list(indices)] = 0
+            if module.bias is not None:
+                module.bias.detach()[list(indices)] = 0
     return twin
+
+
+def _scale(layer: nn.Module | nn.Parameter, side: str, gone: int) -> None:
+    """Make up for a division by the root of a width that is smaller now."""
+    assert isinstance(layer, nn.Linear), "queries, keys and values are linear layers"
+    left = layer.in_features if side == "unscaled" else layer.out_features
+    root = (left / (left + gone)) ** 0.25
+    if side == "scaled product":
+        layer.weight.detach().mul_(root)
+        if layer.bias is not None:
+            layer.bias.detach().mul_(root)
+    elif side == "unscaled":
+        layer.weight.detach().div_(root)
 
 
 def _zero_inputs(layer: nn.Linear | nn.modules.conv._ConvNd, indices: Collection[int]) -> None:

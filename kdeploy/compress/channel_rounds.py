@@ -104,7 +104,12 @@ class Pruning:
             )
 
     def _find(self) -> list[Unit]:
-        return find_units(self.pruned, self._example, is_protected=self._is_protected)
+        whole: dict[str, str] = {}
+        units = find_units(self.pruned, self._example, is_protected=self._is_protected, whole=whole)
+        if whole:
+            rows = [{"attention": module, "reason": reason} for module, reason in whole.items()]
+            self._context.report["attention_kept_whole"] = rows
+        return units
 
     def _choose(self, ranking: Ranking, fraction: float, *, is_last: bool) -> Kept:
         if self._aim.what == "channels":

@@ -41,7 +41,15 @@ _LOG = logging.getLogger(__name__)
 
 @compressor(
     paper="arXiv:2301.12900",
-    before={"low_rank", "tucker", "unstructured", "two_four", "int8_ptq"},
+    before={
+        "low_rank",
+        "tucker",
+        "unstructured",
+        "two_four",
+        "int8_ptq",
+        "int8_qat",
+        "int8_dynamic",
+    },
     ensures=check_sizes,
 )
 def prune_channels(

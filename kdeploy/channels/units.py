@@ -1,0 +1,39 @@
+"""The units of removal: which channels of which sides of layers go together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Slot(NamedTuple):
+    """One side of a layer. Where both sides are one (batch norm, depthwise), it is "out".
+
+    Other sides are what attention needs: "number", where `layer` is the place of an attribute that
+    counts channels; "product" and "scaled product", of outputs that are summed as products with
+    those of another layer; "unscaled", of a layer that makes up for scaled inputs.
+    """
+
+    layer: str
+    side: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Channels that can only be removed together."""
+
+    channels: Mapping[Slot, tuple[int, ...]]
+    shares: Mapping[str, tuple[int, ...]]
+    """Place that works group by group: how many of its channels in each group are in this unit.
+    Every group must lose the same number."""
+
+    @property
+    def family(self) -> tuple[tuple[Slot, int], ...]:
+        """Return what makes units alike: the sides of layers, and the channels in each."""
+        return tuple((slot, len(indices)) for slot, indices in self.channels.items())
+
+    @property
+    def width(self) -> int:
+        """Return the channels that go; a flattened map has several numbers for one of them."""
+        return min(len(at) for slot, at in self.channels.items() if slot.side in ("in", "out"))
