@@ -1,8 +1,8 @@
 """Remove the channels that a model would miss least, with all that depends on them.
 
 Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, arXiv:2301.12900. Residual sums,
-concatenations, splits, depthwise and grouped convolutions and channel shuffles are followed; the
-model's output keeps its size. What is left is a plain, smaller model.
+concatenations, splits, depthwise and grouped convolutions, channel shuffles and multi-head
+attention are followed; the model's output keeps its size. What is left is a plain, smaller model.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def prune_channels(
     round_to: Annotated[int, Field(ge=1)] = 8,
     max_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.9,
     ignore: tuple[str, ...] = (),
+    attention: Literal["heads", "width"] = "heads",
     iterations: Annotated[int, Field(ge=1)] = 1,
     regularize: Annotated[float, Field(ge=0)] = 0.0,
     batches: Annotated[int, Field(ge=1)] = 16,
@@ -99,6 +100,8 @@ def prune_channels(
             come together; below one block time falls with each channel.
         max_ratio: The fraction of any one layer's channels that may go.
         ignore: Layers that keep all their outputs, by name or pattern, e.g. `[stem.*, fc]`.
+        attention: What goes of multi-head attention: whole heads, or a channel of every head; where
+            one cannot be shown to compute the same without them, the other is tried.
         iterations: Reach the aim in so many steps that keep the same fraction each, with a
             training as `recover` says between them.
         regularize: Train before, as `recover` says, and in each step shrink the weights of what
@@ -136,6 +139,7 @@ def prune_channels(
         ),
         clock=clock,
         is_protected=lambda name: any(fnmatchcase(name, pattern) for pattern in ignore),
+        attention=attention,
     )
     if regularize:
         pruning.regularize(regularize)
