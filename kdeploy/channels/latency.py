@@ -15,7 +15,8 @@ from kdeploy.channels.choice import Kept, Ranking, Rules, choose
 LOWEST, HIGHEST = 0.92, 0.98
 """Of the fraction that is asked for: between them the search ends. The upper one leaves room for
 another run, on a machine in another mood, to stay below the fraction."""
-MOST_CANDIDATES = 12
+MOST_CANDIDATES = 10
+TOO_NEAR = 0.02  # two costs, relative: what lies between them, measuring cannot tell apart
 NUM_GUESSES = 3  # by the line through what is known, before the bisection
 SHORT_SECONDS, LONG_SECONDS = 0.5, 3.0
 STEPS = 1000
@@ -105,7 +106,7 @@ def _search(look: Callable[..., Trial], costs: Sequence[float], fraction: float)
     if fast == 1:
         look(0)
     for number in range(MOST_CANDIDATES):
-        if fast - slow < 2:
+        if fast - slow < 2 or costs[slow] - costs[fast] < TOO_NEAR * costs[slow]:
             return
         rung = (slow + fast) // 2
         if number < NUM_GUESSES:

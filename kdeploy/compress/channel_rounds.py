@@ -49,6 +49,7 @@ class Pruning:
         clock: What the context's stopwatch is told, for a latency to aim at: the runtime, the batch
             size, the threads.
         is_protected: Tells by a layer's name that its outputs must all stay.
+        attention: What goes of multi-head attention, see `find_units`.
     """
 
     def __init__(
@@ -61,11 +62,12 @@ class Pruning:
         rate: Rate,
         clock: Mapping[str, Any],
         is_protected: Callable[[str], bool],
+        attention: Literal["heads", "width"],
     ) -> None:
         self.pruned = copy.deepcopy(model)
         self._model, self._context, self._example = model, context, context.example
         self._aim, self._rules, self._rate = aim, rules, rate
-        self._clock, self._is_protected = clock, is_protected
+        self._clock, self._is_protected, self._attention = clock, is_protected, attention
         self._sizes: Mapping[Family, int] = {}
         self._whole = self._cost()({}) if aim.what != "channels" else 0.0
 
@@ -105,7 +107,13 @@ class Pruning:
 
     def _find(self) -> list[Unit]:
         whole: dict[str, str] = {}
-        units = find_units(self.pruned, self._example, is_protected=self._is_protected, whole=whole)
+        units = find_units(
+            self.pruned,
+            self._example,
+            is_protected=self._is_protected,
+            attention=self._attention,
+            whole=whole,
+        )
         if whole:
             rows = [{"attention": module, "reason": reason} for module, reason in whole.items()]
             self._context.report["attention_kept_whole"] = rows

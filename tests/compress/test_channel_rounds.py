@@ -11,6 +11,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.prune_channels import prune_channels
 from kdeploy.errors import ModelError, UnknownName
 from kdeploy.structure import count_macs
+from tests.channels import attentions
 from tests.compress.test_prune_channels import Residual, context
 from tests.tiny.compressing import Trainer
 
@@ -161,6 +162,15 @@ def test_a_latency_needs_a_stopwatch_and_a_runtime_that_exists(model):
 def test_a_runtime_without_a_latency_to_reach_is_told(model, caplog):
     prune_channels(model, context(), ratio=0.5, threads=2)
     assert "no effect without `target: {latency: ...}`" in caplog.text
+
+
+@pytest.mark.parametrize(("attention", "heads", "width"), [("heads", 2, 8), ("width", 3, 5)])
+def test_heads_go_or_a_channel_of_every_head(attention, heads, width):
+    model = attentions.make(attentions.Fused)
+    where = context((16, attentions.STREAM))
+    small = prune_channels(model, where, ratio=0.35, scope="local", attention=attention, round_to=1)
+    assert (small.attention.num_heads, small.attention.head_dim) == (heads, width)
+    assert small.attention.proj.in_features == heads * width
 
 
 def test_layers_that_keep_all_are_told_with_the_reason(model):
