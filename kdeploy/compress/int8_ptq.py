@@ -148,7 +148,9 @@ def int8_ptq(
 
     ignored = ignored_layers(layers(calibration.graph_module, profile_named(profile)), ignore)
     if not (precision.looks or ignored):
-        return quantize(())
+        has_new = is_changed and any(name not in before for name, _ in base.named_parameters())
+        graph_module = None if has_new else calibration.refreshed(base)
+        return QuantizedModel(base, example, **options, captured=graph_module)
     fake = fake_quantized(base, example, **options, float_layers=ignored)
     return quantize_within(quantize, fake, model, context, precision, ignored=ignored)
 

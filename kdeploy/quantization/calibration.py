@@ -64,6 +64,13 @@ class Calibration:
             return {n: percentile(seen, percent=percent) for n, seen in self.statistics.items()}
         return {name: CHOICES[choice](seen) for name, seen in self.statistics.items()}
 
+    def refreshed(self, model: nn.Module) -> GraphModule:
+        """Return the graph with the parameters of the model as they are now."""
+        given = dict(model.named_parameters(remove_duplicate=False))
+        for name, parameter in self.graph_module.named_parameters():
+            parameter.detach().copy_(given[name].detach())
+        return self.graph_module
+
 
 def calibrate(model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> Calibration:
     """Run `model` on the batches and return what its tensors were like.

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 # 16 bins for each of the 256 codes of a range that fills the histogram.
 NUM_BINS = 8192
 # More values of one batch than this are thinned out for the histogram; the extremes never are.
-MOST_VALUES = 2**16
+MOST_VALUES = 2**15
 # The share of values, in percent, that `percentile` covers.
 PERCENTILE = 99.99
 # How much of each further batch's extremes the moving average takes.

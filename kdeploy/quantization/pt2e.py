@@ -46,6 +46,7 @@ class QuantizedModel(nn.Module):
         reduce_range: bool = False,
         weight_scales: Mapping[str, Sequence[float]] | None = None,
         float_layers: Collection[str] = (),
+        captured: GraphModule | None = None,
     ) -> None:
         """Quantize `base`.
 
@@ -58,6 +59,8 @@ class QuantizedModel(nn.Module):
             weight_scales: By the weight's name, those that were learned; of all other weights
                 the largest value decides.
             float_layers: Layers that are not quantized, as `placement.layers` names them.
+            captured: The graph of `base` on integer operators, where the caller has it already;
+                tracing takes longer than all that follows. It is taken over.
         """
         super().__init__()
         self.base = base.eval()
@@ -67,7 +70,7 @@ class QuantizedModel(nn.Module):
         self.weight_scales = {n: [float(s) for s in v] for n, v in (weight_scales or {}).items()}
         self.float_layers = list(float_layers)
         self.register_buffer("example", example.detach().clone(), persistent=False)
-        self.graph = self._converted()
+        self.graph = self._converted(captured)
         self.training = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,9 +95,9 @@ class QuantizedModel(nn.Module):
         """Return the same model and ranges in the encoding and placement of another profile."""
         return pt2e(self.base, {**self.state(), "profile": profile}, self.example)
 
-    def _converted(self) -> GraphModule:
+    def _converted(self, captured: GraphModule | None) -> GraphModule:
         profile = profile_named(self.profile)
-        graph_module = into_integer_operators(capture(self.base, self.example))
+        graph_module = captured or into_integer_operators(capture(self.base, self.example))
         placement = place(graph_module, profile, float_layers=self.float_layers)
         missing = [name for name in placement.names.values() if name not in self.ranges]
         if missing:

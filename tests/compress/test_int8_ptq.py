@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -10,7 +11,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.int8_ptq import int8_ptq, is_quantized
 from kdeploy.errors import NotCalibrated, OrderError
 from kdeploy.machine import Machine
-from kdeploy.quantization.pt2e import QuantizedModel
+from kdeploy.quantization.pt2e import QuantizedModel, pt2e
 from kdeploy.registry import find
 from tests.tiny.text import Classifier, Next, items, sequences
 
@@ -194,3 +195,10 @@ def test_a_layer_that_stays_float_keeps_its_weight_and_bias(chained, context):
     assert torch.equal(kept.bias, chained[2].bias)
     assert not torch.equal(changed.weight, chained[0].weight)
     assert not torch.equal(changed.bias, chained[0].bias)
+
+
+@pytest.mark.parametrize("options", [{}, {"bias_correction": False}, {"equalize": True}])
+def test_the_graph_that_was_calibrated_is_the_one_that_the_state_makes(options, chained, context):
+    small = int8_ptq(chained, context, batch_size=8, **options)
+    again = pt2e(copy.deepcopy(small.base), small.state(), small.example)
+    assert torch.equal(again(context.example), small(context.example))
