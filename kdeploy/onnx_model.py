@@ -70,7 +70,7 @@ class OnnxModel(nn.Module):
     def _answer(self, x: Tensor) -> Tensor:
         values = x.detach().cpu().contiguous()
         values = values.long() if self._is_integer else values.float()
-        pieces = values.split(self._batch_size or max(1, len(values)))
+        pieces = torch.split(values, self._batch_size or max(1, len(values)))  # type: ignore[no-untyped-call]
         answers = [self._run(piece) for piece in pieces]
         return torch.cat(answers).to(x.device)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.moments import input_moments, input_rows
+from kdeploy.moments import input_moments, input_rows, input_squares
 
 LAYERS = {
     "linear": (nn.Linear(6, 4), (5, 6)),
@@ -56,3 +56,13 @@ def test_leaves_modes_and_hooks_as_they_were():
     assert model.training
     assert model[0].training
     assert not model[1]._forward_pre_hooks
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_squares_are_the_diagonal_of_the_moments(name):
+    layer, shape = LAYERS[name]
+    batches = [torch.randn(shape) for _ in range(2)]
+    model = nn.Sequential(layer)
+    moments = input_moments(model, batches, ["0"])["0"]
+    squares = input_squares(model, batches, ["0"])["0"]
+    torch.testing.assert_close(squares, moments.diagonal(dim1=1, dim2=2))

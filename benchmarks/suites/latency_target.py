@@ -49,7 +49,7 @@ def main() -> None:
     models = importlib.import_module("pytorchcv.models.resnet")
     model: nn.Module = getattr(models, arguments.model)().eval()
     data = _noise(arguments.size)
-    context = CompressContext(data=data, stopwatch=Latencies(watch=lambda text: print(text)))
+    context = CompressContext(data=data, stopwatch=Latencies())
     started = time.perf_counter()
     small = prune_channels(
         model,

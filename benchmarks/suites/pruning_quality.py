@@ -66,7 +66,7 @@ def theirs(
     found = model
     for round_to in (8, 4, 2, 1):
         low, high = 0.0, 1.0
-        for _ in range(12):
+        for _ in range(9):
             ratio = (low + high) / 2
             made = _at_ratio(model, example, ratio, round_to=round_to, is_global=is_global)
             low, high = (ratio, high) if kept(made) > fraction else (low, ratio)

@@ -21,6 +21,7 @@ _BOOKKEEPING = {
     "QGemm": (1, 2, 4, 5, 7, 8),
     "ConvInteger": (2, 3),
     "MatMulInteger": (2, 3),
+    "DynamicQuantizeLSTM": (8, 9, 10, 11),
 }
 # Of element types FLOAT, UINT8, INT8, INT32, FLOAT16, DOUBLE, BFLOAT16, UINT4, INT4: shapes and
 # indices are INT64, and nobody learned them.
@@ -59,6 +60,11 @@ def count_parameters(path: Path) -> int:
         for node in nodes
         for i in _BOOKKEEPING.get(node.op_type, ())
         if i < len(node.input)
+    }
+    steps = {n.output[1] for n in nodes if n.op_type == "DynamicQuantizeLinear"}
+    # The scales of weights are multiplied by that of the input before they are used.
+    bookkeeping |= {
+        name for n in nodes if n.op_type == "Mul" and steps & set(n.input) for name in n.input
     }
     constants = [
         (node.output[0], attribute.t)

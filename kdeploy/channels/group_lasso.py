@@ -64,8 +64,8 @@ class GroupLasso:
 
     def _of_units(self, values: dict[Slot, Tensor]) -> Tensor:
         """Return the sums over the channels of each unit, and of those in none."""
-        some = next(iter(values.values()))
-        sums = torch.zeros(len(self._units) + 1, device=some.device)
+        device = next(self._model.parameters()).device
+        sums = torch.zeros(len(self._units) + 1, device=device)
         for slot, numbers in self._numbers.items():
             sums.index_add_(0, numbers, values[slot].float())
         return sums

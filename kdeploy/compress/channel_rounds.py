@@ -46,7 +46,8 @@ class Pruning:
         aim: Of the last round.
         rules: What every choice keeps to.
         rate: How channels are scored, anew in each round.
-        stopwatch: (models, example, seconds=) -> latencies in seconds, for a latency to aim at.
+        clock: What the context's stopwatch is told, for a latency to aim at: the runtime, the batch
+            size, the threads.
         is_protected: Tells by a layer's name that its outputs must all stay.
     """
 
@@ -58,13 +59,13 @@ class Pruning:
         aim: Aim,
         rules: Rules,
         rate: Rate,
-        stopwatch: Callable[..., list[float]],
+        clock: Mapping[str, Any],
         is_protected: Callable[[str], bool],
     ) -> None:
         self.pruned = copy.deepcopy(model)
         self._model, self._context, self._example = model, context, context.example
         self._aim, self._rules, self._rate = aim, rules, rate
-        self._stopwatch, self._is_protected = stopwatch, is_protected
+        self._clock, self._is_protected = clock, is_protected
         self._sizes: Mapping[Family, int] = {}
         self._whole = self._cost()({}) if aim.what != "channels" else 0.0
 
@@ -138,7 +139,8 @@ class Pruning:
             candidate = copy.deepcopy(self.pruned)
             remove_channels(candidate, all_channels(ranking.units(kept)))
             models = [original, candidate.cpu().eval()]
-            whole, own = self._stopwatch(models, example, seconds=seconds)
+            stopwatch = self._context.stopwatch
+            whole, own = stopwatch(models, example, seconds=seconds, **self._clock)
             return whole, own
 
         best, trials = choose_to_latency(
@@ -151,6 +153,12 @@ class Pruning:
         report = self._context.report
         rows = [_row(trial, ranking, is_chosen=trial is best) for trial in trials]
         report["latency"] = [*report.get("latency", []), *rows]
+        report["latency_reached"] = {
+            "asked_ratio": fraction,
+            "ratio": best.ratio,
+            "latency_seconds": best.latency_seconds,
+            **self._clock,
+        }
         is_close = LOWEST * fraction <= best.ratio <= fraction
         self._tell(best.ratio, fraction, is_good=is_close or not is_last)
         return best.kept

@@ -44,6 +44,7 @@ class Train(Protocol):
         name: str,
         constraints: Sequence[Constraint] = (),
         keep: str | None = None,
+        is_last: bool = False,
     ) -> None:
         """Train `model` in place; it ends on the CPU, in eval mode.
 
@@ -53,6 +54,7 @@ class Train(Protocol):
             name: Of this training, other than that of any other training of the step.
             constraints: What the weights hold to.
             keep: "best" or "last" epoch; None: as `recover` says.
+            is_last: This is the recovery: none follows the step.
         """
         ...
 
@@ -100,6 +102,7 @@ def cannot_train(
     name: str,
     constraints: Sequence[Constraint] = (),
     keep: str | None = None,
+    is_last: bool = False,
 ) -> None:
     """Refuse: whoever called the technique gave nothing to train with."""
     raise no_training(name)

@@ -31,7 +31,16 @@ Cost = Callable[[nn.Module], float]
 
 @compressor(
     paper="arXiv:2403.03853",
-    before={"prune_channels", "low_rank", "tucker", "unstructured", "two_four", "int8_ptq"},
+    before={
+        "prune_channels",
+        "low_rank",
+        "tucker",
+        "unstructured",
+        "two_four",
+        "int8_ptq",
+        "int8_qat",
+        "int8_dynamic",
+    },
     ensures=check_dropped,
 )
 def drop_layers(

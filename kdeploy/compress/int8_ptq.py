@@ -6,47 +6,39 @@ symmetric per channel, activations per tensor; the number formats are those of t
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.errors import NotCalibrated, OrderError
-from kdeploy.machine import fingerprint
+from kdeploy.compress.mixed_precision import ignored_layers, precision_of, quantize_within
+from kdeploy.compress.quantizing import check_quantizable, is_quantized, weight_format
 from kdeploy.moments import WEIGHTED, input_moments
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.quantization.bias_correction import correct_biases
 from kdeploy.quantization.calibration import Calibration, calibrate
 from kdeploy.quantization.capture import capture
-from kdeploy.quantization.contract import Wrapped
 from kdeploy.quantization.equalization import equalize_layers, find_pairs
+from kdeploy.quantization.fake_quant import fake_quantized
 from kdeploy.quantization.fold import fold_batch_norms
-from kdeploy.quantization.number_format import INT7, INT8, NumberFormat
-from kdeploy.quantization.onnx_static import check_integers, quantized_file
+from kdeploy.quantization.number_format import INT7, NumberFormat
+from kdeploy.quantization.onnx_static import quantized_file
 from kdeploy.quantization.ownership import own_layers
+from kdeploy.quantization.placement import layers
+from kdeploy.quantization.profiles import profile_named
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.rounding import round_by_output
-from kdeploy.quantization.saturation import saturates
 from kdeploy.quantization.smoothing import find_norms, largest_values, smooth_norms
 
 _LOG = logging.getLogger(__name__)
 # Moments of more inputs than this would take longer than any rounding is worth.
 MOST_INPUTS = 8192
 Batches = Callable[[], Iterable[Tensor]]
-
-
-def is_quantized(model: nn.Module) -> None:
-    """Raise AssertionError unless the model computes on integers."""
-    if isinstance(model, OnnxModel):
-        check_integers(model.path)
-        return
-    assert isinstance(model, QuantizedModel), "the model has no quantizers"
-    targets = [str(node.target) for node in model.graph.graph.nodes]
-    assert any("dequantize_per_channel" in t for t in targets), "no weight is INT8"
 
 
 @compressor(
@@ -71,6 +63,9 @@ def int8_ptq(
     bias_correction: bool = True,
     adaround: bool = False,
     adaround_iterations: Annotated[int, Field(gt=0)] = 1000,
+    max_drop: str | None = None,
+    sensitivity: bool = False,
+    ignore: tuple[str, ...] = (),
 ) -> nn.Module:
     """Return the model with every convolution and linear layer on 8-bit integers.
 
@@ -99,60 +94,77 @@ def int8_ptq(
         adaround: Learn for each weight whether it is rounded up or down (arXiv:2004.10568); takes
             seconds a layer.
         adaround_iterations: Steps of that for each layer.
+        max_drop: The validation accuracy that may be lost, e.g. `0.5pp`; layers that hurt most stay
+            float until it holds.
+        sensitivity: Report what each layer on integers costs alone; `max_drop` does so too.
+        ignore: Layers that stay float, by name or pattern, e.g. `[stem.*]`.
 
     Raises:
         OrderError: the model is quantized already.
         NotCalibrated: there was no data.
+        GateFailed: `max_drop` cannot be held.
     """
-    _check(model, context)
+    check_quantizable(model, context)
+    precision = precision_of(max_drop, ignore, sensitivity, context)
+    number_format = weight_format(profile, reduce_range, context)
     example = context.example
 
     def batches() -> Iterable[Tensor]:
         return (x for x, _ in context.batches(context.data.train, batch_size, calibration_batches))
 
-    steps: dict[str, str] = {}
-    weight_format = _weight_format(profile, reduce_range, context)
     if isinstance(model, OnnxModel):
-        return _file(model, batches(), profile, observer, weight_format)
-    if equalize or smooth or bias_correction or adaround:
-        model = fold_batch_norms(model, example)
+        if precision.looks or ignore:
+            _LOG.warning("int8_ptq: of a file, `max_drop`, `sensitivity`, `ignore` choose nothing")
+        return _file(model, batches(), profile, observer, number_format)
+    is_changed = equalize or smooth or bias_correction or adaround
+    base = fold_batch_norms(model, example) if is_changed else model
+    steps: dict[str, str] = {}
     if equalize:
-        steps["equalize"] = _equalize(model, example)
+        steps["equalize"] = _equalize(base, example)
     if smooth:
-        steps["smooth"] = _smooth(model, example, batches)
-    calibration = calibrate(model, example, batches())
+        steps["smooth"] = _smooth(base, example, batches)
+    calibration = calibrate(base, example, batches())
     steps["calibrate"] = f"{calibration.num_items} items, observer `{observer}`"
+    before = {name: p.detach().clone() for name, p in base.named_parameters() if is_changed}
     rounded: Mapping[str, Tensor] = {}
     if adaround:
-        rounded = _round(model, calibration, batches, weight_format, adaround_iterations)
+        rounded = _round(base, calibration, batches, number_format, adaround_iterations)
         steps["adaround"] = f"{len(rounded)} layers"
     if bias_correction:
-        removed = correct_biases(model, calibration, weight_format, rounded=rounded)
+        removed = correct_biases(base, calibration, number_format, rounded=rounded)
         steps["bias_correction"] = _said_of_biases(removed)
     for name, weight in rounded.items():
-        model.get_parameter(name).detach().copy_(weight)
+        base.get_parameter(name).detach().copy_(weight)
     context.report["int8_ptq"] = [{"step": step, "result": said} for step, said in steps.items()]
-    return QuantizedModel(
-        model,
-        example,
-        ranges=calibration.ranges(observer, percent=percentile),
-        profile=profile,
-        reduce_range=weight_format is INT7,
-    )
+    options: Any = {
+        "ranges": calibration.ranges(observer, percent=percentile),
+        "profile": profile,
+        "reduce_range": number_format is INT7,
+    }
+
+    def quantize(float_layers: Sequence[str]) -> QuantizedModel:
+        whole = _with_float(base, before, float_layers)
+        return QuantizedModel(whole, example, **options, float_layers=float_layers)
+
+    ignored = ignored_layers(layers(calibration.graph_module, profile_named(profile)), ignore)
+    if not (precision.looks or ignored):
+        return quantize(())
+    fake = fake_quantized(base, example, **options, float_layers=ignored)
+    return quantize_within(quantize, fake, model, context, precision, ignored=ignored)
 
 
-def _check(model: nn.Module, context: CompressContext) -> None:
-    if isinstance(model, Wrapped):
-        raise OrderError(
-            f"the model is quantized already (`{model.wrapper}`, profile "
-            f"`{getattr(model, 'profile', '?')}`)",
-            hint="leave one of the two INT8 steps out; exports re-encode: `--profile tensorrt`",
-        )
-    if not len(context.data.train):
-        raise NotCalibrated(
-            f"`{context.data.name}` has no training items to calibrate INT8 on",
-            hint="calibration needs some; lower `data.validation_fraction`",
-        )
+def _with_float(
+    model: nn.Module, before: Mapping[str, Tensor], float_layers: Sequence[str]
+) -> nn.Module:
+    """Return the model with float layers as they were before they were made ready for rounding."""
+    if not float_layers or not before:
+        return model
+    twin = copy.deepcopy(model)
+    for name, parameter in twin.named_parameters():
+        if name.rpartition(".")[0] in float_layers:
+            # A bias that was not there is zero.
+            parameter.detach().copy_(before.get(name, torch.zeros_like(parameter)))
+    return twin
 
 
 def _file(
@@ -160,31 +172,15 @@ def _file(
     batches: Iterable[Tensor],
     profile: str,
     observer: str,
-    weight_format: NumberFormat,
+    number_format: NumberFormat,
 ) -> OnnxModel:
     return quantized_file(
         model,
         batches,
         profile=profile,
         observer=observer,
-        reduce_range=weight_format is INT7,
+        reduce_range=number_format is INT7,
     )
-
-
-def _weight_format(
-    profile: str, reduce_range: bool | Literal["auto"], context: CompressContext
-) -> NumberFormat:
-    """Return 7 or 8 bits for the weights, and say why."""
-    is_reduced, reason = reduce_range is True, f"`reduce_range: {reduce_range}`"
-    if reduce_range == "auto":
-        machine = fingerprint()
-        is_reduced = profile == "cpu" and saturates(machine)
-        which = "without" if is_reduced else "not an x86 without"
-        reason = f"profile `{profile}` on `{machine.cpu}`, {which} VNNI"
-    bits = 7 if is_reduced else 8
-    context.report["weights"] = [{"bits": bits, "reason": reason}]
-    _LOG.info("int8_ptq: %d-bit weights: %s", bits, reason)
-    return INT7 if is_reduced else INT8
 
 
 def _equalize(model: nn.Module, example: Tensor) -> str:
@@ -210,22 +206,22 @@ def _round(
     model: nn.Module,
     calibration: Calibration,
     batches: Batches,
-    weight_format: NumberFormat,
+    number_format: NumberFormat,
     iterations: int,
 ) -> dict[str, Tensor]:
     """Return the weights, by name, as AdaRound rounds them."""
     own = own_layers(calibration.graph_module, model).values()
     modules = dict(model.named_modules())
-    layers = [
+    names = [
         name
         for layer in own
         if isinstance(modules.get(name := layer.name.removesuffix(".weight")), WEIGHTED)
         and layer.weight[0].numel() <= MOST_INPUTS
     ]
-    moments = input_moments(model, batches(), layers)
+    moments = input_moments(model, batches(), names)
     return {
         f"{name}.weight": round_by_output(
-            model.get_parameter(f"{name}.weight"), moment, weight_format, iterations=iterations
+            model.get_parameter(f"{name}.weight"), moment, number_format, iterations=iterations
         )
         for name, moment in moments.items()
     }

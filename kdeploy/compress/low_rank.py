@@ -7,7 +7,6 @@ The result is plain layers: `fc` becomes `fc.reduce` and `fc.expand`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -20,17 +19,17 @@ from kdeploy.compress.replacement import replace_layers
 from kdeploy.factors.pair import form_of, pair_of
 from kdeploy.factors.promise import check_factors
 
-_LOG = logging.getLogger(__name__)
-
 
 @compressor(
-    paper="arXiv:2403.07378", before={"two_four", "unstructured", "int8_ptq"}, ensures=check_factors
+    paper="arXiv:2403.07378",
+    before={"unstructured", "two_four", "int8_ptq", "int8_qat", "int8_dynamic"},
+    ensures=check_factors,
 )
 def low_rank(
     model: nn.Module,
     context: CompressContext,
     *,
-    form: Literal["channel", "spatial"] = "channel",
+    form: Literal["spatial", "channel"] = "spatial",
     energy: Annotated[float, Field(gt=0, le=1)] | None = None,
     rank_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None,
     vbmf: bool = False,
@@ -51,9 +50,9 @@ def low_rank(
     Args:
         model: Is left as it is.
         context: The data, the stopwatch, and the report of what was replaced and declined.
-        form: Of kxk convolutions: `channel`, few filters of the same kernel and then 1x1, or
-            `spatial`, kx1 and then 1xk. Kernels of one dimension, or of a single position, are
-            always `channel`.
+        form: Of kxk convolutions: `spatial`, kx1 and then 1xk, loses less at equal cost as a
+            rule; `channel` is few filters of the same kernel and then 1x1. Kernels of one
+            dimension, or of a single position, are always `channel`.
         energy: The rank is the least one that keeps this fraction of the squared singular values
             (with `whiten`, of the squared outputs); 0.99 when no aim is given. Give one of
             `energy`, `rank_ratio`, `vbmf` and `target`.
@@ -77,8 +76,6 @@ def low_rank(
         RecipeError: more than one aim.
         ModelError: the target is out of reach.
     """
-    if form == "spatial" and all(form_of(module, form) == "channel" for module in model.modules()):
-        _LOG.warning("low_rank: `form: spatial` has no effect, no kernel has two dimensions")
     return replace_layers(
         model,
         context,

@@ -39,7 +39,19 @@ from kdeploy.quantization.contract import Wrapped
 _LOG = logging.getLogger(__name__)
 
 
-@compressor(paper="arXiv:2301.12900", before={"int8_ptq"}, ensures=check_sizes)
+@compressor(
+    paper="arXiv:2301.12900",
+    before={
+        "low_rank",
+        "tucker",
+        "unstructured",
+        "two_four",
+        "int8_ptq",
+        "int8_qat",
+        "int8_dynamic",
+    },
+    ensures=check_sizes,
+)
 def prune_channels(
     model: nn.Module,
     context: CompressContext,
@@ -121,7 +133,7 @@ def prune_channels(
         rate=partial(
             _rating, context=context, importance=importance, batches=batches, batch_size=batch_size
         ),
-        stopwatch=partial(context.stopwatch, **clock),
+        clock=clock,
         is_protected=lambda name: any(fnmatchcase(name, pattern) for pattern in ignore),
     )
     if regularize:

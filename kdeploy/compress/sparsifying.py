@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import NotCalibrated, OrderError
-from kdeploy.moments import input_moments
 from kdeploy.quantization.contract import Wrapped
 from kdeploy.sparsity.layers import layers_with_weights, weight_of
 from kdeploy.sparsity.zeros import compressed_bytes, zeros_of
@@ -27,15 +26,8 @@ def refuse_integers(model: nn.Module, technique: str) -> None:
         )
 
 
-def calibrated(
-    model: nn.Module,
-    context: CompressContext,
-    layers: Collection[str],
-    *,
-    batches: int,
-    batch_size: int,
-) -> dict[str, Tensor]:
-    """Return the moments of the layers' inputs over training data; a layer that never ran is left.
+def calibrating(context: CompressContext, *, batches: int, batch_size: int) -> Iterator[Tensor]:
+    """Return inputs of the training data to look at.
 
     Raises:
         NotCalibrated: there was no data.
@@ -45,8 +37,7 @@ def calibrated(
             f"`{context.data.name}` has no training items to look at",
             hint="choose by magnitude, which needs none, or lower `data.validation_fraction`",
         )
-    items = (x for x, _ in context.batches(context.data.train, batch_size, batches))
-    return input_moments(model, items, layers)
+    return (x for x, _ in context.batches(context.data.train, batch_size, batches))
 
 
 def tell(

@@ -21,7 +21,9 @@ from kdeploy.factors.promise import check_factors
 
 
 @compressor(
-    paper="arXiv:1511.06530", before={"two_four", "unstructured", "int8_ptq"}, ensures=check_factors
+    paper="arXiv:1511.06530",
+    before={"unstructured", "two_four", "int8_ptq", "int8_qat", "int8_dynamic"},
+    ensures=check_factors,
 )
 def tucker(
     model: nn.Module,

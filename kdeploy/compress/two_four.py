@@ -17,8 +17,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.sparsifying import NEVER_RAN, calibrated, refuse_integers, tell
+from kdeploy.compress.sparsifying import NEVER_RAN, calibrating, refuse_integers, tell
 from kdeploy.errors import ModelError
+from kdeploy.moments import input_moments
 from kdeploy.sparsity.choice import input_norms
 from kdeploy.sparsity.layers import ignored, layers_with_weights, weight_of
 from kdeploy.sparsity.pattern import (
@@ -36,7 +37,12 @@ from kdeploy.sparsity.sparse_gpt import two_of_four_by_surgery
 _LOG = logging.getLogger(__name__)
 
 
-@compressor(paper="arXiv:2104.08378", before={"int8_ptq"}, sparse=True, ensures=check_two_four)
+@compressor(
+    paper="arXiv:2104.08378",
+    before={"int8_ptq", "int8_qat", "int8_dynamic"},
+    sparse=True,
+    ensures=check_two_four,
+)
 def two_four(
     model: nn.Module,
     context: CompressContext,
@@ -76,7 +82,8 @@ def two_four(
     chosen = [name for name in layers if name not in dense]
     moments: dict[str, Tensor] = {}
     if method != "magnitude":
-        moments = calibrated(twin, context, chosen, batches=batches, batch_size=batch_size)
+        seen = calibrating(context, batches=batches, batch_size=batch_size)
+        moments = input_moments(twin, seen, chosen)
         dense |= {name: NEVER_RAN for name in chosen if name not in moments}
         chosen = list(moments)
     _check_any(chosen, dense, multiple)
@@ -99,7 +106,8 @@ def _sparse(weight: Tensor, method: str, moments: Tensor | None) -> Tensor:
     if moments is None:
         return weight_from_rows(rows * best_two_of_four(rows.abs()), weight)
     if method == "wanda":
-        scaled = weight.abs() * input_norms(moments, weight).to(weight.device)
+        squares = moments.diagonal(dim1=1, dim2=2)
+        scaled = weight.abs() * input_norms(squares, weight).to(weight.device)
         return weight_from_rows(rows * best_two_of_four(rows_that_run(scaled)), weight)
     order = order_that_runs(weight)
     in_order = moments[0][order][:, order]

@@ -14,8 +14,9 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.sparsifying import NEVER_RAN, calibrated, refuse_integers, tell
+from kdeploy.compress.sparsifying import NEVER_RAN, calibrating, refuse_integers, tell
 from kdeploy.errors import ModelError
+from kdeploy.moments import input_squares
 from kdeploy.sparsity.choice import Choice, input_norms, set_zeros
 from kdeploy.sparsity.gradual import GradualZeros
 from kdeploy.sparsity.layers import (
@@ -39,7 +40,10 @@ def is_sparse(model: nn.Module) -> None:
 
 
 @compressor(
-    paper="arXiv:1506.02626", before={"two_four", "int8_ptq"}, sparse=True, ensures=is_sparse
+    paper="arXiv:1506.02626",
+    before={"two_four", "int8_ptq", "int8_qat", "int8_dynamic"},
+    sparse=True,
+    ensures=is_sparse,
 )
 def unstructured(
     model: nn.Module,
@@ -87,11 +91,12 @@ def unstructured(
     layers = [name for name in layers_with_weights(twin) if name not in dense]
     norms = {}
     if importance == "wanda":
-        moments = calibrated(twin, context, layers, batches=batches, batch_size=batch_size)
-        dense |= {name: NEVER_RAN for name in layers if name not in moments}
-        layers = list(moments)
-        for name, moment in moments.items():
-            norms[_weight(name)] = input_norms(moment, weight_of(twin.get_submodule(name)))
+        seen = calibrating(context, batches=batches, batch_size=batch_size)
+        squares = input_squares(twin, seen, layers)
+        dense |= {name: NEVER_RAN for name in layers if name not in squares}
+        layers = list(squares)
+        for name, square in squares.items():
+            norms[_weight(name)] = input_norms(square, weight_of(twin.get_submodule(name)))
     if not layers:
         raise ModelError(
             f"unstructured: no layer is left to set zeros in; kept dense: {_listed(dense)}",
@@ -103,7 +108,7 @@ def unstructured(
         zeros = GradualZeros(
             names, choice=choice, sparsity=sparsity, reached_at=reached_at or REACHED_AT
         )
-        context.train(twin, model, name="gradual", constraints=(zeros,), keep="last")
+        context.train(twin, model, name="gradual", constraints=(zeros,), keep="last", is_last=True)
         twin.to(context.device)
     # After a training as well: an average of its weights still holds some that went.
     set_zeros(twin, names, choice, sparsity)

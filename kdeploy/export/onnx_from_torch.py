@@ -19,6 +19,8 @@ from torch.fx import GraphModule
 from kdeploy import __version__
 from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
+from kdeploy.export.float_layers import guard_float_layers
+from kdeploy.export.onnx_dynamic import translations
 from kdeploy.export.onnx_rewrites import (
     describe,
     drop_traces,
@@ -28,6 +30,7 @@ from kdeploy.export.onnx_rewrites import (
     transpose_weights,
 )
 from kdeploy.quantization.capture import capture, finish
+from kdeploy.quantization.dynamic import DynamicModel
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.rewrites import unify_means
 from kdeploy.quantization.silence import without_torch_noise
@@ -66,10 +69,11 @@ def onnx_from_torch(
         rewrite(program)
     if is_quantized and profile != "tensorrt":  # TensorRT refuses integer biases
         store_integer_biases(program)
+        guard_float_layers(program)
     drop_unused(program)
     metadata = {
         "kdeploy.version": __version__,
-        "kdeploy.profile": profile if is_quantized else "float",
+        "kdeploy.profile": _profile(model, profile),
         "kdeploy.input": INPUT,
         "kdeploy.output": OUTPUT,
     }
@@ -78,7 +82,15 @@ def onnx_from_torch(
     onnx.save(program, path, save_as_external_data=is_large, location=f"{path.name}.data")
 
 
+def _profile(model: nn.Module, asked_for: str) -> str:
+    if isinstance(model, DynamicModel):
+        return model.wrapper
+    return asked_for if isinstance(model, QuantizedModel) else "float"
+
+
 def _graph(model: nn.Module, example: Tensor, profile: str) -> GraphModule:
+    if isinstance(model, DynamicModel):
+        return model.graph
     if isinstance(model, QuantizedModel):
         encoded = model if model.profile == profile else model.with_profile(profile)
         return encoded.graph
@@ -99,6 +111,7 @@ def _export(graph_module: GraphModule, example: Tensor, opset: int) -> ModelProt
                 dynamic_shapes=({0: "batch"},),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
+                custom_translation_table=translations(),
             )
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().split("\n")[0]

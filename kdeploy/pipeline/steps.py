@@ -100,14 +100,16 @@ class _Making:
             work=work,
             label=self.label,
             teaching=step.recover,
-            is_sparse=bool(self._sparse_steps()),
+            held=sparse_weights(original) if self._sparse_steps() else (),
         )
         model, report = self._compressed(original, work, trainer)
         scores = {
             "validation_accuracy_before": _accuracy(self.session, original),
             "validation_accuracy": _accuracy(self.session, model),
         }
-        if step.recover is not None and not self.facts.get("trains"):
+        if step.recover is not None and not trainer.is_done:
+            if self.facts.get("sparse"):
+                trainer.held = sparse_weights(model)
             result = trainer.distilled(model, original, name="recover")
             scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
             scores |= {**scores_of(result.fit), **further_scores(result.accuracies)}
@@ -145,6 +147,7 @@ class _Making:
         kept = work / COMPRESSED
         if (kept / "facts.json").is_file():
             facts = json.loads((kept / "facts.json").read_text())
+            trainer.is_done = facts["is_trained"]
             preprocessing = data_of(self.session).preprocessing
             return rebuild(kept, facts["model"], preprocessing), facts["report"]
         context = CompressContext(
@@ -159,13 +162,13 @@ class _Making:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
             facts = save_model(unfinished, model, reference_of(self.before))
-            text = json.dumps({"model": facts, "report": context.report})
-            (unfinished / "facts.json").write_text(text)
+            facts = {"model": facts, "report": context.report, "is_trained": trainer.is_done}
+            (unfinished / "facts.json").write_text(json.dumps(facts))
             unfinished.replace(kept)
         return model, dict(context.report)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Trainer:
     """Trains for a step; a `kdeploy.compress.contract.Train`."""
 
@@ -173,7 +176,10 @@ class _Trainer:
     work: Path
     label: str
     teaching: Teaching | None
-    is_sparse: bool
+    held: Sequence[str]
+    """Weights whose zeros stay."""
+    is_done: bool = False
+    """Whether the technique has trained what it made: nothing is left to recover."""
 
     def __call__(
         self,
@@ -183,8 +189,10 @@ class _Trainer:
         name: str,
         constraints: Sequence[Constraint] = (),
         keep: str | None = None,
+        is_last: bool = False,
     ) -> None:
         self.distilled(model, teacher, name=name, constraints=constraints, keep=keep)
+        self.is_done = self.is_done or is_last
 
     def distilled(
         self,
@@ -198,7 +206,8 @@ class _Trainer:
         """Train `model` in place with the step's settings; its zeros stay where they have to."""
         if self.teaching is None:
             raise no_training(name)
-        held = [HeldZeros(sparse_weights(model))] if self.is_sparse else []
+        known = dict(model.named_parameters())
+        held = HeldZeros([name for name in self.held if name in known])
         arguments = teaching_arguments(self.teaching)
         if keep is not None:
             arguments["training"] = {**arguments["training"], "keep": keep}
@@ -206,7 +215,7 @@ class _Trainer:
             self.session,
             self.work / name.replace(" ", "_"),
             f"{self.label}: {name}",
-            constraints=(*held, *constraints),
+            constraints=(held, *constraints) if held.names else tuple(constraints),
         )
         return distill(
             model,

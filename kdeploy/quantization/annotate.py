@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 from kdeploy.quantization.capture import constant, finish
 from kdeploy.quantization.number_format import NumberFormat, bias_floor, channel_scales
 from kdeploy.quantization.observers import Range
-from kdeploy.quantization.placement import Group, Placement, activation_of, kind_of, place
+from kdeploy.quantization.placement import Group, Placement, place
 from kdeploy.quantization.profiles import Profile
 from kdeploy.quantization.torchao_pt2e import (
     ObserverBase,
@@ -29,15 +29,23 @@ class RangeQuantizer(Quantizer):  # type: ignore[misc]
     """Annotates a captured graph for PT2E: every scale is known before, from the ranges."""
 
     def __init__(
-        self, profile: Profile, ranges: Mapping[str, Range], weight_format: NumberFormat
+        self,
+        profile: Profile,
+        ranges: Mapping[str, Range],
+        weight_format: NumberFormat,
+        *,
+        weight_scales: Mapping[str, Sequence[float]] | None = None,
+        float_layers: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.profile = profile
         self.ranges = ranges
         self.weight_format = weight_format
+        self.weight_scales = weight_scales or {}
+        self.float_layers = float_layers
 
     def annotate(self, model: GraphModule) -> GraphModule:
-        placement = place(model, self.profile)
+        placement = place(model, self.profile, float_layers=self.float_layers)
         for group in placement.groups:
             self._annotate_group(group, placement)
         for node in placement.weighted:
@@ -55,7 +63,7 @@ class RangeQuantizer(Quantizer):  # type: ignore[misc]
         )
         specification = _specification(number_format, torch.tensor(scale), zero_point)
         for node in group.nodes:
-            producer = self._absorbable(node)
+            producer = placement.absorbed.get(node)
             if producer is None:
                 _annotation(node).output_qspec = specification
                 continue
@@ -65,21 +73,17 @@ class RangeQuantizer(Quantizer):  # type: ignore[misc]
             else:
                 _annotation(node).output_qspec = specification
 
-    def _absorbable(self, node: Node) -> Node | None:
-        """Return the integer operator before an activation that its output code may replace."""
-        if not self.profile.absorbs_activations or kind_of(node) != "activation":
-            return None
-        producer = node.all_input_nodes[0]
-        is_alone = activation_of(producer) is node and kind_of(producer) in self.profile.rules
-        return producer if is_alone else None
-
     def _annotate_weight(self, model: GraphModule, node: Node) -> None:
         weight, bias = (constant(model, a) for a in (*node.args[1:3], None)[:2])
         assert weight is not None, f"{node} has no constant weight"
         floor = np.zeros(len(weight), np.float32)
         if bias is not None:
             floor = bias_floor(bias.cpu().numpy(), _input_scale(node))
-        scales = channel_scales(weight.cpu().numpy(), self.weight_format, floor=floor)
+        learned = self.weight_scales.get(str(node.args[1].target))
+        if learned is None:
+            scales = channel_scales(weight.cpu().numpy(), self.weight_format, floor=floor)
+        else:
+            scales = np.maximum(np.asarray(learned, np.float32), floor)
         annotation = _annotation(node)
         annotation.allow_implicit_sharing = False
         annotation.input_qspec_map[node.args[1]] = _specification(
@@ -121,8 +125,8 @@ def _specification(number_format: NumberFormat, scale: Tensor, zero_point: int) 
     return QuantizationSpec(
         dtype=torch.int8 if number_format.is_signed else torch.uint8,
         observer_or_fake_quant_ctr=KnownParameters.with_args(scale=scale, zero_point=zero_point),
-        quant_min=number_format.lowest_code if not scale.dim() else -128,
-        quant_max=number_format.highest_code if not scale.dim() else 127,
+        quant_min=number_format.lowest_code,
+        quant_max=number_format.highest_code,
         qscheme=torch.per_channel_symmetric if scale.dim() else torch.per_tensor_affine,
     )
 

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 # 16 bins for each of the 256 codes of a range that fills the histogram.
 NUM_BINS = 8192
 # More values of one batch than this are thinned out for the histogram; the extremes never are.
-MOST_VALUES = 2**17
+MOST_VALUES = 2**16
 # The share of values, in percent, that `percentile` covers.
 PERCENTILE = 99.99
 # How much of each further batch's extremes the moving average takes.
@@ -141,7 +141,8 @@ def entropy(statistics: Statistics) -> Range:
 def mse(statistics: Statistics) -> Range:
     """Return the range of the least mean squared error over 256 codes; its ends may be clipped.
 
-    Both ends are searched in turn on the histogram, twice: the error is smooth in each.
+    Both ends are searched in turn on the histogram, twice: the error is smooth in each. An end at
+    zero stays there, and the other one is searched once.
     """
     low, high = min_max(statistics)
     if low == high or not statistics.counts.any():
@@ -151,9 +152,11 @@ def mse(statistics: Statistics) -> Range:
     sums = _running_sums(statistics)
     width = 2 * statistics.bound / NUM_BINS
     errors = partial(_errors, sums, -statistics.bound, width)
-    for _ in range(2):
-        high = highs[np.argmin(errors(np.full_like(highs, low), highs))]
-        low = lows[np.argmin(errors(lows, np.full_like(lows, high)))]
+    for _ in range(2 if low < 0 < high else 1):
+        if high > 0:
+            high = highs[np.argmin(errors(np.full_like(highs, low), highs))]
+        if low < 0:
+            low = lows[np.argmin(errors(lows, np.full_like(lows, high)))]
     return float(low), float(high)
 
 

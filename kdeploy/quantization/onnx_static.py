@@ -249,7 +249,7 @@ def _pieces(batches: Iterable[Tensor], batch_size: object) -> Iterator[Tensor]:
     """Yield the batches in pieces that the file takes; of a fixed size only whole ones."""
     size = batch_size if isinstance(batch_size, int) else None
     for batch in batches:
-        for piece in batch.cpu().split(size or ITEMS_AT_ONCE):
+        for piece in torch.split(batch.cpu(), size or ITEMS_AT_ONCE):  # type: ignore[no-untyped-call]
             if size is None or len(piece) == size:
                 yield piece
 

@@ -7,8 +7,8 @@ that a functional ReLU, an addition or a concatenation counts like any layer. A 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -60,13 +60,31 @@ class Placement:
     """Convolutions and linear layers whose input is quantized; so is their weight then."""
     names: Mapping[Node, str]
     """Of all sources: the path of the module that computes it, e.g. `layer1.0.conv1`."""
+    absorbed: Mapping[Node, Node]
+    """Activation to the integer operator before it, whose output code may replace it."""
 
 
-def place(graph_module: GraphModule, profile: Profile) -> Placement:
-    """Return the placement of `profile` on a captured and rewritten graph."""
+def place(
+    graph_module: GraphModule, profile: Profile, *, float_layers: Collection[str] = ()
+) -> Placement:
+    """Return the placement of `profile` on a captured and rewritten graph.
+
+    Args:
+        graph_module: Is left as it is.
+        profile: Whose rules hold.
+        float_layers: Layers, as `layer_of` names them, that no quantizer is placed for. One may
+            still stand at their input or output for the sake of another operator.
+    """
     nodes = [n for n in graph_module.graph.nodes if _is_activation_tensor(n)]
     group_of = _shared_scales(nodes)
-    wanted = _wanted(nodes, group_of, profile.rules)
+    kinds = {n: kind_of(n) for n in nodes}
+    kinds.update({n: "" for n in nodes if kinds[n] in WEIGHTED and layer_of(n) in float_layers})
+    rules = {n: profile.rules[kind] for n, kind in kinds.items() if kind in profile.rules}
+    if profile.absorbs_activations:
+        # Fused with its activation, an operator without codes behind it would run in float.
+        tailed = [n for n in rules if activation_of(n) is not None]
+        rules.update({n: replace(rules[n], output=True) for n in tailed})
+    wanted = _wanted(nodes, group_of, rules)
     members: dict[Node, list[Node]] = {}
     for node in nodes:
         if group_of[node] in wanted:
@@ -77,9 +95,25 @@ def place(graph_module: GraphModule, profile: Profile) -> Placement:
     )
     return Placement(
         groups=groups,
-        weighted=tuple(n for n in nodes if kind_of(n) in WEIGHTED and kind_of(n) in profile.rules),
+        weighted=tuple(n for n in nodes if kinds[n] in WEIGHTED and n in rules),
         names=_names([n for group in groups for n in group.sources]),
+        absorbed={
+            tail: n
+            for n in (rules if profile.absorbs_activations else ())
+            if (tail := activation_of(n)) is not None
+        },
     )
+
+
+def layers(graph_module: GraphModule, profile: Profile) -> list[str]:
+    """Return the names of the layers that `profile` runs on integers, in their order."""
+    return list(dict.fromkeys(layer_of(n) for n in place(graph_module, profile).weighted))
+
+
+def layer_of(node: Node) -> str:
+    """Return the name of a weighted operator's layer: the path of the module that computes it."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return (str(stack[-1][0]) if stack else "") or node.name
 
 
 def kind_of(node: Node) -> str:
@@ -130,14 +164,14 @@ def _shared_scales(nodes: list[Node]) -> dict[Node, Node]:
     return group_of
 
 
-def _wanted(nodes: list[Node], group_of: dict[Node, Node], rules: Mapping[str, Rule]) -> set[Node]:
+def _wanted(nodes: list[Node], group_of: dict[Node, Node], rules: Mapping[Node, Rule]) -> set[Node]:
     """Return the groups that get a quantizer: demand flows from consumers back to producers."""
     wanted: set[Node] = set()
     before = -1
     while len(wanted) > before:
         before = len(wanted)
         for node in reversed(nodes):
-            rule = rules.get(kind_of(node))
+            rule = rules.get(node)
             tail = activation_of(node) or node
             if rule and (rule.starts or group_of[tail] in wanted):
                 wanted.update(group_of[n] for n in _wanted_inputs(node, rule))

@@ -6,7 +6,7 @@ PyTorch's own: torchao's `prepare_pt2e` and `convert_pt2e` with the quantizer of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -44,12 +44,28 @@ class QuantizedModel(nn.Module):
         ranges: Mapping[str, Range],
         profile: str,
         reduce_range: bool = False,
+        weight_scales: Mapping[str, Sequence[float]] | None = None,
+        float_layers: Collection[str] = (),
     ) -> None:
+        """Quantize `base`.
+
+        Args:
+            base: The float model.
+            example: Two rows of input, to trace it with.
+            ranges: Of each quantized tensor.
+            profile: The name of the encoding.
+            reduce_range: 7-bit weights.
+            weight_scales: By the weight's name, those that were learned; of all other weights
+                the largest value decides.
+            float_layers: Layers that are not quantized, as `placement.layers` names them.
+        """
         super().__init__()
         self.base = base.eval()
         self.profile = profile
         self.ranges = {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
         self.reduce_range = reduce_range
+        self.weight_scales = {n: [float(s) for s in v] for n, v in (weight_scales or {}).items()}
+        self.float_layers = list(float_layers)
         self.register_buffer("example", example.detach().clone(), persistent=False)
         self.graph = self._converted()
         self.training = False
@@ -64,10 +80,12 @@ class QuantizedModel(nn.Module):
 
     def state(self) -> dict[str, Any]:
         """Return the profile, the options and the range of each quantized tensor."""
+        optional = {"weight_scales": self.weight_scales, "float_layers": self.float_layers}
         return {
             "profile": self.profile,
             "reduce_range": self.reduce_range,
             "ranges": {name: list(span) for name, span in self.ranges.items()},
+            **{name: value for name, value in optional.items() if value},
         }
 
     def with_profile(self, profile: str) -> QuantizedModel:
@@ -77,14 +95,21 @@ class QuantizedModel(nn.Module):
     def _converted(self) -> GraphModule:
         profile = profile_named(self.profile)
         graph_module = into_integer_operators(capture(self.base, self.example))
-        missing = [n for n in place(graph_module, profile).names.values() if n not in self.ranges]
+        placement = place(graph_module, profile, float_layers=self.float_layers)
+        missing = [name for name in placement.names.values() if name not in self.ranges]
         if missing:
             raise NotCalibrated(
                 f"{len(missing)} tensors have no range (first: `{missing[0]}`)",
                 hint="quantize the float model again: it is not the one that was calibrated",
             )
         weight_format = INT7 if self.reduce_range else profile.weight
-        quantizer = RangeQuantizer(profile, self.ranges, weight_format)
+        quantizer = RangeQuantizer(
+            profile,
+            self.ranges,
+            weight_format,
+            weight_scales=self.weight_scales,
+            float_layers=self.float_layers,
+        )
         with without_torch_noise():
             converted = convert_pt2e(prepare_pt2e(graph_module, quantizer))
         return _constants_only(converted)
@@ -99,6 +124,8 @@ def pt2e(base: nn.Module, state: Mapping[str, Any], example: Tensor) -> Quantize
         ranges={name: (low, high) for name, (low, high) in state["ranges"].items()},
         profile=state["profile"],
         reduce_range=state["reduce_range"],
+        weight_scales=state.get("weight_scales"),
+        float_layers=state.get("float_layers", ()),
     )
 
 

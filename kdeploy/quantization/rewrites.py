@@ -45,7 +45,8 @@ def _refuse_recurrent(graph_module: GraphModule) -> None:
         raise ModelError(
             f"INT8 is for convolutions and linear layers, and `{found[0]}` is a recurrent layer: "
             "its rounding errors would come back as its own input",
-            hint="leave the INT8 step out; a smaller hidden size, distilled, saves as much",
+            hint="`int8_dynamic` quantizes LSTM and linear layers; a smaller "
+            "hidden size, distilled, saves as much",
         )
 
 

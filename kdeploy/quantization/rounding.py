@@ -89,8 +89,9 @@ def _normalised(moments: Tensor) -> Tensor:
 
 def _times(rows: Tensor, moments: Tensor) -> Tensor:
     """Return D H, (outputs, inputs), of the groups that the rows fall into."""
-    split = rows.unflatten(0, (len(moments), -1))
-    return (split @ moments).flatten(0, 1)
+    split = rows.reshape(len(moments), -1, rows.shape[1])
+    product: Tensor = split @ moments
+    return product.flatten(0, 1)
 
 
 def _errors(rows: Tensor, moments: Tensor) -> Tensor:

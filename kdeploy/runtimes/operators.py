@@ -19,6 +19,7 @@ FLOATING = frozenset(
         *("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose"),
         *("MatMul", "FusedMatMul", "FusedMatMulActivation", "TransposeMatMul", "MatMulNBits"),
         *("Gemm", "FusedGemm", "Attention", "MultiHeadAttention"),
+        *("LSTM", "GRU", "RNN"),
     }
 )
 # A file with one of these (or of INTEGER) was meant to be quantized.

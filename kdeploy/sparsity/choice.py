@@ -19,14 +19,14 @@ from torch import Tensor, nn
 LEAST_KEPT = 0.01
 
 
-def input_norms(moments: Tensor, weight: Tensor) -> Tensor:
+def input_norms(squares: Tensor, weight: Tensor) -> Tensor:
     """Return the root mean square of the input of each weight, in the shape of `weight`.
 
     Args:
-        moments: (groups, inputs, inputs), as `kdeploy.moments.input_moments` returns them.
+        squares: (groups, inputs), as `kdeploy.moments.input_squares` returns them.
         weight: Of the same layer.
     """
-    norms = moments.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    norms = squares.sqrt()
     return norms.repeat_interleave(len(weight) // len(norms), 0).view_as(weight)
 
 

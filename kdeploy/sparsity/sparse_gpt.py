@@ -18,13 +18,17 @@ BLOCK = 128  # columns whose effect on the rest is added up before it is applied
 def two_of_four_by_surgery(weight: Tensor, moments: Tensor) -> Tensor:
     """Return (outputs, inputs) with two of each four columns zero in a row, the rest mended.
 
+    Weights that are zero stay zero.
+
     Args:
         weight: (outputs, inputs) in the order that runs.
         moments: H, (inputs, inputs), in the same order.
     """
     moments = moments.double().to(weight.device)
     used = moments.diagonal() > 0
-    left = weight.double() * used  # the weights of an input that is always zero are free to go
+    # The weights of an input that is always zero are free to go.
+    is_alive = (weight != 0) & used
+    left = weight.double() * is_alive
     inverse = _inverse_factor(moments + torch.diag((~used).double()))
     done = torch.zeros_like(left)
     for start in range(0, left.shape[1], BLOCK):
@@ -34,7 +38,8 @@ def two_of_four_by_surgery(weight: Tensor, moments: Tensor) -> Tensor:
             if column % 4 == 0:
                 four = slice(column, column + 4)
                 # Equation 3: the least rise of the error.
-                kept = best_two_of_four((left[:, four] / inverse.diagonal()[four]).square())
+                costs = (left[:, four] / inverse.diagonal()[four]).square() * is_alive[:, four]
+                kept = best_two_of_four(costs) & is_alive[:, four]
             done[:, column] = left[:, column] * kept[:, column % 4]
             error = (left[:, column] - done[:, column]) / inverse[column, column]
             left[:, column:end] -= error[:, None] * inverse[column, column:end]

@@ -128,6 +128,14 @@ def test_a_latency_is_measured_until_it_is_reached(model):
     [chosen] = [row for row in rows if row["is_chosen"]]
     assert chosen["is_confirmed"]
     assert chosen["latency_seconds"] == reached
+    assert where.report["latency_reached"] == {
+        "asked_ratio": 0.5,
+        "ratio": reached / whole,
+        "latency_seconds": reached,
+        "runtime": "onnxruntime_cpu",
+        "batch_size": 4,
+        "threads": 2,
+    }
     assert chosen["latency_ratio"] == reached / whole <= 0.5
     assert chosen["macs_ratio"] == count_macs(small, EXAMPLE) / count_macs(model, EXAMPLE)
     assert chosen["channels_kept"] == small.stem.out_channels + small.inner.out_channels

@@ -172,13 +172,25 @@ def test_a_setting_without_effect_warns(setting, context, caplog):
     ],
 )
 def test_bits_of_the_weights_follow_from_the_machine(
-    instruction_sets, options, bits, context, monkeypatch, tiny_model
+    instruction_sets, options, bits, context, monkeypatch
 ):
     machine = Machine(
         id="", cpu="old", architecture="x86_64", cores=1, instruction_sets=instruction_sets
     )
-    monkeypatch.setattr("kdeploy.compress.int8_ptq.fingerprint", lambda: machine)
-    small = int8_ptq(tiny_model(), context, calibration_batches=1, **options)
+    monkeypatch.setattr("kdeploy.compress.quantizing.fingerprint", lambda: machine)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(context.example[0].numel(), 4))
+    small = int8_ptq(model, context, calibration_batches=1, **options)
     assert small.reduce_range is (bits == 7)
     [row] = context.report["weights"]
     assert row["bits"] == bits
+
+
+def test_a_layer_that_stays_float_keeps_its_weight_and_bias(chained, context):
+    small = int8_ptq(
+        chained, context, adaround=True, adaround_iterations=20, batch_size=8, ignore=("2",)
+    )
+    kept, changed = small.base[2], small.base[0]
+    assert torch.equal(kept.weight, chained[2].weight)
+    assert torch.equal(kept.bias, chained[2].bias)
+    assert not torch.equal(changed.weight, chained[0].weight)
+    assert not torch.equal(changed.bias, chained[0].bias)

@@ -34,7 +34,9 @@ def places(model):
 
 
 def test_a_layer_becomes_two_and_the_report_says_what_that_brings(model, context):
-    small = compress(model, "low_rank", {"rank_ratio": 0.25, "round_to": 4}, context)
+    small = compress(
+        model, "low_rank", {"form": "channel", "rank_ratio": 0.25, "round_to": 4}, context
+    )
     assert places(small)["blocks.1.conv2"] == 8
     rows = {row["layer"]: row for row in context.report["replaced"]}
     assert rows.keys() == places(small).keys()
@@ -92,10 +94,14 @@ def test_vbmf_finds_the_rank_that_a_layer_was_made_of(context):
     assert places(small)["fc"] == 5
 
 
-def test_a_form_without_effect_is_said(context, caplog):
-    linear = nn.Sequential(nn.Flatten(), nn.Linear(144, 4)).eval()
-    low_rank(linear, context, form="spatial")
-    assert "`form: spatial` has no effect" in caplog.text
+@pytest.mark.parametrize(
+    ("form", "kernels"), [("spatial", ((3, 1), (1, 3))), ("channel", ((3, 3), (1, 1)))]
+)
+def test_kernels_have_the_form_that_was_asked_for(model, context, form, kernels):
+    small = low_rank(model, context, form=form, rank_ratio=0.25, round_to=4)
+    factors = small.blocks[1].conv2
+    assert (factors.reduce.kernel_size, factors.expand.kernel_size) == kernels
+    assert small.blocks[1].shortcut.reduce.kernel_size == (1, 1)
 
 
 CHAINS = {

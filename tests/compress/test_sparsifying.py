@@ -9,7 +9,7 @@ from torch import nn
 
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
-from kdeploy.compress.sparsifying import calibrated, tell
+from kdeploy.compress.sparsifying import calibrating, tell
 from kdeploy.data.contract import Split
 from kdeploy.errors import NotCalibrated, OrderError
 from kdeploy.sparsity.zeros import compressed_bytes
@@ -28,11 +28,11 @@ def test_a_quantized_model_is_refused_by_each(tiny_model, context):
         assert "before the INT8 step" in caught.value.hint
 
 
-def test_looking_at_data_needs_data(tiny_model, tiny_data):
+def test_looking_at_data_needs_data(tiny_data):
     none = Split(x=tiny_data.train.x[:0], y=tiny_data.train.y[:0])
     empty = CompressContext(data=dataclasses.replace(tiny_data, train=none))
     with pytest.raises(NotCalibrated, match="no training items"):
-        calibrated(tiny_model(), empty, ["head"], batches=1, batch_size=4)
+        calibrating(empty, batches=1, batch_size=4)
 
 
 def test_tells_sparsity_size_and_what_stayed_dense(context):

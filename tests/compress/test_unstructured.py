@@ -76,15 +76,15 @@ def test_says_what_it_saves_behind_a_compressor(tiny_model, context):
 def test_gradual_ends_at_the_asked_sparsity(training, tiny_model, tiny_data):
     asked = []
 
-    def train(model, teacher, *, name, constraints, keep):
-        asked.append((name, keep, zeros(weights(teacher))))
+    def train(model, teacher, *, name, constraints, keep, is_last):
+        asked.append((name, keep, is_last, zeros(weights(teacher))))
         options = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05, **training}
         fit(Supervised(model), tiny_data, FitContext(constraints=tuple(constraints)), **options)
 
     context = CompressContext(data=tiny_data, train=train)
     model = tiny_model()
     result = unstructured(model, context, schedule="gradual", sparsity=0.7)
-    assert asked == [("gradual", "last", 0)]
+    assert asked == [("gradual", "last", True, 0)]
     assert zeros(weights(result)) == pytest.approx(0.7, abs=1e-3)
     kept = weights(result)["blocks.1.conv2"]
     moved = kept != weights(model)["blocks.1.conv2"]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -69,7 +72,9 @@ def test_weights_are_stored_once_as_int8(exported):
     assert {t.dtype for t in large} == {np.dtype(np.int8)}
 
 
-@pytest.mark.parametrize(("profile", "dtype"), [("cpu", np.uint8), ("tensorrt", np.int8)])
+@pytest.mark.parametrize(
+    ("profile", "dtype"), [("cpu", np.uint8), ("tensorrt", np.int8), ("arm", np.int8)]
+)
 def test_a_profile_writes_the_ranges_in_its_own_codes(exported, profile, dtype):
     path = exported("squeezing", profile=profile)
     stored = initializers(path)
@@ -77,6 +82,27 @@ def test_a_profile_writes_the_ranges_in_its_own_codes(exported, profile, dtype):
     assert activations
     assert {stored[n.input[2]].dtype for n in activations} == {np.dtype(dtype)}
     assert all(stored[n.input[1]].shape == () for n in activations)
+
+
+@pytest.mark.parametrize("name", ["concatenating", "perceptron"])
+def test_a_file_for_arm_runs_on_integers_where_int8_times_int8_is_allowed(
+    int8, exported, tmp_path, name
+):
+    # An x86 build of ONNX Runtime leaves int8 activations to its ARM kernels unless it is asked.
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    path = exported(name, profile="arm")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    model, items = int8(name)
+    layers = [m for m in model.base.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert kinds["QLinearConv"] + kinds["QGemm"] == len(layers)
+    assert not {"Conv", "Gemm"} & set(kinds)
+    [found] = session.run(None, {"input": items.test.x})
+    with torch.no_grad():
+        expected = model.with_profile("arm")(torch.from_numpy(items.test.x)).numpy()
+    assert np.abs(found - expected).mean() < 0.01 * expected.std()
 
 
 def test_a_file_for_tensorrt_has_no_zero_points_but_zero_and_no_integer_biases(exported):

@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from kdeploy.quantization.capture import capture
-from kdeploy.quantization.placement import place
+from kdeploy.quantization.placement import layer_of, layers, place
 from kdeploy.quantization.profiles import PROFILES
 from kdeploy.quantization.rewrites import into_integer_operators
 
 
-def placed(model, x, profile):
+def placed(model, x, profile, **options):
     graph_module = into_integer_operators(capture(model.eval(), x[:2]))
-    return place(graph_module, PROFILES[profile])
+    return place(graph_module, PROFILES[profile], **options)
 
 
 def sources(placement):
@@ -42,6 +42,37 @@ def test_on_a_cpu_both_inputs_of_an_addition_and_its_sum_are_quantized():
 def test_for_tensorrt_nothing_stands_between_a_convolution_and_its_addition():
     assert ["c"] not in sources(placed(Residual(), X, "tensorrt"))
     assert ["a"] in sources(placed(Residual(), X, "tensorrt"))
+
+
+def test_no_quantizer_is_placed_for_a_float_layer():
+    placement = placed(Residual(), X, "cpu", float_layers=["a"])
+    assert ["input"] not in sources(placement)
+    # Its output is still an input of `b`.
+    assert ["a"] in sources(placement)
+    assert [layer_of(n) for n in placement.weighted] == ["b", "c", "head"]
+    placement = placed(Residual(), X, "cpu", float_layers=["b", "c", "head"])
+    assert sources(placement) == [["input"], ["a"]]
+
+
+def test_a_float_layer_keeps_its_activation_and_so_do_operators_that_are_not_wanted():
+    for floats, absorbed in (((), {"a", "b", "add"}), (("a", "c"), {"b", "add"})):
+        placement = placed(Residual(), X, "cpu", float_layers=floats)
+        assert {placement.names[n] for n in placement.absorbed if n in placement.names} == absorbed
+
+
+def test_a_linear_layer_is_quantized_behind_its_activation_whoever_reads_it():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    assert sources(placed(model, torch.randn(2, 4), "cpu", float_layers=["2"])) == [
+        ["input"],
+        ["0"],
+    ]
+
+
+def test_layers_are_named_by_their_modules_in_their_order(network):
+    model, x = network("concatenating")
+    graph_module = into_integer_operators(capture(model, x[:2]))
+    found = layers(graph_module, PROFILES["cpu"])
+    assert found == ["stem.0", "left.0", "right.0", "last.0", "head"]
 
 
 def test_the_quantizer_of_a_layer_stands_behind_its_activation():

@@ -18,6 +18,14 @@ def test_cpu_activations_are_unsigned_so_that_code_zero_replaces_a_relu():
     assert profile.weight.is_symmetric
 
 
+def test_arm_has_the_codes_of_the_cpu_moved_by_128():
+    cpu, arm = PROFILES["cpu"], PROFILES["arm"]
+    for span in ((0.0, 6.0), (-1.0, 3.0), (-2.0, 0.0)):
+        scale, zero_point = cpu.activation.scale_and_zero_point(*span)
+        assert arm.activation.scale_and_zero_point(*span) == (scale, zero_point - 128)
+    assert (arm.rules, arm.absorbs_activations) == (cpu.rules, cpu.absorbs_activations)
+
+
 def test_weighted_operators_start_the_demand_in_every_profile():
     for profile in PROFILES.values():
         assert all(profile.rules[kind].starts for kind in ("conv", "linear", "matmul"))

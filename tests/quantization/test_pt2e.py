@@ -97,6 +97,37 @@ def test_seven_bit_weights_stay_within_seven_bits(network):
     assert all(c.abs().max() == 63 for c in codes)
 
 
+def test_learned_scales_and_float_layers_are_kept_and_come_back(network):
+    model, x = network("concatenating")
+    scales = {"head.weight": (model.head.weight.abs().amax(1) / 60).tolist()}
+    ranges = observe(model, x[:2], [x], choice="min_max")
+    small = quantized(model, x, weight_scales=scales, float_layers=["left.0"])
+    assert distance(small(x), quantized(model, x)(x)) > 0
+    state = json.loads(json.dumps(small.state()))
+    assert state["weight_scales"] == scales
+    assert state["float_layers"] == ["left.0"]
+    assert torch.equal(pt2e(model, state, x[:2])(x), small(x))
+    other = small.with_profile("tensorrt").state()
+    assert (other["weight_scales"], other["float_layers"]) == (scales, ["left.0"])
+    assert "weight_scales" not in QuantizedModel(model, x[:2], ranges=ranges, profile="cpu").state()
+
+
+def test_a_learned_scale_is_the_step_of_its_weight():
+    model, x = nn.Sequential(nn.Linear(4, 3)), torch.randn(8, 4)
+    step = 0.03
+    small = quantized(model, x, weight_scales={"0.weight": [step] * 3}, reduce_range=True)
+    [codes] = [b for b in small.graph.buffers() if b.dtype is torch.int8 and b.dim() == 2]
+    expected = torch.clamp(torch.round(model[0].weight / step), -64, 63)
+    assert torch.equal(codes.float(), expected)
+
+
+def test_without_any_integer_layer_the_model_is_the_float_one(network):
+    model, x = network("concatenating")
+    names = ["stem.0", "left.0", "right.0", "last.0", "head"]
+    small = quantized(model, x, float_layers=names)
+    torch.testing.assert_close(small(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_no_data_is_an_error_that_counts_and_names_the_tensors(network):
     model, x = network("concatenating")
     with pytest.raises(NotCalibrated, match=r"6 of 6 tensors saw no data \(first: `input`\)"):

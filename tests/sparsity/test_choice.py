@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.moments import input_moments, input_rows
+from kdeploy.moments import input_rows, input_squares
 from kdeploy.sparsity.choice import Choice, input_norms, set_zeros
 
 
@@ -66,8 +66,8 @@ def test_equal_weights_go_to_an_exact_count():
 def test_wanda_is_the_formula(layer, shape):
     """Equation 1 of arXiv:2306.11695: |W| * ||X||, compared within each output."""
     x = torch.randn(shape) * torch.linspace(0.1, 3, shape[1]).view(1, -1, *[1] * (len(shape) - 2))
-    moments = input_moments(layer, [x], [""])[""]
-    mask = Choice(scope="local", norms={"weight": input_norms(moments, layer.weight)}).zeros(
+    squares = input_squares(layer, [x], [""])[""]
+    mask = Choice(scope="local", norms={"weight": input_norms(squares, layer.weight)}).zeros(
         {"weight": layer.weight.detach()}, 0.5
     )["weight"]
     weight = layer.weight.detach().flatten(1).numpy()

@@ -63,3 +63,11 @@ def test_an_input_that_is_always_zero_costs_nothing():
     assert (found[:, [1, 5]] == 0).all()
     assert found.isfinite().all()
     assert held_groups(two_of_four_by_surgery(weight, torch.zeros(8, 8))) == 1
+
+
+def test_weights_that_were_zero_stay_zero():
+    weight = torch.randn(6, 32) * (torch.rand(6, 32) < 0.4)
+    found = two_of_four_by_surgery(weight, moments_of(correlated(200, 32)))
+    assert (found[weight == 0] == 0).all()
+    assert held_groups(found) == 1
+    assert not torch.equal(found, weight)

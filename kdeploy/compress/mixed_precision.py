@@ -1,0 +1,189 @@
+"""Mixed precision by an accuracy budget: the layers that hurt most on integers stay float.
+
+Layers are ranked by what each does alone. How many of the first ones have to be float is found by
+bisection on the whole validation part, each time with the model as it would be deployed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from kdeploy.compress.contract import CompressContext
+from kdeploy.errors import DataError, GateFailed, RecipeError, UnknownName
+from kdeploy.quantization.fake_quant import FakeQuantized
+from kdeploy.quantization.pt2e import QuantizedModel
+from kdeploy.quantization.sensitivity import Sensitivity, sensitivities
+from kdeploy.training import accuracy
+from kdeploy.units import parse_quantity
+
+_LOG = logging.getLogger(__name__)
+# Validation items that the sensitivity of each layer is measured on.
+NUM_ITEMS = 512
+BATCH_SIZE = 64
+
+Quantize = Callable[[Sequence[str]], QuantizedModel]
+"""Returns the INT8 model in which the named layers are float."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """What a recipe says of the layers that are float."""
+
+    ignore: Sequence[str]
+    """Patterns of layers that stay float in any case."""
+    max_drop: float | None
+    """Of validation accuracy, as a fraction; None: none is looked at."""
+    wants_table: bool
+
+    @property
+    def looks(self) -> bool:
+        return self.wants_table or self.max_drop is not None
+
+
+def precision_of(
+    max_drop: str | None, ignore: Sequence[str], sensitivity: bool, context: CompressContext
+) -> Precision:
+    """Return the parameters of a technique, checked before any work.
+
+    Raises:
+        RecipeError: `max_drop` is no drop of accuracy.
+        DataError: there is no validation part to look at.
+    """
+    allowed = None
+    if max_drop is not None:
+        allowed, unit = parse_quantity(max_drop)
+        if unit != "fraction" or not 0 <= allowed < 1:
+            raise RecipeError(f"`max_drop: {max_drop}` is no drop of accuracy", hint="e.g. `0.5pp`")
+    precision = Precision(ignore=tuple(ignore), max_drop=allowed, wants_table=sensitivity)
+    if precision.looks and not len(context.data.validation):
+        raise DataError(
+            f"`{context.data.name}` has no validation items to see by what INT8 costs",
+            hint="set `data.validation_fraction`, or leave `max_drop` and `sensitivity` out",
+        )
+    return precision
+
+
+def ignored_layers(layers: Collection[str], patterns: Sequence[str]) -> list[str]:
+    """Return the layers that a pattern names.
+
+    Raises:
+        UnknownName: a pattern names none.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            raise UnknownName.among("layer", pattern, layers, where="ignore")
+    return [layer for layer in layers if any(fnmatchcase(layer, p) for p in patterns)]
+
+
+def quantize_within(
+    quantize: Quantize,
+    fake: FakeQuantized,
+    original: nn.Module,
+    context: CompressContext,
+    precision: Precision,
+    *,
+    ignored: Sequence[str] = (),
+) -> QuantizedModel:
+    """Return the INT8 model with as few float layers as its accuracy needs.
+
+    Args:
+        quantize: Makes the model.
+        fake: Computes what it computes; the sensitivities are measured on it.
+        original: The float model that accuracy is compared with.
+        context: Validation data, and where the tables go.
+        precision: What is allowed.
+        ignored: Layers that are float in any case.
+
+    Raises:
+        GateFailed: the drop is too large with a single layer on integers.
+    """
+    context.report["float_layers"] = [{"layer": n, "reason": "`ignore`"} for n in ignored]
+    small = quantize(ignored)
+    if not precision.looks:
+        return small
+    found = sensitivities(fake.to(context.device).eval(), _batches(context))
+    context.report["sensitivity"] = [_row(s) for s in found]
+    if precision.max_drop is None:
+        return small
+    search = _Search(quantize, original, context, precision.max_drop, ignored, found)
+    chosen = search.run(small)
+    context.report["mixed_precision"] = search.tried
+    context.report["float_layers"] += [
+        {**_row(s), "reason": "`max_drop`"} for s in found if s.layer in chosen.float_layers
+    ]
+    return chosen
+
+
+class _Search:
+    """Bisects how many of the most sensitive layers are float."""
+
+    def __init__(
+        self,
+        quantize: Quantize,
+        original: nn.Module,
+        context: CompressContext,
+        allowed: float,
+        ignored: Sequence[str],
+        ranking: Sequence[Sensitivity],
+    ) -> None:
+        self.quantize, self.context, self.allowed = quantize, context, allowed
+        self.ignored = list(ignored)
+        self.ranking = [s.layer for s in ranking]
+        self.tried: list[dict[str, Any]] = []
+        self.before = self._accuracy(original)
+
+    def run(self, small: QuantizedModel) -> QuantizedModel:
+        if self._holds(small, 0):
+            return small
+        low, high = 0, len(self.ranking) - 1  # one layer has to be left
+        best = self._with(high) if high else small
+        if not high or not self._holds(best, high):
+            raise self._error()
+        while high - low > 1:
+            middle = (low + high) // 2
+            model = self._with(middle)
+            if self._holds(model, middle):
+                high, best = middle, model
+            else:
+                low = middle
+        _LOG.info("%d of %d layers stay float", high, len(self.ranking))
+        return best
+
+    def _with(self, count: int) -> QuantizedModel:
+        return self.quantize([*self.ignored, *self.ranking[:count]])
+
+    def _holds(self, model: QuantizedModel, count: int) -> bool:
+        after = self._accuracy(model)
+        self.tried.append({"float_layers": count, "accuracy": after, "drop": self.before - after})
+        # Half an item of ten million: sums of fractions are not exact.
+        return self.before - after <= self.allowed + 5e-8
+
+    def _accuracy(self, model: nn.Module) -> float:
+        data, device = self.context.data, self.context.device
+        return accuracy(model, data.validation, data.preprocessing, device=device)
+
+    def _error(self) -> GateFailed:
+        said = "; ".join(f"{t['float_layers']} float: {100 * t['drop']:.2f} pp" for t in self.tried)
+        return GateFailed(
+            f"INT8 costs more than {100 * self.allowed:.2f} pp of validation accuracy even with "
+            f"one of {len(self.ranking)} layers on integers ({self.before:.2%} in float; {said})",
+            hint="allow more (`max_drop`), or train with rounding: `int8_qat`",
+        )
+
+
+def _batches(context: CompressContext) -> list[Any]:
+    return list(context.batches(context.data.validation, BATCH_SIZE, NUM_ITEMS // BATCH_SIZE))
+
+
+def _row(found: Sensitivity) -> dict[str, Any]:
+    return {
+        "layer": found.layer,
+        "sqnr_decibels": round(found.sqnr_decibels, 2),
+        "accuracy_drop": round(found.accuracy_drop, 6),
+    }

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.int8_qat import int8_qat
+from kdeploy.errors import ModelError, OrderError
+from kdeploy.payload import load_model
+from kdeploy.quantization.fake_quant import FakeQuantized
+from kdeploy.quantization.pt2e import QuantizedModel
+from tests.tiny.compressing import Trainer
+
+
+@pytest.fixture
+def context(tiny_data):
+    return CompressContext(data=tiny_data, seed=3, train=Trainer(tiny_data))
+
+
+def test_the_student_of_the_training_is_what_is_deployed(tiny_model, context, store_model):
+    model, seen = tiny_model(), []
+
+    def train(student, teacher, *, name, constraints=(), keep=None):
+        assert isinstance(student, FakeQuantized)
+        assert teacher is model
+        context.train(student, teacher, name=name)
+        seen.append(student)
+
+    taught = CompressContext(data=context.data, seed=3, train=train)
+    small = int8_qat(model, taught)
+    x = torch.from_numpy(context.data.preprocessing.apply(context.data.validation.x))
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), seen[0](x), rtol=1e-5, atol=1e-5)
+        assert torch.equal(load_model(store_model(small))(x), small(x))
+    assert small.weight_scales.keys() == {n for n in small.weight_scales if n.endswith("weight")}
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in small.base.modules())
+
+
+def test_scales_and_weights_are_learned(tiny_model, context):
+    small = int8_qat(tiny_model(), context)
+    untaught = CompressContext(data=context.data, seed=3, train=lambda *a, **k: None)
+    start = int8_qat(tiny_model(), untaught)
+    assert start.ranges != small.ranges
+    assert start.ranges.keys() == small.ranges.keys()
+    assert start.weight_scales != small.weight_scales
+
+
+def test_without_a_training_the_hint_says_how_to_ask_for_one(tiny_model, tiny_data):
+    with pytest.raises(ModelError, match="quantization-aware") as caught:
+        int8_qat(tiny_model(), CompressContext(data=tiny_data))
+    assert "recover" in caught.value.hint
+
+
+def test_a_quantized_model_is_refused(tiny_model, context):
+    small = int8_qat(tiny_model(), context)
+    with pytest.raises(OrderError, match="quantized already"):
+        int8_qat(small, context)
+
+
+def test_layers_that_a_pattern_names_stay_float_and_are_listed(tiny_model, context):
+    model = tiny_model()
+    names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    small = int8_qat(model, context, ignore=(names[-1],), sensitivity=True)
+    assert isinstance(small, QuantizedModel)
+    assert small.float_layers == names[-1:]
+    assert context.report["float_layers"] == [{"layer": names[-1], "reason": "`ignore`"}]
+    assert names[-1] not in {row["layer"] for row in context.report["sensitivity"]}
+    json.dumps(context.report, allow_nan=False)
