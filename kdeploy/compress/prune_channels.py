@@ -2,7 +2,8 @@
 
 Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, arXiv:2301.12900. Residual sums,
 concatenations, splits, depthwise and grouped convolutions and channel shuffles are followed; the
-model's output keeps its size. What is left is a plain, smaller model.
+model's output keeps its size. Of multi-head attention whole heads go, or, where that is not
+possible, the same channels of every head. What is left is a plain, smaller model.
 """
 
 from __future__ import annotations
