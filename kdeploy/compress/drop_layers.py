@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from kdeploy import registry
-from kdeploy.compress.blocks import check_dropped, skipped
+from kdeploy.compress.blocks import check_lists
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.dropping import Dropping, Saved
+from kdeploy.compress.dropping import Cost, Dropping
 from kdeploy.errors import NotCalibrated, OrderError, RecipeError, UnknownName
 from kdeploy.quantization.contract import Wrapped
 from kdeploy.structure import count_macs, count_parameters
 
 _LOG = logging.getLogger(__name__)
-
-Cost = Callable[[nn.Module], float]
 
 
 @compressor(
@@ -41,7 +40,7 @@ Cost = Callable[[nn.Module], float]
         "int8_qat",
         "int8_dynamic",
     },
-    ensures=check_dropped,
+    ensures=check_lists,
 )
 def drop_layers(
     model: nn.Module,
@@ -61,9 +60,10 @@ def drop_layers(
 ) -> nn.Module:
     """Return a copy of the model without some of its blocks.
 
-    A block is a module that takes one tensor and gives back one of the same shape: a residual
-    block, a transformer layer, and what is inside of them and does so too. One after the other
-    the block goes without which the answers change least, and the rest is measured again.
+    A block is a module that takes one tensor and gives back one of the same shape, such as a
+    residual block and what is inside of it and does so too; or a member of a `ModuleList`, such
+    as a transformer's layer. One after the other the block goes without which the answers change
+    least, and the rest is measured again.
 
     Args:
         model: Is left as it is.
@@ -71,7 +71,8 @@ def drop_layers(
         count: How many blocks go. Give this or `target`; one goes when neither is given.
         target: What to keep, e.g. `{macs: 0.7}`, or `parameters`; blocks go until it is reached,
             least change for each part of the cost first. `{layers: 0.5}`: half of the blocks
-            that are in no other. `{latency: 0.7}` is measured after each block on `runtime`.
+            that are stacked in a list or sequence. `{latency: 0.7}` is measured after each block
+            on `runtime`.
         ignore: Blocks that stay, by name or pattern, e.g. `[layers.0, stem.*]`.
         batches: Training batches that the answers are measured on.
         batch_size: Items in each of them.
@@ -93,12 +94,13 @@ def drop_layers(
     twin = copy.deepcopy(model)
     modes = {module: module.training for module in twin.modules()}
     items = [x for x, _ in context.batches(context.data.train, batch_size, batches)]
-    dropping = Dropping(twin.eval(), items, ignore=ignore, only_outermost=what == "layers")
+    dropping = Dropping(twin.eval(), items, ignore=ignore, only_layers=what == "layers")
     if what in ("count", "layers"):
         _drop_number(dropping, what, aim)
     else:
-        cost = _cost(what, model, context, clock)
-        _drop_to_target(dropping, twin, what, aim * cost(twin), cost, _saved(what, context))
+        weigh = count_parameters if what == "parameters" else partial(_macs, context.example)
+        cost = _latency(model, context, clock) if what == "latency" else weigh
+        _drop_to_target(dropping, twin, aim, cost, weigh)
     context.report["layers"] = dropping.rows()
     for module in twin.modules():
         module.training = modes.get(module, model.training)
@@ -115,13 +117,15 @@ def _drop_number(dropping: Dropping, what: str, aim: float) -> None:
 
 
 def _drop_to_target(
-    dropping: Dropping, model: nn.Module, what: str, budget: float, cost: Cost, saved: Saved
+    dropping: Dropping, model: nn.Module, aim: float, cost: Cost, weigh: Cost
 ) -> None:
-    while (now := cost(model)) > budget:
-        if not dropping.drop_least(saved):
+    """Drop until `cost` is met; blocks are chosen by `weigh`, which is known without a device."""
+    whole = cost(model)
+    while (now := cost(model)) > aim * whole:
+        if not dropping.drop_least(weigh):
             _LOG.warning(
-                "drop_layers reached %.3g times the %s asked for; no other block can go",
-                *(now / budget, what),
+                "drop_layers keeps %.1f %%; asked for %.1f %%, and no other block can go",
+                *(100 * now / whole, 100 * aim),
             )
             break
 
@@ -156,11 +160,12 @@ def _check(model: nn.Module, context: CompressContext, ignore: tuple[str, ...]) 
             raise UnknownName.among("layer", pattern, names, where="drop_layers.ignore")
 
 
-def _cost(what: str, model: nn.Module, context: CompressContext, clock: dict[str, Any]) -> Cost:
-    if what == "macs":
-        return lambda pruned: count_macs(pruned, context.example)
-    if what == "parameters":
-        return count_parameters
+def _macs(example: Tensor, model: nn.Module) -> float:
+    return count_macs(model, example)
+
+
+def _latency(model: nn.Module, context: CompressContext, clock: dict[str, Any]) -> Cost:
+    """Return what tells a model's latency, in that of the given one."""
     original, example = copy.deepcopy(model).cpu().eval(), context.example.cpu()
 
     def latency(pruned: nn.Module) -> float:
@@ -169,14 +174,3 @@ def _cost(what: str, model: nn.Module, context: CompressContext, clock: dict[str
         return own / whole
 
     return latency
-
-
-def _saved(what: str, context: CompressContext) -> Saved:
-    def macs(model: nn.Module, module: nn.Module) -> float:
-        whole = count_macs(model, context.example)
-        with skipped(module):
-            return whole - count_macs(model, context.example)
-
-    if what == "parameters":
-        return lambda model, module: count_parameters(module)
-    return macs  # also for a latency: a device's time is not measured for each block

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdeploy.compress.blocks import Block, drop, find_blocks, is_inside, skipped
+from kdeploy.compress.blocks import Block, drop, find_blocks, is_inside
 from kdeploy.errors import ModelError
 
-ROUNDING = 1e-3  # of the outputs' spread: a dropped block and a skipped one compute the same
 NOTHING = 1e-9  # nats, or units of cost; smaller differences are none
-Saved = Callable[[nn.Module, nn.Module], float]
+Cost = Callable[[nn.Module], float]
 
 
 class Dropping:
@@ -27,7 +26,7 @@ class Dropping:
         items: Sequence[Tensor],
         *,
         ignore: tuple[str, ...],
-        only_outermost: bool,
+        only_layers: bool,
     ) -> None:
         self._model, self._items = model, items
         self._answers = [self._answer(x) for x in items]
@@ -36,15 +35,12 @@ class Dropping:
         for block in self.blocks:
             if any(fnmatchcase(block.name, pattern) for pattern in ignore):
                 block.reason = "`ignore` names it"
-        if only_outermost:
-            able = self.open()
-            for block in able:
-                if any(is_inside(block, other) for other in able):
-                    block.reason = "is inside of another one"
+        if only_layers:
+            _keep_to_layers(self.open())
         if not self.open():
             raise ModelError(
                 f"drop_layers found no block that can go; of {len(self.blocks)} none takes one "
-                "tensor, runs once, and gives back one of the same shape",
+                "tensor, runs once, and gives back one of the same shape, or is a list's member",
                 hint="narrow the model by `prune_channels` instead",
             )
 
@@ -52,20 +48,28 @@ class Dropping:
         """Return the blocks that are there and may go."""
         return [block for block in self.blocks if not block.is_dropped and not block.reason]
 
-    def drop_least(self, saved: Saved = lambda model, module: 1.0) -> bool:
+    def drop_least(self, cost: Cost = lambda model: 0.0) -> bool:
         """Drop the block that changes the answers least; False when none can go.
 
         Args:
-            saved: What the model costs less without a module: least for each part of it.
+            cost: Of a model: if blocks save some, it is least change for each part of it.
         """
+        whole = cost(self._model)
         prices = {}
         for block in self.open():
-            with skipped(block.module):
+            put_back = drop(self._model, block)
+            try:
                 block.divergence = self._divergence()
-            # Below rounding all are alike: then the dearest goes.
-            change = max(block.divergence - self._now, NOTHING)
-            prices[block] = change / max(saved(self._model, block.module), NOTHING)
-        return any(self._went(block) for block in sorted(prices, key=prices.__getitem__))
+                # Below rounding all are alike: then the dearest goes.
+                change = max(block.divergence - self._now, NOTHING)
+                prices[block] = change / max(whole - cost(self._model), NOTHING)
+            except Exception as error:  # whatever a model's code raises
+                block.reason = f"the model cannot run without it: {error}"
+            put_back()
+        if not prices:
+            return False
+        self._drop(min(prices, key=prices.__getitem__))
+        return True
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what is told of each block."""
@@ -79,34 +83,23 @@ class Dropping:
             for block in self.blocks
         ]
 
-    def _went(self, block: Block) -> bool:
-        """Drop a block for good, unless the model computes something else without it."""
-        with skipped(block.module):
-            expected = self._answer(self._items[0])
-        put_back = drop(self._model, block.module)
-        try:
-            found = self._answer(self._items[0])
-            moved = float((found - expected).abs().max() / expected.std().clamp_min(1e-9))
-            fault = "" if moved < ROUNDING else "the code around it counts its blocks"
-        except Exception as error:  # whatever a model's code raises
-            fault = f"the model cannot run without it: {error}"
-        if fault:
-            put_back()
-            block.reason = fault
-            return False
-        self._now = block.divergence or 0.0
-        block.is_dropped = True
+    def _drop(self, block: Block) -> None:
+        drop(self._model, block)
+        block.is_dropped, self._now = True, block.divergence or 0.0
         for other in self.open():
             if is_inside(other, block):
                 other.reason = f"went with `{block.name}`"
-        return True
 
     def _answer(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             return self._model(x).float()  # type: ignore[no-any-return]
 
     def _divergence(self) -> float:
-        """Return the mean divergence of the answers from those of the whole model."""
+        """Return the mean divergence of the answers from those of the whole model.
+
+        Raises:
+            ValueError: the answers have another shape.
+        """
         pairs = zip(self._items, self._answers, strict=True)
         sums = [_divergence(self._answer(x), answer) for x, answer in pairs]
         return float(sum(sums) / sum(len(x) for x in self._items))
@@ -114,6 +107,15 @@ class Dropping:
 
 def _divergence(found: Tensor, expected: Tensor) -> Tensor:
     """Return KL(expected || found) of logits (batch, ..., classes), summed over items."""
+    if found.shape != expected.shape:
+        raise ValueError(f"it answers {tuple(found.shape)}, not {tuple(expected.shape)}")
     log_found, log_expected = F.log_softmax(found, -1), F.log_softmax(expected, -1)
     total = F.kl_div(log_found, log_expected, reduction="sum", log_target=True)
     return total / max(1, found[0].numel() // found.shape[-1])
+
+
+def _keep_to_layers(blocks: Sequence[Block]) -> None:
+    layers = [block for block in blocks if block.is_layer]
+    for block in blocks:
+        if not block.is_layer or any(is_inside(block, other) for other in layers):
+            block.reason = "is no layer of its own"

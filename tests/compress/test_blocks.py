@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.blocks import check_dropped, drop, find_blocks, skipped
+from kdeploy.compress.blocks import check_lists, drop, find_blocks
 
 
 class Layer(nn.Module):
@@ -42,35 +42,38 @@ def stack():
 X = torch.linspace(-1, 1, 12).view(2, 6)
 
 
-def test_blocks_give_back_what_they_take(stack):
-    reasons = {block.name: block.reason for block in find_blocks(stack, X)}
-    assert reasons == {
-        "layers.0": "",
-        "layers.0.inner": "",
-        "layers.1": "",
-        "layers.1.inner": "",
-        "layers.2": "",
-        "layers.2.inner": "",
+def test_blocks_give_back_what_they_take_or_are_in_a_list(stack):
+    blocks = {block.name: block for block in find_blocks(stack, X)}
+    assert {name: block.reason for name, block in blocks.items() if block.reason} == {
         "twice": "runs 2 times",
         "twice.inner": "runs 2 times",
-        "alone": "is called with more than one tensor",
-        "alone.inner": "",
+        "alone": "is not called with one tensor for one tensor",
     }
+    assert [name for name, block in blocks.items() if not block.reason] == [
+        *("layers.0", "layers.0.inner", "layers.1", "layers.1.inner"),
+        *("layers.2", "layers.2.inner", "alone.inner"),
+    ]
+    assert [n for n, block in blocks.items() if block.is_cut_out] == [f"layers.{i}" for i in "012"]
+    assert [n for n, block in blocks.items() if block.is_layer] == [f"layers.{i}" for i in "012"]
 
 
 @pytest.mark.parametrize("name", ["layers.1", "alone.inner"])
-def test_a_dropped_block_computes_what_a_skipped_one_does(stack, name):
-    module = stack.get_submodule(name)
+def test_a_dropped_block_is_gone_until_it_is_put_back(stack, name):
+    [block] = [block for block in find_blocks(stack, X) if block.name == name]
     before = stack(X)
-    with skipped(module):
-        expected = stack(X)
-        with pytest.raises(AssertionError, match=f"`{name}` is skipped"):
-            check_dropped(stack)
-    assert torch.equal(stack(X), before)
-    put_back = drop(stack, module)
-    assert torch.equal(stack(X), expected)
-    assert module not in set(stack.modules())
-    check_dropped(stack)
+    put_back = drop(stack, block)
+    check_lists(stack)
+    assert block.module not in set(stack.modules())
+    # The second layer adds nothing to what it is given.
+    assert torch.equal(stack(X), before) == (name == "layers.1")
     put_back()
     assert torch.equal(stack(X), before)
-    assert stack.get_submodule(name) is module
+    assert stack.get_submodule(name) is block.module
+
+
+def test_a_list_with_a_gap_is_no_result():
+    model = nn.Sequential(nn.ModuleList([nn.ReLU(), nn.ReLU()]))
+    check_lists(model)
+    del model[0]._modules["0"]
+    with pytest.raises(AssertionError, match="`0` has members"):
+        check_lists(model)

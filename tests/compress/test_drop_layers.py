@@ -24,7 +24,7 @@ class Block(nn.Module):
         super().__init__()
         self.gain, self.inner = gain, nn.Sequential(nn.Linear(12, 12), nn.Tanh())
 
-    def forward(self, x):
+    def forward(self, x, mask=None):
         return x + self.gain * self.inner(x)
 
 
@@ -39,7 +39,7 @@ class Deep(nn.Module):
     def forward(self, x):
         x = x.flatten(1)[:, :12]
         for block in self.blocks:
-            x = block(x)
+            x = block(x, None)
         return self.head(x)
 
 
@@ -83,7 +83,7 @@ def test_what_is_left_is_measured_again(context):
 def test_half_the_layers_are_kept(context):
     assert gains(drop_layers(Deep(), context, target={"layers": 0.5})) == [0.3, 1.0]
     reasons = {row["layer"]: row["reason"] for row in context.report["layers"]}
-    assert reasons["blocks.0.inner"] == "is inside of another one"
+    assert reasons["blocks.0.inner"] == "is no layer of its own"
     assert gains(drop_layers(Deep(), context, target={"layers": 0.01})) == [1.0]
 
 
@@ -117,12 +117,31 @@ def test_a_model_that_counts_its_blocks_keeps_them(context):
         def forward(self, x):
             x = x.flatten(1)[:, :12]
             for number in range(4):
-                x = self.blocks[number](x)
+                x = self.blocks[number](x, None)
             return self.head(x)
 
     result = drop_layers(Counting(), context, ignore=("*.inner",))
     assert len(result.blocks) == 4
     assert "cannot run without it" in context.report["layers"][0]["reason"]
+
+
+def test_members_of_a_list_that_do_not_run_themselves_go_as_well(context):
+    class Pairs(Deep):
+        """As in vit_pytorch: the code takes pairs of a list apart."""
+
+        def __init__(self):
+            super().__init__()
+            pairs = [nn.ModuleList([Block(gain), Block(gain)]) for gain in (0.5, 0.001)]
+            self.blocks = nn.ModuleList(pairs)
+
+        def forward(self, x):
+            x = x.flatten(1)[:, :12]
+            for first, second in self.blocks:
+                x = second(first(x))
+            return self.head(x)
+
+    result = drop_layers(Pairs(), context, target={"layers": 0.5})
+    assert [pair[0].gain for pair in result.blocks] == [0.5]
 
 
 def test_edits_shorten_the_list_again(context):
