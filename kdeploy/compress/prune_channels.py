@@ -1,14 +1,9 @@
 """Remove the channels that a model would miss least, with all that depends on them.
 
 Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, arXiv:2301.12900. Residual sums,
-<<<<<<< HEAD
-concatenations, splits, depthwise and grouped convolutions, channel shuffles and multi-head
-attention are followed; the model's output keeps its size. What is left is a plain, smaller model.
-=======
 concatenations, splits, depthwise and grouped convolutions and channel shuffles are followed; the
 model's output keeps its size. Of multi-head attention whole heads go, or, where that is not
 possible, the same channels of every head. What is left is a plain, smaller model.
->>>>>>> i4-attention
 """
 
 from __future__ import annotations

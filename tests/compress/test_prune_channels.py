@@ -246,15 +246,10 @@ def test_sizes_written_into_the_code_are_one_error():
             self.head = nn.Conv2d(16, 5, 1)
 
         def forward(self, x):
-<<<<<<< HEAD
-            rows = self.stem(x).view(len(x), 16, -1)
-            return self.head(rows.unsqueeze(-1)).mean((2, 3))
-=======
             x = self.stem(x)
             if x.shape[1] != 16:
                 raise ValueError("found other than 16 channels")
             return self.head(x).mean((2, 3))
->>>>>>> i4-attention
 
     with pytest.raises(ModelError, match=r"cannot run(.|\n)*ignore"):
         prune_channels(Fixed(), context(), ratio=0.5)
