@@ -73,9 +73,9 @@ def _option(parameter: Parameter) -> inspect.Parameter:
     )
     names = [f"{name}/--no-{name[2:]}"] if kind is bool else [name]
     metavar = None if is_simple else "YAML"
-    option = typer.Option(
-        *names, help=parameter.doc, metavar=metavar, show_default=shown is not None
-    )
+    # Escaped, because square brackets would be markup.
+    text = parameter.doc.replace("[", r"\[")
+    option = typer.Option(*names, help=text, metavar=metavar, show_default=shown is not None)
     return inspect.Parameter(
         parameter.name,
         inspect.Parameter.KEYWORD_ONLY,
