@@ -106,6 +106,7 @@ def test_its_parameters_are_documented():
     assert {p.name for p in technique.parameters if p.doc} == {
         *("profile", "observer", "percentile", "calibration_batches", "batch_size", "reduce_range"),
         *("equalize", "smooth", "bias_correction", "adaround", "adaround_iterations"),
+        *("max_drop", "sensitivity", "ignore"),
     }
     assert dataclasses.asdict(technique)["facts"]["paper"].startswith("arXiv:")
 

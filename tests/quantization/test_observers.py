@@ -58,7 +58,7 @@ def test_mse_clips_a_heavy_tail_and_errs_least(is_signed):
     rng = np.random.default_rng(0)
     values = rng.standard_t(3, 100_000).astype(np.float32)
     values = values if is_signed else np.abs(values)
-    statistics = watched(values)
+    statistics = watched(*np.array_split(values, 4))
     (low, high), (all_low, all_high) = mse(statistics), min_max(statistics)
     assert high < all_high
     assert (low > all_low) if is_signed else (low == 0)
@@ -110,7 +110,7 @@ def test_percentiles_agree_with_numpy_to_a_bin(percent, is_signed):
         expected = np.percentile(values, [outside / 2, 100 - outside / 2])
     else:
         expected = [0.0, np.percentile(values, percent)]
-    statistics = watched(values)
+    statistics = watched(*np.array_split(values, 4))
     width = 2 * statistics.bound / NUM_BINS
     found = percentile(statistics, percent=percent)
     # Between two values of a thin tail numpy interpolates.
