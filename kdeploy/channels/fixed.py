@@ -55,7 +55,7 @@ def _meets_constant(call: Call, *, is_tokens: bool) -> bool:
     """Tell whether a tensor that nobody learns has a number for each channel of the result."""
     shape = call.results[0].shape
     from_end = len(shape) - channel_dimension(shape, is_tokens=is_tokens)
-    return any(
+    return from_end > 0 and any(
         _is_constant(tensor) and tensor.dim() >= from_end and tensor.shape[-from_end] > 1
         for tensor in call.tensors
     )

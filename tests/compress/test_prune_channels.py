@@ -18,6 +18,7 @@ from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError, OrderError, RecipeError, UnknownName
 from kdeploy.references import ModelReference, build_model
 from kdeploy.structure import count_macs, count_parameters, difference, replay
+from tests.channels import attentions
 from tests.tiny.text import Classifier, items
 
 
@@ -334,3 +335,22 @@ def test_refuses_a_model_of_token_ids():
     with pytest.raises(ModelError, match="token ids") as caught:
         prune_channels(Classifier(), CompressContext(data=items()), ratio=0.5)
     assert "distill" in caught.value.hint
+
+
+def test_heads_go_by_their_importance():
+    model = attentions.make(attentions.Fused)
+    qkv = model.attention.qkv
+    parts = qkv.weight.detach().view(3, attentions.HEADS, attentions.WIDTH, -1)
+    parts[:, 1] *= 1e-3
+    result = prune_channels(model, context((16, attentions.STREAM)), ratio=0.3, round_to=1)
+    attention = result.attention
+    assert (attention.num_heads, attention.attn_dim) == (2, 2 * attentions.WIDTH)
+    assert torch.equal(attention.qkv.weight, parts[:, [0, 2]].flatten(0, 2))
+
+
+def test_attention_that_stays_whole_is_told_with_the_reason():
+    where = context((16, attentions.STREAM))
+    prune_channels(attentions.make(attentions.Own), where, ratio=0.3)
+    [row] = where.report["attention_kept_whole"]
+    assert row["attention"] == "attention.inner"
+    assert "torch's own" in row["reason"]
