@@ -105,6 +105,7 @@ def test_its_parameters_are_documented():
     assert {p.name for p in technique.parameters if p.doc} == {
         *("profile", "observer", "percentile", "calibration_batches", "batch_size", "reduce_range"),
         *("equalize", "smooth", "bias_correction", "adaround", "adaround_iterations"),
+        *("max_drop", "sensitivity", "ignore"),
     }
     assert dataclasses.asdict(technique)["facts"]["paper"].startswith("arXiv:")
 
@@ -177,7 +178,7 @@ def test_bits_of_the_weights_follow_from_the_machine(
     machine = Machine(
         id="", cpu="old", architecture="x86_64", cores=1, instruction_sets=instruction_sets
     )
-    monkeypatch.setattr("kdeploy.compress.int8_ptq.fingerprint", lambda: machine)
+    monkeypatch.setattr("kdeploy.compress.quantizing.fingerprint", lambda: machine)
     small = int8_ptq(tiny_model(), context, calibration_batches=1, **options)
     assert small.reduce_range is (bits == 7)
     [row] = context.report["weights"]
