@@ -34,7 +34,7 @@ def int8_qat(
     *,
     profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
     epochs: Annotated[int, Field(gt=0)] = 3,
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01,
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001,
     observer: Literal["min_max", "moving_average", "percentile", "entropy", "mse"] = "mse",
     calibration_batches: Annotated[int, Field(gt=0)] = 16,
     batch_size: Annotated[int, Field(gt=0)] = 32,
@@ -52,7 +52,8 @@ def int8_qat(
             `tensorrt` (int8, zero point 0). An export may ask for another one, but this is the one
             that is trained.
         epochs: Of the training.
-        learning_rate: The highest of the training, a tenth of what a model is trained with.
+        learning_rate: The highest of the training. Low: without the statistics of batch norms a
+            step that is too long is not made good.
         observer: How the ranges that training starts from follow from the values seen, as
             `int8_ptq` does it.
         calibration_batches: How many training batches those are.

@@ -47,6 +47,18 @@ def test_scales_and_weights_are_learned(tiny_model, context):
     assert start.weight_scales != small.weight_scales
 
 
+def test_zeros_stay_zeros(tiny_model, context):
+    model = tiny_model()
+    [weight] = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    zeros = weight.detach().abs() < weight.detach().abs().median()
+    with torch.no_grad():
+        weight[zeros] = 0
+    small = int8_qat(model, context)
+    [learned] = [m.weight for m in small.base.modules() if isinstance(m, torch.nn.Linear)]
+    assert torch.equal(learned == 0, zeros)
+    assert not torch.equal(learned, weight)
+
+
 def test_without_a_training_the_hint_says_how_to_ask_for_one(tiny_model, tiny_data):
     with pytest.raises(ModelError, match="quantization-aware") as caught:
         int8_qat(tiny_model(), CompressContext(data=tiny_data))
