@@ -7,7 +7,8 @@ follow from one look at the data.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,12 @@ from kdeploy.quantization.profiles import PROFILES
 from kdeploy.quantization.rewrites import into_integer_operators
 
 
+# Items that run at once: their tensors stay in the processor's cache.
+PIECE_ITEMS = 4
+# Means are those of the first items: they are known long before the ranges are.
+MOST_MEAN_ROWS = 64
+
+
 @dataclass(slots=True)
 class Mean:
     """A running mean over the first dimension."""
@@ -31,8 +38,10 @@ class Mean:
     count: int = 0
 
     def see(self, rows: Tensor) -> None:
-        total = rows.sum(0)
-        self.total = total if self.total is None else self.total + total
+        # One by one: `rows.sum(0)` takes six times as long where channels are last.
+        pieces = rows.unbind(0) if len(rows) <= PIECE_ITEMS else [rows.sum(0)]
+        for piece in pieces:
+            self.total = piece.clone() if self.total is None else self.total.add_(piece)
         self.count += len(rows)
 
     @property
@@ -90,9 +99,13 @@ def calibrate(model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> C
         names.update(place(graph_module, profile).names)
     observer = _Observing(graph_module, names)
     num_items = 0
-    with torch.no_grad():
+    with torch.no_grad(), _fast_layout(graph_module) as layout:
         for batch in batches:
-            observer.run(batch)
+            pieces = batch.split(PIECE_ITEMS)
+            for piece in pieces:
+                observer.run(piece.contiguous(memory_format=layout) if batch.dim() == 4 else piece)
+            for seen in observer.statistics.values():
+                seen.join(len(pieces))
             num_items += len(batch)
     unseen = [name for name, seen in observer.statistics.items() if not seen.extremes]
     if unseen:
@@ -107,6 +120,18 @@ def calibrate(model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> C
         input_means=observer.input_means,
         num_items=num_items,
     )
+
+
+@contextmanager
+def _fast_layout(graph_module: GraphModule) -> Iterator[torch.memory_format]:
+    """Let images be laid out with their channels last, which convolutions run fastest on."""
+    is_flat = all(parameter.dim() <= 4 for parameter in graph_module.parameters())
+    layout = torch.channels_last if is_flat else torch.contiguous_format
+    graph_module.to(memory_format=layout)  # type: ignore[call-overload]
+    try:
+        yield layout
+    finally:
+        graph_module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 class _Observing(Interpreter):
@@ -130,7 +155,8 @@ class _Observing(Interpreter):
                     hint="check the weights and the preprocessing of the data",
                 )
         for reader in n.users:
-            if reader in self.input_means and reader.args[0] is n:
+            means = self.input_means.get(reader)
+            if means is not None and reader.args[0] is n and means.count < MOST_MEAN_ROWS:
                 is_linear = kind_of(reader) == "linear"
-                self.input_means[reader].see(value.flatten(0, -2) if is_linear else value)
+                means.see(value.flatten(0, -2) if is_linear else value)
         return value

@@ -47,7 +47,7 @@ class Statistics:
 
     def see(self, batch: Tensor) -> None:
         """Take one batch into account; where a value is not finite, an extreme is not either."""
-        values = batch.detach().reshape(-1).float()
+        values = _in_memory_order(batch.detach()).float()
         low, high = torch.stack(torch.aminmax(values)).tolist()
         self.extremes.append((low, high))
         if not math.isfinite(low) or not math.isfinite(high):
@@ -56,6 +56,13 @@ class Statistics:
         if self.bound:
             counts = torch.histc(_thinned(values), NUM_BINS, -self.bound, self.bound)
             self.counts += counts.double().cpu().numpy()
+
+    def join(self, count: int) -> None:
+        """Take the last `count` extremes as those of one batch."""
+        *before, (low, high) = self.extremes[: len(self.extremes) - count + 1]
+        for other_low, other_high in self.extremes[len(before) + 1 :]:
+            low, high = min(low, other_low), max(high, other_high)
+        self.extremes = [*before, (low, high)]
 
     @property
     def centres(self) -> Floats:
@@ -72,6 +79,11 @@ class Statistics:
             quarter = np.zeros(NUM_BINS // 4)
             self.counts = np.concatenate([quarter, self.counts.reshape(-1, 2).sum(1), quarter])
             self.bound *= 2
+
+
+def _in_memory_order(values: Tensor) -> Tensor:
+    """Return all values in a row; their order is of no meaning, and this one needs no copy."""
+    return values.permute(sorted(range(values.dim()), key=lambda d: -values.stride(d))).reshape(-1)
 
 
 def _thinned(values: Tensor) -> Tensor:
