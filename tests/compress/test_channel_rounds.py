@@ -31,7 +31,7 @@ class Recorder(Trainer):
         super().__init__(data)
         self.macs, self.given = [], []
 
-    def __call__(self, model, teacher, *, name, constraints=(), keep=None):
+    def __call__(self, model, teacher, *, name, constraints=(), keep=None, is_last=False):
         self.macs.append(count_macs(model, EXAMPLE))
         self.given.append((teacher, [c.fingerprint for c in constraints], keep))
         super().__call__(model, teacher, name=name, constraints=constraints, keep=keep)

@@ -22,7 +22,7 @@ def context(tiny_data):
 def test_the_student_of_the_training_is_what_is_deployed(tiny_model, context, store_model):
     model, seen = tiny_model(), []
 
-    def train(student, teacher, *, name, constraints=(), keep=None):
+    def train(student, teacher, *, name, constraints=(), keep=None, is_last=False):
         assert isinstance(student, FakeQuantized)
         assert teacher is model
         context.train(student, teacher, name=name)
