@@ -73,7 +73,7 @@ def _in_process(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         row = json.loads(state.read_text()) if state.exists() else {"name": name, "step": "build"}
         if row["step"] != "done":
             row.setdefault("error", reason)
-    return row  # type: ignore[no-any-return]
+    return row
 
 
 def _child(arguments: argparse.Namespace) -> None:

@@ -7,8 +7,8 @@ the products (views, transpositions, chunks, rearrangements) again, on the chann
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -96,13 +96,6 @@ class _Operands:
     is_key_turned: bool
 
 
-@dataclass(slots=True)
-class _Trail:
-    """The modules in which the calls between two places happened."""
-
-    modules: set[str] = field(default_factory=set)
-
-
 class _Flow:
     """Which call made a tensor, and which call reads it."""
 
@@ -144,8 +137,11 @@ class _Flow:
         is_linear = call.name == "linear" and len(call.args) > 1
         return self.layers.get(id(call.args[1])) if is_linear else None
 
-    def numbered(self, tensor: Tensor, before: int, trail: _Trail) -> tuple[str, Tensor]:
-        """Return the layer that a tensor comes from, and its channels' numbers in their places."""
+    def numbered(self, tensor: Tensor, before: int, trail: set[str]) -> tuple[str, Tensor]:
+        """Return the layer that a tensor comes from, and its channels' numbers in their places.
+
+        The modules in which they are moved are added to `trail`.
+        """
         index = self.maker(tensor, before)
         call = self.calls[index]
         layer = self.layer(call)
@@ -159,13 +155,13 @@ class _Flow:
         layer, numbers = self.numbered(source, index, trail)
         if call.name in _ALIKE.split():
             return layer, numbers
-        trail.modules.add(call.module)
+        trail.add(call.module)
         made = list(tensors_in(_again(call, source, numbers)))
         place = next(i for i, result in enumerate(call.results) if result is tensor)
         return layer, made[place]
 
     def project(
-        self, tensor: Tensor, numbers: Tensor, after: int, trail: _Trail
+        self, tensor: Tensor, numbers: Tensor, after: int, trail: set[str]
     ) -> tuple[str, Tensor]:
         """Return the layer that reads a tensor, and the numbers at its inputs."""
         while True:
@@ -176,7 +172,7 @@ class _Flow:
                 return layer, numbers
             if call.name in _MOVES.split() and isinstance(call.result, Tensor):
                 numbers = _again(call, tensor, numbers)
-                trail.modules.add(call.module)
+                trail.add(call.module)
             elif call.name != "dropout":
                 raise NotFollowed(f"`{call.name}` stands between the products and a linear layer")
             tensor = call.result
@@ -239,15 +235,14 @@ def _weighted(flow: _Flow, index: int, call: Call) -> tuple[Call, int]:
 
 
 def _attention(flow: _Flow, found: _Operands, batch: int) -> Attention:
-    trail = _Trail({found.module})
-    key_at = found.index
+    trail = {found.module}
     tables = []
     for tensor, is_turned in (
         (found.query, False),
         (found.key, found.is_key_turned),
         (found.value, False),
     ):
-        layer, numbers = flow.numbered(tensor, key_at, trail)
+        layer, numbers = flow.numbered(tensor, found.index, trail)
         turned = numbers.transpose(-1, -2) if is_turned else numbers
         tables.append(Table(layer=layer, channels=_table(turned, batch)))
     shape = tables[2].channels.shape
@@ -265,7 +260,7 @@ def _attention(flow: _Flow, found: _Operands, batch: int) -> Attention:
         key=tables[1],
         value=tables[2],
         project=Table(layer=layer, channels=columns.argsort().view(shape)),
-        modules=frozenset(trail.modules),
+        modules=frozenset(trail),
     )
 
 
@@ -300,12 +295,6 @@ def _again(call: Call, old: Tensor, new: Tensor) -> Any:
     """Run a call that moves numbers on others."""
     function: Callable[..., Any] = call.function
     arguments = [new if argument is old else argument for argument in call.args]
-    options = {key: value for key, value in call.kwargs.items() if key != "dtype"}
     if call.name in ("to", "float", "type_as"):
         return new
-    return function(*arguments, **options)
-
-
-def layers_of(attentions: Collection[Attention]) -> set[str]:
-    """Return the layers whose outputs are heads."""
-    return {table.layer for attention in attentions for table in attention.parts}
+    return function(*arguments, **call.kwargs)

@@ -65,15 +65,8 @@ def find_units(
             _follow(graph, node, forest, reductions)
     names = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
-    harmless = {reshape for shuffle in shuffles for reshape in shuffle.reshapes}
     stated = stated_splits(graph, model)
-    frozen = fixed_nodes(graph) | {
-        node
-        for node in graph.nodes
-        if node is graph.source
-        or (node not in harmless and not is_explained(node, is_tokens=graph.is_tokens))
-    }
-    frozen -= stated.keys()
+    frozen = _frozen(graph, shuffles) - stated.keys()
     for node, side, index in list(forest.elements()):
         is_kept = not node.outputs or is_protected(names.get(node.module, ""))
         if node in frozen or (side == "out" and is_kept):
@@ -93,6 +86,17 @@ def find_units(
     if whole is not None:
         whole.update(reasons)
     return units + heads
+
+
+def _frozen(graph: Graph, shuffles: Collection[Shuffle]) -> set[Any]:
+    """Return the nodes through which channels are not followed."""
+    harmless = {reshape for shuffle in shuffles for reshape in shuffle.reshapes}
+    return fixed_nodes(graph) | {
+        node
+        for node in graph.nodes
+        if node is graph.source
+        or (node not in harmless and not is_explained(node, is_tokens=graph.is_tokens))
+    }
 
 
 class _Forest:

@@ -83,6 +83,8 @@ def _tried(
                 continue
             if best is None or moved < best[0]:
                 best = (moved, units)
+            if part == "heads" and moved < ROUNDING:
+                break  # of a width, another reading may fit better: that of the scale
         if best is not None and best[0] < ROUNDING:
             return best[1], ""
         if best is not None:
@@ -100,7 +102,7 @@ def _readings(attention: Attention, model: nn.Module, part: Part) -> Iterator[li
         return
     numbers = _numbers(attention, model, heads, width, part)
     totals = [place for place, kind in numbers.items() if kind == "all"]
-    inner = [place for place in totals if any(word in place for word in _INNER)]
+    inner = [p for p in totals if any(word in p.rpartition(".")[2] for word in _INNER)]
     for kept in dict.fromkeys((tuple(inner), tuple(totals), ())):
         chosen = {p: kind for p, kind in numbers.items() if kind != "all" or p in kept}
         yield _units(attention, chosen, part, is_scaled=False)
