@@ -34,7 +34,7 @@ def int8_qat(
     *,
     profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
     epochs: Annotated[int, Field(gt=0)] = 3,
-    learning_rate: Annotated[float, Field(gt=0)] = 0.001,
+    learning_rate: Annotated[float, Field(gt=0)] = 0.0003,
     observer: Literal["min_max", "moving_average", "percentile", "entropy", "mse"] = "mse",
     calibration_batches: Annotated[int, Field(gt=0)] = 16,
     batch_size: Annotated[int, Field(gt=0)] = 32,

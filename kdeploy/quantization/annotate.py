@@ -79,14 +79,15 @@ class RangeQuantizer(Quantizer):  # type: ignore[misc]
         floor = np.zeros(len(weight), np.float32)
         if bias is not None:
             floor = bias_floor(bias.cpu().numpy(), _input_scale(node))
-        learned = self.weight_scales.get(str(node.args[1].target))
+        weight_node: Any = node.args[1]
+        learned = self.weight_scales.get(str(weight_node.target))
         if learned is None:
             scales = channel_scales(weight.cpu().numpy(), self.weight_format, floor=floor)
         else:
             scales = np.maximum(np.asarray(learned, np.float32), floor)
         annotation = _annotation(node)
         annotation.allow_implicit_sharing = False
-        annotation.input_qspec_map[node.args[1]] = _specification(
+        annotation.input_qspec_map[weight_node] = _specification(
             self.weight_format, torch.from_numpy(scales).to(weight.device), 0
         )
 

@@ -55,7 +55,8 @@ class FakeQuantized(GraphModule):
 
     def switch(self, layers: Collection[str] | None) -> None:
         """Round only what these layers alone would have rounded; None: everything."""
-        for quantizer in (*self.activations, *self.weights):
+        quantizers: list[Any] = [*self.activations, *self.weights]
+        for quantizer in quantizers:
             quantizer.is_on = layers is None or not quantizer.layers.isdisjoint(layers)
 
     def ranges(self) -> dict[str, Range]:
@@ -244,13 +245,15 @@ def _round_weights(
     trained = dict(graph_module.named_parameters())
     quantizers: dict[str, tuple[str, WeightQuantizer]] = {}
     for node in placement.weighted:
-        target = str(node.args[1].target)
+        source: Any = node.args[0]
+        weight_node: Any = node.args[1]
+        target = str(weight_node.target)
         if target not in quantizers:
             weight, bias = (constant(graph_module, a) for a in (*node.args[1:3], None)[:2])
             assert weight is not None, f"{node} has no constant weight"
             floor = np.zeros(len(weight), np.float32)
             if bias is not None:
-                floor = bias_floor(bias.cpu().numpy(), input_scales[node.args[0]])
+                floor = bias_floor(bias.cpu().numpy(), input_scales[source])
             start = channel_scales(weight.cpu().numpy(), number_format, floor=floor)
             quantizer = WeightQuantizer(
                 torch.from_numpy(start).to(weight.device), weight.shape, number_format, name=target
@@ -261,4 +264,4 @@ def _round_weights(
         name, quantizer = quantizers[target]
         quantizer.layers.add(layer_of(node))
         with node.graph.inserting_before(node):
-            node.update_arg(1, node.graph.call_module(name, (node.args[1],)))
+            node.update_arg(1, node.graph.call_module(name, (weight_node,)))

@@ -7,10 +7,12 @@ import torch
 
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.int8_qat import int8_qat
+from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError, OrderError
 from kdeploy.payload import load_model
 from kdeploy.quantization.fake_quant import FakeQuantized
 from kdeploy.quantization.pt2e import QuantizedModel
+from kdeploy.training import FitContext, NoWatcher
 from tests.tiny.compressing import Trainer
 
 
@@ -45,6 +47,31 @@ def test_scales_and_weights_are_learned(tiny_model, context):
     assert start.ranges != small.ranges
     assert start.ranges.keys() == small.ranges.keys()
     assert start.weight_scales != small.weight_scales
+
+
+class Interrupted(NoWatcher):
+    """Ends the training after its first epoch."""
+
+    def epoch_ended(self, record):
+        raise KeyboardInterrupt
+
+
+def test_the_training_loop_resumes_averages_and_casts_it(tiny_model, tiny_data, tmp_path):
+    def trained(folder, watcher):
+        def train(student, teacher, *, name, constraints=(), keep=None):
+            context = FitContext(work=tmp_path / folder, device="cpu", watcher=watcher)
+            training = {"epochs": 2, "learning_rate": 1e-3, "ema": 0.9, "precision": "bf16"}
+            distill(student, teacher, tiny_data, context, training=training)
+
+        return int8_qat(tiny_model(), CompressContext(data=tiny_data, seed=3, train=train))
+
+    undisturbed = trained("one", NoWatcher())
+    with pytest.raises(KeyboardInterrupt):
+        trained("two", Interrupted())
+    resumed = trained("two", NoWatcher())
+    assert resumed.state() == undisturbed.state()
+    x = torch.from_numpy(tiny_data.preprocessing.apply(tiny_data.validation.x))
+    assert torch.equal(resumed(x), undisturbed(x))
 
 
 def test_zeros_stay_zeros(tiny_model, context):

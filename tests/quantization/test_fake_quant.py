@@ -71,7 +71,7 @@ def test_seven_bit_weights_and_float_layers_are_trained_as_deployed(network):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "rate"), [(torch.optim.SGD, 0.05), (torch.optim.AdamW, 1e-2)]
+    ("optimizer", "rate"), [(torch.optim.SGD, 0.02), (torch.optim.AdamW, 1e-2)]
 )
 def test_training_learns_weights_and_scales(network, optimizer, rate):
     model, x = network("concatenating")
