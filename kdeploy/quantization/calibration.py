@@ -23,7 +23,6 @@ from kdeploy.quantization.placement import kind_of, place
 from kdeploy.quantization.profiles import PROFILES
 from kdeploy.quantization.rewrites import into_integer_operators
 
-
 # Items that run at once: their tensors stay in the processor's cache.
 PIECE_ITEMS = 4
 # Means are those of the first items: they are known long before the ranges are.
@@ -101,7 +100,7 @@ def calibrate(model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> C
     num_items = 0
     with torch.no_grad(), _fast_layout(graph_module) as layout:
         for batch in batches:
-            pieces = batch.split(PIECE_ITEMS)
+            pieces = torch.split(batch, PIECE_ITEMS)
             for piece in pieces:
                 observer.run(piece.contiguous(memory_format=layout) if batch.dim() == 4 else piece)
             for seen in observer.statistics.values():

@@ -83,7 +83,8 @@ class Statistics:
 
 def _in_memory_order(values: Tensor) -> Tensor:
     """Return all values in a row; their order is of no meaning, and this one needs no copy."""
-    return values.permute(sorted(range(values.dim()), key=lambda d: -values.stride(d))).reshape(-1)
+    strides = values.stride()
+    return values.permute(sorted(range(values.dim()), key=lambda d: -strides[d])).reshape(-1)
 
 
 def _thinned(values: Tensor) -> Tensor:
