@@ -125,6 +125,7 @@ def _compressed(
         name: str,
         constraints: Sequence[Constraint] = (),
         keep: str | None = None,
+        is_last: bool = False,
     ) -> None:
         training = {k: parameters[k] for k in ("epochs", "learning_rate")}
         distill(learner, teacher, data, _context(key, arguments, name), training=training)

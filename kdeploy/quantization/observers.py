@@ -59,10 +59,9 @@ class Statistics:
 
     def join(self, count: int) -> None:
         """Take the last `count` extremes as those of one batch."""
-        *before, (low, high) = self.extremes[: len(self.extremes) - count + 1]
-        for other_low, other_high in self.extremes[len(before) + 1 :]:
-            low, high = min(low, other_low), max(high, other_high)
-        self.extremes = [*before, (low, high)]
+        if self.extremes:
+            lows, highs = zip(*self.extremes[-count:], strict=True)
+            self.extremes[-count:] = [(min(lows), max(highs))]
 
     @property
     def centres(self) -> Floats:

@@ -58,7 +58,7 @@ class Interrupted(NoWatcher):
 
 def test_the_training_loop_resumes_averages_and_casts_it(tiny_model, tiny_data, tmp_path):
     def trained(folder, watcher):
-        def train(student, teacher, *, name, constraints=(), keep=None):
+        def train(student, teacher, *, name, constraints=(), keep=None, is_last=False):
             context = FitContext(work=tmp_path / folder, device="cpu", watcher=watcher)
             training = {"epochs": 2, "learning_rate": 1e-3, "ema": 0.9, "precision": "bf16"}
             distill(student, teacher, tiny_data, context, training=training)

@@ -156,3 +156,24 @@ def test_thinning_meets_every_column():
     assert 2**14 < statistics.counts.sum() <= 2**15
     seen = np.flatnonzero(statistics.counts)
     assert len(seen) == 64
+
+
+def test_pieces_of_a_batch_have_the_extremes_of_the_batch():
+    values = torch.randn(6, 50)
+    whole, pieces = Statistics(), Statistics()
+    for batch in (values[:3], values[3:]):
+        whole.see(batch)
+        for row in batch:
+            pieces.see(row)
+        pieces.join(3)
+    assert pieces.extremes == whole.extremes
+    Statistics().join(3)
+
+
+def test_the_layout_in_memory_does_not_matter():
+    values = torch.randn(2, 5, 4, 3)
+    plain, turned = Statistics(), Statistics()
+    plain.see(values)
+    turned.see(values.contiguous(memory_format=torch.channels_last))
+    assert plain.extremes == turned.extremes
+    assert (plain.counts == turned.counts).all()
