@@ -93,3 +93,27 @@ def test_an_int8_file_may_be_as_far_off_as_rounding_is(model, data):
     )
     with pytest.raises(ParityFailed):
         check_parity(far, name="m.onnx")
+
+
+class Cancelling(nn.Module):
+    """Loses most digits of its sums, as deep networks with random weights do."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("large", torch.tensor(1e5))
+
+    def forward(self, x):
+        return (x.flatten(1) + self.large) - self.large
+
+
+def test_a_network_that_amplifies_the_order_of_its_sums_is_its_own_yardstick(data):
+    def rounded_otherwise(x):
+        exact = Cancelling().double()(torch.from_numpy(x).double())
+        return exact.float().numpy()
+
+    parity = measure_parity(Cancelling(), rounded_otherwise, data((3, 4)))
+    assert FLOAT_BOUND < parity.max_abs <= parity.bound < 0.1
+    check_parity(parity, name="m.onnx")
+    wrong = measure_parity(Cancelling(), lambda x: 1.2 * rounded_otherwise(x), data((3, 4)))
+    with pytest.raises(ParityFailed):
+        check_parity(wrong, name="m.onnx")
