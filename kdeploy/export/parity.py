@@ -31,7 +31,8 @@ BATCH_SIZES = (1, 3, 32)
 # Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
 FLOAT_BOUND = 1e-3
 # Of float files that are further off, in distances between the model and itself in float64: two
-# orders of sums are sqrt(2) of them apart in the mean, found were up to 2.4. Never above the second.
+# orders of sums are sqrt(2) of them apart in the mean, found were up to 2.4. Never more than the
+# second.
 ORDER_BOUND = 4.0
 LARGEST_FLOAT_BOUND = 0.1
 # Of INT8 files, in distances between the INT8 model and its float base. Independent roundings
