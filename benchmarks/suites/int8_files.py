@@ -25,6 +25,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.int8_ptq import int8_ptq
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.data.load import DataReference
+from kdeploy.export.onnx_from_torch import onnx_from_torch
 from kdeploy.export.run import export
 from kdeploy.machine import Machine, fingerprint
 from kdeploy.quantization.silence import without_torch_noise
@@ -36,10 +37,22 @@ Images = NDArray[np.float32]
 
 def write_ours(model: nn.Module, data: Dataset, path: Path, *, batch_size: int = 32) -> None:
     """Write our INT8 file, calibrated on all training items of `data` by the defaults."""
+    export(_quantized(model, data, batch_size), "onnx", {"profile": "cpu"}, data, path)
+
+
+def write_ours_unproven(
+    model: nn.Module, data: Dataset, path: Path, *, batch_size: int = 32
+) -> None:
+    """Write it without running it against the model, as every other tool does."""
+    small = _quantized(model, data, batch_size)
+    example = torch.from_numpy(data.preprocessing.apply(data.validation.x[:2]))
+    onnx_from_torch(small, example, path, profile="cpu")
+
+
+def _quantized(model: nn.Module, data: Dataset, batch_size: int) -> nn.Module:
     batches = -(-len(data.train) // batch_size)
     context = CompressContext(data=data)
-    small = int8_ptq(model, context, batch_size=batch_size, calibration_batches=batches)
-    export(small, "onnx", {"profile": "cpu"}, data, path)
+    return int8_ptq(model, context, batch_size=batch_size, calibration_batches=batches)
 
 
 def write_static(float_file: Path, path: Path, images: Images, *, method: str = "MinMax") -> None:

@@ -58,8 +58,8 @@ def weight_format(
     if reduce_range == "auto":
         machine = fingerprint()
         is_reduced = profile == "cpu" and saturates(machine)
-        which = "without" if is_reduced else "not an x86 without"
-        reason = f"profile `{profile}` on `{machine.cpu}`, {which} VNNI"
+        sums = "saturates" if is_reduced else "does not saturate"
+        reason = f"profile `{profile}`: `{machine.cpu}` {sums} in sums of 8-bit products"
     bits = 7 if is_reduced else 8
     context.report["weights"] = [{"bits": bits, "reason": reason}]
     _LOG.info("%d-bit weights: %s", bits, reason)
