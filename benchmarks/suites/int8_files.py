@@ -182,7 +182,7 @@ def measure(
         if record.metric in wanted:
             rows[record.label][wanted[record.metric]] = record.value
             if record.metric == "latency.p50":
-                rows[record.label] |= {"flags": list(record.flags), "reason": record.reason}
+                rows[record.label] |= {"flags": list(record.flags), "reason": record.skipped}
     for pair in result.comparisons:
         if pair["metric"] == "latency.p50":
             rows[pair["label"]]["speed_up"] = [pair["ratio"], pair["low"], pair["high"]]
