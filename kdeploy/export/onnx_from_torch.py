@@ -29,6 +29,7 @@ from kdeploy.export.onnx_rewrites import (
     store_integer_biases,
     transpose_weights,
 )
+from kdeploy.export.padding import pad_inside
 from kdeploy.quantization.capture import capture, finish
 from kdeploy.quantization.dynamic import DynamicModel
 from kdeploy.quantization.pt2e import QuantizedModel
@@ -65,7 +66,7 @@ def onnx_from_torch(
     """
     is_quantized = isinstance(model, QuantizedModel)
     program = _export(_graph(model, example, profile), example, opset)
-    for rewrite in (drop_traces, pool_globally, transpose_weights):
+    for rewrite in (drop_traces, pool_globally, transpose_weights, pad_inside):
         rewrite(program)
     if is_quantized and profile != "tensorrt":  # TensorRT refuses integer biases
         store_integer_biases(program)

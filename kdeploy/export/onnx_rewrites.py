@@ -86,11 +86,12 @@ def store_integer_biases(model: ModelProto) -> None:
 
 def drop_unused(model: ModelProto) -> None:
     """Remove nodes and constants that nothing reads."""
-    read = {name for node in model.graph.node for name in node.input}
-    outputs = read | {output.name for output in model.graph.output}
-    for node in [n for n in model.graph.node if not outputs & set(n.output)]:
-        model.graph.node.remove(node)
-    read = {name for node in model.graph.node for name in node.input}
+    read = {output.name for output in model.graph.output}
+    for node in reversed(list(model.graph.node)):  # readers stand behind what they read
+        if read & set(node.output):
+            read.update(node.input)
+        else:
+            model.graph.node.remove(node)
     kept = [t for t in model.graph.initializer if t.name in read]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

@@ -19,6 +19,7 @@ from kdeploy.quantization.profiles import Profile, Rule
 from kdeploy.quantization.rewrites import is_global_mean
 
 aten = torch.ops.aten
+PADS = (aten.pad.default, aten.constant_pad_nd.default)
 KINDS: Mapping[object, str] = {
     **dict.fromkeys(CONVOLUTIONS, "conv"),
     aten.linear.default: "linear",
@@ -35,6 +36,7 @@ KINDS: Mapping[object, str] = {
     **dict.fromkeys((aten.select.int, aten.expand.default, aten.repeat.default), "carrier"),
     **dict.fromkeys((aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims), "carrier"),
     aten.upsample_nearest2d.vec: "carrier",
+    **dict.fromkeys(PADS, "carrier"),
 }
 SPLITS = (
     *(aten.split.Tensor, aten.split_with_sizes.default),
@@ -126,7 +128,15 @@ def kind_of(node: Node) -> str:
     if kind in ("add", "mul", "matmul"):
         are_tensors = len(node.args) > 1 and all(_is_activation_tensor(a) for a in node.args[:2])
         return kind if are_tensors and not node.kwargs else ""
+    if node.target in PADS and not _pads_with_zeros(node):
+        return ""
     return kind if inputs else ""
+
+
+def _pads_with_zeros(node: Node) -> bool:
+    """Return whether what is added is zero, which every range holds."""
+    given = [*node.args[2:], *node.kwargs.values()]
+    return all(value in ("constant", None) or value == 0 for value in given)
 
 
 def activation_of(node: Node) -> Node | None:
