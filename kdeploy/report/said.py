@@ -29,15 +29,18 @@ def said_by(facts: Mapping[str, Any]) -> list[Said]:
     """Return what the facts of a step have under `report`, in its order; empty topics are left."""
     found = []
     for topic, value in (facts.get("report") or {}).items():
-        said = _said(_words(topic), value)
+        said = _said(topic, value)
         if said.rows:
             found.append(said)
     return found
 
 
-def _said(topic: str, value: Any) -> Said:
+def _said(key: str, value: Any) -> Said:
+    topic = _head(key)
     if isinstance(value, Mapping):
-        rows = tuple((_head(key), _shown(key, inner)) for key, inner in value.items())
+        # Of the topic's own unit, where the inner keys name none.
+        unit = f"_{key.rpartition('_')[2]}"
+        rows = tuple((_head(k), _shown(k if _unit(k) else k + unit, v)) for k, v in value.items())
         return Said(topic=topic, headers=(), rows=rows)
     if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value):
         keys = list(dict.fromkeys(key for row in value for key in row))
@@ -48,7 +51,12 @@ def _said(topic: str, value: Any) -> Said:
         )
     if isinstance(value, list | tuple):
         return Said(topic=topic, headers=(), rows=tuple(("", str(item)) for item in value))
-    return Said(topic=topic, headers=(), rows=((topic, _shown(topic, value)),))
+    return Said(topic=topic, headers=(), rows=((topic, _shown(key, value)),))
+
+
+def _unit(key: str) -> str | None:
+    """Return the unit that a key names."""
+    return UNITS.get(str(key).rpartition("_")[2])
 
 
 def _head(key: str) -> str:
@@ -66,7 +74,7 @@ def _shown(key: str, value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    unit = UNITS.get(str(key).rpartition("_")[2])
+    unit = _unit(key)
     if isinstance(value, int | float) and unit:
         return format_quantity(float(value), unit)
     if isinstance(value, float):

@@ -24,6 +24,11 @@ def test_keys_with_values_and_single_values_have_no_headers():
     assert line.rows == (("weights", "7 bits"),)
 
 
+def test_a_topic_gives_its_unit_to_keys_without_one():
+    [sizes] = said(compressed_bytes={"before": 4096, "by": "zlib"})
+    assert (sizes.topic, sizes.rows) == ("compressed", (("before", "4 KiB"), ("by", "zlib")))
+
+
 def test_nothing_said_is_no_table():
     assert said(declined=[], replaced={}) == []
     assert said_by({"parameters": 3}) == []
