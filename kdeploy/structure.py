@@ -72,6 +72,12 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def count_bytes(model: nn.Module) -> int:
+    """Return the size of all tensors of a model's state; one that has several names counts once."""
+    tensors = {id(t): t for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def count_macs(model: nn.Module, example: Tensor) -> int:
     """Return the multiply-accumulates of convolutions and matrix products for one item.
 

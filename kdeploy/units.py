@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kdeploy.errors import InputError
+from kdeploy.errors import InputError, RecipeError
 
 # SI for KB, MB, GB; IEC for KiB, MiB, GiB. Factors to the stored unit.
 UNITS: dict[str, tuple[str, float]] = {
@@ -50,6 +50,18 @@ def parse_quantity(text: str) -> tuple[float, str]:
         )
     stored, factor = UNITS[unit]
     return float(match[1]) * factor, stored
+
+
+def parse_drop(text: str, *, where: str) -> float:
+    """Return a drop of accuracy such as `0.5pp` as a fraction.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    value, unit = parse_quantity(text)
+    if unit != "fraction" or not 0 <= value < 1:
+        raise RecipeError(f"{where}: `{text}` is no drop of accuracy", hint="e.g. `0.5pp`")
+    return value
 
 
 def format_quantity(value: float | None, unit: str) -> str:

@@ -22,14 +22,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from benchmarks.suites.breadth_models import ARCHITECTURES, make
+from benchmarks.shared.architectures import ARCHITECTURES, make
+from benchmarks.shared.noise import noise
 from kdeploy.bench.run import Subject, bench
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
-from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.errors import KdeployError
 from kdeploy.export.run import export
 from kdeploy.machine import fingerprint
@@ -110,7 +109,7 @@ class Trial:
 
     def build(self) -> None:
         self.original = make(self.row["name"])
-        self.data = _noise((3, self._size, self._size))
+        self.data = noise((3, self._size, self._size), NUM_IMAGES)
         self.context = CompressContext(data=self.data)
         self._count(self.original)
 
@@ -169,19 +168,6 @@ class _Kept(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
-
-
-def _noise(shape: tuple[int, ...]) -> Dataset:
-    x = np.random.default_rng(0).standard_normal((NUM_IMAGES, *shape), dtype=np.float32)
-    part = Split(x=x, y=np.zeros(NUM_IMAGES, np.int64))
-    return Dataset(
-        name="noise",
-        train=part,
-        validation=part,
-        test=part,
-        preprocessing=Preprocessing(shape=shape),
-        fingerprint="noise",
-    )
 
 
 def _write(folder: Path, row: dict[str, Any]) -> None:

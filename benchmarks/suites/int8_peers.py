@@ -18,7 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from int8_files import (
+from torch import nn
+
+from benchmarks.shared.int8_files import (
     add_row,
     conditions,
     here,
@@ -33,8 +35,6 @@ from int8_files import (
     write_result,
     write_static,
 )
-from torch import nn
-
 from kdeploy.data.contract import Dataset, Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.export.run import export

@@ -23,23 +23,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from int8_files import (
+from torch import nn
+
+from benchmarks.shared.architectures import efficientnet_lite0
+from benchmarks.shared.int8_files import (
     add_row,
     conditions,
-    efficientnet_lite0,
     here,
     images_of,
     kept,
     kernels,
     measure,
-    noise,
     rows_of,
     write_ours,
     write_result,
     write_static,
 )
-from torch import nn
-
+from benchmarks.shared.noise import noise
 from kdeploy.export.run import export
 from kdeploy.machine import allowed_cores
 

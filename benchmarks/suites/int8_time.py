@@ -23,20 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from int8_files import (
+
+from benchmarks.shared.architectures import efficientnet_lite0
+from benchmarks.shared.int8_files import (
     add_row,
     conditions,
-    efficientnet_lite0,
     here,
     images_of,
-    noise,
     rows_of,
     write_ours,
     write_ours_unproven,
     write_result,
     write_static,
 )
-
+from benchmarks.shared.noise import noise
 from kdeploy.export.run import export
 from kdeploy.machine import allowed_cores
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _round(number: int, count: int) -> dict[str, Any]:
-    model, data = efficientnet_lite0(), noise(SHAPE, count)
+    model, data = efficientnet_lite0().eval(), noise(SHAPE, count)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         export(model, "onnx", {}, data, folder / "fp32.onnx")

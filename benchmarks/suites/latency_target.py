@@ -22,14 +22,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.shared.noise import noise
 from kdeploy.bench.run import Subject, bench
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.prune_channels import prune_channels
-from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.export.run import export
 from kdeploy.machine import Machine, allowed_cores, fingerprint
 from kdeploy.pipeline.stopwatch import Latencies
@@ -48,7 +47,7 @@ def main() -> None:
     # Not through pytorchcv's model_provider: it imports torchvision, which nothing here needs.
     models = importlib.import_module("pytorchcv.models.resnet")
     model: nn.Module = getattr(models, arguments.model)().eval()
-    data = _noise(arguments.size)
+    data = noise((3, arguments.size, arguments.size), NUM_IMAGES)
     context = CompressContext(data=data, stopwatch=Latencies())
     started = time.perf_counter()
     small = prune_channels(
@@ -155,20 +154,6 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "latency_target.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / "latency_target.md").write_text(text)
-
-
-def _noise(size: int) -> Dataset:
-    shape = (3, size, size)
-    x = np.random.default_rng(0).standard_normal((NUM_IMAGES, *shape), dtype=np.float32)
-    part = Split(x=x, y=np.zeros(NUM_IMAGES, np.int64))
-    return Dataset(
-        name="noise",
-        train=part,
-        validation=part,
-        test=part,
-        preprocessing=Preprocessing(shape=shape),
-        fingerprint="noise",
-    )
 
 
 def _arguments() -> argparse.Namespace:

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset, Split
-from kdeploy.errors import ModelError
+from kdeploy.errors import ModelError, OrderError
+from kdeploy.quantization.contract import Wrapped
 from kdeploy.registry import Decorated, register
 from kdeploy.training import Constraint
 
@@ -45,7 +46,7 @@ class Train(Protocol):
         constraints: Sequence[Constraint] = (),
         keep: str | None = None,
         is_last: bool = False,
-    ) -> None:
+    ) -> object:
         """Train `model` in place; it ends on the CPU, in eval mode.
 
         Args:
@@ -150,3 +151,13 @@ class CompressContext:
             rows = np.sort(order[start : start + batch_size])
             x = torch.from_numpy(self.data.preprocessing.apply(part.x[rows]))
             yield x.to(self.device), torch.from_numpy(part.y[rows]).to(self.device)
+
+
+def refuse_integers(model: nn.Module, technique: str) -> None:
+    """Raise OrderError where the weights, which the technique changes, are integers already."""
+    if isinstance(model, Wrapped):
+        raise OrderError(
+            f"`{technique}` changes float weights, and the model is quantized already "
+            f"(`{model.wrapper}`)",
+            hint=f"put `{technique}` before the INT8 step",
+        )

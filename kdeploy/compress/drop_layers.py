@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 
 from kdeploy import registry
 from kdeploy.compress.blocks import check_lists
-from kdeploy.compress.contract import CompressContext, compressor
+from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
 from kdeploy.compress.dropping import Cost, Dropping
-from kdeploy.errors import NotCalibrated, OrderError, RecipeError, UnknownName
-from kdeploy.quantization.contract import Wrapped
+from kdeploy.errors import NotCalibrated, RecipeError
+from kdeploy.patterns import matching
 from kdeploy.structure import count_macs, count_parameters
 
 _LOG = logging.getLogger(__name__)
@@ -88,13 +87,15 @@ def drop_layers(
         ModelError: no block can go.
     """
     what, aim = _aim(count, target)
-    _check(model, context, ignore)
+    _check(model, context)
+    names = [name for name, _ in model.named_modules()]
+    spared = set(matching(names, ignore, where="drop_layers.ignore"))
     registry.find("runtime", runtime, where="drop_layers.runtime")
     clock = {"runtime": runtime, "batch_size": latency_batch_size, "threads": threads}
     twin = copy.deepcopy(model)
     modes = {module: module.training for module in twin.modules()}
     items = [x for x, _ in context.batches(context.data.train, batch_size, batches)]
-    dropping = Dropping(twin.eval(), items, ignore=ignore, only_layers=what == "layers")
+    dropping = Dropping(twin.eval(), items, spared=spared, only_layers=what == "layers")
     if what in ("count", "layers"):
         _drop_number(dropping, what, aim)
     else:
@@ -143,21 +144,13 @@ def _aim(count: int | None, target: Mapping[Any, float] | None) -> tuple[str, fl
     return what, fraction
 
 
-def _check(model: nn.Module, context: CompressContext, ignore: tuple[str, ...]) -> None:
-    if isinstance(model, Wrapped):
-        raise OrderError(
-            f"blocks cannot be dropped from a quantized model (`{model.wrapper}`)",
-            hint="put `drop_layers` before the INT8 step",
-        )
+def _check(model: nn.Module, context: CompressContext) -> None:
+    refuse_integers(model, "drop_layers")
     if not len(context.data.train):
         raise NotCalibrated(
             f"`{context.data.name}` has no training items to measure blocks on",
             hint="lower `data.validation_fraction`",
         )
-    names = [name for name, _ in model.named_modules()]
-    for pattern in ignore:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UnknownName.among("layer", pattern, names, where="drop_layers.ignore")
 
 
 def _macs(example: Tensor, model: nn.Module) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ class Dropping:
         model: nn.Module,
         items: Sequence[Tensor],
         *,
-        ignore: tuple[str, ...],
+        spared: Collection[str],
         only_layers: bool,
     ) -> None:
         self._model, self._items = model, items
@@ -33,7 +32,7 @@ class Dropping:
         self._now = 0.0
         self.blocks = find_blocks(model, items[0][:2])
         for block in self.blocks:
-            if any(fnmatchcase(block.name, pattern) for pattern in ignore):
+            if block.name in spared:
                 block.reason = "`ignore` names it"
         if only_layers:
             _keep_to_layers(self.open())

@@ -6,39 +6,27 @@ symmetric per channel, activations per tensor; the number formats are those of t
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.mixed_precision import ignored_layers, precision_of, quantize_within
+from kdeploy.compress.mixed_precision import precision_of, quantize_within
+from kdeploy.compress.preparing import make_ready
 from kdeploy.compress.quantizing import check_quantizable, is_quantized, weight_format
-from kdeploy.moments import WEIGHTED, input_moments
 from kdeploy.onnx_model import OnnxModel
-from kdeploy.quantization.bias_correction import correct_biases
-from kdeploy.quantization.calibration import Calibration, calibrate
-from kdeploy.quantization.capture import capture
-from kdeploy.quantization.equalization import equalize_layers, find_pairs
+from kdeploy.patterns import matching
 from kdeploy.quantization.fake_quant import fake_quantized
-from kdeploy.quantization.fold import fold_batch_norms
-from kdeploy.quantization.number_format import INT7, NumberFormat
+from kdeploy.quantization.number_format import INT7
 from kdeploy.quantization.onnx_static import quantized_file
-from kdeploy.quantization.ownership import own_layers
 from kdeploy.quantization.placement import layers
 from kdeploy.quantization.profiles import profile_named
 from kdeploy.quantization.pt2e import QuantizedModel
-from kdeploy.quantization.rounding import round_by_output
-from kdeploy.quantization.smoothing import find_norms, largest_values, smooth_norms
 
 _LOG = logging.getLogger(__name__)
-# Moments of more inputs than this would take longer than any rounding is worth.
-MOST_INPUTS = 8192
-Batches = Callable[[], Iterable[Tensor]]
 
 
 @compressor(
@@ -113,29 +101,28 @@ def int8_ptq(
         return (x for x, _ in context.batches(context.data.train, batch_size, calibration_batches))
 
     if isinstance(model, OnnxModel):
-        if precision.looks or ignore:
-            _LOG.warning("int8_ptq: of a file, `max_drop`, `sensitivity`, `ignore` choose nothing")
-        return _file(model, batches(), profile, observer, number_format)
-    is_changed = equalize or smooth or bias_correction or adaround
-    base = fold_batch_norms(model, example) if is_changed else model
-    steps: dict[str, str] = {}
-    if equalize:
-        steps["equalize"] = _equalize(base, example)
-    if smooth:
-        steps["smooth"] = _smooth(base, example, batches)
-    calibration = calibrate(base, example, batches())
-    steps["calibrate"] = f"{calibration.num_items} items, observer `{observer}`"
-    before = {name: p.detach().clone() for name, p in base.named_parameters() if is_changed}
-    rounded: Mapping[str, Tensor] = {}
-    if adaround:
-        rounded = _round(base, calibration, batches, number_format, adaround_iterations)
-        steps["adaround"] = f"{len(rounded)} layers"
-    if bias_correction:
-        removed = correct_biases(base, calibration, number_format, rounded=rounded)
-        steps["bias_correction"] = _said_of_biases(removed)
-    for name, weight in rounded.items():
-        base.get_parameter(name).detach().copy_(weight)
-    context.report["int8_ptq"] = [{"step": step, "result": said} for step, said in steps.items()]
+        idle = {"equalize": equalize, "smooth": smooth, "adaround": adaround, "ignore": ignore}
+        _warn_of_idle({**idle, "max_drop": max_drop, "sensitivity": sensitivity})
+        return quantized_file(
+            model,
+            batches(),
+            profile=profile,
+            observer=observer,
+            reduce_range=number_format is INT7,
+        )
+    ready = make_ready(
+        model,
+        example,
+        batches,
+        number_format=number_format,
+        equalize=equalize,
+        smooth=smooth,
+        bias_correction=bias_correction,
+        rounding_iterations=adaround_iterations if adaround else 0,
+    )
+    calibration = ready.calibration
+    said = {**ready.steps, "calibrate": f"{calibration.num_items} items, observer `{observer}`"}
+    context.report["int8_ptq"] = [{"step": step, "result": result} for step, result in said.items()]
     options: Any = {
         "ranges": calibration.ranges(observer, percent=percentile),
         "profile": profile,
@@ -143,96 +130,18 @@ def int8_ptq(
     }
 
     def quantize(float_layers: Sequence[str]) -> QuantizedModel:
-        whole = _with_float(base, before, float_layers)
+        whole = ready.with_float(float_layers)
         return QuantizedModel(whole, example, **options, float_layers=float_layers)
 
-    ignored = ignored_layers(layers(calibration.graph_module, profile_named(profile)), ignore)
+    names = layers(calibration.graph_module, profile_named(profile))
+    ignored = matching(names, ignore, where="int8_ptq.ignore")
     if not (precision.looks or ignored):
-        has_new = is_changed and any(name not in before for name, _ in base.named_parameters())
-        graph_module = None if has_new else calibration.refreshed(base)
-        return QuantizedModel(base, example, **options, captured=graph_module)
-    fake = fake_quantized(base, example, **options, float_layers=ignored)
+        return QuantizedModel(ready.base, example, **options, captured=ready.captured())
+    fake = fake_quantized(ready.base, example, **options, float_layers=ignored)
     return quantize_within(quantize, fake, model, context, precision, ignored=ignored)
 
 
-def _with_float(
-    model: nn.Module, before: Mapping[str, Tensor], float_layers: Sequence[str]
-) -> nn.Module:
-    """Return the model with float layers as they were before they were made ready for rounding."""
-    if not float_layers or not before:
-        return model
-    twin = copy.deepcopy(model)
-    for name, parameter in twin.named_parameters():
-        if name.rpartition(".")[0] in float_layers:
-            # A bias that was not there is zero.
-            parameter.detach().copy_(before.get(name, torch.zeros_like(parameter)))
-    return twin
-
-
-def _file(
-    model: OnnxModel,
-    batches: Iterable[Tensor],
-    profile: str,
-    observer: str,
-    number_format: NumberFormat,
-) -> OnnxModel:
-    return quantized_file(
-        model,
-        batches,
-        profile=profile,
-        observer=observer,
-        reduce_range=number_format is INT7,
-    )
-
-
-def _equalize(model: nn.Module, example: Tensor) -> str:
-    graph_module = capture(model, example)
-    pairs, declined = find_pairs(graph_module, own_layers(graph_module, model))
-    if not pairs:
-        _LOG.warning("int8_ptq: `equalize` has no effect: no layer hands its scale to another")
-    equalize_layers(pairs)
-    return f"{len(pairs)} pairs{_said_of(declined)}"
-
-
-def _smooth(model: nn.Module, example: Tensor, batches: Batches) -> str:
-    graph_module = capture(model, example)
-    norms, declined = find_norms(graph_module, model, own_layers(graph_module, model))
-    if not norms:
-        _LOG.warning("int8_ptq: `smooth` has no effect: no layer norm feeds linear layers alone")
-    else:
-        smooth_norms(norms, largest_values(graph_module, [n.node for n in norms], batches()))
-    return f"{len(norms)} layer norms{_said_of(declined)}"
-
-
-def _round(
-    model: nn.Module,
-    calibration: Calibration,
-    batches: Batches,
-    number_format: NumberFormat,
-    iterations: int,
-) -> dict[str, Tensor]:
-    """Return the weights, by name, as AdaRound rounds them."""
-    own = own_layers(calibration.graph_module, model).values()
-    modules = dict(model.named_modules())
-    names = [
-        name
-        for layer in own
-        if isinstance(modules.get(name := layer.name.removesuffix(".weight")), WEIGHTED)
-        and layer.weight[0].numel() <= MOST_INPUTS
-    ]
-    moments = input_moments(model, batches(), names)
-    return {
-        f"{name}.weight": round_by_output(
-            model.get_parameter(f"{name}.weight"), moment, number_format, iterations=iterations
-        )
-        for name, moment in moments.items()
-    }
-
-
-def _said_of(declined: Mapping[str, str]) -> str:
-    return "".join(f"; not `{name}`: {reason}" for name, reason in declined.items())
-
-
-def _said_of_biases(removed: Mapping[str, float]) -> str:
-    shares = torch.tensor([*removed.values(), 0.0])
-    return f"{len(removed)} layers, at most {float(shares.max()):.2%} of a layer's mean output"
+def _warn_of_idle(settings: Mapping[str, object]) -> None:
+    idle = ", ".join(f"`{name}`" for name, value in settings.items() if value)
+    if idle:
+        _LOG.warning("int8_ptq: of an ONNX file, %s have no effect", idle)

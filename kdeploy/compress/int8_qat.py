@@ -14,8 +14,9 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.mixed_precision import ignored_layers, precision_of, quantize_within
+from kdeploy.compress.mixed_precision import precision_of, quantize_within
 from kdeploy.compress.quantizing import check_quantizable, is_quantized, weight_format
+from kdeploy.patterns import matching
 from kdeploy.quantization.calibration import calibrate
 from kdeploy.quantization.fake_quant import fake_quantized
 from kdeploy.quantization.fold import fold_batch_norms
@@ -79,7 +80,8 @@ def int8_qat(
     batches = context.batches(context.data.train, batch_size, calibration_batches)
     calibration = calibrate(base, example, (x for x, _ in batches))
     ranges = calibration.ranges(observer)
-    ignored = ignored_layers(layers(calibration.graph_module, profile_named(profile)), ignore)
+    names = layers(calibration.graph_module, profile_named(profile))
+    ignored = matching(names, ignore, where="int8_qat.ignore")
     fake = fake_quantized(
         base,
         example,

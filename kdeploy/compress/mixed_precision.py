@@ -7,20 +7,19 @@ bisection on the whole validation part, each time with the model as it would be 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext
-from kdeploy.errors import DataError, GateFailed, RecipeError, UnknownName
+from kdeploy.errors import DataError, GateFailed
 from kdeploy.quantization.fake_quant import FakeQuantized
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.sensitivity import Sensitivity, sensitivities
 from kdeploy.training import accuracy
-from kdeploy.units import parse_quantity
+from kdeploy.units import parse_drop
 
 _LOG = logging.getLogger(__name__)
 # Validation items that the sensitivity of each layer is measured on.
@@ -55,11 +54,7 @@ def precision_of(
         RecipeError: `max_drop` is no drop of accuracy.
         DataError: there is no validation part to look at.
     """
-    allowed = None
-    if max_drop is not None:
-        allowed, unit = parse_quantity(max_drop)
-        if unit != "fraction" or not 0 <= allowed < 1:
-            raise RecipeError(f"`max_drop: {max_drop}` is no drop of accuracy", hint="e.g. `0.5pp`")
+    allowed = None if max_drop is None else parse_drop(max_drop, where="max_drop")
     precision = Precision(ignore=tuple(ignore), max_drop=allowed, wants_table=sensitivity)
     if precision.looks and not len(context.data.validation):
         raise DataError(
@@ -67,18 +62,6 @@ def precision_of(
             hint="set `data.validation_fraction`, or leave `max_drop` and `sensitivity` out",
         )
     return precision
-
-
-def ignored_layers(layers: Collection[str], patterns: Sequence[str]) -> list[str]:
-    """Return the layers that a pattern names.
-
-    Raises:
-        UnknownName: a pattern names none.
-    """
-    for pattern in patterns:
-        if not any(fnmatchcase(layer, pattern) for layer in layers):
-            raise UnknownName.among("layer", pattern, layers, where="ignore")
-    return [layer for layer in layers if any(fnmatchcase(layer, p) for p in patterns)]
 
 
 def quantize_within(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -33,9 +32,9 @@ from kdeploy.channels.importance import (
 from kdeploy.channels.loss_change import MOST_ITEMS, hessian, taylor
 from kdeploy.channels.removal import check_sizes
 from kdeploy.compress.channel_rounds import Aim, Pruning
-from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.errors import ModelError, OrderError, RecipeError, UnknownName
-from kdeploy.quantization.contract import Wrapped
+from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.errors import ModelError, RecipeError
+from kdeploy.patterns import matching
 
 _LOG = logging.getLogger(__name__)
 
@@ -123,7 +122,9 @@ def prune_channels(
             takes token ids; or training or a stopwatch is needed, and there is none.
     """
     aim = _aim(ratio, target)
-    _check(model, context, ignore)
+    _check(model, context)
+    names = [name for name, _ in model.named_modules()]
+    spared = set(matching(names, ignore, where="prune_channels.ignore"))
     clock: dict[str, Any] = {
         "runtime": runtime,
         "batch_size": latency_batch_size,
@@ -139,7 +140,7 @@ def prune_channels(
             _rating, context=context, importance=importance, batches=batches, batch_size=batch_size
         ),
         clock=clock,
-        is_protected=lambda name: any(fnmatchcase(name, pattern) for pattern in ignore),
+        is_protected=spared.__contains__,
         attention=attention,
     )
     if regularize:
@@ -167,12 +168,8 @@ def _aim(ratio: float | None, target: Mapping[Any, float] | None) -> Aim:
     return Aim(what=what, fraction=fraction)
 
 
-def _check(model: nn.Module, context: CompressContext, ignore: tuple[str, ...]) -> None:
-    if isinstance(model, Wrapped):
-        raise OrderError(
-            f"channels cannot be removed from a quantized model (`{model.wrapper}`)",
-            hint="put `prune_channels` before the INT8 step",
-        )
+def _check(model: nn.Module, context: CompressContext) -> None:
+    refuse_integers(model, "prune_channels")
     for name, module in model.named_modules():
         if isinstance(module, nn.RNNBase | nn.RNNCellBase):
             raise ModelError(
@@ -180,10 +177,6 @@ def _check(model: nn.Module, context: CompressContext, ignore: tuple[str, ...]) 
                 "for their channels come back as their own input",
                 hint="build the model with a smaller hidden size, and distill it",
             )
-    names = [name for name, _ in model.named_modules()]
-    for pattern in ignore:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UnknownName.among("layer", pattern, names, where="prune_channels.ignore")
     if not context.example.is_floating_point():
         raise ModelError(
             f"prune_channels cannot follow channels from token ids (`{context.data.name}`)",

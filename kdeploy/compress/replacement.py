@@ -9,20 +9,19 @@ import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.contract import CompressContext, refuse_integers
 from kdeploy.compress.factor_settings import Settings
-from kdeploy.errors import ModelError, OrderError, UnknownName
+from kdeploy.errors import ModelError
 from kdeploy.factors.offers import Offers
 from kdeploy.factors.places import Place, find_places, put
 from kdeploy.factors.ranks import Aim, Factorisation, Ranks, choose
 from kdeploy.moments import input_moments
-from kdeploy.quantization.contract import Wrapped
+from kdeploy.patterns import matching
 from kdeploy.structure import count_macs, count_parameters
 
 _LOG = logging.getLogger(__name__)
@@ -82,7 +81,9 @@ def replace_layers(
     """
     aim = settings.aim()
     settings.warn_of_those_without_effect()
-    _check(model, settings)
+    refuse_integers(model, settings.technique)
+    names = [name for name, _ in model.named_modules()]
+    matching(names, settings.ignore, where=f"{settings.technique}.ignore")
     probe, example = copy.deepcopy(model).eval(), context.example
     places, declined = find_places(probe, example, settings.ignore)
     declined |= {p.name: reason for p in places if (reason := why_not(p.layer)) is not None}
@@ -194,19 +195,6 @@ def _moments(
     # Convolutions in groups were declined: there is one.
     moments = input_moments(model, (x for x, _ in batches), names)
     return {name: moment[0] for name, moment in moments.items()}
-
-
-def _check(model: nn.Module, settings: Settings) -> None:
-    if isinstance(model, Wrapped):
-        raise OrderError(
-            f"the weights of a quantized model (`{model.wrapper}`) cannot be taken apart",
-            hint=f"put `{settings.technique}` before the INT8 step",
-        )
-    names = [name for name, _ in model.named_modules()]
-    for pattern in settings.ignore:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            where = f"{settings.technique}.ignore"
-            raise UnknownName.among("layer", pattern, names, where=where)
 
 
 def _check_reach(aim: Aim, reached: float) -> None:

@@ -1,4 +1,4 @@
-"""What techniques that set zeros share: whom they refuse, what they look at, what they tell."""
+"""What techniques that set zeros share: what they look at, and what they tell."""
 
 from __future__ import annotations
 
@@ -8,22 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext
-from kdeploy.errors import NotCalibrated, OrderError
-from kdeploy.quantization.contract import Wrapped
+from kdeploy.errors import NotCalibrated
 from kdeploy.sparsity.layers import layers_with_weights, weight_of
 from kdeploy.sparsity.zeros import compressed_bytes, zeros_of
 
 NEVER_RAN = "never called by itself, so no input of it is known"
-
-
-def refuse_integers(model: nn.Module, technique: str) -> None:
-    """Raise OrderError where the weights are integers already."""
-    if isinstance(model, Wrapped):
-        raise OrderError(
-            f"`{technique}` sets zeros in float weights, and the model is quantized already "
-            f"(`{model.wrapper}`)",
-            hint=f"put `{technique}` before the INT8 step",
-        )
 
 
 def calibrating(context: CompressContext, *, batches: int, batch_size: int) -> Iterator[Tensor]:

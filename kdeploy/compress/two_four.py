@@ -16,12 +16,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.sparsifying import NEVER_RAN, calibrating, refuse_integers, tell
+from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.sparsifying import NEVER_RAN, calibrating, tell
 from kdeploy.errors import ModelError
 from kdeploy.moments import input_moments
+from kdeploy.patterns import matching
 from kdeploy.sparsity.choice import input_norms
-from kdeploy.sparsity.layers import ignored, layers_with_weights, weight_of
+from kdeploy.sparsity.layers import layers_with_weights, weight_of
 from kdeploy.sparsity.pattern import (
     WORTHWHILE_CHANNELS,
     best_two_of_four,
@@ -78,7 +79,7 @@ def two_four(
     layers = layers_with_weights(twin)
     reasons = {name: reason_to_stay_dense(layer, multiple) for name, layer in layers.items()}
     dense = {name: reason for name, reason in reasons.items() if reason}
-    dense |= dict.fromkeys(ignored(layers, ignore, where="two_four.ignore"), "named in `ignore`")
+    dense |= dict.fromkeys(matching(layers, ignore, where="two_four.ignore"), "named in `ignore`")
     chosen = [name for name in layers if name not in dense]
     moments: dict[str, Tensor] = {}
     if method != "magnitude":

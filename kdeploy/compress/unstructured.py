@@ -13,15 +13,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.sparsifying import NEVER_RAN, calibrating, refuse_integers, tell
+from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.sparsifying import NEVER_RAN, calibrating, tell
 from kdeploy.errors import ModelError
 from kdeploy.moments import input_squares
+from kdeploy.patterns import matching
 from kdeploy.sparsity.choice import Choice, input_norms, set_zeros
 from kdeploy.sparsity.gradual import GradualZeros
 from kdeploy.sparsity.layers import (
     first_to_run,
-    ignored,
     is_depthwise,
     layers_with_weights,
     weight_of,
@@ -126,7 +126,7 @@ def _kept_dense(
         first = first_to_run(model, layers, context.example)
         if first is not None:
             reasons[first] = "runs first"
-    named = ignored(layers, ignore, where="unstructured.ignore")
+    named = matching(layers, ignore, where="unstructured.ignore")
     return reasons | dict.fromkeys(named, "named in `ignore`")
 
 

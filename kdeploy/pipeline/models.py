@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx import GraphModule
 
 from kdeploy.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.data.contract import Dataset
@@ -31,7 +32,7 @@ from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
 from kdeploy.sparsity.zeros import sparsity
-from kdeploy.structure import count_macs
+from kdeploy.structure import count_bytes, count_macs
 from kdeploy.training import Constraint, FitContext, FitResult, Supervised, accuracy, fit
 
 if TYPE_CHECKING:
@@ -125,9 +126,17 @@ def made_model(
             "parameters": count_without_exits(base),
             "macs": count_macs(base, example),
             "sparsity": sparsity(base),
+            "size": count_bytes(_computing(model)),
         },
         scores=scores,
     )
+
+
+def _computing(model: nn.Module) -> nn.Module:
+    """Return what holds the tensors that are computed with: of an INT8 model the codes."""
+    graph = getattr(model, "graph", None) if hasattr(model, "wrapper") else None
+    # A fresh module takes over what its graph reads, and nothing else.
+    return GraphModule(graph, graph.graph) if isinstance(graph, GraphModule) else model
 
 
 def _import_weights(session: Session, reference: ModelReference, weights: Path) -> Artifact:

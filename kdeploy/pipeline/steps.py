@@ -55,7 +55,7 @@ def make_step(session: Session, before: Artifact, step: Step, label: str) -> Art
     if before.kind == "onnx":
         _check_file_step(before, step)
     recover = {} if step.recover is None else without_folders(teaching_arguments(step.recover))
-    return session.step(
+    made = session.step(
         kind=before.kind,
         stage="compress",
         technique=step.technique,
@@ -66,6 +66,8 @@ def make_step(session: Session, before: Artifact, step: Step, label: str) -> Art
         source=(source_of(session, step.recover) if step.recover else "")
         + (_processor() if facts.get("machine") else ""),
     )
+    _check_drop(step, made.manifest["scores"])  # a stored one was made under another bound
+    return made
 
 
 def _processor() -> str:
@@ -110,7 +112,7 @@ class _Making:
         if step.recover is not None and not trainer.is_done:
             if self.facts.get("sparse"):
                 trainer.held = sparse_weights(model)
-            result = trainer.distilled(model, original, name="recover")
+            result = trainer(model, original, name="recover", is_last=True)
             scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
             scores |= {**scores_of(result.fit), **further_scores(result.accuracies)}
             model = result.model
@@ -190,18 +192,6 @@ class _Trainer:
         constraints: Sequence[Constraint] = (),
         keep: str | None = None,
         is_last: bool = False,
-    ) -> None:
-        self.distilled(model, teacher, name=name, constraints=constraints, keep=keep)
-        self.is_done = self.is_done or is_last
-
-    def distilled(
-        self,
-        model: nn.Module,
-        teacher: nn.Module,
-        *,
-        name: str,
-        constraints: Sequence[Constraint] = (),
-        keep: str | None = None,
     ) -> DistillResult:
         """Train `model` in place with the step's settings; its zeros stay where they have to."""
         if self.teaching is None:
@@ -217,7 +207,7 @@ class _Trainer:
             f"{self.label}: {name}",
             constraints=(held, *constraints) if held.names else tuple(constraints),
         )
-        return distill(
+        result = distill(
             model,
             teacher,
             data_of(self.session),
@@ -225,6 +215,8 @@ class _Trainer:
             build=building(self.session),
             **arguments,
         )
+        self.is_done = self.is_done or is_last
+        return result
 
 
 def _accuracy(session: Session, model: nn.Module) -> float:
@@ -237,7 +229,8 @@ def _check_drop(step: Step, scores: Mapping[str, Any]) -> None:
     if step.max_drop is None:
         return
     before, after = scores["validation_accuracy_before"], scores["validation_accuracy"]
-    if before - after <= step.max_drop:
+    # Accuracies are counts of items; their differences in float are not.
+    if round(before - after, 9) <= step.max_drop:
         return
     unrecovered = scores.get("validation_accuracy_unrecovered")
     trained = f" ({unrecovered:.2%} before recovery)" if unrecovered is not None else ""

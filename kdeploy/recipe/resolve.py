@@ -22,7 +22,7 @@ from kdeploy.recipe.sections import (
 )
 from kdeploy.recipe.teaching import RECOVER_DEFAULTS, Teaching, single, teaching_of
 from kdeploy.references import ModelReference
-from kdeploy.units import parse_quantity
+from kdeploy.units import parse_drop
 
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
@@ -232,11 +232,12 @@ def step(entry: Mapping[str, Any], where: str, folder: Path = Path()) -> Step:
             raise UnknownName.among("key", key, own | set(BESIDE_STEP), where=f"{where}.{name}")
     beside = {key: given.get(key) if key in own else given.pop(key, None) for key in BESIDE_STEP}
     parameters = registry.validate(technique.parameters, given, where=f"{where}.{name}")
+    drop = beside["max_drop"]
     return Step(
         technique=name,
         parameters=parameters,
         recover=_recovery(technique, parameters, beside["recover"], f"{where}.{name}", folder),
-        max_drop=_fraction(beside["max_drop"], f"{where}.{name}.max_drop"),
+        max_drop=None if drop is None else parse_drop(str(drop), where=f"{where}.{name}.max_drop"),
     )
 
 
@@ -267,16 +268,6 @@ def _recovery(
             hint="recover the step before it",
         )
     return teaching_of(given, f"{where}.recover", RECOVER_DEFAULTS, folder)
-
-
-def _fraction(given: Any, where: str) -> float | None:
-    """Return an accuracy drop such as `0.5pp` as a fraction."""
-    if given is None:
-        return None
-    value, unit = parse_quantity(str(given))
-    if unit != "fraction" or not 0 <= value < 1:
-        raise RecipeError(f"{where}: `{given}` is no drop of accuracy", hint="e.g. `0.5pp`")
-    return value
 
 
 def _export(entry: Mapping[str, Any], where: str) -> Step:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from fnmatch import fnmatchcase
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
-from kdeploy.errors import UnknownName
 from kdeploy.moments import WEIGHTED
 
 
@@ -37,17 +35,6 @@ def weight_of(layer: nn.Module) -> Tensor:
 def is_depthwise(layer: nn.Module) -> bool:
     """Tell whether each channel is convolved for itself."""
     return getattr(layer, "groups", 1) > 1 and layer.groups == layer.in_channels
-
-
-def ignored(layers: Collection[str], patterns: Iterable[str], *, where: str) -> set[str]:
-    """Return the layers that a name or pattern means; one that means none is an error."""
-    found = set()
-    for pattern in patterns:
-        meant = {name for name in layers if fnmatchcase(name, pattern)}
-        if not meant:
-            raise UnknownName.among("layer", pattern, layers, where=where)
-        found |= meant
-    return found
 
 
 def first_to_run(model: nn.Module, layers: Collection[str], example: Tensor) -> str | None:

@@ -45,6 +45,16 @@ def test_a_drop_that_is_allowed_passes(compressed):
     assert last.label == "prune_channels"
 
 
+def test_a_stored_step_is_judged_by_the_bound_of_this_run(compressed, monkeypatch):
+    found = iter([0.9, 0.85])
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "accuracy", lambda *a: next(found))
+        compressed({"prune_channels": {"ratio": 0.3, "max_drop": "6pp"}})
+    with pytest.raises(GateFailed, match=r"lost 5\.00 pp"):
+        compressed({"prune_channels": {"ratio": 0.3, "max_drop": "4pp"}})
+    compressed({"prune_channels": {"ratio": 0.3, "max_drop": "5pp"}})
+
+
 @pytest.mark.parametrize("drop", ["3", "-1pp", "120pp", "1ms"])
 def test_a_drop_has_to_be_a_part_of_the_accuracy(drop):
     with pytest.raises(RecipeError, match="no drop of accuracy"):

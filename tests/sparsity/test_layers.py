@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
-from kdeploy.errors import UnknownName
-from kdeploy.sparsity.layers import first_to_run, ignored, is_depthwise
+from kdeploy.sparsity.layers import first_to_run, is_depthwise
 
 
 def test_knows_a_depthwise_convolution_from_a_grouped_one():
@@ -15,14 +13,6 @@ def test_knows_a_depthwise_convolution_from_a_grouped_one():
     assert not is_depthwise(nn.Conv2d(4, 8, 3, groups=2))
     assert not is_depthwise(nn.Conv2d(1, 8, 3))
     assert not is_depthwise(nn.Linear(4, 4))
-
-
-def test_ignores_by_name_and_by_pattern():
-    layers = ["stem", "blocks.0.conv", "blocks.1.conv", "head"]
-    assert ignored(layers, ["head", "blocks.*"], where="x") == set(layers[1:])
-    with pytest.raises(UnknownName, match="no layer `haed`") as caught:
-        ignored(layers, ["haed"], where="two_four.ignore")
-    assert "head" in caught.value.hint
 
 
 class Backwards(nn.Module):

