@@ -59,8 +59,9 @@ class Artifact:
         return bool(wrapper or self.facts.get("is_quantized"))
 
     @property
-    def onnx_file(self) -> Path:
-        return self.folder / ONNX
+    def file(self) -> Path:
+        """The file that a runtime opens, of an artefact that is one; others may stand beside it."""
+        return self.folder / str(self.manifest.get("file", ONNX))
 
 
 def artifact_id(inputs: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy import registry
 from kdeploy.bench import doubts, stats
 from kdeploy.bench.accuracy import judged
 from kdeploy.bench.onnx_facts import count_parameters, file_bytes
@@ -18,6 +17,7 @@ from kdeploy.bench.subject import Outcome, Subject
 from kdeploy.errors import ModelError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
+from kdeploy.runtimes.run import device_of
 
 LATENCIES = {"latency.p50": 50.0, "latency.p90": 90.0, "latency.p99": 99.0}
 
@@ -155,7 +155,7 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
         technique=subject.technique,
         profile=subject.profile,
         runtime=cell.runtime,
-        device=str(registry.find("runtime", cell.runtime).facts["device"]),
+        device=device_of(cell.runtime),
         batch_size=cell.batch_size,
         threads=cell.threads,
         machine=machine.id,

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy import registry
 from kdeploy.bench.records import comparisons, measurements
 from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
@@ -24,6 +23,7 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.errors import UnknownName
 from kdeploy.machine import allowed_cores, fingerprint
 from kdeploy.measurement import Measurement
+from kdeploy.runtimes.run import named
 
 __all__ = ["BenchResult", "Subject", "bench"]
 
@@ -98,7 +98,7 @@ def bench(
 
 def _check(subjects: Sequence[Subject], runtimes: Sequence[str], baseline: str | None) -> None:
     for name in runtimes:
-        registry.find("runtime", name, where="the runtimes to measure in")
+        named(name, where="the runtimes to measure in")
     labels = {subject.label for subject in subjects}
     if baseline is not None and baseline not in labels:
         raise UnknownName.among("subject", baseline, labels, where="the baseline")
@@ -120,7 +120,7 @@ def _group(
     with_accuracy: bool,
     watch: Callable[[str], None],
 ) -> Iterator[Outcome]:
-    technique = registry.find("runtime", cell.runtime)
+    technique, _ = named(cell.runtime)
     unavailable = technique.load().unavailable()
     able = []
     for subject in subjects:

@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdeploy import registry
 from kdeploy.compress.blocks import check_lists
 from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
 from kdeploy.compress.dropping import Cost, Dropping
 from kdeploy.errors import NotCalibrated, RecipeError
 from kdeploy.patterns import matching
+from kdeploy.runtimes.run import named
 from kdeploy.structure import count_macs, count_parameters
 
 _LOG = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def drop_layers(
     _check(model, context)
     names = [name for name, _ in model.named_modules()]
     spared = set(matching(names, ignore, where="drop_layers.ignore"))
-    registry.find("runtime", runtime, where="drop_layers.runtime")
+    named(runtime, where="drop_layers.runtime")
     clock = {"runtime": runtime, "batch_size": latency_batch_size, "threads": threads}
     twin = copy.deepcopy(model)
     modes = {module: module.training for module in twin.modules()}

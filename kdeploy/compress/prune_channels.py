@@ -17,7 +17,6 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from kdeploy import registry
 from kdeploy.channels.choice import Rules
 from kdeploy.channels.coupling import Unit
 from kdeploy.channels.importance import (
@@ -35,6 +34,7 @@ from kdeploy.compress.channel_rounds import Aim, Pruning
 from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.patterns import matching
+from kdeploy.runtimes.run import named
 
 _LOG = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _check(model: nn.Module, context: CompressContext) -> None:
 
 def _check_clock(aim: Aim, clock: Mapping[str, Any]) -> None:
     if aim.what == "latency":
-        registry.find("runtime", clock["runtime"], where="prune_channels.runtime")
+        named(clock["runtime"], where="prune_channels.runtime")
     elif clock != {"runtime": "onnxruntime_cpu", "batch_size": 1, "threads": None}:
         _LOG.warning(
             "prune_channels: `runtime`, `latency_batch_size` and `threads` have no effect "

@@ -41,7 +41,7 @@ INPUT, OUTPUT = "input", "output"
 LARGEST_FILE_BYTES = 2**31 - 2**20
 
 
-@exporter(source="torch", target="onnx")
+@exporter(source={"torch"}, suffix=".onnx", runtime="onnxruntime_cpu")
 def onnx_from_torch(
     model: nn.Module,
     example: Tensor,

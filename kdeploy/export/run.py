@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ import torch
 from torch import nn
 
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import DataError
+from kdeploy.errors import DataError, ModelError
 from kdeploy.export.parity import check_parity, measure_parity
+from kdeploy.onnx_model import OnnxModel
 from kdeploy.quantization.contract import Wrapped
-from kdeploy.registry import find, validate
-from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
+from kdeploy.registry import Technique, find, validate
+from kdeploy.runtimes.run import open_runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class ExportResult:
     """An exported file and how far it is from the model; the worst over all inputs tried."""
 
     path: Path
+    runtime: str
+    """What ran the file."""
     max_abs: float
     """Largest error in standard deviations of the output."""
     cosine: float
@@ -33,7 +37,9 @@ class ExportResult:
     required_tolerance: float
     """Largest absolute error, in the output's own unit."""
     size_bytes: int
-    opset: int
+    """Of the file and all that was written beside it."""
+    opset: int | None
+    """Of an ONNX file."""
 
 
 def export(
@@ -48,15 +54,17 @@ def export(
     """Write `model` to `path`, run the file against the model, and keep it only if they agree.
 
     Args:
-        model: A torch model in evaluation mode; quantized ones are re-encoded for the profile.
+        model: A torch model in evaluation mode, or a file; quantized torch models are re-encoded
+            for the profile.
         target: The name of an exporter, e.g. `onnx`.
         parameters: Its parameters.
         data: Whose validation part the parity gate runs on; nothing is trained or chosen by it.
-        path: The file; its folder is made.
-        metadata: Properties to write into the file.
+        path: The file; its folder is made. What is written beside it keeps its name.
+        metadata: Properties to write into an ONNX file.
 
     Raises:
         UnknownName, RecipeError: no such exporter, or a parameter that it does not have.
+        Unavailable: the target's library is missing, or nothing here runs the file.
         ParityFailed: the file computes something else; nothing was left at `path`.
         ModelError: the model cannot be exported or the file cannot be run.
     """
@@ -69,19 +77,41 @@ def export(
     rows = data.validation.x[[0, len(data.validation) - 1]]
     example = torch.from_numpy(data.preprocessing.apply(rows))
     model = _for_profile(model.eval(), resolved)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _kept_if_it_passes(path) as unproven:
-        technique.load()(model, example, unproven, **resolved)
-        opset = _write_metadata(unproven, metadata or {})
-        return _proven(model, data, unproven, path, opset)
+        source = _source(model, technique, resolved, example, unproven.parent / "source")
+        technique.load()(source, example, unproven, **resolved)
+        shutil.rmtree(unproven.parent / "source", ignore_errors=True)
+        opset = _write_metadata(unproven, metadata or {}) if path.suffix == ".onnx" else None
+        return _proven(model, data, unproven, path, technique.facts["runtime"], opset)
+
+
+def _source(
+    model: nn.Module, technique: Technique, resolved: Mapping[str, Any], example: Any, folder: Path
+) -> nn.Module:
+    """Return what the exporter takes: the model, or the ONNX file made of it in `folder`."""
+    accepted = technique.facts["source"]
+    if isinstance(model, OnnxModel):
+        if "onnx" not in accepted:
+            raise ModelError(
+                f"`{technique.name}` is made of a torch model, and {model.path} is a file",
+                hint="export the model that the file was made of",
+            )
+        return model
+    if "torch" in accepted:
+        return model
+    first = find("exporter", "onnx")
+    shared = {k: v for k, v in resolved.items() if k in {p.name for p in first.parameters}}
+    folder.mkdir()
+    file = folder / "model.onnx"
+    first.load()(model, example, file, **validate(first.parameters, shared, where="export.onnx"))
+    return OnnxModel(file)
 
 
 def _proven(
-    model: nn.Module, data: Dataset, unproven: Path, path: Path, opset: int
+    model: nn.Module, data: Dataset, unproven: Path, path: Path, runtime: str, opset: int | None
 ) -> ExportResult:
     """Return the result of the file, which has stood the parity gate."""
-    session = OnnxruntimeCpu()
-    session.open(unproven)
+    session = open_runtime(runtime, unproven)
     try:
         base = model.base if isinstance(model, Wrapped) else None
         parity = measure_parity(model, session.infer, data, base=base)
@@ -90,11 +120,12 @@ def _proven(
     check_parity(parity, name=path.name)
     return ExportResult(
         path=path,
+        runtime=runtime,
         max_abs=parity.max_abs,
         cosine=parity.cosine,
         agreement=parity.agreement,
         required_tolerance=parity.required_tolerance,
-        size_bytes=unproven.stat().st_size,
+        size_bytes=sum(f.stat().st_size for f in unproven.parent.iterdir()),
         opset=opset,
     )
 
@@ -122,10 +153,14 @@ def _write_metadata(path: Path, metadata: Mapping[str, str]) -> int:
 
 @contextlib.contextmanager
 def _kept_if_it_passes(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` that becomes it when the block succeeds, and vanishes if not."""
-    unproven = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    """Yield a path in a folder of its own; all in it moves beside `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.{os.getpid()}")
+    folder.mkdir()
     try:
-        yield unproven
-        unproven.replace(path)
+        yield folder / path.name
+        beside = [f for f in folder.iterdir() if f.name != path.name]
+        for file in (*beside, folder / path.name):
+            file.replace(path.parent / file.name)
     finally:
-        unproven.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)

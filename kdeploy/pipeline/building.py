@@ -40,7 +40,7 @@ def teacher_model(reference: ModelReference) -> nn.Module:
 
 def model_of_teacher(artifact: Artifact) -> nn.Module:
     """Return the teacher of an artefact, of torch or of ONNX."""
-    return OnnxModel(artifact.onnx_file) if artifact.kind == "onnx" else load_model(artifact)
+    return OnnxModel(artifact.file) if artifact.kind == "onnx" else load_model(artifact)
 
 
 def further_model(entry: Mapping[str, Any], seed: int, stores: Sequence[Path] = ()) -> nn.Module:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdeploy import registry
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement, select
 from kdeploy.pipeline.deliver import Exported
 from kdeploy.recipe.sections import BenchSection
+from kdeploy.runtimes.run import formats_of
 from kdeploy.units import format_quantity
 
 # Closer than this two latencies are one: then the smaller file wins.
@@ -28,11 +28,7 @@ class Choice:
 
 def target_cell(section: BenchSection) -> dict[str, Any]:
     """Return the cell that gates are judged on: the first asked that opens exported files."""
-    runtimes = [
-        r
-        for r in section.runtimes
-        if "onnx" in (registry.find("runtime", r).facts.get("formats") or ())
-    ]
+    runtimes = [r for r in section.runtimes if "onnx" in formats_of(r)]
     runtime = (runtimes or section.runtimes)[0]
     return {"runtime": runtime, "batch_size": section.batch_sizes[0]}
 

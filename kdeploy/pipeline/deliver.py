@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import registry
-from kdeploy.artifact import ONNX, Artifact, file_sha256
+from kdeploy.artifact import Artifact, file_sha256
 from kdeploy.bench.run import Subject, bench
 from kdeploy.errors import ModelError
 from kdeploy.export.run import export
@@ -21,12 +22,13 @@ from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, read, write
 from kdeploy.package.run import package
 from kdeploy.package.verify import VerifyResult, verify
-from kdeploy.payload import load_model
+from kdeploy.pipeline.building import model_of_teacher
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
 from kdeploy.recipe.sections import BenchSection
-from kdeploy.runtimes.run import open_runtime
+from kdeploy.runtimes.files import SUFFIXES, format_of
+from kdeploy.runtimes.run import device_of, formats_of, open_runtime
 
 GOLDEN_ITEMS = 8
 BUNDLE = "bundle"
@@ -45,25 +47,28 @@ class Exported:
 
     @property
     def file_name(self) -> str:
-        """Return the name for people: the label, and the profile where it is not the usual."""
-        usual = self.profile in ("", "cpu")
-        return f"{self.model.label}.onnx" if usual else f"{self.model.label}.{self.profile}.onnx"
+        """Return the name for people: the label, what is unusual about it, the suffix."""
+        technique = str(self.file.manifest["technique"])
+        is_export = self.file.manifest["stage"] == "export"
+        told = (self.profile, technique) if is_export else ()
+        shown = [part for part in told if part not in ("", "cpu", "onnx")]
+        return ".".join([self.model.label, *shown]) + self.file.file.suffix
 
 
 def make_export(session: Session, model: Artifact, step: Step) -> Exported:
     """Return the model as a file that passed the parity gate."""
+    suffix = registry.find("exporter", step.technique).facts["suffix"]
 
     def make(work: Path) -> Made:
         if session.data is None:
             raise ModelError("the parity gate needs data", hint="name it, e.g. `--data digits`")
-        path = work / ONNX
         metadata = {"kdeploy.artifact": model.id, "kdeploy.label": model.label}
         result = export(
-            load_model(model),
+            model_of_teacher(model),
             step.technique,
             step.parameters,
             session.data,
-            path,
+            work / "file" / f"model{suffix}",
             metadata=metadata,
         )
         session.audience.said(
@@ -72,12 +77,15 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
             f" {result.required_tolerance:.2g}"
         )
         return Made(
-            write=lambda folder: _move(path, folder / ONNX, {"model_artifact": model.id}),
+            write=lambda folder: _move_all(
+                work / "file", folder, {"model_artifact": model.id, "file": result.path.name}
+            ),
             facts={
                 "size": result.size_bytes,
                 "opset": result.opset,
                 "parameters": model.facts.get("parameters"),
                 "macs": model.facts.get("macs"),
+                "parity.runtime": result.runtime,
                 "parity.max_abs": result.max_abs,
                 "parity.cosine": result.cosine,
                 "parity.agreement": result.agreement,
@@ -86,7 +94,7 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         )
 
     file = session.step(
-        kind="onnx",
+        kind=SUFFIXES[suffix],
         stage="export",
         technique=step.technique,
         label=model.label,
@@ -104,11 +112,12 @@ def make_measurements(
     *,
     baseline: str | None,
 ) -> list[Artifact]:
-    """Return the measurements, one artefact for torch models and one for files."""
+    """Return the measurements, one artefact for torch models and one for each kind of file."""
     made = []
-    for form in ("torch", "onnx"):
+    present = list(dict.fromkeys(s.format for s in subjects))
+    for form in present:
         chosen = [s for s in subjects if s.format == form]
-        runtimes = [r for r in section.runtimes if form in _forms(r)]
+        runtimes = [r for r in section.runtimes if form in _forms(r, present)]
         if chosen and runtimes:
             # A teacher that came as a file is in no comparison of torch models.
             known = baseline if baseline in {s.label for s in chosen} else None
@@ -121,8 +130,8 @@ def subject(model: Artifact, exported: Exported | None = None) -> Subject:
     return Subject(
         artifact=model.id,
         label=model.label,
-        path=exported.file.onnx_file if exported else model.folder,
-        format="onnx" if exported else "torch",
+        path=exported.file.file if exported else model.folder,
+        format=format_of(exported.file.file) if exported else "torch",
         stage=str(model.manifest["stage"]),
         technique=str(model.manifest["technique"]),
         profile=exported.profile if exported else "",
@@ -142,8 +151,8 @@ def parity_records(exported: Exported) -> list[Measurement]:
             value=facts[metric],
             stage=str(exported.model.manifest["stage"]),
             technique=str(exported.model.manifest["technique"]),
-            runtime="onnxruntime_cpu",
-            device="cpu",
+            runtime=str(facts.get("parity.runtime", "onnxruntime_cpu")),
+            device=device_of(str(facts.get("parity.runtime", "onnxruntime_cpu"))),
             profile=exported.profile,
             machine=str(exported.file.manifest["machine"]),
             created=str(exported.file.manifest["created"]),
@@ -194,7 +203,7 @@ def pack(
     """Write the bundle of a file to `out`, a folder or zip; return what verifying it found."""
     if session.data is None:
         raise ModelError("a bundle needs data", hint="name it, e.g. `--data digits`")
-    file = exported.file.onnx_file
+    file = exported.file.file
     inputs = session.data.preprocessing.apply(session.data.validation.x[:GOLDEN_ITEMS])
     package(
         file,
@@ -279,10 +288,15 @@ def _subject_sha256(subject: Subject) -> str:
     )
 
 
-def _forms(runtime: str) -> set[str]:
-    """Return what a runtime is given; one that opens neither gets files, to be told why not."""
-    formats = set(registry.find("runtime", runtime).facts.get("formats") or ())
-    return formats & {"torch", "onnx"} or {"onnx"}
+def _forms(runtime: str, present: Sequence[str]) -> AbstractSet[str]:
+    """Return what a runtime is given; one that opens none of it gets files, to say why not."""
+    return formats_of(runtime) & set(present) or {"onnx" if "onnx" in present else present[0]}
+
+
+def _move_all(source: Path, folder: Path, entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    for path in source.iterdir():
+        path.replace(folder / path.name)
+    return entries
 
 
 def _move(source: Path, target: Path, entries: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -165,10 +165,11 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
 
 
 def _exported(session: Session, model: Artifact, steps: Sequence[Step]) -> list[Exported]:
-    """Return the files of a model; one that came as a file is that file."""
-    if model.kind == "onnx":
-        return [Exported(model=model, file=model)]
-    return [make_export(session, model, step) for step in steps]
+    """Return the files of a model; one that came as a file is also that file."""
+    if model.kind != "onnx":
+        return [make_export(session, model, step) for step in steps]
+    others = [make_export(session, model, step) for step in steps if step.technique != "onnx"]
+    return [Exported(model=model, file=model), *others]
 
 
 def _distill(
@@ -217,7 +218,8 @@ def _choose(recipe: Recipe, result: RunResult) -> None:
     if not recipe.gates:
         ends = [m for m in result.models if not m.is_quantized][-1:] + result.models[-1:]
         made = [m.id for m in ends]
-    candidates = [e for e in result.exported if e.model.id in made]
+    # A bundle's runner opens ONNX files.
+    candidates = [e for e in result.exported if e.model.id in made and e.file.kind == "onnx"]
     choice = choose(
         candidates,
         result.records,

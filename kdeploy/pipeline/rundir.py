@@ -39,13 +39,18 @@ def write_measurements(
 
 
 def write_exports(out: Path, exported: Sequence[Exported]) -> None:
-    """Copy each exported file to `exports/`, under its name for people."""
+    """Copy each exported file to `exports/`, under its name for people; with what is beside it."""
     folder = out / "exports"
     folder.mkdir(exist_ok=True)
     for item in exported:
-        partial = folder / f".{item.file_name}.partial"
-        shutil.copyfile(item.file.onnx_file, partial)
-        partial.replace(folder / item.file_name)
+        file = item.file.file
+        for name in item.file.manifest["files"]:
+            # An ONNX file names its weights by their file: only what is named after it is renamed.
+            is_own = name == file.name or name == file.with_suffix(Path(name).suffix).name
+            target = f"{Path(item.file_name).stem}{Path(name).suffix}" if is_own else name
+            partial = folder / f".{target}.partial"
+            shutil.copyfile(item.file.folder / name, partial)
+            partial.replace(folder / target)
 
 
 def write_bundle(out: Path, stored: Path) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdeploy import registry
 from kdeploy.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.bench.run import Subject
 from kdeploy.data.load import DataReference
@@ -22,6 +21,8 @@ from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.single import data_of, exported_file, session_of
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
+from kdeploy.runtimes.files import format_of
+from kdeploy.runtimes.run import formats_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +99,9 @@ def _check_labels(labels: Sequence[str]) -> None:
 def _subjects(session: Session, found: Artifact | Path, section: BenchSection) -> list[Subject]:
     if isinstance(found, Path):
         identity = file_sha256(found)[:12]
-        return [Subject(artifact=identity, label=found.stem, path=found, format="onnx")]
-    asked = [registry.find("runtime", r).facts["formats"] for r in section.runtimes]
+        form = format_of(found)
+        return [Subject(artifact=identity, label=found.stem, path=found, format=form)]
+    asked = [formats_of(r) for r in section.runtimes]
     subjects = []
     if found.kind == "torch" and any("torch" in formats for formats in asked):
         subjects.append(subject(found))

@@ -169,7 +169,7 @@ def _test_accuracy(session: Session, exported: Exported) -> float:
     assert session.data is not None, "a bundle is made of an artefact, and that knows its data"
     test, apply = session.data.test, session.data.preprocessing.apply
     starts = range(0, len(test), CHUNK)
-    chunks = [outputs_of(exported.file.onnx_file, apply(test.x[s : s + CHUNK])) for s in starts]
+    chunks = [outputs_of(exported.file.file, apply(test.x[s : s + CHUNK])) for s in starts]
     counts = test.y != NOT_COUNTED
     return top1(np.concatenate(chunks).argmax(axis=-1)[counts], test.y[counts])
 

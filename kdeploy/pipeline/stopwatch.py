@@ -16,6 +16,7 @@ from kdeploy.bench.subject import Cell, Outcome, Plan, Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
+from kdeploy.runtimes.run import formats_of, named
 
 TIMEOUT_SECONDS = 600.0
 MINIMUM_COUNT = 16
@@ -69,10 +70,10 @@ class Latencies:
 
 
 def _check(runtime: str) -> None:
-    technique = registry.find("runtime", runtime, where="what latency is measured on")
+    technique, _ = named(runtime, where="what latency is measured on")
     reason = technique.load().unavailable()
-    if reason is None and "onnx" not in technique.facts["formats"]:
-        reason = f"it opens {', '.join(sorted(technique.facts['formats']))}, not ONNX files"
+    if reason is None and "onnx" not in formats_of(runtime):
+        reason = f"it opens {', '.join(sorted(formats_of(runtime)))}, not ONNX files"
     if reason is not None:
         raise Unavailable(
             f"latency cannot be measured on `{runtime}`: {reason}",

@@ -22,6 +22,7 @@ from kdeploy.recipe.sections import (
 )
 from kdeploy.recipe.teaching import RECOVER_DEFAULTS, Teaching, single, teaching_of
 from kdeploy.references import ModelReference
+from kdeploy.runtimes.run import named
 from kdeploy.units import parse_drop
 
 BESIDE_STEP = ("recover", "max_drop")
@@ -164,7 +165,7 @@ def bench_section(given: Mapping[str, Any], where: str = "bench") -> BenchSectio
     """Return a `bench:` section, its runtimes known to exist."""
     section = registry.check(BenchSection, given, where=where)
     for index, name in enumerate(section.runtimes):
-        registry.find("runtime", name, where=f"{where}.runtimes[{index}]")
+        named(name, where=f"{where}.runtimes[{index}]")
     return section
 
 

@@ -1,8 +1,9 @@
 """What a runtime is: something that opens a file, runs it, and proves what it ran.
 
-A runtime is a class decorated with `@runtime(formats={...}, device=...)`, `formats` out of
-"torch" (an artefact folder), "onnx", "engine". Its module imports only what it needs inside its
-methods, so that it can be listed where the library is missing.
+A runtime is a class decorated with `@runtime(formats={...}, device=...)`, `formats` out of those
+of `files.py`. Its module imports only what it needs inside its methods, so that it can be listed
+where the library is missing. Its keyword-only parameters but `threads` are its options; whoever
+names it may give them: `torch_cuda:precision=fp16,cuda_graph=true`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +31,29 @@ class Proof:
     eligible: int = 0
     integer: int = 0
     is_quantized: bool = False
+    sparse_eligible: int = 0
+    """Layers whose weights are 2:4 sparse: each could run in a sparse kernel."""
+    sparse: int = 0
+    """Of those, the ones that did."""
     operators: dict[str, int] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     """What the runtime was told: threads, precision, spinning; kept beside the raw samples."""
+    layers: list[dict[str, str]] = field(default_factory=list)
+    """One row a layer where the runtime knows: its name, the kernel that it went to, and why."""
 
     @property
     def integer_kernels(self) -> float | None:
         """Return the fraction of eligible operators that ran as integers, None without any."""
         return self.integer / self.eligible if self.eligible else None
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """A runtime whose device has a clock of its own: the second of two times, never mixed."""
+
+    def device_seconds(self) -> float:
+        """Return how long the last `infer` took on the device, by its events: no copies."""
+        ...
 
 
 class Runtime(Protocol):

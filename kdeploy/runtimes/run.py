@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from kdeploy import registry
-from kdeploy.errors import FileMissing, ModelError, Unavailable
+from kdeploy.errors import FileMissing, ModelError, RecipeError, Unavailable
 from kdeploy.runtimes.contract import Runtime
-
-ENGINE_SUFFIXES = (".engine", ".plan")
+from kdeploy.runtimes.files import format_of
 
 
 def states() -> dict[str, str | None]:
@@ -37,37 +37,58 @@ def open_runtime(name: str, path: Path, *, threads: int | None = None) -> Runtim
 
 def create_runtime(name: str, *, threads: int | None = None) -> Runtime:
     """Return the runtime without a file: its library is imported, nothing else has happened."""
-    kind = registry.find("runtime", name).load()
+    technique, options = named(name)
+    kind = technique.load()
     reason = kind.unavailable()
     if reason is not None:
         raise Unavailable(f"runtime `{name}` cannot run here: {reason}", hint="kdeploy doctor")
-    return cast("Runtime", kind(threads=threads))
+    return cast("Runtime", kind(threads=threads, **options))
+
+
+def named(text: str, *, where: str = "") -> tuple[registry.Technique, dict[str, Any]]:
+    """Return the runtime that `NAME` or `NAME:key=value,...` names, and its options resolved.
+
+    Raises:
+        UnknownName: there is no such runtime, or it has no such option.
+        RecipeError: an option without a value, or with one that it cannot have.
+    """
+    name, _, rest = text.partition(":")
+    technique = registry.find("runtime", name, where=where)
+    pairs = [option.partition("=") for option in rest.split(",") if option]
+    for key, sign, value in pairs:
+        if not (sign and value):
+            raise RecipeError(
+                f"runtime `{text}`: the option `{key}` has no value",
+                hint=f"write `{name}:{key}=value`",
+            )
+    own = tuple(p for p in technique.parameters if p.name != "threads")
+    given = {key.strip(): value.strip() for key, _, value in pairs}
+    return technique, registry.validate(own, given, where=f"runtime `{text}`")
+
+
+def formats_of(text: str) -> frozenset[str]:
+    """Return the formats that the runtime named so opens."""
+    return frozenset(named(text)[0].facts["formats"])
+
+
+def device_of(text: str) -> str:
+    """Return where the runtime named so computes: an option `device` may say so."""
+    technique, options = named(text)
+    return str(options.get("device") or technique.facts["device"])
 
 
 def check_format(name: str, path: Path) -> None:
     """Raise when the file is missing or of a format that the runtime does not open."""
     if not path.exists():
         raise FileMissing(f"there is no {path} to open", hint="name an artefact or an ONNX file")
-    formats = registry.find("runtime", name).facts["formats"]
-    if format_of(path) not in formats:
-        able = [n for n, t in registry.techniques("runtime").items() if _opens(t, path)]
+    if format_of(path) not in formats_of(name):
+        able = [n for n in registry.techniques("runtime") if format_of(path) in formats_of(n)]
         raise ModelError(
-            f"runtime `{name}` opens {_listed(formats)}, and {path} is of format "
+            f"runtime `{name}` opens {_listed(formats_of(name))}, and {path} is of format "
             f"`{format_of(path)}`",
             hint=f"runtimes that open it: {_listed(able)}",
         )
 
 
-def format_of(path: Path) -> str:
-    """Return "torch" for an artefact folder, "engine" by suffix, "onnx" for any other file."""
-    if path.is_dir():
-        return "torch"
-    return "engine" if path.suffix in ENGINE_SUFFIXES else "onnx"
-
-
-def _opens(technique: registry.Technique, path: Path) -> bool:
-    return format_of(path) in technique.facts["formats"]
-
-
-def _listed(names: object) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(cast("list[str]", names)))
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))

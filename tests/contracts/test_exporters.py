@@ -9,7 +9,8 @@ import torch
 from kdeploy import registry
 from kdeploy.errors import KdeployError
 from kdeploy.export.run import export
-from kdeploy.runtimes.run import format_of, open_runtime
+from kdeploy.runtimes.files import SUFFIXES
+from kdeploy.runtimes.run import formats_of, open_runtime
 
 KINDS = ("exporter",)
 
@@ -17,30 +18,29 @@ KINDS = ("exporter",)
 @pytest.fixture
 def exported(technique, tiny_model, tiny_data, tmp_path):
     """Return the model and what the export of it says; skip where the target cannot be built."""
-    if technique.facts["source"] != "torch":
-        pytest.skip(f"{technique.name} starts from {technique.facts['source']}")
-    able = runtimes_of(technique.facts["target"])
-    if not able:
-        pytest.skip(f"no runtime on this machine opens {technique.facts['target']}")
+    runtime = technique.facts["runtime"]
+    reason = registry.find("runtime", runtime).load().unavailable()
+    if reason is not None:
+        pytest.skip(reason)
     model = tiny_model()
-    path = tmp_path / f"model.{technique.facts['target']}"
-    return model, export(model, technique.name, {}, tiny_data, path), able[0]
+    path = tmp_path / f"model{technique.facts['suffix']}"
+    return model, export(model, technique.name, {}, tiny_data, path), runtime
 
 
-def runtimes_of(target):
-    found = registry.techniques("runtime").items()
-    ready = [name for name, t in found if target in t.facts["formats"] and name != "fake"]
-    return [name for name in ready if registry.find("runtime", name).load().unavailable() is None]
+def test_says_where_it_starts_and_ends(technique):
+    assert set(technique.facts["source"]) <= {"torch", "onnx"}
+    assert technique.facts["suffix"] in SUFFIXES
+    assert SUFFIXES[technique.facts["suffix"]] in formats_of(technique.facts["runtime"])
 
 
 def test_says_what_it_wrote(technique, exported):
     _, result, _ = exported
     assert result.path.is_file()
-    assert result.size_bytes == result.path.stat().st_size
+    assert result.size_bytes == sum(f.stat().st_size for f in result.path.parent.iterdir())
     assert 0 <= result.max_abs < 1e-3
     assert result.cosine > 0.9999
     assert result.agreement == 1.0
-    assert format_of(result.path) == technique.facts["target"]
+    assert result.runtime == technique.facts["runtime"]
 
 
 def test_the_file_answers_as_the_model_at_any_batch_size(technique, exported, tiny_data):

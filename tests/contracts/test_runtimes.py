@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from kdeploy.errors import KdeployError, Unavailable
+from kdeploy.runtimes.files import FORMATS
 from kdeploy.runtimes.run import create_runtime, open_runtime
 
 KINDS = ("runtime",)
-FORMATS = {"torch", "onnx", "engine"}
 
 
 def is_real(technique):

@@ -27,9 +27,9 @@ def test_a_file_becomes_int8_and_a_bundle(source, tmp_path):
     made = compress_one(source, wanted, tmp_path / "out", Silence())
     assert made.kind == "onnx"
     assert made.is_quantized
-    assert made.facts["size"] == made.onnx_file.stat().st_size
+    assert made.facts["size"] == made.file.stat().st_size
     assert [s["label"] for s in made.manifest["lineage"]] == ["teacher", "int8_ptq"]
-    assert OnnxModel(made.onnx_file)(torch.zeros(3, 1, 12, 12)).shape == (3, 10)
+    assert OnnxModel(made.file)(torch.zeros(3, 1, 12, 12)).shape == (3, 10)
     again = compress_one(source, wanted, tmp_path / "out", Silence())
     assert again.id == made.id
     bundled = package_one(Source(reference=str(made.folder)), [], tmp_path / "bundle", Silence())

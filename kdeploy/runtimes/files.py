@@ -1,0 +1,19 @@
+"""What kind of file a runtime is given, told from its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SUFFIXES = {
+    ".onnx": "onnx",
+    ".engine": "engine",
+    ".plan": "engine",
+    ".xml": "openvino",
+    ".pt2": "torch_export",
+}
+FORMATS = frozenset({"torch", *SUFFIXES.values()})
+
+
+def format_of(path: Path) -> str:
+    """Return "torch" for an artefact folder, else by suffix; what has no known one is "onnx"."""
+    return "torch" if path.is_dir() else SUFFIXES.get(path.suffix, "onnx")
