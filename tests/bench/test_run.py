@@ -44,7 +44,8 @@ def test_a_real_cell_has_all_metrics_of_each_file(real):
     }
     shared = {
         *("latency.mean", "latency.p50", "latency.p90", "latency.p99", "throughput"),
-        *("load_time", "first_inference", "peak_memory", "size", "parameters"),
+        *("load_time", "first_inference", "cold_start", "size", "parameters"),
+        *("peak_memory", "memory_over_runtime", "load_memory", "energy"),
         *("accuracy.top1", "accuracy.f1_macro", "agreement.top1"),
     }
     assert set(by_label["teacher"]) == shared | {"macs"}
@@ -52,7 +53,21 @@ def test_a_real_cell_has_all_metrics_of_each_file(real):
     assert by_label["student"]["integer_kernels"].value == 1.0
     assert by_label["student"]["latency.p50"].n >= QUICK["minimum_count"]
     assert by_label["teacher"]["agreement.top1"].value == 1.0
-    assert all(m.value > 0 for m in by_label["teacher"].values())
+    measured = {m for m in by_label["teacher"].values() if m.skipped is None}
+    assert all(m.value > 0 for m in measured)
+    assert {m.metric for m in measured} >= shared - {"latency.p99", "energy"}
+
+
+def test_cold_start_holds_the_start_of_the_process_and_what_comes_after(real):
+    for label in ("teacher", "student"):
+        times = {m.metric: m.value for m in real[0].measurements if m.label == label}
+        assert times["cold_start"] > times["load_time"] + times["first_inference"]
+
+
+def test_memory_over_the_runtime_is_a_part_of_the_peak_and_holds_the_loaded_file(real):
+    for label in ("teacher", "student"):
+        found = {m.metric: m.value for m in real[0].measurements if m.label == label}
+        assert 0 < found["load_memory"] <= found["memory_over_runtime"] < found["peak_memory"]
 
 
 def test_peak_memory_is_that_of_the_runtime_alone(real):
@@ -101,11 +116,11 @@ def test_one_that_fails_is_a_row_and_the_others_are_measured(fake, data, tmp_pat
         fake("loud", fault="garbage"),
     ]
     result = bench(subjects, runtimes=["fake"], data=data, accuracy=False, out=tmp_path, **QUICK)
-    skipped = {m.label: m for m in result.measurements if m.skipped}
+    skipped = {m.label: m for m in select(result.measurements, "latency.p50") if m.skipped}
     assert set(skipped) == {"crashes", "refuses"}
     assert "SIGABRT" in skipped["crashes"].skipped
     assert "refuses to open" in skipped["refuses"].skipped
-    assert all((m.metric, m.value) == ("latency.p50", None) for m in skipped.values())
+    assert [m.label for m in result.measurements].count("crashes") == 1
     measured = select(result.measurements, "latency.p50")
     assert {m.label for m in measured if m.value} == {"good", "loud"}
 

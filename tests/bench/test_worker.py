@@ -24,7 +24,7 @@ def opened(tmp_path, fake):
 
 def test_accuracy_is_saved_and_told(opened, data, tmp_path):
     file = tmp_path / "predicted.npy"
-    request = {"do": "accuracy", "data": data.to_dict(), "file": str(file)}
+    request = {"do": "accuracy", "data": data.to_dict(), "batch_size": 2, "file": str(file)}
     metrics = opened.answer(request)["reply"]["metrics"]
     expected = np.mean(np.load(file) == load(data).test.y)
     assert metrics["accuracy.top1"] == pytest.approx(expected)
@@ -54,5 +54,5 @@ def test_replies_go_to_the_descriptor_and_prints_do_not(tmp_path, fake):
     )
     os.close(writing)
     with os.fdopen(reading) as replies:
-        assert set(json.loads(replies.read())["reply"]) == {"load_seconds", "first_seconds"}
+        assert {"load_seconds", "first_seconds"} <= set(json.loads(replies.read())["reply"])
     assert answer.stdout == b"\x00{not the protocol}\n"
