@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from kdeploy.measurement import Measurement
 from kdeploy.runtimes.run import device_of
 
 PERCENTS = (50.0, 90.0, 99.0)
+# Judged on the data as they are, whatever sizes are timed.
+JUDGED = ("accuracy.", "agreement.", "perplexity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,15 +43,8 @@ def measurements(
     if outcome.skipped is not None:
         nothing = _Number(metric="latency.p50", value=None, n=0, skipped=outcome.skipped)
         return [_record(outcome, nothing, machine)]
-    here = (*_times(outcome, machine), *_facts(outcome, machine))
-    return [
-        *(_record(outcome, number, machine) for number in here),
-        # It is judged on the data as they are, whatever sizes are timed.
-        *(
-            replace(_record(outcome, number, machine), input_shape="")
-            for number in _quality(outcome, taught)
-        ),
-    ]
+    numbers = [*_times(outcome, machine), *_facts(outcome, machine), *_quality(outcome, taught)]
+    return [_record(outcome, number, machine) for number in numbers]
 
 
 def comparisons(outcomes: Sequence[Outcome], *, baseline: str) -> list[dict[str, Any]]:
@@ -207,7 +202,7 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
         batch_size=outcome.batch_size,
         threads=cell.threads,
         scenario=cell.scenario,
-        input_shape=_swept_shape(outcome),
+        input_shape="" if number.metric.startswith(JUDGED) else _swept_shape(outcome),
         machine=machine.id,
         metric=number.metric,
         value=None if number.value is None else float(number.value),

@@ -31,6 +31,7 @@ class Side:
         self.subject, self._cell, self._plan, self._folder = subject, cell, plan, folder
         self.failure: str | None = None
         self._device = device_of(cell.runtime)
+        self._input_shape: tuple[int, ...] = ()
         self._is_steady = True
         self._flags: list[str] = []
         self._rounds: list[Seconds] = []
@@ -122,8 +123,9 @@ class Side:
             seconds, at_least = self._plan.minimum_seconds, server.CONFIRMING_REQUESTS
             return self._holds(rate, limit, seconds, at_least, next(seeds))
 
-        batch_seconds = self._seen["batch_seconds"]
-        rate = server.highest_rate(is_met, is_confirmed, capacity=1 / batch_seconds)
+        rate, batch_seconds = None, self._seen["batch_seconds"]
+        if batch_seconds < limit:
+            rate = server.highest_rate(is_met, is_confirmed, capacity=1 / batch_seconds)
         if rate is not None:
             self._numbers["server_rate"] = rate * self._items
         elif self.failure is None:
@@ -160,7 +162,12 @@ class Side:
     def outcome(self, flags: Sequence[str]) -> Outcome:
         """Return all that was seen; `flags` are the doubts about all subjects alike."""
         if self.failure is not None:
-            return Outcome(subject=self.subject, cell=self._cell, skipped=self.failure)
+            return Outcome(
+                subject=self.subject,
+                cell=self._cell,
+                skipped=self.failure,
+                input_shape=self._input_shape,
+            )
         seen, peak_bytes = self._seen, self._seen["peak_bytes"]
         own = [*self._flags, *flags, *doubts.of_warm_up(is_steady=self._is_steady)]
         if self._cell.scenario != "server":  # waiting times vary by nature

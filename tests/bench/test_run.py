@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import psutil
 import pytest
@@ -187,6 +188,78 @@ def test_agreement_takes_the_baseline_from_another_runtime(fake, float_file, dat
         for name in ("fake-b1-t1-teacher", "onnxruntime_cpu-b1-t1-student")
     ]
     assert agreement.value == pytest.approx(np.mean(kept[0] == kept[1]))
+
+
+def test_offline_measures_the_largest_batch_within_the_time_of_a_round(fake, data, tmp_path):
+    result = bench(
+        [fake("a")],
+        runtimes=["fake"],
+        scenarios=["offline"],
+        data=data,
+        accuracy=False,
+        minimum_seconds=0.4,
+        memory_limit_bytes=10**12,
+        out=tmp_path,
+    )
+    found = {m.metric: m for m in result.measurements}
+    size = found["offline_batch_size"].value
+    assert size > 1
+    assert {m.batch_size for m in found.values()} == {size}
+    assert found["throughput"].value > 0
+
+
+def test_a_server_is_measured_at_the_highest_rate_that_was_confirmed(
+    fake, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("kdeploy.bench.scenarios.server.LIMITS", 0)
+    monkeypatch.setattr("kdeploy.bench.scenarios.server.SEARCH_REQUESTS", 459)
+    result = bench(
+        [fake("a")],
+        runtimes=["fake"],
+        scenarios=["server"],
+        latency_limit_seconds=1.0,
+        data=data,
+        accuracy=False,
+        out=tmp_path,
+        **QUICK,
+    )
+    [rate] = select(result.measurements, "server_rate")
+    [p99] = select(result.measurements, "latency.p99")
+    assert rate.scenario == p99.scenario == "server"
+    assert rate.value > 0
+    assert p99.value < 1.0
+    assert p99.n == 1000
+    assert (
+        len(np.load(tmp_path / "samples" / f"fake-b1-t{p99.threads}-server-a.npz")["seconds"])
+        == 1000
+    )
+
+
+def test_sizes_are_swept_and_a_file_that_cannot_take_one_says_why(float_file, data, tmp_path):
+    model = onnx.load(float_file)
+    del model.graph.node[2:], model.graph.output[:]
+    pool = onnx.helper.make_node("GlobalAveragePool", ["r"], ["p"])
+    model.graph.node.extend([pool, onnx.helper.make_node("Flatten", ["p"], ["y"])])
+    shape = ["batch", 4]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("y", 1, shape))
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"free{axis}"
+    onnx.save(model, tmp_path / "open.onnx")
+    result = bench(
+        [_onnx("open", tmp_path / "open.onnx"), _onnx("fixed", float_file)],
+        runtimes=["onnxruntime_cpu"],
+        threads=[1],
+        sizes=[(6,), (12, 9)],
+        data=data,
+        accuracy=False,
+        out=tmp_path,
+        **QUICK,
+    )
+    p50 = {(m.label, m.input_shape): m for m in select(result.measurements, "latency.p50")}
+    assert p50["open", "2x12x9"].value > 0
+    assert p50["open", "2x6x6"].value > 0
+    assert p50["fixed", "2x6x6"].value > 0
+    assert "cannot run an input of shape [1, 2, 12, 9]" in p50["fixed", "2x12x9"].skipped
 
 
 def test_an_interrupt_ends_every_child_and_goes_on_up(fake, data, tmp_path):

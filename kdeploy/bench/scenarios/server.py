@@ -25,7 +25,7 @@ SEARCH_REQUESTS = 662  # the fewest of which one may be late
 CONFIRMING_REQUESTS = 1000
 LIMITS = 20  # a run lasts so many times the limit at least, or no queue could build up
 PRECISION = 1.02  # the lowest rate that failed / the highest that passed
-LOWEST = 1 / 64  # of what the model can do back to back
+LOWEST = 1 / 16  # of what it can do back to back; who hardly ever waits waits no less below
 STEP_BACK = 0.97  # when the last run does not confirm what the search found
 CONFIRMATIONS = 8
 # Waking up takes the kernel some 50 us, which a short model must not be charged with.
