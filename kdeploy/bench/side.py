@@ -15,7 +15,7 @@ from kdeploy.bench.client import Worker, WorkerFailed
 from kdeploy.bench.early_stopping import discarded
 from kdeploy.bench.inputs import write_pool
 from kdeploy.bench.scenarios import server
-from kdeploy.bench.subject import ROUNDS, Cell, Outcome, Plan, Seconds, Subject
+from kdeploy.bench.subject import Cell, Outcome, Plan, Seconds, Subject
 from kdeploy.errors import KdeployError, Unavailable
 from kdeploy.runtimes.contract import Proof
 from kdeploy.runtimes.run import device_of
@@ -143,7 +143,7 @@ class Side:
             self._flags.append("throttled")
         if self._device == "cuda":
             self._look_at_device_memory()
-        if self._cell.scenario != "server":
+        if self._plan.energy and self._cell.scenario != "server":
             self._look_at_energy()
         self._extra("integer_kernels", {"do": "proof"})
         if with_accuracy and self._plan.data is not None:
@@ -236,14 +236,15 @@ class Side:
         if not reply:
             return False
         samples = np.load(file) * 1e-9
-        self._rounds = np.array_split(samples, ROUNDS)
+        self._rounds = np.array_split(samples, self._plan.rounds)
         return len(samples) == count and int(np.sum(samples > limit)) <= late_allowed
 
     def _look_at_device_memory(self) -> None:
         try:
             self._numbers["device_memory"] = nvml.memory_bytes(self.pid)
         except Unavailable as error:
-            self._not_told["device_memory"] = f"device memory is not told here: {error.message}"
+            reason = f"device memory is not told here: {_with_remedy(error)}"
+            self._not_told["device_memory"] = reason
 
     def _look_at_energy(self) -> None:
         try:
@@ -251,7 +252,7 @@ class Side:
             self._extra("energy", {"do": "keep_busy", "seconds": energy.WINDOW_SECONDS})
             joules = meter.joules()
         except Unavailable as error:
-            self._not_told["energy"] = f"energy is not measurable here: {error.message}"
+            self._not_told["energy"] = f"energy is not measurable here: {_with_remedy(error)}"
             return
         if "num_batches" in self._seen:
             items = self._seen["num_batches"] * self._items
@@ -284,3 +285,7 @@ class Side:
             self._seen.update(self._worker.ask(request))
         except WorkerFailed as error:
             self._missing[metric] = error.message
+
+
+def _with_remedy(error: KdeployError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message

@@ -77,6 +77,8 @@ class Plan:
     """What the p99 of scenario `server` must stay within."""
     memory_limit_bytes: int | None = None
     """What a batch of scenario `offline` must fit in; None: most of what is free."""
+    energy: bool = True
+    """Whether to run on for what energy takes, where a counter can be read."""
 
     @property
     def window_seconds(self) -> float:

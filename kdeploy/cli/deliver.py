@@ -62,9 +62,10 @@ def bench(
 ) -> Result:
     """Measure files: latency, memory, accuracy, and whether the asked kernels ran.
 
-    Files take turns in processes of their own, on real inputs of --data (else on noise, and flagged
-    so), until both the time of --effort and 100 calls are reached. Every doubt about a number is a
-    flag with its remedy: docs/benchmarking.md explains them.
+    Files take turns, each in a process of its own, on real inputs of --data
+    (else on noise, and flagged so), for the time of --effort and 100 calls
+    at least. A doubt about a number is a flag with its remedy, explained in
+    the report and in docs/benchmarking.md.
     """
     from kdeploy.cli.output import Terminal, show_comparison
     from kdeploy.cli.output import out as console

@@ -167,12 +167,13 @@ def test_energy_is_of_an_item(opened, monkeypatch):
 
 def test_energy_that_cannot_be_had_is_one_reason(opened, monkeypatch):
     def refuse(device):
-        raise Unavailable("no counter")
+        raise Unavailable("no counter", hint="buy one")
 
     monkeypatch.setattr(energy, "Meter", refuse)
     found = opened(Scripted())
     found.measure()
-    assert _finished(found).missing == {"energy": "energy is not measurable here: no counter"}
+    reason = "energy is not measurable here: no counter; buy one"
+    assert _finished(found).missing == {"energy": reason}
 
 
 def test_a_gpu_is_asked_for_memory_and_whether_it_was_slowed(opened, monkeypatch):
