@@ -197,7 +197,7 @@ def test_offline_measures_the_largest_batch_within_the_time_of_a_round(fake, dat
         scenarios=["offline"],
         data=data,
         accuracy=False,
-        minimum_seconds=0.4,
+        minimum_seconds=0.2,
         memory_limit_bytes=10**12,
         out=tmp_path,
     )
