@@ -71,7 +71,7 @@ class KeptGroups:
         folder = self.folder / self._key(group)
         try:
             facts = json.loads((folder / FACTS).read_text())
-            with np.load(folder / ARRAYS) as stored:
+            with (folder / ARRAYS).open("rb") as file, np.load(file) as stored:
                 arrays = [stored[f"a{index}"] for index in range(len(stored.files))]
             outcomes = [
                 _outcome(subject, group.cell, fields, arrays)
@@ -100,7 +100,8 @@ class KeptGroups:
     def _key(self, group: Group) -> str:
         return artifact_id(
             {
-                "files": [contents_sha256(subject.path) for subject in group.subjects],
+                # By name too: two copies of a file are measured twice, as whoever made them wants.
+                "files": [[s.name, contents_sha256(s.path)] for s in group.subjects],
                 "cell": asdict(group.cell),
                 "with_accuracy": group.with_accuracy,
                 "plan": asdict(replace(self.plan, data=None)),

@@ -9,6 +9,7 @@ beside the records.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +32,11 @@ from kdeploy.runtimes.run import named
 __all__ = ["BenchResult", "Interrupted", "Subject", "bench"]
 
 # Intervals are drawn over rounds: more of them find smaller differences, until a round has too few
-# calls for a median, or is so short that waking up takes longer.
-ROUND_SECONDS = 0.25
-ROUND_CALLS = 5
-FEWEST_ROUNDS, MOST_ROUNDS = 8, 40
+# calls for a median, or is so short that waking up takes longer. Rounds of more than some seconds
+# compare what the machine did long apart.
+FEWEST_ROUNDS, MANY_ROUNDS = 8, 40
+FEWEST_CALLS = 3
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.25, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +130,8 @@ def _check(subjects: Sequence[Subject], runtimes: Sequence[str], baseline: str |
 
 def _rounds(minimum_seconds: float, minimum_count: int) -> int:
     """Return how many turns each subject takes: an even number, so that each is as often first."""
-    wanted = min(minimum_seconds / ROUND_SECONDS, minimum_count / ROUND_CALLS, MOST_ROUNDS)
-    return max(FEWEST_ROUNDS, 2 * int(wanted / 2))
+    most = min(minimum_seconds / SHORTEST_SECONDS, minimum_count / FEWEST_CALLS, MANY_ROUNDS)
+    return 2 * math.ceil(max(FEWEST_ROUNDS, int(most), minimum_seconds / LONGEST_SECONDS) / 2)
 
 
 def _cells(

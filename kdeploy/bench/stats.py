@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
+PIECES = 20
 # Rounds are thinned to their quantiles, so that a fast model's million samples cost nothing.
 THINNED = 200
 TAIL = 0.025  # on either side of an interval
@@ -43,8 +44,14 @@ def percentiles(rounds: Sequence[Floats], wanted: Sequence[float]) -> list[Estim
     values = np.percentile(np.concatenate(rounds), wanted)
     steps = (np.arange(THINNED) + 0.5) / THINNED
     thinned = np.stack([np.quantile(r, steps) for r in rounds])
-    resampled = thinned[_draws(len(rounds))].reshape(RESAMPLES, -1)
-    drawn = np.percentile(resampled, wanted, axis=1)
+    # In pieces, because all resamples of many rounds at once would take hundreds of megabytes.
+    drawn = np.concatenate(
+        [
+            np.percentile(thinned[draws].reshape(len(draws), -1), wanted, axis=1)
+            for draws in np.split(_draws(len(rounds)), PIECES)
+        ],
+        axis=1,
+    )
     return [_estimate(float(v), d, len(rounds)) for v, d in zip(values, drawn, strict=True)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def _judge(
     reference = [r for r in records if r.label == baseline]
     candidates = [label for label in labels if label != baseline] or labels
     return [
-        verdict
+        replace(verdict, label=label)
         for label in candidates
         for verdict in judge(gates, [r for r in records if r.label == label], reference, **cell)
     ]
