@@ -31,9 +31,9 @@ def measured(monkeypatch):
     groups = []
 
     def scripted(subjects, cell, plan, *, with_accuracy, watch):
+        groups.append((str(cell), [s.label for s in subjects]))
         for subject in subjects:
             watch(f"{cell}: {subject.name} warms up")
-        groups.append((str(cell), [s.label for s in subjects]))
         return [_outcome(subject, cell) for subject in subjects]
 
     monkeypatch.setattr(bench_run, "measure_group", scripted)
