@@ -15,6 +15,17 @@ from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
 
 
+def scenario_of(record: Measurement) -> tuple[str, str]:
+    """Return scenario and input shape, "" for what was never said."""
+    scenario = getattr(record, "scenario", None) or ""
+    return scenario, shape_text(getattr(record, "input_shape", None))
+
+
+def shape_text(shape: Any) -> str:
+    """Return an input's shape as one word: `3x224x224`."""
+    return "x".join(map(str, shape)) if isinstance(shape, list | tuple) else str(shape or "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
     """How many times better than the baseline (> 1 is better), with its 95 % interval."""
@@ -51,15 +62,31 @@ class Row:
     device: str = ""
     batch_size: int | None = None
     threads: int | None = None
+    scenario: str = ""
+    input_shape: str = ""
     is_baseline: bool = False
     is_packaged: bool = False
     values: Mapping[str, Value] = field(default_factory=dict, hash=False)
     skipped: str | None = None
 
     @property
-    def cell(self) -> tuple[str, str, str, int | None, int | None]:
-        """Return where it ran; only rows of one cell may be compared in speed."""
-        return (self.machine, self.runtime, self.device, self.batch_size, self.threads)
+    def cell(self) -> tuple[str | int | None, ...]:
+        """Return where and how it ran; only rows of one cell may be compared in speed."""
+        return (self.machine, self.runtime, self.device, *self.load)
+
+    @property
+    def load(self) -> tuple[str | int | None, ...]:
+        """Return what it was asked to do: rows of one load may be compared over machines."""
+        return (self.batch_size, self.threads, self.scenario, self.input_shape)
+
+    def was_measured_as(self, record: Measurement) -> bool:
+        """Say whether the record is of this runtime and this load."""
+        return (self.runtime, *self.load) == (
+            record.runtime,
+            record.batch_size,
+            record.threads,
+            *scenario_of(record),
+        )
 
     @property
     def flags(self) -> dict[str, list[str]]:
@@ -112,6 +139,13 @@ class Pair:
     profile: str | None = None
     batch_size: int | None = None
     threads: int | None = None
+    scenario: str = ""
+    input_shape: str = ""
+
+    @property
+    def cell(self) -> tuple[str | int | None, ...]:
+        """Return the runtime and what it was asked to do."""
+        return (self.runtime, self.batch_size, self.threads, self.scenario, self.input_shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +156,9 @@ class Run:
     name: str
     records: tuple[Measurement, ...]
     machine: str = ""
-    machine_facts: Mapping[str, Any] = field(default_factory=dict)
+    """The machine of records that name none."""
+    machines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The fingerprint of each machine that the folder knows, by its id."""
     pairs: tuple[Pair, ...] = ()
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
     gates: tuple[Verdict, ...] = ()
@@ -153,11 +189,9 @@ class Comparison:
     @property
     def machines(self) -> dict[str, Mapping[str, Any]]:
         """Return the facts of each machine by its id, empty where no file tells them."""
-        found: dict[str, Mapping[str, Any]] = {row.machine: {} for row in self.rows}
-        for run in self.runs:
-            if run.machine_facts or run.machine in found:
-                found[run.machine] = run.machine_facts or found.get(run.machine, {})
-        return found
+        known = {name: facts for run in self.runs for name, facts in run.machines.items()}
+        shown = {row.machine: known.get(row.machine, {}) for row in self.rows}
+        return shown or known
 
     @property
     def flags(self) -> dict[str, Flag]:
