@@ -172,7 +172,7 @@ def _fields(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         try:
             fields: dict[str, Any] = json.loads(line)
-            if not REQUIRED <= fields.keys():
+            if not fields.keys() >= REQUIRED:
                 raise ValueError(f"it has no {', '.join(sorted(REQUIRED - fields.keys()))}")
         except (ValueError, TypeError, AttributeError) as error:
             raise DataError(

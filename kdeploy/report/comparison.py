@@ -5,6 +5,7 @@ Every format draws this and nothing else; `rows.py` fills it, `run_folder.py` re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,11 @@ class Value:
     flags: tuple[str, ...] = ()
     baseline: Measurement | None = None
     ratio: Ratio | None = None
+
+    @property
+    def size_of_change(self) -> float:
+        """Return how far from equal, alike for twice as good and half as good."""
+        return abs(math.log(self.ratio.times)) if self.ratio and self.ratio.times > 0 else math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +179,50 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The best configuration of a machine for one load: the fastest that holds every gate.
+
+    When none does, `row` is the one that comes nearest, and `passed` is False.
+    """
+
+    row: Row
+    passed: bool
+    num_passed: int
+    num_judged: int
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One metric of a row against the same row of another version, which is `value.baseline`.
+
+    `verdict` is "better", "worse" or "no difference".
+    """
+
+    row: Row
+    metric: str
+    value: Value
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """The same rows in two versions: what changed, and the gates on the change."""
+
+    name: str
+    changes: tuple[Change, ...]
+    num_rows: int
+    """Rows that both versions have."""
+    gone: tuple[Row, ...] = ()
+    verdicts: tuple[tuple[Row, Verdict], ...] = ()
+
+    def judged(self, verdict: str) -> list[Change]:
+        """Return the changes of one verdict, the largest first."""
+        found = [change for change in self.changes if change.verdict == verdict]
+        return sorted(found, key=lambda change: -change.value.size_of_change)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Runs beside their baseline. `headline` is the row that the verdict speaks of."""
 
@@ -180,6 +230,18 @@ class Comparison:
     baseline: str
     rows: tuple[Row, ...]
     headline: Row | None = None
+    best: tuple[Choice, ...] = ()
+    against: Against | None = None
+    has_gates: bool = False
+    """Whether gates were asked for with the report; those of the runs stand in the runs."""
+    num_left_out: int = 0
+    """Rows that `shortened` left out."""
+
+    @property
+    def passed(self) -> bool:
+        """Say whether every device has a configuration, and every row in both, within gates."""
+        changes = self.against.verdicts if self.against else ()
+        return all(c.passed for c in self.best) and all(v.passed for _, v in changes)
 
     @property
     def records(self) -> tuple[Measurement, ...]:

@@ -38,6 +38,19 @@ def machine_name(machine: str, facts: Mapping[str, Any]) -> str:
     return f"{name} ({machine})" if name and machine else name or machine or "unnamed machine"
 
 
+def short_names(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return a name for each machine's id that fits a table: its accelerator, else processor."""
+    names = {
+        machine: str(facts.get("gpu") or facts.get("cpu") or machine or "unnamed machine")
+        for machine, facts in machines.items()
+    }
+    twice = {name for name in names.values() if list(names.values()).count(name) > 1}
+    return {
+        machine: f"{name} ({machine[:4]})" if name in twice and machine else name
+        for machine, name in names.items()
+    }
+
+
 def _text(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdeploy.report.comparison import Comparison, Row
-from kdeploy.report.sentences import quantity, where
+from kdeploy.report.sentences import load, quantity, where
 from kdeploy.units import format_quantity
 
 X, Y, AREA = "latency.p50", "accuracy.top1", "size"
@@ -85,7 +85,7 @@ def plot_of(comparison: Comparison) -> Plot | None:
     shown = [rows[i] for i in drawn]
     x_axis, y_axis = _x_axis(shown), _y_axis(shown)
     series = tuple(dict.fromkeys(_series(row, comparison) for row in shown))
-    cells = tuple(dict.fromkeys(_load(row) for row in shown))
+    cells = tuple(dict.fromkeys(load(row) for row in shown))
     largest = max((row.number(AREA) or 0.0 for row in shown), default=0.0)
     marks = [
         _mark(
@@ -95,7 +95,7 @@ def plot_of(comparison: Comparison) -> Plot | None:
             y_axis,
             radius=_radius(rows[i].number(AREA), largest),
             series=series.index(_series(rows[i], comparison)),
-            cell=cells.index(_load(rows[i])),
+            cell=cells.index(load(rows[i])),
             is_headline=rows[i] is comparison.headline,
         )
         for i in drawn
@@ -118,11 +118,6 @@ def _can_draw(row: Row) -> bool:
 def _series(row: Row, comparison: Comparison) -> str:
     name = row.runtime or "no runtime"
     return f"{name} on {row.machine}" if len(comparison.machines) > 1 else name
-
-
-def _load(row: Row) -> str:
-    """Return batch size and threads, without the runtime."""
-    return where(row).partition(", ")[2] or "any batch"
 
 
 def _bounds(row: Row, metric: str) -> tuple[float, float, float]:

@@ -13,6 +13,7 @@ from kdeploy.report.comparison import Comparison, Ratio, Row, Value
 from kdeploy.units import format_quantity
 
 NOTHING = "-"
+MOST_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,13 @@ class Claim:
     said: str
     evidence: str
     verdict: str = ""
+
+
+def title(comparison: Comparison) -> str:
+    """Return the names of the runs; of many the first ones and their number."""
+    names = list(dict.fromkeys(run.name for run in comparison.runs))
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def verdict_sentence(comparison: Comparison) -> str:
@@ -36,6 +44,20 @@ def verdict_sentence(comparison: Comparison) -> str:
         return f"{subject}: no metric of it was measured on the baseline {comparison.baseline} too."
     said = "; ".join(f"{claim.said} ({claim.evidence})" for claim in found)
     return f"{subject}, against {baseline_label(row)}: {said}."
+
+
+def short_verdict(comparison: Comparison) -> str:
+    """Return the verdict as one sentence without its evidence, which stands beside it."""
+    row = comparison.headline
+    found = {claim.metric: claim.said for claim in claims(row)} if row else {}
+    if row is None or not found:
+        return verdict_sentence(comparison)
+    changes = [found[metric] for metric in ("latency.p50", "size") if metric in found]
+    said = " and ".join(changes) or "measured"
+    accuracy = row.values.get("accuracy.top1")
+    if accuracy is not None and accuracy.ratio is not None:
+        said += f", with {found['accuracy.top1']} ({change(accuracy)})"
+    return f"{row.label}: {said}, against {baseline_label(row)} on {where(row)}."
 
 
 def claims(row: Row) -> list[Claim]:
@@ -94,13 +116,26 @@ def gate_reason(gate: Verdict) -> str:
 
 
 def where(row: Row) -> str:
-    """Return the cell: runtime, batch size, threads."""
+    """Return the cell: runtime, batch size, threads, and shape and scenario where they are said."""
     batch = f"batch {row.batch_size}" if row.batch_size is not None else ""
     threads = "" if row.threads is None else f"{row.threads} thread{'s' * (row.threads != 1)}"
     place = row.runtime or "no runtime"
     if row.device and row.device != "cpu":
         place = f"{place} ({row.device})"
-    return ", ".join(part for part in (place, batch, threads) if part)
+    return ", ".join(
+        part for part in (place, batch, threads, row.input_shape, row.scenario) if part
+    )
+
+
+def load(row: Row) -> str:
+    """Return the cell without its runtime: batch size, threads, input shape, scenario."""
+    return where(row).partition(", ")[2] or "any batch"
+
+
+def task(row: Row) -> str:
+    """Return what was asked of a device, however it did it: batch size, input shape, scenario."""
+    batch = f"batch {row.batch_size}" if row.batch_size is not None else "any batch"
+    return ", ".join(part for part in (batch, row.input_shape, row.scenario) if part)
 
 
 def times(ratio: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kdeploy.measurement import METRICS
 from kdeploy.report.comparison import Comparison, Row
+from kdeploy.report.machine_facts import short_names
 from kdeploy.report.sentences import (
     NOTHING,
     change,
@@ -74,14 +75,19 @@ def columns(comparison: Comparison) -> list[Column]:
     rows = comparison.rows
     several_runs = len({(row.machine, row.run) for row in rows}) > len(comparison.machines)
     names = {id(run): run.name for run in comparison.runs}
-    found = [_text("artefact", "what was measured", _artefact)]
+    found = [text_column("artefact", "what was measured", _artefact)]
     if several_runs:
         found.append(
-            _text("run", "the run", lambda row: Cell(text=names[id(comparison.runs[row.run])]))
+            text_column(
+                "run", "the run", lambda row: Cell(text=names[id(comparison.runs[row.run])])
+            )
         )
-    if len(comparison.machines) > 1:
-        found.append(_text("machine", "where it ran", lambda row: Cell(text=row.machine or "-")))
-    found.append(_text("runs on", "runtime, batch size, threads", _place))
+    machines = short_names(comparison.machines)
+    if len(machines) > 1:
+        found.append(
+            text_column("machine", "where it ran", lambda row: Cell(text=machines[row.machine]))
+        )
+    found.append(text_column("runs on", "runtime, batch size, threads", _place))
     batched = any((row.batch_size or 1) > 1 for row in rows)
     wanted = {
         "accuracy.top1": "top-1 accuracy",
@@ -104,7 +110,9 @@ def columns(comparison: Comparison) -> list[Column]:
     everywhere = doubts_everywhere(comparison)
     if any(set(row.flags) - everywhere for row in rows):
         found.append(
-            _text("doubts", "explained below", lambda row: Cell(text=_doubts(row, everywhere)))
+            text_column(
+                "doubts", "explained below", lambda row: Cell(text=_doubts(row, everywhere))
+            )
         )
     return found
 
@@ -163,7 +171,8 @@ def _brief(column: Column, row: Row) -> str:
     return cell.text
 
 
-def _text(header: str, about: str, cell: Callable[[Row], Cell]) -> Column:
+def text_column(header: str, about: str, cell: Callable[[Row], Cell]) -> Column:
+    """Return a column of words."""
     return Column(header=header, about=about, is_number=False, cell=cell)
 
 
