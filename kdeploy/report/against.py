@@ -12,9 +12,12 @@ from dataclasses import replace
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.report.comparison import Against, Change, Ratio, Row, Value
 from kdeploy.report.rows import PRACTICAL_DIFFERENCE, ratio_of
-from kdeploy.report.shelf import ONCE_A_FILE
+from kdeploy.report.shelf import ONCE_A_FILE, ONCE_A_RUNTIME
 
-Key = tuple[str | int | None, ...]
+Key = tuple[str | float | None, ...]
+# What was timed once has no interval, and the same file differs by so much from run to run.
+ONCE_TIMED = ("load_time", "first_inference")
+ONCE_TIMED_DIFFERENCE = 0.25
 
 
 def against(
@@ -40,9 +43,10 @@ def against(
     gone = tuple(row for key, row in then.items() if key not in now and key[1:] not in found)
     changes = [change for row, old in both for change in _changes(row, old)]
     changes += [change for row, old in moved for change in _changes(row, old, ONCE_A_FILE)]
+    once = {_what(change): change for change in reversed(changes)}
     return Against(
         name=name,
-        changes=tuple(changes),
+        changes=tuple(reversed(once.values())),
         num_rows=len(both) + len(moved),
         gone=gone,
         verdicts=tuple(v for g in gates for v in _judged(g, (*both, *moved), gone, rows)),
@@ -51,6 +55,17 @@ def against(
 
 def _key(row: Row) -> Key:
     return (row.machine, row.label, row.profile, row.runtime, row.device, *row.load)
+
+
+def _what(change: Change) -> Key:
+    """Return what tells two changes apart: a file's size stands in each of its rows."""
+    row, metric = change.row, change.metric
+    if metric in ONCE_A_FILE:
+        return (metric, row.label, row.profile, change.value.record.value)
+    if metric.startswith(ONCE_A_RUNTIME):
+        value = change.value.record.value
+        return (metric, row.label, row.profile, row.runtime, row.machine, value)
+    return (metric, *_key(row))
 
 
 def _changes(row: Row, old: Row, only: tuple[str, ...] = ("",)) -> Iterator[Change]:
@@ -73,7 +88,9 @@ def _ratio(value: Value, before: Value) -> Ratio | None:
     ratio = ratio_of(value.record, before.record)
     if ratio is None or ratio.low is not None:
         return ratio
-    is_small = 1 / (1 + PRACTICAL_DIFFERENCE) <= ratio.times <= 1 + PRACTICAL_DIFFERENCE
+    is_timed_once = value.record.metric in ONCE_TIMED
+    most = 1 + (ONCE_TIMED_DIFFERENCE if is_timed_once else PRACTICAL_DIFFERENCE)
+    is_small = 1 / most <= ratio.times <= most
     verdict = "no difference" if is_small else "better" if ratio.times > 1 else "worse"
     return replace(ratio, verdict=verdict)
 

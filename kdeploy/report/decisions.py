@@ -15,11 +15,12 @@ from kdeploy.report.sentences import (
     task,
     where,
 )
+from kdeploy.report.shelf import ONCE_A_FILE, ONCE_A_RUNTIME
 
 BEST_TITLE = "Best configuration of each device"
 BEST_HEADERS = (
     *("device", "asked", "artefact", "runs on", "p50 latency", "speed-up", "top-1 accuracy"),
-    *("size", "gates"),
+    *("size", "because"),
 )
 CHANGE_HEADERS = ("", "artefact", "where", "metric", "before", "now", "change")
 GATE_HEADERS = ("", "gate", "where", "measured")
@@ -95,12 +96,19 @@ def _change(found: Change) -> list[str]:
     return [
         found.verdict,
         found.row.label,
-        where(found.row),
+        _place(found),
         found.metric,
         quantity(before, unit),
         quantity(value.record.value, unit),
         f"{said} (times better: {sure})" if value.ratio and value.ratio.low else f"{said}, {sure}",
     ]
+
+
+def _place(change: Change) -> str:
+    if change.metric in ONCE_A_FILE:
+        return "the file"
+    is_of_runtime = change.metric.startswith(ONCE_A_RUNTIME)
+    return change.row.runtime if is_of_runtime else where(change.row)
 
 
 def percent(now: float | None, before: float | None) -> str:
@@ -110,11 +118,12 @@ def percent(now: float | None, before: float | None) -> str:
 
 def gate_rows(comparison: Comparison) -> list[tuple[bool, str, str, str]]:
     """Return every gate judged with the report: passed, gate, where, what was measured."""
-    names = short_names(comparison.machines)
     found: list[tuple[Row, Verdict]] = []
     for choice in comparison.best:
         found += [(choice.row, verdict) for verdict in choice.verdicts]
     found += comparison.against.verdicts if comparison.against else ()
+    known = {row.machine: {} for row, _ in found} | comparison.machines
+    names = short_names(known)
     return [
         (
             v.passed,

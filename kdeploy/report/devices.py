@@ -41,11 +41,13 @@ def place_columns(comparison: Comparison) -> list[Column]:
     names = short_names(comparison.machines)
     found = [
         text_column("runs on", "runtime and threads", lambda row: Cell(text=runtime_of(row))),
-        text_column("device", "the machine", lambda row: Cell(text=names[row.machine])),
         text_column(
             "precision", "what the file and the kernels are", lambda row: Cell(text=_kind(row))
         ),
     ]
+    if len(names) > 1:
+        device = text_column("device", "the machine", lambda row: Cell(text=names[row.machine]))
+        found.insert(1, device)
     known = {column.header: column for column in columns(comparison)}
     return [*found, *(known[header] for header in SHOWN if header in known)]
 

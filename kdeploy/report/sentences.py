@@ -127,11 +127,6 @@ def where(row: Row) -> str:
     )
 
 
-def load(row: Row) -> str:
-    """Return the cell without its runtime: batch size, threads, input shape, scenario."""
-    return where(row).partition(", ")[2] or "any batch"
-
-
 def task(row: Row) -> str:
     """Return what was asked of a device, however it did it: batch size, input shape, scenario."""
     batch = f"batch {row.batch_size}" if row.batch_size is not None else "any batch"

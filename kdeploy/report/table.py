@@ -74,14 +74,10 @@ def columns(comparison: Comparison) -> list[Column]:
     """Return the columns that say something: empty ones are left out."""
     rows = comparison.rows
     several_runs = len({(row.machine, row.run) for row in rows}) > len(comparison.machines)
-    names = {id(run): run.name for run in comparison.runs}
+    names = [run.name for run in comparison.runs]
     found = [text_column("artefact", "what was measured", _artefact)]
     if several_runs:
-        found.append(
-            text_column(
-                "run", "the run", lambda row: Cell(text=names[id(comparison.runs[row.run])])
-            )
-        )
+        found.append(text_column("run", "the run", lambda row: Cell(text=names[row.run])))
     machines = short_names(comparison.machines)
     if len(machines) > 1:
         found.append(
