@@ -1,18 +1,19 @@
 """Drive a headless Chromium over a pipe, by its DevTools protocol: no driver, no socket.
 
-https://chromedevtools.github.io/devtools-protocol/: with `--remote-debugging-pipe` the browser reads
-commands from file descriptor 3 and writes answers and events to 4, as JSON ended by a zero byte.
+https://chromedevtools.github.io/devtools-protocol/: with `--remote-debugging-pipe` the browser
+reads commands from file descriptor 3 and writes answers and events to 4, as JSON ended by a zero
+byte.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -106,28 +107,39 @@ def opened() -> Iterator[Page]:
     if found is None:
         raise RuntimeError("no chromium on this machine; hint: apt install chromium")
     to_browser, from_browser = os.pipe(), os.pipe()
+    ends = {COMMANDS: to_browser[0], ANSWERS: from_browser[1]}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        # A shell puts the pipes where the browser looks for them.
-        ends = f"exec {COMMANDS}<&{to_browser[0]} {ANSWERS}>&{from_browser[1]}"
-        command = ["sh", "-c", f'{ends}; exec "$@"', "sh", found, *FLAGS]
-        browser = subprocess.Popen(
-            [*command, f"--user-data-dir={profile}"],
-            pass_fds=(to_browser[0], from_browser[1]),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        os.close(to_browser[0])
-        os.close(from_browser[1])
+        browser = _started([found, *FLAGS, f"--user-data-dir={profile}"], ends)
         # A browser that hangs is ended, and the page says that it is gone.
-        limit = threading.Timer(LIMIT_SECONDS, os.killpg, (browser.pid, signal.SIGKILL))
+        limit = threading.Timer(LIMIT_SECONDS, _ended, (browser,))
         limit.daemon = True
         limit.start()
         try:
-            with open(to_browser[1], "wb") as commands, open(from_browser[0], "rb") as answers:
+            with (
+                os.fdopen(to_browser[1], "wb") as commands,
+                os.fdopen(from_browser[0], "rb") as answers,
+            ):
                 yield Page(commands, answers)
         finally:
             limit.cancel()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(browser.pid, signal.SIGKILL)
-            browser.wait()
+            _ended(browser)
+            os.waitpid(browser, 0)
+
+
+def _started(command: list[str], ends: dict[int, int]) -> int:
+    """Start a process in a session of its own with these descriptors, which are closed here."""
+    # First out of the way: the numbers wanted may be those of the other pipe here.
+    high = {wanted: fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 64) for wanted, end in ends.items()}
+    quiet = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in (0, 1, 2)]
+    moved = [(os.POSIX_SPAWN_DUP2, end, wanted) for wanted, end in high.items()]
+    process = os.posix_spawn(
+        command[0], command, os.environ, file_actions=[*quiet, *moved], setsid=True
+    )
+    for end in (*ends.values(), *high.values()):
+        os.close(end)
+    return process
+
+
+def _ended(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)

@@ -86,9 +86,7 @@ def records(machine: str, *, seed: int) -> Iterator[Measurement]:
                 yield from _cell(index, machine, cell, seconds * random.uniform(0.9, 1.1))
 
 
-def _cell(
-    index: int, machine: str, cell: dict[str, Any], seconds: float
-) -> Iterator[Measurement]:
+def _cell(index: int, machine: str, cell: dict[str, Any], seconds: float) -> Iterator[Measurement]:
     label = FILES[index]
     subject = {"artifact": f"id-{label}", "label": label, "machine": machine, "device": "cpu"}
     subject |= {**cell, "profile": "cpu", "flags": ("virtual_machine",)}

@@ -22,6 +22,7 @@ from kdeploy.cli.options import (
 
 
 def bench(
+    context: typer.Context,
     files: Annotated[list[str], typer.Argument(help="Artefacts or ONNX files.")],
     out: Out = Path("runs/bench"),
     runtime: Annotated[
@@ -53,13 +54,16 @@ def bench(
     from kdeploy.cli.output import Terminal, show_comparison, show_summary
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates
+    from kdeploy.pipeline.rundir import write_command
     from kdeploy.pipeline.side_by_side import bench_side_by_side
     from kdeploy.recipe.resolve import bench_section
 
     given = {"runtimes": runtime, "batch_sizes": batch_size, "threads": threads}
+
     section = bench_section(
         {k: v for k, v in given.items() if v} | {"minimum_seconds": seconds, "accuracy": accuracy}
     )
+    write_command(out, context.obj)
     measured = bench_side_by_side(
         files,
         section,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from kdeploy.gate import Verdict
 from kdeploy.measurement import METRICS
 from kdeploy.report.comparison import Against, Change, Choice, Comparison, Row
@@ -24,7 +27,9 @@ BEST_HEADERS = (
 )
 CHANGE_HEADERS = ("", "artefact", "where", "metric", "before", "now", "change")
 GATE_HEADERS = ("", "gate", "where", "measured")
-MOST_CHANGES = 50
+MOST_CHANGES = 25
+MOST_GATES = 50
+LIKE_P50 = ("latency.mean", "latency.p90", "latency.p99", "throughput")
 
 
 def best_rows(comparison: Comparison) -> list[list[str]]:
@@ -67,13 +72,27 @@ def _gates(choice: Choice) -> str:
     return said or f"all hold, as in {choice.num_passed} of {choice.num_judged} configurations"
 
 
-def change_rows(against: Against) -> list[list[str]]:
-    """Return what got worse, then what got better, the largest changes first."""
-    return [
-        _change(change)
-        for verdict in ("worse", "better")
-        for change in against.judged(verdict)[:MOST_CHANGES]
-    ]
+def change_rows(against: Against, machines: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return what got worse, then what got better, the largest changes first.
+
+    Times and rates that changed like the p50 of their row are left to the JSON.
+    """
+    here = [change.row.machine for change in against.changes]
+    names = short_names({machine: machines.get(machine, {}) for machine in here})
+    medians = {
+        (id(change.row), change.verdict)
+        for change in against.changes
+        if change.metric == "latency.p50"
+    }
+    found = []
+    for verdict in ("worse", "better"):
+        told = [
+            change
+            for change in against.judged(verdict)
+            if change.metric not in LIKE_P50 or (id(change.row), verdict) not in medians
+        ]
+        found += [_change(change, names) for change in told[:MOST_CHANGES]]
+    return found
 
 
 def change_sentence(against: Against) -> str:
@@ -87,28 +106,30 @@ def change_sentence(against: Against) -> str:
     )
 
 
-def _change(found: Change) -> list[str]:
+def _change(found: Change, machines: Mapping[str, str]) -> list[str]:
     value = found.value
     before = value.baseline.value if value.baseline else None
     unit = METRICS[found.metric].unit
-    sure = ratio_interval(value) or "no interval"
+    unsure = "" if found.metric in ONCE_A_FILE else ", no interval"
+    sure = ratio_interval(value)
     said = percent(value.record.value, before) if unit != "fraction" else change(value)
     return [
         found.verdict,
         found.row.label,
-        _place(found),
+        _place(found, machines),
         found.metric,
         quantity(before, unit),
         quantity(value.record.value, unit),
-        f"{said} (times better: {sure})" if value.ratio and value.ratio.low else f"{said}, {sure}",
+        f"{said} (times better: {sure})" if sure else f"{said}{unsure}",
     ]
 
 
-def _place(change: Change) -> str:
+def _place(change: Change, machines: Mapping[str, str]) -> str:
+    row = change.row
     if change.metric in ONCE_A_FILE:
-        return "the file"
-    is_of_runtime = change.metric.startswith(ONCE_A_RUNTIME)
-    return change.row.runtime if is_of_runtime else where(change.row)
+        return f"the file, profile {row.profile}" if row.profile else "the model"
+    place = row.runtime if change.metric.startswith(ONCE_A_RUNTIME) else where(row)
+    return f"{place}, {machines[row.machine]}" if len(machines) > 1 else place
 
 
 def percent(now: float | None, before: float | None) -> str:
@@ -122,8 +143,8 @@ def gate_rows(comparison: Comparison) -> list[tuple[bool, str, str, str]]:
     for choice in comparison.best:
         found += [(choice.row, verdict) for verdict in choice.verdicts]
     found += comparison.against.verdicts if comparison.against else ()
-    known = {row.machine: {} for row, _ in found} | comparison.machines
-    names = short_names(known)
+    machines = comparison.machines
+    names = short_names({row.machine: machines.get(row.machine, {}) for row, _ in found})
     return [
         (
             v.passed,

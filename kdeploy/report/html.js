@@ -43,7 +43,7 @@
     const marks = [...area.querySelectorAll(".mark")].filter(seen)
       .map((mark) => ({ mark, x: at(mark, "cx"), y: at(mark, "cy") }))
       .sort((one, other) => one.x - other.x || one.y - other.y);
-    for (const { mark } of marks) mark.classList.remove("on-front");
+    for (const mark of area.querySelectorAll(".on-front")) mark.classList.remove("on-front");
     let last = null;
     for (const { mark, x, y } of marks) {
       if (last && y >= last.y) continue;

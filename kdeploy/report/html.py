@@ -17,6 +17,7 @@ from kdeploy.report.decisions import (
     BEST_HEADERS,
     BEST_TITLE,
     CHANGE_HEADERS,
+    MOST_GATES,
     best_rows,
     change_rows,
     change_sentence,
@@ -133,8 +134,9 @@ def _decisions(comparison: Comparison) -> dict[str, Any]:
     return {
         "best": (BEST_TITLE, BEST_HEADERS, best_rows(comparison)),
         "changed": change_sentence(against) if against else "",
-        "changes": (CHANGE_HEADERS, change_rows(against) if against else []),
+        "changes": (CHANGE_HEADERS, change_rows(against, comparison.machines) if against else []),
         "judged": gate_rows(comparison),
+        "most_gates": MOST_GATES,
     }
 
 

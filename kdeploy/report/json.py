@@ -16,7 +16,7 @@ from kdeploy.report.sentences import verdict_sentence
 @report_format(suffix=".json")
 def json(comparison: Comparison) -> str:
     """Return one document; numbers are in the units that records are stored in."""
-    return writer.dumps(document(comparison), indent=1) + "\n"
+    return writer.dumps(document(comparison)) + "\n"
 
 
 def document(comparison: Comparison) -> dict[str, Any]:

@@ -42,11 +42,14 @@ def proofs(comparison: Comparison) -> list[Proof]:
 
 def alarms(comparison: Comparison) -> list[str]:
     """Return what must not be overlooked: files whose kernels did not run, each in a sentence."""
+    several = len(comparison.machines) > 1
     found: dict[str, list[str]] = {}
     for proof in proofs(comparison):
         for alarm in proof.alarms:
-            found.setdefault(alarm, []).append(f"{proof.texts[0]} in {proof.texts[1]}")
-    return [f"{alarm}: {', '.join(dict.fromkeys(where))}." for alarm, where in found.items()]
+            label, runtime, machine = proof.texts[:3]
+            place = f"{runtime} on {machine}" if several else runtime
+            found.setdefault(alarm, []).append(f"{label} in {place}")
+    return [f"{alarm}: {'; '.join(where)}." for alarm, where in found.items()]
 
 
 def _proof(rows: Sequence[Row], machine: str) -> Proof:
@@ -56,7 +59,7 @@ def _proof(rows: Sequence[Row], machine: str) -> Proof:
     integer, sparse = (_worst(rows, m) for m in ("integer_kernels", "sparse_kernels"))
     ran = [kind for kind, share in (("INT8", integer), ("2:4", sparse)) if share != NOTHING]
     device = f" ({row.device})" if row.device not in ("", "cpu") else ""
-    label = f"{row.label}, profile {row.profile}" if row.profile else row.label
+    label = f"{row.label} (profile {row.profile})" if row.profile else row.label
     said = "; ".join(raised) or (" and ".join(ran) or "floating point")
     return Proof(
         row=row,

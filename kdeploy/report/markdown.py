@@ -13,6 +13,7 @@ from kdeploy.report.decisions import (
     BEST_TITLE,
     CHANGE_HEADERS,
     GATE_HEADERS,
+    MOST_GATES,
     best_rows,
     change_rows,
     change_sentence,
@@ -83,11 +84,13 @@ def decisions(comparison: Comparison) -> list[str]:
         for passed, gate, *texts in gate_rows(comparison)
         if not passed
     ]
+    more = f"{len(broken) - MOST_GATES} more are in the JSON." if len(broken) > MOST_GATES else ""
     found = [f"**{escaped(alarm)}**" for alarm in alarms(comparison)]
-    found.append(section("Broken gates", GATE_HEADERS, broken, escape=False))
+    found.append(section("Broken gates", GATE_HEADERS, broken[:MOST_GATES], escape=False))
+    found.append(more)
     found.append(section(BEST_TITLE, BEST_HEADERS, best_rows(comparison)))
     if comparison.against:
-        rows = change_rows(comparison.against)
+        rows = change_rows(comparison.against, comparison.machines)
         found.append(f"## What changed\n\n{escaped(change_sentence(comparison.against))}")
         found.append(table(CHANGE_HEADERS, rows) if rows else "")
     return found

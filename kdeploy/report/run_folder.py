@@ -13,6 +13,8 @@ from kdeploy.gate import Verdict, parse_gate
 from kdeploy.measurement import read
 from kdeploy.report.comparison import Lineage, Pair, Ratio, Run, Step, shape_text
 
+COMMAND = "command.txt"
+
 
 def read_run(path: Path) -> Run:
     """Return what a folder (or a `measurements.jsonl` in one) says.
@@ -168,6 +170,8 @@ def _is_missing(gate: str, value: Any) -> bool:
 def _command(folder: Path, summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     if summary.get("command"):
         return str(summary["command"])
+    if (folder / COMMAND).is_file():
+        return (folder / COMMAND).read_text().strip()
     if not recipe:
         return ""
     return (
