@@ -116,7 +116,7 @@ def report(
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_summary
     from kdeploy.gate import parse_gates
-    from kdeploy.report.json import document
+    from kdeploy.report.document import document
     from kdeploy.report.run import comparison, format_of, render
 
     gates = parse_gates(gate or [], where="--gate")

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.report.comparison import Against, Change, Ratio, Row, Value
-from kdeploy.report.rows import PRACTICAL_DIFFERENCE, ratio_of
+from kdeploy.report.rows import PRACTICAL_DIFFERENCE, UNSURE, ratio_of
 from kdeploy.report.shelf import ONCE_A_FILE, ONCE_A_RUNTIME
 
 Key = tuple[str | float | None, ...]
 # What was timed once has no interval, and the same file differs by so much from run to run.
-ONCE_TIMED = ("load_time", "first_inference")
+ONCE_TIMED = ("load_time", "first_inference", "cold_start")
 ONCE_TIMED_DIFFERENCE = 0.25
 
 
@@ -73,7 +73,7 @@ def _changes(row: Row, old: Row, only: tuple[str, ...] = ("",)) -> Iterator[Chan
         before = old.values.get(metric)
         if before is None or not metric.startswith(only):
             continue
-        if "few_samples" in (*value.flags, *before.flags):
+        if not UNSURE.isdisjoint((*value.flags, *before.flags)):
             continue
         ratio = _ratio(value, before)
         if ratio is not None:

@@ -17,14 +17,14 @@ from kdeploy.measurement import Measurement
 
 
 def scenario_of(record: Measurement) -> tuple[str, str]:
-    """Return scenario and input shape, "" for what was never said."""
-    scenario = getattr(record, "scenario", None) or ""
-    return scenario, shape_text(getattr(record, "input_shape", None))
+    """Return scenario and input shape, "" for what goes without saying."""
+    scenario = getattr(record, "scenario", "")
+    return scenario_text(scenario), getattr(record, "input_shape", "")
 
 
-def shape_text(shape: Any) -> str:
-    """Return an input's shape as one word: `3x224x224`."""
-    return "x".join(map(str, shape)) if isinstance(shape, list | tuple) else str(shape or "")
+def scenario_text(scenario: str) -> str:
+    """Return the scenario, "" for one request after the other: all that older records know."""
+    return "" if scenario == "single_stream" else scenario
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +87,11 @@ class Row:
 
     def was_measured_as(self, record: Measurement) -> bool:
         """Say whether the record is of this runtime and this load."""
-        return (self.runtime, *self.load) == (
-            record.runtime,
-            record.batch_size,
-            record.threads,
-            *scenario_of(record),
+        return (
+            record.runtime == self.runtime
+            and record.batch_size == self.batch_size
+            and record.threads == self.threads
+            and scenario_of(record) == (self.scenario, self.input_shape)
         )
 
     @property

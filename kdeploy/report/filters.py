@@ -67,5 +67,5 @@ def _values(row: Row, machines: Mapping[str, str]) -> dict[str, str]:
         "batch size": "" if row.batch_size is None else str(row.batch_size),
         "threads": "" if row.threads is None else str(row.threads),
         "input": row.input_shape,
-        "scenario": row.scenario,
+        "scenario": row.scenario or "single_stream",
     }

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.contract import report_format
-from kdeploy.report.decisions import (
-    BEST_HEADERS,
-    BEST_TITLE,
-    CHANGE_HEADERS,
-    GATE_HEADERS,
-    MOST_GATES,
-    best_rows,
-    change_rows,
-    change_sentence,
-    gate_rows,
-)
 from kdeploy.report.devices import place_rows
 from kdeploy.report.kernels import HEADERS as KERNELS
-from kdeploy.report.kernels import alarms, proofs
+from kdeploy.report.kernels import proofs
 from kdeploy.report.machine_facts import machine_facts, machine_name
+from kdeploy.report.markup import code, decisions, escaped, left_out, section, table
 from kdeploy.report.pareto import shortened
 from kdeploy.report.said import Said
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
@@ -77,31 +66,6 @@ def markdown(comparison: Comparison) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def decisions(comparison: Comparison) -> list[str]:
-    """Return what must be acted on: kernels that did not run, broken gates, what to ship where."""
-    broken = [
-        ["**FAILED**", _code(gate), *map(escaped, texts)]
-        for passed, gate, *texts in gate_rows(comparison)
-        if not passed
-    ]
-    more = f"{len(broken) - MOST_GATES} more are in the JSON." if len(broken) > MOST_GATES else ""
-    found = [f"**{escaped(alarm)}**" for alarm in alarms(comparison)]
-    found.append(section("Broken gates", GATE_HEADERS, broken[:MOST_GATES], escape=False))
-    found.append(more)
-    found.append(section(BEST_TITLE, BEST_HEADERS, best_rows(comparison)))
-    if comparison.against:
-        rows = change_rows(comparison.against, comparison.machines)
-        found.append(f"## What changed\n\n{escaped(change_sentence(comparison.against))}")
-        found.append(table(CHANGE_HEADERS, rows) if rows else "")
-    return found
-
-
-def left_out(shown: Comparison) -> str:
-    """Return how many rows are not shown, "" when all are."""
-    count = shown.num_left_out
-    return f"{count} more rows are in the csv: `--format csv`." if count else ""
-
-
 def _kernels(comparison: Comparison) -> str:
     return section("Which kernels ran", KERNELS, [proof.texts for proof in proofs(comparison)])
 
@@ -113,7 +77,7 @@ def _everywhere(comparison: Comparison) -> str:
 
 def _gates(comparison: Comparison) -> str:
     rows = [
-        ["passed" if gate.passed else "**FAILED**", _code(gate.gate), escaped(gate_reason(gate))]
+        ["passed" if gate.passed else "**FAILED**", code(gate.gate), escaped(gate_reason(gate))]
         for run in comparison.runs
         for gate in run.gates
     ]
@@ -170,28 +134,3 @@ def _machines(comparison: Comparison) -> str:
 def _commands(comparison: Comparison) -> str:
     lines = dict.fromkeys(run.command for run in comparison.runs if run.command)
     return "## Repeat it\n\n```sh\n" + "\n".join(lines) + "\n```" if lines else ""
-
-
-def section(
-    heading: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, escape: bool = True
-) -> str:
-    """Return a table under its title, "" without rows."""
-    return f"## {heading}\n\n{table(headers, rows, escape=escape)}" if rows else ""
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, escape: bool = True) -> str:
-    """Return a table; `escape` is False where the cells are markdown already."""
-    lines = [list(headers), ["---"] * len(headers)]
-    lines += [[escaped(text) if escape else text for text in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escaped(text: str) -> str:
-    """Return text in which nothing is markup: markdown viewers run HTML and split at bars."""
-    text = re.sub(r"([\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:])", r"\\\1", text)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(text.split())
-
-
-def _code(text: str) -> str:
-    return f"`{' '.join(text.replace('`', '').split())}`".replace("|", "\\|")

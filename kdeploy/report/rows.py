@@ -17,7 +17,12 @@ from kdeploy.measurement import METRICS, Measurement
 from kdeploy.report.comparison import Pair, Ratio, Row, Run, Value, scenario_of
 from kdeploy.report.shelf import ONCE_A_FILE, ONCE_A_RUNTIME, Shelf, shelves_of
 
-SPEED = ("latency.", "throughput", "load_time", "first_inference")
+SPEED = (
+    *("latency.", "device_latency.", "throughput", "server_rate"),
+    *("load_time", "first_inference", "cold_start"),
+)
+# A tail of few samples is their maximum, or only a bound.
+UNSURE = frozenset({"few_samples", "p99_bound"})
 # A difference in speed below this is not worth a word, however sure it is.
 PRACTICAL_DIFFERENCE = 0.03
 
@@ -150,7 +155,8 @@ def _filled(row: Row, shelf: Shelf) -> Row:
 
 def _flags(record: Measurement) -> tuple[str, ...]:
     is_short = record.metric == "latency.p99" and record.n < P99_MINIMUM_COUNT
-    added = ("few_samples",) if is_short and record.value is not None else ()
+    is_said = record.value is None or not UNSURE.isdisjoint(record.flags)
+    added = ("few_samples",) if is_short and not is_said else ()
     return tuple(dict.fromkeys((*record.flags, *added)))
 
 
@@ -203,7 +209,7 @@ def _against(
     teacher = teachers.value(metric, row)
     if teacher is None or value.record.value is None:
         return value
-    if "few_samples" in (*value.flags, *teacher.flags):
+    if not UNSURE.isdisjoint((*value.flags, *teacher.flags)):
         return replace(value, baseline=teacher.record)  # a ratio of two chances says nothing
     key = (metric, row.label, teacher.record.label, row.runtime, *row.load)
     known = pairs.get(key, [])

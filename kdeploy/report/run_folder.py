@@ -11,7 +11,7 @@ from typing import Any
 from kdeploy.errors import DataError, InputError
 from kdeploy.gate import Verdict, parse_gate
 from kdeploy.measurement import read
-from kdeploy.report.comparison import Lineage, Pair, Ratio, Run, Step, shape_text
+from kdeploy.report.comparison import Lineage, Pair, Ratio, Run, Step, scenario_text
 
 COMMAND = "command.txt"
 
@@ -96,8 +96,8 @@ def _pair(entry: Mapping[str, Any]) -> Pair:
             threads=entry.get("threads"),
             metric=entry["metric"],
             profile=entry.get("profile"),
-            scenario=str(entry.get("scenario") or ""),
-            input_shape=shape_text(entry.get("input_shape")),
+            scenario=scenario_text(entry.get("scenario", "")),
+            input_shape=entry.get("input_shape", ""),
             ratio=Ratio(
                 times=float(entry["ratio"]),
                 low=entry.get("low"),

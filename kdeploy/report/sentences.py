@@ -10,6 +10,7 @@ from kdeploy.errors import KdeployError
 from kdeploy.gate import Verdict, parse_gate
 from kdeploy.measurement import METRICS
 from kdeploy.report.comparison import Comparison, Ratio, Row, Value
+from kdeploy.report.machine_facts import short_names
 from kdeploy.units import format_quantity
 
 NOTHING = "-"
@@ -38,7 +39,7 @@ def verdict_sentence(comparison: Comparison) -> str:
     row = comparison.headline
     if row is None:
         return "There is nothing to compare with the baseline yet."
-    subject = f"{row.label} on {where(row)}"
+    subject = f"{row.label} on {where(row)}{_on_machine(row, comparison)}"
     found = claims(row)
     if not found:
         return f"{subject}: no metric of it was measured on the baseline {comparison.baseline} too."
@@ -54,10 +55,11 @@ def short_verdict(comparison: Comparison) -> str:
         return verdict_sentence(comparison)
     changes = [found[metric] for metric in ("latency.p50", "size") if metric in found]
     said = " and ".join(changes) or "measured"
+    place = f"{where(row)}{_on_machine(row, comparison)}"
     accuracy = row.values.get("accuracy.top1")
     if accuracy is not None and accuracy.ratio is not None:
         said += f", with {found['accuracy.top1']} ({change(accuracy)})"
-    return f"{row.label}: {said}, against {baseline_label(row)} on {where(row)}."
+    return f"{row.label}: {said}, against {baseline_label(row)} on {place}."
 
 
 def claims(row: Row) -> list[Claim]:
@@ -82,6 +84,12 @@ def claims(row: Row) -> list[Claim]:
 def baseline_label(row: Row) -> str:
     """Return the label that a row was compared with, "" when nothing of it was."""
     return next((v.baseline.label for v in row.values.values() if v.baseline), "")
+
+
+def _on_machine(row: Row, comparison: Comparison) -> str:
+    """Return the machine of a row where there are several."""
+    names = short_names(comparison.machines)
+    return f", {names[row.machine]}" if len(names) > 1 else ""
 
 
 def state_sentence(comparison: Comparison) -> str:
