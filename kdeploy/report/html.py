@@ -27,7 +27,8 @@ from kdeploy.report.devices import place_columns, places
 from kdeploy.report.filters import OF_PLACE, filters_of
 from kdeploy.report.kernels import HEADERS as KERNELS
 from kdeploy.report.kernels import alarms, proofs
-from kdeploy.report.machine_facts import machine_facts, machine_name
+from kdeploy.report.layers import layer_tables
+from kdeploy.report.machine_facts import machine_facts, machine_name, short_names
 from kdeploy.report.pareto import shortened
 from kdeploy.report.plot import plot_of
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
@@ -153,6 +154,7 @@ def _numbers_of(comparison: Comparison) -> dict[str, Any]:
         "place_columns": place_columns(comparison),
         "places": found,
         "kernels": (KERNELS, proven),
+        "layers": layer_tables(comparison),
         "numbers": _numbers(comparison.rows),
     }
 
@@ -160,10 +162,10 @@ def _numbers_of(comparison: Comparison) -> dict[str, Any]:
 def _groups(comparison: Comparison, shown: Sequence[Column]) -> list[Group]:
     found: list[Group] = []
     first = 0
-    several = len(comparison.machines) > 1
+    names = short_names(comparison.machines)
     for (machine, *_), members in groupby(comparison.rows, key=lambda row: row.cell):
         rows = tuple((row, tuple(column.cell(row) for column in shown)) for row in members)
-        name = machine_name(machine, comparison.machines.get(machine, {})) if several else ""
+        name = names[machine] if len(names) > 1 else ""
         found.append(Group(heading=where(rows[0][0]), machine=name, rows=rows, first=first))
         first += len(rows)
     return found
