@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdeploy.report.comparison import Comparison, Row
+from kdeploy.report.comparison import OFFLINE, Comparison, Row
 from kdeploy.report.devices import runtime_of
 from kdeploy.report.machine_facts import short_names
 from kdeploy.report.sentences import interval, quantity, task
@@ -52,7 +52,7 @@ def panels_of(comparison: Comparison) -> list[Panel]:
     series = series_of(comparison)
     found: dict[str, dict[tuple[str, str], list[Bar]]] = {}
     for row in comparison.rows:
-        if row.number(METRIC) is not None:
+        if row.number(METRIC) is not None and row.scenario != OFFLINE:
             place = (names[row.machine], runtime_of(row))
             bar = _bar(row, series.index(row.runtime or "no runtime"))
             found.setdefault(task(row), {}).setdefault(place, []).append(bar)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdeploy.gate import Gate, Verdict, judge
-from kdeploy.report.comparison import Choice, Row
+from kdeploy.report.comparison import OFFLINE, Choice, Row
 
-SPEED = "latency.p50"
+# What is best where requests come in this way; what comes one after the other, by latency.
+RATES = {OFFLINE: "throughput", "server": "server_rate"}
 
 
 def best_rows(rows: Sequence[Row], gates: Sequence[Gate] = ()) -> tuple[Choice, ...]:
@@ -18,8 +19,8 @@ def best_rows(rows: Sequence[Row], gates: Sequence[Gate] = ()) -> tuple[Choice, 
     """
     groups: dict[tuple[str | int | None, ...], list[Row]] = {}
     for row in rows:
-        if row.number(SPEED) is not None:
-            key = (row.machine, row.batch_size, row.scenario, row.input_shape)
+        if row.number(metric_of(row)) is not None:
+            key = (row.machine, row.asked_batch, row.scenario, row.input_shape)
             groups.setdefault(key, []).append(row)
     return tuple(_choice(members, gates) for members in groups.values())
 
@@ -27,7 +28,7 @@ def best_rows(rows: Sequence[Row], gates: Sequence[Gate] = ()) -> tuple[Choice, 
 def _choice(rows: Sequence[Row], gates: Sequence[Gate]) -> Choice:
     verdicts = [_judged(row, gates) for row in rows]
     broken = [sum(not verdict.passed for verdict in of) for of in verdicts]
-    order = [(num, row.number(SPEED)) for num, row in zip(broken, rows, strict=True)]
+    order = [(num, _seconds(row)) for num, row in zip(broken, rows, strict=True)]
     index = order.index(min(order))
     return Choice(
         row=rows[index],
@@ -36,6 +37,16 @@ def _choice(rows: Sequence[Row], gates: Sequence[Gate]) -> Choice:
         num_judged=len(rows),
         verdicts=tuple(verdicts[index]),
     )
+
+
+def metric_of(row: Row) -> str:
+    """Return what the row is chosen by: its p50, or the rate that its scenario asks for."""
+    return RATES.get(row.scenario, "latency.p50")
+
+
+def _seconds(row: Row) -> float:
+    value = row.number(metric_of(row)) or 0.0
+    return 1 / value if row.scenario in RATES and value else value
 
 
 def _judged(row: Row, gates: Sequence[Gate]) -> list[Verdict]:

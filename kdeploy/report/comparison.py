@@ -15,6 +15,9 @@ from kdeploy.flags import FLAGS, Flag
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
 
+OFFLINE = "offline"
+"""The scenario in which each file takes its own batch size: rates compare, latencies do not."""
+
 
 def scenario_of(record: Measurement) -> tuple[str, str]:
     """Return scenario and input shape, "" for what goes without saying."""
@@ -83,7 +86,12 @@ class Row:
     @property
     def load(self) -> tuple[str | int | None, ...]:
         """Return what it was asked to do: rows of one load may be compared over machines."""
-        return (self.batch_size, self.threads, self.scenario, self.input_shape)
+        return (self.asked_batch, self.threads, self.scenario, self.input_shape)
+
+    @property
+    def asked_batch(self) -> int | None:
+        """Return the batch size asked for, None where each file takes the largest that fits."""
+        return None if self.scenario == OFFLINE else self.batch_size
 
     def was_measured_as(self, record: Measurement) -> bool:
         """Say whether the record is of this runtime and this load."""
@@ -151,7 +159,8 @@ class Pair:
     @property
     def cell(self) -> tuple[str | int | None, ...]:
         """Return the runtime and what it was asked to do."""
-        return (self.runtime, self.batch_size, self.threads, self.scenario, self.input_shape)
+        batch_size = None if self.scenario == OFFLINE else self.batch_size
+        return (self.runtime, batch_size, self.threads, self.scenario, self.input_shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

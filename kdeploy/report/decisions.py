@@ -7,6 +7,7 @@ from typing import Any
 
 from kdeploy.gate import Verdict
 from kdeploy.measurement import METRICS
+from kdeploy.report.best import metric_of
 from kdeploy.report.comparison import Against, Change, Choice, Comparison, Row
 from kdeploy.report.devices import runtime_of
 from kdeploy.report.machine_facts import short_names
@@ -22,7 +23,7 @@ from kdeploy.report.shelf import ONCE_A_FILE, ONCE_A_RUNTIME
 
 BEST_TITLE = "Best configuration of each device"
 BEST_HEADERS = (
-    *("device", "asked", "artefact", "runs on", "p50 latency", "speed-up", "top-1 accuracy"),
+    *("device", "asked", "artefact", "runs on", "p50 or rate", "speed-up", "top-1 accuracy"),
     *("size", "because"),
 )
 CHANGE_HEADERS = ("", "artefact", "where", "metric", "before", "now", "change")
@@ -46,18 +47,17 @@ def best_rows(comparison: Comparison) -> list[list[str]]:
 
 def _best(choice: Choice, machine: str) -> list[str]:
     row = choice.row
-    values = (row.values.get(metric) for metric in ("latency.p50", "accuracy.top1", "size"))
-    latency, accuracy, size = (
+    values = (row.values.get(metric) for metric in (metric_of(row), "accuracy.top1", "size"))
+    speed, accuracy, size = (
         quantity(v.record.value, v.record.unit) if v else NOTHING for v in values
     )
-    speed = row.values["latency.p50"]
     return [
         machine,
         task(row),
         row.label if choice.passed else f"none (nearest: {row.label})",
         runtime_of(row),
-        latency,
-        change(speed) or ("baseline" if row.is_baseline else NOTHING),
+        speed,
+        change(row.values[metric_of(row)]) or ("baseline" if row.is_baseline else NOTHING),
         accuracy,
         size,
         _gates(choice),

@@ -64,7 +64,7 @@ def _values(row: Row, machines: Mapping[str, str]) -> dict[str, str]:
         "machine": machines.get(row.machine, row.machine),
         "artefact": row.label,
         "runtime": f"{row.runtime}{device}",
-        "batch size": "" if row.batch_size is None else str(row.batch_size),
+        "batch size": "" if row.asked_batch is None else str(row.asked_batch),
         "threads": "" if row.threads is None else str(row.threads),
         "input": row.input_shape,
         "scenario": row.scenario or "single_stream",

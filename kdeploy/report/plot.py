@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdeploy.report.bars import series_of
-from kdeploy.report.comparison import Comparison, Row
+from kdeploy.report.comparison import OFFLINE, Comparison, Row
 from kdeploy.report.machine_facts import short_names
 from kdeploy.report.pareto import front
 from kdeploy.report.sentences import quantity, where
@@ -114,7 +114,8 @@ def plot_of(comparison: Comparison) -> Plot | None:
 
 
 def _can_draw(row: Row) -> bool:
-    return (row.number(X) or 0.0) > 0 and row.number(Y) is not None
+    is_comparable = row.scenario != OFFLINE
+    return is_comparable and (row.number(X) or 0.0) > 0 and row.number(Y) is not None
 
 
 def _named(comparison: Comparison, shown: Sequence[Row]) -> set[int]:

@@ -14,13 +14,14 @@ from typing import Any
 from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.gate import times_better
 from kdeploy.measurement import METRICS, Measurement
-from kdeploy.report.comparison import Pair, Ratio, Row, Run, Value, scenario_of
+from kdeploy.report.comparison import OFFLINE, Pair, Ratio, Row, Run, Value, scenario_of
 from kdeploy.report.shelf import ONCE_A_FILE, ONCE_A_RUNTIME, Shelf, shelves_of
 
 SPEED = (
     *("latency.", "device_latency.", "throughput", "server_rate"),
     *("load_time", "first_inference", "cold_start"),
 )
+OF_A_BATCH = ("latency.", "device_latency.", "first_inference")
 # A tail of few samples is their maximum, or only a bound.
 UNSURE = frozenset({"few_samples", "p99_bound"})
 # A difference in speed below this is not worth a word, however sure it is.
@@ -207,6 +208,8 @@ def _against(
     pairs: Mapping[tuple[Any, ...], list[Pair]],
 ) -> Value:
     teacher = teachers.value(metric, row)
+    if row.scenario == OFFLINE and metric.startswith(OF_A_BATCH):
+        return value
     if teacher is None or value.record.value is None:
         return value
     if not UNSURE.isdisjoint((*value.flags, *teacher.flags)):

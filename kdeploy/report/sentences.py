@@ -125,7 +125,7 @@ def gate_reason(gate: Verdict) -> str:
 
 def where(row: Row) -> str:
     """Return the cell: runtime, batch size, threads, and shape and scenario where they are said."""
-    batch = f"batch {row.batch_size}" if row.batch_size is not None else ""
+    batch = f"batch {row.asked_batch}" if row.asked_batch is not None else ""
     threads = "" if row.threads is None else f"{row.threads} thread{'s' * (row.threads != 1)}"
     place = row.runtime or "no runtime"
     if row.device and row.device != "cpu":
@@ -137,8 +137,9 @@ def where(row: Row) -> str:
 
 def task(row: Row) -> str:
     """Return what was asked of a device, however it did it: batch size, input shape, scenario."""
-    batch = f"batch {row.batch_size}" if row.batch_size is not None else "any batch"
-    return ", ".join(part for part in (batch, row.input_shape, row.scenario) if part)
+    batch = f"batch {row.asked_batch}" if row.asked_batch is not None else ""
+    parts = (batch, row.input_shape, row.scenario)
+    return ", ".join(part for part in parts if part) or "any batch"
 
 
 def times(ratio: float) -> str:

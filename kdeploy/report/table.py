@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kdeploy.measurement import METRICS
-from kdeploy.report.comparison import Comparison, Row
+from kdeploy.report.comparison import OFFLINE, Comparison, Row
 from kdeploy.report.machine_facts import short_names
 from kdeploy.report.sentences import (
     NOTHING,
@@ -192,6 +192,7 @@ def _artefact(row: Row) -> Cell:
         "baseline" if row.is_baseline else "",
         "packaged" if row.is_packaged else "",
         f"profile {row.profile}" if row.profile else "",
+        f"batch {row.batch_size}" if row.scenario == OFFLINE else "",
     ]
     return Cell(text=row.label, note=", ".join(note for note in notes if note))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from kdeploy.gate import parse_gates
+from kdeploy.measurement import Measurement
+from kdeploy.report.best import best_rows
+from kdeploy.report.comparison import Row, Value
 from kdeploy.report.run import comparison
 
 
@@ -46,3 +49,25 @@ def test_without_gates_nothing_is_broken(demo):
     drawn = comparison([demo])
     assert drawn.passed
     assert not any(choice.verdicts for choice in drawn.best)
+
+
+def test_offline_is_chosen_by_throughput_whatever_the_batch_size():
+    rows = [
+        Row(
+            run=0,
+            artifact=label,
+            label=label,
+            machine="m",
+            runtime="r",
+            batch_size=batch_size,
+            scenario="offline",
+            values={
+                metric: Value(record=Measurement(artifact="", label="", metric=metric, value=value))
+                for metric, value in (("throughput", rate), ("latency.p50", batch_size / rate))
+            },
+        )
+        for label, batch_size, rate in (("teacher", 4, 100.0), ("student", 64, 900.0))
+    ]
+    (choice,) = best_rows(rows)
+    assert choice.row.label == "student"
+    assert rows[0].cell == rows[1].cell
