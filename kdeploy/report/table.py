@@ -98,9 +98,7 @@ def columns(comparison: Comparison) -> list[Column]:
         "size": "size",
         "parameters": "parameters",
         "peak_memory": "peak memory",
-        "memory_over_runtime": "memory over runtime",
         "device_memory": "device memory",
-        "cold_start": "cold start",
         "energy": "energy",
         "integer_kernels": "INT8 kernels",
         "sparse_kernels": "2:4 kernels",
@@ -168,7 +166,8 @@ def _brief(column: Column, row: Row) -> str:
     if column.header == "artefact":
         return cell.text + (" (packaged)" if row.is_packaged else "")
     if column.header == "runs on":
-        return f"{row.runtime} b{row.batch_size} t{row.threads or 'all'}"
+        words = [row.runtime, f"b{row.batch_size}", f"t{row.threads or 'all'}"]
+        return " ".join([*words, *(part for part in (row.input_shape, row.scenario) if part)])
     return cell.text
 
 
@@ -236,6 +235,8 @@ def _measured(row: Row, metric: str) -> Cell:
 
 def _speed_up(row: Row) -> Cell:
     value = row.values.get("latency.p50")
+    if row.scenario == OFFLINE:
+        return Cell()  # of other batch sizes
     if row.is_baseline and value is not None and value.record.value is not None:
         return Cell(text=times(1.0), note="baseline")
     if value is None or value.ratio is None:
