@@ -61,6 +61,18 @@ def show_comparison(
         screen.print(table(["gate", "", "", ""], rows))
 
 
+def show_summary(
+    comparison: Comparison, verdicts: Sequence[Verdict] = (), *, is_json: bool
+) -> None:
+    """Hand the markdown for CI to GitHub Actions, or print it where that is not running."""
+    from kdeploy.report.summary import github_summary, write_summary
+
+    text = github_summary(comparison, verdicts)
+    path = write_summary(text)
+    screen = out(is_json=is_json)
+    screen.print(text if path is None else f"appended to {path}", markup=False, emoji=False)
+
+
 def show_checks(screen: Console, checks: Sequence[Mapping[str, Any]]) -> None:
     """Print what verifying a bundle found."""
     rows = [
