@@ -17,6 +17,7 @@ from kdeploy.bench.subject import Outcome, Subject
 from kdeploy.errors import ModelError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
+from kdeploy.runtimes.files import files_of
 from kdeploy.runtimes.run import device_of
 
 LATENCIES = {"latency.p50": 50.0, "latency.p90": 90.0, "latency.p99": 99.0}
@@ -176,8 +177,8 @@ def _size(subject: Subject) -> int:
         return sum(path.stat().st_size for path in tensors if path.is_file())
     try:
         return file_bytes(subject.path)
-    except ModelError:  # an engine, or a fake
-        return subject.path.stat().st_size
+    except ModelError:  # of another format, or a fake
+        return sum(file.stat().st_size for file in files_of(subject.path))
 
 
 def _parameters(subject: Subject) -> int | None:

@@ -16,9 +16,7 @@ from kdeploy.export.contract import exporter
 from kdeploy.onnx_model import OnnxModel
 
 
-@exporter(
-    source={"onnx"}, suffix=".xml", runtime="openvino", rounds_to_half="compress_to_fp16"
-)
+@exporter(source={"onnx"}, suffix=".xml", runtime="openvino", rounds_to_half="compress_to_fp16")
 def openvino_from_onnx(
     model: OnnxModel,
     example: Tensor,

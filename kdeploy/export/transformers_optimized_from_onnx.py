@@ -7,8 +7,11 @@ https://onnxruntime.ai/docs/performance/transformers-optimization.html
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -81,13 +84,27 @@ def _optimized(source: ModelProto, chain: tuple[str, ...], sizes: dict[str, int]
 
     current = ModelProto()
     current.CopyFrom(source)
-    # It warns of models that another program than torch wrote, by the name of the program.
-    current.producer_name = ""
     for model_type in chain:
-        result: Any = optimizer.optimize_model(current, model_type, opt_level=0, **sizes)
+        # It warns of models that another program than torch wrote, by the name of the program.
+        current.producer_name = ""
+        with _quiet():
+            result: Any = optimizer.optimize_model(current, model_type, opt_level=0, **sizes)
         current = result.model
     current.producer_name = source.producer_name
     return current
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop the progress bar of `mmdit`, and its warning of runtimes that are years old."""
+    noisy = logging.getLogger("onnx_model_mmdit")
+    before = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        noisy.setLevel(before)
 
 
 def _fused(source: ModelProto, optimized: ModelProto) -> Counter[str]:

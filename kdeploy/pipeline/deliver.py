@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -27,7 +28,7 @@ from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
 from kdeploy.recipe.sections import BenchSection
-from kdeploy.runtimes.files import SUFFIXES, format_of
+from kdeploy.runtimes.files import SUFFIXES, files_of, format_of
 from kdeploy.runtimes.run import device_of, formats_of, open_runtime
 
 GOLDEN_ITEMS = 8
@@ -43,16 +44,21 @@ class Exported:
 
     @property
     def profile(self) -> str:
-        return str(self.file.manifest["parameters"].get("profile", ""))
+        """Return what tells it from other files of its model: the target, where it is not `onnx`,
+        and the encoding, where it is not the target's own.
+        """
+        encoding = str(self.file.manifest["parameters"].get("profile", ""))
+        technique = str(self.file.manifest["technique"])
+        if self.file.manifest["stage"] != "export" or technique == "onnx":
+            return encoding
+        unusual = "" if encoding == "cpu" else encoding
+        return "-".join(dict.fromkeys(filter(None, (technique, unusual))))
 
     @property
     def file_name(self) -> str:
         """Return the name for people: the label, what is unusual about it, the suffix."""
-        technique = str(self.file.manifest["technique"])
-        is_export = self.file.manifest["stage"] == "export"
-        told = (self.profile, technique) if is_export else ()
-        shown = [part for part in told if part not in ("", "cpu", "onnx")]
-        return ".".join([self.model.label, *shown]) + self.file.file.suffix
+        unusual = [self.profile] if self.profile not in ("", "cpu") else []
+        return ".".join([self.model.label, *unusual]) + self.file.file.suffix
 
 
 def make_export(session: Session, model: Artifact, step: Step) -> Exported:
@@ -282,9 +288,17 @@ def records_of(artifacts: Sequence[Artifact]) -> tuple[list[Measurement], list[d
     return records, comparisons
 
 
+def files_sha256(path: Path) -> str:
+    """Return the checksum of a file and of the weights that belong to it."""
+    checksums = [file_sha256(file) for file in files_of(path)]
+    if len(checksums) == 1:
+        return checksums[0]
+    return hashlib.sha256("".join(checksums).encode()).hexdigest()
+
+
 def _subject_sha256(subject: Subject) -> str:
     return f"{subject.artifact} {subject.profile}" + (
-        file_sha256(subject.path) if subject.path.is_file() else ""
+        files_sha256(subject.path) if subject.path.is_file() else ""
     )
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.artifact import Artifact, find_artifact
 from kdeploy.bench.run import Subject
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.choose import target_cell
-from kdeploy.pipeline.deliver import make_measurements, records_of, subject
+from kdeploy.pipeline.deliver import files_sha256, make_measurements, records_of, subject
 from kdeploy.pipeline.log import Audience
 from kdeploy.pipeline.rundir import write_measurements, write_reports
 from kdeploy.pipeline.session import Session
@@ -98,14 +98,14 @@ def _check_labels(labels: Sequence[str]) -> None:
 
 def _subjects(session: Session, found: Artifact | Path, section: BenchSection) -> list[Subject]:
     if isinstance(found, Path):
-        identity = file_sha256(found)[:12]
+        identity = files_sha256(found)[:12]
         form = format_of(found)
         return [Subject(artifact=identity, label=found.stem, path=found, format=form)]
     asked = [formats_of(r) for r in section.runtimes]
     subjects = []
     if found.kind == "torch" and any("torch" in formats for formats in asked):
         subjects.append(subject(found))
-    if found.kind == "onnx" or any("torch" not in formats for formats in asked):
+    if found.kind != "torch" or any("torch" not in formats for formats in asked):
         exported = exported_file(session, found)
         subjects.append(subject(exported.model, exported))
     return subjects

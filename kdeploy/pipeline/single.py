@@ -157,7 +157,7 @@ def data_of(artifact: Artifact) -> DataReference | None:
 
 def exported_file(session: Session, artifact: Artifact) -> Exported:
     """Return the file of an artefact: itself, or made of a torch model with the defaults."""
-    if artifact.kind == "onnx":
+    if artifact.kind != "torch":
         return Exported(model=_model_of(artifact), file=artifact)
     parameters = registry.find("exporter", "onnx").parameters
     step = Step(technique="onnx", parameters=registry.validate(parameters, {}, where="onnx"))

@@ -42,10 +42,11 @@ def preprocessing_of(artifact: Artifact) -> Preprocessing:
     return Preprocessing.from_dict(known)
 
 
-def wrong_input(path: Path, batch: Inputs, error: Exception) -> ModelError:
+def wrong_input(path: Path, batch: Inputs, error: BaseException) -> ModelError:
     """Return the error for a batch that torch could not compute."""
+    reason = str(error).partition("\n")[0]
     return ModelError(
-        f"{path} cannot run an input of shape {list(batch.shape)}: {error}",
+        f"{path} cannot run an input of shape {list(batch.shape)}: {reason}",
         hint="check the data's shape against the model's",
     )
 

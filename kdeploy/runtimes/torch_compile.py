@@ -101,9 +101,11 @@ class TorchCompile:
         try:
             with torch.no_grad():  # under inference_mode weights are not frozen
                 output = self._compiled(x) if self._device == "cpu" else self._on_gpu(x)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+        except torch._dynamo.exc.TorchRuntimeError as error:  # of the model, met while tracing it
+            raise wrong_input(self._path, batch, error.__cause__ or error) from error
+        except torch._dynamo.exc.TorchDynamoException as error:
             raise ModelError(
-                f"inductor cannot compile {self._path}: {str(error).splitlines()[0]}",
+                f"torch.compile cannot take {self._path}: {str(error).splitlines()[0]}",
                 hint="measure it in `torch_eager`",
             ) from error
         except RuntimeError as error:
