@@ -1,7 +1,7 @@
 """An ONNX file whose attention, layer norms and activations are fused, for ONNX Runtime only.
 
 onnxruntime's transformer optimizer. It writes operators of ONNX Runtime's own (com.microsoft),
-which neither TensorRT nor OpenVINO knows.
+which TensorRT does not know, and OpenVINO in part.
 https://onnxruntime.ai/docs/performance/transformers-optimization.html
 """
 

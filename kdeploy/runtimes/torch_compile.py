@@ -94,6 +94,11 @@ class TorchCompile:
             self._compiled = self._torch.compile(self._model, dynamic=False, options=options)
             self.infer(preprocessing_of(artifact).example(1))
         self._counters = counters
+        if not counters["stats"]["unique_graphs"]:
+            raise Unavailable(
+                f"torch.compile takes no part of {path}; all of it would run as in torch_eager",
+                hint="recurrent layers are left out by torch; export the model as `onnx` instead",
+            )
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         torch = self._torch
