@@ -44,8 +44,9 @@ class Exported:
 
     @property
     def profile(self) -> str:
-        """Return what tells it from other files of its model: the target, where it is not `onnx`,
-        and the encoding, where it is not the target's own.
+        """Return what tells it from other files of its model: its target and its encoding.
+
+        Of an ONNX file that is the encoding alone; elsewhere `cpu` goes without saying.
         """
         encoding = str(self.file.manifest["parameters"].get("profile", ""))
         technique = str(self.file.manifest["technique"])

@@ -59,8 +59,8 @@ class Openvino:
         except RuntimeError as error:
             raise ModelError(
                 f"OpenVINO cannot open {path}: {_reason(error)}",
-                hint="is it a whole file whose operators this version knows? An .xml file wants its "
-                ".bin beside it",
+                hint="is it a whole file whose operators this version knows? An .xml file needs "
+                "its .bin beside it",
             ) from error
         # A Q/DQ pair is read as FakeQuantize; the executed graph no longer has it.
         self._is_quantized = any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
