@@ -51,6 +51,9 @@ def onnx_fp16_from_onnx(
 
     source = onnx.load(model.path)
     _check(source, keep_float32)
+    # The converter takes types from here, also of weights that it leaves as they are; it infers
+    # those of activations anew.
+    del source.graph.value_info[:]
     blocked = [*DEFAULT_OP_BLOCK_LIST, *keep_float32]
     converted = convert_float_to_float16(source, keep_io_types=True, op_block_list=blocked)
     # Its casts stand at the end of the list of nodes, where ONNX does not allow them.

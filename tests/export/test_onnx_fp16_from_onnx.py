@@ -15,7 +15,7 @@ def test_weights_are_halves_between_float32_inputs_and_outputs(network, tmp_path
     model, items = network("concatenating")
     result = export(model, "onnx_fp16", {}, items, tmp_path / "m.onnx")
     file = onnx.load(result.path)
-    onnx.checker.check_model(file)
+    onnx.checker.check_model(file, full_check=True)
     learned = [t.data_type for t in file.graph.initializer if t.data_type != TensorProto.INT64]
     assert set(learned) == {TensorProto.FLOAT16}
     ends = (*file.graph.input, *file.graph.output)
@@ -27,6 +27,7 @@ def test_operators_asked_for_stay_float32(exported_float, tmp_path):
     path = tmp_path / "m.onnx"
     onnx_fp16_from_onnx(OnnxModel(exported_float), torch.zeros(1), path, keep_float32=("Gemm",))
     file = onnx.load(path)
+    onnx.checker.check_model(file, full_check=True)
     gemm = next(node for node in file.graph.node if node.op_type == "Gemm")
     types = {t.name: t.data_type for t in file.graph.initializer}
     assert [types[name] for name in gemm.input[1:]] == [TensorProto.FLOAT] * 2

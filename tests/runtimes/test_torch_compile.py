@@ -78,3 +78,15 @@ def test_counts_graphs_and_breaks(monkeypatch, store_model, tiny_model):
     with pytest.raises(ModelError, match=r"shape \[1, 1, 12, 13\]"):
         runtime.infer(np.zeros((1, 1, 12, 13), np.float32))
     runtime.close()
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_model_that_is_not_compiled_at_all_is_no_measurement(
+    monkeypatch, store_model, tiny_model
+):
+    folder = store_model(tiny_model())
+    skipped = torch.compiler.disable(torch.nn.Flatten())
+    monkeypatch.setattr("kdeploy.payload.load_model", lambda artifact: skipped)
+    with pytest.raises(Unavailable, match="takes no part of") as caught:
+        TorchCompile(threads=1).open(folder)
+    assert "`onnx`" in caught.value.hint
