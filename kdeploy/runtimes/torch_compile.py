@@ -66,7 +66,7 @@ class TorchCompile:
                     "torch_compile:device=cuda cannot run here: this torch sees no GPU",
                     hint="install its CUDA build, see https://pytorch.org, or leave `device` out",
                 )
-            self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            self._events = [self._torch.cuda.Event(enable_timing=True) for _ in range(2)]
             # Only here, so that on the processor nobody takes this for a second clock.
             self.device_seconds = self._seconds_between_events
 

@@ -80,13 +80,24 @@ def test_counts_graphs_and_breaks(monkeypatch, store_model, tiny_model):
     runtime.close()
 
 
+class Recurrent(torch.nn.Module):
+    """torch compiles no function that calls a recurrent layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent = torch.nn.LSTM(12, 4, batch_first=True)
+
+    def forward(self, x):
+        states, _ = self.recurrent(x[:, 0])
+        return states[:, -1]
+
+
 @pytest.mark.usefixtures("compiler")
 def test_a_model_that_is_not_compiled_at_all_is_no_measurement(
     monkeypatch, store_model, tiny_model
 ):
     folder = store_model(tiny_model())
-    skipped = torch.compiler.disable(torch.nn.Flatten())
-    monkeypatch.setattr("kdeploy.payload.load_model", lambda artifact: skipped)
+    monkeypatch.setattr("kdeploy.payload.load_model", lambda artifact: Recurrent())
     with pytest.raises(Unavailable, match="takes no part of") as caught:
         TorchCompile(threads=1).open(folder)
     assert "`onnx`" in caught.value.hint
