@@ -44,7 +44,7 @@ def transformers_optimized_from_onnx(
     num_heads: Annotated[int, Field(ge=0)] = 0,
     hidden_size: Annotated[int, Field(ge=0)] = 0,
 ) -> None:
-    """Write `path`, and log how many operators were fused.
+    """Write `path`; how many operators were fused is logged, and a property of the file.
 
     Args:
         model: An ONNX file.
@@ -74,7 +74,10 @@ def transformers_optimized_from_onnx(
             "attention block that ONNX Runtime knows",
             hint="export it as `onnx`; for a transformer try another `model_type`",
         )
-    logger.info("fused: %s", ", ".join(f"{n} {kind}" for kind, n in sorted(fused.items())))
+    told = ", ".join(f"{n} {kind}" for kind, n in sorted(fused.items()))
+    logger.info("fused: %s", told)
+    known = {p.key: p.value for p in best.metadata_props}
+    onnx.helper.set_model_props(best, {**known, "kdeploy.fused": told})
     onnx.save(best, path)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import registry
-from kdeploy.artifact import Artifact, file_sha256
+from kdeploy.artifact import Artifact
 from kdeploy.bench.run import Subject, bench
 from kdeploy.errors import ModelError
 from kdeploy.export.run import export
@@ -24,42 +22,16 @@ from kdeploy.measurement import Measurement, read, write
 from kdeploy.package.run import package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.building import model_of_teacher
+from kdeploy.pipeline.exported import Exported, files_sha256
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
 from kdeploy.recipe.sections import BenchSection
-from kdeploy.runtimes.files import SUFFIXES, files_of, format_of
+from kdeploy.runtimes.files import SUFFIXES, format_of
 from kdeploy.runtimes.run import device_of, formats_of, open_runtime
 
 GOLDEN_ITEMS = 8
 BUNDLE = "bundle"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """A model and one file of it."""
-
-    model: Artifact
-    file: Artifact
-
-    @property
-    def profile(self) -> str:
-        """Return what tells it from other files of its model: its target and its encoding.
-
-        Of an ONNX file that is the encoding alone; elsewhere `cpu` goes without saying.
-        """
-        encoding = str(self.file.manifest["parameters"].get("profile", ""))
-        technique = str(self.file.manifest["technique"])
-        if self.file.manifest["stage"] != "export" or technique == "onnx":
-            return encoding
-        unusual = "" if encoding == "cpu" else encoding
-        return "-".join(dict.fromkeys(filter(None, (technique, unusual))))
-
-    @property
-    def file_name(self) -> str:
-        """Return the name for people: the label, what is unusual about it, the suffix."""
-        unusual = [self.profile] if self.profile not in ("", "cpu") else []
-        return ".".join([self.model.label, *unusual]) + self.file.file.suffix
 
 
 def make_export(session: Session, model: Artifact, step: Step) -> Exported:
@@ -287,14 +259,6 @@ def records_of(artifacts: Sequence[Artifact]) -> tuple[list[Measurement], list[d
         c for a in artifacts for c in json.loads((a.folder / "comparisons.json").read_text())
     ]
     return records, comparisons
-
-
-def files_sha256(path: Path) -> str:
-    """Return the checksum of a file and of the weights that belong to it."""
-    checksums = [file_sha256(file) for file in files_of(path)]
-    if len(checksums) == 1:
-        return checksums[0]
-    return hashlib.sha256("".join(checksums).encode()).hexdigest()
 
 
 def _subject_sha256(subject: Subject) -> str:

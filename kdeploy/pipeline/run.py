@@ -15,7 +15,6 @@ from kdeploy.measurement import Measurement
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_cell
 from kdeploy.pipeline.deliver import (
-    Exported,
     make_bundle,
     make_export,
     make_measurements,
@@ -23,6 +22,7 @@ from kdeploy.pipeline.deliver import (
     records_of,
     subject,
 )
+from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.log import Audience, Log, Silence
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
 from kdeploy.pipeline.rundir import (

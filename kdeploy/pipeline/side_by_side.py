@@ -14,7 +14,8 @@ from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.choose import target_cell
-from kdeploy.pipeline.deliver import files_sha256, make_measurements, records_of, subject
+from kdeploy.pipeline.deliver import make_measurements, records_of, subject
+from kdeploy.pipeline.exported import files_sha256
 from kdeploy.pipeline.log import Audience
 from kdeploy.pipeline.rundir import write_measurements, write_reports
 from kdeploy.pipeline.session import Session

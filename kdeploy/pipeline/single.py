@@ -21,11 +21,11 @@ from kdeploy.package.verify import VerifyResult
 from kdeploy.pipeline.building import load_weights, onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
-    Exported,
     make_export,
     outputs_of,
     pack,
 )
+from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.log import Audience, Log
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.rundir import (

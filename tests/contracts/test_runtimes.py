@@ -81,7 +81,7 @@ def test_answers_one_row_an_item_and_the_same_each_time(technique, path, tiny_da
 
 @pytest.mark.only(when=is_real)
 def test_answers_as_the_model(technique, path, tiny_model, tiny_data):
-    x = tiny_data.preprocessing.apply(tiny_data.validation.x)
+    x = tiny_data.preprocessing.apply(tiny_data.validation.x[:5])
     with torch.no_grad():
         expected = tiny_model()(torch.from_numpy(x)).numpy()
     opened = open_runtime(technique.name, path, threads=1)

@@ -40,11 +40,16 @@ def test_fuses_a_transformer_and_logs_how_much(data, tmp_path, caplog):
         result = export(
             Block().eval(), "transformers_optimized", {}, data((8, 6)), tmp_path / "m.onnx"
         )
-    counts = Counter(node.op_type for node in onnx.load(result.path).graph.node)
+    file = onnx.load(result.path)
+    counts = Counter(node.op_type for node in file.graph.node)
     assert counts["MultiHeadAttention"] == 1
     assert counts["BiasGelu"] == 1
     assert counts["SkipLayerNormalization"] == 2
-    assert "fused: 1 BiasGelu, 1 MultiHeadAttention, 2 SkipLayerNormalization" in caplog.messages
+    told = "1 BiasGelu, 1 MultiHeadAttention, 2 SkipLayerNormalization"
+    assert f"fused: {told}" in caplog.messages
+    properties = {p.key: p.value for p in file.metadata_props}
+    assert properties["kdeploy.fused"] == told
+    assert properties["kdeploy.profile"] == "float"
     assert result.max_abs < 1e-4
 
 

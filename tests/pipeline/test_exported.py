@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdeploy.artifact import Artifact, file_sha256
-from kdeploy.pipeline.deliver import Exported, files_sha256
+from kdeploy.pipeline.exported import Exported, files_sha256
 
 
 def exported(technique, file, *, stage="export", **parameters):
