@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from kdeploy.measurement import Measurement
 from kdeploy.package.run import package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.building import model_of_teacher
+from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
@@ -29,27 +29,6 @@ from kdeploy.runtimes.run import device_of, open_runtime
 
 GOLDEN_ITEMS = 8
 BUNDLE = "bundle"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """A model and one file of it."""
-
-    model: Artifact
-    file: Artifact
-
-    @property
-    def profile(self) -> str:
-        return str(self.file.manifest["parameters"].get("profile", ""))
-
-    @property
-    def file_name(self) -> str:
-        """Return the name for people: the label, what is unusual about it, the suffix."""
-        technique = str(self.file.manifest["technique"])
-        is_export = self.file.manifest["stage"] == "export"
-        told = (self.profile, technique) if is_export else ()
-        shown = [part for part in told if part not in ("", "cpu", "onnx")]
-        return ".".join([self.model.label, *shown]) + self.file.file.suffix
 
 
 def make_export(session: Session, model: Artifact, step: Step) -> Exported:

@@ -11,7 +11,8 @@ from typing import Any
 
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, write
-from kdeploy.pipeline.deliver import BUNDLE, Exported
+from kdeploy.pipeline.deliver import BUNDLE
+from kdeploy.pipeline.exported import Exported
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
 from kdeploy.report.run_folder import COMMAND

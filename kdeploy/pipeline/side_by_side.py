@@ -119,7 +119,7 @@ def _subjects(session: Session, found: Artifact | Path, section: BenchSection) -
     subjects = []
     if found.kind == "torch" and any("torch" in formats for formats in asked):
         subjects.append(subject(found))
-    if found.kind == "onnx" or any("torch" not in formats for formats in asked):
+    if found.kind != "torch" or any("torch" not in formats for formats in asked):
         exported = exported_file(session, found)
         subjects.append(subject(exported.model, exported))
     return subjects
