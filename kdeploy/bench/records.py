@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from kdeploy.bench import doubts, stats
 from kdeploy.bench.accuracy import judged
-from kdeploy.bench.onnx_facts import count_parameters, file_bytes
+from kdeploy.bench.onnx_facts import count_parameters
 from kdeploy.bench.stats import Estimate
 from kdeploy.bench.subject import Outcome, Subject
 from kdeploy.errors import ModelError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
+from kdeploy.onnx_checks import file_bytes
 from kdeploy.runtimes.run import device_of
 
 LATENCIES = {"latency.p50": 50.0, "latency.p90": 90.0, "latency.p99": 99.0}

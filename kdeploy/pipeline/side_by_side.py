@@ -13,6 +13,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
+from kdeploy.onnx_checks import content_sha256
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import make_measurements, records_of, subject
 from kdeploy.pipeline.log import Audience
@@ -98,8 +99,8 @@ def _check_labels(labels: Sequence[str]) -> None:
 
 def _subjects(session: Session, found: Artifact | Path, section: BenchSection) -> list[Subject]:
     if isinstance(found, Path):
-        identity = file_sha256(found)[:12]
         form = format_of(found)
+        identity = (content_sha256(found) if form == "onnx" else file_sha256(found))[:12]
         return [Subject(artifact=identity, label=found.stem, path=found, format=form)]
     asked = [formats_of(r) for r in section.runtimes]
     subjects = []

@@ -41,7 +41,7 @@ def test_convolutions_of_an_int8_file_are_integer(int8_file):
 
 @pytest.mark.parametrize("broken", ["truncated", "text", "empty", "unknown"], indirect=True)
 def test_a_broken_file_is_one_error_with_a_hint(broken):
-    with pytest.raises(ModelError, match="cannot open") as caught:
+    with pytest.raises(ModelError, match=broken.name) as caught:
         Openvino(threads=1).open(broken)
     assert caught.value.hint
     assert ("Frobnicate" in caught.value.message) == (broken.stem == "unknown")
