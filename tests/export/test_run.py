@@ -76,7 +76,7 @@ def test_an_interrupted_export_leaves_nothing(network, tmp_path, monkeypatch):
     [
         ("onxn", {}, UnknownName),
         ("onnx", {"opsett": 18}, UnknownName),
-        ("onnx", {"opset": 17}, RecipeError),
+        ("onnx", {"opset": 16}, RecipeError),
         ("onnx", {"profile": "gpu"}, RecipeError),
     ],
 )
