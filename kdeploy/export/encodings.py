@@ -104,7 +104,7 @@ def _into_int8(graph: Graph, steps: Mapping[str, float]) -> None:
     """Write all quantizers with zero point 0; those that were so before get their steps back."""
     for quantizer in graph.quantizers():
         widest = max(-quantizer.lowest, quantizer.highest) / 127
-        scale = float(quantizer.scale) if quantizer.is_symmetric else widest
+        scale = quantizer.scale if quantizer.is_symmetric else widest
         scale = steps.get(quantizer.tensor.removesuffix("_relu"), scale)
         graph.encode(quantizer, scale, 0, SIGNED)
 
@@ -116,7 +116,7 @@ def _drop_unfused(graph: Graph) -> dict[str, float]:
     for quantizer in graph.quantizers():
         results = {o for n in quantizer.dequantize for o in n.output}
         if id(quantizer.quantize) not in wanted and not results & graph.outputs:
-            dropped[quantizer.tensor] = float(quantizer.scale)
+            dropped[quantizer.tensor] = quantizer.scale
             graph.remove_quantizer(quantizer)
     for node in [n for n in graph.nodes if _is_guard(n)]:
         graph.bypass(node, node.input[0])
@@ -178,9 +178,7 @@ def _is_guard(node: NodeProto) -> bool:
 
 def _of_unsigned(graph: Graph) -> dict[str, float]:
     """Return the steps of tensors that get other codes than a shift: what the way back needs."""
-    return {
-        q.tensor: float(q.scale) for q in graph.quantizers() if graph.is_never_negative(q.tensor)
-    }
+    return {q.tensor: q.scale for q in graph.quantizers() if graph.is_never_negative(q.tensor)}
 
 
 def _add_missing(graph: Graph, steps: Mapping[str, float]) -> None:
@@ -197,12 +195,12 @@ def _into(graph: Graph, codes: Codes) -> None:
     unsigned = {id(q.quantize) for q in graph.quantizers() if graph.is_never_negative(q.tensor)}
     for quantizer in graph.quantizers():
         if id(quantizer.quantize) not in unsigned:
-            zero_point, scale = codes.zero_point_signed, float(quantizer.scale)
+            zero_point, scale = codes.zero_point_signed, quantizer.scale
         else:
             # Whatever carries the values of a clipped tensor has its step, and gets the new one.
             end = ends.get(quantizer.scale)
             zero_point = codes.zero_point
-            scale = float(quantizer.scale) if end is None else end / 255
+            scale = quantizer.scale if end is None else end / 255
         graph.encode(quantizer, scale, zero_point, codes.dtype)
 
 
@@ -227,7 +225,7 @@ def _quantize_before_activations(graph: Graph) -> None:
         is_alone = graph.only_reader(node.input[0]) is node
         if maker is not None and maker.op_type in WEIGHTED and is_alone:
             graph.add_quantizer(
-                node.input[0], float(quantizer.scale), quantizer.zero_point, quantizer.dtype
+                node.input[0], quantizer.scale, quantizer.zero_point, quantizer.dtype
             )
 
 
@@ -244,4 +242,4 @@ def _move(graph: Graph, codes: Codes) -> None:
     """Write `cpu` codes as `arm` ones, or the other way round: the same, moved by 128."""
     for quantizer in graph.quantizers():
         moved = quantizer.zero_point + codes.lowest - int(np.iinfo(quantizer.dtype).min)
-        graph.encode(quantizer, float(quantizer.scale), moved, codes.dtype)
+        graph.encode(quantizer, quantizer.scale, moved, codes.dtype)

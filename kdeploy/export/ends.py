@@ -111,6 +111,5 @@ def _input_names(model: nn.Module, count: int) -> tuple[str, ...]:
         return (INPUT,)
     known = inspect.signature(model.forward).parameters.values()
     names = [p.name for p in known if p.kind is not inspect.Parameter.VAR_POSITIONAL]
-    return (
-        tuple(names[:count]) if len(names) >= count else tuple(f"input_{n}" for n in range(count))
-    )
+    names += [f"input_{n}" for n in range(len(names), count)]
+    return tuple(names[:count])

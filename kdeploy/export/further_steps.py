@@ -44,7 +44,7 @@ def unmark(program: ModelProto) -> dict[str, float]:
     for quantizer in marks:
         graph.remove_quantizer(quantizer)
     graph.write()
-    return {quantizer.tensor: float(quantizer.scale) for quantizer in marks}
+    return {quantizer.tensor: quantizer.scale for quantizer in marks}
 
 
 def _further(model: QuantizedModel) -> dict[str, float]:

@@ -147,13 +147,14 @@ def _exported(
         if axes or isinstance(model, QuantizedModel | DynamicModel):
             raise  # a trace would fix the sizes; it knows no quantizers
         exporter_name = TORCHSCRIPT
-        flat = model if ends.is_plain else Flat(model)
+        flat = model if ends.is_plain else Flat(model).eval()
         program = export_trace(flat, example, ends, opset=opset, because=error)
         _rewrite(program, is_quantized=False, profile=profile)
         program = in_opset(program, opset)
     metadata = {
         "kdeploy.version": __version__,
         "kdeploy.exporter": exporter_name,
+        "kdeploy.optimize": optimize,
         PROFILE: _profile(model, profile),
         "kdeploy.input": ",".join(ends.inputs),
         "kdeploy.output": ",".join(ends.outputs),
@@ -187,7 +188,7 @@ def _graph(
     if isinstance(model, QuantizedModel):
         return marked(model) if model.profile == "tensorrt" else model.graph
     if not ends.is_plain:
-        return Flat(model)
+        return Flat(model).eval()
     graph_module = capture(model, example[0], axes=tuple(axes))
     unify_means(graph_module)
     return finish(graph_module)

@@ -44,7 +44,7 @@ class Quantizer:
 
     quantize: NodeProto
     dequantize: list[NodeProto]
-    scale: np.float32
+    scale: float
     zero_point: int
     dtype: np.dtype[Any]
 
@@ -119,8 +119,8 @@ class Graph:
         return Quantizer(
             quantize=node,
             dequantize=[n for n in readers if n.op_type == "DequantizeLinear"],
-            scale=scale.reshape(())[()],
-            zero_point=int(zero.reshape(())[()]),
+            scale=float(scale.item()),
+            zero_point=int(zero.item()),
             dtype=zero.dtype,
         )
 
@@ -202,7 +202,8 @@ class Graph:
         made = {o for n in self.nodes for o in n.output}
         waiting, sorted_nodes = self.nodes, []
         while waiting:
-            ready, later = [], []
+            ready: list[NodeProto] = []
+            later: list[NodeProto] = []
             for node in waiting:
                 is_ready = all(name in placed or name not in made for name in _inputs(node))
                 (ready if is_ready else later).append(node)

@@ -8,10 +8,11 @@ https://docs.pytorch.org/docs/stable/onnx_export.html
 
 from __future__ import annotations
 
-import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import onnx
 import torch
@@ -82,21 +83,21 @@ def export_trace(
         ModelError: it cannot either; the message is `because`, why the newer one could not.
     """
     log.warning("%s; PyTorch's older exporter is used instead", because.message)
-    written = io.BytesIO()
+    folder = tempfile.TemporaryDirectory(prefix="kdeploy-trace-")
     try:
-        with without_torch_noise(), warnings.catch_warnings():
+        with folder as name, without_torch_noise(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is deprecated, and says what it freezes
             torch.onnx.export(
                 model,
                 example,
-                written,
+                Path(name, "model.onnx"),
                 dynamo=False,
                 opset_version=min(opset, HIGHEST_TORCHSCRIPT_OPSET),
                 input_names=list(ends.inputs),
                 output_names=list(ends.outputs),
-                dynamic_axes={name: {0: BATCH} for name in (*ends.inputs, *ends.outputs)},
+                dynamic_axes={end: {0: BATCH} for end in (*ends.inputs, *ends.outputs)},
             )
+            return onnx.load(Path(name, "model.onnx"))
     except Exception as error:  # it raises whatever tracing raises
         log.warning("the older exporter: %s", reason_of(error))
         raise because from error
-    return onnx.load_from_string(written.getvalue())

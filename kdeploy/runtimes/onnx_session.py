@@ -34,8 +34,15 @@ class OnnxSession:
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         """Return the first output."""
+        return self._run(self._outputs, batch)[0]
+
+    def infer_all(self, batch: Inputs) -> list[NDArray[np.float32]]:
+        """Return every output."""
+        return self._run(None, batch)
+
+    def _run(self, outputs: list[str] | None, batch: Inputs) -> list[NDArray[np.float32]]:
         try:
-            result: NDArray[np.float32] = self._session.run(self._outputs, {self._input: batch})[0]
+            result: list[NDArray[np.float32]] = self._session.run(outputs, {self._input: batch})
         except Exception as error:  # onnxruntime's errors have no common base
             raise unfit(self._path, batch.shape, self._expected, error) from error
         return result
