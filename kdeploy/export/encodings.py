@@ -63,6 +63,7 @@ def encode(model: ModelProto, profile: str) -> None:
         _make_biases_float(graph)
     elif before == "tensorrt":
         kept = _of_unsigned(graph)
+        _merge_equal(graph)
         _add_missing(graph, steps)
         _into(graph, CODES[profile])
         _quantize_before_activations(graph)
@@ -181,11 +182,33 @@ def _of_unsigned(graph: Graph) -> dict[str, float]:
     return {q.tensor: q.scale for q in graph.quantizers() if graph.is_never_negative(q.tensor)}
 
 
+def _merge_equal(graph: Graph) -> None:
+    """Leave one quantizer a tensor: some files have one for each reader."""
+    first: dict[tuple[str, float], Quantizer] = {}
+    for quantizer in graph.quantizers():
+        kept = first.setdefault((quantizer.tensor, quantizer.scale), quantizer)
+        if kept is not quantizer and kept.dequantize:
+            for node in quantizer.dequantize:
+                graph.bypass(node, kept.dequantize[0].output[0])
+            graph.nodes.remove(quantizer.quantize)
+            graph.index()
+
+
 def _add_missing(graph: Graph, steps: Mapping[str, float]) -> None:
-    """Quantize what only ONNX Runtime wants quantized, as far as the file knows its steps."""
+    """Quantize what only ONNX Runtime wants quantized, as far as the file knows its steps.
+
+    Not before an activation that is quantized itself: its codes are those of both.
+    """
     present = {quantizer.tensor for quantizer in graph.quantizers()}
     for tensor, step in steps.items():
-        if tensor in graph.makers and tensor not in present and tensor not in graph.outputs:
+        reader = graph.only_reader(tensor)
+        is_before = (
+            reader is not None
+            and reader.op_type in ACTIVATIONS
+            and reader.output[0] in {*present, *steps}
+        )
+        is_known = is_before or tensor in present or tensor in graph.outputs
+        if tensor in graph.makers and not is_known:
             graph.add_quantizer(tensor, step, 0, SIGNED)
 
 

@@ -10,6 +10,7 @@ https://docs.pytorch.org/docs/stable/onnx_export.html
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -89,12 +90,11 @@ def onnx_from_torch(
     if optimize == "onnxslim":
         program = slimmed(program)
     stored_bytes = sum(len(t.raw_data) for t in program.graph.initializer)
-    onnx.save(
-        program,
-        path,
-        save_as_external_data=external_data or stored_bytes > LARGEST_FILE_BYTES,
-        location=f"{path.name}.data",
-    )
+    is_beside = external_data or stored_bytes > LARGEST_FILE_BYTES
+    beside = path.with_name(f"{path.name}.data")
+    onnx.save(program, path, save_as_external_data=is_beside, location=beside.name)
+    if beside.exists():
+        shutil.copymode(path, beside)  # onnx writes it for its owner's eyes only
 
 
 def _recoded(

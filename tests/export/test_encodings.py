@@ -18,6 +18,7 @@ from kdeploy.export.encodings import encode, profile_of, without_rounding
 from kdeploy.export.onnx_from_torch import onnx_from_torch
 from kdeploy.export.quantizers import Graph, properties
 from kdeploy.onnx_model import OnnxModel
+from kdeploy.quantization.onnx_static import quantize_file
 from kdeploy.runtimes.run import open_runtime
 from tests.export.conftest import built, noise
 
@@ -218,3 +219,19 @@ def test_a_model_of_a_file_is_encoded_by_the_exporter_too(files, tmp_path):
     assert profile_of(model) == "cpu"
     assert [o.version for o in model.opset_import if not o.domain] == [21]
     assert run(tmp_path / "m.onnx", "onnxruntime_cpu")[1].integer_kernels == 1.0
+
+
+def test_a_file_that_was_quantized_as_a_file_is_encoded_for_the_cpu_too(tmp_path):
+    torch.manual_seed(0)
+    x = torch.from_numpy(noise((3, 12, 12)).test.x)
+    onnx_from_torch(Residual().eval(), x[:2], tmp_path / "float.onnx")
+    quantize_file(
+        tmp_path / "float.onnx", tmp_path / "m.onnx", [x], profile="tensorrt", observer="min_max"
+    )
+    model = onnx.load(tmp_path / "m.onnx")
+    encode(model, "cpu")
+    onnx.save(model, tmp_path / "cpu.onnx")
+    expected, _ = run(tmp_path / "m.onnx", "onnxruntime_cpu")
+    found, proof = run(tmp_path / "cpu.onnx", "onnxruntime_cpu")
+    assert proof.integer_kernels == 1.0
+    assert np.abs(found - expected).max() <= 2 * step(expected)
