@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from kdeploy.artifact import artifact_id, disk_error, file_sha256, sync
-from kdeploy.bench.onnx_facts import files_of
 from kdeploy.bench.plain import plain, restored
 from kdeploy.bench.subject import Cell, Outcome, Plan, Subject
 from kdeploy.data.load import load
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
+from kdeploy.runtimes.files import files_of
 
 FACTS, ARRAYS = "group.json", "arrays.npz"
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdeploy.errors import ModelError
+from kdeploy.onnx_checks import files_beside, read_onnx
+
 SUFFIXES = {
     ".onnx": "onnx",
     ".engine": "engine",
@@ -20,6 +23,11 @@ def format_of(path: Path) -> str:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the file and, of an OpenVINO model, the weights that always stand beside it."""
+    """Return the file, and those beside it that hold its weights."""
+    if format_of(path) == "onnx":
+        try:
+            return [path, *(path.parent / name for name in files_beside(read_onnx(path)))]
+        except ModelError:  # a fake
+            return [path]
     weights = path.with_suffix(".bin")
     return [path, weights] if path.suffix == ".xml" and weights.is_file() else [path]

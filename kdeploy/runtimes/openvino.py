@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
+from kdeploy.onnx_checks import check_input, refused, unfit
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 
@@ -57,11 +57,9 @@ class Openvino:
             model = self._core.read_model(str(path))
             self._compiled = self._core.compile_model(model, "CPU", self._settings)
         except RuntimeError as error:
-            raise ModelError(
-                f"OpenVINO cannot open {path}: {_reason(error)}",
-                hint="is it a whole file whose operators this version knows? An .xml file needs "
-                "its .bin beside it",
-            ) from error
+            raise refused("OpenVINO", path, error) from error
+        types = {i.any_name: str(i.element_type.to_string()) for i in self._compiled.inputs}
+        check_input(path, types)
         # A Q/DQ pair is read as FakeQuantize; the executed graph no longer has it.
         self._is_quantized = any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
         self._path = path
@@ -71,11 +69,8 @@ class Openvino:
         try:
             result = self._request.infer([batch], share_inputs=True)
         except RuntimeError as error:
-            raise ModelError(
-                f"{self._path} cannot run an input of shape {list(batch.shape)}; it takes "
-                f"{self._compiled.input(0).get_partial_shape()}: {_reason(error)}",
-                hint="check the data's shape and whether the file's batch size is fixed",
-            ) from error
+            takes = self._compiled.input(0).get_partial_shape()
+            raise unfit(self._path, batch.shape, takes, error) from error
         output: NDArray[np.float32] = result[0]
         return output
 
@@ -110,10 +105,3 @@ def _layer(name: str, info: Any) -> dict[str, str]:
 
 def _text(info: Any, key: str) -> str:
     return str(info[key].astype(str)) if key in info else ""
-
-
-def _reason(error: Exception) -> str:
-    """Return the line that names the cause: an unknown operator, else the last one."""
-    lines = [line.strip("- ") for line in str(error).splitlines() if line.strip("- ")]
-    named = [line for line in lines if "No conversion rule" in line]
-    return [type(error).__name__, *lines, *named][-1][:300]
