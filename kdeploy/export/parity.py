@@ -14,7 +14,7 @@ model from its float base on the same inputs, is the yardstick.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,12 @@ class Parity:
 
 
 def measure_parity(
-    model: nn.Module, run: Run, data: Dataset, *, base: nn.Module | None = None
+    model: nn.Module,
+    run: Run,
+    data: Dataset,
+    *,
+    base: nn.Module | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Parity:
     """Return how far `run` is from `model`.
 
@@ -67,10 +72,11 @@ def measure_parity(
         run: The file, executed.
         data: Whose validation part gives the real inputs.
         base: The float model under a quantized one.
+        batch_sizes: How many rows are run at once, one after the other.
     """
     pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     rounding: list[float] = [FLOAT_BOUND / ROUNDING_BOUND]
-    for batch in inputs(data):
+    for batch in inputs(data, batch_sizes):
         expected = _outputs(model, batch)
         pairs.append((expected, run(batch).astype(np.float64)))
         if base is not None:
@@ -101,11 +107,11 @@ def check_parity(parity: Parity, *, name: str) -> None:
     )
 
 
-def inputs(data: Dataset) -> Iterator[Inputs]:
+def inputs(data: Dataset, batch_sizes: Sequence[int] = BATCH_SIZES) -> Iterator[Inputs]:
     """Yield real and random batches at each batch size; the random ones from a fixed seed."""
     generator = np.random.default_rng(0)
     rows = np.arange(len(data.validation))
-    for batch_size in BATCH_SIZES:
+    for batch_size in batch_sizes:
         yield data.preprocessing.apply(data.validation.x[np.resize(rows, batch_size)])
         rows = np.roll(rows, -batch_size)
         yield data.preprocessing.random(batch_size, generator)

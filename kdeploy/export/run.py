@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import DataError, ModelError
-from kdeploy.export.parity import check_parity, measure_parity
+from kdeploy.errors import DataError, ModelError, Unavailable
+from kdeploy.export.parity import BATCH_SIZES, check_parity, measure_parity
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.quantization.contract import Wrapped
 from kdeploy.registry import Technique, find, validate
-from kdeploy.runtimes.run import open_runtime
+from kdeploy.runtimes.run import named, open_runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,7 @@ def export(
     """
     technique = find("exporter", target)
     resolved = validate(technique.parameters, parameters, where=f"export.{target}")
+    _check_that_it_runs(technique)
     if not len(data.validation):
         raise DataError(
             "the parity gate needs validation items", hint="set `data.validation_fraction`"
@@ -82,7 +83,18 @@ def export(
         technique.load()(source, example, unproven, **resolved)
         shutil.rmtree(unproven.parent / "source", ignore_errors=True)
         opset = _write_metadata(unproven, metadata or {}) if path.suffix == ".onnx" else None
-        return _proven(model, data, unproven, path, technique.facts["runtime"], opset)
+        return _proven(model, data, unproven, path, technique, resolved, opset)
+
+
+def _check_that_it_runs(technique: Technique) -> None:
+    """Refuse before minutes of work what nothing here could prove."""
+    runtime = technique.facts["runtime"]
+    reason = named(runtime)[0].load().unavailable()
+    if reason is not None:
+        raise Unavailable(
+            f"`{technique.name}` is proven by `{runtime}`, which cannot run here: {reason}",
+            hint="kdeploy doctor",
+        )
 
 
 def _source(
@@ -108,13 +120,21 @@ def _source(
 
 
 def _proven(
-    model: nn.Module, data: Dataset, unproven: Path, path: Path, runtime: str, opset: int | None
+    model: nn.Module,
+    data: Dataset,
+    unproven: Path,
+    path: Path,
+    technique: Technique,
+    resolved: Mapping[str, Any],
+    opset: int | None,
 ) -> ExportResult:
     """Return the result of the file, which has stood the parity gate."""
+    runtime: str = technique.facts["runtime"]
+    sizes = _batch_sizes(model, resolved)
     session = open_runtime(runtime, unproven)
     try:
         base = model.base if isinstance(model, Wrapped) else None
-        parity = measure_parity(model, session.infer, data, base=base)
+        parity = measure_parity(model, session.infer, data, base=base, batch_sizes=sizes)
     finally:
         session.close()
     check_parity(parity, name=path.name)
@@ -128,6 +148,14 @@ def _proven(
         size_bytes=sum(f.stat().st_size for f in unproven.parent.iterdir()),
         opset=opset,
     )
+
+
+def _batch_sizes(model: nn.Module, resolved: Mapping[str, Any]) -> list[int]:
+    """Return what the gate runs at once: its own sizes, brought into what the file takes."""
+    fixed = model.batch_size if isinstance(model, OnnxModel) else None
+    smallest = fixed or resolved.get("min_batch", min(BATCH_SIZES))
+    largest = fixed or resolved.get("max_batch", max(BATCH_SIZES))
+    return sorted({min(max(size, smallest), largest) for size in BATCH_SIZES})
 
 
 def _for_profile(model: nn.Module, resolved: Mapping[str, Any]) -> nn.Module:

@@ -23,6 +23,7 @@ from kdeploy.measurement import Measurement, read, write
 from kdeploy.package.run import package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.building import model_of_teacher
+from kdeploy.pipeline.log import noted
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
@@ -63,14 +64,15 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         if session.data is None:
             raise ModelError("the parity gate needs data", hint="name it, e.g. `--data digits`")
         metadata = {"kdeploy.artifact": model.id, "kdeploy.label": model.label}
-        result = export(
-            model_of_teacher(model),
-            step.technique,
-            step.parameters,
-            session.data,
-            work / "file" / f"model{suffix}",
-            metadata=metadata,
-        )
+        with noted(session.audience):
+            result = export(
+                model_of_teacher(model),
+                step.technique,
+                step.parameters,
+                session.data,
+                work / "file" / f"model{suffix}",
+                metadata=metadata,
+            )
         session.audience.said(
             f"parity of {model.label}: largest error {result.max_abs:.2g} output std, cosine"
             f" {result.cosine:.6f}, top-1 agreement {result.agreement:.1%}, required tolerance"
