@@ -45,6 +45,7 @@ def in_half(path: Path, folder: Path) -> Path:
         ModelError: a quantized file of an opset whose scales are float32.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel as TransformersModel
 
     model = onnx.load(path)
     opset = max(o.version for o in model.opset_import if not o.domain)
@@ -55,6 +56,7 @@ def in_half(path: Path, folder: Path) -> Path:
             hint=f"export it with `--opset {HALF_SCALES_OPSET}` or later, or leave `--fp16` out",
         )
     converted = convert_float_to_float16(model, keep_io_types=True)
+    TransformersModel(converted).topological_sort()  # casts of inputs stand at the end till then
     half = folder / path.name
     is_large = converted.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF
     onnx.save(converted, half, save_as_external_data=is_large, location=f"{path.name}.data")

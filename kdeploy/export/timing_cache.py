@@ -19,10 +19,10 @@ def timing_cache_of(version: str, device: Device) -> Path:
 
 
 def read_timings(path: Path) -> bytes:
-    """Return what the file holds, nothing where there is none."""
+    """Return what the file holds, nothing where it cannot be read."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return b""
 
 

@@ -11,6 +11,7 @@ https://docs.nvidia.com/deeplearning/tensorrt/latest/.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from kdeploy.errors import ModelError
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes import tensorrt_api
 from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.cuda_stream import CudaStream
 from kdeploy.runtimes.engine_layers import proof_of
 from kdeploy.runtimes.engine_sidecar import Sidecar
 
@@ -50,14 +52,14 @@ class Tensorrt:
         self._cuda_graph = cuda_graph
         self._sidecar: Sidecar | None = None
         self._buffers: dict[str, Any] = {}
-        self._graph: Any = None
+        self._replay: Callable[[], None] | None = None
 
     @staticmethod
     def unavailable() -> str | None:
         return tensorrt_api.unavailable()
 
     def open(self, path: Path) -> None:
-        torch, version = self._torch, self._trt.__version__
+        version = self._trt.__version__
         self._path = path
         self._sidecar = Sidecar.beside(path)
         if self._sidecar is not None:
@@ -68,31 +70,23 @@ class Tensorrt:
             raise self._failure(f"TensorRT {version} has no room to run the engine {path}")
         self._input, self._output = self._names()
         # On the default stream TensorRT synchronises once more a call.
-        self._stream = torch.cuda.Stream()
-        self._begin = torch.cuda.Event(enable_timing=True)
-        self._end = torch.cuda.Event(enable_timing=True)
+        self._stream = CudaStream()
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        torch = self._torch
-        host = torch.from_numpy(batch)
+        host = self._torch.from_numpy(batch)
         known = self._buffers.get(self._input)
         if known is None or known.shape != host.shape:
             self._bind(host)
-        with torch.cuda.stream(self._stream):
+        with self._stream.used():
             self._buffers[self._input].copy_(host)
-            self._begin.record()
-            if self._graph is not None:
-                self._graph.replay()
-            else:
-                self._enqueue()
-            self._end.record()
+            with self._stream.timed():
+                (self._replay or self._enqueue)()
             output = self._buffers[self._output].float().cpu()
         result: NDArray[np.float32] = output.numpy()
         return result
 
     def device_seconds(self) -> float:
-        self._end.synchronize()
-        return float(self._begin.elapsed_time(self._end)) / 1000  # it says milliseconds
+        return self._stream.seconds()
 
     def proof_of_use(self) -> Proof:
         trt, sidecar = self._trt, self._sidecar
@@ -114,7 +108,7 @@ class Tensorrt:
         )
 
     def close(self) -> None:
-        self._graph = None
+        self._replay = None
         self._buffers = {}
         self._context = self._engine = None
 
@@ -148,7 +142,7 @@ class Tensorrt:
     def _bind(self, host: Any) -> None:
         """Give TensorRT memory of the right size for this batch, a tensor."""
         engine, context = self._engine, self._context
-        self._graph, self._buffers = None, {}
+        self._replay, self._buffers = None, {}
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self._check_numbers(host)
         if not context.set_input_shape(self._input, tuple(host.shape)) or context.infer_shapes():
@@ -161,7 +155,7 @@ class Tensorrt:
             self._buffers[name] = buffer
             context.set_tensor_address(name, buffer.data_ptr())
         if self._cuda_graph:
-            self._graph = self._captured()
+            self._replay = self._captured()
 
     def _room_for(self, name: str) -> Any:
         size = tuple(self._context.get_tensor_shape(name))
@@ -170,7 +164,7 @@ class Tensorrt:
                 f"how large `{name}` of {self._path} is depends on its values: {list(size)}",
                 hint="export the model without what selects rows, e.g. the suppression of boxes",
             )
-        return self._torch.empty(size, dtype=self._dtype(name), device="cuda")
+        return self._stream.room(size, self._dtype(name))
 
     def _check_numbers(self, host: Any) -> None:
         """Refuse a fraction where the engine takes integers, and the other way round."""
@@ -200,26 +194,18 @@ class Tensorrt:
             trt.DataType.BOOL: torch.bool,
         }[self._engine.get_tensor_dtype(name)]
 
-    def _captured(self) -> Any:
+    def _captured(self) -> Callable[[], None]:
         """Return the launches of one batch as a CUDA graph."""
-        torch = self._torch
-        # TensorRT prepares itself in the first call for a shape, which cannot be recorded.
-        with torch.cuda.stream(self._stream):
-            self._enqueue()
-        self._stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
-                self._enqueue()
+            return self._stream.captured(self._enqueue)
         except RuntimeError as error:
             raise ModelError(
                 f"the launches of {self._path} cannot be recorded: {error}",
                 hint="open it with `tensorrt:cuda_graph=false`",
             ) from error
-        return graph
 
     def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self._stream.cuda_stream):
+        if not self._context.execute_async_v3(self._stream.handle):
             raise self._failure(f"TensorRT could not run {self._path}")
 
     def _failure(self, what: str) -> ModelError:

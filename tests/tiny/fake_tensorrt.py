@@ -22,6 +22,8 @@ import onnxruntime
 
 from tests.tiny import fake_cuda
 
+from kdeploy.runtimes.tensorrt_api import Device
+
 MAGIC = b"fake plan\n"
 UNKNOWN = "Frobnicate"
 STEPS = 5
@@ -310,8 +312,9 @@ class IExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle):
-        if self._api.capture.launches is not None:
-            self._api.capture.launches.append(self._run)
+        assert stream_handle == fake_cuda.HANDLE
+        if self._api.stream.launches is not None:
+            self._api.stream.launches.append(self._run)
             return True
         self._api.seen.enqueued += 1
         if self._api.faults.enqueue:
@@ -350,18 +353,27 @@ class EngineInspector:
 
 
 FULL_ONLY = ("Builder", "OnnxParser", "EngineInspector", "NetworkDefinitionCreationFlag")
-CLASSES = [kind for kind in list(globals().values()) if isinstance(kind, type)]
+OWN = [k for k in list(globals().values()) if getattr(k, "__module__", "") == __name__]
+CLASSES = [k for k in OWN if isinstance(k, type)]
 
 
-def install(monkeypatch, version="10.16.1.11", *, name="tensorrt", driver_cuda=13, **cuda):
+def install(
+    monkeypatch,
+    version="10.16.1.11",
+    *,
+    name="tensorrt",
+    driver_cuda=13,
+    capability="9.0",
+):
     """Put the fake, a driver and a GPU where kdeploy looks for them; return its `api`."""
     module = make(version, name=name)
     for other in ("tensorrt", "tensorrt_dispatch", "tensorrt_lean"):
         monkeypatch.delitem(sys.modules, other, raising=False)
     monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr("kdeploy.runtimes.nvidia_driver.without_driver", lambda: None)
-    monkeypatch.setattr("kdeploy.runtimes.tensorrt_api.cuda_major", lambda: driver_cuda)
-    module.api.capture = fake_cuda.install(monkeypatch, **cuda)
+    here = Device(gpu="NVIDIA H200", compute_capability=capability, driver="580.1")
+    for key, answer in {"without_gpu": None, "cuda_major": driver_cuda, "device": here}.items():
+        monkeypatch.setattr(f"kdeploy.runtimes.tensorrt_api.{key}", lambda answer=answer: answer)
+    monkeypatch.setattr("kdeploy.runtimes.tensorrt.CudaStream", lambda: module.api.stream)
     return module.api
 
 
@@ -385,7 +397,7 @@ def make(version="10.16.1.11", *, name="tensorrt"):
         seen=seen,
         layers=[],
         log=None,
-        capture=SimpleNamespace(launches=None),
+        stream=fake_cuda.FakeStream(),
     )
     module.api = api
     for kind in CLASSES:
