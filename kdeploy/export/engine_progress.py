@@ -30,9 +30,8 @@ def cancellable(work: Callable[[threading.Event], Result]) -> Result:
     """
     cancelled = threading.Event()
     with ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(work, cancelled)
         try:
-            return future.result()
+            return pool.submit(work, cancelled).result()
         except KeyboardInterrupt:
             cancelled.set()
             raise

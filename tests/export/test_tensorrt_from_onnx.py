@@ -10,7 +10,6 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from tests.tiny import fake_tensorrt
 
 from kdeploy.errors import ModelError, RecipeError, Unavailable, UnknownName
 from kdeploy.export.engine_progress import monitor_of
@@ -18,6 +17,7 @@ from kdeploy.export.engine_source import facts_of, in_half
 from kdeploy.export.run import export
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.runtimes.engine_sidecar import Sidecar
+from tests.tiny import fake_tensorrt
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_all_that_the_parser_refuses_is_told_at_once(api, onnx_file, monkeypatch
 
 def test_a_build_that_fails_tells_what_tensorrt_said(api, engine, tmp_path):
     api.faults.build = "no implementation for node conv"
-    with pytest.raises(ModelError, match="cannot build.*no implementation for node conv"):
+    with pytest.raises(ModelError, match=r"cannot build.*no implementation for node conv"):
         engine()
     assert list((tmp_path / "engines").iterdir()) == []
 

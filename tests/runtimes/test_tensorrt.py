@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tests.tiny import fake_cuda, fake_tensorrt
 
 from kdeploy.errors import ModelError
 from kdeploy.runtimes.contract import DeviceTimed
@@ -14,6 +13,7 @@ from kdeploy.runtimes.engine_sidecar import Sidecar
 from kdeploy.runtimes.run import named, open_runtime
 from kdeploy.runtimes.tensorrt import Tensorrt
 from kdeploy.runtimes.tensorrt_api import Device
+from tests.tiny import fake_cuda, fake_tensorrt
 
 X = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32)
 
@@ -170,27 +170,27 @@ def test_compatible_engines_open_where_they_may(engine, parameters, version, cap
     if opens:
         sidecar.check(path, version=version, device=here)
     else:
-        with pytest.raises(ModelError, match="kdeploy export tensorrt|built"):
+        with pytest.raises(ModelError, match=r"kdeploy export tensorrt|built"):
             sidecar.check(path, version=version, device=here)
 
 
 def test_a_description_that_is_none_is_named(engine):
     path = engine()
     path.with_suffix(".json").write_text('{"format": "another program\'s"}')
-    with pytest.raises(ModelError, match="model.json"):
+    with pytest.raises(ModelError, match=r"model\.json"):
         Sidecar.beside(path)
 
 
 def test_too_little_memory_tells_what_tensorrt_said(api, engine):
     api.faults.context = "out of memory"
-    with pytest.raises(ModelError, match="no room to run.*out of memory"):
+    with pytest.raises(ModelError, match=r"no room to run.*out of memory"):
         open_runtime("tensorrt", engine())
 
 
 def test_a_launch_that_fails_tells_what_tensorrt_said(api, engine):
     opened = open_runtime("tensorrt", engine())
     api.faults.enqueue = "illegal memory access"
-    with pytest.raises(ModelError, match="could not run .*illegal memory access"):
+    with pytest.raises(ModelError, match=r"could not run .*illegal memory access"):
         opened.infer(X)
 
 

@@ -13,11 +13,11 @@ import logging
 import sys
 
 import pytest
+
+from kdeploy.runtimes import tensorrt_api
 from tests.runtimes.tensorrt_names.used import sources, used_names
 from tests.runtimes.tensorrt_names.write import HERE, MODULES, VERSIONS, file_of
 from tests.tiny import fake_tensorrt
-
-from kdeploy.runtimes import tensorrt_api
 
 # Used where `hasattr` says that the module is the full one.
 FULL_ONLY = {("", "EngineInspector"), ("ICudaEngine", "create_engine_inspector")}

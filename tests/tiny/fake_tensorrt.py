@@ -20,9 +20,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from tests.tiny import fake_cuda
-
 from kdeploy.runtimes.tensorrt_api import Device
+from tests.tiny import fake_cuda
 
 MAGIC = b"fake plan\n"
 UNKNOWN = "Frobnicate"
