@@ -46,8 +46,8 @@ def proof_of(
         eligible=len(eligible),
         integer=sum(_is_integer(layer) for layer in eligible),
         is_quantized=is_quantized or any(_is_integer(layer) for layer in layers),
-        # Each sparse kernel had a layer with 2:4 weights, whoever counted those.
-        sparse_eligible=max(sparse_eligible, sparse),
+        # Where nothing is proven, that no sparse kernel ran is not proven either.
+        sparse_eligible=max(sparse_eligible, sparse) if layers else 0,
         sparse=sparse,
         operators=dict(sorted(Counter(_type(layer) for layer in layers).items())),
         settings=dict(settings),

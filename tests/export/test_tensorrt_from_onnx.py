@@ -27,10 +27,31 @@ def api(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory, tiny_model, tiny_data):
-    """Return the tiny network as a file, made once: tracing takes longer than all tests here."""
+def source(tmp_path_factory):
+    """Return a small network for the tiny data, as a file that no exporter had to trace."""
+    rng = np.random.default_rng(0)
+    shapes = {"w0": (8, 1, 3, 3), "w1": (4, 8)}
+    weights = [
+        numpy_helper.from_array(rng.normal(size=s).astype(np.float32), n) for n, s in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["input", "w0"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w1"], ["output"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 12, 12])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 4])],
+        weights,
+    )
     path = tmp_path_factory.mktemp("source") / "model.onnx"
-    return OnnxModel(export(tiny_model(), "onnx", {}, tiny_data, path).path)
+    opsets = [helper.make_opsetid("", 19)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return OnnxModel(path)
 
 
 @pytest.fixture
@@ -148,8 +169,11 @@ def test_float16_is_in_the_file_that_is_built(api, onnx_file):
 
 
 def test_float16_scales_need_a_later_opset(exported, tmp_path):
+    older = onnx.load(exported("signal", profile="tensorrt", opset=19))
+    older.opset_import[0].version = 18
+    onnx.save(older, tmp_path / "older.onnx")
     with pytest.raises(ModelError, match="opset 18") as caught:
-        in_half(exported("signal", profile="tensorrt", opset=18), tmp_path)
+        in_half(tmp_path / "older.onnx", tmp_path)
     assert "--opset 19" in caught.value.hint
 
 

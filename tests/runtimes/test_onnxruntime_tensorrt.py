@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import onnx
+import onnxruntime
+import pytest
+
+from kdeploy.runtimes import onnxruntime_tensorrt
+from kdeploy.runtimes.onnxruntime_tensorrt import CUDA, PROVIDER, OnnxruntimeTensorrt
+from kdeploy.runtimes.run import named
+from tests.tiny import fake_tensorrt
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """Put a session that only listens in the place of the real; return what it was told."""
+    fake_tensorrt.install(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    told = SimpleNamespace()
+
+    def listen(path, options, provider, settings, *, others):
+        told.path, told.provider, told.settings, told.others = path, provider, settings, others
+        told.options = options()
+        told.session = onnxruntime.InferenceSession(path, told.options)
+        return told
+
+    monkeypatch.setattr(onnxruntime_tensorrt, "OnnxGpuSession", listen)
+    plain = onnxruntime.SessionOptions
+    monkeypatch.setattr(onnxruntime_tensorrt, "gpu_options", lambda threads: plain())
+    return told
+
+
+def opened(path, **options):
+    runtime = OnnxruntimeTensorrt(**options)
+    runtime.open(path)
+    return runtime
+
+
+def test_int8_is_on_for_a_quantized_file_alone(asked, float_file, int8_file):
+    opened(float_file)
+    assert (asked.provider, asked.others) == (PROVIDER, [CUDA])
+    assert asked.settings["trt_int8_enable"] is False
+    opened(int8_file, fp16=True)
+    assert asked.settings["trt_int8_enable"] is True
+    assert asked.settings["trt_fp16_enable"] is True
+
+
+def test_engines_are_kept_and_built_for_a_range_of_batches(asked, float_file, tmp_path):
+    opened(float_file, max_batch=16)
+    told = {k: v for k, v in asked.settings.items() if "profile" in k}
+    assert told == {
+        "trt_profile_min_shapes": "x:1x3x8x8",
+        "trt_profile_opt_shapes": "x:8x3x8x8",
+        "trt_profile_max_shapes": "x:16x3x8x8",
+    }
+    assert asked.settings["trt_engine_cache_path"].startswith(str(tmp_path))
+
+
+def test_a_file_with_more_open_dimensions_has_no_range(asked, float_file, tmp_path):
+    model = onnx.load(float_file)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    onnx.save(model, tmp_path / "open.onnx")
+    opened(tmp_path / "open.onnx")
+    assert not [k for k in asked.settings if "profile" in k]
+
+
+def test_quantized_pairs_are_left_to_tensorrt(asked, int8_file):
+    opened(int8_file)
+    assert asked.options.get_session_config_entry("session.disable_quant_qdq") == "1"
+
+
+def test_it_proves_who_runs_each_node_and_claims_no_kernel(asked, int8_file):
+    proof = opened(int8_file).proof_of_use()
+    assert proof.is_quantized
+    assert proof.integer_kernels is None
+    assert set(proof.operators) == {"CPUExecutionProvider"}  # the session of this test
+    assert sum(proof.operators.values()) == len(proof.layers) > 5
+
+
+def test_tensorrt_11_is_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setattr(onnxruntime_tensorrt, "without_provider", lambda provider: None)
+    fake_tensorrt.install(monkeypatch, "11.4.0.106")
+    assert "pip install 'tensorrt<11'" in OnnxruntimeTensorrt.unavailable()
+    fake_tensorrt.install(monkeypatch)
+    assert OnnxruntimeTensorrt.unavailable() is None
+
+
+def test_its_options_can_be_named():
+    _, options = named("onnxruntime_tensorrt:fp16=true,sparse=true")
+    assert options["fp16"] is options["sparse"] is True
