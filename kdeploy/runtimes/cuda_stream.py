@@ -14,9 +14,9 @@ class CudaStream:
         import torch
 
         self._torch: Any = torch
-        self._stream = torch.cuda.Stream()
-        self._begin = torch.cuda.Event(enable_timing=True)
-        self._end = torch.cuda.Event(enable_timing=True)
+        self._stream = self._torch.cuda.Stream()
+        self._begin = self._torch.cuda.Event(enable_timing=True)
+        self._end = self._torch.cuda.Event(enable_timing=True)
 
     @property
     def handle(self) -> int:
