@@ -8,7 +8,8 @@ files is given the file that the target `onnx` makes of a torch model, with the 
 have. `path` ends in `suffix` and lies in an empty folder: whatever else is written there (weights,
 a sidecar) is kept beside it. The parity gate stands outside, in `run.py`: it runs the file in
 `runtime`, so that whoever can export can also prove, with batches from the parameter `min_batch`
-to `max_batch` where an exporter has them.
+to `max_batch` where an exporter has them. `portable=False` says that the file fits this machine and
+these versions only: elsewhere a stored one is not taken for it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ monitor answers the next call with "no further".
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     import tensorrt
 
 Result = TypeVar("Result")
+
+# Between two messages: a build has thousands of steps, and a log keeps each message.
+PAUSE_SECONDS = 1.0
 
 # Who shows progress listens here; see `pipeline.log.noted`.
 progress = logging.getLogger("kdeploy.progress")
@@ -45,6 +50,7 @@ def monitor_of(trt: Any, cancelled: threading.Event) -> tensorrt.IProgressMonito
             trt.IProgressMonitor.__init__(self)
             self.lock = threading.Lock()
             self.phases: dict[str, tuple[int, int]] = {}
+            self.told_at = -math.inf
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             del parent_phase  # phases are told in the order of their beginning
@@ -55,12 +61,18 @@ def monitor_of(trt: Any, cancelled: threading.Event) -> tensorrt.IProgressMonito
             with self.lock:
                 _, steps = self.phases.get(phase_name, (0, step + 1))
                 self.phases[phase_name] = (step + 1, steps)
-                told = ", ".join(f"{n} {done}/{all_}" for n, (done, all_) in self.phases.items())
-            progress.info("TensorRT builds: %s", told)
+                self.tell()
             return not cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             with self.lock:
                 self.phases.pop(phase_name, None)
+
+        def tell(self) -> None:
+            now = time.monotonic()
+            if now - self.told_at >= PAUSE_SECONDS:
+                self.told_at = now
+                told = ", ".join(f"{n} {done}/{all_}" for n, (done, all_) in self.phases.items())
+                progress.info("TensorRT builds: %s", told)
 
     return Monitor()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from torch import nn
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import DataError, ModelError, Unavailable
 from kdeploy.export.parity import BATCH_SIZES, check_parity, measure_parity
+from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.quantization.contract import Wrapped
 from kdeploy.registry import Technique, find, validate
@@ -84,6 +86,17 @@ def export(
         shutil.rmtree(unproven.parent / "source", ignore_errors=True)
         opset = _write_metadata(unproven, metadata or {}) if path.suffix == ".onnx" else None
         return _proven(model, data, unproven, path, technique, resolved, opset)
+
+
+def bound_to(target: str) -> str:
+    """Return what decides, beside model and parameters, what a file is: often nothing.
+
+    A file of an exporter with the fact `portable=False` fits this machine and these versions.
+    """
+    if find("exporter", target).facts.get("portable", True):
+        return ""
+    here = fingerprint()
+    return json.dumps([here.id, here.driver, here.versions], sort_keys=True)
 
 
 def _check_that_it_runs(technique: Technique) -> None:

@@ -31,7 +31,13 @@ from kdeploy.runtimes.engine_sidecar import Sidecar
 USUAL_BEST_BATCH = 8
 
 
-@exporter(source={"onnx"}, suffix=".engine", runtime="tensorrt", rounds_to_half="fp16")
+@exporter(
+    source={"onnx"},
+    suffix=".engine",
+    runtime="tensorrt",
+    rounds_to_half="fp16",
+    portable=False,
+)
 def tensorrt_from_onnx(
     model: OnnxModel,
     example: Tensor,

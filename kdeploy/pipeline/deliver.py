@@ -16,14 +16,13 @@ from kdeploy import registry
 from kdeploy.artifact import Artifact, file_sha256
 from kdeploy.bench.run import Subject, bench
 from kdeploy.errors import ModelError
-from kdeploy.export.run import export
+from kdeploy.export.run import bound_to, export
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, read, write
 from kdeploy.package.run import package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.building import model_of_teacher
-from kdeploy.pipeline.log import noted
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
@@ -64,15 +63,14 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         if session.data is None:
             raise ModelError("the parity gate needs data", hint="name it, e.g. `--data digits`")
         metadata = {"kdeploy.artifact": model.id, "kdeploy.label": model.label}
-        with noted(session.audience):
-            result = export(
-                model_of_teacher(model),
-                step.technique,
-                step.parameters,
-                session.data,
-                work / "file" / f"model{suffix}",
-                metadata=metadata,
-            )
+        result = export(
+            model_of_teacher(model),
+            step.technique,
+            step.parameters,
+            session.data,
+            work / "file" / f"model{suffix}",
+            metadata=metadata,
+        )
         session.audience.said(
             f"parity of {model.label}: largest error {result.max_abs:.2g} output std, cosine"
             f" {result.cosine:.6f}, top-1 agreement {result.agreement:.1%}, required tolerance"
@@ -103,6 +101,7 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         make=make,
         parents=[model],
         parameters=step.parameters,
+        source=bound_to(step.technique),
     )
     return Exported(model=model, file=file)
 

@@ -25,7 +25,8 @@ class CudaStream:
 
     def room(self, size: Sequence[int], dtype: Any) -> Any:
         """Return a tensor on the GPU whose values are not set."""
-        return self._torch.empty(tuple(size), dtype=dtype, device="cuda")
+        with self.used():  # torch gives memory of this stream back to this stream only
+            return self._torch.empty(tuple(size), dtype=dtype, device="cuda")
 
     def used(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which torch works on this stream."""

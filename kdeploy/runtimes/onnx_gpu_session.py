@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.errors import ModelError
+from kdeploy.errors import ModelError, Unavailable
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof
 from kdeploy.runtimes.cuda_stream import CudaStream
@@ -53,7 +53,7 @@ class OnnxGpuSession:
         own = {**settings, "user_compute_stream": str(self._stream.handle)}
         stream = {"user_compute_stream": str(self._stream.handle)}
         providers = [(provider, own), *((other, stream) for other in others)]
-        self._opened = OnnxSession(path, options, providers)
+        self._opened = _opened(path, options, providers)
         self._session = self._opened.session
         source = self._session.get_inputs()[0]
         self._input, self._expected = source.name, source.shape
@@ -108,3 +108,15 @@ class OnnxGpuSession:
                 f"{self._expected}: {' '.join(str(error).split())[:300]}",
                 hint="check the data's shape and whether the file's batch size is fixed",
             ) from error
+
+
+def _opened(path: Path, options: Options, providers: Sequence[Any]) -> OnnxSession:
+    try:
+        return OnnxSession(path, options, providers)
+    except ModelError as error:
+        if "fallback" not in error.message:
+            raise
+        raise Unavailable(
+            f"not every operator of {path} has a kernel for the GPU: {error.message}",
+            hint="use `onnxruntime_cpu` or `tensorrt` for this file",
+        ) from error

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
@@ -46,15 +45,7 @@ class OnnxruntimeCuda:
         return without_provider(PROVIDER)
 
     def open(self, path: Path) -> None:
-        try:
-            self._session = OnnxGpuSession(path, self._options, PROVIDER, {})
-        except ModelError as error:
-            if "fallback" not in error.message:
-                raise
-            raise Unavailable(
-                f"not every operator of {path} has a CUDA kernel: {error.message}",
-                hint="use onnxruntime_cpu or tensorrt for this file",
-            ) from error
+        self._session = OnnxGpuSession(path, self._options, PROVIDER, {})
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         assert self._session is not None, "infer before open"

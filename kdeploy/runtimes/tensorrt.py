@@ -145,9 +145,10 @@ class Tensorrt:
         self._replay, self._buffers = None, {}
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self._check_numbers(host)
-        if not context.set_input_shape(self._input, tuple(host.shape)) or context.infer_shapes():
+        if not self._takes(tuple(host.shape)):
             raise ModelError(
-                f"{self._path} cannot run an input of shape {list(host.shape)}; {self._allowed()}",
+                f"{self._path} cannot run an input of shape {list(host.shape)}; it takes "
+                f"{self._allowed()}",
                 hint="build the engine with a profile that covers it, e.g. `--max-batch 64`",
             )
         for name in names:
@@ -175,11 +176,23 @@ class Tensorrt:
                 hint="name the data that the model was made for",
             )
 
+    def _takes(self, shape: tuple[int, ...]) -> bool:
+        """Tell TensorRT the shape; return whether it fits and decides all others."""
+        try:
+            return self._context.set_input_shape(self._input, shape) and not (
+                self._context.infer_shapes()
+            )
+        except RuntimeError:  # two inputs of an operator that do not fit each other
+            return False
+
     def _allowed(self) -> str:
         """Return which shapes the engine takes."""
-        shapes = self._engine.get_tensor_profile_shape(self._input, 0)
-        smallest, _, largest = (list(shape) for shape in shapes)
-        return f"it takes {smallest} to {largest}"
+        engine, name = self._engine, self._input
+        fixed = list(engine.get_tensor_shape(name))
+        if all(size >= 0 for size in fixed):
+            return str(fixed)
+        smallest, _, largest = (list(s) for s in engine.get_tensor_profile_shape(name, 0))
+        return f"{smallest} to {largest}"
 
     def _dtype(self, name: str) -> Any:
         trt, torch = self._trt, self._torch

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from kdeploy.errors import ModelError, RecipeError, Unavailable, UnknownName
 from kdeploy.export.engine_progress import monitor_of
 from kdeploy.export.engine_source import facts_of, in_half
-from kdeploy.export.run import export
+from kdeploy.export.run import bound_to, export
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.runtimes.engine_sidecar import Sidecar
 from tests.tiny import fake_tensorrt
@@ -229,12 +229,14 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(api, engine, tmp_path, monkey
     assert list((tmp_path / "engines").iterdir()) == []
 
 
-def test_progress_is_told_step_by_step(api, engine, caplog):
+@pytest.mark.parametrize(("pause", "count"), [(0, fake_tensorrt.STEPS), (1e9, 1)])
+def test_progress_is_told_but_not_too_often(api, engine, caplog, monkeypatch, pause, count):
+    monkeypatch.setattr("kdeploy.export.engine_progress.PAUSE_SECONDS", pause)
     with caplog.at_level(logging.INFO, logger="kdeploy.progress"):
         engine()
     told = [r.getMessage() for r in caplog.records if r.name == "kdeploy.progress"]
     assert told[0] == f"TensorRT builds: Building 1/{fake_tensorrt.STEPS}"
-    assert len(told) == fake_tensorrt.STEPS
+    assert len(told) == count
 
 
 def test_timings_are_kept_for_this_version_and_gpu(api, engine, tmp_path):
@@ -308,6 +310,13 @@ def test_a_lean_runtime_alone_builds_nothing(monkeypatch, onnx_file):
     api = fake_tensorrt.install(monkeypatch, name="tensorrt_lean")
     with pytest.raises(Unavailable, match="`tensorrt` is not installed"):
         built(onnx_file(), api)
+
+
+def test_an_engine_in_the_store_is_one_of_this_machine_and_these_versions(monkeypatch):
+    before = bound_to("tensorrt")
+    assert bound_to("onnx") == ""
+    monkeypatch.setattr("kdeploy.machine._versions", lambda: {"tensorrt": "11.4.0.106"})
+    assert bound_to("tensorrt") not in ("", before)
 
 
 def test_two_four_weights_are_counted_along_the_sum(tmp_path):

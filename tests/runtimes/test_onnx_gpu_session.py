@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from kdeploy.errors import ModelError
+from kdeploy.errors import ModelError, Unavailable
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from tests.tiny import fake_cuda
 
@@ -60,3 +60,18 @@ def test_a_wrong_shape_is_one_message(opened):
     session, _ = opened
     with pytest.raises(ModelError, match=r"shape \[3, 3, 8\]; it takes \['batch', 3, 8, 8\]"):
         session.infer(X[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("message", "error"), [("no fallback allowed", Unavailable), ("broken", ModelError)]
+)
+def test_an_operator_without_a_kernel_is_no_fault_of_the_file(
+    monkeypatch, float_file, message, error
+):
+    def refuse(*_):
+        raise ModelError(message)
+
+    monkeypatch.setattr("kdeploy.runtimes.onnx_gpu_session.OnnxSession", refuse)
+    monkeypatch.setattr("kdeploy.runtimes.onnx_gpu_session.CudaStream", fake_cuda.FakeStream)
+    with pytest.raises(error, match=message):
+        OnnxGpuSession(float_file, onnxruntime.SessionOptions, "CUDAExecutionProvider", {})

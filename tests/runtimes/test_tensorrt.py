@@ -104,6 +104,27 @@ def test_a_batch_outside_the_profile_is_told_what_fits(api, engine):
     assert opened.infer(X[:2]).shape == (2, 5)
 
 
+def test_a_file_of_one_batch_size_tells_that_one(api, float_file, tmp_path):
+    model = onnx.load(float_file)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(model, tmp_path / "fixed.onnx")
+    head = plan_of(float_file).split(b"\n")[0] + b"\n"
+    told = {"version": "10.16.1.11", "profile": {}, "host_code": False}
+    path = tmp_path / "fixed.engine"
+    model = (tmp_path / "fixed.onnx").read_bytes()
+    path.write_bytes(head + json.dumps(told).encode() + b"\n" + model)
+    opened = open_runtime("tensorrt", path)
+    assert opened.infer(X[:2]).shape == (2, 5)
+    with pytest.raises(ModelError, match=r"it takes \[2, 3, 8, 8\]"):
+        opened.infer(X)
+
+
+def test_shapes_that_tensorrt_cannot_infer_are_refused(api, engine):
+    api.faults.infer_shapes = True
+    with pytest.raises(ModelError, match=r"cannot run an input of shape \[3, 3, 8, 8\]"):
+        open_runtime("tensorrt", engine()).infer(X)
+
+
 def test_token_ids_for_a_model_of_fractions_are_refused(api, engine):
     with pytest.raises(ModelError, match=r"takes torch.float32, and the data are torch.int64"):
         open_runtime("tensorrt", engine()).infer(X.astype(np.int64))

@@ -268,6 +268,10 @@ class ICudaEngine:
         kind = next(t.type for t in self._tensors if t.name == name)
         return {"tensor(float)": DataType.FLOAT, "tensor(int64)": DataType.INT64}[kind]
 
+    def get_tensor_shape(self, name):
+        shape = next(t.shape for t in self._tensors if t.name == name)
+        return [size if isinstance(size, int) else -1 for size in shape]
+
     def get_tensor_profile_shape(self, name, profile_index):
         assert profile_index == 0
         return self._facts["profile"][name]
@@ -288,7 +292,8 @@ class IExecutionContext:
         self._shapes, self._addresses = {}, {}
 
     def set_input_shape(self, name, shape):
-        smallest, _, largest = self._facts["profile"].get(name, (shape, shape, shape))
+        fixed = [d.shape for d in self._session.get_inputs()] * 3
+        smallest, _, largest = self._facts["profile"].get(name, fixed)
         fits = len(shape) == len(smallest) and all(
             low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True)
         )
@@ -301,6 +306,8 @@ class IExecutionContext:
         return fits
 
     def infer_shapes(self):
+        if self._api.faults.infer_shapes:
+            raise RuntimeError("shapes do not fit")
         return []
 
     def get_tensor_shape(self, name):
@@ -386,6 +393,7 @@ def make(version="10.16.1.11", *, name="tensorrt"):
         build="",
         context="",
         enqueue="",
+        infer_shapes=False,
         output_shape=None,
         refuses_profile=False,
     )
