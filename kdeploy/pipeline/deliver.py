@@ -51,7 +51,7 @@ class Exported:
         technique = str(self.file.manifest["technique"])
         is_export = self.file.manifest["stage"] == "export"
         told = (self.profile, technique) if is_export else ()
-        shown = [part for part in told if part not in ("", "cpu", "onnx")]
+        shown = [part for part in dict.fromkeys(told) if part not in ("", "cpu", "onnx")]
         return ".".join([self.model.label, *shown]) + self.file.file.suffix
 
 

@@ -15,8 +15,10 @@ from kdeploy.errors import ModelError, RecipeError, Unavailable, UnknownName
 from kdeploy.export.engine_progress import monitor_of
 from kdeploy.export.engine_source import facts_of, in_half
 from kdeploy.export.run import bound_to, export
+from kdeploy.export.tensorrt_from_onnx import tensorrt_from_onnx
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.runtimes.engine_sidecar import Sidecar
+from kdeploy.runtimes.run import open_runtime
 from tests.tiny import fake_tensorrt
 
 
@@ -91,8 +93,6 @@ def onnx_file(tmp_path):
 
 def built(path, api, **parameters):
     """Build the engine of a file without the parity gate, which only knows tiny networks."""
-    from kdeploy.export.tensorrt_from_onnx import tensorrt_from_onnx
-
     target = path.with_suffix(".engine")
     tensorrt_from_onnx(OnnxModel(path), torch.empty(1), target, **parameters)
     return Sidecar.beside(target)
@@ -337,3 +337,22 @@ def test_two_four_weights_are_counted_along_the_sum(tmp_path):
     path = tmp_path / "sparse.onnx"
     onnx.save(helper.make_model(helper.make_graph(nodes, "g", [], [], tensors)), path)
     assert facts_of(path).sparse_eligible == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.tensorrt
+@pytest.mark.parametrize("parameters", [{}, {"fp16": True}, {"version_compatible": True}])
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt:cuda_graph=true"])
+def test_on_a_gpu_an_engine_answers_as_its_file(source, tiny_data, tmp_path, parameters, runtime):
+    path = tmp_path / "model.engine"
+    tensorrt_from_onnx(source, torch.empty(1), path, max_batch=32, **parameters)
+    opened = open_runtime(runtime, path)
+    for count in (1, 32, 3):
+        x = tiny_data.preprocessing.apply(tiny_data.validation.x[:count])
+        expected = source(torch.from_numpy(x)).numpy()
+        np.testing.assert_allclose(opened.infer(x), expected, rtol=1e-2, atol=1e-2)
+        assert opened.device_seconds() > 0
+    proof = opened.proof_of_use()
+    assert proof.eligible > 0
+    assert proof.integer == 0
+    opened.close()

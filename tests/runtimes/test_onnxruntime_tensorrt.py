@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -89,3 +90,19 @@ def test_tensorrt_11_is_refused_with_what_to_install(monkeypatch):
 def test_its_options_can_be_named():
     _, options = named("onnxruntime_tensorrt:fp16=true,sparse=true")
     assert options["fp16"] is options["sparse"] is True
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_answers_as_the_processor_and_tells_the_time(float_file):
+    if reason := OnnxruntimeTensorrt.unavailable():
+        pytest.skip(reason)
+    x = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
+    plain = onnxruntime.InferenceSession(str(float_file), providers=["CPUExecutionProvider"])
+    opened = OnnxruntimeTensorrt()
+    opened.open(float_file)
+    for count in (4, 1):
+        expected = plain.run(None, {"x": x[:count]})[0]
+        np.testing.assert_allclose(opened.infer(x[:count]), expected, rtol=1e-2, atol=1e-2)
+        assert opened.device_seconds() > 0
+    assert opened.proof_of_use().provider == PROVIDER
+    opened.close()
