@@ -120,6 +120,7 @@ class OnnxruntimeTensorrt:
         return Proof(
             provider=PROVIDER,
             is_quantized=self._is_quantized,
+            elsewhere=sum(name != PROVIDER for name in names),
             operators={name: names.count(name) for name in sorted(set(names))},
             settings=self._settings,
             layers=rows,
