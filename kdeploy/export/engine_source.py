@@ -14,6 +14,7 @@ from onnx import ModelProto, numpy_helper
 
 from kdeploy.errors import ModelError
 from kdeploy.runtimes.operators import QUANTIZERS
+from kdeploy.runtimes.tensorrt_encoding import check_encoding
 
 HALF_SCALES_OPSET = 19
 # Of operators with a weight: where it comes in, and which of its axes is summed over.
@@ -30,8 +31,13 @@ class SourceFacts:
 
 
 def facts_of(path: Path) -> SourceFacts:
-    """Return what the file holds."""
+    """Return what the file holds.
+
+    Raises:
+        ModelError: it is quantized as TensorRT does not read it.
+    """
     model = onnx.load(path)
+    check_encoding(path, model.graph)
     return SourceFacts(
         is_quantized=any(node.op_type in QUANTIZERS for node in model.graph.node),
         sparse_eligible=sum(_is_two_four(w) for w in _weights(model)),

@@ -104,10 +104,10 @@ def tensorrt_from_onnx(
     reason = tensorrt_api.unavailable(to_build=True)
     if reason is not None:
         raise Unavailable(f"no engine can be built here: {reason}", hint="kdeploy doctor")
+    facts = facts_of(model.path)
     with tempfile.TemporaryDirectory(prefix="kdeploy-engine-") as folder:
         file = in_half(model.path, Path(folder)) if fp16 else model.path
         built = _built(file, settings, keeps_timings=timing_cache)
-        facts = facts_of(file)
     path.write_bytes(built.plan)
     path.with_suffix(".layers").write_text(built.layers)
     _sidecar(built, facts, file_sha256(model.path), parameters).write(path)

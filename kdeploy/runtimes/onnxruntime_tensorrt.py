@@ -24,6 +24,7 @@ from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from kdeploy.runtimes.onnx_provider import gpu_options, without_provider
 from kdeploy.runtimes.operators import is_quantized
+from kdeploy.runtimes.tensorrt_encoding import check_encoding
 from kdeploy.user_cache import cache_folder
 
 PROVIDER = "TensorrtExecutionProvider"
@@ -88,10 +89,11 @@ class OnnxruntimeTensorrt:
         folder = cache_folder("onnxruntime-tensorrt")
         folder.mkdir(parents=True, exist_ok=True)
         graph = _graph(path)
-        self._is_quantized = graph is not None and is_quantized(_operators(graph))
+        check_encoding(path, graph)
+        self._is_quantized = is_quantized(_operators(graph))
         settings = {
             **self._settings,
-            **(_profile(graph, self._max_batch) if graph is not None else {}),
+            **_profile(graph, self._max_batch),
             "trt_int8_enable": self._is_quantized,
             "trt_engine_cache_enable": True,
             "trt_engine_cache_path": str(folder),
@@ -138,13 +140,13 @@ class OnnxruntimeTensorrt:
 
 
 def _graph(path: Path) -> Any:
-    """Return the graph of a file, None of one that is not ONNX: opening it says what is wrong."""
+    """Return the graph of a file, an empty one of what is not ONNX: opening says what is wrong."""
     import onnx
 
     try:
         return onnx.load(path, load_external_data=False).graph
     except Exception:  # protobuf's errors have no public base
-        return None
+        return onnx.GraphProto()
 
 
 def _operators(graph: Any) -> dict[str, int]:
@@ -157,7 +159,7 @@ def _profile(graph: Any, max_batch: int) -> dict[str, str]:
     stored = {tensor.name for tensor in graph.initializer}
     shapes = {i.name: i.type.tensor_type.shape.dim for i in graph.input if i.name not in stored}
     is_open = {name: [not d.dim_value for d in dims] for name, dims in shapes.items()}
-    if not all(o and o[0] and not any(o[1:]) for o in is_open.values()):
+    if not is_open or not all(o and o[0] and not any(o[1:]) for o in is_open.values()):
         return {}
     best = min(BEST_BATCH, max_batch)
     return {

@@ -188,6 +188,12 @@ def test_a_quantized_file_in_float16_has_scales_of_float16(exported, int8, tmp_p
     assert (whole - rounded).abs().max() < 0.2 * whole.std()  # a few steps of the scale
 
 
+def test_a_file_quantized_for_processors_is_refused(api, exported, tmp_path):
+    with pytest.raises(ModelError, match="quantized for processors") as caught:
+        tensorrt_from_onnx(OnnxModel(exported("signal")), torch.empty(1), tmp_path / "m.engine")
+    assert "--profile tensorrt" in caught.value.hint
+
+
 def test_all_that_the_parser_refuses_is_told_at_once(api, onnx_file, monkeypatch):
     path = onnx_file()
     source = OnnxModel(path)

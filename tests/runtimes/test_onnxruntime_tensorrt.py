@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from kdeploy.errors import ModelError
 from kdeploy.runtimes import onnxruntime_tensorrt
 from kdeploy.runtimes.onnxruntime_tensorrt import CUDA, PROVIDER, OnnxruntimeTensorrt
 from kdeploy.runtimes.run import named
@@ -38,11 +39,17 @@ def opened(path, **options):
     return runtime
 
 
-def test_int8_is_on_for_a_quantized_file_alone(asked, float_file, int8_file):
+@pytest.fixture
+def signed_file(weights_only_file):
+    """Return a file whose quantized tensors TensorRT reads: int8, zero points of 0."""
+    return weights_only_file
+
+
+def test_int8_is_on_for_a_quantized_file_alone(asked, float_file, signed_file):
     opened(float_file)
     assert (asked.provider, asked.others) == (PROVIDER, [CUDA])
     assert asked.settings["trt_int8_enable"] is False
-    opened(int8_file, fp16=True)
+    opened(signed_file, fp16=True)
     assert asked.settings["trt_int8_enable"] is True
     assert asked.settings["trt_fp16_enable"] is True
 
@@ -66,17 +73,28 @@ def test_a_file_with_more_open_dimensions_has_no_range(asked, float_file, tmp_pa
     assert not [k for k in asked.settings if "profile" in k]
 
 
-def test_quantized_pairs_are_left_to_tensorrt(asked, int8_file):
-    opened(int8_file)
+def test_quantized_pairs_are_left_to_tensorrt(asked, signed_file):
+    opened(signed_file)
     assert asked.options.get_session_config_entry("session.disable_quant_qdq") == "1"
 
 
-def test_it_proves_who_runs_each_node_and_claims_no_kernel(asked, int8_file):
-    proof = opened(int8_file).proof_of_use()
+def test_it_proves_who_runs_each_node_and_claims_no_kernel(asked, signed_file):
+    proof = opened(signed_file).proof_of_use()
     assert proof.is_quantized
     assert proof.integer_kernels is None
     assert set(proof.operators) == {"CPUExecutionProvider"}  # the session of this test
     assert sum(proof.operators.values()) == proof.elsewhere == len(proof.layers) > 5
+
+
+def test_a_file_quantized_for_processors_is_refused(asked, int8_file):
+    with pytest.raises(ModelError, match="quantized for processors"):
+        opened(int8_file)
+
+
+def test_what_is_no_onnx_file_is_left_to_onnx_runtime_to_refuse(asked, tmp_path):
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf):
+        opened(tmp_path / "text.onnx")
 
 
 def test_tensorrt_11_is_refused_with_what_to_install(monkeypatch):
