@@ -29,7 +29,8 @@ INSTRUCTION_SETS = (
 INT8_INSTRUCTION_SETS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
 LIBRARIES = (
     *("numpy", "torch", "torchao", "torch-pruning", "lightning-fabric", "onnx", "onnxscript"),
-    *("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt"),
+    *("onnxruntime", "onnxruntime-gpu", "openvino"),
+    *("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-dispatch", "tensorrt-lean"),
 )
 _HYPERVISORS = (
     "qemu",

@@ -64,6 +64,11 @@ class OnnxModel(nn.Module):
         weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
         return model
 
+    @property
+    def batch_size(self) -> int | None:
+        """The only batch size that the file takes; None where it takes any."""
+        return self._batch_size
+
     def __deepcopy__(self, memo: dict[int, Any]) -> OnnxModel:
         twin = OnnxModel(self.path)
         twin._keeps_alive = (self,)  # in a tuple: a module of its own would be a part of it

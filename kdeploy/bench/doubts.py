@@ -63,7 +63,8 @@ def of_proof(proof: Proof | None) -> tuple[str, ...]:
         return ()
     found = {
         "fallback": proof.elsewhere > 0,
-        "no_op_int8": proof.is_quantized and proof.integer == 0,
+        # A runtime that cannot see its kernels has none that are eligible, and raises no doubt.
+        "no_op_int8": proof.is_quantized and proof.eligible > 0 and proof.integer == 0,
         "sparse_not_used": proof.sparse_eligible > 0 and proof.sparse == 0,
         "emulated": proof.is_emulated,
     }

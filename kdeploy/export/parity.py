@@ -73,6 +73,7 @@ def measure_parity(
     *,
     base: nn.Module | None = None,
     is_half: bool = False,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Parity:
     """Return how far `run` is from `model`.
 
@@ -82,8 +83,10 @@ def measure_parity(
         data: Whose validation part gives the real inputs.
         base: The float model under a quantized one.
         is_half: The file holds float16 numbers.
+        batch_sizes: How many rows are run at once, one after the other.
     """
-    return parity_on([(batch,) for batch in inputs(data)], model, run, base=base, is_half=is_half)
+    batches = [(batch,) for batch in inputs(data, batch_sizes)]
+    return parity_on(batches, model, run, base=base, is_half=is_half)
 
 
 def parity_on(
@@ -134,11 +137,11 @@ def check_parity(parity: Parity, *, name: str) -> None:
     )
 
 
-def inputs(data: Dataset) -> Iterator[Inputs]:
+def inputs(data: Dataset, batch_sizes: Sequence[int] = BATCH_SIZES) -> Iterator[Inputs]:
     """Yield real and random batches at each batch size; the random ones from a fixed seed."""
     generator = np.random.default_rng(0)
     rows = np.arange(len(data.validation))
-    for batch_size in BATCH_SIZES:
+    for batch_size in batch_sizes:
         yield data.preprocessing.apply(data.validation.x[np.resize(rows, batch_size)])
         rows = np.roll(rows, -batch_size)
         yield data.preprocessing.random(batch_size, generator)

@@ -7,8 +7,10 @@ another encoding may be as far from it as rounding is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -19,6 +21,7 @@ from kdeploy.export.ends import AXES
 from kdeploy.export.parity import BATCH_SIZES, Parity, Run, measure_parity
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.quantization.contract import Wrapped
+from kdeploy.registry import Technique
 from kdeploy.runtimes.contract import SeveralOutputs
 from kdeploy.runtimes.run import open_runtime
 
@@ -31,18 +34,41 @@ def parity_of(
     *,
     dynamic: tuple[str, ...] = (),
     is_half: bool = False,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Parity:
     """Return how far a file is from its model: all its outputs, and at larger open sizes too."""
     session = open_runtime(runtime, file)
     run = session.infer_all if isinstance(session, SeveralOutputs) else session.infer
     base = _base(model)
     try:
-        found = [measure_parity(model, run, data, base=base, is_half=is_half)]
+        found = [
+            measure_parity(model, run, data, base=base, is_half=is_half, batch_sizes=batch_sizes)
+        ]
         if dynamic:
             found.append(_parity_of_larger(model, run, _larger(data, dynamic), base))
     finally:
         session.close()
     return max(found, key=lambda parity: parity.max_abs / parity.bound)
+
+
+def conditions(
+    technique: Technique, parameters: Mapping[str, Any], model: nn.Module
+) -> dict[str, Any]:
+    """Return the keywords of `parity_of` for what an exporter wrote with these parameters."""
+    half = technique.facts.get("rounds_to_half", False)
+    return {
+        "dynamic": tuple(parameters.get("dynamic", ())),
+        "is_half": bool(parameters[half] if isinstance(half, str) else half),
+        "batch_sizes": _batch_sizes(model, parameters),
+    }
+
+
+def _batch_sizes(model: nn.Module, parameters: Mapping[str, Any]) -> list[int]:
+    """Return what the gate runs at once: its own sizes, brought into what the file takes."""
+    fixed = model.batch_size if isinstance(model, OnnxModel) else None
+    smallest = fixed or parameters.get("min_batch", min(BATCH_SIZES))
+    largest = fixed or parameters.get("max_batch", max(BATCH_SIZES))
+    return sorted({min(max(size, smallest), largest) for size in BATCH_SIZES})
 
 
 def _parity_of_larger(model: nn.Module, run: Run, data: Dataset, base: nn.Module | None) -> Parity:

@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import DataError, ModelError, ParityFailed
+from kdeploy.errors import DataError, ModelError, ParityFailed, Unavailable
 from kdeploy.export.parity import Parity, check_parity
-from kdeploy.export.proof import parity_of
+from kdeploy.export.proof import conditions, parity_of
+from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.registry import Technique, find, validate
+from kdeploy.runtimes.run import named
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ def export(
     """
     technique = find("exporter", target)
     resolved = validate(technique.parameters, parameters, where=f"export.{target}")
+    _check_that_it_runs(technique)
     if not len(data.validation):
         raise DataError(
             "the parity gate needs validation items", hint="set `data.validation_fraction`"
@@ -91,10 +94,8 @@ def export(
             technique.load()(source, example, unproven, **parameters)
             shutil.rmtree(unproven.parent / "source", ignore_errors=True)
             opset = write_metadata(unproven, told) if path.suffix == ".onnx" else None
-            sizes = tuple(parameters.get("dynamic", ()))
-            half = technique.facts.get("rounds_to_half", False)
-            is_half = bool(parameters[half] if isinstance(half, str) else half)
-            parity = parity_of(unproven, runtime, model, data, dynamic=sizes, is_half=is_half)
+            allowed = conditions(technique, parameters, model)
+            parity = parity_of(unproven, runtime, model, data, **allowed)
             check_parity(parity, name=path.name)
             return result_of(parity, unproven, path, runtime, opset)
 
@@ -112,6 +113,28 @@ def _of_data(data: Dataset) -> dict[str, str]:
     known = data.preprocessing.to_dict()
     classes = json.dumps(known.pop("classes"))
     return {"kdeploy.classes": classes, "kdeploy.preprocessing": json.dumps(known)}
+
+
+def bound_to(target: str) -> str:
+    """Return what decides, beside model and parameters, what a file is: often nothing.
+
+    A file of an exporter with the fact `portable=False` fits this machine and these versions.
+    """
+    if find("exporter", target).facts.get("portable", True):
+        return ""
+    here = fingerprint()
+    return json.dumps([here.id, here.driver, here.versions], sort_keys=True)
+
+
+def _check_that_it_runs(technique: Technique) -> None:
+    """Refuse before minutes of work what nothing here could prove."""
+    runtime = technique.facts["runtime"]
+    reason = named(runtime)[0].load().unavailable()
+    if reason is not None:
+        raise Unavailable(
+            f"`{technique.name}` is proven by `{runtime}`, which cannot run here: {reason}",
+            hint="kdeploy doctor",
+        )
 
 
 def _source(

@@ -13,7 +13,7 @@ from kdeploy import registry
 from kdeploy.artifact import Artifact
 from kdeploy.bench.run import Subject
 from kdeploy.errors import ModelError
-from kdeploy.export.run import export
+from kdeploy.export.run import bound_to, export
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement
@@ -77,6 +77,7 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         make=make,
         parents=[model],
         parameters=step.parameters,
+        source=bound_to(step.technique),
     )
     return Exported(model=model, file=file)
 

@@ -32,6 +32,11 @@ class OnnxSession:
         self._expected = inputs[0].shape
         self._outputs = [self._session.get_outputs()[0].name]
 
+    @property
+    def session(self) -> Any:
+        """The `InferenceSession`, for whom binds its inputs and outputs to memory of a GPU."""
+        return self._session
+
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         """Return the first output."""
         return self._run(self._outputs, batch)[0]

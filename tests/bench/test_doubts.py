@@ -65,6 +65,7 @@ def test_rounds_unlike_the_others_are_told_by_number():
         ({"eligible": 3, "is_quantized": True}, ("no_op_int8",)),
         ({"eligible": 3, "is_quantized": True, "integer": 1}, ()),
         ({"eligible": 3}, ()),
+        ({"is_quantized": True}, ()),
         ({"sparse_eligible": 2}, ("sparse_not_used",)),
         ({"sparse_eligible": 2, "sparse": 1}, ()),
         ({"elsewhere": 1}, ("fallback",)),
