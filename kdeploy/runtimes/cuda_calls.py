@@ -69,9 +69,8 @@ class CudaCalls:
         if not self._is_captured:
             x = host.cuda()
             return lambda: self._forward(x)
-        if self._graph is None or (self._input.shape, self._input.dtype) != (
-            *(host.shape, host.dtype),
-        ):
+        is_known = self._input.shape == host.shape and self._input.dtype == host.dtype
+        if self._graph is None or not is_known:
             self._input = host.cuda()
             self._capture()
         self._input.copy_(host)
