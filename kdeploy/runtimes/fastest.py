@@ -19,7 +19,8 @@ from kdeploy.units import format_seconds
 ROUNDS = 5  # in turns, so that a clock that changes meets all kernels
 CALLS_A_ROUND = 10  # in one CUDA graph: the launch from Python is no part of the kernel
 Kernel = Callable[..., Any]
-Clock = Callable[[Mapping[str, Callable[[], object]]], dict[str, float]]
+Times = dict[str, float | str]
+Clock = Callable[[Mapping[str, Callable[[], object]]], Times]
 
 
 class Fastest:
@@ -30,11 +31,11 @@ class Fastest:
 
         Args:
             kernels: By name; all take the same tensors.
-            clock: Returns the seconds of each, without those that cannot run.
+            clock: Returns the seconds of each, or why it cannot run.
         """
         self._kernels, self._clock = dict(kernels), clock
         self._chosen: dict[tuple[object, ...], str] = {}
-        self.seconds: dict[str, float] = {}
+        self.times: Times = {}
         """Of each kernel, at the last shape that was new."""
         self.name = "" if len(self._kernels) > 1 else next(iter(self._kernels))
         """Of the kernel that ran last; "" before the first call of several."""
@@ -49,27 +50,32 @@ class Fastest:
         return self._kernels[self.name](*tensors)
 
     def why(self) -> str:
-        """Return the times that decided, fastest first."""
-        ordered = sorted(self.seconds.items(), key=lambda item: item[1])
-        return ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in ordered)
+        """Return the times that decided, fastest first, and what failed."""
+        times = {name: t for name, t in self.times.items() if not isinstance(t, str)}
+        ordered = sorted(times.items(), key=lambda item: item[1])
+        said = [f"{name} {format_seconds(seconds)}" for name, seconds in ordered]
+        said += [f"{name} failed: {t}" for name, t in self.times.items() if isinstance(t, str)]
+        return ", ".join(said)
 
     def _fastest(self, tensors: tuple[Any, ...]) -> str:
         calls = {
             name: lambda kernel=kernel: kernel(*tensors) for name, kernel in self._kernels.items()
         }
-        self.seconds = self._clock(calls)
-        if not self.seconds:
+        self.times = self._clock(calls)
+        times = {name: t for name, t in self.times.items() if not isinstance(t, str)}
+        if not times:
             raise ModelError(
-                f"none of the kernels {', '.join(calls)} runs for inputs of shapes "
-                f"{', '.join(str(list(t.shape)) for t in tensors if t is not None)}",
-                hint="keep the layer in floating point, or use `torch_cuda`",
+                f"no kernel runs for inputs of shapes "
+                f"{', '.join(str(list(t.shape)) for t in tensors if t is not None)}: {self.why()}",
+                hint="`torch_cuda` runs the float model",
             )
-        return min(self.seconds, key=self.seconds.__getitem__)
+        return min(times, key=times.__getitem__)
 
 
-def device_seconds(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Return the median seconds of each call on the GPU, in turns; what fails is left out."""
-    graphs = {name: graph for name, call in calls.items() if (graph := _captured(call))}
+def device_seconds(calls: Mapping[str, Callable[[], object]]) -> Times:
+    """Return the median seconds of each call on the GPU, in turns, or why it failed."""
+    captured = {name: _captured(call) for name, call in calls.items()}
+    graphs = {name: graph for name, graph in captured.items() if not isinstance(graph, str)}
     samples: dict[str, list[float]] = {name: [] for name in graphs}
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     for _ in range(ROUNDS):
@@ -79,11 +85,14 @@ def device_seconds(calls: Mapping[str, Callable[[], object]]) -> dict[str, float
             end.record()
             end.synchronize()
             samples[name].append(start.elapsed_time(end) * 1e-3 / CALLS_A_ROUND)
-    return {name: statistics.median(seconds) for name, seconds in samples.items()}
+    return {
+        name: graph if isinstance(graph, str) else statistics.median(samples[name])
+        for name, graph in captured.items()
+    }
 
 
-def _captured(call: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
-    """Return some calls as one graph, None when the kernel does not take the shape."""
+def _captured(call: Callable[[], object]) -> torch.cuda.CUDAGraph | str:
+    """Return some calls as one graph, or why the kernel does not take the shape."""
     graph = torch.cuda.CUDAGraph()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -96,9 +105,8 @@ def _captured(call: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
         with torch.cuda.graph(graph):
             for _ in range(CALLS_A_ROUND):
                 call()
-    except Exception:  # each library has errors of its own for a shape that it does not take
+        graph.replay()
         torch.cuda.synchronize()
-        return None
-    graph.replay()
-    torch.cuda.synchronize()
+    except Exception as error:  # each library has errors of its own for a shape it does not take
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return graph

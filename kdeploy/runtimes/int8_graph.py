@@ -25,6 +25,11 @@ CONVOLUTIONS = (
 WEIGHTED = (*CONVOLUTIONS, aten.linear.default)
 PRODUCTS = (aten.matmul.default, aten.bmm.default)
 ADDITIONS = (aten.add.Tensor, aten.add_.Tensor)
+LAYOUTS = (
+    *(aten.flatten.using_ints, aten.reshape.default, aten.permute.default, aten.transpose.int),
+    *(aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.select.int),
+    *(aten.slice.Tensor, aten.expand.default),
+)
 RELUS = (aten.relu.default, aten.relu_.default)
 QUANTIZE, DEQUANTIZE, DEQUANTIZE_WEIGHT = (
     *("quantize_per_tensor.default", "dequantize_per_tensor.default"),
@@ -52,6 +57,7 @@ def integer_graph(
     module.graph.eliminate_dead_code()
     _fold_weights(module, real_type)
     _replace_quantizers(module, real_type)
+    _carry_codes(module)
     _cast_rest(module, real_type)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
@@ -166,6 +172,17 @@ def _replace_quantizers(module: GraphModule, real_type: torch.dtype) -> None:
         module.graph.erase_node(node)
 
 
+def _carry_codes(module: GraphModule) -> None:
+    """Move codes where real numbers were moved only to become the same codes again."""
+    for node in list(module.graph.find_nodes(op="call_function", target=codes_of)):
+        moved, scale = node.args
+        before = moved.args[0] if moved.target in LAYOUTS and len(moved.users) == 1 else None
+        if before is not None and before.target is reals_of and before.args[1] == scale:
+            moved.replace_input_with(before, before.args[0])
+            node.replace_all_uses_with(moved)
+            module.graph.erase_node(node)
+
+
 def _cast_rest(module: GraphModule, real_type: torch.dtype) -> None:
     """Give the float operators that are left their numbers in `real_type`."""
     for node in list(module.graph.find_nodes(op="get_attr")):
@@ -221,5 +238,12 @@ def _only_user(node: Node) -> Node | None:
 
 
 def _same_shape(one: Any, other: Node) -> bool:
-    values = [n.meta.get("val") for n in (one, other)]
-    return all(v is not None for v in values) and values[0].shape == values[1].shape  # type: ignore[union-attr]
+    values = [_value(n) for n in (one, other)]
+    return all(v is not None for v in values) and values[0].shape == values[1].shape
+
+
+def _value(node: Any) -> Any:
+    """Return what is known of a node's output; a quantizer has the shape of its input."""
+    while isinstance(node, Node) and (_is(node, QUANTIZE) or _is(node, DEQUANTIZE)):
+        node = node.args[0]
+    return node.meta.get("val") if isinstance(node, Node) else None
