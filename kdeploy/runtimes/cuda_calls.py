@@ -8,6 +8,7 @@ https://docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class CudaCalls:
 
     def device_seconds(self) -> float:
         """Return how long the last call computed on the GPU, without the copies."""
-        return self._start.elapsed_time(self._end) * 1e-3
+        return float(self._start.elapsed_time(self._end)) * 1e-3
 
     def _prepared(self, host: Tensor) -> Callable[[], Tensor]:
         """Copy the batch to the GPU; return what computes on it."""
@@ -82,7 +83,7 @@ class CudaCalls:
         return self._output
 
     def _capture(self) -> None:
-        side = torch.cuda.Stream()
+        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP_CALLS):
@@ -116,17 +117,18 @@ def layer_rows(model: nn.Module) -> list[dict[str, str]]:
 def set_tf32(allowed: bool) -> None:
     """Say for this process whether FP32 products may be rounded to TF32's ten bits of fraction."""
     precision = "tf32" if allowed else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision
-    torch.backends.cudnn.rnn.fp32_precision = precision
+    for settings in _fp32_settings().values():
+        settings.fp32_precision = precision
 
 
 def fp32_precisions() -> dict[str, str]:
     """Return how FP32 products are really computed, as torch reads it back."""
-    return {
-        "matmul": torch.backends.cuda.matmul.fp32_precision,
-        "convolution": torch.backends.cudnn.conv.fp32_precision,
-    }
+    return {name: settings.fp32_precision for name, settings in _fp32_settings().items()}
+
+
+def _fp32_settings() -> dict[str, Any]:
+    cudnn: Any = torch.backends.cudnn
+    return {"matmul": torch.backends.cuda.matmul, "conv": cudnn.conv, "rnn": cudnn.rnn}
 
 
 def device_name() -> str:

@@ -94,7 +94,7 @@ def device_seconds(calls: Mapping[str, Callable[[], object]]) -> Times:
 def _captured(call: Callable[[], object]) -> torch.cuda.CUDAGraph | str:
     """Return some calls as one graph, or why the kernel does not take the shape."""
     graph = torch.cuda.CUDAGraph()
-    side = torch.cuda.Stream()
+    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     try:
         with torch.cuda.stream(side):

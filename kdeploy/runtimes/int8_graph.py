@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -123,10 +124,9 @@ def _followers(node: Node, real_type: torch.dtype) -> tuple[Node, Node | None, E
     if follower is not None and follower.target in ADDITIONS and not follower.kwargs:
         others = [n for n in follower.args if n is not last]
         # Of the same shape: a broadcast is no skip.
-        if len(others) == 1 and _is(others[0], DEQUANTIZE) and _same_shape(others[0], last):
-            if not _zero_point(others[0]):
-                skip, skip_scale = _arg(others[0], 0), _scale(others[0])
-                last, follower = follower, _only_user(follower)
+        if len(others) == 1 and _is_codes(others[0]) and _same_shape(others[0], last):
+            skip, skip_scale = _arg(others[0], 0), _scale(others[0])
+            last, follower = follower, _only_user(follower)
     has_relu = follower is not None and follower.target in RELUS
     if has_relu:
         assert follower is not None, "it has a target"
@@ -134,13 +134,10 @@ def _followers(node: Node, real_type: torch.dtype) -> tuple[Node, Node | None, E
     code_scale = None
     if follower is not None and _is(follower, QUANTIZE) and not _zero_point(follower):
         code_scale, last = _scale(follower), follower
-    return (
-        last,
-        skip,
-        Epilogue(
-            skip_scale=skip_scale, has_relu=has_relu, code_scale=code_scale, real_type=real_type
-        ),
+    epilogue = Epilogue(
+        skip_scale=skip_scale, has_relu=has_relu, code_scale=code_scale, real_type=real_type
     )
+    return last, skip, epilogue
 
 
 def _fold_weights(module: GraphModule, real_type: torch.dtype) -> None:
@@ -160,14 +157,16 @@ def _fold_weights(module: GraphModule, real_type: torch.dtype) -> None:
 def _replace_quantizers(module: GraphModule, real_type: torch.dtype) -> None:
     """Put one's own functions in the place of PT2E's, which know float32 alone."""
     for node in list(module.graph.nodes):
+        function: Callable[..., Tensor]
+        arguments: tuple[Any, ...]
         if _is(node, QUANTIZE) and not _zero_point(node):
             function, arguments = codes_of, (node.args[0], _scale(node))
-        elif _is(node, DEQUANTIZE) and not _zero_point(node):
+        elif _is_codes(node):
             function, arguments = reals_of, (node.args[0], _scale(node), real_type)
         else:
             continue
         with module.graph.inserting_before(node):
-            new = module.graph.call_function(function, arguments)  # type: ignore[arg-type]
+            new = module.graph.call_function(function, arguments)
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
 
@@ -205,6 +204,11 @@ def _cast_rest(module: GraphModule, real_type: torch.dtype) -> None:
 def _is(node: Any, name: str) -> bool:
     target = node.target if isinstance(node, Node) else None
     return str(target) == f"quantized_decomposed.{name}"
+
+
+def _is_codes(node: Any) -> bool:
+    """Tell whether a node dequantizes codes of zero point 0."""
+    return _is(node, DEQUANTIZE) and not _zero_point(node)
 
 
 def _arg(node: Any, index: int) -> Node:

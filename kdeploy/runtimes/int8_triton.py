@@ -6,6 +6,10 @@ codes. After the implicit GEMM of NVIDIA's CUTLASS and Triton's tutorial on matr
 https://triton-lang.org/main/getting-started/tutorials/03-matrix-multiplication.html.
 """
 
+# Parameters of a Triton kernel have no Python types.
+# ruff: noqa: ANN001
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -86,28 +90,28 @@ class TritonProduct:
         *("padding_y", "padding_x", "dilation_y", "dilation_x"),
     ]
 )
-def _integer_product(  # type: ignore[no-untyped-def]
-    x_pointer,  # noqa: ANN001
-    rows_pointer,  # noqa: ANN001
-    scales_pointer,  # noqa: ANN001
-    bias_pointer,  # noqa: ANN001
-    skip_pointer,  # noqa: ANN001
-    out_pointer,  # noqa: ANN001
-    positions,  # noqa: ANN001
-    outputs,  # noqa: ANN001
-    inputs,  # noqa: ANN001
-    height,  # noqa: ANN001
-    width,  # noqa: ANN001
-    high,  # noqa: ANN001
-    wide,  # noqa: ANN001
-    stride_y,  # noqa: ANN001
-    stride_x,  # noqa: ANN001
-    padding_y,  # noqa: ANN001
-    padding_x,  # noqa: ANN001
-    dilation_y,  # noqa: ANN001
-    dilation_x,  # noqa: ANN001
-    skip_scale,  # noqa: ANN001
-    codes_a_unit,  # noqa: ANN001
+def _integer_product(
+    x_pointer,
+    rows_pointer,
+    scales_pointer,
+    bias_pointer,
+    skip_pointer,
+    out_pointer,
+    positions,
+    outputs,
+    inputs,
+    height,
+    width,
+    high,
+    wide,
+    stride_y,
+    stride_x,
+    padding_y,
+    padding_x,
+    dilation_y,
+    dilation_x,
+    skip_scale,
+    codes_a_unit,
     KERNEL_Y: tl.constexpr,
     KERNEL_X: tl.constexpr,
     HAS_SKIP: tl.constexpr,
@@ -180,11 +184,11 @@ def _layout(real: Tensor) -> torch.memory_format:
 
 
 @triton.jit
-def _nearest_codes(  # type: ignore[no-untyped-def]
-    real_pointer,  # noqa: ANN001
-    codes_pointer,  # noqa: ANN001
-    count,  # noqa: ANN001
-    codes_a_unit,  # noqa: ANN001
+def _nearest_codes(
+    real_pointer,
+    codes_pointer,
+    count,
+    codes_a_unit,
     BLOCK: tl.constexpr,
 ) -> None:
     """Round one block of numbers, in the order in which they lie in memory."""

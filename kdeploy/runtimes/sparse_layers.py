@@ -37,7 +37,7 @@ def packed(rows: Tensor) -> tuple[Tensor, Tensor]:
 
     The places ascend; groups with fewer than two that are not zero keep zeros too.
     """
-    fours = rows.unflatten(1, (-1, 4))
+    fours = rows.view(len(rows), -1, 4)
     assert int(fours.count_nonzero(-1).max()) <= 2, "more than two of four weights are not zero"
     places = (fours != 0).byte().argsort(-1, descending=True, stable=True)[..., :2].sort(-1).values
     return fours.gather(-1, places).flatten(1), places.to(torch.uint8).flatten(1)
@@ -45,9 +45,9 @@ def packed(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def unpacked(values: Tensor, places: Tensor) -> Tensor:
     """Return the dense rows (outputs, inner) that `packed` was given."""
-    pairs = values.unflatten(1, (-1, 2))
+    pairs = values.view(len(values), -1, 2)
     fours = pairs.new_zeros(*pairs.shape[:2], 4)
-    return fours.scatter(-1, places.long().unflatten(1, (-1, 2)), pairs).flatten(1)
+    return fours.scatter(-1, places.long().view(pairs.shape), pairs).flatten(1)
 
 
 class ReferenceProduct:
@@ -102,16 +102,27 @@ class SparseLayer(nn.Module):
         output: Tensor = self.fastest(x)
         return output
 
+    # Modules such as torch's own TransformerEncoderLayer look at the parameters of their parts.
+    @property
+    def weight(self) -> Tensor:
+        """Return the dense layer's weight."""
+        weight = self.dense.weight
+        assert isinstance(weight, Tensor), "a layer with a weight"
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Return the dense layer's bias."""
+        return self.dense._parameters["bias"]
+
     def _dense(self, x: Tensor) -> Tensor:
         output: Tensor = self.dense(x)
         return output
 
     def _sparse(self, x: Tensor) -> Tensor:
-        weight, bias = self.dense.weight, self.dense.bias
-        assert isinstance(weight, Tensor) and not isinstance(bias, nn.Module), "weight and bias"
-        num_positions = positions_of(weight)
+        num_positions = positions_of(self.weight)
         images = channels_last(x, num_positions)
-        product = self.product(columns(images, self.window), bias)
+        product = self.product(columns(images, self.window), self.bias)
         outputs = product.view(len(images), *self.window.outputs(images.shape[1:3]), -1)
         return as_given(outputs, x, num_positions)
 
@@ -148,7 +159,7 @@ def is_two_four(rows: Tensor) -> bool:
     """Tell whether of each four in a row at most two are not zero."""
     if rows.shape[1] % 4:
         return False
-    return bool((rows.unflatten(1, (-1, 4)).count_nonzero(-1) <= 2).all())
+    return bool((rows.view(len(rows), -1, 4).count_nonzero(-1) <= 2).all())
 
 
 def with_sparse_layers(
@@ -190,7 +201,7 @@ def sparse_layers(model: nn.Module) -> dict[str, SparseLayer]:
 def layer_rows(model: nn.Module, kept: Mapping[str, str]) -> list[dict[str, str]]:
     """Return for each layer what it ran as, and the times or the reason that decided."""
     rows = [
-        {"layer": name, "kernel": layer.fastest.name, "why": layer.fastest.why()}
+        {"layer": name, "kernel": layer.fastest.name or "not called", "why": layer.fastest.why()}
         for name, layer in sparse_layers(model).items()
     ]
     return rows + [{"layer": name, "kernel": DENSE, "why": why} for name, why in kept.items()]

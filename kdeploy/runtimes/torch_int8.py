@@ -48,6 +48,7 @@ class TorchInt8:
 
         self._torch = torch
         self._precision, self._cuda_graph = precision, cuda_graph
+        self._model: Any = None
         self._calls: CudaCalls | None = None
 
     @staticmethod
@@ -59,7 +60,7 @@ class TorchInt8:
         from kdeploy.runtimes import cuda_calls, int8_kernels
         from kdeploy.runtimes.int8_graph import integer_graph
 
-        quantized = load_model(open_artifact(path))
+        quantized: Any = load_model(open_artifact(path))
         if not hasattr(quantized, "with_profile"):
             raise Unavailable(
                 f"{path} has no codes of its activations: it is a float model, or one that is "
@@ -105,5 +106,4 @@ class TorchInt8:
         )
 
     def close(self) -> None:
-        self._model: Any = None
-        self._calls = None
+        self._model = self._calls = None

@@ -74,10 +74,10 @@ class TorchSparse24:
             )
         self._torch.backends.cudnn.benchmark = True
         self._dtype = cuda_calls.DTYPES[self._precision]
-        model = load_model(artifact).eval().to("cuda", self._dtype)
-        self._model = model.to(memory_format=self._torch.channels_last)
-        self._layers = len(cuda_calls.weighted_layers(model))
-        self._kept = with_sparse_layers(model, CuSparseLtProduct, device_seconds)
+        self._model = load_model(artifact).eval().to("cuda", self._dtype)
+        self._model.to(memory_format=self._torch.channels_last)
+        self._layers = len(cuda_calls.weighted_layers(self._model))
+        self._kept = with_sparse_layers(self._model, CuSparseLtProduct, device_seconds)
         if len(self._kept) == self._layers:
             first = next(iter(self._kept.items()), ("", "it has no layers with weights"))
             raise Unavailable(

@@ -101,7 +101,7 @@ def channels_last(x: Tensor, num_positions: int) -> Tensor:
 
 
 def as_given(y: Tensor, x: Tensor, num_positions: int) -> Tensor:
-    """Return the product's (batch, height, width, outputs) laid out as the layer's input `x` was."""
+    """Return the product's (batch, height, width, outputs) laid out as the layer's input `x`."""
     if num_positions == 0:
         return y.reshape(*x.shape[:-1], y.shape[-1])
     if num_positions == 1:
