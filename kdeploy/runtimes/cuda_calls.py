@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.fastest import events
 
 WARM_UP_CALLS = 3  # before a capture: libraries allocate, choose and compile on their first calls
 DTYPES = {
@@ -40,7 +41,7 @@ class CudaCalls:
             cuda_graph: Capture one graph for the batch's shape; another shape is captured anew.
         """
         self._forward, self._name, self._is_captured = forward, name, cuda_graph
-        self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._start, self._end = events()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._input = self._output = torch.empty(0)
 

@@ -68,6 +68,7 @@ def _constant(name: str, initializers: Any, producers: Any, folder: Path) -> Wei
         order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
         return value.transpose(order)
     zero_point = _constant((*node.input, "", "")[2], initializers, producers, folder)
-    # Weights have zero point 0 in all our files; a scalar of another may stand in other people's.
-    is_shifted = zero_point is not None and zero_point.size == 1
-    return value.astype(np.int32) - zero_point.astype(np.int32) if is_shifted else value
+    # One per channel is 0 by all tools; one for all codes may be any.
+    if zero_point is None or zero_point.size != 1:
+        return value
+    return np.asarray(value.astype(np.int32) - zero_point.astype(np.int32))
