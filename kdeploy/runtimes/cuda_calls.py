@@ -19,6 +19,7 @@ from kdeploy.errors import ModelError, Unavailable
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.fastest import events
 
+DEVICE = "cuda"
 WARM_UP_CALLS = 3  # before a capture: libraries allocate, choose and compile on their first calls
 DTYPES = {
     "fp32": torch.float32,
@@ -69,11 +70,11 @@ class CudaCalls:
     def _prepared(self, host: Tensor) -> Callable[[], Tensor]:
         """Copy the batch to the GPU; return what computes on it."""
         if not self._is_captured:
-            x = host.cuda()
+            x = host.to(DEVICE)
             return lambda: self._forward(x)
         is_known = self._input.shape == host.shape and self._input.dtype == host.dtype
         if self._graph is None or not is_known:
-            self._input = host.cuda()
+            self._input = host.to(DEVICE)
             self._capture()
         self._input.copy_(host)
         return self._replay

@@ -7,7 +7,7 @@ import importlib.util
 from torch import nn
 from torch.fx import GraphModule
 
-from kdeploy.runtimes.fastest import Clock, Fastest, Kernel, device_seconds
+from kdeploy.runtimes.fastest import Clock, Fastest, Kernel
 from kdeploy.runtimes.int8_graph import integer_layers
 from kdeploy.runtimes.int8_layers import IntegerLayer, IntMm, codes_of
 from kdeploy.runtimes.sparse_layers import SparseIntMm, is_two_four, why_dense
@@ -15,8 +15,13 @@ from kdeploy.runtimes.sparse_layers import SparseIntMm, is_two_four, why_dense
 CUBLASLT, CUSPARSELT = "cuBLASLt", "cuSPARSELt"
 
 
-def choose_kernels(model: GraphModule, clock: Clock = device_seconds) -> None:
-    """Let each integer layer take the fastest kernel for each shape, on its first call."""
+def choose_kernels(model: GraphModule, clock: Clock) -> None:
+    """Let each integer layer take the fastest kernel for each shape, on its first call.
+
+    Args:
+        model: An integer graph on the GPU; is changed.
+        clock: Measures the kernels.
+    """
     has_triton = importlib.util.find_spec("triton") is not None
     for layer in integer_layers(model):
         kernels: dict[str, Kernel] = {CUBLASLT: IntMm(layer)}

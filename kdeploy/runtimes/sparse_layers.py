@@ -39,7 +39,9 @@ def packed(rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     fours = rows.view(len(rows), -1, 4)
     assert int(fours.count_nonzero(-1).max()) <= 2, "more than two of four weights are not zero"
-    places = (fours != 0).byte().argsort(stable=True, dim=-1, descending=True)[..., :2].sort(-1).values
+    places = (
+        (fours != 0).byte().argsort(stable=True, dim=-1, descending=True)[..., :2].sort(-1).values
+    )
     return fours.gather(-1, places).flatten(1), places.to(torch.uint8).flatten(1)
 
 

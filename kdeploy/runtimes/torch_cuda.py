@@ -60,7 +60,7 @@ class TorchCuda:
 
     def open(self, path: Path) -> None:
         from kdeploy.payload import load_model
-        from kdeploy.runtimes.cuda_calls import DTYPES, CudaCalls, set_tf32
+        from kdeploy.runtimes import cuda_calls
 
         artifact = open_artifact(path)
         if artifact.is_quantized:
@@ -68,13 +68,15 @@ class TorchCuda:
                 f"torch_cuda would emulate the INT8 of {path} in float",
                 hint="`torch_int8` runs it on integers",
             )
-        set_tf32(self._precision == "tf32")
+        cuda_calls.set_tf32(self._precision == "tf32")
         self._torch.backends.cudnn.benchmark = True
-        self._dtype = DTYPES[self._precision]
-        self._model = load_model(artifact).eval().to("cuda", self._dtype)
+        self._dtype = cuda_calls.DTYPES[self._precision]
+        self._model = load_model(artifact).eval().to(cuda_calls.DEVICE, self._dtype)
         if self._channels_last:
             self._model.to(memory_format=self._torch.channels_last)
-        self._calls = CudaCalls(self._forward, name=str(path), cuda_graph=self._cuda_graph)
+        self._calls = cuda_calls.CudaCalls(
+            self._forward, name=str(path), cuda_graph=self._cuda_graph
+        )
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         assert self._calls is not None, "infer before open"

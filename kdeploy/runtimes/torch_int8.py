@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kdeploy.runtimes.cuda_calls import CudaCalls
 
 
-@runtime(formats={"torch"}, device="cuda")
+@runtime(formats={"torch"}, device="cuda", needs="int8")
 class TorchInt8:
     """A quantized torch artefact on integers; its symmetric encoding is used, whatever its own."""
 
@@ -57,7 +57,7 @@ class TorchInt8:
 
     def open(self, path: Path) -> None:
         from kdeploy.payload import load_model
-        from kdeploy.runtimes import cuda_calls, int8_kernels
+        from kdeploy.runtimes import cuda_calls, fastest, int8_kernels
         from kdeploy.runtimes.int8_graph import integer_graph
 
         quantized: Any = load_model(open_artifact(path))
@@ -72,8 +72,8 @@ class TorchInt8:
         graph = quantized.with_profile("tensorrt").graph
         real_type = cuda_calls.DTYPES[self._precision]
         self._model, self._kept = integer_graph(graph, real_type=real_type)
-        self._model.cuda()
-        int8_kernels.choose_kernels(self._model)
+        self._model.to(cuda_calls.DEVICE)
+        int8_kernels.choose_kernels(self._model, fastest.device_seconds)
         self._calls = cuda_calls.CudaCalls(self._model, name=str(path), cuda_graph=self._cuda_graph)
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kdeploy.runtimes.cuda_calls import CudaCalls
 
 
-@runtime(formats={"torch"}, device="cuda")
+@runtime(formats={"torch"}, device="cuda", needs="two_four")
 class TorchSparse24:
     """A float torch artefact whose weights are 2:4 sparse, in FP16 or BF16."""
 
@@ -62,9 +62,7 @@ class TorchSparse24:
 
     def open(self, path: Path) -> None:
         from kdeploy.payload import load_model
-        from kdeploy.runtimes import cuda_calls
-        from kdeploy.runtimes.fastest import device_seconds
-        from kdeploy.runtimes.sparse_layers import CuSparseLtProduct, with_sparse_layers
+        from kdeploy.runtimes import cuda_calls, fastest, sparse_layers
 
         artifact = open_artifact(path)
         if artifact.is_quantized:
@@ -74,10 +72,12 @@ class TorchSparse24:
             )
         self._torch.backends.cudnn.benchmark = True
         self._dtype = cuda_calls.DTYPES[self._precision]
-        self._model = load_model(artifact).eval().to("cuda", self._dtype)
+        self._model = load_model(artifact).eval().to(cuda_calls.DEVICE, self._dtype)
         self._model.to(memory_format=self._torch.channels_last)
         self._layers = len(cuda_calls.weighted_layers(self._model))
-        self._kept = with_sparse_layers(self._model, CuSparseLtProduct, device_seconds)
+        self._kept = sparse_layers.with_sparse_layers(
+            self._model, sparse_layers.CuSparseLtProduct, fastest.device_seconds
+        )
         if len(self._kept) == self._layers:
             first = next(iter(self._kept.items()), ("", "it has no layers with weights"))
             raise Unavailable(
