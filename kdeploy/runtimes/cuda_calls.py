@@ -7,6 +7,7 @@ https://docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs".
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -117,20 +118,22 @@ def layer_rows(model: nn.Module) -> list[dict[str, str]]:
 
 
 def set_tf32(allowed: bool) -> None:
-    """Say for this process whether FP32 products may be rounded to TF32's ten bits of fraction."""
-    precision = "tf32" if allowed else "ieee"
-    for settings in _fp32_settings().values():
-        settings.fp32_precision = precision
+    """Say for this process whether FP32 products may be rounded to TF32's ten bits of fraction.
+
+    By the older of torch's two interfaces: after the newer one, `torch.export` no longer works
+    (torch 2.13: "a mix of the legacy and new APIs").
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*new API")
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
-def fp32_precisions() -> dict[str, str]:
-    """Return how FP32 products are really computed, as torch reads it back."""
-    return {name: settings.fp32_precision for name, settings in _fp32_settings().items()}
-
-
-def _fp32_settings() -> dict[str, Any]:
+def tf32_state() -> dict[str, bool]:
+    """Return what rounds its factors to TF32, as torch reads it back."""
     cudnn: Any = torch.backends.cudnn
-    return {"matmul": torch.backends.cuda.matmul, "conv": cudnn.conv, "rnn": cudnn.rnn}
+    settings = {"matmul": torch.backends.cuda.matmul, "convolution": cudnn.conv}
+    return {name: one.fp32_precision == "tf32" for name, one in settings.items()}
 
 
 def device_name() -> str:

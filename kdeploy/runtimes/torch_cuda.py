@@ -98,7 +98,7 @@ class TorchCuda:
                 "precision": self._precision,
                 "cuda_graph": self._cuda_graph,
                 "channels_last": self._channels_last,
-                "fp32_precision": cuda_calls.fp32_precisions(),
+                "tf32": cuda_calls.tf32_state(),
             },
             layers=cuda_calls.layer_rows(self._model),
         )

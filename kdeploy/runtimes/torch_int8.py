@@ -100,7 +100,7 @@ class TorchInt8:
                 "precision": self._precision,
                 "cuda_graph": self._cuda_graph,
                 "triton": importlib.util.find_spec("triton") is not None,
-                "fp32_precision": cuda_calls.fp32_precisions(),
+                "tf32": cuda_calls.tf32_state(),
             },
             layers=[*rows, *self._kept],
         )

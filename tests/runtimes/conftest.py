@@ -7,6 +7,25 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 
+@pytest.fixture
+def dry(_restore_gpu_settings):
+    """Let the runtimes for GPUs compute on the processor, with exact kernels."""
+    from benchmarks.shared.dry_run import on_the_processor
+
+    with on_the_processor():
+        yield
+
+
+@pytest.fixture
+def _restore_gpu_settings():
+    import torch
+
+    cudnn = torch.backends.cudnn
+    before = torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    yield
+    torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+
+
 @pytest.fixture(scope="session")
 def float_file(tmp_path_factory):
     """Two convolutions with ReLU, a global average pool and a linear layer: (b,3,8,8) -> (b,5)."""

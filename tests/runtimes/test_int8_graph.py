@@ -6,7 +6,9 @@ where a value lies within that rounding of the middle between two codes, and the
 
 from __future__ import annotations
 
+import copy
 import runpy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,26 +22,12 @@ from kdeploy.runtimes.int8_layers import codes_of, reals_of
 pytestmark = pytest.mark.usefixtures("no_gradients")
 TINY = Path(__file__).parents[1] / "tiny"
 ARCHITECTURES = runpy.run_path(str(TINY / "architectures.py"))
-# Integer layers, and those that stay in floating point.
-COUNTS = {
-    "concatenating": (5, 0),
-    "shuffling": (2, 1),
-    "squeezing": (6, 0),
-    "pre_activated": (3, 2),
-    "signal": (3, 0),
-    "attending": (6, 2),
-}
 
 
 @pytest.fixture
 def no_gradients():
     with torch.no_grad():
         yield
-
-
-def quantized(model, x, **options):
-    ranges = observe(model.eval(), x[:2], [x], choice="min_max")
-    return QuantizedModel(model, x[:2], ranges=ranges, profile="tensorrt", **options)
 
 
 class Residual(nn.Module):
@@ -60,53 +48,70 @@ class Residual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+@cache
+def source_of(name):
+    """Return a quantized network and inputs for it."""
+    torch.manual_seed(0)
+    model = Residual() if name == "residual" else ARCHITECTURES[name]()
+    x = torch.randn(8, *ARCHITECTURES["SHAPES"].get(name, (3, 11, 9)))
+    with torch.no_grad():
+        model.train()(x)
+        return quantized(model, x), x
+
+
+def quantized(model, x, **options):
+    ranges = observe(model.eval(), x[:2], [x], choice="min_max")
+    return QuantizedModel(model, x[:2], ranges=ranges, profile="tensorrt", **options)
+
+
+def difference(found, expected):
+    return float((found.float() - expected).norm() / expected.norm())
+
+
 def test_each_block_of_a_residual_network_is_integer_layers_alone():
-    model, x = Residual(), torch.randn(8, 3, 11, 9)
-    source = quantized(model, x)
+    source, _ = source_of("residual")
     graph, kept = integer_graph(source.graph, real_type=torch.float32)
     assert kept == []
     layers = {layer.name: layer.epilogue for layer in integer_layers(graph)}
-    assert list(layers) == ["stem", "first", "second", "shortcut", "head"]
-    assert [e.skip_scale is not None for e in layers.values()] == [False, True, True, False, False]
-    assert [e.has_relu for e in layers.values()] == [True, True, True, False, False]
-    assert layers["head"].code_scale is None
-    float_steps = [n.target for n in graph.graph.nodes if n.op == "call_function"]
-    assert float_steps[:2] == [codes_of, reals_of], "the input's codes, then only the mean's"
-    # A flip of one step in a hundred codes would show as about 1e-3.
-    expected = source(x)
-    assert float((graph(x) - expected).norm() / expected.norm()) < 1e-4
+    assert set(layers) == {"stem", "first", "second", "shortcut", "head"}
+    with_skip = {name for name, e in layers.items() if e.skip_scale is not None}
+    assert with_skip == {"first", "second"}
+    assert {n for n, e in layers.items() if e.has_relu} == {"stem", "first", "second"}
+    assert {n for n, e in layers.items() if e.code_scale is None} == {"head"}
+    steps = [n.target for n in graph.graph.nodes if n.op == "call_function"]
+    assert steps[:2] == [codes_of, reals_of], "the input's codes, then only the mean's"
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_the_integer_graph_computes_what_the_quantized_model_does(name):
-    model = ARCHITECTURES[name]()
-    x = torch.randn(16, *ARCHITECTURES["SHAPES"].get(name, (3, 12, 12)))
-    model.train()(x)
-    source = quantized(model, x)
+@pytest.mark.parametrize(
+    ("name", "num_integer", "num_float"),
+    [("residual", 5, 0), ("shuffling", 2, 1), ("signal", 3, 0), ("attending", 6, 2)],
+)
+def test_the_integer_graph_computes_what_the_quantized_model_does(name, num_integer, num_float):
+    source, x = source_of(name)
     graph, kept = integer_graph(source.graph, real_type=torch.float32)
-    assert (len(integer_layers(graph)), len(kept)) == COUNTS[name]
+    assert (len(integer_layers(graph)), len(kept)) == (num_integer, num_float)
     assert all(row["why"] for row in kept)
+    # Here no value lies in the middle of two codes; a flip of one code in a hundred would be 1e-3.
     expected = source(x)
-    assert float((graph(x) - expected).norm() / expected.norm()) < 1e-3
+    assert difference(graph(x), expected) < 1e-4
     assert graph(x[:3]).shape == expected[:3].shape, "another batch size"
 
 
-@pytest.mark.parametrize("real_type", [torch.float16, torch.bfloat16])
-def test_what_is_not_integer_computes_in_the_type_that_was_asked_for(real_type):
-    model = ARCHITECTURES["attending"]()
-    x = torch.randn(8, *ARCHITECTURES["SHAPES"].get("attending", (3, 12, 12)))
-    source = quantized(model, x)
+@pytest.mark.parametrize(
+    ("real_type", "bound"), [(torch.float16, 0.02), (torch.bfloat16, 0.05)], ids=str
+)
+def test_what_is_not_integer_computes_in_the_type_that_was_asked_for(real_type, bound):
+    source, x = source_of("attending")
     graph, _ = integer_graph(source.graph, real_type=real_type)
-    output, expected = graph(x), source(x)
+    output = graph(x)
     assert output.dtype == real_type
-    # Eight bits of fraction in bfloat16, of which some layers take half each.
-    assert float((output.float() - expected).norm() / expected.norm()) < 0.05
+    assert difference(output, source(x)) < bound
 
 
 def test_a_layer_that_was_left_in_float_stays_and_says_why():
-    model, x = Residual(), torch.randn(8, 3, 11, 9)
+    _, x = source_of("residual")
     graph, kept = integer_graph(
-        quantized(model, x, float_layers=["first"]).graph, real_type=torch.float32
+        quantized(Residual(), x, float_layers=["first"]).graph, real_type=torch.float32
     )
     assert [row["layer"] for row in kept] == ["first"]
     assert "not quantized" in kept[0]["why"]
@@ -114,9 +119,8 @@ def test_a_layer_that_was_left_in_float_stays_and_says_why():
 
 
 def test_the_quantized_graph_is_left_as_it_is():
-    model, x = Residual(), torch.randn(8, 3, 11, 9)
-    source = quantized(model, x)
-    before, code = source(x), source.graph.code
+    source, x = source_of("residual")
+    before, code = source(x), copy.copy(source.graph.code)
     integer_graph(source.graph, real_type=torch.float16)
     assert source.graph.code == code
     assert torch.equal(source(x), before)
