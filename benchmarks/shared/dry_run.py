@@ -37,6 +37,7 @@ def on_the_processor() -> Iterator[None]:
         (cuda_calls, "device_name"): lambda: "dry run on the processor",
         (fastest, "device_seconds"): _made_up,
         (int8_kernels, "IntMm"): Reference,
+        (int8_kernels, "has_triton"): lambda: False,
         (sparse_layers, "CuSparseLtProduct"): _exact,
     }
     with ExitStack() as stack:

@@ -22,22 +22,27 @@ def choose_kernels(model: GraphModule, clock: Clock) -> None:
         model: An integer graph on the GPU; is changed.
         clock: Measures the kernels.
     """
-    has_triton = importlib.util.find_spec("triton") is not None
+    with_triton = has_triton()
     for layer in integer_layers(model):
         kernels: dict[str, Kernel] = {CUBLASLT: IntMm(layer)}
         if why_dense(layer.rows) is None:
             kernels[CUSPARSELT] = SparseIntMm(layer)
-        if has_triton:
+        if with_triton:
             from kdeploy.runtimes.int8_triton import TILES, TritonProduct
 
             kernels |= {str(tile): TritonProduct(layer, tile) for tile in TILES}
         layer.product = Fastest(kernels, clock)
-    if has_triton:
+    if with_triton:
         from kdeploy.runtimes.int8_triton import codes_in_one_pass
 
         for node in model.graph.find_nodes(op="call_function", target=codes_of):
             node.target = codes_in_one_pass
         model.recompile()
+
+
+def has_triton() -> bool:
+    """Tell whether Triton is installed: it comes with torch's CUDA builds for Linux."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def layer_rows(model: nn.Module) -> list[dict[str, str]]:

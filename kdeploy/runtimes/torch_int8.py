@@ -8,7 +8,6 @@ fastest. Grouped convolutions stay in floating point. Jacob et al., CVPR 2018, a
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,9 +68,10 @@ class TorchInt8:
             )
         cuda_calls.set_tf32(self._precision == "tf32")
         self._torch.backends.cudnn.benchmark = True
-        graph = quantized.with_profile("tensorrt").graph
+        if quantized.profile != "tensorrt":
+            quantized = quantized.with_profile("tensorrt")
         real_type = cuda_calls.DTYPES[self._precision]
-        self._model, self._kept = integer_graph(graph, real_type=real_type)
+        self._model, self._kept = integer_graph(quantized.graph, real_type=real_type)
         self._model.to(cuda_calls.DEVICE)
         int8_kernels.choose_kernels(self._model, fastest.device_seconds)
         self._calls = cuda_calls.CudaCalls(self._model, name=str(path), cuda_graph=self._cuda_graph)
@@ -99,7 +99,7 @@ class TorchInt8:
             settings={
                 "precision": self._precision,
                 "cuda_graph": self._cuda_graph,
-                "triton": importlib.util.find_spec("triton") is not None,
+                "triton": int8_kernels.has_triton(),
                 "tf32": cuda_calls.tf32_state(),
             },
             layers=[*rows, *self._kept],
