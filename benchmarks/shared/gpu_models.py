@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from kdeploy.references import ModelReference, build_model
 DENSE, SPARSE, INT8, SPARSE_INT8 = "dense", "2:4", "int8", "2:4 int8"
 # The kernels for INT8 want both sizes of a product in multiples of 32.
 MULTIPLE = 32
+CALIBRATION_ITEMS = 512
 
 
 def vit_b16() -> nn.Module:
@@ -46,32 +47,51 @@ def settled(build: str, side: int) -> tuple[nn.Module, Dataset]:
     return model.eval(), data
 
 
-def write_artefacts(build: str, model: nn.Module, data: Dataset, folder: Path) -> dict[str, Path]:
-    """Write the four artefacts; return their folders."""
-    sparse = two_four(model, CompressContext(data=data), multiple=MULTIPLE)
+def write_artefacts(
+    build: str,
+    model: nn.Module,
+    data: Dataset,
+    folder: Path,
+    *,
+    args: dict[str, Any] | None = None,
+    method: Literal["magnitude", "sparse_gpt"] = "magnitude",
+) -> dict[str, Path]:
+    """Write the four artefacts; return their folders.
+
+    Args:
+        build: The reference that builds the network.
+        model: With the weights.
+        data: To calibrate on.
+        folder: Where they are written.
+        args: Of the build function.
+        method: Of `two_four`.
+    """
+    context = CompressContext(data=data)
+    sparse = two_four(model, context, multiple=MULTIPLE, method=method)
     models = {
         DENSE: model,
         SPARSE: sparse,
         INT8: quantized(model, data),
         SPARSE_INT8: quantized(sparse, data),
     }
+    reference = ModelReference(build=build, args=args or {})
     return {
-        name: _write(folder / name.replace(":", ""), each, build, data)
+        name: _write(folder / name.replace(":", ""), each, reference, data)
         for name, each in models.items()
     }
 
 
 def quantized(model: nn.Module, data: Dataset) -> QuantizedModel:
-    """Return the model on symmetric integers, calibrated on the training items."""
-    x = torch.from_numpy(data.preprocessing.apply(data.train.x))
+    """Return the model on symmetric integers, calibrated on up to 512 training items."""
+    x = torch.from_numpy(data.preprocessing.apply(data.train.x[:CALIBRATION_ITEMS]))
     with torch.no_grad():
-        ranges = observe(model, x[:2], x.split(8), choice="min_max")
+        ranges = observe(model, x[:2], x.split(32), choice="mse")
     return QuantizedModel(model, x[:2], ranges=ranges, profile="tensorrt")
 
 
-def _write(folder: Path, model: nn.Module, build: str, data: Dataset) -> Path:
+def _write(folder: Path, model: nn.Module, reference: ModelReference, data: Dataset) -> Path:
     folder.mkdir(parents=True)
-    entry = save_model(folder, model, ModelReference(build=build))
+    entry = save_model(folder, model, reference)
     facts = {"name": data.name, "preprocessing": data.preprocessing.to_dict()}
     manifest = {"id": folder.name, "kind": "torch", "label": folder.name}
     write_manifest(folder, {**manifest, "model": entry, "data": facts})

@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import re
-import statistics
 import sys
 import tempfile
 import time
@@ -31,13 +29,15 @@ import torch
 from torch import nn
 
 from benchmarks.shared.dry_run import on_the_processor
-from benchmarks.shared.gpu_models import (
-    DENSE,
-    INT8,
-    SPARSE,
-    SPARSE_INT8,
-    settled,
-    write_artefacts,
+from benchmarks.shared.gpu_models import settled, write_artefacts
+from benchmarks.shared.gpu_turns import (
+    CALLS,
+    ROUNDS,
+    in_turns,
+    milliseconds,
+    open_variants,
+    ran,
+    results_folder,
 )
 from kdeploy.data.contract import Dataset
 from kdeploy.machine import fingerprint
@@ -45,10 +45,8 @@ from kdeploy.quantization.capture import capture
 from kdeploy.runtimes import cuda_calls
 from kdeploy.runtimes.gpu import why_no_gpu
 from kdeploy.runtimes.int8_graph import integer_layers
-from kdeploy.runtimes.run import open_runtime
 from kdeploy.runtimes.sparse_layers import sparse_layers
 
-RESULTS = Path(__file__).parents[1] / "results"
 FULL = {
     "resnet50": ("pytorchcv:resnet50", 224),
     "vit_b16": ("benchmarks.shared.gpu_models:vit_b16", 224),
@@ -58,16 +56,6 @@ SMALL = {
     "vit_tiny": ("benchmarks.shared.gpu_models:vit_tiny", 32),
 }
 FOLDED = "fp16 folded"
-# Which artefact in which runtime; a CUDA graph is the default of the last two.
-VARIANTS = {
-    "fp16": (DENSE, "torch_cuda:precision=fp16,channels_last=true"),
-    "bf16": (DENSE, "torch_cuda:precision=bf16,channels_last=true"),
-    "2:4 fp16": (SPARSE, "torch_sparse24:precision=fp16"),
-    "2:4 bf16": (SPARSE, "torch_sparse24:precision=bf16"),
-    "int8": (INT8, "torch_int8:precision=fp16"),
-    "2:4 int8": (SPARSE_INT8, "torch_int8:precision=fp16"),
-}
-ROUNDS, CALLS = 6, 15
 Row = dict[str, Any]
 
 
@@ -84,8 +72,7 @@ def main() -> None:
 
 def _measure(arguments: argparse.Namespace) -> None:
     machine = fingerprint()
-    name = re.sub(r"[^a-z0-9]+", "-", (machine.gpu or machine.cpu).lower()).strip("-")
-    folder = arguments.out or RESULTS / name
+    folder = arguments.out or results_folder(machine)
     file = folder / "gpu_shapes.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     known = {(row["network"], row["batch_size"]) for row in rows}
@@ -99,14 +86,15 @@ def _measure(arguments: argparse.Namespace) -> None:
                 lines.write(json.dumps(row) + "\n")
     text = _tables(rows)
     print(text)
-    if not arguments.dry_run:
+    if arguments.dry_run:
+        print("dry run: exact references on the processor; no time above means anything")
+    elif rows:
         (folder / "gpu_shapes.md").write_text(text)
 
 
 def _cells(
     arguments: argparse.Namespace, known: set[tuple[str, int]], deadline: float
 ) -> Iterator[Row]:
-    graph = "false" if arguments.dry_run else "true"
     for network, (build, side) in (SMALL if arguments.dry_run else FULL).items():
         wanted = [size for size in arguments.batch_sizes if (network, size) not in known]
         if not wanted or time.monotonic() > deadline:
@@ -114,16 +102,21 @@ def _cells(
         model, data = settled(build, side)
         with tempfile.TemporaryDirectory() as temporary:
             folders = write_artefacts(build, model, data, Path(temporary))
-            opened = {
-                label: open_runtime(f"{runtime},cuda_graph={graph}", folders[artefact])
-                for label, (artefact, runtime) in VARIANTS.items()
-            }
+            opened = open_variants(folders, is_graph=not arguments.dry_run)
         opened[FOLDED] = _folded(model, data, is_graph=not arguments.dry_run)
         for size in wanted:
             if time.monotonic() > deadline:
                 print(f"{network} at batch {size}: left for another run, the time is up")
                 continue
-            yield _row(network, side, size, opened)
+            shape = (size, 3, side, side)
+            batch = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+            yield {
+                "network": network,
+                "batch_size": size,
+                "calls": ROUNDS * CALLS,
+                "variants": in_turns(opened, batch),
+                "layers": _layers(opened),
+            }
 
 
 class _Folded:
@@ -144,51 +137,6 @@ def _folded(model: nn.Module, data: Dataset, *, is_graph: bool) -> Any:
         if tensor.dim() == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return _Folded(graph, is_graph=is_graph)
-
-
-def _row(network: str, side: int, size: int, opened: dict[str, Any]) -> Row:
-    batch = np.random.default_rng(1).standard_normal((size, 3, side, side), dtype=np.float32)
-    for runtime in opened.values():
-        for _ in range(3):
-            runtime.infer(batch)
-    whole: dict[str, list[float]] = {label: [] for label in opened}
-    device: dict[str, list[float]] = {label: [] for label in opened}
-    labels = list(opened)
-    for number in range(ROUNDS):
-        for label in labels if number % 2 == 0 else reversed(labels):
-            for _ in range(CALLS):
-                start = time.perf_counter()
-                opened[label].infer(batch)
-                whole[label].append(time.perf_counter() - start)
-                device[label].append(opened[label].device_seconds())
-    return {
-        "network": network,
-        "batch_size": size,
-        "calls": ROUNDS * CALLS,
-        "variants": {
-            label: {
-                "end_to_end_seconds": _spread(whole[label]),
-                "device_seconds": _spread(device[label]),
-                "proof": _counts(opened[label]),
-            }
-            for label in labels
-        },
-        "layers": _layers(opened),
-    }
-
-
-def _spread(samples: list[float]) -> dict[str, float]:
-    """Return the median, and the 5th and 95th percentile."""
-    low, high = np.percentile(samples, [5, 95])
-    return {"p50": statistics.median(samples), "p5": float(low), "p95": float(high)}
-
-
-def _counts(runtime: Any) -> dict[str, int]:
-    if not hasattr(runtime, "proof_of_use"):
-        return {}
-    proof = runtime.proof_of_use()
-    names = ("eligible", "integer", "sparse_eligible", "sparse")
-    return {name: getattr(proof, name) for name in names}
 
 
 def _layers(opened: dict[str, Any]) -> list[Row]:
@@ -225,8 +173,8 @@ def _tables(rows: list[Row]) -> str:
         for label, facts in row["variants"].items():
             device, whole = facts["device_seconds"], facts["end_to_end_seconds"]
             lines.append(
-                f"| {row['network']} | {row['batch_size']} | {label} | {_milliseconds(device)} "
-                f"| {_milliseconds(whole)} | {base / device['p50']:.2f}x | {_ran(facts['proof'])} |"
+                f"| {row['network']} | {row['batch_size']} | {label} | {milliseconds(device)} "
+                f"| {milliseconds(whole)} | {base / device['p50']:.2f}x | {ran(facts['proof'])} |"
             )
     for row in rows:
         lines += ["", f"## {row['network']}, batch {row['batch_size']}, microseconds a layer", ""]
@@ -236,20 +184,6 @@ def _tables(rows: list[Row]) -> str:
         ]
         lines += [_layer_line(layer) for layer in row["layers"]]
     return "\n".join(lines) + "\n"
-
-
-def _milliseconds(spread: dict[str, float]) -> str:
-    p50, p5, p95 = (spread[key] * 1e3 for key in ("p50", "p5", "p95"))
-    return f"{p50:.3f} ms ({p5:.3f} to {p95:.3f})"
-
-
-def _ran(proof: dict[str, int]) -> str:
-    if not proof:
-        return ""
-    return (
-        f"{proof['integer']} of {proof['eligible']} integer, "
-        f"{proof['sparse']} of {proof['sparse_eligible']} sparse"
-    )
 
 
 def _layer_line(layer: Row) -> str:
