@@ -39,17 +39,26 @@ def open_variants(folders: Mapping[str, Path], *, is_graph: bool) -> dict[str, A
     }
 
 
-def in_turns(opened: Mapping[str, Any], batch: NDArray[np.float32]) -> dict[str, dict[str, Any]]:
-    """Return both times of each variant, in seconds, and what its proof counts."""
+def in_turns(
+    opened: Mapping[str, Any], batch: NDArray[np.float32], *, is_dry: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Return both times of each variant, in seconds, and what its proof counts.
+
+    Args:
+        opened: Runtimes with a file.
+        batch: What each is called with.
+        is_dry: Call each a few times only: nothing is measured.
+    """
+    rounds, calls = (2, 2) if is_dry else (ROUNDS, CALLS)
     for runtime in opened.values():
         for _ in range(3):
             runtime.infer(batch)
     whole: dict[str, list[float]] = {label: [] for label in opened}
     device: dict[str, list[float]] = {label: [] for label in opened}
     labels = list(opened)
-    for number in range(ROUNDS):
+    for number in range(rounds):
         for label in labels if number % 2 == 0 else reversed(labels):
-            for _ in range(CALLS):
+            for _ in range(calls):
                 start = time.perf_counter()
                 opened[label].infer(batch)
                 whole[label].append(time.perf_counter() - start)

@@ -45,6 +45,7 @@ from kdeploy.runtimes.run import open_runtime
 MODELS = Path(__file__).parents[2] / "models"
 BUILD = f"{MODELS / 'digits' / 'build.py'}:resnet"
 ARGS = {"width": 32, "depth": 3}
+DRY_ARGS = {"width": 32, "depth": 1}
 DATA = {"name": "digits", "size": 16, "validation_fraction": 0.15}
 REFERENCE = "fp32"
 
@@ -58,7 +59,7 @@ def main() -> None:
         sys.exit(0)
     machine = fingerprint()
     with tempfile.TemporaryDirectory() as temporary:
-        teacher = _trained(Path(temporary), arguments.epochs)
+        teacher = _trained(Path(temporary), arguments)
         with on_the_processor() if arguments.dry_run else contextlib.nullcontext():
             result = _measured(teacher, Path(temporary), arguments)
     result["machine"] = machine.to_dict()
@@ -73,10 +74,11 @@ def main() -> None:
     (folder / "gpu_demo.md").write_text(text)
 
 
-def _trained(folder: Path, epochs: int) -> Path:
+def _trained(folder: Path, arguments: argparse.Namespace) -> Path:
     """Return the artefact of the teacher, trained in a process of its own."""
-    training = {"epochs": epochs, "learning_rate": 0.1, "schedule": "one_cycle", "batch_size": 64}
-    teacher = {"build": BUILD, "args": ARGS, "train": training}
+    training: dict[str, Any] = {"learning_rate": 0.1, "schedule": "one_cycle", "batch_size": 64}
+    training["epochs"] = 2 if arguments.dry_run else arguments.epochs
+    teacher = {"build": BUILD, "args": _args(arguments), "train": training}
     recipe = {"name": "gpu-demo", "data": {**DATA, "augment": ["random_crop"]}, "teacher": teacher}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     command = [sys.executable, "-m", "kdeploy", "run", str(folder / "recipe.yaml")]
@@ -86,11 +88,15 @@ def _trained(folder: Path, epochs: int) -> Path:
     return kinds["torch"]
 
 
+def _args(arguments: argparse.Namespace) -> dict[str, Any]:
+    return DRY_ARGS if arguments.dry_run else ARGS
+
+
 def _measured(teacher: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     data = load(data_reference(DATA, MODELS, 0))
     model = load_model(teacher)
     folders = write_artefacts(
-        BUILD, model, data, folder / "artefacts", args=ARGS, method="sparse_gpt"
+        BUILD, model, data, folder / "artefacts", args=_args(arguments), method="sparse_gpt"
     )
     opened = {REFERENCE: open_runtime("torch_cuda", teacher)}
     opened |= open_variants(folders, is_graph=not arguments.dry_run)
@@ -98,11 +104,15 @@ def _measured(teacher: Path, folder: Path, arguments: argparse.Namespace) -> dic
         label: evaluate(runtime.infer, data, batch_size=64)[0]["accuracy.top1"]
         for label, runtime in opened.items()
     }
-    batches = {size: data.preprocessing.apply(data.test.x[:size]) for size in (1, 8, 64)}
+    sizes = (1,) if arguments.dry_run else (1, 8, 64)
+    batches = {size: data.preprocessing.apply(data.test.x[:size]) for size in sizes}
     return {
         "num_test": len(data.test),
         "accuracy": accuracy,
-        "times": {size: in_turns(opened, batch) for size, batch in batches.items()},
+        "times": {
+            size: in_turns(opened, batch, is_dry=arguments.dry_run)
+            for size, batch in batches.items()
+        },
     }
 
 

@@ -114,7 +114,7 @@ def _cells(
                 "network": network,
                 "batch_size": size,
                 "calls": ROUNDS * CALLS,
-                "variants": in_turns(opened, batch),
+                "variants": in_turns(opened, batch, is_dry=arguments.dry_run),
                 "layers": _layers(opened),
             }
 
