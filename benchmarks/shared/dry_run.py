@@ -38,6 +38,7 @@ def on_the_processor() -> Iterator[None]:
         (fastest, "device_seconds"): _made_up,
         (int8_kernels, "IntMm"): Reference,
         (int8_kernels, "has_triton"): lambda: False,
+        (int8_kernels, "has_cusparselt"): lambda: True,
         (sparse_layers, "CuSparseLtProduct"): _exact,
     }
     with ExitStack() as stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+import torch
 from torch import nn
 from torch.fx import GraphModule
 
@@ -25,7 +26,7 @@ def choose_kernels(model: GraphModule, clock: Clock) -> None:
     with_triton = has_triton()
     for layer in integer_layers(model):
         kernels: dict[str, Kernel] = {CUBLASLT: IntMm(layer)}
-        if why_dense(layer.rows) is None:
+        if why_dense(layer.rows) is None and has_cusparselt():
             kernels[CUSPARSELT] = SparseIntMm(layer)
         if with_triton:
             from kdeploy.runtimes.int8_triton import TILES, TritonProduct
@@ -43,6 +44,11 @@ def choose_kernels(model: GraphModule, clock: Clock) -> None:
 def has_triton() -> bool:
     """Tell whether Triton is installed: it comes with torch's CUDA builds for Linux."""
     return importlib.util.find_spec("triton") is not None
+
+
+def has_cusparselt() -> bool:
+    """Tell whether torch was built with cuSPARSELt."""
+    return bool(torch.backends.cusparselt.is_available())
 
 
 def layer_rows(model: nn.Module) -> list[dict[str, str]]:

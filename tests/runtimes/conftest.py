@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import onnx
 import pytest
@@ -20,10 +22,15 @@ def dry(_restore_gpu_settings):
 def _restore_gpu_settings():
     import torch
 
-    cudnn = torch.backends.cudnn
-    before = torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    # Some versions of torch announce with a warning that there is a newer interface.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     yield
-    torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
 @pytest.fixture(scope="session")
