@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-from kdeploy.runtimes import cuda_calls, fastest, int8_kernels, sparse_layers
-from kdeploy.runtimes.int8_layers import Reference
+from kdeploy.kernels import cuda_calls, fastest, int8_kernels, sparse_layers
+from kdeploy.kernels.int8_layers import Reference
 
 
 class Event:

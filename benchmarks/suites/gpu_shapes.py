@@ -40,12 +40,12 @@ from benchmarks.shared.gpu_turns import (
     results_folder,
 )
 from kdeploy.data.contract import Dataset
+from kdeploy.kernels import cuda_calls
+from kdeploy.kernels.int8_graph import integer_layers
+from kdeploy.kernels.sparse_layers import sparse_layers
 from kdeploy.machine import fingerprint
 from kdeploy.quantization.capture import capture
-from kdeploy.runtimes import cuda_calls
 from kdeploy.runtimes.gpu import why_no_gpu
-from kdeploy.runtimes.int8_graph import integer_layers
-from kdeploy.runtimes.sparse_layers import sparse_layers
 
 FULL = {
     "resnet50": ("pytorchcv:resnet50", 224),

@@ -21,7 +21,7 @@ from kdeploy.runtimes.gpu import why_no_gpu
 from kdeploy.runtimes.sparse_weights import num_two_four
 
 if TYPE_CHECKING:
-    from kdeploy.runtimes.cuda_calls import CudaCalls
+    from kdeploy.kernels.cuda_calls import CudaCalls
 
 
 @runtime(formats={"torch"}, device="cuda")
@@ -59,8 +59,8 @@ class TorchCuda:
         return why_no_gpu()
 
     def open(self, path: Path) -> None:
+        from kdeploy.kernels import cuda_calls
         from kdeploy.payload import load_model
-        from kdeploy.runtimes import cuda_calls
 
         artifact = open_artifact(path)
         if artifact.is_quantized:
@@ -87,7 +87,7 @@ class TorchCuda:
         return self._calls.device_seconds()
 
     def proof_of_use(self) -> Proof:
-        from kdeploy.runtimes import cuda_calls
+        from kdeploy.kernels import cuda_calls
 
         layers = cuda_calls.weighted_layers(self._model)
         return Proof(

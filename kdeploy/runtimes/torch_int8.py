@@ -21,7 +21,7 @@ from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.gpu import why_no_gpu
 
 if TYPE_CHECKING:
-    from kdeploy.runtimes.cuda_calls import CudaCalls
+    from kdeploy.kernels.cuda_calls import CudaCalls
 
 
 @runtime(formats={"torch"}, device="cuda", needs="int8")
@@ -55,9 +55,9 @@ class TorchInt8:
         return why_no_gpu()
 
     def open(self, path: Path) -> None:
+        from kdeploy.kernels import cuda_calls, fastest, int8_kernels
+        from kdeploy.kernels.int8_graph import integer_graph
         from kdeploy.payload import load_model
-        from kdeploy.runtimes import cuda_calls, fastest, int8_kernels
-        from kdeploy.runtimes.int8_graph import integer_graph
 
         quantized: Any = load_model(open_artifact(path))
         if not hasattr(quantized, "with_profile"):
@@ -85,7 +85,7 @@ class TorchInt8:
         return self._calls.device_seconds()
 
     def proof_of_use(self) -> Proof:
-        from kdeploy.runtimes import cuda_calls, int8_kernels
+        from kdeploy.kernels import cuda_calls, int8_kernels
 
         rows = int8_kernels.layer_rows(self._model)
         eligible, sparse = int8_kernels.sparse_counts(self._model)

@@ -20,7 +20,7 @@ from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.gpu import why_no_gpu
 
 if TYPE_CHECKING:
-    from kdeploy.runtimes.cuda_calls import CudaCalls
+    from kdeploy.kernels.cuda_calls import CudaCalls
 
 
 @runtime(formats={"torch"}, device="cuda", needs="two_four")
@@ -61,8 +61,8 @@ class TorchSparse24:
         return None
 
     def open(self, path: Path) -> None:
+        from kdeploy.kernels import cuda_calls, fastest, sparse_layers
         from kdeploy.payload import load_model
-        from kdeploy.runtimes import cuda_calls, fastest, sparse_layers
 
         artifact = open_artifact(path)
         if artifact.is_quantized:
@@ -97,8 +97,8 @@ class TorchSparse24:
         return self._calls.device_seconds()
 
     def proof_of_use(self) -> Proof:
-        from kdeploy.runtimes import cuda_calls
-        from kdeploy.runtimes.sparse_layers import SPARSE, layer_rows, sparse_layers
+        from kdeploy.kernels import cuda_calls
+        from kdeploy.kernels.sparse_layers import SPARSE, layer_rows, sparse_layers
 
         layers = sparse_layers(self._model)
         return Proof(

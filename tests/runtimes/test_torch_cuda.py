@@ -9,7 +9,6 @@ import torch
 
 from kdeploy.artifact import write_manifest
 from kdeploy.errors import ModelError, Unavailable
-from kdeploy.runtimes import cuda_calls
 from kdeploy.runtimes.contract import DeviceTimed
 from kdeploy.runtimes.gpu import why_no_gpu
 from kdeploy.runtimes.torch_cuda import TorchCuda
@@ -103,7 +102,7 @@ def test_answers_as_the_model_on_the_processor(
 def test_a_model_that_reads_a_value_on_the_host_cannot_be_captured():
     # In a process of its own: a capture that failed may leave the GPU's allocator in its pool.
     code = (
-        "import numpy as np; from kdeploy.runtimes.cuda_calls import CudaCalls\n"
+        "import numpy as np; from kdeploy.kernels.cuda_calls import CudaCalls\n"
         "calls = CudaCalls(lambda x: x * float(x.sum()), name='m', cuda_graph=True)\n"
         "try: calls(np.ones((2, 3), np.float32))\n"
         "except Exception as error: print(type(error).__name__, error.hint)"

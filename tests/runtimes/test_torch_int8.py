@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from kdeploy.errors import Unavailable
+from kdeploy.kernels.int8_layers import Epilogue, IntegerLayer, IntMm, codes_of
+from kdeploy.kernels.windows import window_of_layer
 from kdeploy.quantization.pt2e import QuantizedModel, observe
-from kdeploy.runtimes.int8_layers import Epilogue, IntegerLayer, IntMm, codes_of
 from kdeploy.runtimes.torch_int8 import TorchInt8
-from kdeploy.runtimes.windows import window_of_layer
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ EPILOGUES = [
 @pytest.mark.parametrize("float_layer", LAYERS, ids=str)
 @torch.no_grad()
 def test_every_kernel_equals_the_reference_up_to_one_step(float_layer, epilogue):
-    from kdeploy.runtimes.int8_triton import TILES, TritonProduct
+    from kdeploy.kernels.int8_triton import TILES, TritonProduct
 
     weight = torch.randint(-127, 128, float_layer.weight.shape, dtype=torch.int8)
     scales = torch.rand(len(weight)) / weight[0].numel() / 100
@@ -120,7 +120,7 @@ def test_every_kernel_equals_the_reference_up_to_one_step(float_layer, epilogue)
 @pytest.mark.usefixtures("_restore_gpu_settings")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_codes_in_one_pass_are_the_same_codes(dtype):
-    from kdeploy.runtimes.int8_triton import codes_in_one_pass
+    from kdeploy.kernels.int8_triton import codes_in_one_pass
 
     x = torch.randn(3, 5, 7, 9).to(dtype)
     for layout in (torch.contiguous_format, torch.channels_last):

@@ -8,8 +8,8 @@ from torch import nn
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.two_four import two_four
 from kdeploy.errors import Unavailable
-from kdeploy.runtimes.fastest import device_seconds
-from kdeploy.runtimes.sparse_layers import CuSparseLtProduct, SparseLayer
+from kdeploy.kernels.fastest import device_seconds
+from kdeploy.kernels.sparse_layers import CuSparseLtProduct, SparseLayer
 from kdeploy.runtimes.torch_sparse24 import TorchSparse24
 
 BATCH = np.random.default_rng(0).normal(size=(5, 1, 12, 12)).astype(np.float32)
@@ -76,7 +76,7 @@ def test_answers_as_the_model(store_model, sparse_model, precision, cuda_graph):
 )
 @torch.no_grad()
 def test_a_sparse_kernel_computes_what_the_dense_layer_does(layer, dtype):
-    from kdeploy.runtimes.windows import rows_of
+    from kdeploy.kernels.windows import rows_of
 
     kept = torch.arange(layer.weight.shape[1]) % 4 < 2
     layer.weight.mul_(kept.view(-1, *(1 for _ in layer.weight.shape[2:])))

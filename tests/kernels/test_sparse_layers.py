@@ -7,8 +7,8 @@ from torch import nn
 from benchmarks.shared.dry_run import on_the_processor
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.two_four import two_four
-from kdeploy.runtimes.int8_layers import Epilogue, IntegerLayer
-from kdeploy.runtimes.sparse_layers import (
+from kdeploy.kernels.int8_layers import Epilogue, IntegerLayer
+from kdeploy.kernels.sparse_layers import (
     ReferenceProduct,
     SparseIntMm,
     layer_rows,
@@ -18,7 +18,7 @@ from kdeploy.runtimes.sparse_layers import (
     why_dense,
     with_sparse_layers,
 )
-from kdeploy.runtimes.windows import Window
+from kdeploy.kernels.windows import Window
 
 
 def random_rows(outputs, inner, dtype=torch.float32):

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from kdeploy.runtimes.fastest import Clock, Fastest, Kernel
-from kdeploy.runtimes.int8_graph import integer_layers
-from kdeploy.runtimes.int8_layers import IntegerLayer, IntMm, codes_of
-from kdeploy.runtimes.sparse_layers import SparseIntMm, is_two_four, why_dense
+from kdeploy.kernels.fastest import Clock, Fastest, Kernel
+from kdeploy.kernels.int8_graph import integer_layers
+from kdeploy.kernels.int8_layers import IntegerLayer, IntMm, codes_of
+from kdeploy.kernels.sparse_layers import SparseIntMm, is_two_four, why_dense
 
 CUBLASLT, CUSPARSELT = "cuBLASLt", "cuSPARSELt"
 
@@ -29,12 +29,12 @@ def choose_kernels(model: GraphModule, clock: Clock) -> None:
         if why_dense(layer.rows) is None and has_cusparselt():
             kernels[CUSPARSELT] = SparseIntMm(layer)
         if with_triton:
-            from kdeploy.runtimes.int8_triton import TILES, TritonProduct
+            from kdeploy.kernels.int8_triton import TILES, TritonProduct
 
             kernels |= {str(tile): TritonProduct(layer, tile) for tile in TILES}
         layer.product = Fastest(kernels, clock)
     if with_triton:
-        from kdeploy.runtimes.int8_triton import codes_in_one_pass
+        from kdeploy.kernels.int8_triton import codes_in_one_pass
 
         for node in model.graph.find_nodes(op="call_function", target=codes_of):
             node.target = codes_in_one_pass

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdeploy.runtimes.fastest import Clock, Fastest
-from kdeploy.runtimes.int8_layers import IntegerLayer, finished
-from kdeploy.runtimes.windows import (
+from kdeploy.kernels.fastest import Clock, Fastest
+from kdeploy.kernels.int8_layers import IntegerLayer, finished
+from kdeploy.kernels.windows import (
     as_given,
     channels_last,
     columns,

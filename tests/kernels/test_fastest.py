@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdeploy.errors import ModelError
-from kdeploy.runtimes.fastest import Fastest
+from kdeploy.kernels.fastest import Fastest
 
 
 def clock_of(times):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from kdeploy.runtimes.int8_layers import Epilogue, IntegerLayer, codes_of, reals_of
-from kdeploy.runtimes.windows import Window, window_of
+from kdeploy.kernels.int8_layers import Epilogue, IntegerLayer, codes_of, reals_of
+from kdeploy.kernels.windows import Window, window_of
 
 aten = torch.ops.aten
 CONVOLUTIONS = (

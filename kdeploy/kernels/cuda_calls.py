@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError, Unavailable
+from kdeploy.kernels.fastest import events
 from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.fastest import events
 
 DEVICE = "cuda"
 WARM_UP_CALLS = 3  # before a capture: libraries allocate, choose and compile on their first calls

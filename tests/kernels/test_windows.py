@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.runtimes.windows import (
+from kdeploy.kernels.windows import (
     as_given,
     channels_last,
     columns,

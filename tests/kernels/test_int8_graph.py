@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 
+from kdeploy.kernels.int8_graph import integer_graph, integer_layers
+from kdeploy.kernels.int8_layers import codes_of, reals_of
 from kdeploy.quantization.pt2e import QuantizedModel, observe
-from kdeploy.runtimes.int8_graph import integer_graph, integer_layers
-from kdeploy.runtimes.int8_layers import codes_of, reals_of
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 TINY = Path(__file__).parents[1] / "tiny"

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kdeploy.runtimes.int8_layers import IntegerLayer
+from kdeploy.kernels.int8_layers import IntegerLayer
 
 # Adding and subtracting 1.5 * 2^23 rounds a small float32 to the nearest integer, ties to even.
 ROUNDER = tl.constexpr(12582912.0)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.runtimes.int8_layers import Epilogue, IntegerLayer, IntMm, codes_of, reals_of
-from kdeploy.runtimes.windows import window_of_layer
+from kdeploy.kernels.int8_layers import Epilogue, IntegerLayer, IntMm, codes_of, reals_of
+from kdeploy.kernels.windows import window_of_layer
 
 LAYERS = [
     nn.Linear(9, 7),

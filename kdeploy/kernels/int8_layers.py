@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdeploy.runtimes.windows import Window, as_given, channels_last, columns, rows_of
+from kdeploy.kernels.windows import Window, as_given, channels_last, columns, rows_of
 
 LOWEST_CODE, HIGHEST_CODE = -128, 127
 # Of `torch._int_mm` on CUDA: more rows than this, and inner and outer sizes that are multiples.
