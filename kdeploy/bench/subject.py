@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,6 @@ from kdeploy.runtimes.contract import Proof
 Seconds = NDArray[np.float64]
 Scenario: TypeAlias = Literal["single_stream", "offline", "server"]
 ROUNDS = 8
-# Longer rounds would compare what the machine did minutes apart.
-LONGEST_ROUND_SECONDS = 5.0
 LONGEST_WARM_UP_SECONDS = 60.0
 
 
@@ -88,11 +85,6 @@ class Plan:
     @property
     def warm_up_limit_seconds(self) -> float:
         return min(max(2.0, 5 * self.minimum_seconds), LONGEST_WARM_UP_SECONDS)
-
-
-def rounds_within(minimum_seconds: float) -> int:
-    """Return how many rounds keep each of them short."""
-    return max(ROUNDS, math.ceil(minimum_seconds / LONGEST_ROUND_SECONDS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

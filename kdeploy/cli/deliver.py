@@ -57,6 +57,7 @@ def bench(
     data: Data = None,
     data_dir: DataDir = None,
     accuracy: Annotated[bool, typer.Option(help="Also measure accuracy.")] = True,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure anew.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> Result:
@@ -94,6 +95,7 @@ def bench(
         gates=parse_gates(gate or [], where="--gate"),
         data=data_reference(data, data_dir),
         audience=Terminal(),
+        use_cache=not no_cache,
     )
     show_comparison(console(is_json=json), measured.comparison, measured.verdicts)
     passed = all(v.passed for v in measured.verdicts)

@@ -56,9 +56,9 @@ def show_comparison(
     for label, place, _, reason in skipped_rows(comparison):
         screen.print(f"skipped: {label} on {place}: {reason}", markup=False)
     if verdicts:
-        rows = [[v.gate, "pass" if v.passed else "FAIL", v.reason] for v in verdicts]
+        rows = [[v.gate, v.label, "pass" if v.passed else "FAIL", v.reason] for v in verdicts]
         screen.print()
-        screen.print(table(["gate", "", ""], rows))
+        screen.print(table(["gate", "", "", ""], rows))
 
 
 def show_checks(screen: Console, checks: Sequence[Mapping[str, Any]]) -> None:

@@ -18,12 +18,11 @@ from kdeploy.pipeline.deliver import (
     Exported,
     make_bundle,
     make_export,
-    make_measurements,
     parity_records,
-    records_of,
     subject,
 )
 from kdeploy.pipeline.log import Audience, Log, Silence
+from kdeploy.pipeline.measuring import make_measurements, records_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
 from kdeploy.pipeline.rundir import (
     write_bundle,
