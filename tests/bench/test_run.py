@@ -9,6 +9,8 @@ import psutil
 import pytest
 
 from kdeploy.bench.run import Subject, bench
+from kdeploy.bench.scenarios import server
+from kdeploy.bench.scenarios.server import Run
 from kdeploy.data.load import load
 from kdeploy.errors import DataError, FileMissing, UnknownName
 from kdeploy.flags import FLAGS
@@ -197,7 +199,7 @@ def test_offline_measures_the_largest_batch_within_the_time_of_a_round(fake, dat
         scenarios=["offline"],
         data=data,
         accuracy=False,
-        minimum_seconds=0.4,
+        minimum_seconds=0.2,
         memory_limit_bytes=10**12,
         out=tmp_path,
     )
@@ -211,8 +213,9 @@ def test_offline_measures_the_largest_batch_within_the_time_of_a_round(fake, dat
 def test_a_server_is_measured_at_the_highest_rate_that_was_confirmed(
     fake, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("kdeploy.bench.scenarios.server.LIMITS", 0)
-    monkeypatch.setattr("kdeploy.bench.scenarios.server.SEARCH_REQUESTS", 459)
+    monkeypatch.setattr(server, "LIMITS", 0)
+    monkeypatch.setattr(server, "SEARCHING", Run(requests=459, spells=0))
+    monkeypatch.setattr(server, "CONFIRMING", Run(requests=1000, spells=0))
     result = bench(
         [fake("a")],
         runtimes=["fake"],
