@@ -26,7 +26,7 @@ FLAGS = (
 )
 # Where the browser looks for its two pipes.
 COMMANDS, ANSWERS = 3, 4
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 300
 
 
 def program() -> str | None:
