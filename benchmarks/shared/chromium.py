@@ -65,7 +65,8 @@ class Page:
 
     def run(self, script: str) -> Any:
         """Return what an expression is in the page, as JSON has it."""
-        answer = self._ask("Runtime.evaluate", expression=script, returnByValue=True)
+        how = {"returnByValue": True, "awaitPromise": True}
+        answer = self._ask("Runtime.evaluate", expression=script, **how)
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{script}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
