@@ -12,7 +12,7 @@ from kdeploy.cli.options import AsBuilt, Data, DataDir, Debug, Json, Out, Weight
 
 
 def bench(
-    files: Annotated[list[str], typer.Argument(help="Artefacts or ONNX files.")],
+    files: Annotated[list[str], typer.Argument(help="Artefacts, bundles or ONNX files.")],
     out: Out = Path("runs/bench"),
     runtime: Annotated[
         list[str] | None, typer.Option("--runtime", help="Where to run; repeat for more.")
@@ -32,6 +32,10 @@ def bench(
     seconds: Annotated[
         float, typer.Option("--seconds", help="Measure each cell at least so long, s.")
     ] = 1.0,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="Measure there, over ssh: user@device; repeat for more."),
+    ] = None,
     data: Data = None,
     data_dir: DataDir = None,
     accuracy: Annotated[bool, typer.Option(help="Also measure accuracy.")] = True,
@@ -39,6 +43,7 @@ def bench(
     debug: Debug = False,
 ) -> Result:
     """Measure files: latency, memory, accuracy, and whether the asked kernels ran."""
+    from kdeploy.bench.remote.hosts import parse_host
     from kdeploy.cli.output import Terminal, show_comparison
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates
@@ -56,6 +61,7 @@ def bench(
         baseline=baseline,
         gates=parse_gates(gate or [], where="--gate"),
         data=data_reference(data, data_dir),
+        hosts=[parse_host(text) for text in dict.fromkeys(host or [])],
         audience=Terminal(),
     )
     show_comparison(console(is_json=json), measured.comparison, measured.verdicts)

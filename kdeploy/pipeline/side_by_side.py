@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.bench.remote.hosts import Host
 from kdeploy.bench.run import Subject
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
@@ -16,6 +17,7 @@ from kdeploy.measurement import Measurement
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import make_measurements, records_of, subject
 from kdeploy.pipeline.log import Audience
+from kdeploy.pipeline.on_hosts import bench_on_hosts
 from kdeploy.pipeline.rundir import write_measurements, write_reports
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.single import data_of, exported_file, session_of
@@ -43,6 +45,7 @@ def bench_side_by_side(
     baseline: str | None,
     gates: Sequence[Gate],
     data: DataReference | None,
+    hosts: Sequence[Host] = (),
     audience: Audience,
 ) -> Measured:
     """Measure into `out`; a torch artefact is exported first where a runtime wants a file.
@@ -54,6 +57,7 @@ def bench_side_by_side(
         baseline: What all are compared with, a reference too.
         gates: What each but the baseline must hold, on the first runtime and batch size asked for.
         data: For ONNX files, which know none; artefacts know theirs.
+        hosts: Other machines to measure on, side by side, instead of this one.
         audience: Who is told.
     """
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
@@ -63,10 +67,15 @@ def bench_side_by_side(
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
     subjects = [s for f in found for s in _subjects(session, f, section)]
     label = _label(found[0]) if baseline else None
-    records, comparisons = records_of(make_measurements(session, subjects, section, baseline=label))
-    with session.files():
-        write_measurements(out, records, comparisons)
-        drawn = write_reports(out, baseline=label)
+    if hosts:
+        away = bench_on_hosts(session, subjects, section, hosts, out, baseline=label)
+        records, comparisons, drawn = away.records, away.comparisons, away.drawn
+    else:
+        here = make_measurements(session, subjects, section, baseline=label)
+        records, comparisons = records_of(here)
+        with session.files():
+            write_measurements(out, records, comparisons)
+            drawn = write_reports(out, baseline=label)
     verdicts = _judge(gates, records, [_label(f) for f in found], label, section)
     return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
 
@@ -119,10 +128,12 @@ def _judge(
     section: BenchSection,
 ) -> list[Verdict]:
     cell = target_cell(section)
-    reference = [r for r in records if r.label == baseline]
     candidates = [label for label in labels if label != baseline] or labels
-    return [
-        verdict
-        for label in candidates
-        for verdict in judge(gates, [r for r in records if r.label == label], reference, **cell)
-    ]
+    verdicts = []
+    for machine in dict.fromkeys(r.machine for r in records):
+        there = [r for r in records if r.machine == machine]
+        reference = [r for r in there if r.label == baseline]
+        for label in candidates:
+            own = [r for r in there if r.label == label]
+            verdicts += judge(gates, own, reference, **cell)
+    return verdicts

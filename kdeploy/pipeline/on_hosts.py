@@ -1,0 +1,202 @@
+"""Measure the same files on several devices at once, and bring the records home.
+
+    out/hosts/<name>/   the run of one device: results, measurements.jsonl, machine.json, ...
+    out/                all records together, the report over all devices
+
+A device that fails is rows with the reason; the others are measured.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from kdeploy.bench.records import comparisons as compared
+from kdeploy.bench.records import measurements
+from kdeploy.bench.remote.hosts import Host
+from kdeploy.bench.remote.job import RUNTIME, Group, Job, job_of
+from kdeploy.bench.remote.outcomes import outcomes_of
+from kdeploy.bench.remote.visit import Answers, visit
+from kdeploy.bench.run import Subject
+from kdeploy.bench.samples import keep
+from kdeploy.bench.subject import Cell, Outcome, Plan
+from kdeploy.errors import KdeployError, RecipeError
+from kdeploy.machine import Machine
+from kdeploy.measurement import Measurement, write
+from kdeploy.pipeline.rundir import write_json, write_reports
+from kdeploy.pipeline.session import Session
+from kdeploy.recipe.sections import BenchSection
+from kdeploy.report.comparison import Comparison
+from kdeploy.runtimes.run import named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Away:
+    """What all devices together came to."""
+
+    records: list[Measurement]
+    comparisons: list[dict[str, Any]]
+    drawn: Comparison
+
+
+def bench_on_hosts(
+    session: Session,
+    subjects: Sequence[Subject],
+    section: BenchSection,
+    hosts: Sequence[Host],
+    out: Path,
+    *,
+    baseline: str | None,
+) -> Away:
+    """Measure on all hosts side by side; the reports and records of each are kept apart, too.
+
+    Raises:
+        Unavailable: not one of the hosts could be measured on; the rows with the reasons are
+            written.
+        ModelError: a file cannot be read.
+    """
+    _check(hosts, section)
+    plan = Plan(
+        data=session.reference,
+        accuracy=section.accuracy,
+        minimum_seconds=section.minimum_seconds,
+        minimum_count=section.minimum_count,
+        timeout_seconds=section.timeout_seconds,
+    )
+    with tempfile.TemporaryDirectory(prefix="kdeploy-hosts-") as folder:
+        job = job_of(
+            subjects,
+            plan,
+            batch_sizes=section.batch_sizes,
+            threads=section.threads,
+            folder=Path(folder),
+        )
+        if job.test is not None:
+            items, total = len(job.test.items), job.test.total
+            session.audience.said(f"accuracy on the devices: {items} of {total} test items travel")
+        ended = _visit_all(hosts, job, out, session.audience.note)
+    return _written(hosts, ended, job, section, out, baseline=baseline, session=session)
+
+
+def folder_of(out: Path, host: Host) -> Path:
+    """Return where the run of one device is kept."""
+    return out / "hosts" / host.slug
+
+
+def _check(hosts: Sequence[Host], section: BenchSection) -> None:
+    slugs = [host.slug for host in hosts]
+    twice = next((s for s in slugs if slugs.count(s) > 1), None)
+    if twice is not None:
+        raise RecipeError(f"`--host {twice}` is named twice", hint="a device is measured once")
+    for runtime in section.runtimes:
+        named(runtime, where="the runtimes to measure in")
+    if RUNTIME not in section.runtimes:
+        raise RecipeError(
+            f"on a device files run in `{RUNTIME}`, and it is not asked for",
+            hint=f"add `--runtime {RUNTIME}`, or leave `--runtime` out",
+        )
+
+
+def _visit_all(
+    hosts: Sequence[Host], job: Job, out: Path, watch: Callable[[str], None]
+) -> list[Answers | KdeployError]:
+    """Return for each host what it brought home, or why it brought nothing."""
+    stopping = Event()
+
+    def one(host: Host) -> Answers | KdeployError:
+        try:
+            return visit(
+                host,
+                job,
+                folder_of(out, host) / "results",
+                stopping=stopping,
+                watch=lambda text: watch(f"{host.name}: {text}"),
+            )
+        except KdeployError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
+        futures: list[Future[Answers | KdeployError]] = [pool.submit(one, h) for h in hosts]
+        try:
+            wait(futures)
+        finally:  # Ctrl-C: every thread removes what it left on its device
+            stopping.set()
+    return [future.result() for future in futures]
+
+
+def _written(
+    hosts: Sequence[Host],
+    ended: Sequence[Answers | KdeployError],
+    job: Job,
+    section: BenchSection,
+    out: Path,
+    *,
+    baseline: str | None,
+    session: Session,
+) -> Away:
+    records: list[Measurement] = []
+    comparisons: list[dict[str, Any]] = []
+    with session.files():
+        for host, end in zip(hosts, ended, strict=True):
+            folder = folder_of(out, host)
+            folder.mkdir(parents=True, exist_ok=True)
+            made = _records(host, end, job, section, folder, baseline)
+            write(made[0], folder / "measurements.jsonl")
+            write_json(folder / "comparisons.json", made[1])
+            records += made[0]
+            comparisons += made[1]
+        write(records, out / "measurements.jsonl")
+        write_json(out / "comparisons.json", comparisons)
+        runs = [folder_of(out, host) for host in hosts]
+        drawn = write_reports(out, runs=runs, baseline=baseline)
+    failures = [end for end in ended if isinstance(end, KdeployError)]
+    if len(failures) == len(hosts):
+        raise failures[0]
+    return Away(records=records, comparisons=comparisons, drawn=drawn)
+
+
+def _records(
+    host: Host,
+    end: Answers | KdeployError,
+    job: Job,
+    section: BenchSection,
+    folder: Path,
+    baseline: str | None,
+) -> tuple[list[Measurement], list[dict[str, Any]]]:
+    """Return the records of one device and its comparisons; its raw samples and facts are kept."""
+    if isinstance(end, KdeployError):
+        machine, reason = Machine(id=host.name, cpu="", architecture="", cores=0), end.message
+        groups = [_nothing(job, group, reason) for group in job.groups]
+    else:
+        machine = end.machine
+        groups = [outcomes_of(file, group, job) for file, group in end.results.items()]
+        _write_machine(folder, machine)
+    elsewhere = [r for r in section.runtimes if r != RUNTIME]
+    reason = f"on a device files run in {RUNTIME}"
+    groups += [_nothing(job, g, reason, runtime=r) for r in elsewhere for g in job.groups]
+    outcomes = [outcome for group in groups for outcome in group]
+    keep(outcomes, folder / "samples")
+    taught = next(
+        (o.predictions for o in outcomes if o.subject.label == baseline and len(o.accuracy)), None
+    )
+    records = [r for o in outcomes for r in measurements(o, machine, taught=taught)]
+    ratios = [line for group in groups if baseline for line in compared(group, baseline=baseline)]
+    return records, [{**line, "machine": machine.id} for line in ratios]
+
+
+def _nothing(job: Job, group: Group, reason: str, *, runtime: str = RUNTIME) -> list[Outcome]:
+    """Return the outcomes of a group that was not measured; 0 threads: nobody knows how many."""
+    cell: Cell = replace(group.cell, runtime=runtime)
+    return [Outcome(subject=subject, cell=cell, skipped=reason) for subject in job.subjects]
+
+
+def _write_machine(folder: Path, machine: Machine) -> None:
+    write_json(folder / "machine.json", machine.to_dict())
+    machines = folder.parents[1] / "machines"
+    machines.mkdir(exist_ok=True)
+    write_json(machines / f"{machine.id}.json", machine.to_dict())
