@@ -24,7 +24,7 @@ from kdeploy.bench.remote.outcomes import outcomes_of
 from kdeploy.bench.remote.visit import Answers, visit
 from kdeploy.bench.run import Subject
 from kdeploy.bench.samples import keep
-from kdeploy.bench.subject import Cell, Outcome, Plan
+from kdeploy.bench.subject import Outcome, Plan
 from kdeploy.errors import KdeployError, RecipeError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement, write
@@ -143,11 +143,7 @@ def _written(
     comparisons: list[dict[str, Any]] = []
     with session.files():
         for host, end in zip(hosts, ended, strict=True):
-            folder = folder_of(out, host)
-            folder.mkdir(parents=True, exist_ok=True)
-            made = _records(host, end, job, section, folder, baseline)
-            write(made[0], folder / "measurements.jsonl")
-            write_json(folder / "comparisons.json", made[1])
+            made = _of_one(host, end, job, section, out, baseline=baseline)
             records += made[0]
             comparisons += made[1]
         write(records, out / "measurements.jsonl")
@@ -160,43 +156,44 @@ def _written(
     return Away(records=records, comparisons=comparisons, drawn=drawn)
 
 
-def _records(
+def _of_one(
     host: Host,
     end: Answers | KdeployError,
     job: Job,
     section: BenchSection,
-    folder: Path,
+    out: Path,
+    *,
     baseline: str | None,
 ) -> tuple[list[Measurement], list[dict[str, Any]]]:
-    """Return the records of one device and its comparisons; its raw samples and facts are kept."""
+    """Write the run of one device; return its records and comparisons."""
+    folder = folder_of(out, host)
+    folder.mkdir(parents=True, exist_ok=True)
     if isinstance(end, KdeployError):
-        machine, reason = Machine(id=host.name, cpu="", architecture="", cores=0), end.message
-        groups = [_nothing(job, group, reason) for group in job.groups]
+        machine = Machine(id=host.name, cpu="", architecture="", cores=0)
+        groups = [_nothing(job, group, RUNTIME, end.message) for group in job.groups]
     else:
         machine = end.machine
         groups = [outcomes_of(file, group, job) for file, group in end.results.items()]
-        _write_machine(folder, machine)
-    elsewhere = [r for r in section.runtimes if r != RUNTIME]
+        write_json(folder / "machine.json", machine.to_dict())
+        (out / "machines").mkdir(exist_ok=True)
+        write_json(out / "machines" / f"{machine.id}.json", machine.to_dict())
     reason = f"on a device files run in {RUNTIME}"
-    groups += [_nothing(job, g, reason, runtime=r) for r in elsewhere for g in job.groups]
+    elsewhere = [runtime for runtime in section.runtimes if runtime != RUNTIME]
+    groups += [_nothing(job, g, runtime, reason) for runtime in elsewhere for g in job.groups]
     outcomes = [outcome for group in groups for outcome in group]
     keep(outcomes, folder / "samples")
-    taught = next(
-        (o.predictions for o in outcomes if o.subject.label == baseline and len(o.accuracy)), None
-    )
+    taught = next((o.predictions for o in outcomes if o.subject.label == baseline), None)
     records = [r for o in outcomes for r in measurements(o, machine, taught=taught)]
+    # Nobody knows how many cores a device has that never answered.
+    records = [replace(r, threads=r.threads or None) for r in records]
     ratios = [line for group in groups if baseline for line in compared(group, baseline=baseline)]
-    return records, [{**line, "machine": machine.id} for line in ratios]
+    comparisons = [{**line, "machine": machine.id} for line in ratios]
+    write(records, folder / "measurements.jsonl")
+    write_json(folder / "comparisons.json", comparisons)
+    return records, comparisons
 
 
-def _nothing(job: Job, group: Group, reason: str, *, runtime: str = RUNTIME) -> list[Outcome]:
-    """Return the outcomes of a group that was not measured; 0 threads: nobody knows how many."""
-    cell: Cell = replace(group.cell, runtime=runtime)
+def _nothing(job: Job, group: Group, runtime: str, reason: str) -> list[Outcome]:
+    """Return the outcomes of a group that was not measured."""
+    cell = replace(group.cell, runtime=runtime)
     return [Outcome(subject=subject, cell=cell, skipped=reason) for subject in job.subjects]
-
-
-def _write_machine(folder: Path, machine: Machine) -> None:
-    write_json(folder / "machine.json", machine.to_dict())
-    machines = folder.parents[1] / "machines"
-    machines.mkdir(exist_ok=True)
-    write_json(machines / f"{machine.id}.json", machine.to_dict())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
+from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import make_measurements, records_of, subject
 from kdeploy.pipeline.log import Audience
@@ -51,7 +52,7 @@ def bench_side_by_side(
     """Measure into `out`; a torch artefact is exported first where a runtime wants a file.
 
     Args:
-        references: Artefacts (folders or ids) and ONNX files.
+        references: Artefacts (folders or ids), bundles and ONNX files.
         section: Runtimes, batch sizes, threads, how long.
         out: The folder for measurements and report.
         baseline: What all are compared with, a reference too.
@@ -61,7 +62,7 @@ def bench_side_by_side(
         audience: Who is told.
     """
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
-    found = [_found(name) for name in names]
+    found = [_found(name, out) for name in names]
     _check_labels([_label(f) for f in found])
     known = (data_of(f) for f in found if isinstance(f, Artifact))
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
@@ -80,7 +81,10 @@ def bench_side_by_side(
     return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
 
 
-def _found(reference: str) -> Artifact | Path:
+def _found(reference: str, out: Path) -> Artifact | Subject | Path:
+    bundle = subject_of_bundle(reference, out)
+    if bundle is not None:
+        return bundle
     artifact = find_artifact(reference)
     if artifact is not None:
         return artifact
@@ -89,12 +93,12 @@ def _found(reference: str) -> Artifact | Path:
         return path
     raise FileMissing(
         f"`{reference}` is neither an artefact nor a file",
-        hint="name an ONNX file, a folder DIR/artifacts/<id>, or its id",
+        hint="name an ONNX file, a bundle, a folder DIR/artifacts/<id>, or its id",
     )
 
 
-def _label(found: Artifact | Path) -> str:
-    return found.label if isinstance(found, Artifact) else found.stem
+def _label(found: Artifact | Subject | Path) -> str:
+    return found.stem if isinstance(found, Path) else found.label
 
 
 def _check_labels(labels: Sequence[str]) -> None:
@@ -105,7 +109,11 @@ def _check_labels(labels: Sequence[str]) -> None:
         )
 
 
-def _subjects(session: Session, found: Artifact | Path, section: BenchSection) -> list[Subject]:
+def _subjects(
+    session: Session, found: Artifact | Subject | Path, section: BenchSection
+) -> list[Subject]:
+    if isinstance(found, Subject):
+        return [found]
     if isinstance(found, Path):
         identity = file_sha256(found)[:12]
         form = format_of(found)
@@ -129,11 +137,14 @@ def _judge(
 ) -> list[Verdict]:
     cell = target_cell(section)
     candidates = [label for label in labels if label != baseline] or labels
+    machines = list(dict.fromkeys(r.machine for r in records))
     verdicts = []
-    for machine in dict.fromkeys(r.machine for r in records):
+    for machine in machines:
         there = [r for r in records if r.machine == machine]
         reference = [r for r in there if r.label == baseline]
         for label in candidates:
             own = [r for r in there if r.label == label]
-            verdicts += judge(gates, own, reference, **cell)
+            found = judge(gates, own, reference, **cell)
+            place = f"{machine}: " if len(machines) > 1 else ""
+            verdicts += [replace(v, reason=place + v.reason) for v in found]
     return verdicts

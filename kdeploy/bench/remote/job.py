@@ -70,12 +70,11 @@ class Job:
     def name(self) -> str:
         """Of its folder on the device, so that a job that was cut off is found again."""
         conditions = [[str(g.cell), g.with_accuracy, g.pool] for g in self.groups]
-        return _digest(conditions, self.models, self.items, self._timing())
+        return _digest(conditions, self.models, self.items, self._timing(), _code())
 
     def key(self, group: Group, machine: Machine) -> str:
         """Return what a result is kept under: all that it depends on."""
-        code = hashlib.sha256(runner()).hexdigest()
-        where = [machine.id, machine.python, machine.versions.get("onnxruntime"), code]
+        where = [machine.id, machine.python, machine.versions.get("onnxruntime"), _code()]
         items = self.items if group.with_accuracy else ""
         return _digest(str(group.cell), group.pool, self.models, items, self._timing(), where)
 
@@ -196,6 +195,10 @@ def _outside(model: Any) -> Iterator[bool]:
 def _saved(path: Path, array: NDArray[Any]) -> Path:
     np.save(path, array)
     return path
+
+
+def _code() -> str:
+    return hashlib.sha256(runner()).hexdigest()
 
 
 def _digest(*facts: Any) -> str:

@@ -51,10 +51,16 @@ def visit(host: Host, job: Job, folder: Path, *, stopping: Event, watch: Watch) 
         try:
             return _Visit(link, job, folder, watch).with_patience(stopping)
         finally:
-            # Where it cannot be reached, the lease that nobody renews does the same.
-            with contextlib.suppress(Unavailable):
-                if link.program:
-                    link.stop()
+            if link.program:
+                _clean(link)
+
+
+def _clean(link: Link) -> None:
+    """Leave nothing; where it cannot be reached, the lease that nobody renews does the same."""
+    for _ in range(2):  # the first may only find out that the connection is gone
+        with contextlib.suppress(Unavailable):
+            link.stop()
+            return
 
 
 class _Visit:
@@ -94,6 +100,8 @@ class _Visit:
             if ended["failure"] is not None:
                 raise Unavailable(f"`{link.host.name}`: {ended['failure']}")
         results = {self._file(key): group for key, group in groups.items()}
+        if not all(file.exists() for file in results):  # an earlier start asked for less
+            raise Broken(f"`{link.host.name}` has not measured everything yet")
         return Answers(host=link.host, machine=machine, results=results)
 
     def _file(self, key: str) -> Path:

@@ -68,6 +68,13 @@ class Device:
     def leftovers(self):
         return sorted(p.name for p in (self.folder / "temporary").glob("*"))
 
+    def is_quiet(self):
+        """Wait a moment for processes of a job to end; return whether they did."""
+        deadline = time.monotonic() + 5
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self.processes()
+
     def processes(self):
         place = str(self.folder / "temporary")
         found = psutil.process_iter(["cmdline", "environ"])

@@ -19,7 +19,7 @@ import numpy as np
 from kdeploy.bench.remote.device.place import Place
 from kdeploy.bench.remote.device.turns import measure_group
 
-LINGER_SECONDS = 2.0
+LINGER_SECONDS = 0.5
 
 
 class NobodyWaits(Exception):
