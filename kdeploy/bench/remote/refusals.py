@@ -11,6 +11,8 @@ from kdeploy.errors import Unavailable
 # What ssh itself ends with; any other code is that of the command on the device.
 SSH_FAILED = 255
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
+NO_SUCH_FILE = 2  # of Python: the runner lay in a temporary folder, which is gone
+KILLED = 128
 # Of ssh's own words, the part that tells the cause; what is not here may pass by itself.
 _LASTING = {
     r"REMOTE HOST IDENTIFICATION HAS CHANGED": (
@@ -76,13 +78,14 @@ def of_ssh(code: int, said: str, host: Host) -> Unavailable:
         for pattern, (what, hint) in _LASTING.items():
             if re.search(pattern, said):
                 return Unavailable(**_error(host, what, hint, told))
-        return Broken(**_error(host, told, "is it switched on, and reached by `ssh {name}`?", ""))
+        hint = "is it switched on, and reached by `ssh {name}`?"
+        return Broken(**_error(host, f"the connection failed: {told}", hint, ""))
     if code in (NOT_EXECUTABLE, NOT_FOUND):
         what = "there is no program `{python}`"
         hint = "install Python 3.9 or later there, or name it: `--host {name}:python=PATH`"
         return Unavailable(**_error(host, what, hint, told))
-    # The runner lay in a temporary folder, which may be gone: it is put there again.
-    return Broken(**_error(host, told, "see `ssh {name}`", ""))
+    kind = Broken if code == NO_SUCH_FILE or not 0 <= code < KILLED else Unavailable
+    return kind(**_error(host, f"the runner ended with exit code {code}: {told}", "", ""))
 
 
 def of_program(program: str, error: OSError) -> Unavailable:
@@ -109,11 +112,11 @@ def of_answer(answer: dict[str, Any], host: Host) -> dict[str, Any]:
     raise Unavailable(**_error(host, what, hint, told))
 
 
-def _error(host: Host, what: str, hint: str, told: str) -> dict[str, str]:
+def _error(host: Host, what: str, hint: str, told: str) -> dict[str, Any]:
     """Return the arguments of an error; braces in what ssh said stay as they are."""
     facts = {"name": host.name, "python": host.python, "address": host.name.rpartition("@")[2]}
 
     def filled(text: str) -> str:
         return re.sub(r"\{(\w+)\}", lambda m: {**facts, "told": told}.get(m[1], m[0]), text)
 
-    return {"message": f"`{host.name}`: {filled(what)}", "hint": filled(hint)}
+    return {"message": f"`{host.name}`: {filled(what)}", "hint": filled(hint) or None}

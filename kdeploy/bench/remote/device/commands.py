@@ -92,7 +92,7 @@ def files(place: Place) -> Json:
 
 
 def put(place: Place, name: str, offset: str) -> Json:
-    """Add standard input to a file, named `file-<sha256>...`; it is whole when its hash is right."""
+    """Add standard input to `file-<sha256>...`, which is whole when its hash is right."""
     target, partial = place.folder / name, place.folder / f"{name}.partial"
     with partial.open("ab") as file:
         file.truncate(int(offset))
