@@ -89,11 +89,12 @@ class _Visit:
     def _attempt(self) -> Answers:
         link, job = self._link, self._job
         link.boot(job.name, source=boot(), runner=runner())
-        machine = Machine.from_dict(link.ask("look")["machine"])
+        found = link.ask("look")
+        machine = Machine.from_dict(found["machine"])
         groups = {job.key(g, machine): g.on(machine) for g in job.groups}
         missing = {k: g for k, g in groups.items() if not self._file(k).exists()}
         if missing:
-            self._send(job.files_for(list(missing.values())))
+            self._send(job.files_for(list(missing.values())), found)
             link.ask("start", stdin=job.request(missing))
             have = [key for key in groups if key not in missing]
             ended = link.listen("follow", *have, hear=self._hear)
@@ -118,8 +119,8 @@ class _Visit:
         partial.write_bytes(base64.b64decode(answer["npz"]))
         partial.replace(file)
 
-    def _send(self, files: Mapping[str, Path]) -> None:
-        name, found = self._link.host.name, self._link.ask("files")
+    def _send(self, files: Mapping[str, Path], found: Mapping[str, Any]) -> None:
+        name = self._link.host.name
         sizes = found["sizes"]
         needed = sum(p.stat().st_size for n, p in files.items() if n not in sizes)
         free = found["free_bytes"] + sum(v for n, v in sizes.items() if n.endswith(".partial"))

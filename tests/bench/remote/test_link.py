@@ -91,4 +91,8 @@ def test_what_a_login_shell_prints_is_no_answer(ssh):
     python.write_text(f"#!/bin/sh\necho welcome\n. {ssh[0].python}\n")
     python.chmod(0o755)
     host = Host(name="alpha", python=str(python), folder=str(ssh[0].folder / "temporary"))
-    assert _look(host)["machine"]["cores"] >= 1
+    with Link(host, stopping=Event()) as link:
+        link.boot("job", source=boot(), runner=runner())
+        assert link.program.endswith("/job/kdeploy.zip")
+        link.stop()
+    assert ssh[0].leftovers() == []

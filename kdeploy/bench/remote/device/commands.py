@@ -50,7 +50,6 @@ def main() -> None:
     place.renew()
     commands: dict[str, Callable[..., Json]] = {
         "look": look,
-        "files": files,
         "put": put,
         "start": start,
         "follow": follow,
@@ -80,12 +79,8 @@ def look(place: Place) -> Json:
             raise Refused("library", f"{name} {sys.executable} {error}") from None
     from kdeploy.machine import fingerprint
 
-    return {"machine": fingerprint().to_dict(), "holder": place.holder(), "job": place.name}
-
-
-def files(place: Place) -> Json:
-    """Say how many bytes of each file are here, whole ones and parts."""
     return {
+        "machine": fingerprint().to_dict(),
         "sizes": {path.name: path.stat().st_size for path in place.folder.glob("file-*")},
         "free_bytes": shutil.disk_usage(place.folder).free,
     }
