@@ -9,9 +9,11 @@ A device that fails is rows with the reason; the others are measured.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -80,6 +82,9 @@ def bench_on_hosts(
             items, total = len(job.test.items), job.test.total
             session.audience.said(f"accuracy on the devices: {items} of {total} test items travel")
         ended = _visit_all(hosts, job, out, session.audience.note)
+    for host, end in zip(hosts, ended, strict=True):
+        told = end.message if isinstance(end, KdeployError) else f"`{host.name}` {_named(end)}"
+        session.audience.said(told)
     return _written(hosts, ended, job, section, out, baseline=baseline, session=session)
 
 
@@ -168,29 +173,54 @@ def _of_one(
     """Write the run of one device; return its records and comparisons."""
     folder = folder_of(out, host)
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(end, KdeployError):
-        machine = Machine(id=host.name, cpu="", architecture="", cores=0)
-        groups = [_nothing(job, group, RUNTIME, end.message) for group in job.groups]
-    else:
-        machine = end.machine
-        groups = [outcomes_of(file, group, job) for file, group in end.results.items()]
+    machine, measured = _judged(host, end, job)
+    reason = f"on a device files run in {RUNTIME}"
+    elsewhere = [runtime for runtime in section.runtimes if runtime != RUNTIME]
+    asked = [_nothing(job, g, runtime, reason) for runtime in elsewhere for g in job.groups]
+    groups = [*measured, *((group, _now()) for group in asked)]
+    outcomes = [outcome for group, _ in groups for outcome in group]
+    keep(outcomes, folder / "samples")
+    taught = next((o.predictions for o in outcomes if o.subject.label == baseline), None)
+    records = [
+        # Nobody knows how many cores a device has that never answered.
+        replace(record, created=created, threads=record.threads or None)
+        for group, created in groups
+        for outcome in group
+        for record in measurements(outcome, machine, taught=taught)
+    ]
+    lines = [line for group, _ in groups if baseline for line in compared(group, baseline=baseline)]
+    comparisons = [{**line, "machine": machine.id} for line in lines]
+    write(records, folder / "measurements.jsonl")
+    write_json(folder / "comparisons.json", comparisons)
+    if not isinstance(end, KdeployError):
         write_json(folder / "machine.json", machine.to_dict())
         (out / "machines").mkdir(exist_ok=True)
         write_json(out / "machines" / f"{machine.id}.json", machine.to_dict())
-    reason = f"on a device files run in {RUNTIME}"
-    elsewhere = [runtime for runtime in section.runtimes if runtime != RUNTIME]
-    groups += [_nothing(job, g, runtime, reason) for runtime in elsewhere for g in job.groups]
-    outcomes = [outcome for group in groups for outcome in group]
-    keep(outcomes, folder / "samples")
-    taught = next((o.predictions for o in outcomes if o.subject.label == baseline), None)
-    records = [r for o in outcomes for r in measurements(o, machine, taught=taught)]
-    # Nobody knows how many cores a device has that never answered.
-    records = [replace(r, threads=r.threads or None) for r in records]
-    ratios = [line for group in groups if baseline for line in compared(group, baseline=baseline)]
-    comparisons = [{**line, "machine": machine.id} for line in ratios]
-    write(records, folder / "measurements.jsonl")
-    write_json(folder / "comparisons.json", comparisons)
     return records, comparisons
+
+
+def _judged(
+    host: Host, end: Answers | KdeployError, job: Job
+) -> tuple[Machine, list[tuple[list[Outcome], str]]]:
+    """Return the machine, and the outcomes of each group with the time when they came home."""
+    if isinstance(end, KdeployError):
+        nowhere = Machine(id=host.name, cpu="", architecture="", cores=0)
+        return nowhere, [(_nothing(job, g, RUNTIME, end.message), _now()) for g in job.groups]
+    results = end.results.items()
+    return end.machine, [(outcomes_of(f, g, job), _time(f.stat().st_mtime)) for f, g in results]
+
+
+def _now() -> str:
+    return _time(time.time())
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _named(answers: Answers) -> str:
+    machine = answers.machine
+    return f"is {machine.cpu}, machine {machine.id}: {len(answers.results)} groups measured"
 
 
 def _nothing(job: Job, group: Group, runtime: str, reason: str) -> list[Outcome]:

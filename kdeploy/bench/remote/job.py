@@ -43,7 +43,8 @@ class Group:
     cell: Cell
     """`threads` is 0 where all cores of the device are meant."""
     with_accuracy: bool
-    pool: str
+    pools: tuple[str, ...]
+    """The name of each subject's inputs; they are one where data are named."""
     is_real: bool
 
     def on(self, machine: Machine) -> Group:
@@ -69,18 +70,17 @@ class Job:
     @property
     def name(self) -> str:
         """Of its folder on the device, so that a job that was cut off is found again."""
-        conditions = [[str(g.cell), g.with_accuracy, g.pool] for g in self.groups]
+        conditions = [[str(g.cell), g.with_accuracy, g.pools] for g in self.groups]
         return _digest(conditions, self.models, self.items, self._timing(), _code())
 
     def key(self, group: Group, machine: Machine) -> str:
         """Return what a result is kept under: all that it depends on."""
         where = [machine.id, machine.python, machine.versions.get("onnxruntime"), _code()]
         items = self.items if group.with_accuracy else ""
-        return _digest(str(group.cell), group.pool, self.models, items, self._timing(), where)
+        return _digest(str(group.cell), group.pools, self.models, items, self._timing(), where)
 
     def request(self, groups: Mapping[str, Group]) -> bytes:
         """Return `job.json`: the groups still to be measured, by their keys."""
-        names = list(zip(self.subjects, self.models, strict=True))
         return json.dumps(
             {
                 **self._timing(),
@@ -93,9 +93,7 @@ class Job:
                         "batch_size": group.cell.batch_size,
                         "threads": group.cell.threads,
                         "with_accuracy": group.with_accuracy,
-                        "subjects": [
-                            {"name": s.name, "file": file, "pool": group.pool} for s, file in names
-                        ],
+                        "subjects": self._subjects(group),
                     }
                     for key, group in groups.items()
                 ],
@@ -105,8 +103,12 @@ class Job:
     def files_for(self, groups: Sequence[Group]) -> dict[str, Path]:
         """Return the files that these groups need there."""
         items = [self.items] if any(g.with_accuracy for g in groups) else []
-        wanted = [*self.models, *(g.pool for g in groups), *items]
+        wanted = [*self.models, *(pool for g in groups for pool in g.pools), *items]
         return {name: self.files[name] for name in dict.fromkeys(wanted)}
+
+    def _subjects(self, group: Group) -> list[dict[str, str]]:
+        files = zip(self.subjects, self.models, group.pools, strict=True)
+        return [{"name": s.name, "file": file, "pool": pool} for s, file, pool in files]
 
     def _timing(self) -> dict[str, Any]:
         plan = self.plan
@@ -147,12 +149,19 @@ def job_of(
     items = add(_saved(folder / "items.npy", test.items)) if test is not None else ""
     groups = []
     for number, (size, count) in enumerate(itertools.product(batch_sizes, threads)):
-        pool = folder / f"pool-{number}.npy"
-        # One for all of them: what is compared is fed the same.
-        is_real = write_pool(subjects[0], plan.data, batch_size=size, file=pool)
-        cell = Cell(runtime=RUNTIME, batch_size=size, threads=count or 0)
-        has_accuracy = test is not None and number == 0
-        groups.append(Group(cell=cell, with_accuracy=has_accuracy, pool=add(pool), is_real=is_real))
+        pools = []
+        for side, subject in enumerate(subjects):
+            file = folder / f"pool-{number}-{side}.npy"
+            write_pool(subject, plan.data, batch_size=size, file=file)
+            pools.append(add(file))
+        groups.append(
+            Group(
+                cell=Cell(runtime=RUNTIME, batch_size=size, threads=count or 0),
+                with_accuracy=test is not None and number == 0,
+                pools=tuple(pools),
+                is_real=dataset is not None,
+            )
+        )
     known = dataset.preprocessing.to_dict() if dataset is not None else {}
     return Job(
         subjects=subjects,
@@ -174,8 +183,9 @@ def _test(data: Dataset) -> Test:
     # Drawn, because files often keep their classes one after the other.
     drawn = np.random.default_rng(_SEED).choice(total, count, replace=False)
     rows = np.sort(drawn) if count < total else np.arange(total)
-    items = np.concatenate([np.asarray(data.test.x[r : r + 1]) for r in rows])
-    return Test(items=items, labels=np.asarray(data.test.y)[rows], total=total)
+    return Test(
+        items=np.asarray(data.test.x[rows]), labels=np.asarray(data.test.y)[rows], total=total
+    )
 
 
 def _in_one_file(path: Path, target: Path) -> Path:

@@ -28,10 +28,6 @@ _LASTING = {
         "`ssh {name}` must work without a password: `ssh-copy-id {name}`; a key with a passphrase "
         "needs ssh-agent",
     ),
-    r"Could not resolve hostname": (
-        "there is no machine of that name",
-        "write the name as for ssh: a host of ~/.ssh/config, or `user@address`",
-    ),
     r"Bad owner or permissions|Bad configuration option|Can't open user config": (
         "ssh refuses its configuration: {told}",
         "`ssh {name}` says the same; correct the file that it names",
@@ -54,6 +50,10 @@ _ANSWERS = {
         "Python there cannot import {told}",
         "`ssh {name} {python} -m pip install numpy onnxruntime`; in a virtual environment: "
         "`--host {name}:python=PATH/bin/python`",
+    ),
+    "system": (
+        "its system is `{told}`",
+        "a device runs Linux: memory and other load are read from /proc",
     ),
     "busy": (
         "it is measuring already: {told}",
@@ -78,6 +78,10 @@ def of_ssh(code: int, said: str, host: Host) -> Unavailable:
         for pattern, (what, hint) in _LASTING.items():
             if re.search(pattern, said):
                 return Unavailable(**_error(host, what, hint, told))
+        if "Could not resolve hostname" in said:
+            what = "there is no machine of that name"
+            hint = "write it as for ssh: a host of ~/.ssh/config, or `user@address`"
+            return Broken(**_error(host, what, hint, ""))  # or no name server for a moment
         hint = "is it switched on, and reached by `ssh {name}`?"
         return Broken(**_error(host, f"the connection failed: {told}", hint, ""))
     if code in (NOT_EXECUTABLE, NOT_FOUND):

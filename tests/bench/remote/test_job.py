@@ -93,4 +93,5 @@ def test_without_data_there_is_noise_and_no_accuracy(float_file, tmp_path):
 def test_every_pool_is_whole_batches(float_file, data, tmp_path, size):
     job = _job(float_file, data, tmp_path / f"job{size}")
     for group in job.groups:
-        assert len(np.load(job.files[group.pool])) % group.cell.batch_size == 0
+        [pool] = group.pools
+        assert len(np.load(job.files[pool])) % group.cell.batch_size == 0

@@ -20,7 +20,7 @@ def boot(job: str, wanted: str) -> dict[str, Any]:
     """Return the answer to the first request."""
     if sys.version_info[:2] < OLDEST:
         return {"error": "python", "told": sys.version.split()[0]}
-    root = Path(wanted or tempfile.gettempdir()) / f"kdeploy-bench-{os.getuid()}"
+    root = Path(wanted or tempfile.gettempdir()) / f"kdeploy-device-{os.getuid()}"
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         # In a folder that all may write to, somebody else may have made it first.

@@ -71,6 +71,8 @@ def say(answer: Json) -> None:
 
 def look(place: Place) -> Json:
     """Say what this machine is, what it lacks, and what is here of this job."""
+    if sys.platform != "linux":
+        raise Refused("system", sys.platform)
     place.sweep()
     for name in LIBRARIES:
         try:

@@ -1,7 +1,7 @@
 """The job's folder on the device: who holds the device, whether anybody still cares, what is done.
 
-    <temporary>/kdeploy-bench-<uid>/running   locked by the process that measures; says which job
-    <temporary>/kdeploy-bench-<uid>/<job>/    kdeploy.zip, files, job.json, results/<key>.npz, ...
+    <temporary>/kdeploy-device-<uid>/running   locked by the process that measures; says which job
+    <temporary>/kdeploy-device-<uid>/<job>/    kdeploy.zip, files, job.json, results/<key>.npz, ...
 
 A job lives on a lease, which whoever follows it renews: without one it ends and removes itself.
 """
