@@ -28,7 +28,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Test:
+class SentItems:
     """The test items that are sent: all, or as many as may travel, drawn at random."""
 
     items: NDArray[Any]
@@ -63,7 +63,7 @@ class Job:
     """What travels, by its name on the device."""
     models: Sequence[str]
     """The names of the subjects' files, in their order."""
-    test: Test | None
+    test: SentItems | None
     items: str = ""
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
@@ -175,7 +175,7 @@ def job_of(
     )
 
 
-def _test(data: Dataset) -> Test:
+def _test(data: Dataset) -> SentItems:
     """Return the items of the test part that travel, as they are stored."""
     total = len(data.test)
     one = np.asarray(data.test.x[:1])
@@ -183,7 +183,7 @@ def _test(data: Dataset) -> Test:
     # Drawn, because files often keep their classes one after the other.
     drawn = np.random.default_rng(_SEED).choice(total, count, replace=False)
     rows = np.sort(drawn) if count < total else np.arange(total)
-    return Test(
+    return SentItems(
         items=np.asarray(data.test.x[rows]), labels=np.asarray(data.test.y)[rows], total=total
     )
 

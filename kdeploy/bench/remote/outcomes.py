@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdeploy.bench import doubts
 from kdeploy.bench.accuracy import judged
-from kdeploy.bench.remote.job import Group, Job, Test
+from kdeploy.bench.remote.job import Group, Job, SentItems
 from kdeploy.bench.subject import Outcome, Seconds
 from kdeploy.bench.surroundings import Counters, doubts_between
 from kdeploy.data.contract import NOT_COUNTED
@@ -90,7 +90,7 @@ def _proof(side: Mapping[str, Any], group: Group) -> Proof:
 
 
 def _quality(
-    arrays: Arrays, test: Test | None
+    arrays: Arrays, test: SentItems | None
 ) -> tuple[NDArray[np.int64] | None, dict[str, float], dict[str, str]]:
     """Return the classes that count, the metrics of accuracy, and what could not be had."""
     if test is None or "predictions" not in arrays:
