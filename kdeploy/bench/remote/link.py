@@ -137,9 +137,12 @@ class Link:
 
     def _lines(self, process: subprocess.Popen[bytes], told: IO[bytes]) -> Iterator[Json]:
         assert process.stdout is not None, "started without a pipe"
-        buffer = b""
+        buffer = bytearray()
         while piece := self._piece(process.stdout):
-            *lines, buffer = (buffer + piece).split(b"\n")
+            buffer += piece
+            if b"\n" not in piece:  # a result is one long line
+                continue
+            *lines, buffer = buffer.split(b"\n")
             for line in lines:
                 if line.startswith(MARK.encode()):
                     yield json.loads(line[len(MARK) :])

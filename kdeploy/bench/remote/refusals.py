@@ -111,7 +111,7 @@ def of_answer(answer: dict[str, Any], host: Host) -> dict[str, Any]:
         return reply
     told = str(answer["told"])
     if answer["error"] == "died":
-        raise Died(**_error(host, f"the measuring process ended: {told}", "see `ssh {name}`", ""))
+        raise Died(**_error(host, f"a process there ended: {told}", "see `ssh {name}`", ""))
     what, hint = _ANSWERS[answer["error"]]
     raise Unavailable(**_error(host, what, hint, told))
 

@@ -82,7 +82,8 @@ class _Visit:
                     raise
                 pause = PAUSES_SECONDS[self._failures]
                 self._failures += 1
-                self._watch(f"{error.message}; again in {pause:g} s")
+                told = error.message.removeprefix(f"`{self._link.host.name}`: ")
+                self._watch(f"{told}; again in {pause:g} s")
                 if stopping.wait(pause):
                     raise Interrupted from None
 

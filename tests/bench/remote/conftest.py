@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -38,7 +38,6 @@ class Device:
     folder: Path
     python: Path
     process: subprocess.Popen | None = None
-    environment: dict[str, str] = field(default_factory=dict)
 
     def start(self):
         self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")])
@@ -77,7 +76,7 @@ class Device:
 
     def processes(self):
         place = str(self.folder / "temporary")
-        found = psutil.process_iter(["cmdline", "environ"])
+        found = psutil.process_iter(["cmdline"])
         return [p for p in found if any(place in c for c in p.info["cmdline"] or ())]
 
 

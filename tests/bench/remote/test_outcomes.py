@@ -33,7 +33,9 @@ def outcome(tmp_path):
     def judge(side, *, labels=None, predictions=None, after=COUNTERS):
         test = None
         if labels is not None:
-            test = SentItems(items=np.zeros(len(labels)), labels=np.array(labels), total=len(labels))
+            test = SentItems(
+                items=np.zeros(len(labels)), labels=np.array(labels), total=len(labels)
+            )
         arrays = {} if predictions is None else {"predictions-0": np.array(predictions)}
         seen = {"sides": [{**SIDE, **side}], "before": COUNTERS, "after": {**COUNTERS, **after}}
         samples = {"nanoseconds-0": np.array([1000, 2000, 3000]), "counts-0": np.array([1, 2])}

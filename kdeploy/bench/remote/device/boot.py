@@ -38,4 +38,5 @@ def boot(job: str, wanted: str) -> dict[str, Any]:
     return {"reply": {"program": str(program)}}
 
 
-print("kdeploy:" + json.dumps(boot(*sys.argv[1:3])))
+if __name__ == "__main__":
+    print("kdeploy:" + json.dumps(boot(*sys.argv[1:3])))

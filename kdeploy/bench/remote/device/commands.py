@@ -10,6 +10,7 @@ import errno
 import hashlib
 import importlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -91,9 +92,15 @@ def look(place: Place) -> Json:
 def put(place: Place, name: str, offset: str) -> Json:
     """Add standard input to `file-<sha256>...`, which is whole when its hash is right."""
     target, partial = place.folder / name, place.folder / f"{name}.partial"
+    sender = place.folder / "sender"
+    sender.write_text(str(os.getpid()))
     with partial.open("ab") as file:
         file.truncate(int(offset))
-        shutil.copyfileobj(sys.stdin.buffer, file, PIECE_BYTES)
+        for piece in iter(lambda: sys.stdin.buffer.read(PIECE_BYTES), b""):
+            # A connection that is only thought dead may still bring what an earlier one sent.
+            if sender.read_text() != str(os.getpid()):
+                raise Refused("died", "another connection sends this file")
+            file.write(piece)
     digest = hashlib.sha256()
     with partial.open("rb") as file:
         for piece in iter(lambda: file.read(PIECE_BYTES), b""):
