@@ -43,11 +43,16 @@ METRICS: dict[str, Metric] = {
     "device_latency.p90": Metric(unit="s", better="lower", about="the same, 90 % are faster"),
     "device_latency.p99": Metric(unit="s", better="lower", about="the same, 99 % are faster"),
     "throughput": Metric(unit="items/s", better="higher", about="items a second, end to end"),
+    "server_rate": Metric(unit="items/s", better="higher", about="most arrivals with p99 in limit"),
+    "offline_batch_size": Metric(unit="count", better="higher", about="largest batch that fits"),
     "size": Metric(unit="B", better="lower", about="bytes of the file"),
     "parameters": Metric(unit="count", better="lower", about="numbers that were learned"),
     "macs": Metric(unit="count", better="lower", about="multiply-accumulates for one item"),
     "peak_memory": Metric(unit="B", better="lower", about="VmHWM of the process that ran it"),
+    "memory_over_runtime": Metric(unit="B", better="lower", about="peak, less that of no file"),
+    "load_memory": Metric(unit="B", better="lower", about="the same, once the file is open"),
     "device_memory": Metric(unit="B", better="lower", about="accelerator memory of the process"),
+    "cold_start": Metric(unit="s", better="lower", about="process start to first answer"),
     "load_time": Metric(unit="s", better="lower", about="time to open the file"),
     "first_inference": Metric(unit="s", better="lower", about="time of the first batch"),
     "energy": Metric(unit="J/item", better="lower", about="energy of one item"),
@@ -82,6 +87,10 @@ class Measurement:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     kdeploy: str = __version__
     skipped: str | None = None
+    scenario: str = "single_stream"
+    """How requests came: one after the other, as one large batch, or at random (`server`)."""
+    input_shape: str = ""
+    """Of one item, `3x160x160`, where sizes were swept; else the data's own."""
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:

@@ -41,7 +41,7 @@ RECORDS = st.builds(
 CONTRACT = [
     *["artifact", "label", "stage", "technique", "runtime", "device", "profile", "batch_size"],
     *["threads", "metric", "value", "unit", "low", "high", "n", "flags", "machine", "created"],
-    "kdeploy",
+    *["kdeploy", "scenario", "input_shape"],
 ]
 
 
@@ -57,6 +57,13 @@ def test_a_record_has_the_keys_of_the_contract():
     assert sorted(json.loads(record.to_json())) == sorted(CONTRACT)
     skipped = Measurement(artifact="a", label="l", metric="size", value=None, skipped="why")
     assert json.loads(skipped.to_json())["skipped"] == "why"
+
+
+def test_a_record_of_an_earlier_version_was_of_one_stream_and_no_sweep():
+    record = Measurement(artifact="a", label="l", metric="size", value=1)
+    earlier = {k: v for k, v in record.to_dict().items() if k not in ("scenario", "input_shape")}
+    assert from_json(json.dumps(earlier)) == record
+    assert (record.scenario, record.input_shape) == ("single_stream", "")
 
 
 def test_the_unit_is_that_of_the_metric():

@@ -55,6 +55,7 @@ class Worker:
         paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         options = (*SAFE_PATH, "-X", "faulthandler", "-m", self._module)
         command = [sys.executable, *options, str(writing)]
+        self._started = time.monotonic()
         try:
             with self._printed.open("wb") as printed:
                 self._process = subprocess.Popen(
@@ -82,8 +83,17 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    @property
+    def age_seconds(self) -> float:
+        """Return how long ago the process was started, its start included."""
+        return time.monotonic() - self._started
+
+    def ask(self, request: Mapping[str, Any], *, expected_seconds: float = 0.0) -> dict[str, Any]:
         """Return the reply.
+
+        Args:
+            request: What is asked.
+            expected_seconds: What it takes anyway: the timeout counts from there.
 
         Raises:
             WorkerFailed: with the reason as its message.
@@ -92,7 +102,7 @@ class Worker:
         try:
             self._process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
             self._process.stdin.flush()
-            answer = json.loads(self._line())
+            answer = json.loads(self._line(self._timeout_seconds + expected_seconds))
         except BrokenPipeError:
             raise WorkerFailed(self._end()) from None
         if "error" in answer:
@@ -109,14 +119,14 @@ class Worker:
             with contextlib.suppress(BrokenPipeError):  # a request that it never read
                 self._process.stdin.close()
 
-    def _line(self) -> bytes:
+    def _line(self, timeout_seconds: float) -> bytes:
         """Wait for one line; the kernel wakes this process, which uses no time meanwhile."""
-        deadline = time.monotonic() + self._timeout_seconds
+        deadline = time.monotonic() + timeout_seconds
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._replies], [], [], left)[0]:
                 self.close()
-                raise WorkerFailed(f"timeout: no answer within {self._timeout_seconds:g} s")
+                raise WorkerFailed(f"timeout: no answer within {timeout_seconds:g} s")
             piece = os.read(self._replies, 65536)
             if not piece:
                 raise WorkerFailed(self._end())

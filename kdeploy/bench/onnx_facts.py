@@ -27,17 +27,18 @@ _BOOKKEEPING = {
 # indices are INT64, and nobody learned them.
 _LEARNED_TYPES = frozenset({1, 2, 3, 6, 10, 11, 16, 21, 22})
 _INT64 = 7
+OPEN = 0  # in a shape: any size is taken
 
 
 def item_shape(path: Path) -> tuple[int, ...]:
-    """Return the shape of one input item, without the batch.
+    """Return the shape of one input item, without the batch; `OPEN` for what is not fixed.
 
     Raises:
-        ModelError: no ONNX file, or a size other than the batch is not fixed in it.
+        ModelError: no ONNX file, or one that does not say how many dimensions its input has.
     """
     tensor = _input(path)
     shape = tuple(d.dim_value for d in list(tensor.shape.dim)[1:]) if tensor else ()
-    if not shape or not all(shape):
+    if not shape:
         raise ModelError(
             f"{path} does not say how large its input is: {list(shape)}",
             hint="name the data to measure it on (`--data`)",

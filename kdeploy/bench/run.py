@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kdeploy.bench.records import comparisons, measurements
 from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
-from kdeploy.bench.subject import Cell, Outcome, Plan, Subject
+from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario, Subject, rounds_within
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import UnknownName
 from kdeploy.machine import allowed_cores, fingerprint
@@ -42,11 +42,15 @@ def bench(
     runtimes: Sequence[str],
     batch_sizes: Sequence[int] = (1,),
     threads: Sequence[int | None] = (None,),
+    scenarios: Sequence[Scenario] = ("single_stream",),
+    sizes: Sequence[tuple[int, ...]] = ((),),
     data: DataReference | None,
     accuracy: bool = True,
     baseline: str | None = None,
     minimum_seconds: float = 1.0,
     minimum_count: int = 100,
+    latency_limit_seconds: float | None = None,
+    memory_limit_bytes: int | None = None,
     timeout_seconds: float = 600,
     out: Path,
     watch: Callable[[str], None] = lambda text: None,
@@ -58,11 +62,15 @@ def bench(
         runtimes: Names of runtimes; one that cannot run gives records that say why.
         batch_sizes: Items in a batch.
         threads: Threads of the runtime; None: all cores that this process may use.
+        scenarios: How requests come: see `kdeploy.bench.scenarios`.
+        sizes: Heights and widths, or lengths, that items are brought to; (): as they are.
         data: Whose test part is fed and judged; None: seeded noise, no accuracy.
         accuracy: Whether to run the whole test part, at the first batch size and thread count.
         baseline: Label of the subject that others are compared with.
         minimum_seconds: At least so long each subject is timed in each cell,
         minimum_count: and at least so many batches.
+        latency_limit_seconds: What the p99 must stay within in scenario `server`.
+        memory_limit_bytes: What a batch must fit in, in scenario `offline`; None: what is free.
         timeout_seconds: How long one step of one subject may take before it counts as hung.
         out: Folder for the raw samples.
         watch: Called with a line for people at every step.
@@ -80,11 +88,14 @@ def bench(
         minimum_seconds=minimum_seconds,
         minimum_count=minimum_count,
         timeout_seconds=timeout_seconds,
+        rounds=rounds_within(minimum_seconds),
+        latency_limit_seconds=latency_limit_seconds,
+        memory_limit_bytes=memory_limit_bytes,
     )
     outcomes: list[Outcome] = []
     ratios: list[dict[str, Any]] = []
     seen: set[str] = set()
-    for cell in _cells(runtimes, batch_sizes, threads):
+    for cell in _cells(runtimes, batch_sizes, threads, scenarios, sizes):
         with_accuracy = accuracy and cell.runtime not in seen
         seen.add(cell.runtime)
         group = list(_group(subjects, cell, plan, with_accuracy=with_accuracy, watch=watch))
@@ -105,11 +116,18 @@ def _check(subjects: Sequence[Subject], runtimes: Sequence[str], baseline: str |
 
 
 def _cells(
-    runtimes: Sequence[str], batch_sizes: Sequence[int], threads: Sequence[int | None]
+    runtimes: Sequence[str],
+    batch_sizes: Sequence[int],
+    threads: Sequence[int | None],
+    scenarios: Sequence[Scenario],
+    sizes: Sequence[tuple[int, ...]],
 ) -> Iterator[Cell]:
     counts = dict.fromkeys(count or allowed_cores() for count in threads)
-    for name, size, count in itertools.product(runtimes, batch_sizes, counts):
-        yield Cell(runtime=name, batch_size=size, threads=count)
+    swept = itertools.product(runtimes, scenarios, sizes, batch_sizes, counts)
+    for runtime, scenario, size, batch_size, count in swept:
+        yield Cell(
+            runtime=runtime, batch_size=batch_size, threads=count, scenario=scenario, size=size
+        )
 
 
 def _group(

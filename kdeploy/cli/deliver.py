@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,9 +29,31 @@ def bench(
     gate: Annotated[
         list[str] | None, typer.Option("--gate", help="'latency.p50: <= 2ms'; repeat for more.")
     ] = None,
+    effort: Annotated[
+        str,
+        typer.Option("--effort", help="quick: 1 s a cell; standard: 10 s; sustained: 600 s."),
+    ] = "quick",
     seconds: Annotated[
-        float, typer.Option("--seconds", help="Measure each cell at least so long, s.")
-    ] = 1.0,
+        float | None, typer.Option("--seconds", help="At least so long a cell, not as --effort.")
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scenario",
+            help="single_stream: one request after the other. offline: the largest batch that fits."
+            " server: requests at random times, the highest rate within --latency-limit.",
+        ),
+    ] = None,
+    latency_limit: Annotated[
+        str | None, typer.Option("--latency-limit", help="Of the p99 as a server, e.g. 15ms.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option("--memory-limit", help="Of a batch offline, e.g. 512MB.")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option("--size", help="Inputs of 128, or 160x96; repeat for more. For open sizes."),
+    ] = None,
     host: Annotated[
         list[str] | None,
         typer.Option("--host", help="Measure there, over ssh: user@device; repeat for more."),
@@ -42,7 +64,13 @@ def bench(
     json: Json = False,
     debug: Debug = False,
 ) -> Result:
-    """Measure files: latency, memory, accuracy, and whether the asked kernels ran."""
+    """Measure files: latency, memory, accuracy, and whether the asked kernels ran.
+
+    Files take turns, each in a process of its own, on real inputs of --data
+    (else on noise, and flagged so), for the time of --effort and 100 calls
+    at least. A doubt about a number is a flag with its remedy, explained in
+    the report and in docs/benchmarking.md.
+    """
     from kdeploy.bench.remote.hosts import parse_host
     from kdeploy.cli.output import Terminal, show_comparison
     from kdeploy.cli.output import out as console
@@ -50,9 +78,18 @@ def bench(
     from kdeploy.pipeline.side_by_side import bench_side_by_side
     from kdeploy.recipe.resolve import bench_section
 
-    given = {"runtimes": runtime, "batch_sizes": batch_size, "threads": threads}
+    given: dict[str, Any] = {
+        "runtimes": runtime,
+        "batch_sizes": batch_size,
+        "threads": threads,
+        "scenarios": scenario,
+        "sizes": size,
+        "minimum_seconds": seconds,
+        "latency_limit": latency_limit,
+        "memory_limit": memory_limit,
+    }
     section = bench_section(
-        {k: v for k, v in given.items() if v} | {"minimum_seconds": seconds, "accuracy": accuracy}
+        {k: v for k, v in given.items() if v} | {"effort": effort, "accuracy": accuracy}
     )
     measured = bench_side_by_side(
         files,

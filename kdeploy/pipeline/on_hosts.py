@@ -8,9 +8,10 @@ A device that fails is rows with the reason; the others are measured.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,12 +22,12 @@ from typing import Any
 from kdeploy.bench.records import comparisons as compared
 from kdeploy.bench.records import measurements
 from kdeploy.bench.remote.hosts import Host
-from kdeploy.bench.remote.job import RUNTIME, Group, Job, job_of
+from kdeploy.bench.remote.job import RUNTIME, Job, job_of
 from kdeploy.bench.remote.outcomes import outcomes_of
 from kdeploy.bench.remote.visit import Answers, visit
 from kdeploy.bench.run import Subject
 from kdeploy.bench.samples import keep
-from kdeploy.bench.subject import Outcome, Plan
+from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario, rounds_within
 from kdeploy.errors import KdeployError, RecipeError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement, write
@@ -35,6 +36,8 @@ from kdeploy.pipeline.session import Session
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.runtimes.run import named
+
+SCENARIO: Scenario = "single_stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +69,10 @@ def bench_on_hosts(
     plan = Plan(
         data=session.reference,
         accuracy=section.accuracy,
-        minimum_seconds=section.minimum_seconds,
+        minimum_seconds=section.seconds,
         minimum_count=section.minimum_count,
         timeout_seconds=section.timeout_seconds,
+        rounds=rounds_within(section.seconds),
     )
     with tempfile.TemporaryDirectory(prefix="kdeploy-hosts-") as folder:
         job = job_of(
@@ -76,6 +80,7 @@ def bench_on_hosts(
             plan,
             batch_sizes=section.batch_sizes,
             threads=section.threads,
+            sizes=section.item_sizes,
             folder=Path(folder),
         )
         if job.test is not None:
@@ -100,10 +105,10 @@ def _check(hosts: Sequence[Host], section: BenchSection) -> None:
         raise RecipeError(f"`--host {twice}` is named twice", hint="a device is measured once")
     for runtime in section.runtimes:
         named(runtime, where="the runtimes to measure in")
-    if RUNTIME not in section.runtimes:
+    if RUNTIME not in section.runtimes or SCENARIO not in section.scenarios:
         raise RecipeError(
-            f"on a device files run in `{RUNTIME}`, and it is not asked for",
-            hint=f"add `--runtime {RUNTIME}`, or leave `--runtime` out",
+            f"over ssh files run in `{RUNTIME}`, scenario `{SCENARIO}`; that is not asked for",
+            hint=f"add `--runtime {RUNTIME}` and `--scenario {SCENARIO}`, or leave them out",
         )
 
 
@@ -174,10 +179,7 @@ def _of_one(
     folder = folder_of(out, host)
     folder.mkdir(parents=True, exist_ok=True)
     machine, measured = _judged(host, end, job)
-    reason = f"on a device files run in {RUNTIME}"
-    elsewhere = [runtime for runtime in section.runtimes if runtime != RUNTIME]
-    asked = [_nothing(job, g, runtime, reason) for runtime in elsewhere for g in job.groups]
-    groups = [*measured, *((group, _now()) for group in asked)]
+    groups = [*measured, *((group, _now()) for group in _not_measured(job, section))]
     outcomes = [outcome for group, _ in groups for outcome in group]
     keep(outcomes, folder / "samples")
     taught = next((o.predictions for o in outcomes if o.subject.label == baseline), None)
@@ -205,7 +207,7 @@ def _judged(
     """Return the machine, and the outcomes of each group with the time when they came home."""
     if isinstance(end, KdeployError):
         nowhere = Machine(id=host.name, cpu="", architecture="", cores=0)
-        return nowhere, [(_nothing(job, g, RUNTIME, end.message), _now()) for g in job.groups]
+        return nowhere, [(_nothing(job, g.cell, end.message), _now()) for g in job.groups]
     results = end.results.items()
     return end.machine, [(outcomes_of(f, g, job), _time(f.stat().st_mtime)) for f, g in results]
 
@@ -223,7 +225,16 @@ def _named(answers: Answers) -> str:
     return f"is {machine.cpu}, machine {machine.id}: {len(answers.results)} groups measured"
 
 
-def _nothing(job: Job, group: Group, runtime: str, reason: str) -> list[Outcome]:
+def _not_measured(job: Job, section: BenchSection) -> Iterator[list[Outcome]]:
+    """Yield what was asked for and is measured only where kdeploy is installed."""
+    for runtime, scenario in itertools.product(section.runtimes, section.scenarios):
+        if (runtime, scenario) != (RUNTIME, SCENARIO):
+            reason = f"over ssh files run in {RUNTIME}, scenario {SCENARIO}"
+            for group in job.groups:
+                cell = replace(group.cell, runtime=runtime, scenario=scenario)
+                yield _nothing(job, cell, reason)
+
+
+def _nothing(job: Job, cell: Cell, reason: str) -> list[Outcome]:
     """Return the outcomes of a group that was not measured."""
-    cell = replace(group.cell, runtime=runtime)
     return [Outcome(subject=subject, cell=cell, skipped=reason) for subject in job.subjects]

@@ -45,6 +45,8 @@ class Group:
     with_accuracy: bool
     pools: tuple[str, ...]
     """The name of each subject's inputs; they are one where data are named."""
+    input_shapes: tuple[tuple[int, ...], ...]
+    """Of an item, a subject each."""
     is_real: bool
 
     def on(self, machine: Machine) -> Group:
@@ -114,7 +116,7 @@ class Job:
         plan = self.plan
         return {
             "rounds": plan.rounds,
-            "round_seconds": plan.minimum_seconds / plan.rounds,
+            "round_seconds": plan.window_seconds,
             "round_count": math.ceil(plan.minimum_count / plan.rounds),
             "window_seconds": plan.window_seconds,
             "limit_seconds": plan.warm_up_limit_seconds,
@@ -128,6 +130,7 @@ def job_of(
     *,
     batch_sizes: Sequence[int],
     threads: Sequence[int | None],
+    sizes: Sequence[tuple[int, ...]] = ((),),
     folder: Path,
 ) -> Job:
     """Return the job; what travels and is no file yet is written into `folder`.
@@ -148,17 +151,20 @@ def job_of(
     test = _test(dataset) if dataset is not None and plan.accuracy else None
     items = add(_saved(folder / "items.npy", test.items)) if test is not None else ""
     groups = []
-    for number, (size, count) in enumerate(itertools.product(batch_sizes, threads)):
-        pools = []
+    swept = itertools.product(sizes, batch_sizes, threads)
+    for number, (size, batch_size, count) in enumerate(swept):
+        names, shapes = [], []
         for side, subject in enumerate(subjects):
             file = folder / f"pool-{number}-{side}.npy"
-            write_pool(subject, plan.data, batch_size=size, file=file)
-            pools.append(add(file))
+            pool = write_pool(subject, plan.data, batch_size=batch_size, size=size, file=file)
+            names.append(add(file))
+            shapes.append(pool.shape)
         groups.append(
             Group(
-                cell=Cell(runtime=RUNTIME, batch_size=size, threads=count or 0),
+                cell=Cell(runtime=RUNTIME, batch_size=batch_size, threads=count or 0, size=size),
                 with_accuracy=test is not None and number == 0,
-                pools=tuple(pools),
+                pools=tuple(names),
+                input_shapes=tuple(shapes),
                 is_real=dataset is not None,
             )
         )

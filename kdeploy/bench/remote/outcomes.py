@@ -48,26 +48,38 @@ def _outcome(
     group, job = asked
     subject = job.subjects[number]
     if side["failure"] is not None:
-        return Outcome(subject=subject, cell=group.cell, skipped=side["failure"])
-    rounds = _rounds(arrays)
+        return Outcome(
+            subject=subject,
+            cell=group.cell,
+            input_shape=group.input_shapes[number],
+            skipped=side["failure"],
+        )
+    rounds, peak_bytes = _rounds(arrays), side["peak_bytes"]
     predictions, accuracy, missing = _quality(arrays, job.test)
     return Outcome(
         subject=subject,
         cell=group.cell,
+        input_shape=group.input_shapes[number],
         load_seconds=side["load_seconds"],
         first_seconds=side["first_seconds"],
         rounds=rounds,
         elapsed_seconds=tuple(side["elapsed_seconds"]),
-        peak_memory_bytes=side["peak_bytes"],
+        peak_memory_bytes=peak_bytes,
+        numbers={
+            "cold_start": side["cold_start_seconds"],
+            "load_memory": side["loaded_bytes"] - side["empty_bytes"],
+            "memory_over_runtime": peak_bytes - side["empty_bytes"],
+        },
         proof=_proof(side, group) if "operators" in side else None,
         accuracy=accuracy,
         predictions=predictions,
         missing={**side["missing"], **missing},
         flags=(
             *(() if group.is_real else ("random_inputs",)),
-            *(("swapped",) if side["swapped_bytes"] else ()),
             *flags,
-            *doubts.of_samples(rounds, is_steady=side["is_steady"]),
+            *doubts.of_warm_up(is_steady=side["is_steady"]),
+            *doubts.of_samples(rounds),
+            *doubts.of_memory(swapped_bytes=side["swapped_bytes"]),
         ),
     )
 

@@ -14,6 +14,7 @@ PACKAGE = Path(kdeploy.__file__).parent
 SHARED = (
     "__init__.py",
     "errors.py",
+    "flags.py",
     "machine.py",
     "preprocessing.py",
     "bench/__init__.py",

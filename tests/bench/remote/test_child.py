@@ -45,7 +45,8 @@ def test_predicts_every_item_whatever_batch_the_file_takes(
     expected = whole.run(None, {"x": load(data).test.x})[0].argmax(axis=1)
     for path in (float_file, fixed_file):
         session, answer = opened(path)
-        assert set(answer["reply"]) == {"load_seconds", "first_seconds"}
+        assert answer["reply"]["load_seconds"] > 0
+        assert answer["reply"]["loaded_bytes"] >= answer["reply"]["empty_bytes"] > 0
         np.testing.assert_array_equal(_predictions(session, tmp_path, data), expected)
 
 

@@ -16,6 +16,9 @@ SIDE = {
     "missing": {},
     "load_seconds": 0.1,
     "first_seconds": 0.2,
+    "cold_start_seconds": 0.9,
+    "empty_bytes": 30_000_000,
+    "loaded_bytes": 34_000_000,
     "elapsed_seconds": [0.3, 0.4],
     "is_steady": True,
     "peak_bytes": 50_000_000,
@@ -44,7 +47,7 @@ def outcome(tmp_path):
         return found
 
     cell = Cell(runtime="onnxruntime_cpu", batch_size=1, threads=4)
-    group = Group(cell=cell, with_accuracy=True, pools=("p",), is_real=False)
+    group = Group(cell=cell, with_accuracy=True, pools=("p",), input_shapes=((2,),), is_real=False)
     return judge
 
 
@@ -60,6 +63,8 @@ def test_rounds_proof_and_doubts_come_home(outcome):
     found = outcome({"swapped_bytes": 4096}, after=busy)
     assert [list(r) for r in found.rounds] == [[pytest.approx(1e-6)], pytest.approx([2e-6, 3e-6])]
     assert (found.proof.integer, found.proof.eligible, found.proof.is_quantized) == (3, 4, True)
+    expected = {"cold_start": 0.9, "load_memory": 4_000_000, "memory_over_runtime": 20_000_000}
+    assert found.numbers == expected
     assert {"random_inputs", "swapped", "other_load", "throttled"} <= set(found.flags)
 
 

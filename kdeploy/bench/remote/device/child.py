@@ -88,13 +88,20 @@ class Session:
             self._session, (self._input,) = session, names
             self._outputs = [session.get_outputs()[0].name]
 
+        empty_bytes = memory.peak_bytes()
         load_seconds = measure.seconds_of(load)
+        loaded_bytes = memory.peak_bytes()
         first_seconds = measure.seconds_of(lambda: self.infer(self._batches[0]))
-        measure.rest()
-        return {"load_seconds": load_seconds, "first_seconds": first_seconds}
+        return {
+            "load_seconds": load_seconds,
+            "first_seconds": first_seconds,
+            "empty_bytes": empty_bytes,
+            "loaded_bytes": loaded_bytes,
+        }
 
     def _warm_up(self, request: Request) -> Reply:
-        is_steady = measure.warm_up(
+        measure.rest()  # of the first batch
+        is_steady, _ = measure.warm_up(
             self.infer,
             self._batches,
             window_seconds=request["window_seconds"],

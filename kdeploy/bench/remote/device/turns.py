@@ -83,6 +83,7 @@ class Side:
             "pool": str(place / subject["pool"]),
         }
         self.seen.update(self._ask(opening))
+        self.seen["cold_start_seconds"] = self._worker.age_seconds
         limits = {key: job[key] for key in ("window_seconds", "limit_seconds")}
         self.seen.update(self._ask({"do": "warm_up", **limits}))
 
