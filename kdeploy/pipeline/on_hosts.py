@@ -28,7 +28,7 @@ from kdeploy.bench.remote.visit import Answers, visit
 from kdeploy.bench.run import Subject
 from kdeploy.bench.samples import keep
 from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario, rounds_within
-from kdeploy.errors import KdeployError, RecipeError
+from kdeploy.errors import KdeployError, ModelError, RecipeError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement, write
 from kdeploy.pipeline.rundir import write_json, write_reports
@@ -65,7 +65,7 @@ def bench_on_hosts(
             written.
         ModelError: a file cannot be read.
     """
-    _check(hosts, section)
+    _check(hosts, section, subjects)
     plan = Plan(
         data=session.reference,
         accuracy=section.accuracy,
@@ -74,9 +74,11 @@ def bench_on_hosts(
         timeout_seconds=section.timeout_seconds,
         rounds=rounds_within(section.seconds),
     )
+    # Of a torch artefact the file that was made of it goes; the other runtimes' rows say so.
+    files = [subject for subject in subjects if subject.format == "onnx"]
     with tempfile.TemporaryDirectory(prefix="kdeploy-hosts-") as folder:
         job = job_of(
-            subjects,
+            files,
             plan,
             batch_sizes=section.batch_sizes,
             threads=section.threads,
@@ -88,8 +90,7 @@ def bench_on_hosts(
             session.audience.said(f"accuracy on the devices: {items} of {total} test items travel")
         ended = _visit_all(hosts, job, out, session.audience.note)
     for host, end in zip(hosts, ended, strict=True):
-        told = end.message if isinstance(end, KdeployError) else f"`{host.name}` {_named(end)}"
-        session.audience.said(told)
+        session.audience.said(_told(host, end))
     return _written(hosts, ended, job, section, out, baseline=baseline, session=session)
 
 
@@ -98,11 +99,17 @@ def folder_of(out: Path, host: Host) -> Path:
     return out / "hosts" / host.slug
 
 
-def _check(hosts: Sequence[Host], section: BenchSection) -> None:
+def _check(hosts: Sequence[Host], section: BenchSection, subjects: Sequence[Subject]) -> None:
     slugs = [host.slug for host in hosts]
     twice = next((s for s in slugs if slugs.count(s) > 1), None)
     if twice is not None:
         raise RecipeError(f"`--host {twice}` is named twice", hint="a device is measured once")
+    other = next((s for s in subjects if s.format not in ("onnx", "torch")), None)
+    if other is not None:
+        raise ModelError(
+            f"{other.label} is of format `{other.format}`, and over ssh ONNX files are measured",
+            hint="name the ONNX file, or measure on the device itself with kdeploy there",
+        )
     for runtime in section.runtimes:
         named(runtime, where="the runtimes to measure in")
     if RUNTIME not in section.runtimes or SCENARIO not in section.scenarios:
@@ -220,9 +227,10 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _named(answers: Answers) -> str:
-    machine = answers.machine
-    return f"is {machine.cpu}, machine {machine.id}: {len(answers.results)} groups measured"
+def _told(host: Host, end: Answers | KdeployError) -> str:
+    if isinstance(end, KdeployError):
+        return end.message
+    return f"`{host.name}` is {end.machine.cpu}, machine {end.machine.id}"
 
 
 def _not_measured(job: Job, section: BenchSection) -> Iterator[list[Outcome]]:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kdeploy.artifact import file_sha256
 from kdeploy.bench.inputs import write_pool
+from kdeploy.bench.onnx_facts import file_bytes
 from kdeploy.bench.remote.parcel import runner
 from kdeploy.bench.subject import Cell, Plan, Subject
 from kdeploy.data.contract import Dataset
@@ -196,16 +197,12 @@ def _test(data: Dataset) -> SentItems:
 
 def _in_one_file(path: Path, target: Path) -> Path:
     """Return the file, or a copy that holds what lies in files beside it."""
+    if file_bytes(path) == path.stat().st_size:
+        return path
     import onnx
 
-    if not any(_outside(onnx.load(path, load_external_data=False))):
-        return path
     onnx.save(onnx.load(path), target)
     return target
-
-
-def _outside(model: Any) -> Iterator[bool]:
-    return (bool(tensor.external_data) for tensor in model.graph.initializer)
 
 
 def _saved(path: Path, array: NDArray[Any]) -> Path:

@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 
 from kdeploy.bench.remote.device.commands import MARK
 from kdeploy.bench.remote.hosts import Host
-from kdeploy.bench.remote.refusals import Broken, of_answer, of_program, of_ssh
+from kdeploy.bench.remote.refusals import Unreachable, of_answer, of_program, of_ssh
 
 COMMAND = "KDEPLOY_SSH_COMMAND"
 OPTIONS = {
@@ -88,7 +88,7 @@ class Link:
         """Return the reply of the runner.
 
         Raises:
-            Broken: the connection failed, and may work a moment later.
+            Unreachable: the connection failed, and may work a moment later.
             Unavailable: it will not.
             Interrupted: the user wants no more.
         """
@@ -101,13 +101,13 @@ class Link:
                 if "reply" in answer or "error" in answer:
                     return of_answer(answer, self.host)
                 hear(answer)
-        raise Broken("the device stopped answering")
+        raise Unreachable("the device stopped answering")
 
     def _only_reply(self, command: list[str], *, stdin: bytes | IO[bytes]) -> Json:
         with self._answers(command, stdin) as answers:
             for answer in answers:
                 return of_answer(answer, self.host)
-        raise Broken("the device gave no answer")
+        raise Unreachable("the device gave no answer")
 
     @contextmanager
     def _answers(self, command: list[str], stdin: bytes | IO[bytes]) -> Iterator[Iterator[Json]]:

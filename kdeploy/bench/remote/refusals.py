@@ -62,11 +62,11 @@ _ANSWERS = {
 }
 
 
-class Broken(Unavailable):
+class Unreachable(Unavailable):
     """A connection that failed, or a device that went away: it may be there again in a moment."""
 
 
-class Died(Broken):
+class Died(Unreachable):
     """The process that measured has ended without a word of its own."""
 
 
@@ -81,14 +81,14 @@ def of_ssh(code: int, said: str, host: Host) -> Unavailable:
         if "Could not resolve hostname" in said:
             what = "there is no machine of that name"
             hint = "write it as for ssh: a host of ~/.ssh/config, or `user@address`"
-            return Broken(**_error(host, what, hint, ""))  # or no name server for a moment
+            return Unreachable(**_error(host, what, hint, ""))  # or no name server for a moment
         hint = "is it switched on, and reached by `ssh {name}`?"
-        return Broken(**_error(host, f"the connection failed: {told}", hint, ""))
+        return Unreachable(**_error(host, f"the connection failed: {told}", hint, ""))
     if code in (NOT_EXECUTABLE, NOT_FOUND):
         what = "there is no program `{python}`"
         hint = "install Python 3.9 or later there, or name it: `--host {name}:python=PATH`"
         return Unavailable(**_error(host, what, hint, told))
-    kind = Broken if code == NO_SUCH_FILE or not 0 <= code < KILLED else Unavailable
+    kind = Unreachable if code == NO_SUCH_FILE or not 0 <= code < KILLED else Unavailable
     return kind(**_error(host, f"the runner ended with exit code {code}: {told}", "", ""))
 
 

@@ -18,7 +18,7 @@ from kdeploy.bench.remote.hosts import Host
 from kdeploy.bench.remote.job import Group, Job
 from kdeploy.bench.remote.link import Interrupted, Link
 from kdeploy.bench.remote.parcel import boot, runner
-from kdeploy.bench.remote.refusals import Broken, Died
+from kdeploy.bench.remote.refusals import Died, Unreachable
 from kdeploy.errors import Unavailable
 from kdeploy.machine import Machine
 from kdeploy.units import format_quantity
@@ -75,7 +75,7 @@ class _Visit:
         while True:
             try:
                 return self._attempt()
-            except Broken as error:
+            except Unreachable as error:
                 deaths += isinstance(error, Died)
                 is_over = self._failures >= len(PAUSES_SECONDS) or deaths > MOST_DEATHS
                 if is_over or not self._link.program:  # one that was never there
@@ -103,7 +103,7 @@ class _Visit:
                 raise Unavailable(f"`{link.host.name}`: {ended['failure']}")
         results = {self._file(key): group for key, group in groups.items()}
         if not all(file.exists() for file in results):  # an earlier start asked for less
-            raise Broken(f"`{link.host.name}` has not measured everything yet")
+            raise Unreachable(f"`{link.host.name}` has not measured everything yet")
         return Answers(host=link.host, machine=machine, results=results)
 
     def _file(self, key: str) -> Path:
@@ -145,4 +145,4 @@ class _Visit:
                 if self._link.ask("put", name, str(start), stdin=file)["is_whole"]:
                     self._failures = 0
                     return
-        raise Broken(f"`{self._link.host.name}`: {name} arrives damaged")
+        raise Unreachable(f"`{self._link.host.name}`: {name} arrives damaged")

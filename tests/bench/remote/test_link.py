@@ -8,7 +8,7 @@ import pytest
 from kdeploy.bench.remote.hosts import Host, parse_host
 from kdeploy.bench.remote.link import Link
 from kdeploy.bench.remote.parcel import boot, runner
-from kdeploy.bench.remote.refusals import Broken
+from kdeploy.bench.remote.refusals import Unreachable
 from kdeploy.errors import Unavailable
 
 
@@ -35,7 +35,7 @@ def test_a_device_that_is_down_may_come_back(ssh, tmp_path, monkeypatch):
     (tmp_path / "config").write_text("Host down\n  HostName 127.0.0.1\n  Port 1\n")
     monkeypatch.setenv("KDEPLOY_SSH_COMMAND", f"ssh -F {tmp_path / 'config'}")
     error = _refused(Host(name="down"))
-    assert isinstance(error, Broken)
+    assert isinstance(error, Unreachable)
     assert "Connection refused" in error.message
 
 
@@ -44,7 +44,7 @@ def test_a_host_key_that_is_not_known_is_not_taken(ssh, monkeypatch):
     monkeypatch.setenv("KDEPLOY_SSH_COMMAND", f"{command} -oUserKnownHostsFile=/dev/null")
     error = _refused(parse_host(ssh[0].option))
     assert "host key is not known" in error.message
-    assert not isinstance(error, Broken)  # trying again would not help
+    assert not isinstance(error, Unreachable)  # trying again would not help
     assert "ssh alpha" in error.hint
 
 

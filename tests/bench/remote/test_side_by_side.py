@@ -7,7 +7,7 @@ import pytest
 
 from kdeploy.bench.remote.hosts import Host, parse_host
 from kdeploy.data.load import load
-from kdeploy.errors import RecipeError, Unavailable
+from kdeploy.errors import ModelError, RecipeError, Unavailable
 from kdeploy.gate import parse_gates
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import read, select
@@ -107,6 +107,12 @@ def test_where_no_device_answers_the_reason_is_the_error(gone, float_file, tmp_p
         _bench([float_file], tmp_path / "out", [gone])
     [row] = read(tmp_path / "out")
     assert (row.value, row.machine) == (None, "gone")
+
+
+def test_a_file_that_no_device_runs_is_told(tmp_path):
+    (tmp_path / "m.engine").touch()
+    with pytest.raises(ModelError, match="format `engine`"):
+        _bench([tmp_path / "m.engine"], tmp_path / "out", [Host(name="a")])
 
 
 def test_devices_run_one_runtime(float_file, tmp_path):
