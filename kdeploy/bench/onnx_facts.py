@@ -84,6 +84,19 @@ def count_parameters(path: Path) -> int:
 
 def file_bytes(path: Path) -> int:
     """Return the size of the file and of the tensors that it keeps in files beside it."""
+    return sum(file.stat().st_size for file in _with_tensors(path))
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the file, and those beside it that hold its weights; only files that exist."""
+    try:
+        files = _with_tensors(path)
+    except ModelError:  # another format: OpenVINO keeps the weights of .xml in .bin
+        files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return [file for file in files if file.is_file()]
+
+
+def _with_tensors(path: Path) -> list[Path]:
     model = _read(path)
     beside = {
         entry.value
@@ -91,7 +104,7 @@ def file_bytes(path: Path) -> int:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return sum((path.parent / name).stat().st_size for name in (path.name, *beside))
+    return [path, *(path.parent / name for name in sorted(beside))]
 
 
 def _input(path: Path) -> Any:

@@ -18,6 +18,7 @@ from kdeploy.errors import ModelError
 from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
+from kdeploy.runtimes.files import files_of
 from kdeploy.runtimes.run import device_of
 
 PERCENTS = (50.0, 90.0, 99.0)
@@ -227,8 +228,8 @@ def _size(subject: Subject) -> int:
         return sum(path.stat().st_size for path in tensors if path.is_file())
     try:
         return file_bytes(subject.path)
-    except ModelError:  # an engine, or a fake
-        return subject.path.stat().st_size
+    except ModelError:  # of another format, or a fake
+        return sum(file.stat().st_size for file in files_of(subject.path))
 
 
 def _parameters(subject: Subject) -> int | None:

@@ -6,8 +6,9 @@
 `source` says what the model may be: "torch", a module; "onnx", an `OnnxModel`. One that only takes
 files is given the file that the target `onnx` makes of a torch model, with the parameters that both
 have. `path` ends in `suffix` and lies in an empty folder: whatever else is written there (weights,
-a sidecar) is kept beside it. The parity gate stands outside, in `run.py`: it runs the file in
-`runtime`, so that whoever can export can also prove.
+a sidecar) is kept beside it. `rounds_to_half` says that the file holds float16 numbers, or names
+the parameter that says so. The parity gate stands outside, in `run.py`: it runs the file in
+`runtime`, so that whoever can export can also prove, and allows what float16 rounds.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ network amplifies it, as some with random weights do: there, how far the model i
 float64 says what the order of sums can do. An INT8 file rounds a sum that lies
 between two codes one way or the other, and each such flip travels on and grows, so that deep
 networks end as far apart as two roundings of the same float model: that distance, of the INT8
-model from its float base on the same inputs, is the yardstick.
+model from its float base on the same inputs, is the yardstick. A file in half precision is held
+against what rounding weights and inputs to float16 (a relative 2**-11 each) does to the model: each
+layer passes such an error on as its own input's, so that depth and amplification are in it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ParityFailed
+from kdeploy.export.half import HalfRounded
 from kdeploy.preprocessing import Inputs
 
 Run = Callable[[Inputs], NDArray[np.float32]]
@@ -38,6 +41,9 @@ LARGEST_FLOAT_BOUND = 0.1
 # Of INT8 files, in distances between the INT8 model and its float base. Independent roundings
 # are sqrt(2) of them apart in the mean; the largest of a few hundred values varies by as much.
 ROUNDING_BOUND = 2.0
+# Of files in half precision, in distances between the model and itself with rounded weights. A
+# file rounds the output of each operator as well, of which a block has several for each weight.
+HALF_BOUND = 4.0
 # Of any file: below it, the rounding of the model is no yardstick any more.
 LOWEST_COSINE = 0.9
 
@@ -58,7 +64,12 @@ class Parity:
 
 
 def measure_parity(
-    model: nn.Module, run: Run, data: Dataset, *, base: nn.Module | None = None
+    model: nn.Module,
+    run: Run,
+    data: Dataset,
+    *,
+    base: nn.Module | None = None,
+    is_half: bool = False,
 ) -> Parity:
     """Return how far `run` is from `model`.
 
@@ -67,17 +78,19 @@ def measure_parity(
         run: The file, executed.
         data: Whose validation part gives the real inputs.
         base: The float model under a quantized one.
+        is_half: The file holds float16 numbers.
     """
     pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-    rounding: list[float] = [FLOAT_BOUND / ROUNDING_BOUND]
+    yardstick = HalfRounded(model) if base is None and is_half else base
+    factor = ROUNDING_BOUND if base is not None else HALF_BOUND
+    bound = FLOAT_BOUND
     for batch in inputs(data):
         expected = _outputs(model, batch)
         pairs.append((expected, run(batch).astype(np.float64)))
-        if base is not None:
-            rounding.append(_scaled_error(_outputs(base, batch), expected))
+        if yardstick is not None:
+            bound = max(bound, factor * _scaled_error(_outputs(yardstick, batch), expected))
     max_abs = max(_scaled_error(found, expected) for expected, found in pairs)
-    bound = ROUNDING_BOUND * max(rounding)
-    if base is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
+    if yardstick is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
         bound = max(bound, min(ORDER_BOUND * _own_error(model, data), LARGEST_FLOAT_BOUND))
     return Parity(
         max_abs=max_abs,

@@ -82,7 +82,7 @@ def export(
         technique.load()(source, example, unproven, **resolved)
         shutil.rmtree(unproven.parent / "source", ignore_errors=True)
         opset = _write_metadata(unproven, metadata or {}) if path.suffix == ".onnx" else None
-        return _proven(model, data, unproven, path, technique.facts["runtime"], opset)
+        return _proven(model, data, unproven, path, technique, resolved, opset)
 
 
 def _source(
@@ -108,13 +108,22 @@ def _source(
 
 
 def _proven(
-    model: nn.Module, data: Dataset, unproven: Path, path: Path, runtime: str, opset: int | None
+    model: nn.Module,
+    data: Dataset,
+    unproven: Path,
+    path: Path,
+    technique: Technique,
+    resolved: Mapping[str, Any],
+    opset: int | None,
 ) -> ExportResult:
     """Return the result of the file, which has stood the parity gate."""
+    runtime: str = technique.facts["runtime"]
+    half = technique.facts.get("rounds_to_half", False)
+    is_half = bool(resolved[half] if isinstance(half, str) else half)
     session = open_runtime(runtime, unproven)
     try:
         base = model.base if isinstance(model, Wrapped) else None
-        parity = measure_parity(model, session.infer, data, base=base)
+        parity = measure_parity(model, session.infer, data, base=base, is_half=is_half)
     finally:
         session.close()
     check_parity(parity, name=path.name)

@@ -9,6 +9,7 @@ A device that fails is rows with the reason; the others are measured.
 from __future__ import annotations
 
 import itertools
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +26,9 @@ from kdeploy.bench.remote.hosts import Host
 from kdeploy.bench.remote.job import RUNTIME, Job, job_of
 from kdeploy.bench.remote.outcomes import outcomes_of
 from kdeploy.bench.remote.visit import Answers, visit
-from kdeploy.bench.run import Subject
+from kdeploy.bench.run import Subject, num_rounds
 from kdeploy.bench.samples import keep
-from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario, rounds_within
+from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario
 from kdeploy.errors import KdeployError, ModelError, RecipeError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement, write
@@ -35,6 +36,7 @@ from kdeploy.pipeline.rundir import write_json, write_reports
 from kdeploy.pipeline.session import Session
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
+from kdeploy.report.run_folder import COMMAND
 from kdeploy.runtimes.run import named
 
 SCENARIO: Scenario = "single_stream"
@@ -72,7 +74,7 @@ def bench_on_hosts(
         minimum_seconds=section.seconds,
         minimum_count=section.minimum_count,
         timeout_seconds=section.timeout_seconds,
-        rounds=rounds_within(section.seconds),
+        rounds=num_rounds(section.seconds, section.minimum_count),
     )
     # Of a torch artefact the file that was made of it goes; the other runtimes' rows say so.
     files = [subject for subject in subjects if subject.format == "onnx"]
@@ -88,6 +90,9 @@ def bench_on_hosts(
         if job.test is not None:
             items, total = len(job.test.items), job.test.total
             session.audience.said(f"accuracy on the devices: {items} of {total} test items travel")
+        if not session.use_cache:
+            for host in hosts:
+                shutil.rmtree(folder_of(out, host) / "results", ignore_errors=True)
         ended = _visit_all(hosts, job, out, session.audience.note)
     for host, end in zip(hosts, ended, strict=True):
         session.audience.said(_told(host, end))
@@ -201,6 +206,8 @@ def _of_one(
     comparisons = [{**line, "machine": machine.id} for line in lines]
     write(records, folder / "measurements.jsonl")
     write_json(folder / "comparisons.json", comparisons)
+    if (out / COMMAND).is_file():
+        shutil.copyfile(out / COMMAND, folder / COMMAND)
     if not isinstance(end, KdeployError):
         write_json(folder / "machine.json", machine.to_dict())
         (out / "machines").mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, write
-from kdeploy.pipeline.deliver import BUNDLE, Exported
+from kdeploy.pipeline.deliver import BUNDLE
+from kdeploy.pipeline.exported import Exported
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
+from kdeploy.report.run_folder import COMMAND
 
 REPORTS = {"report.md": "markdown", "report.html": "html", "measurements.csv": "csv"}
 
@@ -27,6 +30,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file in one step."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_command(out: Path, words: Sequence[str]) -> None:
+    """Keep what was typed, so that the report can say how to repeat it."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / COMMAND, shlex.join(["kdeploy", *words]) + "\n")
 
 
 def write_measurements(

@@ -7,17 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.artifact import Artifact, find_artifact
+from kdeploy.bench.kept import contents_sha256
 from kdeploy.bench.remote.hosts import Host
-from kdeploy.bench.run import Subject
+from kdeploy.bench.run import Interrupted, Subject
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell
-from kdeploy.pipeline.deliver import make_measurements, records_of, subject
+from kdeploy.pipeline.deliver import subject
 from kdeploy.pipeline.log import Audience
+from kdeploy.pipeline.measuring import make_measurements, records_of
 from kdeploy.pipeline.on_hosts import bench_on_hosts
 from kdeploy.pipeline.rundir import write_measurements, write_reports
 from kdeploy.pipeline.session import Session
@@ -48,8 +50,12 @@ def bench_side_by_side(
     data: DataReference | None,
     hosts: Sequence[Host] = (),
     audience: Audience,
+    use_cache: bool = True,
 ) -> Measured:
     """Measure into `out`; a torch artefact is exported first where a runtime wants a file.
+
+    What is finished is kept there: the same command goes on after it, and another one measures
+    only what is new to it. After Ctrl-C the measurements in `out` are those that were finished.
 
     Args:
         references: Artefacts (folders or ids), bundles and ONNX files.
@@ -60,6 +66,7 @@ def bench_side_by_side(
         data: For ONNX files, which know none; artefacts know theirs.
         hosts: Other machines to measure on, side by side, instead of this one.
         audience: Who is told.
+        use_cache: Whether what was measured before counts.
     """
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
     found = [_found(name, out) for name in names]
@@ -68,17 +75,33 @@ def bench_side_by_side(
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
     subjects = [s for f in found for s in _subjects(session, f, section)]
     label = _label(found[0]) if baseline else None
+    session.use_cache = use_cache
     if hosts:
         away = bench_on_hosts(session, subjects, section, hosts, out, baseline=label)
         records, comparisons, drawn = away.records, away.comparisons, away.drawn
     else:
-        here = make_measurements(session, subjects, section, baseline=label)
-        records, comparisons = records_of(here)
+        records, comparisons = _measured_here(session, subjects, section, out, baseline=label)
         with session.files():
             write_measurements(out, records, comparisons)
             drawn = write_reports(out, baseline=label)
     verdicts = _judge(gates, records, [_label(f) for f in found], label, section)
     return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
+
+
+def _measured_here(
+    session: Session,
+    subjects: Sequence[Subject],
+    section: BenchSection,
+    out: Path,
+    *,
+    baseline: str | None,
+) -> tuple[list[Measurement], list[dict[str, Any]]]:
+    try:
+        return records_of(make_measurements(session, subjects, section, baseline=baseline))
+    except Interrupted as stop:
+        with session.files():
+            write_measurements(out, stop.result.measurements, stop.result.comparisons)
+        raise
 
 
 def _found(reference: str, out: Path) -> Artifact | Subject | Path:
@@ -115,14 +138,14 @@ def _subjects(
     if isinstance(found, Subject):
         return [found]
     if isinstance(found, Path):
-        identity = file_sha256(found)[:12]
+        identity = contents_sha256(found)[:12]
         form = format_of(found)
         return [Subject(artifact=identity, label=found.stem, path=found, format=form)]
     asked = [formats_of(r) for r in section.runtimes]
     subjects = []
     if found.kind == "torch" and any("torch" in formats for formats in asked):
         subjects.append(subject(found))
-    if found.kind == "onnx" or any("torch" not in formats for formats in asked):
+    if found.kind != "torch" or any("torch" not in formats for formats in asked):
         exported = exported_file(session, found)
         subjects.append(subject(exported.model, exported))
     return subjects
@@ -146,5 +169,5 @@ def _judge(
             own = [r for r in there if r.label == label]
             found = judge(gates, own, reference, **cell)
             place = f"{machine}: " if len(machines) > 1 else ""
-            verdicts += [replace(v, reason=place + v.reason) for v in found]
+            verdicts += [replace(v, label=label, reason=place + v.reason) for v in found]
     return verdicts

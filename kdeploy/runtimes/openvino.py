@@ -22,11 +22,12 @@ from kdeploy.runtimes.contract import Proof, runtime
 
 ELIGIBLE_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 INTEGER_TYPES = frozenset({"i8", "u8"})
+UNCOMPUTED = frozenset({"Const", "Input", "Output"})
 
 
-@runtime(formats={"onnx"}, device="cpu")
+@runtime(formats={"onnx", "openvino"}, device="cpu")
 class Openvino:
-    """An ONNX file compiled by OpenVINO's CPU plugin."""
+    """An ONNX file, or OpenVINO's own, compiled by its CPU plugin."""
 
     def __init__(self, *, threads: int | None = None) -> None:
         """Import the library.
@@ -58,7 +59,8 @@ class Openvino:
         except RuntimeError as error:
             raise ModelError(
                 f"OpenVINO cannot open {path}: {_reason(error)}",
-                hint="is it a whole ONNX file whose operators and opset this version knows?",
+                hint="is it a whole file whose operators this version knows? An .xml file needs "
+                "its .bin beside it",
             ) from error
         # A Q/DQ pair is read as FakeQuantize; the executed graph no longer has it.
         self._is_quantized = any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
@@ -78,20 +80,32 @@ class Openvino:
         return output
 
     def proof_of_use(self) -> Proof:
-        executed = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ops()]
-        layers = Counter((_text(i, "layerType"), _text(i, "runtimePrecision")) for i in executed)
-        eligible = {key: n for key, n in layers.items() if key[0] in ELIGIBLE_LAYERS}
+        executed = self._compiled.get_runtime_model().get_ordered_ops()
+        layers = [_layer(op.get_friendly_name(), op.get_rt_info()) for op in executed]
+        counts = Counter((layer["operator"], layer["precision"]) for layer in layers)
+        eligible = {key: n for key, n in counts.items() if key[0] in ELIGIBLE_LAYERS}
         return Proof(
             provider=", ".join(self._compiled.get_property("EXECUTION_DEVICES")),
             eligible=sum(eligible.values()),
             integer=sum(n for key, n in eligible.items() if key[1] in INTEGER_TYPES),
             is_quantized=self._is_quantized,
-            operators={f"{layer}:{precision}": n for (layer, precision), n in layers.items()},
+            operators={f"{layer}:{precision}": n for (layer, precision), n in counts.items()},
             settings=dict(self._settings),
+            layers=[layer for layer in layers if layer["operator"] not in UNCOMPUTED],
         )
 
     def close(self) -> None:
         self._compiled = self._request = None
+
+
+def _layer(name: str, info: Any) -> dict[str, str]:
+    """Return what an executed node says: its operator, the precision and the kernel chosen."""
+    return {
+        "name": name,
+        "operator": _text(info, "layerType"),
+        "precision": _text(info, "runtimePrecision"),
+        "kernel": _text(info, "primitiveType"),
+    }
 
 
 def _text(info: Any, key: str) -> str:
