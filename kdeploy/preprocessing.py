@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from typing import TypeAlias  # devices may have Python 3.9, which lacks it
 
 Inputs: TypeAlias = "NDArray[np.float32] | NDArray[np.int64]"
 """What a model takes: (batch, *shape) of floats, or (batch, tokens) of token ids."""

@@ -1,4 +1,7 @@
-"""The parent's side of a worker: start it, ask, wait blocked, and say why it failed."""
+"""The parent's side of a worker: start it, ask, wait blocked, and say why it failed.
+
+Also runs on devices, where Python may be 3.9.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,17 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import KdeployError
 
+if TYPE_CHECKING:
+    from typing import Self
+
 MODULE = "kdeploy.bench.worker"
 NO_REASON = "without a word"
+# Adds nothing to the paths below; older Pythons do not know it.
+SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
 
 
 class WorkerFailed(KdeployError):
@@ -28,23 +36,26 @@ class WorkerFailed(KdeployError):
 class Worker:
     """A child process that is alive between `with` and its end, or until it fails."""
 
-    def __init__(self, folder: Path, *, timeout_seconds: float) -> None:
+    def __init__(self, folder: Path, *, timeout_seconds: float, module: str = MODULE) -> None:
         """Prepare a worker.
 
         Args:
             folder: Where what it prints is kept.
             timeout_seconds: How long any one answer may take.
+            module: What runs in the child.
         """
+        self._module = module
         self._printed = folder / "printed.txt"
         self._timeout_seconds = timeout_seconds
         self._buffer = b""
 
     def __enter__(self) -> Self:
         self._replies, writing = os.pipe()
-        # The child finds what this process finds, wherever it was started; -P adds nothing else.
+        # The child finds what this process finds, wherever it was started.
         paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        options = (*SAFE_PATH, "-X", "faulthandler", "-m", self._module)
+        command = [sys.executable, *options, str(writing)]
         self._started = time.monotonic()
-        command = [sys.executable, "-P", "-X", "faulthandler", "-m", MODULE, str(writing)]
         try:
             with self._printed.open("wb") as printed:
                 self._process = subprocess.Popen(

@@ -23,7 +23,7 @@ from kdeploy.cli.options import (
 
 def bench(
     context: typer.Context,
-    files: Annotated[list[str], typer.Argument(help="Artefacts or ONNX files.")],
+    files: Annotated[list[str], typer.Argument(help="Artefacts, bundles or ONNX files.")],
     out: Out = Path("runs/bench"),
     runtime: Annotated[
         list[str] | None, typer.Option("--runtime", help="Where to run; repeat for more.")
@@ -65,6 +65,10 @@ def bench(
         list[str] | None,
         typer.Option("--size", help="Inputs of 128, or 160x96; repeat for more. For open sizes."),
     ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="Measure there, over ssh: user@device; repeat for more."),
+    ] = None,
     data: Data = None,
     data_dir: DataDir = None,
     accuracy: Annotated[bool, typer.Option(help="Also measure accuracy.")] = True,
@@ -80,6 +84,7 @@ def bench(
     at least. A doubt about a number is a flag with its remedy, explained in
     the report and in docs/benchmarking.md.
     """
+    from kdeploy.bench.remote.hosts import parse_host
     from kdeploy.cli.output import Terminal, show_comparison, show_summary
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates
@@ -100,6 +105,7 @@ def bench(
     section = bench_section(
         {k: v for k, v in given.items() if v} | {"effort": effort, "accuracy": accuracy}
     )
+    hosts = [parse_host(text) for text in dict.fromkeys(host or [])]
     write_command(out, context.obj)
     measured = bench_side_by_side(
         files,
@@ -108,6 +114,7 @@ def bench(
         baseline=baseline,
         gates=parse_gates(gate or [], where="--gate"),
         data=data_reference(data, data_dir),
+        hosts=hosts,
         audience=Terminal(),
         use_cache=not no_cache,
     )

@@ -84,9 +84,17 @@ def write_bundle(out: Path, stored: Path) -> None:
     partial.rename(out / BUNDLE)
 
 
-def write_reports(out: Path, *, baseline: str | None = None) -> Comparison:
-    """Draw the report in every format from the files of the run; return what it says."""
-    drawn = comparison([out], baseline=baseline)
+def write_reports(
+    out: Path, *, runs: Sequence[Path] = (), baseline: str | None = None
+) -> Comparison:
+    """Draw the report in every format from the files of the run; return what it says.
+
+    Args:
+        out: Where the report goes.
+        runs: Folders to compare, each with the measurements of one machine; none: `out` itself.
+        baseline: What the rest is compared with.
+    """
+    drawn = comparison(runs or [out], baseline=baseline)
     for name, form in REPORTS.items():
         write_text(out / name, render(drawn, form))
     return drawn

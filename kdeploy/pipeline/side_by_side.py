@@ -9,15 +9,18 @@ from typing import Any
 
 from kdeploy.artifact import Artifact, find_artifact
 from kdeploy.bench.kept import contents_sha256
+from kdeploy.bench.remote.hosts import Host
 from kdeploy.bench.run import Interrupted, Subject
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
+from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import subject
 from kdeploy.pipeline.log import Audience
 from kdeploy.pipeline.measuring import make_measurements, records_of
+from kdeploy.pipeline.on_hosts import bench_on_hosts
 from kdeploy.pipeline.rundir import write_measurements, write_reports
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.single import data_of, exported_file, session_of
@@ -45,6 +48,7 @@ def bench_side_by_side(
     baseline: str | None,
     gates: Sequence[Gate],
     data: DataReference | None,
+    hosts: Sequence[Host] = (),
     audience: Audience,
     use_cache: bool = True,
 ) -> Measured:
@@ -54,38 +58,56 @@ def bench_side_by_side(
     only what is new to it. After Ctrl-C the measurements in `out` are those that were finished.
 
     Args:
-        references: Artefacts (folders or ids) and ONNX files.
+        references: Artefacts (folders or ids), bundles and ONNX files.
         section: Runtimes, batch sizes, threads, how long.
         out: The folder for measurements and report.
         baseline: What all are compared with, a reference too.
         gates: What each but the baseline must hold, on the first runtime and batch size asked for.
         data: For ONNX files, which know none; artefacts know theirs.
+        hosts: Other machines to measure on, side by side, instead of this one.
         audience: Who is told.
         use_cache: Whether what was measured before counts.
     """
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
-    found = [_found(name) for name in names]
+    found = [_found(name, out) for name in names]
     _check_labels([_label(f) for f in found])
     known = (data_of(f) for f in found if isinstance(f, Artifact))
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
     subjects = [s for f in found for s in _subjects(session, f, section)]
     label = _label(found[0]) if baseline else None
     session.use_cache = use_cache
-    try:
-        made = make_measurements(session, subjects, section, baseline=label)
-    except Interrupted as stop:
+    if hosts:
+        away = bench_on_hosts(session, subjects, section, hosts, out, baseline=label)
+        records, comparisons, drawn = away.records, away.comparisons, away.drawn
+    else:
+        records, comparisons = _measured_here(session, subjects, section, out, baseline=label)
         with session.files():
-            write_measurements(out, stop.result.measurements, stop.result.comparisons)
-        raise
-    records, comparisons = records_of(made)
-    with session.files():
-        write_measurements(out, records, comparisons)
-        drawn = write_reports(out, baseline=label)
+            write_measurements(out, records, comparisons)
+            drawn = write_reports(out, baseline=label)
     verdicts = _judge(gates, records, [_label(f) for f in found], label, section)
     return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
 
 
-def _found(reference: str) -> Artifact | Path:
+def _measured_here(
+    session: Session,
+    subjects: Sequence[Subject],
+    section: BenchSection,
+    out: Path,
+    *,
+    baseline: str | None,
+) -> tuple[list[Measurement], list[dict[str, Any]]]:
+    try:
+        return records_of(make_measurements(session, subjects, section, baseline=baseline))
+    except Interrupted as stop:
+        with session.files():
+            write_measurements(out, stop.result.measurements, stop.result.comparisons)
+        raise
+
+
+def _found(reference: str, out: Path) -> Artifact | Subject | Path:
+    bundle = subject_of_bundle(reference, out)
+    if bundle is not None:
+        return bundle
     artifact = find_artifact(reference)
     if artifact is not None:
         return artifact
@@ -94,12 +116,12 @@ def _found(reference: str) -> Artifact | Path:
         return path
     raise FileMissing(
         f"`{reference}` is neither an artefact nor a file",
-        hint="name an ONNX file, a folder DIR/artifacts/<id>, or its id",
+        hint="name an ONNX file, a bundle, a folder DIR/artifacts/<id>, or its id",
     )
 
 
-def _label(found: Artifact | Path) -> str:
-    return found.label if isinstance(found, Artifact) else found.stem
+def _label(found: Artifact | Subject | Path) -> str:
+    return found.stem if isinstance(found, Path) else found.label
 
 
 def _check_labels(labels: Sequence[str]) -> None:
@@ -110,7 +132,11 @@ def _check_labels(labels: Sequence[str]) -> None:
         )
 
 
-def _subjects(session: Session, found: Artifact | Path, section: BenchSection) -> list[Subject]:
+def _subjects(
+    session: Session, found: Artifact | Subject | Path, section: BenchSection
+) -> list[Subject]:
+    if isinstance(found, Subject):
+        return [found]
     if isinstance(found, Path):
         identity = contents_sha256(found)[:12]
         form = format_of(found)
@@ -133,10 +159,15 @@ def _judge(
     section: BenchSection,
 ) -> list[Verdict]:
     cell = target_cell(section)
-    reference = [r for r in records if r.label == baseline]
     candidates = [label for label in labels if label != baseline] or labels
-    return [
-        replace(verdict, label=label)
-        for label in candidates
-        for verdict in judge(gates, [r for r in records if r.label == label], reference, **cell)
-    ]
+    machines = list(dict.fromkeys(r.machine for r in records))
+    verdicts = []
+    for machine in machines:
+        there = [r for r in records if r.machine == machine]
+        reference = [r for r in there if r.label == baseline]
+        for label in candidates:
+            own = [r for r in there if r.label == label]
+            found = judge(gates, own, reference, **cell)
+            place = f"{machine}: " if len(machines) > 1 else ""
+            verdicts += [replace(v, label=label, reason=place + v.reason) for v in found]
+    return verdicts

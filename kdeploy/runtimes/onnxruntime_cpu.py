@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kdeploy.machine import allowed_cores
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.onnx_options import cpu_options
 from kdeploy.runtimes.onnx_session import OnnxSession
 
 
@@ -61,8 +62,4 @@ class OnnxruntimeCpu:
         self._session = None
 
     def _options(self) -> Any:
-        options = self._onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        return options
+        return cpu_options(self._onnxruntime, threads=self._threads)

@@ -175,3 +175,11 @@ def test_a_function_that_loads_its_weights_needs_no_file(kdeploy, tmp_path):
     assert set(weight.unique().tolist()) == {0.0, 0.25}
     assert manifest["facts"]["sparsity"] == pytest.approx(0.5)
     assert manifest["facts"]["size"] == 4 * (2560 + 10)
+
+
+def test_a_host_that_is_no_name_is_told_before_anything_runs(kdeploy, tmp_path):
+    (tmp_path / "m.onnx").touch()
+    answer = kdeploy("bench", tmp_path / "m.onnx", "--host", "-oX=y", "--out", tmp_path / "out")
+    assert answer.code == 2
+    assert "names no machine" in answer.err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,1 @@
+"""Measure on other machines, over ssh."""

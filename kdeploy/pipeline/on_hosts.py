@@ -1,0 +1,255 @@
+"""Measure the same files on several devices at once, and bring the records home.
+
+    out/hosts/<name>/   the run of one device: results, measurements.jsonl, machine.json, ...
+    out/                all records together, the report over all devices
+
+A device that fails is rows with the reason; the others are measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from kdeploy.bench.records import comparisons as compared
+from kdeploy.bench.records import measurements
+from kdeploy.bench.remote.hosts import Host
+from kdeploy.bench.remote.job import RUNTIME, Job, job_of
+from kdeploy.bench.remote.outcomes import outcomes_of
+from kdeploy.bench.remote.visit import Answers, visit
+from kdeploy.bench.run import Subject, rounds_of
+from kdeploy.bench.samples import keep
+from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario
+from kdeploy.errors import KdeployError, ModelError, RecipeError
+from kdeploy.machine import Machine
+from kdeploy.measurement import Measurement, write
+from kdeploy.pipeline.rundir import write_json, write_reports
+from kdeploy.pipeline.session import Session
+from kdeploy.recipe.sections import BenchSection
+from kdeploy.report.comparison import Comparison
+from kdeploy.report.run_folder import COMMAND
+from kdeploy.runtimes.run import named
+
+SCENARIO: Scenario = "single_stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Away:
+    """What all devices together came to."""
+
+    records: list[Measurement]
+    comparisons: list[dict[str, Any]]
+    drawn: Comparison
+
+
+def bench_on_hosts(
+    session: Session,
+    subjects: Sequence[Subject],
+    section: BenchSection,
+    hosts: Sequence[Host],
+    out: Path,
+    *,
+    baseline: str | None,
+) -> Away:
+    """Measure on all hosts side by side; the reports and records of each are kept apart, too.
+
+    Raises:
+        Unavailable: not one of the hosts could be measured on; the rows with the reasons are
+            written.
+        ModelError: a file cannot be read.
+    """
+    _check(hosts, section, subjects)
+    plan = Plan(
+        data=session.reference,
+        accuracy=section.accuracy,
+        minimum_seconds=section.seconds,
+        minimum_count=section.minimum_count,
+        timeout_seconds=section.timeout_seconds,
+    )
+    plan = replace(plan, rounds=rounds_of(plan, "single_stream"))
+    # Of a torch artefact the file that was made of it goes; the other runtimes' rows say so.
+    files = [subject for subject in subjects if subject.format == "onnx"]
+    with tempfile.TemporaryDirectory(prefix="kdeploy-hosts-") as folder:
+        job = job_of(
+            files,
+            plan,
+            batch_sizes=section.batch_sizes,
+            threads=section.threads,
+            sizes=section.item_sizes,
+            folder=Path(folder),
+        )
+        if job.test is not None:
+            items, total = len(job.test.items), job.test.total
+            session.audience.said(f"accuracy on the devices: {items} of {total} test items travel")
+        if not session.use_cache:
+            for host in hosts:
+                shutil.rmtree(folder_of(out, host) / "results", ignore_errors=True)
+        ended = _visit_all(hosts, job, out, session.audience.note)
+    for host, end in zip(hosts, ended, strict=True):
+        session.audience.said(_told(host, end))
+    return _written(hosts, ended, job, section, out, baseline=baseline, session=session)
+
+
+def folder_of(out: Path, host: Host) -> Path:
+    """Return where the run of one device is kept."""
+    return out / "hosts" / host.slug
+
+
+def _check(hosts: Sequence[Host], section: BenchSection, subjects: Sequence[Subject]) -> None:
+    slugs = [host.slug for host in hosts]
+    twice = next((s for s in slugs if slugs.count(s) > 1), None)
+    if twice is not None:
+        raise RecipeError(f"`--host {twice}` is named twice", hint="a device is measured once")
+    other = next((s for s in subjects if s.format not in ("onnx", "torch")), None)
+    if other is not None:
+        raise ModelError(
+            f"{other.label} is of format `{other.format}`, and over ssh ONNX files are measured",
+            hint="name the ONNX file, or measure on the device itself with kdeploy there",
+        )
+    for runtime in section.runtimes:
+        named(runtime, where="the runtimes to measure in")
+    if RUNTIME not in section.runtimes or SCENARIO not in section.scenarios:
+        raise RecipeError(
+            f"over ssh files run in `{RUNTIME}`, scenario `{SCENARIO}`; that is not asked for",
+            hint=f"add `--runtime {RUNTIME}` and `--scenario {SCENARIO}`, or leave them out",
+        )
+
+
+def _visit_all(
+    hosts: Sequence[Host], job: Job, out: Path, watch: Callable[[str], None]
+) -> list[Answers | KdeployError]:
+    """Return for each host what it brought home, or why it brought nothing."""
+    stopping = Event()
+
+    def one(host: Host) -> Answers | KdeployError:
+        try:
+            return visit(
+                host,
+                job,
+                folder_of(out, host) / "results",
+                stopping=stopping,
+                watch=lambda text: watch(f"{host.name}: {text}"),
+            )
+        except KdeployError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
+        futures: list[Future[Answers | KdeployError]] = [pool.submit(one, h) for h in hosts]
+        try:
+            wait(futures)
+        finally:  # Ctrl-C: every thread removes what it left on its device
+            stopping.set()
+    return [future.result() for future in futures]
+
+
+def _written(
+    hosts: Sequence[Host],
+    ended: Sequence[Answers | KdeployError],
+    job: Job,
+    section: BenchSection,
+    out: Path,
+    *,
+    baseline: str | None,
+    session: Session,
+) -> Away:
+    records: list[Measurement] = []
+    comparisons: list[dict[str, Any]] = []
+    with session.files():
+        for host, end in zip(hosts, ended, strict=True):
+            made = _of_one(host, end, job, section, out, baseline=baseline)
+            records += made[0]
+            comparisons += made[1]
+        write(records, out / "measurements.jsonl")
+        write_json(out / "comparisons.json", comparisons)
+        runs = [folder_of(out, host) for host in hosts]
+        drawn = write_reports(out, runs=runs, baseline=baseline)
+    failures = [end for end in ended if isinstance(end, KdeployError)]
+    if len(failures) == len(hosts):
+        raise failures[0]
+    return Away(records=records, comparisons=comparisons, drawn=drawn)
+
+
+def _of_one(
+    host: Host,
+    end: Answers | KdeployError,
+    job: Job,
+    section: BenchSection,
+    out: Path,
+    *,
+    baseline: str | None,
+) -> tuple[list[Measurement], list[dict[str, Any]]]:
+    """Write the run of one device; return its records and comparisons."""
+    folder = folder_of(out, host)
+    folder.mkdir(parents=True, exist_ok=True)
+    machine, measured = _judged(host, end, job)
+    groups = [*measured, *((group, _now()) for group in _not_measured(job, section))]
+    outcomes = [outcome for group, _ in groups for outcome in group]
+    keep(outcomes, folder / "samples")
+    taught = next((o.predictions for o in outcomes if o.subject.label == baseline), None)
+    records = [
+        # Nobody knows how many cores a device has that never answered.
+        replace(record, created=created, threads=record.threads or None)
+        for group, created in groups
+        for outcome in group
+        for record in measurements(outcome, machine, taught=taught)
+    ]
+    lines = [line for group, _ in groups if baseline for line in compared(group, baseline=baseline)]
+    comparisons = [{**line, "machine": machine.id} for line in lines]
+    write(records, folder / "measurements.jsonl")
+    write_json(folder / "comparisons.json", comparisons)
+    if (out / COMMAND).is_file():
+        shutil.copyfile(out / COMMAND, folder / COMMAND)
+    if not isinstance(end, KdeployError):
+        write_json(folder / "machine.json", machine.to_dict())
+        (out / "machines").mkdir(exist_ok=True)
+        write_json(out / "machines" / f"{machine.id}.json", machine.to_dict())
+    return records, comparisons
+
+
+def _judged(
+    host: Host, end: Answers | KdeployError, job: Job
+) -> tuple[Machine, list[tuple[list[Outcome], str]]]:
+    """Return the machine, and the outcomes of each group with the time when they came home."""
+    if isinstance(end, KdeployError):
+        nowhere = Machine(id=host.name, cpu="", architecture="", cores=0)
+        return nowhere, [(_nothing(job, g.cell, end.message), _now()) for g in job.groups]
+    results = end.results.items()
+    return end.machine, [(outcomes_of(f, g, job), _time(f.stat().st_mtime)) for f, g in results]
+
+
+def _now() -> str:
+    return _time(time.time())
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _told(host: Host, end: Answers | KdeployError) -> str:
+    if isinstance(end, KdeployError):
+        return end.message
+    return f"`{host.name}` is {end.machine.cpu}, machine {end.machine.id}"
+
+
+def _not_measured(job: Job, section: BenchSection) -> Iterator[list[Outcome]]:
+    """Yield what was asked for and is measured only where kdeploy is installed."""
+    for runtime, scenario in itertools.product(section.runtimes, section.scenarios):
+        if (runtime, scenario) != (RUNTIME, SCENARIO):
+            reason = f"over ssh files run in {RUNTIME}, scenario {SCENARIO}"
+            for group in job.groups:
+                cell = replace(group.cell, runtime=runtime, scenario=scenario)
+                yield _nothing(job, cell, reason)
+
+
+def _nothing(job: Job, cell: Cell, reason: str) -> list[Outcome]:
+    """Return the outcomes of a group that was not measured."""
+    return [Outcome(subject=subject, cell=cell, skipped=reason) for subject in job.subjects]
