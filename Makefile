@@ -9,7 +9,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench test-gpu bench-gpu docs
+.PHONY: help setup demo test test-tensorrt-api check bench test-gpu bench-gpu docs
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,9 @@ demo: $(STAMP)  ## from a teacher to a verified bundle in minutes; writes runs/d
 
 test: $(STAMP)  ## all tests; those that need a GPU skip without one
 	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile
+
+test-tensorrt-api: $(STAMP)  ## the names of TensorRT's real bindings are those that tests use; needs PyPI and cc
+	$(BIN)/python tests/runtimes/tensorrt_names/write.py --check
 
 check: $(STAMP)  ## style, types, layers, spelling; the catalogue is fresh
 	$(BIN)/ruff check

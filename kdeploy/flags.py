@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 # Bounds that several flags speak of, so that measuring and explaining cannot drift apart.
 P99_MINIMUM_COUNT = 1000  # below it a p99 is little more than the maximum
+BOUND_CONFIDENCE = 0.99  # that of MLPerf Inference's early stopping
 UNSTABLE_VARIATION = 0.025  # quartile spread / median, no unit; trtexec's 2.5 %
+STEADY_RATIO = 1.10  # slowest window / fastest window; perf_analyzer's 10 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +25,27 @@ class Flag:
 
 FLAGS: dict[str, Flag] = {
     "few_samples": Flag(
-        meaning=f"too few samples for this number; a p99 needs {P99_MINIMUM_COUNT}",
-        remedy="measure longer: raise `minimum_count` or `minimum_seconds` of the bench",
+        meaning="too few samples for this number: a p50 needs 20, a p90 needs 100",
+        remedy="measure longer: raise `effort` or `minimum_count` of the bench",
+    ),
+    "p99_bound": Flag(
+        meaning=f"fewer than {P99_MINIMUM_COUNT} samples: not the p99, but a bound that it is"
+        f" below, with {BOUND_CONFIDENCE * 100:g} % confidence",
+        remedy=f"measure longer: `--effort standard`, or `minimum_count: {P99_MINIMUM_COUNT}`",
     ),
     "unstable": Flag(
         meaning=f"times vary by more than {UNSTABLE_VARIATION * 100:g} % around their median",
         remedy="let the machine rest, close other programs, measure longer",
+    ),
+    "unsteady_warm_up": Flag(
+        meaning="the warm-up ended at its limit: no three windows in a row came within"
+        f" {(STEADY_RATIO - 1) * 100:.0f} %",
+        remedy="let the machine rest, or measure longer: `--effort standard` warms up longer too",
+    ),
+    "unstable_rounds": Flag(
+        meaning=f"the median of a whole round is more than {(STEADY_RATIO - 1) * 100:.0f} % away"
+        " from that of the others; the samples' file says which (`unstable_rounds`)",
+        remedy="look for what else ran then; the interval shows how much it matters",
     ),
     "virtual_machine": Flag(
         meaning="measured in a virtual machine, whose host may take time away unseen",
@@ -55,7 +72,7 @@ FLAGS: dict[str, Flag] = {
         remedy="export with the profile of this runtime (`--profile cpu` or `tensorrt`)",
     ),
     "sparse_not_used": Flag(
-        meaning="a 2:4 sparse file whose sparse kernels were not chosen",
+        meaning="a 2:4 sparse file of which not one layer ran in a sparse kernel",
         remedy="2:4 pays for wide layers on tensor cores only; ship the dense file here",
     ),
     "random_inputs": Flag(
@@ -82,8 +99,9 @@ FLAGS: dict[str, Flag] = {
         meaning="the first batch took much longer than the rest",
         remedy="run one batch at start-up, before the first request",
     ),
-    "reduced_range": Flag(
-        meaning="this processor's 8-bit sums saturate (no VNNI), so weights use 7 bits",
-        remedy="expect less gain than with VNNI or AMX, and compare the accuracy in this runtime",
+    "no_int8_instructions": Flag(
+        meaning="INT8 on a processor without 8-bit dot products (VNNI, AMX, ARM's dot product)",
+        remedy="expect little gain here, or measure on a processor that has them; 8-bit sums may"
+        " saturate, so compare the accuracy too",
     ),
 }

@@ -64,6 +64,31 @@ def parse_drop(text: str, *, where: str) -> float:
     return value
 
 
+def parse_bound(text: str, unit: str, *, where: str) -> float:
+    """Return a positive quantity such as `15ms` in the stored unit ("s", "B").
+
+    Raises:
+        RecipeError: it is none.
+    """
+    example = {"s": "15ms", "B": "512MB"}[unit]
+    value, found = parse_quantity(text)
+    if found != unit or value <= 0:
+        raise RecipeError(f"{where}: `{text}` is not in {unit}, or not above 0", hint=example)
+    return value
+
+
+def parse_extents(text: str, *, where: str) -> tuple[int, ...]:
+    """Return the numbers of `128` or `160x96`.
+
+    Raises:
+        RecipeError: they are none, or one is 0.
+    """
+    parts = text.split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise RecipeError(f"{where}: `{text}` is not a size", hint="e.g. `128` or `160x96`")
+    return tuple(int(part) for part in parts)
+
+
 def format_quantity(value: float | None, unit: str) -> str:
     """Return `value` (in its stored unit) as people read it, with three significant digits."""
     if value is None:

@@ -41,7 +41,7 @@ RECORDS = st.builds(
 CONTRACT = [
     *["artifact", "label", "stage", "technique", "runtime", "device", "profile", "batch_size"],
     *["threads", "metric", "value", "unit", "low", "high", "n", "flags", "machine", "created"],
-    "kdeploy",
+    *["kdeploy", "scenario", "input_shape"],
 ]
 
 
@@ -57,6 +57,13 @@ def test_a_record_has_the_keys_of_the_contract():
     assert sorted(json.loads(record.to_json())) == sorted(CONTRACT)
     skipped = Measurement(artifact="a", label="l", metric="size", value=None, skipped="why")
     assert json.loads(skipped.to_json())["skipped"] == "why"
+
+
+def test_a_record_of_an_earlier_version_was_of_one_stream_and_no_sweep():
+    record = Measurement(artifact="a", label="l", metric="size", value=1)
+    earlier = {k: v for k, v in record.to_dict().items() if k not in ("scenario", "input_shape")}
+    assert from_json(json.dumps(earlier)) == record
+    assert (record.scenario, record.input_shape) == ("single_stream", "")
 
 
 def test_the_unit_is_that_of_the_metric():
@@ -106,6 +113,20 @@ def test_load_gives_one_table_over_many_runs(tmp_path):
     assert list(table.artifact) == ["one", "two"]
     assert table.value.sum() == 3
     assert list(load().columns) == list(Measurement.__dataclass_fields__)
+
+
+def test_load_fills_what_a_line_leaves_out(tmp_path):
+    path = tmp_path / "measurements.jsonl"
+    path.write_text('{"artifact": "a", "label": "l", "metric": "size", "value": 1, "moon": 2}\n')
+    (row,) = load(path).to_dict("records")
+    assert (row["unit"], row["n"], row["flags"], row["runtime"]) == ("B", 1, (), "")
+
+
+def test_load_names_a_line_that_is_no_record(tmp_path):
+    path = tmp_path / "measurements.jsonl"
+    path.write_text('{"artifact": "a"}\n')
+    with pytest.raises(DataError, match="line 1 is not a measurement: it has no label"):
+        load(path)
 
 
 def test_select_takes_records_of_no_runtime_for_any_runtime():

@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdeploy.errors import InputError
-from kdeploy.units import UNITS, format_quantity, format_seconds, parse_quantity
+from kdeploy.errors import InputError, RecipeError
+from kdeploy.units import (
+    UNITS,
+    format_quantity,
+    format_seconds,
+    parse_bound,
+    parse_extents,
+    parse_quantity,
+)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +88,19 @@ def test_shows_three_digits_and_the_unit_people_use(value, unit, shown):
 )
 def test_long_durations_are_shown_in_minutes_and_hours(seconds, shown):
     assert format_seconds(seconds) == shown
+
+
+def test_a_bound_is_a_positive_quantity_of_its_unit():
+    assert parse_bound("15ms", "s", where="here") == pytest.approx(0.015)
+    assert parse_bound("1KiB", "B", where="here") == 1024
+    for text in ("15MB", "0s", "-1ms"):
+        with pytest.raises(RecipeError, match="here"):
+            parse_bound(text, "s", where="here")
+
+
+def test_extents_are_one_number_or_several():
+    assert parse_extents("128", where="here") == (128,)
+    assert parse_extents("160x96", where="here") == (160, 96)
+    for text in ("", "0", "12x", "x", "-3", "1.5"):
+        with pytest.raises(RecipeError, match="is not a size"):
+            parse_extents(text, where="here")

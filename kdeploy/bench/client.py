@@ -43,6 +43,7 @@ class Worker:
         self._replies, writing = os.pipe()
         # The child finds what this process finds, wherever it was started; -P adds nothing else.
         paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        self._started = time.monotonic()
         command = [sys.executable, "-P", "-X", "faulthandler", "-m", MODULE, str(writing)]
         try:
             with self._printed.open("wb") as printed:
@@ -71,8 +72,17 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    @property
+    def age_seconds(self) -> float:
+        """Return how long ago the process was started, its start included."""
+        return time.monotonic() - self._started
+
+    def ask(self, request: Mapping[str, Any], *, expected_seconds: float = 0.0) -> dict[str, Any]:
         """Return the reply.
+
+        Args:
+            request: What is asked.
+            expected_seconds: What it takes anyway: the timeout counts from there.
 
         Raises:
             WorkerFailed: with the reason as its message.
@@ -81,7 +91,7 @@ class Worker:
         try:
             self._process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
             self._process.stdin.flush()
-            answer = json.loads(self._line())
+            answer = json.loads(self._line(self._timeout_seconds + expected_seconds))
         except BrokenPipeError:
             raise WorkerFailed(self._end()) from None
         if "error" in answer:
@@ -98,14 +108,14 @@ class Worker:
             with contextlib.suppress(BrokenPipeError):  # a request that it never read
                 self._process.stdin.close()
 
-    def _line(self) -> bytes:
+    def _line(self, timeout_seconds: float) -> bytes:
         """Wait for one line; the kernel wakes this process, which uses no time meanwhile."""
-        deadline = time.monotonic() + self._timeout_seconds
+        deadline = time.monotonic() + timeout_seconds
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._replies], [], [], left)[0]:
                 self.close()
-                raise WorkerFailed(f"timeout: no answer within {self._timeout_seconds:g} s")
+                raise WorkerFailed(f"timeout: no answer within {timeout_seconds:g} s")
             piece = os.read(self._replies, 65536)
             if not piece:
                 raise WorkerFailed(self._end())

@@ -1,18 +1,22 @@
 """The batches that are timed: real test items where data are named, else seeded noise.
 
 Several batches take turns, because a single one stays in the caches as no real input does. They
-are few, because they count in the peak memory of the process.
+are few, because they count in the peak memory of the process. Where sizes are swept, images are
+resampled to the nearest pixel, signals and texts cut off or repeated.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from kdeploy.artifact import open_artifact
-from kdeploy.bench.onnx_facts import item_shape, takes_integers
+from kdeploy.bench import graph_facts
+from kdeploy.bench.onnx_facts import OPEN, item_shape, takes_integers
 from kdeploy.bench.subject import Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
@@ -23,25 +27,80 @@ POOL_BYTES = 4 * 2**20
 _SEED = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The shape of an item, and whether the items are real."""
+
+    shape: tuple[int, ...]
+    is_real: bool
+
+
 def write_pool(
-    subject: Subject, data: DataReference | None, *, batch_size: int, file: Path
-) -> bool:
-    """Write the batches, preprocessed, one after the other; return whether they are real."""
-    np.save(file, _noise(subject, batch_size) if data is None else _real(data, batch_size))
-    return data is not None
+    subject: Subject,
+    data: DataReference | None,
+    *,
+    batch_size: int,
+    size: tuple[int, ...] = (),
+    file: Path,
+) -> Pool:
+    """Write the batches, preprocessed, one after the other.
+
+    Args:
+        subject: What takes them; without data it says itself what they are like.
+        data: Whose test items they are; None: seeded noise.
+        batch_size: The file holds a multiple of it.
+        size: Height and width, or length, to bring the items to; one number for both; () for none.
+        file: An npy file.
+    """
+    pool = _noise(subject, batch_size, size) if data is None else _real(data, batch_size, size)
+    np.save(file, pool)
+    return Pool(shape=pool.shape[1:], is_real=data is not None)
 
 
-def _real(reference: DataReference, batch_size: int) -> Inputs:
+def _real(reference: DataReference, batch_size: int, size: Sequence[int]) -> Inputs:
     data = load(reference)
-    count = _count(data.preprocessing.shape, batch_size)
+    shape = _sized(data.preprocessing.shape, size)
+    count = _count(shape, batch_size)
     stored = np.asarray(data.test.x[:count])
-    return data.preprocessing.apply(np.resize(stored, (count, *stored.shape[1:])))
+    known = data.preprocessing.apply(np.resize(stored, (count, *stored.shape[1:])))
+    return _brought_to(known, shape)
 
 
-def _noise(subject: Subject, batch_size: int) -> Inputs:
+def _noise(subject: Subject, batch_size: int, size: Sequence[int]) -> Inputs:
     known = _preprocessing(subject)
+    known = replace(known, shape=_sized(known.shape, size))
+    if OPEN in known.shape:
+        raise ModelError(
+            f"{subject.label} leaves the size of its input open: {list(known.shape)}",
+            hint="name a size (`--size 128`), or the data to measure it on (`--data`)",
+        )
     generator = np.random.default_rng(_SEED)
     return known.random(_count(known.shape, batch_size), generator)
+
+
+def _sized(shape: tuple[int, ...], size: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape with other extents: all but the channels, or the tokens."""
+    if not size:
+        return shape
+    extents = shape[-1:] if len(shape) < 3 else shape[1:]
+    if len(size) not in (1, len(extents)):
+        raise ModelError(
+            f"a size of {len(size)} numbers ({'x'.join(map(str, size))}) does not fit items of"
+            f" shape {list(shape)}",
+            hint=f"name one number, or {len(extents)}",
+        )
+    wanted = tuple(size) * len(extents) if len(size) == 1 else tuple(size)
+    return (*shape[: len(shape) - len(extents)], *wanted)
+
+
+def _brought_to(items: Inputs, shape: tuple[int, ...]) -> Inputs:
+    for axis, extent in enumerate(shape, start=1):
+        had = items.shape[axis]
+        if had != extent:
+            steps = np.arange(extent)
+            is_image = len(shape) > 2
+            items = items.take(steps * had // extent if is_image else steps % had, axis=axis)
+    return items
 
 
 def _count(shape: tuple[int, ...], batch_size: int) -> int:
@@ -58,6 +117,8 @@ def _preprocessing(subject: Subject) -> Preprocessing:
                 hint="name the data to measure it on (`--data`)",
             )
         return Preprocessing(shape=item_shape(subject.path))
+    if subject.format in graph_facts.READERS:
+        return Preprocessing(shape=graph_facts.item_shape(subject.path, subject.format))
     if subject.format == "torch":
         data = open_artifact(subject.path).manifest.get("data") or {}
         if known := data.get("preprocessing"):

@@ -10,6 +10,7 @@ import gc
 import itertools
 import statistics
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,13 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.flags import STEADY_RATIO
+
 Batch = NDArray[np.float32]
 Infer = Callable[[Batch], Any]
 STEADY_WINDOWS = 3
-STEADY_RATIO = 1.10  # slowest window / fastest window
 # Before each round, for threads that slept and caches that another process has filled.
 AWAKENING_CALLS = 3
 AWAKENING_SHARE = 0.1
+DEVICE_SHARE = 0.25  # of a round, once more, to ask the device's own clock
 # A process is at rest when it uses less than a tenth of this on the processor.
 REST_WINDOW_SECONDS = 0.01
 
@@ -37,8 +40,12 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 def warm_up(
     infer: Infer, batches: Sequence[Batch], *, window_seconds: float, limit_seconds: float
-) -> bool:
-    """Run until the medians of three windows in a row agree; return whether they came to."""
+) -> tuple[bool, float]:
+    """Run until the medians of three windows in a row agree.
+
+    Returns:
+        Whether they came to, and the last median in seconds.
+    """
     medians: list[float] = []
     deadline = time.perf_counter() + limit_seconds
     while True:
@@ -46,9 +53,9 @@ def warm_up(
         medians.append(statistics.median(samples.tolist()))
         last = medians[-STEADY_WINDOWS:]
         if len(last) == STEADY_WINDOWS and max(last) <= STEADY_RATIO * min(last):
-            return True
+            return True, medians[-1] * 1e-9
         if time.perf_counter() > deadline:
-            return False
+            return False, medians[-1] * 1e-9
 
 
 def round_of(
@@ -64,9 +71,9 @@ def timed(
 ) -> tuple[NDArray[np.int64], float]:
     """Return the nanoseconds of each batch, and the seconds from the first to the last."""
     clock = time.perf_counter_ns
-    samples: list[int] = []
+    samples = array("q")  # eight bytes a sample: they count in the peak memory
     keep = samples.append
-    with _no_collections():
+    with no_collections():
         begin = end = clock()
         deadline = begin + int(seconds * 1e9)
         for batch in itertools.cycle(batches):
@@ -77,6 +84,28 @@ def timed(
             if end >= deadline and len(samples) >= count:
                 break
     return np.array(samples, np.int64), (end - begin) * 1e-9
+
+
+def device_round_of(
+    infer: Infer,
+    device_seconds: Callable[[], float],
+    batches: Sequence[Batch],
+    *,
+    seconds: float,
+    count: int,
+) -> NDArray[np.int64]:
+    """Return the nanoseconds of batches by the device's clock, for at least `seconds` by ours.
+
+    Asking the device takes time of its own, so these are never batches that are timed end to end.
+    """
+    samples = array("q")
+
+    def infer_and_ask(batch: Batch) -> None:
+        infer(batch)
+        samples.append(round(device_seconds() * 1e9))
+
+    timed(infer_and_ask, batches, seconds=seconds * DEVICE_SHARE, count=count)
+    return np.array(samples, np.int64)
 
 
 def rest(*, limit_seconds: float = 1.0) -> bool:
@@ -95,7 +124,7 @@ def rest(*, limit_seconds: float = 1.0) -> bool:
 
 
 @contextmanager
-def _no_collections() -> Iterator[None]:
+def no_collections() -> Iterator[None]:
     """Keep Python's garbage collector out of the times."""
     was_enabled = gc.isenabled()
     gc.disable()

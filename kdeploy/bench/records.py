@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.bench import doubts, stats
+from kdeploy.bench import doubts, early_stopping, stats
 from kdeploy.bench.accuracy import judged
-from kdeploy.bench.onnx_facts import count_parameters, file_bytes
+from kdeploy.bench.onnx_facts import count_parameters
 from kdeploy.bench.stats import Estimate
-from kdeploy.bench.subject import Outcome, Subject
+from kdeploy.bench.subject import Outcome, Seconds, Subject
 from kdeploy.errors import ModelError
+from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
+from kdeploy.runtimes.files import files_of
 from kdeploy.runtimes.run import device_of
 
-LATENCIES = {"latency.p50": 50.0, "latency.p90": 90.0, "latency.p99": 99.0}
+PERCENTS = (50.0, 90.0, 99.0)
+# Judged on the data as they are, whatever sizes are timed.
+JUDGED = ("accuracy.", "agreement.", "perplexity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,7 @@ def measurements(
     if outcome.skipped is not None:
         nothing = _Number(metric="latency.p50", value=None, n=0, skipped=outcome.skipped)
         return [_record(outcome, nothing, machine)]
-    numbers = [*_times(outcome, machine), *_facts(outcome), *_quality(outcome, taught)]
+    numbers = [*_times(outcome, machine), *_facts(outcome, machine), *_quality(outcome, taught)]
     return [_record(outcome, number, machine) for number in numbers]
 
 
@@ -48,7 +52,7 @@ def comparisons(outcomes: Sequence[Outcome], *, baseline: str) -> list[dict[str,
     """Return how many times better than the baseline each other outcome of the same rounds is."""
     measured = [outcome for outcome in outcomes if outcome.skipped is None]
     base = next((o for o in measured if o.subject.label == baseline), None)
-    if base is None:
+    if base is None or base.cell.scenario == "server":  # its search takes no turns
         return []
     others = [o for o in measured if o.subject.label != baseline]
     return [line for other in others for line in _compared(other, base)]
@@ -58,6 +62,8 @@ def _compared(other: Outcome, base: Outcome) -> Iterator[dict[str, Any]]:
     medians, base_medians = ([float(np.median(r)) for r in o.rounds] for o in (other, base))
     rates, base_rates = (_rates(o).tolist() for o in (other, base))
     pairs = {"latency.p50": (base_medians, medians), "throughput": (rates, base_rates)}
+    if other.batch_size != base.batch_size:  # times of different work
+        del pairs["latency.p50"]
     for metric, (above, below) in pairs.items():
         ratio = stats.paired_ratio(above, below)
         yield {
@@ -65,8 +71,10 @@ def _compared(other: Outcome, base: Outcome) -> Iterator[dict[str, Any]]:
             "profile": other.subject.profile,
             "baseline": base.subject.label,
             "runtime": other.cell.runtime,
-            "batch_size": other.cell.batch_size,
+            "batch_size": other.batch_size,
             "threads": other.cell.threads,
+            "scenario": other.cell.scenario,
+            "input_shape": _swept_shape(other),
             "metric": metric,
             "ratio": ratio.value,
             "low": ratio.low,
@@ -79,7 +87,7 @@ def _rates(outcome: Outcome) -> NDArray[np.float64]:
     """Return the items a second of each round."""
     return np.array(
         [
-            len(samples) * outcome.cell.batch_size / elapsed_seconds
+            len(samples) * outcome.batch_size / elapsed_seconds
             for samples, elapsed_seconds in zip(
                 outcome.rounds, outcome.elapsed_seconds, strict=True
             )
@@ -89,38 +97,74 @@ def _rates(outcome: Outcome) -> NDArray[np.float64]:
 
 def _times(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
     here = doubts.of_machine(machine)
-    flags = (*here, *outcome.flags, *doubts.of_proof(outcome.proof))
+    integers = doubts.of_integers(outcome.proof, device_of(outcome.cell.runtime), machine)
+    flags = (*here, *outcome.flags, *doubts.of_proof(outcome.proof), *integers)
     count = sum(len(r) for r in outcome.rounds)
-    estimates = dict(
-        zip(LATENCIES, stats.percentiles(outcome.rounds, list(LATENCIES.values())), strict=True)
-    )
-    median = estimates["latency.p50"].value
-    for metric, estimate in {"latency.mean": stats.mean(outcome.rounds), **estimates}.items():
-        yield _estimated(metric, estimate, count, (*flags, *doubts.of_count(metric, count)))
-    items = np.array([len(r) for r in outcome.rounds]) * outcome.cell.batch_size
-    rate = stats.ratio_of_sums(items, np.array(outcome.elapsed_seconds))
-    yield _estimated("throughput", rate, count, flags)
+    yield _estimated("latency.mean", stats.mean(outcome.rounds), count, flags)
+    yield from _percentiles("latency", outcome.rounds, flags)
+    if outcome.device_rounds:
+        yield from _percentiles("device_latency", outcome.device_rounds, flags)
+    if outcome.cell.scenario != "server":  # where it is what was asked for
+        items = np.array([len(r) for r in outcome.rounds]) * outcome.batch_size
+        rate = stats.ratio_of_sums(items, np.array(outcome.elapsed_seconds))
+        yield _estimated("throughput", rate, count, flags)
+    for metric in ("server_rate", "energy", "cold_start"):
+        if metric in outcome.numbers:
+            own = here if metric == "cold_start" else flags
+            yield _Number(metric=metric, value=outcome.numbers[metric], flags=own)
     yield _Number(metric="load_time", value=outcome.load_seconds, flags=here)
+    median = float(np.median(np.concatenate(outcome.rounds)))
     first = (*here, *doubts.of_first(outcome.first_seconds, median))
     yield _Number(metric="first_inference", value=outcome.first_seconds, flags=first)
 
 
-def _facts(outcome: Outcome) -> Iterator[_Number]:
+def _percentiles(
+    family: str, rounds: Sequence[Seconds], flags: tuple[str, ...]
+) -> Iterator[_Number]:
+    count = sum(len(r) for r in rounds)
+    for percent, estimate in zip(PERCENTS, stats.percentiles(rounds, list(PERCENTS)), strict=True):
+        metric = f"{family}.p{percent:g}"
+        if percent == 99.0 and count < P99_MINIMUM_COUNT:
+            yield _bound_of_p99(metric, rounds, count, flags)
+        else:
+            yield _estimated(metric, estimate, count, (*flags, *doubts.of_count(percent, count)))
+
+
+def _bound_of_p99(
+    metric: str, rounds: Sequence[Seconds], count: int, flags: tuple[str, ...]
+) -> _Number:
+    found = early_stopping.bound(np.concatenate(rounds), 0.99)
+    if found is not None:
+        return _Number(metric=metric, value=found, n=count, flags=(*flags, "p99_bound"))
+    needed = early_stopping.smallest_count(0.99)
+    reason = f"a bound of the p99 needs {needed} batches, there were {count}: measure longer"
+    return _Number(metric=metric, value=None, n=count, skipped=reason)
+
+
+def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
     subject, proof = outcome.subject, outcome.proof
     parameters = subject.parameters
     if parameters is None and subject.format == "onnx":
         parameters = _parameters(subject)
     swapped = tuple(flag for flag in outcome.flags if flag == "swapped")
     yield _Number(metric="peak_memory", value=outcome.peak_memory_bytes, flags=swapped)
+    for metric in ("memory_over_runtime", "load_memory", "device_memory", "offline_batch_size"):
+        if metric in outcome.numbers:
+            own = swapped if metric == "memory_over_runtime" else ()
+            yield _Number(metric=metric, value=outcome.numbers[metric], flags=own)
     yield _Number(metric="size", value=_size(subject))
     if parameters is not None:
         yield _Number(metric="parameters", value=parameters)
     if subject.macs is not None:
         yield _Number(metric="macs", value=subject.macs)
     if proof is not None and proof.is_quantized and proof.eligible:
-        flags = doubts.of_proof(proof)
+        integers = doubts.of_integers(proof, device_of(outcome.cell.runtime), machine)
+        flags = (*doubts.of_proof(proof), *integers)
         share = proof.integer / proof.eligible
         yield _Number(metric="integer_kernels", value=share, n=proof.eligible, flags=flags)
+    if proof is not None and proof.sparse_eligible:
+        share, flags = proof.sparse / proof.sparse_eligible, doubts.of_proof(proof)
+        yield _Number(metric="sparse_kernels", value=share, n=proof.sparse_eligible, flags=flags)
 
 
 def _quality(outcome: Outcome, taught: NDArray[np.int64] | None) -> Iterator[_Number]:
@@ -156,8 +200,10 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
         profile=subject.profile,
         runtime=cell.runtime,
         device=device_of(cell.runtime),
-        batch_size=cell.batch_size,
+        batch_size=outcome.batch_size,
         threads=cell.threads,
+        scenario=cell.scenario,
+        input_shape="" if number.metric.startswith(JUDGED) else _swept_shape(outcome),
         machine=machine.id,
         metric=number.metric,
         value=None if number.value is None else float(number.value),
@@ -169,15 +215,18 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
     )
 
 
+def _swept_shape(outcome: Outcome) -> str:
+    """Return the shape of an item where sizes were swept; what was skipped has only the size."""
+    cell = outcome.cell
+    return "x".join(str(n) for n in outcome.input_shape or cell.size) if cell.size else ""
+
+
 def _size(subject: Subject) -> int:
     """Return the bytes that would be shipped: the file, or the tensors of a torch artefact."""
     if subject.path.is_dir():
         tensors = list(subject.path.glob("*.safetensors")) or list(subject.path.iterdir())
         return sum(path.stat().st_size for path in tensors if path.is_file())
-    try:
-        return file_bytes(subject.path)
-    except ModelError:  # an engine, or a fake
-        return subject.path.stat().st_size
+    return sum(file.stat().st_size for file in files_of(subject.path))
 
 
 def _parameters(subject: Subject) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from kdeploy.data.load import DataReference
 from kdeploy.runtimes.contract import Proof
 
 Seconds = NDArray[np.float64]
+Scenario: TypeAlias = Literal["single_stream", "offline", "server"]
+LONGEST_WARM_UP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +45,17 @@ class Cell:
 
     runtime: str
     batch_size: int
+    """Items of a request; `offline` looks for the largest from here on."""
     threads: int
+    scenario: Scenario = "single_stream"
+    size: tuple[int, ...] = ()
+    """Height and width, or length, that items are brought to; () leaves them as they are."""
 
     def __str__(self) -> str:
-        return f"{self.runtime}-b{self.batch_size}-t{self.threads}"
+        size = "x".join(str(extent) for extent in self.size)
+        scenario = self.scenario if self.scenario != "single_stream" else ""
+        told = (self.runtime, f"b{self.batch_size}", f"t{self.threads}", scenario, size)
+        return "-".join(part for part in told if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +69,21 @@ class Plan:
     timeout_seconds: float
     rounds: int = 8
     """Turns that each subject takes; the intervals are drawn over them."""
+    latency_limit_seconds: float | None = None
+    """What the p99 of scenario `server` must stay within."""
+    memory_limit_bytes: int | None = None
+    """What a batch of scenario `offline` must fit in; None: most of what is free."""
+    energy: bool = True
+    """Whether to run on for what energy takes, where a counter can be read."""
 
     @property
     def window_seconds(self) -> float:
-        """Length of a window of the warm-up, of which three must agree."""
+        """Length of a round, and of a window of the warm-up, of which three must agree."""
         return self.minimum_seconds / self.rounds
 
     @property
     def warm_up_limit_seconds(self) -> float:
-        return max(2.0, 5 * self.minimum_seconds)
+        return min(max(2.0, 5 * self.minimum_seconds), LONGEST_WARM_UP_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +93,29 @@ class Outcome:
     subject: Subject
     cell: Cell
     skipped: str | None = None
+    largest_batch: int | None = None
+    """Items of the batch that `offline` found."""
+    input_shape: tuple[int, ...] = ()
+    """Of an item."""
     load_seconds: float = 0.0
     first_seconds: float = 0.0
     rounds: tuple[Seconds, ...] = ()
     """The time of each batch, a round an array."""
     elapsed_seconds: tuple[float, ...] = ()
     """Of each round, from its first batch to its last."""
+    device_rounds: tuple[Seconds, ...] = ()
+    """The same by the device's own clock, empty where it has none; never the same batches."""
     peak_memory_bytes: int | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Further metrics that are one number each: cold start, memory, energy, the server's rate."""
     proof: Proof | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict)
     predictions: NDArray[np.int64] | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
     """Metrics that were asked for and failed alone, with the reason."""
     flags: tuple[str, ...] = ()
+
+    @property
+    def batch_size(self) -> int:
+        """Return the items of a batch that was timed."""
+        return self.largest_batch or self.cell.batch_size

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped]
 
-from kdeploy.machine import throttled_count
+from kdeploy.machine import fingerprint, throttled_count
 
 OTHER_CORES = 0.15  # cores' worth of others' work; an idle Linux uses a few hundredths
 
@@ -46,6 +46,12 @@ def doubts_between(before: Counters, after: Counters) -> tuple[str, ...]:
     others = after.busy_seconds - before.busy_seconds - own
     found = ("other_load",) if others > OTHER_CORES * elapsed else ()
     return (*found, "throttled") if after.throttled > before.throttled else found
+
+
+def free_bytes() -> int:
+    """Return the memory that is free for more programs here, within the cgroup's limit."""
+    free = int(psutil.virtual_memory().available)
+    return min(free, fingerprint().ram_bytes or free)
 
 
 def _busy_seconds() -> float:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from kdeploy.bench import measure, memory
 from kdeploy.errors import KdeployError
-from kdeploy.runtimes.contract import Runtime
+from kdeploy.runtimes.contract import DeviceTimed, Runtime
 
 PR_SET_PDEATHSIG = 1
 Request = Mapping[str, Any]
@@ -47,11 +47,16 @@ class Session:
 
     def __init__(self) -> None:
         self._runtime: Runtime | None = None
+        self._pool: NDArray[np.float32] = np.empty(0, np.float32)
         self._batches: list[NDArray[np.float32]] = []
         self._requests: dict[str, Callable[[Request], Reply]] = {
             "open": self._open,
+            "fit": self._fit,
             "warm_up": self._warm_up,
             "measure": self._measure,
+            "device": self._device,
+            "serve": self._serve,
+            "keep_busy": self._keep_busy,
             "memory": self._memory,
             "proof": self._proof,
             "accuracy": self._accuracy,
@@ -73,23 +78,55 @@ class Session:
         path = Path(request["path"])
         check_format(request["runtime"], path)
         runtime = create_runtime(request["runtime"], threads=request["threads"])
-        pool = np.load(request["pool"])
+        self._pool = np.load(request["pool"])
         size = request["batch_size"]
-        self._batches = [pool[i : i + size] for i in range(0, len(pool), size)]
+        self._batches = [self._pool[i : i + size] for i in range(0, len(self._pool), size)]
+        empty_bytes = memory.peak_bytes()
         load_seconds = measure.seconds_of(lambda: runtime.open(path))
+        loaded_bytes = memory.peak_bytes()
         first_seconds = measure.seconds_of(lambda: runtime.infer(self._batches[0]))
         self._runtime = runtime
-        measure.rest()
-        return {"load_seconds": load_seconds, "first_seconds": first_seconds}
+        return {
+            "load_seconds": load_seconds,
+            "first_seconds": first_seconds,
+            "empty_bytes": empty_bytes,
+            "loaded_bytes": loaded_bytes,
+            "has_device_clock": isinstance(runtime, DeviceTimed),
+        }
+
+    def _fit(self, request: Request) -> Reply:
+        """Look for the largest batch that fits, and go on with it."""
+        from kdeploy.bench.scenarios.offline import Room, largest_batch
+
+        def run(size: int) -> float:
+            batch = self._repeated(size)
+            self._opened.infer(batch)  # memory that it keeps is taken once
+            return measure.seconds_of(lambda: self._opened.infer(batch))
+
+        room = Room(
+            run=run,
+            peak_bytes=memory.peak_bytes,
+            seconds=request["seconds"],
+            memory_bytes=request["memory_bytes"],
+        )
+        found = largest_batch(room.fits, start=len(self._batches[0]))
+        if found is not None:
+            self._batches = [self._repeated(found)]
+        return {"batch_size": found}
 
     def _warm_up(self, request: Request) -> Reply:
-        is_steady = measure.warm_up(
+        measure.rest()  # of the first batch
+        is_steady, batch_seconds = measure.warm_up(
             self._opened.infer,
             self._batches,
             window_seconds=request["window_seconds"],
             limit_seconds=request["limit_seconds"],
         )
-        return {"is_steady": is_steady, "is_resting": measure.rest()}
+        return {
+            "is_steady": is_steady,
+            "batch_seconds": batch_seconds,
+            "is_resting": measure.rest(),
+        }
 
     def _measure(self, request: Request) -> Reply:
         samples, elapsed_seconds = measure.round_of(
@@ -97,6 +134,41 @@ class Session:
         )
         np.save(request["file"], samples)
         return {"elapsed_seconds": elapsed_seconds, "is_resting": measure.rest()}
+
+    def _device(self, request: Request) -> Reply:
+        """Time a round by the device's own clock."""
+        runtime = self._opened
+        assert isinstance(runtime, DeviceTimed), "asked a device without a clock"
+        samples = measure.device_round_of(
+            runtime.infer,
+            runtime.device_seconds,
+            self._batches,
+            seconds=request["seconds"],
+            count=request["count"],
+        )
+        np.save(request["file"], samples)
+        return {"is_resting": measure.rest()}
+
+    def _serve(self, request: Request) -> Reply:
+        from kdeploy.bench.scenarios import server
+
+        measure.timed(self._opened.infer, self._batches, seconds=0, count=measure.AWAKENING_CALLS)
+        samples = server.serve(
+            self._opened.infer,
+            self._batches,
+            server.arrivals(request["rate"], request["count"], seed=request["seed"]),
+            limit_seconds=request["limit_seconds"],
+            late_allowed=request["late_allowed"],
+        )
+        np.save(request["file"], samples)
+        return {"is_resting": measure.rest()}
+
+    def _keep_busy(self, request: Request) -> Reply:
+        """Run, so that what it costs can be read from counters of the machine."""
+        samples, _ = measure.timed(
+            self._opened.infer, self._batches, seconds=request["seconds"], count=1
+        )
+        return {"num_batches": len(samples)}
 
     def _memory(self, request: Request) -> Reply:
         return {"peak_bytes": memory.peak_bytes(), "swapped_bytes": memory.swapped_bytes()}
@@ -111,9 +183,13 @@ class Session:
         from kdeploy.data.load import DataReference, load
 
         data = load(DataReference.from_dict(request["data"]))
-        metrics, predicted = evaluate(self._opened.infer, data, batch_size=len(self._batches[0]))
+        metrics, predicted = evaluate(self._opened.infer, data, batch_size=request["batch_size"])
         np.save(request["file"], predicted)
         return {"metrics": metrics}
+
+    def _repeated(self, size: int) -> NDArray[np.float32]:
+        """Return one batch of so many items, from those of the pool."""
+        return np.resize(self._pool, (size, *self._pool.shape[1:]))
 
     @property
     def _opened(self) -> Runtime:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kdeploy.cli.main import Result
-from kdeploy.cli.options import AsBuilt, Data, DataDir, Debug, Json, Out, Weights, data_reference
+from kdeploy.cli.options import (
+    AsBuilt,
+    Data,
+    DataDir,
+    Debug,
+    GitHubSummary,
+    Json,
+    Out,
+    Weights,
+    data_reference,
+)
 
 
 def bench(
+    context: typer.Context,
     files: Annotated[list[str], typer.Argument(help="Artefacts or ONNX files.")],
     out: Out = Path("runs/bench"),
     runtime: Annotated[
@@ -29,26 +40,67 @@ def bench(
     gate: Annotated[
         list[str] | None, typer.Option("--gate", help="'latency.p50: <= 2ms'; repeat for more.")
     ] = None,
+    effort: Annotated[
+        str,
+        typer.Option("--effort", help="quick: 1 s a cell; standard: 10 s; sustained: 600 s."),
+    ] = "quick",
     seconds: Annotated[
-        float, typer.Option("--seconds", help="Measure each cell at least so long, s.")
-    ] = 1.0,
+        float | None, typer.Option("--seconds", help="At least so long a cell, not as --effort.")
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scenario",
+            help="single_stream: one request after the other. offline: the largest batch that fits."
+            " server: requests at random times, the highest rate within --latency-limit.",
+        ),
+    ] = None,
+    latency_limit: Annotated[
+        str | None, typer.Option("--latency-limit", help="Of the p99 as a server, e.g. 15ms.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option("--memory-limit", help="Of a batch offline, e.g. 512MB.")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option("--size", help="Inputs of 128, or 160x96; repeat for more. For open sizes."),
+    ] = None,
     data: Data = None,
     data_dir: DataDir = None,
     accuracy: Annotated[bool, typer.Option(help="Also measure accuracy.")] = True,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure anew.")] = False,
+    github_summary: GitHubSummary = False,
     json: Json = False,
     debug: Debug = False,
 ) -> Result:
-    """Measure files: latency, memory, accuracy, and whether the asked kernels ran."""
-    from kdeploy.cli.output import Terminal, show_comparison
+    """Measure files: latency, memory, accuracy, and whether the asked kernels ran.
+
+    Files take turns, each in a process of its own, on real inputs of --data
+    (else on noise, and flagged so), for the time of --effort and 100 calls
+    at least. A doubt about a number is a flag with its remedy, explained in
+    the report and in docs/benchmarking.md.
+    """
+    from kdeploy.cli.output import Terminal, show_comparison, show_summary
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates
+    from kdeploy.pipeline.rundir import write_command
     from kdeploy.pipeline.side_by_side import bench_side_by_side
     from kdeploy.recipe.resolve import bench_section
 
-    given = {"runtimes": runtime, "batch_sizes": batch_size, "threads": threads}
+    given: dict[str, Any] = {
+        "runtimes": runtime,
+        "batch_sizes": batch_size,
+        "threads": threads,
+        "scenarios": scenario,
+        "sizes": size,
+        "minimum_seconds": seconds,
+        "latency_limit": latency_limit,
+        "memory_limit": memory_limit,
+    }
     section = bench_section(
-        {k: v for k, v in given.items() if v} | {"minimum_seconds": seconds, "accuracy": accuracy}
+        {k: v for k, v in given.items() if v} | {"effort": effort, "accuracy": accuracy}
     )
+    write_command(out, context.obj)
     measured = bench_side_by_side(
         files,
         section,
@@ -57,8 +109,12 @@ def bench(
         gates=parse_gates(gate or [], where="--gate"),
         data=data_reference(data, data_dir),
         audience=Terminal(),
+        use_cache=not no_cache,
     )
-    show_comparison(console(is_json=json), measured.comparison, measured.verdicts)
+    if github_summary:
+        show_summary(measured.comparison, measured.verdicts, is_json=json)
+    else:
+        show_comparison(console(is_json=json), measured.comparison, measured.verdicts)
     passed = all(v.passed for v in measured.verdicts)
     document = {
         "out": str(out),
@@ -70,32 +126,51 @@ def bench(
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Folders of runs, or measurements.jsonl.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs, folders of such folders, or measurements.jsonl."),
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="The file; left out: stdout.")] = None,
     format: Annotated[
-        str | None, typer.Option("--format", help="markdown, html or csv; else by the file's name.")
+        str | None,
+        typer.Option("--format", help="markdown, html, csv or json; else by the file's name."),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="Label or id to compare with.")
     ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", help="What the best of each device must hold; repeat for more."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="Results of an older version: what got worse, and better."),
+    ] = None,
+    github_summary: GitHubSummary = False,
     json: Json = False,
     debug: Debug = False,
 ) -> Result:
-    """Compare runs, also from several machines."""
+    """Compare runs, also from several machines and with an older version."""
     from kdeploy.cli.output import out as console
-    from kdeploy.measurement import read
+    from kdeploy.cli.output import show_summary
+    from kdeploy.gate import parse_gates
+    from kdeploy.report.document import document
     from kdeploy.report.run import comparison, format_of, render
 
-    drawn = comparison(results, baseline=baseline)
-    text = render(drawn, format or (format_of(out) if out else "markdown"))
+    gates = parse_gates(gate or [], where="--gate")
+    drawn = comparison(results, baseline=baseline, gates=gates, against=against)
+    if out is not None or not (json or github_summary):
+        text = render(drawn, format or (format_of(out) if out else "markdown"))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text)
         console(is_json=json).print(f"wrote {out}")
-    elif not json:
+    if github_summary:
+        show_summary(drawn, is_json=json)
+    elif out is None and not json:
         typer.echo(text)
-    records = [m.to_dict() for folder in results for m in read(folder)]
-    return Result({"out": str(out) if out else None, "measurements": records})
+    said = {"out": str(out) if out else None, **(document(drawn) if json else {})}
+    return Result(said, exit_code=0 if drawn.passed else 1)
 
 
 def package(

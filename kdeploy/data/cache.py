@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.errors import Unavailable
+from kdeploy.user_cache import cache_folder
+
+__all__ = ["TIMEOUT_SECONDS", "cache_folder", "downloaded", "no_room"]
 
 TIMEOUT_SECONDS = 20
-
-
-def cache_folder(name: str) -> Path:
-    """Return the user's cache folder for `name`; it need not exist. $XDG_CACHE_HOME moves it."""
-    return Path(_pooch().os_cache("kdeploy")) / name
 
 
 def downloaded(url: str, *, sha256: str | None, folder: Path) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,12 +16,15 @@ import torch
 from torch import nn
 
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import DataError, ModelError
-from kdeploy.export.parity import check_parity, measure_parity
+from kdeploy.errors import DataError, ModelError, ParityFailed, Unavailable
+from kdeploy.export.parity import Parity, check_parity
+from kdeploy.export.proof import conditions, parity_of
+from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
-from kdeploy.quantization.contract import Wrapped
 from kdeploy.registry import Technique, find, validate
-from kdeploy.runtimes.run import open_runtime
+from kdeploy.runtimes.run import named
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,9 @@ def export(
 ) -> ExportResult:
     """Write `model` to `path`, run the file against the model, and keep it only if they agree.
 
+    What an optimiser made of the file (`optimize`) is kept only so, too: else the file is written
+    again without it, and a warning says so.
+
     Args:
         model: A torch model in evaluation mode, or a file; quantized torch models are re-encoded
             for the profile.
@@ -70,6 +78,7 @@ def export(
     """
     technique = find("exporter", target)
     resolved = validate(technique.parameters, parameters, where=f"export.{target}")
+    _check_that_it_runs(technique)
     if not len(data.validation):
         raise DataError(
             "the parity gate needs validation items", hint="set `data.validation_fraction`"
@@ -77,12 +86,55 @@ def export(
     rows = data.validation.x[[0, len(data.validation) - 1]]
     example = torch.from_numpy(data.preprocessing.apply(rows))
     model = _for_profile(model.eval(), resolved)
-    with _kept_if_it_passes(path) as unproven:
-        source = _source(model, technique, resolved, example, unproven.parent / "source")
-        technique.load()(source, example, unproven, **resolved)
-        shutil.rmtree(unproven.parent / "source", ignore_errors=True)
-        opset = _write_metadata(unproven, metadata or {}) if path.suffix == ".onnx" else None
-        return _proven(model, data, unproven, path, technique.facts["runtime"], opset)
+    runtime, told = technique.facts["runtime"], {**_of_data(data), **(metadata or {})}
+
+    def write(parameters: Mapping[str, Any]) -> ExportResult:
+        with kept_if_it_passes(path) as unproven:
+            source = _source(model, technique, parameters, example, unproven.parent / "source")
+            technique.load()(source, example, unproven, **parameters)
+            shutil.rmtree(unproven.parent / "source", ignore_errors=True)
+            opset = write_metadata(unproven, told) if path.suffix == ".onnx" else None
+            allowed = conditions(technique, parameters, model)
+            parity = parity_of(unproven, runtime, model, data, **allowed)
+            check_parity(parity, name=path.name)
+            return result_of(parity, unproven, path, runtime, opset)
+
+    try:
+        return write(resolved)
+    except ParityFailed as error:
+        if resolved.get("optimize", "none") == "none":
+            raise
+        log.warning("%s; it is written again with `optimize: none`", error.message)
+        return write({**resolved, "optimize": "none"})
+
+
+def _of_data(data: Dataset) -> dict[str, str]:
+    """Return the properties that say what an input and an output are."""
+    known = data.preprocessing.to_dict()
+    classes = json.dumps(known.pop("classes"))
+    return {"kdeploy.classes": classes, "kdeploy.preprocessing": json.dumps(known)}
+
+
+def bound_to(target: str) -> str:
+    """Return what decides, beside model and parameters, what a file is: often nothing.
+
+    A file of an exporter with the fact `portable=False` fits this machine and these versions.
+    """
+    if find("exporter", target).facts.get("portable", True):
+        return ""
+    here = fingerprint()
+    return json.dumps([here.id, here.driver, here.versions], sort_keys=True)
+
+
+def _check_that_it_runs(technique: Technique) -> None:
+    """Refuse before minutes of work what nothing here could prove."""
+    runtime = technique.facts["runtime"]
+    reason = named(runtime)[0].load().unavailable()
+    if reason is not None:
+        raise Unavailable(
+            f"`{technique.name}` is proven by `{runtime}`, which cannot run here: {reason}",
+            hint="kdeploy doctor",
+        )
 
 
 def _source(
@@ -107,17 +159,10 @@ def _source(
     return OnnxModel(file)
 
 
-def _proven(
-    model: nn.Module, data: Dataset, unproven: Path, path: Path, runtime: str, opset: int | None
+def result_of(
+    parity: Parity, unproven: Path, path: Path, runtime: str, opset: int | None
 ) -> ExportResult:
-    """Return the result of the file, which has stood the parity gate."""
-    session = open_runtime(runtime, unproven)
-    try:
-        base = model.base if isinstance(model, Wrapped) else None
-        parity = measure_parity(model, session.infer, data, base=base)
-    finally:
-        session.close()
-    check_parity(parity, name=path.name)
+    """Return what there is to say of a file that has passed, and will move to `path`."""
     return ExportResult(
         path=path,
         runtime=runtime,
@@ -140,11 +185,11 @@ def _for_profile(model: nn.Module, resolved: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _write_metadata(path: Path, metadata: Mapping[str, str]) -> int:
+def write_metadata(path: Path, metadata: Mapping[str, str]) -> int:
     """Add properties to an ONNX file and return its opset."""
     import onnx
 
-    written = onnx.load(path)
+    written = onnx.load(path, load_external_data=False)
     known = {p.key: p.value for p in written.metadata_props}
     onnx.helper.set_model_props(written, dict(sorted({**known, **metadata}.items())))
     onnx.save(written, path)
@@ -152,7 +197,7 @@ def _write_metadata(path: Path, metadata: Mapping[str, str]) -> int:
 
 
 @contextlib.contextmanager
-def _kept_if_it_passes(path: Path) -> Iterator[Path]:
+def kept_if_it_passes(path: Path) -> Iterator[Path]:
     """Yield a path in a folder of its own; all in it moves beside `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.with_name(f".{path.name}.{os.getpid()}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement, select
-from kdeploy.pipeline.deliver import Exported
+from kdeploy.pipeline.exported import Exported
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of
 from kdeploy.units import format_quantity
@@ -29,8 +29,10 @@ class Choice:
 def target_cell(section: BenchSection) -> dict[str, Any]:
     """Return the cell that gates are judged on: the first asked that opens exported files."""
     runtimes = [r for r in section.runtimes if "onnx" in formats_of(r)]
-    runtime = (runtimes or section.runtimes)[0]
-    return {"runtime": runtime, "batch_size": section.batch_sizes[0]}
+    scenario = section.scenarios[0]
+    cell = {"runtime": (runtimes or section.runtimes)[0], "scenario": scenario}
+    # Of `offline` nobody knows the batch size beforehand.
+    return cell if scenario == "offline" else {**cell, "batch_size": section.batch_sizes[0]}
 
 
 def choose(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,6 +88,28 @@ class Log:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self.path.open("a") as file:
             file.write(json.dumps({"time": now, "event": event, **facts}, default=str) + "\n")
+
+
+@contextlib.contextmanager
+def noted(audience: Audience) -> Iterator[None]:
+    """Pass on as notes what the layers below, which know no audience, log as progress."""
+    progress = logging.getLogger("kdeploy.progress")
+    handler = _Noting(audience)
+    progress.addHandler(handler)
+    progress.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        progress.removeHandler(handler)
+
+
+class _Noting(logging.Handler):
+    def __init__(self, audience: Audience) -> None:
+        super().__init__()
+        self.audience = audience
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.audience.note(record.getMessage())
 
 
 class _LoggedTraining:

@@ -15,7 +15,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.errors import Unavailable
 from kdeploy.fitting.processes import ALONE, Processes
 from kdeploy.machine import fingerprint
-from kdeploy.pipeline.log import Audience, Silence, StageRecord
+from kdeploy.pipeline.log import Audience, Silence, StageRecord, noted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Session:
         identity = artifact_id({**facts, "source": source, **self._data_inputs()})
         started = time.perf_counter()
         self.audience.stage_started(stage, technique, label)
-        with self._lock(identity):
+        with self._lock(identity), noted(self.audience):
             artifact = self._stored(identity)
             is_cached = artifact is not None
             if artifact is None:

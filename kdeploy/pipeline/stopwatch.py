@@ -55,6 +55,7 @@ class Latencies:
             minimum_seconds=seconds,
             minimum_count=MINIMUM_COUNT,
             timeout_seconds=TIMEOUT_SECONDS,
+            energy=False,
         )
         cell = Cell(runtime=runtime, batch_size=batch_size, threads=threads or allowed_cores())
         with tempfile.TemporaryDirectory(prefix="kdeploy-stopwatch-") as folder:

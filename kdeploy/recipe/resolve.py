@@ -162,11 +162,30 @@ def check_order(steps: Sequence[Step]) -> None:
 
 
 def bench_section(given: Mapping[str, Any], where: str = "bench") -> BenchSection:
-    """Return a `bench:` section, its runtimes known to exist."""
+    """Return a `bench:` section: its runtimes exist, and its limits are limits of something."""
     section = registry.check(BenchSection, given, where=where)
     for index, name in enumerate(section.runtimes):
         named(name, where=f"{where}.runtimes[{index}]")
+    _check_limit("latency_limit", section.latency_limit_seconds, "server", section, where)
+    _check_limit("memory_limit", section.memory_limit_bytes, "offline", section, where)
+    if "server" in section.scenarios and section.latency_limit is None:
+        raise RecipeError(
+            f"{where}: the scenario `server` looks for the highest rate within a latency limit,"
+            " and there is none",
+            hint="add `latency_limit: 15ms` (`--latency-limit 15ms`)",
+        )
+    assert section.item_sizes, "sizes are read here, so that a wrong one is told at once"
     return section
+
+
+def _check_limit(
+    key: str, limit: float | None, scenario: str, section: BenchSection, where: str
+) -> None:
+    if limit is not None and scenario not in section.scenarios:
+        raise RecipeError(
+            f"{where}: `{key}` is for the scenario `{scenario}`, which is not measured",
+            hint=f"add `{scenario}` to `scenarios` (`--scenario {scenario}`), or leave it out",
+        )
 
 
 def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataReference:

@@ -6,13 +6,18 @@ All other keys are the parameters of the functions that a section configures.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdeploy import registry
+from kdeploy.units import parse_bound, parse_extents
 
 DEFAULT_LOSSES: tuple[dict[str, Any], ...] = ({"kd": {}},)
+
+Effort: TypeAlias = Literal["quick", "standard", "sustained"]
+EFFORT_SECONDS: dict[Effort, float] = {"quick": 1.0, "standard": 10.0, "sustained": 600.0}
+"""To look; to quote (MLPerf's testing default); to see what heat does (MLPerf's submissions)."""
 
 Scheduled: TypeAlias = float | dict[str, dict[str, Any]]
 """A number, or a schedule of `kdeploy.distill.schedules`: `{linear: {start: 0.9, end: 0.1}}`."""
@@ -71,10 +76,43 @@ class BenchSection(Section):
     runtimes: list[str] = Field(["onnxruntime_cpu"], min_length=1, description="where to run")
     batch_sizes: list[int] = Field([1], min_length=1, description="items in one call")
     threads: list[int | None] = Field([None], min_length=1, description="null: all cores allowed")
+    scenarios: list[Literal["single_stream", "offline", "server"]] = Field(
+        ["single_stream"], min_length=1, description="how requests come; see docs/benchmarking.md"
+    )
+    sizes: list[int | str] = Field(
+        [], description='bring inputs to these heights and widths, or lengths: [128, "160x96"]'
+    )
     accuracy: bool = Field(True, description="measure accuracy on each file in each runtime")
-    minimum_seconds: float = Field(1.0, gt=0, description="measure a cell at least so long, s")
+    effort: Effort = Field("quick", description="measure a cell for 1 s, 10 s or 600 s at least")
+    minimum_seconds: float | None = Field(None, gt=0, description="in place of `effort`, s")
     minimum_count: int = Field(100, gt=0, description="and at least so many calls")
+    latency_limit: str | None = Field(
+        None, description="what the p99 of scenario `server` stays within, e.g. `15ms`"
+    )
+    memory_limit: str | None = Field(
+        None, description="what scenario `offline` may hold, e.g. `512MB`; null: what is free"
+    )
     timeout_seconds: float = Field(600.0, gt=0, description="give a cell up after, s")
+
+    @property
+    def seconds(self) -> float:
+        """Return how long a cell is measured at least."""
+        return self.minimum_seconds or EFFORT_SECONDS[self.effort]
+
+    @property
+    def latency_limit_seconds(self) -> float | None:
+        limit = self.latency_limit
+        return None if limit is None else parse_bound(limit, "s", where="bench.latency_limit")
+
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        limit = self.memory_limit
+        return None if limit is None else int(parse_bound(limit, "B", where="bench.memory_limit"))
+
+    @property
+    def item_sizes(self) -> list[tuple[int, ...]]:
+        """Return the sizes to measure at; () are the data as they are."""
+        return [parse_extents(str(size), where="bench.sizes") for size in self.sizes] or [()]
 
 
 class PackageSection(Section):

@@ -36,6 +36,10 @@ class Proof:
     """Layers whose weights are 2:4 sparse: each could run in a sparse kernel."""
     sparse: int = 0
     """Of those, the ones that did."""
+    elsewhere: int = 0
+    """Operators that ran on another device or provider than the one asked for."""
+    is_emulated: bool = False
+    """Whether references stand in for kernels: the accuracy holds, the time does not."""
     operators: dict[str, int] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     """What the runtime was told: threads, precision, spinning; kept beside the raw samples."""
@@ -54,6 +58,15 @@ class DeviceTimed(Protocol):
 
     def device_seconds(self) -> float:
         """Return how long the last `infer` took on the device, by its events: no copies."""
+        ...
+
+
+@runtime_checkable
+class SeveralOutputs(Protocol):
+    """A runtime that can return all outputs of a file: the parity gate compares each."""
+
+    def infer_all(self, batch: Inputs) -> list[NDArray[np.float32]]:
+        """Return every output, in the file's order."""
         ...
 
 

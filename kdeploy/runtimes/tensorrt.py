@@ -1,141 +1,226 @@
-"""TensorRT: an engine, deserialised and enqueued on its own stream.
+"""TensorRT: an engine, enqueued on a stream of its own, with its input and output on the GPU.
 
-Works with TensorRT 10.3 and later and 11: names of tensors instead of bindings, `infer_shapes`,
-`execute_async_v3`. Times include the copies to and from the GPU. Source: NVIDIA's Python API,
+`infer` takes its batch from and gives its answer to the processor: end to end. What the GPU needed
+for the engine alone, without the copies, is told by `device_seconds`.
+
+An engine that was built `version_compatible` carries a runtime of its own, which is a program: it
+is allowed to run only if the file beside the engine says that the engine is of that kind. Open
+engines of people you trust, as with any program. Source: NVIDIA's Python API,
 https://docs.nvidia.com/deeplearning/tensorrt/latest/.
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError
 from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes import tensorrt_api
 from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.cuda_stream import CudaStream
+from kdeploy.runtimes.engine_layers import proof_of
+from kdeploy.runtimes.engine_sidecar import Sidecar
 
-# Parts of the layer types that the engine inspector prints, in lower case.
-ELIGIBLE_LAYERS = ("conv", "gemm", "matmul", "matrixmultiply", "fullyconnected")
+if TYPE_CHECKING:
+    import tensorrt
 
 
 @runtime(formats={"engine"}, device="cuda")
 class Tensorrt:
     """An engine that was built for this GPU and this version of TensorRT."""
 
-    def __init__(self, *, threads: int | None = None) -> None:
-        """Import TensorRT and torch, which owns the memory on the GPU.
+    _engine: tensorrt.ICudaEngine
+    _context: tensorrt.IExecutionContext
+
+    def __init__(self, *, threads: int | None = None, cuda_graph: bool = False) -> None:
+        """Import TensorRT, full, dispatch or lean, and torch, which owns the memory on the GPU.
 
         Args:
             threads: Without effect: the work is on the GPU.
+            cuda_graph: Record the engine's launches once for each batch size and replay them:
+                less work for the processor, which small networks wait for.
         """
-        import tensorrt
         import torch
 
-        self._tensorrt: Any = tensorrt
         self._torch: Any = torch
-        self._engine: Any = None
-        self._context: Any = None
-        self._stream: Any = None
+        self._trt: Any = tensorrt_api.load()
+        self._cuda_graph = cuda_graph
+        self._sidecar: Sidecar | None = None
+        self._buffers: dict[str, Any] = {}
+        self._replay: Callable[[], None] | None = None
 
     @staticmethod
     def unavailable() -> str | None:
-        # First of all: without a driver TensorRT's objects crash the process.
-        try:
-            ctypes.CDLL("libcuda.so.1")
-        except OSError:
-            return (
-                "there is no NVIDIA driver here (libcuda.so.1): install it, or use another runtime"
-            )
-        if importlib.util.find_spec("tensorrt") is None:
-            return "the library `tensorrt` is not installed: pip install 'kdeploy[tensorrt]'"
-        import torch
-
-        if not torch.cuda.is_available():
-            return "this torch sees no GPU: install its CUDA build, see https://pytorch.org"
-        return None
+        return tensorrt_api.unavailable()
 
     def open(self, path: Path) -> None:
-        logger = self._tensorrt.Logger(self._tensorrt.Logger.ERROR)
-        self._runtime = self._tensorrt.Runtime(logger)
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._engine is None:
-            raise ModelError(
-                f"TensorRT {self._tensorrt.__version__} cannot open the engine {path}",
-                hint="engines fit one GPU and one version: build it again from the ONNX file",
-            )
+        version = self._trt.__version__
+        self._path = path
+        self._sidecar = Sidecar.beside(path)
+        if self._sidecar is not None:
+            self._sidecar.check(path, version=version, device=tensorrt_api.device())
+        self._engine = self._deserialized(path)
         self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise self._failure(f"TensorRT {version} has no room to run the engine {path}")
+        self._input, self._output = self._names()
         # On the default stream TensorRT synchronises once more a call.
-        self._stream = self._torch.cuda.Stream()
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        is_input = self._tensorrt.TensorIOMode.INPUT
-        inputs = [n for n in names if self._engine.get_tensor_mode(n) == is_input]
-        if len(inputs) != 1:
-            raise ModelError(
-                f"{path} takes the inputs {inputs}; one tensor is supported",
-                hint="export the model with a single float32 input",
-            )
-        self._path, self._input = path, inputs[0]
-        self._outputs = [n for n in names if n != self._input]
-        self._buffers: dict[str, Any] = {}
+        self._stream = CudaStream()
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        torch = self._torch
-        host = torch.from_numpy(batch)
+        host = self._torch.from_numpy(batch)
         known = self._buffers.get(self._input)
         if known is None or known.shape != host.shape:
             self._bind(host)
-        with torch.cuda.stream(self._stream):
+        with self._stream.used():
             self._buffers[self._input].copy_(host)
-            is_enqueued = self._context.execute_async_v3(self._stream.cuda_stream)
-            output = self._buffers[self._outputs[0]].float().cpu()
-        if not is_enqueued:
-            raise ModelError(f"TensorRT could not run {self._path}", hint="see its log above")
+            with self._stream.timed():
+                (self._replay or self._enqueue)()
+            output = self._buffers[self._output].float().cpu()
         result: NDArray[np.float32] = output.numpy()
         return result
 
+    def device_seconds(self) -> float:
+        return self._stream.seconds()
+
     def proof_of_use(self) -> Proof:
-        inspector = self._engine.create_engine_inspector()
-        inspector.execution_context = self._context
-        as_json = self._tensorrt.LayerInformationFormat.JSON
-        layers = json.loads(inspector.get_engine_information(as_json)).get("Layers", [])
-        # An engine built without detailed verbosity gives names only: then nothing is proven.
-        described = [layer for layer in layers if isinstance(layer, dict)]
-        eligible = [layer for layer in described if _is_eligible(layer)]
-        return Proof(
-            provider=f"TensorRT {self._tensorrt.__version__}",
-            eligible=len(eligible),
-            integer=sum("int8" in json.dumps(la.get("Inputs", "")).lower() for la in eligible),
-            is_quantized="int8" in json.dumps(described).lower(),
+        trt, sidecar = self._trt, self._sidecar
+        provider = f"{trt.__name__} {trt.__version__}"
+        settings = {"cuda_graph": self._cuda_graph}
+        is_quantized = sidecar is not None and sidecar.is_quantized
+        sparse_eligible = sidecar.sparse_eligible if sidecar is not None else 0
+        inspected = "{}"
+        if hasattr(trt, "EngineInspector"):  # the dispatch and lean runtimes have none
+            inspector: tensorrt.EngineInspector = self._engine.create_engine_inspector()
+            inspector.execution_context = self._context
+            inspected = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+        return proof_of(
+            inspected,
+            provider=provider,
+            settings=settings,
+            is_quantized=is_quantized,
+            sparse_eligible=sparse_eligible,
         )
 
     def close(self) -> None:
+        self._replay = None
         self._buffers = {}
         self._context = self._engine = None
 
+    def _deserialized(self, path: Path) -> Any:
+        trt = self._trt
+        log = tensorrt_api.log_of(trt)
+        log.clear()
+        self._runtime: tensorrt.Runtime = trt.Runtime(log)
+        if self._sidecar is not None and self._sidecar.is_version_compatible:
+            self._runtime.engine_host_code_allowed = True
+        engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise ModelError(
+                f"TensorRT {trt.__version__} cannot open the engine {path}: {log.reason()}",
+                hint="an engine fits one GPU and one version: build it again from the ONNX file",
+            )
+        return engine
+
+    def _names(self) -> tuple[str, str]:
+        """Return the names of the input and of the first output."""
+        engine, is_input = self._engine, self._trt.TensorIOMode.INPUT
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        inputs = [n for n in names if engine.get_tensor_mode(n) == is_input]
+        if len(inputs) != 1:
+            raise ModelError(
+                f"{self._path} takes the inputs {', '.join(inputs) or 'none'}; one is supported",
+                hint="export the model with a single input: float32, or int64 token ids",
+            )
+        return inputs[0], next(n for n in names if n != inputs[0])
+
     def _bind(self, host: Any) -> None:
         """Give TensorRT memory of the right size for this batch, a tensor."""
-        torch, shape = self._torch, tuple(host.shape)
-        if not self._context.set_input_shape(self._input, shape) or self._context.infer_shapes():
-            allowed = self._engine.get_tensor_shape(self._input)
+        engine, context = self._engine, self._context
+        self._replay, self._buffers = None, {}
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        self._check_numbers(host)
+        if not self._takes(tuple(host.shape)):
             raise ModelError(
-                f"{self._path} cannot run an input of shape {list(shape)}; it takes {allowed}",
-                hint="build the engine with a profile that covers this batch size",
+                f"{self._path} cannot run an input of shape {list(host.shape)}; it takes "
+                f"{self._allowed()}",
+                hint="build the engine with a profile that covers it, e.g. `--max-batch 64`",
             )
-        self._buffers = {self._input: torch.empty(shape, dtype=host.dtype, device="cuda")}
-        for name in self._outputs:
-            numpy_type = self._tensorrt.nptype(self._engine.get_tensor_dtype(name))
-            dtype = torch.from_numpy(np.empty(0, numpy_type)).dtype
-            size = tuple(self._context.get_tensor_shape(name))
-            self._buffers[name] = torch.empty(size, dtype=dtype, device="cuda")
-        for name, buffer in self._buffers.items():
-            self._context.set_tensor_address(name, buffer.data_ptr())
+        for name in names:
+            buffer = self._room_for(name)
+            self._buffers[name] = buffer
+            context.set_tensor_address(name, buffer.data_ptr())
+        if self._cuda_graph:
+            self._replay = self._captured()
 
+    def _room_for(self, name: str) -> Any:
+        size = tuple(self._context.get_tensor_shape(name))
+        if any(length < 0 for length in size):
+            raise ModelError(
+                f"how large `{name}` of {self._path} is depends on its values: {list(size)}",
+                hint="export the model without what selects rows, e.g. the suppression of boxes",
+            )
+        return self._stream.room(size, self._dtype(name))
 
-def _is_eligible(layer: dict[str, Any]) -> bool:
-    return any(part in str(layer.get("LayerType", "")).lower() for part in ELIGIBLE_LAYERS)
+    def _check_numbers(self, host: Any) -> None:
+        """Refuse a fraction where the engine takes integers, and the other way round."""
+        expected = self._dtype(self._input)
+        if expected.is_floating_point != host.dtype.is_floating_point:
+            raise ModelError(
+                f"{self._path} takes {expected}, and the data are {host.dtype}",
+                hint="name the data that the model was made for",
+            )
+
+    def _takes(self, shape: tuple[int, ...]) -> bool:
+        """Tell TensorRT the shape; return whether it fits and decides all others."""
+        try:
+            return self._context.set_input_shape(self._input, shape) and not (
+                self._context.infer_shapes()
+            )
+        except RuntimeError:  # two inputs of an operator that do not fit each other
+            return False
+
+    def _allowed(self) -> str:
+        """Return which shapes the engine takes."""
+        engine, name = self._engine, self._input
+        fixed = list(engine.get_tensor_shape(name))
+        if all(size >= 0 for size in fixed):
+            return str(fixed)
+        smallest, _, largest = (list(s) for s in engine.get_tensor_profile_shape(name, 0))
+        return f"{smallest} to {largest}"
+
+    def _dtype(self, name: str) -> Any:
+        trt, torch = self._trt, self._torch
+        return {
+            trt.DataType.FLOAT: torch.float32,
+            trt.DataType.HALF: torch.float16,
+            trt.DataType.BF16: torch.bfloat16,
+            trt.DataType.INT8: torch.int8,
+            trt.DataType.UINT8: torch.uint8,
+            trt.DataType.INT32: torch.int32,
+            trt.DataType.INT64: torch.int64,
+            trt.DataType.BOOL: torch.bool,
+        }[self._engine.get_tensor_dtype(name)]
+
+    def _captured(self) -> Callable[[], None]:
+        """Return the launches of one batch as a CUDA graph."""
+        try:
+            return self._stream.captured(self._enqueue)
+        except RuntimeError as error:
+            raise ModelError(
+                f"the launches of {self._path} cannot be recorded: {error}",
+                hint="open it with `tensorrt:cuda_graph=false`",
+            ) from error
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise self._failure(f"TensorRT could not run {self._path}")
+
+    def _failure(self, what: str) -> ModelError:
+        reason = tensorrt_api.log_of(self._trt).reason()
+        return ModelError(f"{what}: {reason}", hint="free memory on the GPU, or lower the batch")

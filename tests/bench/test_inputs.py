@@ -20,7 +20,9 @@ def _subject(path, form="onnx"):
 
 def test_real_items_are_preprocessed_test_items(data, float_file, tmp_path):
     file = tmp_path / "pool.npy"
-    assert write_pool(_subject(float_file), data, batch_size=2, file=file)
+    pool = write_pool(_subject(float_file), data, batch_size=2, file=file)
+    assert pool.is_real
+    assert pool.shape == (2, 6, 6)
     test = load(data).test
     expected = load(data).preprocessing.apply(np.asarray(test.x[: 2 * inputs.POOL_BATCHES]))
     np.testing.assert_array_equal(np.load(file), expected)
@@ -35,7 +37,7 @@ def test_few_items_are_repeated_to_fill_batches(data, float_file, tmp_path):
 
 def test_without_data_noise_of_the_right_shape_is_used_and_told(float_file, tmp_path):
     file = tmp_path / "pool.npy"
-    assert not write_pool(_subject(float_file), None, batch_size=3, file=file)
+    assert not write_pool(_subject(float_file), None, batch_size=3, file=file).is_real
     pool = np.load(file)
     assert pool.shape == (3 * inputs.POOL_BATCHES, 2, 6, 6)
     assert pool.dtype == np.float32
@@ -49,6 +51,51 @@ def test_an_artefact_says_its_shape_itself(tmp_path):
     write_manifest(folder, {"id": "artefact", "kind": "torch", "data": data})
     write_pool(_subject(folder, "torch"), None, batch_size=1, file=tmp_path / "pool.npy")
     assert np.load(tmp_path / "pool.npy").shape[1:] == (1, 12, 12)
+
+
+def test_images_are_resampled_to_the_nearest_pixel(data, float_file, tmp_path):
+    file = tmp_path / "pool.npy"
+    pool = write_pool(_subject(float_file), data, batch_size=1, size=(3, 12), file=file)
+    assert pool == inputs.Pool(shape=(2, 3, 12), is_real=True)
+    item = load(data).preprocessing.apply(np.asarray(load(data).test.x[:1]))[0]
+    np.testing.assert_array_equal(np.load(file)[0], item[:, ::2].repeat(2, axis=2))
+
+
+def test_signals_are_cut_off_or_repeated():
+    signal = np.arange(10.0, dtype=np.float32).reshape(1, 2, 5)
+    assert inputs._brought_to(signal, (2, 3)).tolist() == [[[0, 1, 2], [5, 6, 7]]]
+    assert inputs._brought_to(signal, (2, 7))[0, 0].tolist() == [0, 1, 2, 3, 4, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"),
+    [
+        ((3, 8, 6), (5,), (3, 5, 5)),
+        ((3, 8, 6), (5, 4), (3, 5, 4)),
+        ((3, 8), (5,), (3, 5)),
+        ((8,), (5,), (5,)),
+        ((8,), (), (8,)),
+    ],
+)
+def test_a_size_is_of_all_but_the_channels(shape, size, expected):
+    assert inputs._sized(shape, size) == expected
+
+
+def test_a_size_of_too_many_numbers_is_refused():
+    with pytest.raises(ModelError, match=r"2 numbers \(5x4\) does not fit"):
+        inputs._sized((3, 8), (5, 4))
+
+
+def test_a_size_closes_what_the_file_leaves_open(float_file, tmp_path):
+    model = onnx.load(float_file)
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "free"
+    onnx.save(model, tmp_path / "free.onnx")
+    subject, file = _subject(tmp_path / "free.onnx"), tmp_path / "pool.npy"
+    with pytest.raises(ModelError, match="open") as caught:
+        write_pool(subject, None, batch_size=1, file=file)
+    assert "--size" in (caught.value.hint or "")
+    assert write_pool(subject, None, batch_size=1, size=(6,), file=file).shape == (2, 6, 6)
 
 
 def test_large_inputs_make_a_small_pool():

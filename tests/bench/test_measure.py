@@ -49,20 +49,33 @@ def test_batches_take_turns(monkeypatch):
 
 def test_warm_up_ends_when_three_windows_agree(monkeypatch):
     clock = Clock(monkeypatch, [0.010] * 3 + [0.005] * 3 + [0.001])
-    is_steady = measure.warm_up(clock.infer, BATCHES, window_seconds=0, limit_seconds=10)
+    is_steady, median_seconds = measure.warm_up(
+        clock.infer, BATCHES, window_seconds=0, limit_seconds=10
+    )
     assert is_steady
+    assert median_seconds == pytest.approx(0.001)
     assert len(clock.seen) == 5 * 3
 
 
 def test_warm_up_gives_up_at_its_limit(monkeypatch):
     clock = Clock(monkeypatch, [0.01 * 1.2**i for i in range(60)])
-    assert not measure.warm_up(clock.infer, BATCHES, window_seconds=0, limit_seconds=2)
+    is_steady, _ = measure.warm_up(clock.infer, BATCHES, window_seconds=0, limit_seconds=2)
+    assert not is_steady
 
 
 def test_a_round_wakes_up_before_it_counts(monkeypatch):
     clock = Clock(monkeypatch, [0.5] * measure.AWAKENING_CALLS + [0.001])
     samples, _ = measure.round_of(clock.infer, BATCHES, seconds=0, count=4)
     assert samples.tolist() == [1_000_000] * 4
+
+
+def test_the_devices_clock_is_asked_about_each_batch_and_its_answers_kept(monkeypatch):
+    clock = Clock(monkeypatch, [0.001])
+    answers = iter([4e-4, 5e-4, 6e-4])
+    samples = measure.device_round_of(
+        clock.infer, lambda: next(answers), BATCHES, seconds=0, count=3
+    )
+    assert samples.tolist() == [400_000, 500_000, 600_000]
 
 
 def test_the_garbage_collector_is_off_while_timing_and_back_on_afterwards():

@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from kdeploy.bench.onnx_facts import count_parameters, file_bytes, item_shape
+from kdeploy.bench.onnx_facts import OPEN, count_parameters, item_shape
 from kdeploy.errors import ModelError
+from kdeploy.onnx_checks import file_bytes
 
 LEARNED = 4 * 2 * 9 + 4 + 3 * 144 + 3
 
@@ -44,12 +45,19 @@ def test_the_size_includes_tensors_in_files_beside(float_file, tmp_path):
     assert file_bytes(float_file) == float_file.stat().st_size
 
 
-def test_a_size_that_is_not_fixed_asks_for_data(float_file, tmp_path):
+def test_a_size_that_is_not_fixed_is_open(float_file, tmp_path):
     model = onnx.load(float_file)
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     onnx.save(model, tmp_path / "free.onnx")
+    assert item_shape(tmp_path / "free.onnx") == (2, OPEN, 6)
+
+
+def test_an_input_without_dimensions_asks_for_data(float_file, tmp_path):
+    model = onnx.load(float_file)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "bare.onnx")
     with pytest.raises(ModelError, match="how large") as caught:
-        item_shape(tmp_path / "free.onnx")
+        item_shape(tmp_path / "bare.onnx")
     assert "--data" in (caught.value.hint or "")
 
 

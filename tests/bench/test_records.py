@@ -10,7 +10,14 @@ from kdeploy.bench.subject import Cell, Outcome, Subject
 from kdeploy.machine import Machine
 from kdeploy.runtimes.contract import Proof
 
-MACHINE = Machine(id="m1", cpu="c", architecture="x86_64", cores=2, is_virtual=True)
+MACHINE = Machine(
+    id="m1",
+    cpu="c",
+    architecture="x86_64",
+    cores=2,
+    is_virtual=True,
+    instruction_sets=("avx_vnni",),
+)
 CELL = Cell(runtime="fake", batch_size=4, threads=2)
 
 
@@ -74,7 +81,7 @@ def test_numbers_are_those_of_the_samples(outcome):
 def test_flags_stand_where_they_belong(outcome):
     found = _by_metric(outcome)
     assert found["latency.p50"].flags == ("virtual_machine", "random_inputs")
-    assert found["latency.p99"].flags == ("virtual_machine", "random_inputs", "few_samples")
+    assert found["latency.p99"].flags == ("virtual_machine", "random_inputs", "p99_bound")
     assert found["first_inference"].flags == ("virtual_machine", "slow_first_run")
     assert found["accuracy.top1"].flags == found["size"].flags == ()
 
@@ -90,6 +97,98 @@ def test_int8_that_ran_in_float_is_flagged_and_counts_zero(outcome):
 def test_a_float_file_has_no_integer_kernels(outcome):
     plain = Proof(provider="fake", eligible=4)
     assert "integer_kernels" not in _by_metric(replace(outcome, proof=plain))
+
+
+def _with_samples(outcome, count):
+    samples = np.random.default_rng(3).lognormal(-7, 0.2, count)
+    rounds = tuple(np.array_split(samples, 8))
+    return replace(outcome, rounds=rounds, elapsed_seconds=tuple(r.sum() for r in rounds))
+
+
+def test_a_p99_of_a_thousand_samples_is_their_percentile(outcome):
+    many = _with_samples(outcome, 1000)
+    p99 = _by_metric(many)["latency.p99"]
+    assert p99.value == pytest.approx(np.percentile(np.concatenate(many.rounds), 99))
+    assert "p99_bound" not in p99.flags
+    assert p99.low < p99.value < p99.high
+
+
+def test_a_p99_of_fewer_is_a_bound_that_discards_what_may_be_late(outcome):
+    some = _with_samples(outcome, 999)
+    p99 = _by_metric(some)["latency.p99"]
+    assert p99.value == np.sort(np.concatenate(some.rounds))[-1 - 2]
+    assert "p99_bound" in p99.flags
+    assert p99.low is p99.high is None
+
+
+def test_a_p99_without_a_bound_is_skipped_with_what_it_needs(outcome):
+    p99 = _by_metric(_with_samples(outcome, 458))["latency.p99"]
+    assert p99.value is None
+    assert "needs 459 batches, there were 458" in p99.skipped
+
+
+def test_device_times_are_records_of_their_own(outcome):
+    timed = replace(outcome, device_rounds=tuple(r / 2 for r in outcome.rounds))
+    found = _by_metric(timed)
+    samples = np.concatenate(timed.device_rounds)
+    assert found["device_latency.p50"].value == pytest.approx(np.median(samples))
+    assert found["device_latency.p99"].flags[-1] == "p99_bound"
+    assert found["latency.p50"].value == _by_metric(outcome)["latency.p50"].value
+
+
+def test_sparse_kernels_are_those_of_the_layers_that_could(outcome):
+    found = _by_metric(replace(outcome, proof=Proof(provider="p", sparse_eligible=4, sparse=1)))
+    assert found["sparse_kernels"].value == 0.25
+    assert found["sparse_kernels"].n == 4
+    unused = _by_metric(replace(outcome, proof=Proof(provider="p", sparse_eligible=4)))
+    assert unused["sparse_kernels"].value == 0.0
+    assert "sparse_not_used" in unused["sparse_kernels"].flags
+    assert "sparse_not_used" in unused["latency.p50"].flags
+
+
+def test_conditions_stand_in_every_record_and_swept_sizes_not_in_accuracy(outcome):
+    cell = replace(CELL, scenario="offline", size=(6,))
+    swept = replace(
+        outcome,
+        cell=cell,
+        input_shape=(2, 6, 6),
+        largest_batch=32,
+        numbers={"offline_batch_size": 32},
+        missing={"energy": "no counter"},
+    )
+    found = _by_metric(swept)
+    assert {(r.scenario, r.batch_size) for r in found.values()} == {("offline", 32)}
+    shapes = {found[metric].input_shape for metric in ("latency.p50", "size", "energy")}
+    assert shapes == {"2x6x6"}
+    assert found["accuracy.top1"].input_shape == ""
+    assert found["offline_batch_size"].value == 32
+    rate = 32 * 800 / sum(outcome.elapsed_seconds)
+    assert found["throughput"].value == pytest.approx(rate)
+    assert _by_metric(outcome)["latency.p50"].input_shape == ""
+
+
+def test_a_server_has_a_rate_in_place_of_a_throughput_and_no_ratio(outcome):
+    served = replace(outcome, cell=replace(CELL, scenario="server"), numbers={"server_rate": 120.0})
+    found = _by_metric(served)
+    assert found["server_rate"].value == 120.0
+    assert "throughput" not in found
+    other = replace(served, subject=replace(served.subject, label="teacher"))
+    assert comparisons([other, served], baseline="teacher") == []
+
+
+def test_batches_of_different_sizes_are_compared_by_throughput_alone(outcome):
+    cell = replace(CELL, scenario="offline")
+    large, small = (
+        replace(outcome, cell=cell, largest_batch=size, subject=replace(outcome.subject, label=n))
+        for size, n in ((32, "student"), (16, "teacher"))
+    )
+    [found] = comparisons([small, large], baseline="teacher")
+    assert (found["metric"], found["scenario"], found["batch_size"]) == (
+        "throughput",
+        "offline",
+        32,
+    )
+    assert found["ratio"] == pytest.approx(2.0)
 
 
 def test_parameters_are_counted_where_nobody_told_them(outcome):

@@ -4,7 +4,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from kdeploy.bench import rounds
+from kdeploy.bench import rounds, side
+from kdeploy.bench.inputs import Pool
 from kdeploy.bench.subject import Cell, Plan
 
 CELL = Cell(runtime="fake", batch_size=1, threads=1)
@@ -19,7 +20,8 @@ class Script:
     def __init__(self, monkeypatch, tmp_path):
         self.asked = []
         monkeypatch.setattr(rounds, "Worker", self._worker)
-        monkeypatch.setattr(rounds, "write_pool", lambda *args, **options: False)
+        pool = Pool(shape=(2, 6, 6), is_real=False)
+        monkeypatch.setattr(side, "write_pool", lambda *args, **options: pool)
 
     @contextmanager
     def _worker(self, folder, *, timeout_seconds):
@@ -28,17 +30,24 @@ class Script:
 
 class _Worker:
     pid = 1
+    age_seconds = 0.4
 
     def __init__(self, name, asked):
         self._name, self._asked = name, asked
 
-    def ask(self, request):
+    def ask(self, request, *, expected_seconds=0.0):
         self._asked.append((self._name, request))
         if request["do"] == "measure":
             np.save(request["file"], np.full(25, 2_000_000))
         return {
-            "open": {"load_seconds": 0.1, "first_seconds": 0.2},
-            "warm_up": {"is_steady": True},
+            "open": {
+                "load_seconds": 0.1,
+                "first_seconds": 0.2,
+                "empty_bytes": 3,
+                "loaded_bytes": 5,
+                "has_device_clock": False,
+            },
+            "warm_up": {"is_steady": True, "batch_seconds": 0.002},
             "measure": {"elapsed_seconds": 0.05},
             "memory": {"peak_bytes": 7, "swapped_bytes": 4096},
             "proof": {"proof": {"provider": "scripted"}},
@@ -48,12 +57,12 @@ class _Worker:
         pass
 
 
-def test_turns_alternate_and_turn_around(monkeypatch, tmp_path, fake):
+def test_turns_alternate_turn_around_and_begin_with_another(monkeypatch, tmp_path, fake):
     script = Script(monkeypatch, tmp_path)
     subjects = [fake("a"), fake("b"), fake("c")]
     rounds.measure_group(subjects, CELL, PLAN, with_accuracy=False, watch=lambda text: None)
     turns = "".join(name for name, request in script.asked if request["do"] == "measure")
-    assert turns == "012210012210"
+    assert turns == "012210120021"
 
 
 def test_time_and_count_are_shared_out_among_rounds(monkeypatch, tmp_path, fake):
@@ -74,4 +83,5 @@ def test_memory_is_read_before_the_proof_and_the_data_raise_it(monkeypatch, tmp_
     )
     assert [request["do"] for _, request in script.asked][-2:] == ["memory", "proof"]
     assert outcome.peak_memory_bytes == 7
+    assert outcome.numbers == {"cold_start": 0.4, "load_memory": 2, "memory_over_runtime": 4}
     assert {"swapped", "random_inputs"} <= set(outcome.flags)

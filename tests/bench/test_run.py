@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import psutil
 import pytest
@@ -44,7 +45,8 @@ def test_a_real_cell_has_all_metrics_of_each_file(real):
     }
     shared = {
         *("latency.mean", "latency.p50", "latency.p90", "latency.p99", "throughput"),
-        *("load_time", "first_inference", "peak_memory", "size", "parameters"),
+        *("load_time", "first_inference", "cold_start", "size", "parameters"),
+        *("peak_memory", "memory_over_runtime", "load_memory", "energy"),
         *("accuracy.top1", "accuracy.f1_macro", "agreement.top1"),
     }
     assert set(by_label["teacher"]) == shared | {"macs"}
@@ -52,7 +54,21 @@ def test_a_real_cell_has_all_metrics_of_each_file(real):
     assert by_label["student"]["integer_kernels"].value == 1.0
     assert by_label["student"]["latency.p50"].n >= QUICK["minimum_count"]
     assert by_label["teacher"]["agreement.top1"].value == 1.0
-    assert all(m.value > 0 for m in by_label["teacher"].values())
+    measured = {m for m in by_label["teacher"].values() if m.skipped is None}
+    assert all(m.value > 0 for m in measured)
+    assert {m.metric for m in measured} >= shared - {"latency.p99", "energy"}
+
+
+def test_cold_start_holds_the_start_of_the_process_and_what_comes_after(real):
+    for label in ("teacher", "student"):
+        times = {m.metric: m.value for m in real[0].measurements if m.label == label}
+        assert times["cold_start"] > times["load_time"] + times["first_inference"]
+
+
+def test_memory_over_the_runtime_is_a_part_of_the_peak_and_holds_the_loaded_file(real):
+    for label in ("teacher", "student"):
+        found = {m.metric: m.value for m in real[0].measurements if m.label == label}
+        assert 0 < found["load_memory"] <= found["memory_over_runtime"] < found["peak_memory"]
 
 
 def test_peak_memory_is_that_of_the_runtime_alone(real):
@@ -101,11 +117,11 @@ def test_one_that_fails_is_a_row_and_the_others_are_measured(fake, data, tmp_pat
         fake("loud", fault="garbage"),
     ]
     result = bench(subjects, runtimes=["fake"], data=data, accuracy=False, out=tmp_path, **QUICK)
-    skipped = {m.label: m for m in result.measurements if m.skipped}
+    skipped = {m.label: m for m in select(result.measurements, "latency.p50") if m.skipped}
     assert set(skipped) == {"crashes", "refuses"}
     assert "SIGABRT" in skipped["crashes"].skipped
     assert "refuses to open" in skipped["refuses"].skipped
-    assert all((m.metric, m.value) == ("latency.p50", None) for m in skipped.values())
+    assert [m.label for m in result.measurements].count("crashes") == 1
     measured = select(result.measurements, "latency.p50")
     assert {m.label for m in measured if m.value} == {"good", "loud"}
 
@@ -172,6 +188,78 @@ def test_agreement_takes_the_baseline_from_another_runtime(fake, float_file, dat
         for name in ("fake-b1-t1-teacher", "onnxruntime_cpu-b1-t1-student")
     ]
     assert agreement.value == pytest.approx(np.mean(kept[0] == kept[1]))
+
+
+def test_offline_measures_the_largest_batch_within_the_time_of_a_round(fake, data, tmp_path):
+    result = bench(
+        [fake("a")],
+        runtimes=["fake"],
+        scenarios=["offline"],
+        data=data,
+        accuracy=False,
+        minimum_seconds=0.2,
+        memory_limit_bytes=10**12,
+        out=tmp_path,
+    )
+    found = {m.metric: m for m in result.measurements}
+    size = found["offline_batch_size"].value
+    assert size > 1
+    assert {m.batch_size for m in found.values()} == {size}
+    assert found["throughput"].value > 0
+
+
+def test_a_server_is_measured_at_the_highest_rate_that_was_confirmed(
+    fake, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("kdeploy.bench.scenarios.server.LIMITS", 0)
+    monkeypatch.setattr("kdeploy.bench.scenarios.server.SEARCH_REQUESTS", 459)
+    result = bench(
+        [fake("a")],
+        runtimes=["fake"],
+        scenarios=["server"],
+        latency_limit_seconds=1.0,
+        data=data,
+        accuracy=False,
+        out=tmp_path,
+        **QUICK,
+    )
+    [rate] = select(result.measurements, "server_rate")
+    [p99] = select(result.measurements, "latency.p99")
+    assert rate.scenario == p99.scenario == "server"
+    assert rate.value > 0
+    assert p99.value < 1.0
+    assert p99.n == 1000
+    assert (
+        len(np.load(tmp_path / "samples" / f"fake-b1-t{p99.threads}-server-a.npz")["seconds"])
+        == 1000
+    )
+
+
+def test_sizes_are_swept_and_a_file_that_cannot_take_one_says_why(float_file, data, tmp_path):
+    model = onnx.load(float_file)
+    del model.graph.node[2:], model.graph.output[:]
+    pool = onnx.helper.make_node("GlobalAveragePool", ["r"], ["p"])
+    model.graph.node.extend([pool, onnx.helper.make_node("Flatten", ["p"], ["y"])])
+    shape = ["batch", 4]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("y", 1, shape))
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"free{axis}"
+    onnx.save(model, tmp_path / "open.onnx")
+    result = bench(
+        [_onnx("open", tmp_path / "open.onnx"), _onnx("fixed", float_file)],
+        runtimes=["onnxruntime_cpu"],
+        threads=[1],
+        sizes=[(6,), (12, 9)],
+        data=data,
+        accuracy=False,
+        out=tmp_path,
+        **QUICK,
+    )
+    p50 = {(m.label, m.input_shape): m for m in select(result.measurements, "latency.p50")}
+    assert p50["open", "2x12x9"].value > 0
+    assert p50["open", "2x6x6"].value > 0
+    assert p50["fixed", "2x6x6"].value > 0
+    assert "cannot run an input of shape [1, 2, 12, 9]" in p50["fixed", "2x12x9"].skipped
 
 
 def test_an_interrupt_ends_every_child_and_goes_on_up(fake, data, tmp_path):

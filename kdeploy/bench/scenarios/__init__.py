@@ -1,0 +1,1 @@
+"""How requests may come: as one large batch, or at random times."""

@@ -1,0 +1,96 @@
+"""The ONNX file that an engine is built of: what it holds, and the same in float16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper
+
+from kdeploy.errors import ModelError
+from kdeploy.runtimes.operators import QUANTIZERS
+from kdeploy.runtimes.tensorrt_encoding import check_encoding
+
+HALF_SCALES_OPSET = 19
+# Of operators with a weight: where it comes in, and which of its axes is summed over.
+_WEIGHTS = {"Conv": (1, 1), "MatMul": (1, 0), "Gemm": (1, 0)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFacts:
+    """What the proof of an engine needs to know of its file."""
+
+    is_quantized: bool
+    sparse_eligible: int
+    """Layers of which at most two of every four weights along the sum are not zero."""
+
+
+def facts_of(path: Path) -> SourceFacts:
+    """Return what the file holds.
+
+    Raises:
+        ModelError: it is quantized as TensorRT does not read it.
+    """
+    model = onnx.load(path)
+    check_encoding(path, model.graph)
+    return SourceFacts(
+        is_quantized=any(node.op_type in QUANTIZERS for node in model.graph.node),
+        sparse_eligible=sum(_is_two_four(w) for w in _weights(model)),
+    )
+
+
+def in_half(path: Path, folder: Path) -> Path:
+    """Return the file in `folder` with its floats as float16, but for inputs and outputs.
+
+    Raises:
+        ModelError: a quantized file of an opset whose scales are float32.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel as TransformersModel
+
+    model = onnx.load(path)
+    opset = max(o.version for o in model.opset_import if not o.domain)
+    is_quantized = any(node.op_type in QUANTIZERS for node in model.graph.node)
+    if is_quantized and opset < HALF_SCALES_OPSET:
+        raise ModelError(
+            f"{path} is quantized in opset {opset}, whose scales cannot be float16",
+            hint=f"export it with `--opset {HALF_SCALES_OPSET}` or later, or leave `--fp16` out",
+        )
+    converted = convert_float_to_float16(model, keep_io_types=True)
+    TransformersModel(converted).topological_sort()  # casts of inputs stand at the end till then
+    half = folder / path.name
+    is_large = converted.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF
+    onnx.save(converted, half, save_as_external_data=is_large, location=f"{path.name}.data")
+    return half
+
+
+def _weights(model: ModelProto) -> Iterator[NDArray[Any]]:
+    """Yield the stored weight of each layer with the axis that is summed over at the end."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    made_of = {
+        node.output[0]: node.input[0] for node in model.graph.node if node.op_type in QUANTIZERS
+    }
+    for node in model.graph.node:
+        if node.op_type not in _WEIGHTS:
+            continue
+        index, axis = _WEIGHTS[node.op_type]
+        if node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute):
+            axis = 1
+        name = node.input[index]
+        while name in made_of:  # Q/DQ pairs stand between
+            name = made_of[name]
+        if name in stored:
+            weight = numpy_helper.to_array(stored[name])
+            if weight.ndim > axis:
+                yield np.moveaxis(weight, axis, -1)
+
+
+def _is_two_four(weight: NDArray[Any]) -> bool:
+    if weight.shape[-1] % 4:
+        return False
+    return bool((np.count_nonzero(weight.reshape(-1, 4), axis=1) <= 2).all())

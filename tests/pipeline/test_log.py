@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from kdeploy.pipeline.log import Silence, noted
+
+PROGRESS = logging.getLogger("kdeploy.progress")
+
+
+class Listener(Silence):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_progress_of_the_layers_below_becomes_notes():
+    audience = Listener()
+    with noted(audience):
+        PROGRESS.info("step %d of %d", 1, 2)
+    PROGRESS.info("nobody listens any more")
+    assert audience.notes == ["step 1 of 2"]
+
+
+def test_who_listened_is_gone_after_an_error():
+    before = list(PROGRESS.handlers)
+    with pytest.raises(KeyboardInterrupt), noted(Listener()):
+        raise KeyboardInterrupt
+    assert PROGRESS.handlers == before
