@@ -112,7 +112,7 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
 def layer_rows(model: nn.Module) -> list[dict[str, str]]:
     """Return for each convolution and linear layer with what numbers and where it computes."""
     return [
-        {"layer": name, "kernel": _kernel(layer), "why": ""}
+        {"name": name, "kernel": _kernel(layer), "why": ""}
         for name, layer in weighted_layers(model).items()
     ]
 

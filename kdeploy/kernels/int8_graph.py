@@ -54,7 +54,7 @@ def integer_graph(
         if reason is None:
             _replace(module, node, real_type)
         else:
-            kept.append({"layer": layer_of(node), "kernel": str(real_type), "why": reason})
+            kept.append({"name": layer_of(node), "kernel": str(real_type), "why": reason})
     module.graph.eliminate_dead_code()
     _fold_weights(module, real_type)
     _replace_quantizers(module, real_type)

@@ -54,7 +54,7 @@ def has_cusparselt() -> bool:
 def layer_rows(model: nn.Module) -> list[dict[str, str]]:
     """Return for each integer layer the kernel that it took, and the times that decided."""
     return [
-        {"layer": layer.name, "kernel": f"int8 {_name(layer)}", "why": _why(layer)}
+        {"name": layer.name, "kernel": f"int8 {_name(layer)}", "why": _why(layer)}
         for layer in integer_layers(model)
     ]
 

@@ -203,7 +203,7 @@ def sparse_layers(model: nn.Module) -> dict[str, SparseLayer]:
 def layer_rows(model: nn.Module, kept: Mapping[str, str]) -> list[dict[str, str]]:
     """Return for each layer what it ran as, and the times or the reason that decided."""
     rows = [
-        {"layer": name, "kernel": layer.fastest.name or "not called", "why": layer.fastest.why()}
+        {"name": name, "kernel": layer.fastest.name or "not called", "why": layer.fastest.why()}
         for name, layer in sparse_layers(model).items()
     ]
-    return rows + [{"layer": name, "kernel": DENSE, "why": why} for name, why in kept.items()]
+    return rows + [{"name": name, "kernel": DENSE, "why": why} for name, why in kept.items()]

@@ -19,6 +19,7 @@ from kdeploy.machine import allowed_cores
 from kdeploy.onnx_checks import check_input, refused, unfit
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.sparse_weights import num_two_four_of_file
 
 ELIGIBLE_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
@@ -85,7 +86,7 @@ class Openvino:
             eligible=sum(eligible.values()),
             integer=sum(n for key, n in eligible.items() if key[1] in INTEGER_TYPES),
             is_quantized=self._is_quantized,
-            sparse_eligible=num_two_four_of_file(self._path),
+            sparse_eligible=_num_two_four(self._path),
             operators={f"{layer}:{precision}": n for (layer, precision), n in counts.items()},
             settings=dict(self._settings),
             layers=[layer for layer in layers if layer["operator"] not in UNCOMPUTED],
@@ -93,6 +94,11 @@ class Openvino:
 
     def close(self) -> None:
         self._compiled = self._request = None
+
+
+def _num_two_four(path: Path) -> int:
+    """Return how many weights of an ONNX file are 2:4; OpenVINO's own files are not looked into."""
+    return num_two_four_of_file(path) if format_of(path) == "onnx" else 0
 
 
 def _layer(name: str, info: Any) -> dict[str, str]:

@@ -113,7 +113,7 @@ def test_a_layer_that_was_left_in_float_stays_and_says_why():
     graph, kept = integer_graph(
         quantized(Residual(), x, float_layers=["first"]).graph, real_type=torch.float32
     )
-    assert [row["layer"] for row in kept] == ["first"]
+    assert [row["name"] for row in kept] == ["first"]
     assert "not quantized" in kept[0]["why"]
     assert torch.isfinite(graph(x)).all()
 

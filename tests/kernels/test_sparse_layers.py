@@ -85,7 +85,7 @@ def test_sparse_layers_compute_what_the_dense_ones_do_and_the_slower_way_is_left
     assert set(kept) == {"stem", "grouped"}
     assert set(sparse_layers(model)) == {"point", "wide", "head"}
     torch.testing.assert_close(model(x).float(), expected, rtol=0.02, atol=0.02)
-    rows = {row["layer"]: row for row in layer_rows(model, kept)}
+    rows = {row["name"]: row for row in layer_rows(model, kept)}
     assert rows["wide"]["kernel"] == winner
     assert "sparse" in rows["wide"]["why"]
     assert "dense 2 ms" in rows["wide"]["why"]

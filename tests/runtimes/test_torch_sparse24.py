@@ -34,7 +34,7 @@ def check(runtime, model):
     np.testing.assert_allclose(runtime.infer(BATCH), expected, atol=0.05 * np.ptp(expected))
     proof = runtime.proof_of_use()
     assert (proof.eligible, proof.sparse_eligible) == (8, 5)
-    rows = {row["layer"]: row for row in proof.layers}
+    rows = {row["name"]: row for row in proof.layers}
     assert "grouped" in rows["depthwise"]["why"]
     assert "no multiple" in rows["head"]["why"]
     assert all(t in rows["blocks.0.conv1"]["why"] for t in ("dense", "sparse"))

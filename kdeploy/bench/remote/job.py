@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from kdeploy.artifact import file_sha256
 from kdeploy.bench.inputs import write_pool
-from kdeploy.bench.onnx_facts import file_bytes
 from kdeploy.bench.remote.parcel import runner
 from kdeploy.bench.subject import Cell, Plan, Subject
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import load
 from kdeploy.machine import Machine
+from kdeploy.onnx_checks import file_bytes
 
 RUNTIME = "onnxruntime_cpu"
 ITEMS_BYTES = 32 * 2**20
