@@ -15,7 +15,8 @@ from kdeploy.onnx_checks import file_bytes
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.pipeline.log import Silence
 from kdeploy.pipeline.single import Source, compress_one, export_one, package_one
-from kdeploy.recipe.resolve import step
+from kdeploy.recipe.resolve import Step, step
+from kdeploy.registry import find, validate
 
 
 @pytest.fixture
@@ -59,6 +60,12 @@ def test_weights_beside_a_file_are_refused(source, tmp_path):
         compress_one(given, step({"int8_ptq": {}}, "compress"), tmp_path / "out", Silence())
 
 
+def exporting(**parameters):
+    """Return the step of an export."""
+    own = find("exporter", "onnx").parameters
+    return Step(technique="onnx", parameters=validate(own, parameters, where="export.onnx"))
+
+
 def test_weights_in_a_file_beside_go_where_the_file_goes(source, tmp_path):
     folder = tmp_path / "large"
     folder.mkdir()
@@ -66,7 +73,7 @@ def test_weights_in_a_file_beside_go_where_the_file_goes(source, tmp_path):
     beside = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 64}
     onnx.save(onnx.load(folder / "m.onnx"), folder / "m.onnx", **beside)
     given = Source(reference=f"onnx:{folder / 'm.onnx'}", data=source.data)
-    made = export_one(given, step({"onnx": {"external_data": True}}, "export"), tmp_path, Silence())
+    made = export_one(given, exporting(external_data=True), tmp_path, Silence())
     assert (made.file.folder / "model.onnx.data").is_file()
     assert made.file.facts["size"] == file_bytes(made.file.file)
     exported = tmp_path / "exports" / "teacher.onnx"
@@ -78,5 +85,5 @@ def test_weights_in_a_file_beside_go_where_the_file_goes(source, tmp_path):
     # Other weights of the same graph are another model.
     weights = folder / "w.bin"
     weights.write_bytes(bytes(weights.stat().st_size))
-    other = export_one(given, step({"onnx": {}}, "export"), tmp_path, Silence())
+    other = export_one(given, exporting(), tmp_path, Silence())
     assert other.model.id != made.model.id
