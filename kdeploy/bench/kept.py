@@ -11,7 +11,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class KeptGroups:
     """None keeps nothing."""
     plan: Plan
     machine: Machine
+    _sums: dict[Path, str] = field(default_factory=dict)
+    """Of each file, read once: a large one is in many groups."""
 
     def get(self, group: Group) -> Finished | None:
         """Return what came of the group, None when it is not here or not whole."""
@@ -93,7 +95,8 @@ class KeptGroups:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
         except OSError as error:
-            raise disk_error(error, self.folder) from error
+            if not (target / FACTS).is_file():  # else another process has kept the same just now
+                raise disk_error(error, self.folder) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -101,7 +104,7 @@ class KeptGroups:
         return artifact_id(
             {
                 # By name too: two copies of a file are measured twice, as whoever made them wants.
-                "files": [[s.name, contents_sha256(s.path)] for s in group.subjects],
+                "files": [[s.name, self._sum(s.path)] for s in group.subjects],
                 "cell": asdict(group.cell),
                 "with_accuracy": group.with_accuracy,
                 "plan": asdict(replace(self.plan, data=None)),
@@ -109,6 +112,11 @@ class KeptGroups:
                 "conditions": conditions(self.machine),
             }
         )
+
+    def _sum(self, path: Path) -> str:
+        if path not in self._sums:
+            self._sums[path] = contents_sha256(path)
+        return self._sums[path]
 
 
 def _write(group: Group, finished: Finished, folder: Path) -> None:
