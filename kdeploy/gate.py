@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -47,6 +48,8 @@ class Verdict:
     value: float | None
     passed: bool
     reason: str
+    label: str = ""
+    """Whose value it is, where several are judged."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -131,8 +134,9 @@ def _per_runtime(metric: str) -> bool:
 
 
 def _judge(gate: Gate, value: float | None, baseline: float | None) -> Verdict:
-    def verdict(passed: bool, reason: str, judged: float | None = value) -> Verdict:
-        return Verdict(gate=gate.text, value=judged, passed=passed, reason=reason)
+    def verdict(passed: bool, reason: str, missed: str = "") -> Verdict:
+        said = reason if passed or not missed else f"{reason}, missed by {missed}"
+        return Verdict(gate=gate.text, value=value, passed=passed, reason=said)
 
     if value is None:
         return verdict(False, f"{gate.metric} was not measured")
@@ -140,16 +144,29 @@ def _judge(gate: Gate, value: float | None, baseline: float | None) -> Verdict:
     shown = format_quantity(value, metric.unit)
     if not gate.needs_baseline:
         passed = value <= gate.bound if gate.form == "at_most" else value >= gate.bound
-        return verdict(passed, f"{shown} against {format_quantity(gate.bound, metric.unit)}")
+        reason = f"{shown} against {format_quantity(gate.bound, metric.unit)}"
+        return verdict(passed, reason, _distance(value, gate.bound, metric.unit))
     if baseline is None:
         return verdict(False, f"{gate.metric} of the baseline was not measured")
     shown = f"{shown} against the baseline's {format_quantity(baseline, metric.unit)}"
     if gate.form == "lose":
-        return verdict(baseline - value <= gate.bound + 1e-12, shown)
+        limit = baseline - gate.bound
+        passed = baseline - value <= gate.bound + 1e-12
+        return verdict(passed, shown, _distance(value, limit, metric.unit))
     if gate.form == "grow":
-        return verdict(value <= baseline * (1 + gate.bound), shown)
+        limit = baseline * (1 + gate.bound)
+        return verdict(value <= limit, shown, _distance(value, limit, metric.unit))
     ratio = times_better(value, baseline, gate.metric)
-    return verdict(ratio >= gate.bound, f"{ratio:.2f}x: {shown}")
+    return verdict(ratio >= gate.bound, f"{ratio:.2f}x: {shown}", _distance(ratio, gate.bound, ""))
+
+
+def _distance(value: float, limit: float, unit: str) -> str:
+    """Return how far a value is from its limit; nothing of what is no number."""
+    if not math.isfinite(value):
+        return ""
+    if unit == "fraction":
+        return f"{abs(value - limit) * 100:.2g} pp"
+    return f"{abs(value / limit - 1):.1%}" if limit else format_quantity(abs(value), unit)
 
 
 def times_better(value: float, baseline: float, metric: str) -> float:

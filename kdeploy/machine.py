@@ -7,8 +7,6 @@ on macOS) is None or empty.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -121,6 +119,8 @@ def throttled_count(*, root: Path = _ROOT) -> int:
 
 
 def _id(hardware: Mapping[str, Any]) -> str:
+    import hashlib  # OpenSSL: 4 MB that a measured process, which counts its cores, need not hold
+
     # A kernel update moves the usable RAM by some pages; that is the same machine.
     ram = round((hardware["ram_bytes"] or 0) / 2**30)
     stable = json.dumps({**hardware, "ram_bytes": ram}, sort_keys=True)
@@ -234,6 +234,8 @@ def _counted(names: list[str]) -> str:
 
 
 def _versions() -> dict[str, str]:
+    import importlib.metadata  # 3 MB, for the same reason
+
     found = {"kdeploy": __version__}
     for name in LIBRARIES:
         try:

@@ -6,8 +6,8 @@ A record is one line of `measurements.jsonl`. The names and units of metrics are
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,7 +100,7 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON has it; `skipped` is left out where nothing was."""
-        record = asdict(self)
+        record = {name: getattr(self, name) for name in self.__dataclass_fields__}
         record["flags"] = list(self.flags)
         if self.skipped is None:
             del record["skipped"]
@@ -111,12 +111,16 @@ class Measurement:
         return json.dumps(self.to_dict())
 
 
+REQUIRED = frozenset(
+    name
+    for name, known in Measurement.__dataclass_fields__.items()
+    if known.default is MISSING and known.default_factory is MISSING
+)
+
+
 def from_json(line: str) -> Measurement:
     """Return the record of one line; keys of later versions are ignored."""
-    known = Measurement.__dataclass_fields__
-    record: dict[str, Any] = {k: v for k, v in json.loads(line).items() if k in known}
-    record["flags"] = tuple(record.get("flags", ()))
-    return Measurement(**record)
+    return _record(json.loads(line))
 
 
 def write(measurements: Iterable[Measurement], path: Path) -> None:
@@ -133,31 +137,58 @@ def read(path: Path) -> list[Measurement]:
         FileMissing: there is no such file.
         DataError: a line is not a record.
     """
+    return [_record(fields) for fields in _fields(path)]
+
+
+def load(*paths: Path | str) -> pd.DataFrame:
+    """Return the records of all paths as one table, a column a field.
+
+    Raises:
+        FileMissing: a path has no measurements.
+        DataError: a line is not a record.
+    """
+    import pandas as pd
+
+    rows = [fields for path in paths for fields in _fields(Path(path))]
+    missing = {name: _default(name) for name in Measurement.__dataclass_fields__}
+    # Column by column: a record's object a line would cost more than reading the line.
+    columns = {name: [r.get(name, default) for r in rows] for name, default in missing.items()}
+    columns["flags"] = [tuple(flags) for flags in columns["flags"]]
+    units = {name: metric.unit for name, metric in METRICS.items()}
+    columns["unit"] = [r.get("unit") or units.get(r["metric"], "") for r in rows]
+    return pd.DataFrame(columns)
+
+
+def _record(fields: Mapping[str, Any]) -> Measurement:
+    known = {k: v for k, v in fields.items() if k in Measurement.__dataclass_fields__}
+    return Measurement(**{**known, "flags": tuple(known.get("flags", ()))})
+
+
+def _default(name: str) -> Any:
+    """Return what a record without this key has; "" for what depends on when it was made."""
+    default = Measurement.__dataclass_fields__[name].default
+    return "" if default is MISSING else default
+
+
+def _fields(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the keys of each line; what is no record is an error with its place."""
     file = path / "measurements.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise FileMissing(
             f"there are no measurements at {file}",
             hint="name the folder of a run, or its measurements.jsonl",
         )
-    records = []
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         try:
-            records.append(from_json(line))
+            fields: dict[str, Any] = json.loads(line)
+            if not fields.keys() >= REQUIRED:
+                raise ValueError(f"it has no {', '.join(sorted(REQUIRED - fields.keys()))}")
         except (ValueError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{file}, line {number} is not a measurement: {error}",
                 hint="`kdeploy bench` writes such files; was it edited or cut off?",
             ) from None
-    return records
-
-
-def load(*paths: Path | str) -> pd.DataFrame:
-    """Return the records of all paths as one table, a column a field."""
-    import pandas as pd
-
-    rows = [asdict(m) for path in paths for m in read(Path(path))]
-    columns = list(Measurement.__dataclass_fields__)
-    return pd.DataFrame(rows, columns=columns)
+        yield fields
 
 
 def select(

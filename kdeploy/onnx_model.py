@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import weakref
@@ -13,7 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.errors import FileMissing, ModelError
+from kdeploy.onnx_checks import (
+    check_input,
+    content_sha256,
+    files_beside,
+    read_onnx,
+    refused,
+    tensors,
+    unfit,
+)
 
 
 class OnnxModel(nn.Module):
@@ -23,8 +30,9 @@ class OnnxModel(nn.Module):
     as a batch needs.
 
     Raises:
-        FileMissing: there is no such file.
-        ModelError: ONNX Runtime cannot open it, or it takes more than one tensor.
+        FileMissing: there is no such file, or not all that belongs to it.
+        ModelError: it is no ONNX file, ONNX Runtime cannot open it, or it takes more than one
+            tensor.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +45,7 @@ class OnnxModel(nn.Module):
         fixed = next(iter(self._input.shape), None)
         self._batch_size = fixed if isinstance(fixed, int) else None
         # In the state, so that what is kept for one file is never taken for another's.
-        digest = bytearray(hashlib.sha256(path.read_bytes()).digest())
+        digest = bytearray.fromhex(content_sha256(path))
         self.register_buffer("sha256", torch.frombuffer(digest, dtype=torch.uint8))
 
     @classmethod
@@ -85,47 +93,37 @@ class OnnxModel(nn.Module):
         try:
             first = self._session.run(None, {self._input.name: fed.numpy()})[0]
         except Exception as error:  # onnxruntime's errors have no common base
-            raise ModelError(
-                f"{self.path} cannot run items of shape {tuple(values.shape[1:])}; it takes "
-                f"{self._input.shape}: {str(error).partition(chr(10))[0]}",
-                hint="the data's shape and the file's input must fit",
-            ) from error
+            raise unfit(self.path, fed.shape, self._input.shape, error) from error
         return torch.from_numpy(first)[: len(values)]
 
 
 def copy_file(path: Path, target: Path) -> None:
-    """Copy an ONNX file, and beside the target what it keeps in files beside it."""
+    """Copy an ONNX file, and beside the target, named after it, what it keeps in other files."""
     import onnx
 
-    names = {
-        entry.value
-        for tensor in onnx.load(path, load_external_data=False).graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    shutil.copyfile(path, target)
-    for name in names:
-        shutil.copyfile(path.parent / name, target.parent / name)
+    model = read_onnx(path)
+    beside = files_beside(model)
+    if not beside:
+        shutil.copyfile(path, target)
+        return
+    numbers = [""] if len(beside) == 1 else [f".{n}" for n in range(len(beside))]
+    renamed = {b: f"{target.name}{n}.data" for b, n in zip(beside, numbers, strict=True)}
+    for tensor in tensors(model.graph):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = renamed[entry.value]
+    for old, new in renamed.items():
+        shutil.copyfile(path.parent / old, target.parent / new)
+    onnx.save(model, target)
 
 
 def _opened(path: Path) -> Any:
     import onnxruntime
 
-    if not path.is_file():
-        raise FileMissing(
-            f"there is no ONNX file {path}",
-            hint="relative paths start at the recipe's folder, or where the command is called",
-        )
+    read_onnx(path)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"ONNX Runtime cannot open {path}: {reason}", hint="check it") from error
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        found = ", ".join(i.name for i in inputs)
-        raise ModelError(
-            f"{path} takes {len(inputs)} inputs ({found}); one tensor is supported",
-            hint="export the model with a single input",
-        )
+        raise refused("ONNX Runtime", path, error) from error
+    check_input(path, {i.name: i.type for i in session.get_inputs()})
     return session

@@ -108,6 +108,25 @@ def test_a_missing_measurement_fails(text):
     assert not judge([gate], [skipped], [measured("size", 1)])[0].passed
 
 
+@pytest.mark.parametrize(
+    ("gate", "value", "missed_by"),
+    [
+        ("latency.p50: <= 2ms", 0.0022, "10.0%"),
+        ("throughput: >= 200", 150.0, "25.0%"),
+        ("accuracy.top1: >= 90%", 0.88, "2 pp"),
+        ("accuracy.top1: -1pp", 0.93, "1 pp"),
+        ("latency.p50: +10%", 2.2, "110.5%"),
+        ("latency.p50: 2x", 0.95, "50.0%"),
+        ("size: <= 0B", 5, "5 B"),
+    ],
+)
+def test_a_gate_that_failed_says_by_how_much(gate, value, missed_by):
+    metric = parse_gate(gate).metric
+    [verdict] = judge([parse_gate(gate)], [measured(metric, value)], [measured(metric, 0.95)])
+    assert not verdict.passed
+    assert verdict.reason.endswith(f", missed by {missed_by}")
+
+
 def test_a_missing_baseline_fails_what_compares_and_nothing_else():
     verdicts = judge(parse_gates(["size: 2x", "size: <= 9B"]), [measured("size", 1)])
     assert [v.passed for v in verdicts] == [False, True]
@@ -153,4 +172,5 @@ def test_a_verdict_is_plain_data():
         "value": 1,
         "passed": True,
         "reason": "1 B against 9 B",
+        "label": "",
     }

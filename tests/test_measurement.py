@@ -115,6 +115,20 @@ def test_load_gives_one_table_over_many_runs(tmp_path):
     assert list(load().columns) == list(Measurement.__dataclass_fields__)
 
 
+def test_load_fills_what_a_line_leaves_out(tmp_path):
+    path = tmp_path / "measurements.jsonl"
+    path.write_text('{"artifact": "a", "label": "l", "metric": "size", "value": 1, "moon": 2}\n')
+    (row,) = load(path).to_dict("records")
+    assert (row["unit"], row["n"], row["flags"], row["runtime"]) == ("B", 1, (), "")
+
+
+def test_load_names_a_line_that_is_no_record(tmp_path):
+    path = tmp_path / "measurements.jsonl"
+    path.write_text('{"artifact": "a"}\n')
+    with pytest.raises(DataError, match="line 1 is not a measurement: it has no label"):
+        load(path)
+
+
 def test_select_takes_records_of_no_runtime_for_any_runtime():
     size = Measurement(artifact="a", label="l", metric="size", value=1)
     fast = Measurement(artifact="a", label="l", metric="latency.p50", value=1, runtime="fast")

@@ -68,7 +68,7 @@ def make(name: str) -> nn.Module:
     torch.manual_seed(0)
     model = build_model(ModelReference(build=architecture.build))
     if name != "efficientnet_lite0":
-        _settle(model, torch.randn(8, 3, architecture.size, architecture.size))
+        settle(model, torch.randn(8, 3, architecture.size, architecture.size))
     return model.eval()
 
 
@@ -158,7 +158,8 @@ def _vit_pytorch(name: str) -> Any:
     return module
 
 
-def _settle(model: nn.Module, noise: Tensor) -> None:
+def settle(model: nn.Module, noise: Tensor) -> None:
+    """Give all batch norms the statistics of `noise`."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     model.eval()

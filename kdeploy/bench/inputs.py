@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kdeploy.artifact import open_artifact
+from kdeploy.bench import graph_facts
 from kdeploy.bench.onnx_facts import OPEN, item_shape, takes_integers
 from kdeploy.bench.subject import Subject
 from kdeploy.data.load import DataReference, load
@@ -116,6 +117,8 @@ def _preprocessing(subject: Subject) -> Preprocessing:
                 hint="name the data to measure it on (`--data`)",
             )
         return Preprocessing(shape=item_shape(subject.path))
+    if subject.format in graph_facts.READERS:
+        return Preprocessing(shape=graph_facts.item_shape(subject.path, subject.format))
     if subject.format == "torch":
         data = open_artifact(subject.path).manifest.get("data") or {}
         if known := data.get("preprocessing"):

@@ -1,4 +1,4 @@
-"""What an ONNX file says about itself: the shape of an item, the numbers it learned, its bytes.
+"""What an ONNX file says about itself: the shape of an item, the numbers it learned.
 
 Source: the ONNX specification, https://github.com/onnx/onnx/blob/main/docs/IR.md.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.errors import ModelError
+from kdeploy.onnx_checks import read_onnx
 
 # Inputs that hold scales and zero-points, by operator; what remains was learned.
 _BOOKKEEPING = {
@@ -54,7 +55,7 @@ def takes_integers(path: Path) -> bool:
 
 def count_parameters(path: Path) -> int:
     """Return how many numbers the file has learned, whatever they are stored in."""
-    model = _read(path)
+    model = read_onnx(path)
     nodes = list(_nodes(model.graph))
     bookkeeping = {
         node.input[i]
@@ -82,38 +83,12 @@ def count_parameters(path: Path) -> int:
     )
 
 
-def file_bytes(path: Path) -> int:
-    """Return the size of the file and of the tensors that it keeps in files beside it."""
-    model = _read(path)
-    beside = {
-        entry.value
-        for tensor in model.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return sum((path.parent / name).stat().st_size for name in (path.name, *beside))
-
-
 def _input(path: Path) -> Any:
     """Return the type of the first input that is not stored in the file, None without one."""
-    model = _read(path)
+    model = read_onnx(path)
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in stored]
     return inputs[0].type.tensor_type if inputs else None
-
-
-def _read(path: Path) -> Any:
-    import onnx
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's errors have no public base
-        raise ModelError(
-            f"{path} is not an ONNX file: {error}", hint="export it again, or check the download"
-        ) from error
-    if not model.graph.node:
-        raise ModelError(f"{path} holds no graph", hint="export it again, or check the download")
-    return model
 
 
 def _nodes(graph: Any) -> Iterator[Any]:

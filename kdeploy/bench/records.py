@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from kdeploy.bench import doubts, early_stopping, stats
 from kdeploy.bench.accuracy import judged
-from kdeploy.bench.onnx_facts import count_parameters, file_bytes
+from kdeploy.bench.onnx_facts import count_parameters
 from kdeploy.bench.stats import Estimate
 from kdeploy.bench.subject import Outcome, Seconds, Subject
 from kdeploy.errors import ModelError
 from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
+from kdeploy.runtimes.files import files_of
 from kdeploy.runtimes.run import device_of
 
 PERCENTS = (50.0, 90.0, 99.0)
@@ -225,10 +226,7 @@ def _size(subject: Subject) -> int:
     if subject.path.is_dir():
         tensors = list(subject.path.glob("*.safetensors")) or list(subject.path.iterdir())
         return sum(path.stat().st_size for path in tensors if path.is_file())
-    try:
-        return file_bytes(subject.path)
-    except ModelError:  # an engine, or a fake
-        return subject.path.stat().st_size
+    return sum(file.stat().st_size for file in files_of(subject.path))
 
 
 def _parameters(subject: Subject) -> int | None:

@@ -1,8 +1,8 @@
 """Measure several files side by side: each in its own process, in rounds that alternate.
 
 Whatever disturbs the machine for a while disturbs all of them alike, so ratios of one round can be
-trusted where times cannot. The order is turned around every round (A B B A), and a process is
-left alone only when its threads have stopped spinning: they would slow down the next one.
+trusted where times cannot. The order is turned around every round (A B B A B A A B), and a process
+is left alone only when its threads have stopped spinning: they would slow down the next one.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def _alternate(sides: Sequence[Side], plan: Plan, watch: Watch) -> tuple[str, ..
     before = look([side.pid for side in sides])
     for number in range(plan.rounds):
         watch(f"round {number + 1} of {plan.rounds}")
-        for side in sides if number % 2 == 0 else reversed(sides):
-            side.measure()
+        for index in turns(len(sides), number):
+            sides[index].measure()
     return doubts_between(before, look([side.pid for side in sides]))
 
 
@@ -70,3 +70,13 @@ def _serve(sides: Sequence[Side], plan: Plan, watch: Watch) -> tuple[str, ...]:
     for side in sides:
         side.serve(watch)
     return doubts_between(before, look([side.pid for side in sides]))
+
+
+def turns(count: int, number: int) -> list[int]:
+    """Return who measures after whom in a round: each round in pairs is the last one turned around.
+
+    Every pair begins with another, so that each is as often first, and as often twice in a row.
+    """
+    first = number // 2 % count
+    order = [*range(first, count), *range(first)]
+    return order if number % 2 == 0 else order[::-1]

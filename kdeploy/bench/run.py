@@ -1,12 +1,15 @@
 """Measure files: latency, memory and accuracy of each, in each runtime, side by side.
 
-Every subject of a cell (runtime, batch size, threads) runs in a fresh process of its own. What
-cannot run is a record with its reason; raw samples are kept beside the records.
+Every subject of a cell (runtime, batch size, threads) runs in a fresh process of its own; with a
+baseline all of a cell take turns, and are one group. A group that is finished is kept at once, so
+that a rerun goes on after it. What cannot run is a record with its reason; raw samples are kept
+beside the records.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +18,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.bench.kept import Finished, Group, KeptGroups, finished_now
 from kdeploy.bench.records import comparisons, measurements
 from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
-from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario, Subject, rounds_within
+from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario, Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import UnknownName
-from kdeploy.machine import allowed_cores, fingerprint
+from kdeploy.machine import Machine, allowed_cores, fingerprint
 from kdeploy.measurement import Measurement
 from kdeploy.runtimes.run import named
 
-__all__ = ["BenchResult", "Subject", "bench"]
+__all__ = ["BenchResult", "Interrupted", "Subject", "bench"]
+
+# Intervals are drawn over rounds: more of them find smaller differences, until a round has too few
+# calls for a median, or is so short that waking up takes longer. Rounds of more than some seconds
+# compare what the machine did long apart.
+FEWEST_ROUNDS, MANY_ROUNDS = 8, 40
+FEWEST_CALLS = 3
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.25, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +45,14 @@ class BenchResult:
 
     measurements: list[Measurement]
     comparisons: list[dict[str, Any]]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C: `result` is of the groups that were finished, `text` says how many."""
+
+    def __init__(self, text: str, result: BenchResult) -> None:
+        super().__init__(text)
+        self.text, self.result = text, result
 
 
 def bench(
@@ -53,6 +72,8 @@ def bench(
     memory_limit_bytes: int | None = None,
     timeout_seconds: float = 600,
     out: Path,
+    kept: Path | None = None,
+    anew: bool = False,
     watch: Callable[[str], None] = lambda text: None,
 ) -> BenchResult:
     """Measure all subjects in all cells.
@@ -73,11 +94,14 @@ def bench(
         memory_limit_bytes: What a batch must fit in, in scenario `offline`; None: what is free.
         timeout_seconds: How long one step of one subject may take before it counts as hung.
         out: Folder for the raw samples.
+        kept: Folder of what is finished, which a later call does not measure again; None: none.
+        anew: Measure all of it again.
         watch: Called with a line for people at every step.
 
     Raises:
         UnknownName: a runtime or a baseline that does not exist.
         DataError: the data cannot be used.
+        Interrupted: Ctrl-C; what was finished is kept.
     """
     _check(subjects, runtimes, baseline)
     if data is not None:
@@ -88,23 +112,27 @@ def bench(
         minimum_seconds=minimum_seconds,
         minimum_count=minimum_count,
         timeout_seconds=timeout_seconds,
-        rounds=rounds_within(minimum_seconds),
+        rounds=_rounds(minimum_seconds, minimum_count),
         latency_limit_seconds=latency_limit_seconds,
         memory_limit_bytes=memory_limit_bytes,
     )
-    outcomes: list[Outcome] = []
-    ratios: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    for cell in _cells(runtimes, batch_sizes, threads, scenarios, sizes):
-        with_accuracy = accuracy and cell.runtime not in seen
-        seen.add(cell.runtime)
-        group = list(_group(subjects, cell, plan, with_accuracy=with_accuracy, watch=watch))
-        ratios += comparisons(group, baseline=baseline) if baseline else []
-        outcomes += group
-    keep(outcomes, out / "samples")
-    machine = fingerprint()
-    records = [measurements(o, machine, taught=_taught(o, outcomes, baseline)) for o in outcomes]
-    return BenchResult(measurements=list(itertools.chain(*records)), comparisons=ratios)
+    store = KeptGroups(folder=kept, plan=plan, machine=fingerprint())
+    cells = list(_cells(runtimes, batch_sizes, threads, scenarios, sizes))
+    firsts = {cell.runtime: cell for cell in reversed(cells)}
+    groups = [
+        group
+        for cell in cells
+        for group in _groups(subjects, cell, accuracy and cell is firsts[cell.runtime], baseline)
+    ]
+    finished: list[Finished] = []
+    try:
+        for group in groups:
+            finished.append(_finished(group, store, anew=anew, watch=watch))
+    except KeyboardInterrupt:
+        text = f"{len(finished)} of {len(groups)} groups are measured and kept"
+        raise Interrupted(text, _result(finished, baseline, store.machine)) from None
+    keep([outcome for f in finished for outcome in f.outcomes], out / "samples")
+    return _result(finished, baseline, store.machine)
 
 
 def _check(subjects: Sequence[Subject], runtimes: Sequence[str], baseline: str | None) -> None:
@@ -113,6 +141,12 @@ def _check(subjects: Sequence[Subject], runtimes: Sequence[str], baseline: str |
     labels = {subject.label for subject in subjects}
     if baseline is not None and baseline not in labels:
         raise UnknownName.among("subject", baseline, labels, where="the baseline")
+
+
+def _rounds(minimum_seconds: float, minimum_count: int) -> int:
+    """Return how many turns each subject takes: an even number, so that each is as often first."""
+    most = min(minimum_seconds / SHORTEST_SECONDS, minimum_count / FEWEST_CALLS, MANY_ROUNDS)
+    return 2 * math.ceil(max(FEWEST_ROUNDS, int(most), minimum_seconds / LONGEST_SECONDS) / 2)
 
 
 def _cells(
@@ -130,28 +164,62 @@ def _cells(
         )
 
 
-def _group(
-    subjects: Sequence[Subject],
-    cell: Cell,
-    plan: Plan,
-    *,
-    with_accuracy: bool,
-    watch: Callable[[str], None],
-) -> Iterator[Outcome]:
+def _groups(
+    subjects: Sequence[Subject], cell: Cell, with_accuracy: bool, baseline: str | None
+) -> Iterator[Group]:
+    """Yield what is measured at one time: without a baseline no two are compared."""
+    able = [subject for subject in subjects if _refusal(subject, cell) is None]
+    is_compared = baseline in {subject.label for subject in able}
+    alone = [s for s in subjects if s not in able or not is_compared]
+    together = [able] if is_compared else []
+    for members in [*([subject] for subject in alone), *together]:
+        yield Group(subjects=members, cell=cell, with_accuracy=with_accuracy)
+
+
+def _refusal(subject: Subject, cell: Cell) -> str | None:
+    """Return why the runtime of the cell is not even asked to open the file."""
     technique, _ = named(cell.runtime)
-    unavailable = technique.load().unavailable()
-    able = []
-    for subject in subjects:
-        reason = unavailable
-        if reason is None and subject.format not in technique.facts["formats"]:
-            formats = ", ".join(sorted(technique.facts["formats"]))
-            reason = f"{cell.runtime} opens {formats}, not {subject.format}"
-        if reason is None:
-            able.append(subject)
-        else:
-            yield Outcome(subject=subject, cell=cell, skipped=reason)
-    if able:
-        yield from measure_group(able, cell, plan, with_accuracy=with_accuracy, watch=watch)
+    unavailable: str | None = technique.load().unavailable()
+    if unavailable is None and subject.format not in technique.facts["formats"]:
+        formats = ", ".join(sorted(technique.facts["formats"]))
+        return f"{cell.runtime} opens {formats}, not {subject.format}"
+    return unavailable
+
+
+def _finished(
+    group: Group, store: KeptGroups, *, anew: bool, watch: Callable[[str], None]
+) -> Finished:
+    """Return what came of a group, now or earlier."""
+    first, cell = group.subjects[0], group.cell
+    if (reason := _refusal(first, cell)) is not None:
+        return finished_now([Outcome(subject=first, cell=cell, skipped=reason)])
+    known = None if anew else store.get(group)
+    if known is not None:
+        return known
+    outcomes = measure_group(
+        group.subjects, cell, store.plan, with_accuracy=group.with_accuracy, watch=watch
+    )
+    finished = finished_now(outcomes)
+    store.put(group, finished)
+    return finished
+
+
+def _result(finished: Sequence[Finished], baseline: str | None, machine: Machine) -> BenchResult:
+    outcomes = [outcome for f in finished for outcome in f.outcomes]
+    return BenchResult(
+        measurements=[
+            record
+            for f in finished
+            for o in f.outcomes
+            for record in f.dated(measurements(o, machine, taught=_taught(o, outcomes, baseline)))
+        ],
+        comparisons=[
+            ratio
+            for f in finished
+            if baseline is not None
+            for ratio in comparisons(f.outcomes, baseline=baseline)
+        ],
+    )
 
 
 def _taught(

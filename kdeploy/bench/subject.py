@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,6 @@ from kdeploy.runtimes.contract import Proof
 
 Seconds = NDArray[np.float64]
 Scenario: TypeAlias = Literal["single_stream", "offline", "server"]
-ROUNDS = 8
-# Longer rounds would compare what the machine did minutes apart.
-LONGEST_ROUND_SECONDS = 5.0
 LONGEST_WARM_UP_SECONDS = 60.0
 
 
@@ -71,7 +67,7 @@ class Plan:
     minimum_seconds: float
     minimum_count: int
     timeout_seconds: float
-    rounds: int = ROUNDS
+    rounds: int = 8
     """Turns that each subject takes; the intervals are drawn over them."""
     latency_limit_seconds: float | None = None
     """What the p99 of scenario `server` must stay within."""
@@ -88,11 +84,6 @@ class Plan:
     @property
     def warm_up_limit_seconds(self) -> float:
         return min(max(2.0, 5 * self.minimum_seconds), LONGEST_WARM_UP_SECONDS)
-
-
-def rounds_within(minimum_seconds: float) -> int:
-    """Return how many rounds keep each of them short."""
-    return max(ROUNDS, math.ceil(minimum_seconds / LONGEST_ROUND_SECONDS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

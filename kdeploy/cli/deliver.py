@@ -8,10 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from kdeploy.cli.main import Result
-from kdeploy.cli.options import AsBuilt, Data, DataDir, Debug, Json, Out, Weights, data_reference
+from kdeploy.cli.options import (
+    AsBuilt,
+    Data,
+    DataDir,
+    Debug,
+    GitHubSummary,
+    Json,
+    Out,
+    Weights,
+    data_reference,
+)
 
 
 def bench(
+    context: typer.Context,
     files: Annotated[list[str], typer.Argument(help="Artefacts or ONNX files.")],
     out: Out = Path("runs/bench"),
     runtime: Annotated[
@@ -57,6 +68,8 @@ def bench(
     data: Data = None,
     data_dir: DataDir = None,
     accuracy: Annotated[bool, typer.Option(help="Also measure accuracy.")] = True,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure anew.")] = False,
+    github_summary: GitHubSummary = False,
     json: Json = False,
     debug: Debug = False,
 ) -> Result:
@@ -67,9 +80,10 @@ def bench(
     at least. A doubt about a number is a flag with its remedy, explained in
     the report and in docs/benchmarking.md.
     """
-    from kdeploy.cli.output import Terminal, show_comparison
+    from kdeploy.cli.output import Terminal, show_comparison, show_summary
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates
+    from kdeploy.pipeline.rundir import write_command
     from kdeploy.pipeline.side_by_side import bench_side_by_side
     from kdeploy.recipe.resolve import bench_section
 
@@ -86,6 +100,7 @@ def bench(
     section = bench_section(
         {k: v for k, v in given.items() if v} | {"effort": effort, "accuracy": accuracy}
     )
+    write_command(out, context.obj)
     measured = bench_side_by_side(
         files,
         section,
@@ -94,8 +109,12 @@ def bench(
         gates=parse_gates(gate or [], where="--gate"),
         data=data_reference(data, data_dir),
         audience=Terminal(),
+        use_cache=not no_cache,
     )
-    show_comparison(console(is_json=json), measured.comparison, measured.verdicts)
+    if github_summary:
+        show_summary(measured.comparison, measured.verdicts, is_json=json)
+    else:
+        show_comparison(console(is_json=json), measured.comparison, measured.verdicts)
     passed = all(v.passed for v in measured.verdicts)
     document = {
         "out": str(out),
@@ -107,32 +126,51 @@ def bench(
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Folders of runs, or measurements.jsonl.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs, folders of such folders, or measurements.jsonl."),
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="The file; left out: stdout.")] = None,
     format: Annotated[
-        str | None, typer.Option("--format", help="markdown, html or csv; else by the file's name.")
+        str | None,
+        typer.Option("--format", help="markdown, html, csv or json; else by the file's name."),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="Label or id to compare with.")
     ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", help="What the best of each device must hold; repeat for more."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="Results of an older version: what got worse, and better."),
+    ] = None,
+    github_summary: GitHubSummary = False,
     json: Json = False,
     debug: Debug = False,
 ) -> Result:
-    """Compare runs, also from several machines."""
+    """Compare runs, also from several machines and with an older version."""
     from kdeploy.cli.output import out as console
-    from kdeploy.measurement import read
+    from kdeploy.cli.output import show_summary
+    from kdeploy.gate import parse_gates
+    from kdeploy.report.document import document
     from kdeploy.report.run import comparison, format_of, render
 
-    drawn = comparison(results, baseline=baseline)
-    text = render(drawn, format or (format_of(out) if out else "markdown"))
+    gates = parse_gates(gate or [], where="--gate")
+    drawn = comparison(results, baseline=baseline, gates=gates, against=against)
+    if out is not None or not (json or github_summary):
+        text = render(drawn, format or (format_of(out) if out else "markdown"))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text)
         console(is_json=json).print(f"wrote {out}")
-    elif not json:
+    if github_summary:
+        show_summary(drawn, is_json=json)
+    elif out is None and not json:
         typer.echo(text)
-    records = [m.to_dict() for folder in results for m in read(folder)]
-    return Result({"out": str(out) if out else None, "measurements": records})
+    said = {"out": str(out) if out else None, **(document(drawn) if json else {})}
+    return Result(said, exit_code=0 if drawn.passed else 1)
 
 
 def package(

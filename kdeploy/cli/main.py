@@ -26,7 +26,10 @@ def _run(given: list[str]) -> int:
     try:
         from kdeploy.cli.app import build_app
 
-        document = build_app(given)(args=given, prog_name="kdeploy", standalone_mode=False)
+        # `obj` is what a command finds in its context: what was typed.
+        document = build_app(given)(
+            args=given, prog_name="kdeploy", standalone_mode=False, obj=given
+        )
     except KeyboardInterrupt:
         return _interrupted(is_json)
     except KdeployError as error:

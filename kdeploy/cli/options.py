@@ -40,6 +40,13 @@ Weights = Annotated[
 AsBuilt = Annotated[
     bool, typer.Option("--as-built", help="A model whose function gives it its weights.")
 ]
+GitHubSummary = Annotated[
+    bool,
+    typer.Option(
+        "--github-summary",
+        help="Short markdown for CI, to the file that $GITHUB_STEP_SUMMARY names, else to stdout.",
+    ),
+]
 
 
 def data_reference(name: str | None, folder: Path | None, seed: int = 0) -> DataReference | None:

@@ -56,9 +56,21 @@ def show_comparison(
     for label, place, _, reason in skipped_rows(comparison):
         screen.print(f"skipped: {label} on {place}: {reason}", markup=False)
     if verdicts:
-        rows = [[v.gate, "pass" if v.passed else "FAIL", v.reason] for v in verdicts]
+        rows = [[v.gate, v.label, "pass" if v.passed else "FAIL", v.reason] for v in verdicts]
         screen.print()
-        screen.print(table(["gate", "", ""], rows))
+        screen.print(table(["gate", "", "", ""], rows))
+
+
+def show_summary(
+    comparison: Comparison, verdicts: Sequence[Verdict] = (), *, is_json: bool
+) -> None:
+    """Hand the markdown for CI to GitHub Actions, or print it where that is not running."""
+    from kdeploy.report.summary import github_summary, write_summary
+
+    text = github_summary(comparison, verdicts)
+    path = write_summary(text)
+    screen = out(is_json=is_json)
+    screen.print(text if path is None else f"appended to {path}", markup=False, emoji=False)
 
 
 def show_checks(screen: Console, checks: Sequence[Mapping[str, Any]]) -> None:

@@ -8,7 +8,9 @@ network amplifies it, as some with random weights do: there, how far the model i
 float64 says what the order of sums can do. An INT8 file rounds a sum that lies
 between two codes one way or the other, and each such flip travels on and grows, so that deep
 networks end as far apart as two roundings of the same float model: that distance, of the INT8
-model from its float base on the same inputs, is the yardstick.
+model from its float base on the same inputs, is the yardstick. A file in half precision is held
+against what rounding weights and inputs to float16 (a relative 2**-11 each) does to the model: each
+layer passes such an error on as its own input's, so that depth and amplification are in it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +27,12 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ParityFailed
+from kdeploy.export.ends import named_tensors
+from kdeploy.export.half import HalfRounded
 from kdeploy.preprocessing import Inputs
 
-Run = Callable[[Inputs], NDArray[np.float32]]
+Array = NDArray[np.float64]
+Run = Callable[..., NDArray[np.float32] | list[NDArray[np.float32]]]
 BATCH_SIZES = (1, 3, 32)
 # Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
 FLOAT_BOUND = 1e-3
@@ -38,6 +44,9 @@ LARGEST_FLOAT_BOUND = 0.1
 # Of INT8 files, in distances between the INT8 model and its float base. Independent roundings
 # are sqrt(2) of them apart in the mean; the largest of a few hundred values varies by as much.
 ROUNDING_BOUND = 2.0
+# Of files in half precision, in distances between the model and itself with rounded weights. A
+# file rounds the output of each operator as well, of which a block has several for each weight.
+HALF_BOUND = 4.0
 # Of any file: below it, the rounding of the model is no yardstick any more.
 LOWEST_COSINE = 0.9
 
@@ -63,32 +72,53 @@ def measure_parity(
     data: Dataset,
     *,
     base: nn.Module | None = None,
+    is_half: bool = False,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Parity:
     """Return how far `run` is from `model`.
 
     Args:
-        model: The torch model.
-        run: The file, executed.
+        model: The model.
+        run: The file, executed: its first output, or all of them.
         data: Whose validation part gives the real inputs.
         base: The float model under a quantized one.
+        is_half: The file holds float16 numbers.
         batch_sizes: How many rows are run at once, one after the other.
     """
-    pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-    rounding: list[float] = [FLOAT_BOUND / ROUNDING_BOUND]
-    for batch in inputs(data, batch_sizes):
+    batches = [(batch,) for batch in inputs(data, batch_sizes)]
+    return parity_on(batches, model, run, base=base, is_half=is_half)
+
+
+def parity_on(
+    batches: Sequence[tuple[Inputs, ...]],
+    model: nn.Module,
+    run: Run,
+    *,
+    base: nn.Module | None = None,
+    is_half: bool = False,
+) -> Parity:
+    """Return how far `run` is from `model` on these inputs, each a tuple of all that it takes."""
+    firsts: list[tuple[Array, Array]] = []
+    pairs: list[tuple[Array, Array]] = []
+    yardstick = HalfRounded(model) if base is None and is_half else base
+    factor = ROUNDING_BOUND if base is not None else HALF_BOUND
+    bound = FLOAT_BOUND
+    for batch in batches:
         expected = _outputs(model, batch)
-        pairs.append((expected, run(batch).astype(np.float64)))
-        if base is not None:
-            rounding.append(_scaled_error(_outputs(base, batch), expected))
+        made = run(*batch)
+        found = [y.astype(np.float64) for y in (made if isinstance(made, list) else [made])]
+        pairs += zip(expected, found, strict=False)  # most runtimes return the first alone
+        firsts.append((expected[0], found[0]))
+        if yardstick is not None:
+            rounding = map(_scaled_error, _outputs(yardstick, batch), expected)
+            bound = max(bound, factor * max(rounding))
     max_abs = max(_scaled_error(found, expected) for expected, found in pairs)
-    bound = ROUNDING_BOUND * max(rounding)
-    if base is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
-        bound = max(bound, min(ORDER_BOUND * _own_error(model, data), LARGEST_FLOAT_BOUND))
+    if yardstick is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
+        bound = max(bound, min(ORDER_BOUND * _own_error(model, batches), LARGEST_FLOAT_BOUND))
     return Parity(
         max_abs=max_abs,
         cosine=min(_cosine(expected, found) for expected, found in pairs),
-        agreement=_agreement(pairs),
+        agreement=_agreement(firsts),
         required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=bound,
     )
@@ -117,29 +147,29 @@ def inputs(data: Dataset, batch_sizes: Sequence[int] = BATCH_SIZES) -> Iterator[
         yield data.preprocessing.random(batch_size, generator)
 
 
-def _outputs(model: nn.Module, batch: Inputs) -> NDArray[np.float64]:
+def _outputs(model: nn.Module, batch: tuple[NDArray[Any], ...]) -> list[Array]:
     with torch.no_grad():
-        return np.asarray(model(torch.from_numpy(batch)).numpy(), dtype=np.float64)
+        result = model(*(torch.from_numpy(x) for x in batch))
+    return [np.asarray(y.numpy(), dtype=np.float64) for y in named_tensors(result).values()]
 
 
-def _own_error(model: nn.Module, data: Dataset) -> float:
+def _own_error(model: nn.Module, batches: Sequence[tuple[Inputs, ...]]) -> float:
     """Return how far the model is from itself in float64; 0 where it does not run in that."""
     exact = copy.deepcopy(model).double()
-    found = []
-    for batch in inputs(data):
-        x = torch.from_numpy(batch)
+    found: list[float] = []
+    for batch in batches:
+        wide = tuple(x.astype(np.float64) if x.dtype == np.float32 else x for x in batch)
         try:
-            with torch.no_grad():
-                answer = exact(x.double() if x.is_floating_point() else x).numpy()
+            answers = _outputs(exact, wide)
         except RuntimeError:  # a type that is fixed in the code
             return 0.0
-        found.append(_scaled_error(_outputs(model, batch), answer))
+        found += map(_scaled_error, _outputs(model, batch), answers)
     return max(found)
 
 
 def _scaled_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     smallest = float(np.finfo(np.float32).tiny)
-    return _largest_error(found, expected) / max(float(expected.std()), smallest)
+    return float(_largest_error(found, expected) / max(float(expected.std()), smallest))
 
 
 def _largest_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,13 +16,15 @@ import torch
 from torch import nn
 
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import DataError, ModelError, Unavailable
-from kdeploy.export.parity import BATCH_SIZES, check_parity, measure_parity
+from kdeploy.errors import DataError, ModelError, ParityFailed, Unavailable
+from kdeploy.export.parity import Parity, check_parity
+from kdeploy.export.proof import batch_sizes_of, parity_of
 from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
-from kdeploy.quantization.contract import Wrapped
 from kdeploy.registry import Technique, find, validate
-from kdeploy.runtimes.run import named, open_runtime
+from kdeploy.runtimes.run import named
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,9 @@ def export(
 ) -> ExportResult:
     """Write `model` to `path`, run the file against the model, and keep it only if they agree.
 
+    What an optimiser made of the file (`optimize`) is kept only so, too: else the file is written
+    again without it, and a warning says so.
+
     Args:
         model: A torch model in evaluation mode, or a file; quantized torch models are re-encoded
             for the profile.
@@ -80,12 +86,36 @@ def export(
     rows = data.validation.x[[0, len(data.validation) - 1]]
     example = torch.from_numpy(data.preprocessing.apply(rows))
     model = _for_profile(model.eval(), resolved)
-    with _kept_if_it_passes(path) as unproven:
-        source = _source(model, technique, resolved, example, unproven.parent / "source")
-        technique.load()(source, example, unproven, **resolved)
-        shutil.rmtree(unproven.parent / "source", ignore_errors=True)
-        opset = _write_metadata(unproven, metadata or {}) if path.suffix == ".onnx" else None
-        return _proven(model, data, unproven, path, technique, resolved, opset)
+    runtime, told = technique.facts["runtime"], {**_of_data(data), **(metadata or {})}
+
+    def write(parameters: Mapping[str, Any]) -> ExportResult:
+        with kept_if_it_passes(path) as unproven:
+            source = _source(model, technique, parameters, example, unproven.parent / "source")
+            technique.load()(source, example, unproven, **parameters)
+            shutil.rmtree(unproven.parent / "source", ignore_errors=True)
+            opset = write_metadata(unproven, told) if path.suffix == ".onnx" else None
+            sizes = tuple(parameters.get("dynamic", ()))
+            half = technique.facts.get("rounds_to_half", False)
+            is_half = bool(parameters[half] if isinstance(half, str) else half)
+            parity = parity_of(
+                unproven,
+                runtime,
+                model,
+                data,
+                dynamic=sizes,
+                is_half=is_half,
+                batch_sizes=batch_sizes_of(model, parameters),
+            )
+            check_parity(parity, name=path.name)
+            return result_of(parity, unproven, path, runtime, opset)
+
+    try:
+        return write(resolved)
+    except ParityFailed as error:
+        if resolved.get("optimize", "none") == "none":
+            raise
+        log.warning("%s; it is written again with `optimize: none`", error.message)
+        return write({**resolved, "optimize": "none"})
 
 
 def bound_to(target: str) -> str:
@@ -110,6 +140,13 @@ def _check_that_it_runs(technique: Technique) -> None:
         )
 
 
+def _of_data(data: Dataset) -> dict[str, str]:
+    """Return the properties that say what an input and an output are."""
+    known = data.preprocessing.to_dict()
+    classes = json.dumps(known.pop("classes"))
+    return {"kdeploy.classes": classes, "kdeploy.preprocessing": json.dumps(known)}
+
+
 def _source(
     model: nn.Module, technique: Technique, resolved: Mapping[str, Any], example: Any, folder: Path
 ) -> nn.Module:
@@ -132,25 +169,10 @@ def _source(
     return OnnxModel(file)
 
 
-def _proven(
-    model: nn.Module,
-    data: Dataset,
-    unproven: Path,
-    path: Path,
-    technique: Technique,
-    resolved: Mapping[str, Any],
-    opset: int | None,
+def result_of(
+    parity: Parity, unproven: Path, path: Path, runtime: str, opset: int | None
 ) -> ExportResult:
-    """Return the result of the file, which has stood the parity gate."""
-    runtime: str = technique.facts["runtime"]
-    sizes = _batch_sizes(model, resolved)
-    session = open_runtime(runtime, unproven)
-    try:
-        base = model.base if isinstance(model, Wrapped) else None
-        parity = measure_parity(model, session.infer, data, base=base, batch_sizes=sizes)
-    finally:
-        session.close()
-    check_parity(parity, name=path.name)
+    """Return what there is to say of a file that has passed, and will move to `path`."""
     return ExportResult(
         path=path,
         runtime=runtime,
@@ -163,14 +185,6 @@ def _proven(
     )
 
 
-def _batch_sizes(model: nn.Module, resolved: Mapping[str, Any]) -> list[int]:
-    """Return what the gate runs at once: its own sizes, brought into what the file takes."""
-    fixed = model.batch_size if isinstance(model, OnnxModel) else None
-    smallest = fixed or resolved.get("min_batch", min(BATCH_SIZES))
-    largest = fixed or resolved.get("max_batch", max(BATCH_SIZES))
-    return sorted({min(max(size, smallest), largest) for size in BATCH_SIZES})
-
-
 def _for_profile(model: nn.Module, resolved: Mapping[str, Any]) -> nn.Module:
     """Return a quantized model in the profile asked for: the reference rounds as the file does."""
     from kdeploy.quantization.pt2e import QuantizedModel
@@ -181,11 +195,11 @@ def _for_profile(model: nn.Module, resolved: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _write_metadata(path: Path, metadata: Mapping[str, str]) -> int:
+def write_metadata(path: Path, metadata: Mapping[str, str]) -> int:
     """Add properties to an ONNX file and return its opset."""
     import onnx
 
-    written = onnx.load(path)
+    written = onnx.load(path, load_external_data=False)
     known = {p.key: p.value for p in written.metadata_props}
     onnx.helper.set_model_props(written, dict(sorted({**known, **metadata}.items())))
     onnx.save(written, path)
@@ -193,7 +207,7 @@ def _write_metadata(path: Path, metadata: Mapping[str, str]) -> int:
 
 
 @contextlib.contextmanager
-def _kept_if_it_passes(path: Path) -> Iterator[Path]:
+def kept_if_it_passes(path: Path) -> Iterator[Path]:
     """Yield a path in a folder of its own; all in it moves beside `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.with_name(f".{path.name}.{os.getpid()}")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from kdeploy.errors import FileMissing, ModelError
+from kdeploy.errors import ModelError
+from kdeploy.onnx_checks import opset_of, read_onnx
 from kdeploy.package.manifest import Manifest, Port
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
+    from onnx import ValueInfoProto
 
 BATCH: Literal["batch"] = "batch"
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "ConvInteger", "MatMulInteger")
@@ -30,21 +30,13 @@ class OnnxFacts:
 
 
 def facts_of(path: Path) -> OnnxFacts:
-    """Return the facts of a file that a runner can run: one input, batch dynamic or 1, one file.
+    """Return the facts of a file that a runner can run: one input, batch dynamic or 1.
 
     Raises:
-        FileMissing: there is no such file.
+        FileMissing: there is no such file, or none of those beside it.
         ModelError: it is not such an ONNX file.
     """
-    import onnx
-
-    if not path.is_file():
-        raise FileMissing(f"there is no file {path}", hint="`kdeploy export onnx` makes one")
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's errors have no common base
-        raise ModelError(f"{path} is not an ONNX file: {error}", hint=_EXPORT) from None
-    _refuse_external_data(model, path)
+    model = read_onnx(path)
     initialized = {i.name for i in model.graph.initializer}
     inputs = tuple(_port(v) for v in model.graph.input if v.name not in initialized)
     outputs = tuple(_port(v) for v in model.graph.output)
@@ -55,9 +47,7 @@ def facts_of(path: Path) -> OnnxFacts:
             hint=_EXPORT,
         )
     return OnnxFacts(
-        opset=max(
-            (o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0
-        ),
+        opset=opset_of(model),
         inputs=inputs,
         outputs=outputs,
         is_quantized=any(n.op_type.startswith(_QUANTIZED) for n in model.graph.node),
@@ -88,26 +78,6 @@ def _listed(ports: tuple[Port, ...]) -> str:
 
 
 _EXPORT = "export it again: `kdeploy export onnx`"
-
-
-def _refuse_external_data(model: ModelProto, path: Path) -> None:
-    from onnx.external_data_helper import uses_external_data
-
-    outside = [t.name for t in _tensors(model.graph) if uses_external_data(t)]
-    if outside:
-        raise ModelError(
-            f"{path} keeps tensors in other files (first: `{outside[0]}`); a bundle holds one file",
-            hint="save it with its data inside: `onnx.save(onnx.load(path), path)`",
-        )
-
-
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Yield every stored tensor: of the graph, of its nodes, of the graphs inside its nodes."""
-    yield from graph.initializer
-    for attribute in (a for node in graph.node for a in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _tensors(inner)
 
 
 def _port(value: ValueInfoProto) -> Port:

@@ -17,6 +17,8 @@ from kdeploy.artifact import file_sha256
 from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
+from kdeploy.onnx_checks import file_bytes
+from kdeploy.onnx_model import copy_file
 from kdeploy.package.budgets import budgets_of, recorded_values
 from kdeploy.package.checksums import write_sums
 from kdeploy.package.golden import write_golden
@@ -78,7 +80,7 @@ def package(
     recorded = recorded_values(accuracy, manifest.get("facts", {}))
     bounds = budgets_of(budgets, recorded, accuracy.get("baseline") or {})
     with published(out) as folder:
-        shutil.copyfile(onnx_file, folder / MODEL)
+        copy_file(onnx_file, folder / MODEL)
         tolerance = write_golden(folder, folder / MODEL, facts, *golden)
         described = _manifest(folder, facts, manifest, accuracy, recorded, bounds, golden[1])
         described = replace(
@@ -127,7 +129,7 @@ def _manifest(
             file=MODEL,
             format="onnx",
             sha256=file_sha256(model),
-            size=model.stat().st_size,
+            size=file_bytes(model),
             opset=facts.opset,
             profile=str((source.get("parameters") or {}).get("profile", "")),
             is_quantized=facts.is_quantized,
@@ -137,7 +139,7 @@ def _manifest(
         preprocessing=preprocessing,
         classes=preprocessing.classes,
         accuracy=accuracy,
-        recorded={**recorded, "size": float(model.stat().st_size)},
+        recorded={**recorded, "size": float(file_bytes(model))},
         budgets=budgets,
         chosen_because="",
         licences=(),

@@ -11,6 +11,7 @@ import torch
 
 from kdeploy.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.errors import ModelError
+from kdeploy.onnx_checks import content_sha256
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.payload import load_model
 from kdeploy.references import ModelReference, build_model, source_sha256
@@ -116,7 +117,7 @@ def _digests(value: Any, stores: Sequence[Path]) -> Iterator[str]:
         known = find_artifact(value["build"], stores)
         reference = ModelReference(build=value["build"], args=value["args"])
         file = onnx_path(reference)
-        yield known.id if known else file_sha256(file) if file else source_sha256(reference)
+        yield known.id if known else content_sha256(file) if file else source_sha256(reference)
         yield from _digests(value["weights"], stores)
     elif isinstance(value, Mapping):
         for inner in value.values():

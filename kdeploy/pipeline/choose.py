@@ -8,7 +8,7 @@ from typing import Any
 
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement, select
-from kdeploy.pipeline.deliver import Exported
+from kdeploy.pipeline.exported import Exported
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of
 from kdeploy.units import format_quantity

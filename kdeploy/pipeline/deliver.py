@@ -1,11 +1,8 @@
-"""From models to what is delivered: exported files, measurements, the choice, the bundle."""
+"""From models to what is delivered: exported files, what is measured of them, the bundle."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import registry
-from kdeploy.artifact import Artifact, file_sha256
-from kdeploy.bench.run import Subject, bench
+from kdeploy.artifact import Artifact
+from kdeploy.bench.run import Subject
 from kdeploy.errors import ModelError
 from kdeploy.export.run import bound_to, export
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
-from kdeploy.measurement import Measurement, read, write
+from kdeploy.measurement import Measurement
 from kdeploy.package.run import package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.building import model_of_teacher
+from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
-from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.files import SUFFIXES, format_of
-from kdeploy.runtimes.run import device_of, formats_of, open_runtime
+from kdeploy.runtimes.run import device_of, open_runtime
 
 GOLDEN_ITEMS = 8
 BUNDLE = "bundle"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """A model and one file of it."""
-
-    model: Artifact
-    file: Artifact
-
-    @property
-    def profile(self) -> str:
-        return str(self.file.manifest["parameters"].get("profile", ""))
-
-    @property
-    def file_name(self) -> str:
-        """Return the name for people: the label, what is unusual about it, the suffix."""
-        technique = str(self.file.manifest["technique"])
-        is_export = self.file.manifest["stage"] == "export"
-        told = (self.profile, technique) if is_export else ()
-        shown = [part for part in dict.fromkeys(told) if part not in ("", "cpu", "onnx")]
-        return ".".join([self.model.label, *shown]) + self.file.file.suffix
 
 
 def make_export(session: Session, model: Artifact, step: Step) -> Exported:
@@ -104,26 +80,6 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         source=bound_to(step.technique),
     )
     return Exported(model=model, file=file)
-
-
-def make_measurements(
-    session: Session,
-    subjects: Sequence[Subject],
-    section: BenchSection,
-    *,
-    baseline: str | None,
-) -> list[Artifact]:
-    """Return the measurements, one artefact for torch models and one for each kind of file."""
-    made = []
-    present = list(dict.fromkeys(s.format for s in subjects))
-    for form in present:
-        chosen = [s for s in subjects if s.format == form]
-        runtimes = [r for r in section.runtimes if form in _forms(r, present)]
-        if chosen and runtimes:
-            # A teacher that came as a file is in no comparison of torch models.
-            known = baseline if baseline in {s.label for s in chosen} else None
-            made.append(_measure(session, chosen, runtimes, section, known, form))
-    return made
 
 
 def subject(model: Artifact, exported: Exported | None = None) -> Subject:
@@ -225,77 +181,6 @@ def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
         return runtime.infer(inputs)
     finally:
         runtime.close()
-
-
-def _measure(
-    session: Session,
-    subjects: Sequence[Subject],
-    runtimes: Sequence[str],
-    section: BenchSection,
-    baseline: str | None,
-    form: str,
-) -> Artifact:
-    def make(work: Path) -> Made:
-        result = bench(
-            subjects,
-            runtimes=runtimes,
-            batch_sizes=section.batch_sizes,
-            threads=section.threads,
-            scenarios=section.scenarios,
-            sizes=section.item_sizes,
-            # Real inputs are wanted for latency too, even where accuracy is left out.
-            data=session.reference,
-            accuracy=section.accuracy,
-            baseline=baseline,
-            minimum_seconds=section.seconds,
-            minimum_count=section.minimum_count,
-            latency_limit_seconds=section.latency_limit_seconds,
-            memory_limit_bytes=section.memory_limit_bytes,
-            timeout_seconds=section.timeout_seconds,
-            out=work,
-            watch=session.audience.note,
-        )
-
-        def write_all(folder: Path) -> Mapping[str, Any]:
-            write(result.measurements, folder / "measurements.jsonl")
-            (folder / "comparisons.json").write_text(json.dumps(result.comparisons, indent=1))
-            if (work / "samples").is_dir():
-                (work / "samples").replace(folder / "samples")
-            return {}
-
-        return Made(write=write_all)
-
-    parameters = {**section.model_dump(), "runtimes": list(runtimes), "baseline": baseline}
-    seen = {s.label: _subject_sha256(s) for s in subjects}
-    return session.step(
-        kind="measurements",
-        stage="bench",
-        technique=form,
-        label="measurements",
-        make=make,
-        parameters=parameters,
-        source=json.dumps([fingerprint().id, seen], sort_keys=True),
-    )
-
-
-def records_of(artifacts: Sequence[Artifact]) -> tuple[list[Measurement], list[dict[str, Any]]]:
-    """Return all records and comparisons that measuring made."""
-    records = [r for a in artifacts for r in read(a.folder)]
-    comparisons = [
-        c for a in artifacts for c in json.loads((a.folder / "comparisons.json").read_text())
-    ]
-    return records, comparisons
-
-
-def _subject_sha256(subject: Subject) -> str:
-    return f"{subject.artifact} {subject.profile}" + (
-        file_sha256(subject.path) if subject.path.is_file() else ""
-    )
-
-
-def _forms(runtime: str, present: Sequence[str]) -> AbstractSet[str]:
-    """Return what a runtime is given; one that opens none of it gets files, to say why not."""
-    return formats_of(runtime) & set(present) or {"onnx" if "onnx" in present else present[0]}
 
 
 def _move_all(source: Path, folder: Path, entries: Mapping[str, Any]) -> Mapping[str, Any]:

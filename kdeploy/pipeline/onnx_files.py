@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import ONNX, Artifact, file_sha256
-from kdeploy.bench.onnx_facts import count_parameters, file_bytes
+from kdeploy.artifact import ONNX, Artifact
+from kdeploy.bench.onnx_facts import count_parameters
 from kdeploy.data.contract import Dataset
+from kdeploy.onnx_checks import content_sha256, file_bytes
 from kdeploy.onnx_model import OnnxModel, copy_file
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.training import accuracy
@@ -28,7 +29,7 @@ def import_file(session: Session, data: Dataset, file: Path) -> Artifact:
         technique="onnx",
         label="teacher",
         make=make,
-        source=file_sha256(file),
+        source=content_sha256(file),
     )
 
 

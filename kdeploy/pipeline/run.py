@@ -15,15 +15,14 @@ from kdeploy.measurement import Measurement
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_cell
 from kdeploy.pipeline.deliver import (
-    Exported,
     make_bundle,
     make_export,
-    make_measurements,
     parity_records,
-    records_of,
     subject,
 )
+from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.log import Audience, Log, Silence
+from kdeploy.pipeline.measuring import make_measurements, records_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
 from kdeploy.pipeline.rundir import (
     write_bundle,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, write
-from kdeploy.pipeline.deliver import BUNDLE, Exported
+from kdeploy.onnx_model import copy_file
+from kdeploy.pipeline.deliver import BUNDLE
+from kdeploy.pipeline.exported import Exported
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
+from kdeploy.report.run_folder import COMMAND
 
 REPORTS = {"report.md": "markdown", "report.html": "html", "measurements.csv": "csv"}
 
@@ -27,6 +32,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file in one step."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_command(out: Path, words: Sequence[str]) -> None:
+    """Keep what was typed, so that the report can say how to repeat it."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / COMMAND, shlex.join(["kdeploy", *words]) + "\n")
 
 
 def write_measurements(
@@ -44,13 +55,24 @@ def write_exports(out: Path, exported: Sequence[Exported]) -> None:
     folder.mkdir(exist_ok=True)
     for item in exported:
         file = item.file.file
+        if file.suffix == ".onnx":
+            _write_onnx(file, folder / item.file_name)
+            continue
         for name in item.file.manifest["files"]:
-            # An ONNX file names its weights by their file: only what is named after it is renamed.
+            # Files may name one another: only what is named after the first one is renamed.
             is_own = name == file.name or name == file.with_suffix(Path(name).suffix).name
             target = f"{Path(item.file_name).stem}{Path(name).suffix}" if is_own else name
             partial = folder / f".{target}.partial"
             shutil.copyfile(item.file.folder / name, partial)
             partial.replace(folder / target)
+
+
+def _write_onnx(file: Path, target: Path) -> None:
+    """Copy an ONNX file with its weights, which are named after it, so that two can lie here."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as partial:
+        copy_file(file, Path(partial, target.name))
+        for written in sorted(Path(partial).iterdir(), reverse=True):  # the weights first
+            written.replace(target.parent / written.name)
 
 
 def write_bundle(out: Path, stored: Path) -> None:

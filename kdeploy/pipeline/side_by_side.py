@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import Artifact, file_sha256, find_artifact
-from kdeploy.bench.run import Subject
+from kdeploy.artifact import Artifact, find_artifact
+from kdeploy.bench.kept import contents_sha256
+from kdeploy.bench.run import Interrupted, Subject
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.choose import target_cell
-from kdeploy.pipeline.deliver import make_measurements, records_of, subject
+from kdeploy.pipeline.deliver import subject
 from kdeploy.pipeline.log import Audience
+from kdeploy.pipeline.measuring import make_measurements, records_of
 from kdeploy.pipeline.rundir import write_measurements, write_reports
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.single import data_of, exported_file, session_of
@@ -44,8 +46,12 @@ def bench_side_by_side(
     gates: Sequence[Gate],
     data: DataReference | None,
     audience: Audience,
+    use_cache: bool = True,
 ) -> Measured:
     """Measure into `out`; a torch artefact is exported first where a runtime wants a file.
+
+    What is finished is kept there: the same command goes on after it, and another one measures
+    only what is new to it. After Ctrl-C the measurements in `out` are those that were finished.
 
     Args:
         references: Artefacts (folders or ids) and ONNX files.
@@ -55,6 +61,7 @@ def bench_side_by_side(
         gates: What each but the baseline must hold, on the first runtime and batch size asked for.
         data: For ONNX files, which know none; artefacts know theirs.
         audience: Who is told.
+        use_cache: Whether what was measured before counts.
     """
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
     found = [_found(name) for name in names]
@@ -63,7 +70,14 @@ def bench_side_by_side(
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
     subjects = [s for f in found for s in _subjects(session, f, section)]
     label = _label(found[0]) if baseline else None
-    records, comparisons = records_of(make_measurements(session, subjects, section, baseline=label))
+    session.use_cache = use_cache
+    try:
+        made = make_measurements(session, subjects, section, baseline=label)
+    except Interrupted as stop:
+        with session.files():
+            write_measurements(out, stop.result.measurements, stop.result.comparisons)
+        raise
+    records, comparisons = records_of(made)
     with session.files():
         write_measurements(out, records, comparisons)
         drawn = write_reports(out, baseline=label)
@@ -98,14 +112,14 @@ def _check_labels(labels: Sequence[str]) -> None:
 
 def _subjects(session: Session, found: Artifact | Path, section: BenchSection) -> list[Subject]:
     if isinstance(found, Path):
-        identity = file_sha256(found)[:12]
+        identity = contents_sha256(found)[:12]
         form = format_of(found)
         return [Subject(artifact=identity, label=found.stem, path=found, format=form)]
     asked = [formats_of(r) for r in section.runtimes]
     subjects = []
     if found.kind == "torch" and any("torch" in formats for formats in asked):
         subjects.append(subject(found))
-    if found.kind == "onnx" or any("torch" not in formats for formats in asked):
+    if found.kind != "torch" or any("torch" not in formats for formats in asked):
         exported = exported_file(session, found)
         subjects.append(subject(exported.model, exported))
     return subjects
@@ -122,7 +136,7 @@ def _judge(
     reference = [r for r in records if r.label == baseline]
     candidates = [label for label in labels if label != baseline] or labels
     return [
-        verdict
+        replace(verdict, label=label)
         for label in candidates
         for verdict in judge(gates, [r for r in records if r.label == label], reference, **cell)
     ]

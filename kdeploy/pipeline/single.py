@@ -21,11 +21,11 @@ from kdeploy.package.verify import VerifyResult
 from kdeploy.pipeline.building import load_weights, onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
-    Exported,
     make_export,
     outputs_of,
     pack,
 )
+from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.log import Audience, Log
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.rundir import (
@@ -157,7 +157,7 @@ def data_of(artifact: Artifact) -> DataReference | None:
 
 def exported_file(session: Session, artifact: Artifact) -> Exported:
     """Return the file of an artefact: itself, or made of a torch model with the defaults."""
-    if artifact.kind == "onnx":
+    if artifact.kind != "torch":
         return Exported(model=_model_of(artifact), file=artifact)
     parameters = registry.find("exporter", "onnx").parameters
     step = Step(technique="onnx", parameters=registry.validate(parameters, {}, where="onnx"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,42 +36,53 @@ COPIES = (
 )
 
 
-def capture(model: nn.Module, example: Tensor) -> GraphModule:
+def capture(model: nn.Module, example: Tensor, *, axes: Sequence[int] = ()) -> GraphModule:
     """Return the model in evaluation mode as a graph with one input and one output tensor.
 
     Args:
         model: Any module that `torch.export` can trace; it is left as it is.
         example: (batch, ...) of at least two rows; other batch sizes work as well.
+        axes: Further ones of the example whose size is left open.
 
     Raises:
-        ModelError: the model cannot be traced with a dynamic batch.
+        ModelError: the model cannot be traced with a dynamic batch, or with open axes.
     """
-    graph_module = trace(model, example)
+    graph_module = trace(model, example, axes=axes)
     fold_constants(graph_module)
     fold_batch_norms(graph_module)
     # A fresh module: the one of torch.export refuses eval().
     return GraphModule(finish(graph_module), graph_module.graph).eval()
 
 
-def trace(model: nn.Module, example: Tensor) -> GraphModule:
+def trace(model: nn.Module, example: Tensor, *, axes: Sequence[int] = ()) -> GraphModule:
     """Return the graph with every operator as it is written; see `capture`."""
     try:
         with without_torch_noise():
             program = torch.export.export(
                 copy.deepcopy(model).eval(),
                 (example,),
-                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                dynamic_shapes=(dict.fromkeys((0, *axes), torch.export.Dim.DYNAMIC),),
             )
             graph_module = functional_graph(program)
     except Exception as error:  # torch.export raises many types, all meaning the same to the user
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelError(
-            f"`{type(model).__name__}` cannot be traced with a dynamic batch: {reason}",
-            hint="forward() must not branch on values, nor fix the batch size in a reshape",
+            f"`{type(model).__name__}` cannot be traced with a dynamic batch"
+            f"{f' and open axes {list(axes)}' if axes else ''}: {reason_of(error)}",
+            hint="forward() must not branch on values, nor fix an open size in a reshape",
         ) from error
     _flatten(graph_module)
     _drop_copies(graph_module)
     return graph_module
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what torch.export says in one line: the constraint that does not hold, else the first.
+
+    A constraint is `x.size()[2]` that the code has made a constant, and stands in a list below.
+    """
+    lines = str(error).strip().split("\n")
+    constraints = [line.strip("- ").split(" If you're")[0] for line in lines if "  - " in line]
+    return [*constraints, lines[0]][0] or type(error).__name__
 
 
 def finish(graph_module: GraphModule) -> GraphModule:

@@ -7,6 +7,7 @@ calibrators, which keep all tensors of all batches in memory, are not used.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -108,6 +109,10 @@ def quantize_file(
         seen = _observed(model, batches, options.operators, Path(folder))
         ranges = {name: CHOICES[observer](s) for name, s in seen.items() if s is not None}
         quantized = _quantized(model, ranges, options, reduce_range=reduce_range)
+    if profile == "tensorrt":
+        # What only other encodings quantize: `export.encodings` reads it.
+        steps = {name: max(-float(low), float(high)) / 127 for name, (low, high) in ranges.items()}
+        onnx.helper.set_model_props(quantized, {"kdeploy.steps": json.dumps(steps)})
     is_large = quantized.ByteSize() > LARGEST_FILE_BYTES
     onnx.save(quantized, target, save_as_external_data=is_large, location=f"{target.name}.data")
 

@@ -8,13 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # torchao cannot load its GPU kernels on a CPU build, and registers an enumeration in an old way;
-# torch's exporter offers operators of torchvision, which nothing here needs.
-RECORDS = ("Failed to load", "register_constant() on Enum", "torchvision is not installed")
-LOGGERS = ("torchao", "torch.utils._pytree", "torch.onnx._internal.exporter._registration")
+# torch's exporter offers operators of torchvision, which nothing here needs; a graph that cannot be
+# traced is printed whole, before the error says why.
+RECORDS = (
+    *("Failed to load", "register_constant() on Enum", "torchvision is not installed"),
+    *("Unable to find user code", "def forward("),
+)
+LOGGERS = (
+    *("torchao", "torch.utils._pytree", "torch.onnx._internal.exporter._registration"),
+    "torch.fx.experimental.symbolic_shapes",
+)
 WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     # Copying a graph calls a name of torch's pytree that torch has deprecated (2.13).
     (".*treespec, LeafSpec.*", FutureWarning),
     # Tracing a recurrent layer of torch's replaces its list of weights, and puts it back.
+    # The exporter names the batch once, and several inputs share it.
+    ("# The axis name: .* will not be used", UserWarning),
     (r"The tensor attributes? .*\b_flat_weights\[", UserWarning),
 )
 

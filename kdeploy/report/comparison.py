@@ -5,6 +5,7 @@ Every format draws this and nothing else; `rows.py` fills it, `run_folder.py` re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,20 @@ from typing import Any
 from kdeploy.flags import FLAGS, Flag
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
+
+OFFLINE = "offline"
+"""The scenario in which each file takes its own batch size: rates compare, latencies do not."""
+
+
+def scenario_of(record: Measurement) -> tuple[str, str]:
+    """Return scenario and input shape, "" for what goes without saying."""
+    scenario = getattr(record, "scenario", "")
+    return scenario_text(scenario), getattr(record, "input_shape", "")
+
+
+def scenario_text(scenario: str) -> str:
+    """Return the scenario, "" for one request after the other: all that older records know."""
+    return "" if scenario == "single_stream" else scenario
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +49,11 @@ class Value:
     baseline: Measurement | None = None
     ratio: Ratio | None = None
 
+    @property
+    def size_of_change(self) -> float:
+        """Return how far from equal, alike for twice as good and half as good."""
+        return abs(math.log(self.ratio.times)) if self.ratio and self.ratio.times > 0 else math.inf
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -51,15 +71,36 @@ class Row:
     device: str = ""
     batch_size: int | None = None
     threads: int | None = None
+    scenario: str = ""
+    input_shape: str = ""
     is_baseline: bool = False
     is_packaged: bool = False
     values: Mapping[str, Value] = field(default_factory=dict, hash=False)
     skipped: str | None = None
 
     @property
-    def cell(self) -> tuple[str, str, str, int | None, int | None]:
-        """Return where it ran; only rows of one cell may be compared in speed."""
-        return (self.machine, self.runtime, self.device, self.batch_size, self.threads)
+    def cell(self) -> tuple[str | int | None, ...]:
+        """Return where and how it ran; only rows of one cell may be compared in speed."""
+        return (self.machine, self.runtime, self.device, *self.load)
+
+    @property
+    def load(self) -> tuple[str | int | None, ...]:
+        """Return what it was asked to do: rows of one load may be compared over machines."""
+        return (self.asked_batch, self.threads, self.scenario, self.input_shape)
+
+    @property
+    def asked_batch(self) -> int | None:
+        """Return the batch size asked for, None where each file takes the largest that fits."""
+        return None if self.scenario == OFFLINE else self.batch_size
+
+    def was_measured_as(self, record: Measurement) -> bool:
+        """Say whether the record is of this runtime and this load."""
+        return (
+            record.runtime == self.runtime
+            and record.batch_size == self.batch_size
+            and record.threads == self.threads
+            and scenario_of(record) == (self.scenario, self.input_shape)
+        )
 
     @property
     def flags(self) -> dict[str, list[str]]:
@@ -112,6 +153,14 @@ class Pair:
     profile: str | None = None
     batch_size: int | None = None
     threads: int | None = None
+    scenario: str = ""
+    input_shape: str = ""
+
+    @property
+    def cell(self) -> tuple[str | int | None, ...]:
+        """Return the runtime and what it was asked to do."""
+        batch_size = None if self.scenario == OFFLINE else self.batch_size
+        return (self.runtime, batch_size, self.threads, self.scenario, self.input_shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +171,9 @@ class Run:
     name: str
     records: tuple[Measurement, ...]
     machine: str = ""
-    machine_facts: Mapping[str, Any] = field(default_factory=dict)
+    """The machine of records that name none."""
+    machines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The fingerprint of each machine that the folder knows, by its id."""
     pairs: tuple[Pair, ...] = ()
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
     gates: tuple[Verdict, ...] = ()
@@ -137,6 +188,50 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The best configuration of a machine for one load: the fastest that holds every gate.
+
+    When none does, `row` is the one that comes nearest, and `passed` is False.
+    """
+
+    row: Row
+    passed: bool
+    num_passed: int
+    num_judged: int
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One metric of a row against the same row of another version, which is `value.baseline`.
+
+    `verdict` is "better", "worse" or "no difference".
+    """
+
+    row: Row
+    metric: str
+    value: Value
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """The same rows in two versions: what changed, and the gates on the change."""
+
+    name: str
+    changes: tuple[Change, ...]
+    num_rows: int
+    """Rows that both versions have."""
+    gone: tuple[Row, ...] = ()
+    verdicts: tuple[tuple[Row, Verdict], ...] = ()
+
+    def judged(self, verdict: str) -> list[Change]:
+        """Return the changes of one verdict, the largest first."""
+        found = [change for change in self.changes if change.verdict == verdict]
+        return sorted(found, key=lambda change: -change.value.size_of_change)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Runs beside their baseline. `headline` is the row that the verdict speaks of."""
 
@@ -144,6 +239,18 @@ class Comparison:
     baseline: str
     rows: tuple[Row, ...]
     headline: Row | None = None
+    best: tuple[Choice, ...] = ()
+    against: Against | None = None
+    has_gates: bool = False
+    """Whether gates were asked for with the report; those of the runs stand in the runs."""
+    num_left_out: int = 0
+    """Rows that `shortened` left out."""
+
+    @property
+    def passed(self) -> bool:
+        """Say whether every device has a configuration, and every row in both, within gates."""
+        changes = self.against.verdicts if self.against else ()
+        return all(c.passed for c in self.best) and all(v.passed for _, v in changes)
 
     @property
     def records(self) -> tuple[Measurement, ...]:
@@ -153,11 +260,9 @@ class Comparison:
     @property
     def machines(self) -> dict[str, Mapping[str, Any]]:
         """Return the facts of each machine by its id, empty where no file tells them."""
-        found: dict[str, Mapping[str, Any]] = {row.machine: {} for row in self.rows}
-        for run in self.runs:
-            if run.machine_facts or run.machine in found:
-                found[run.machine] = run.machine_facts or found.get(run.machine, {})
-        return found
+        known = {name: facts for run in self.runs for name, facts in run.machines.items()}
+        shown = {row.machine: known.get(row.machine, {}) for row in self.rows}
+        return shown or known
 
     @property
     def flags(self) -> dict[str, Flag]:

@@ -1,13 +1,106 @@
 "use strict";
-// The page is whole without this: it adds what a mark says on hover or focus, and the filter.
+// The page is whole without this: it adds what a mark says on hover or focus, the filters, the
+// Pareto front of what they leave, and the scale of the bars that they leave.
 (() => {
   const area = document.querySelector(".area");
+  const form = document.querySelector(".filters");
+  const selects = form ? [...form.querySelectorAll("select")] : [];
+  const members = [...document.querySelectorAll("[data-f]")];
+  const places = new Map(members.map((member) => [member, member.dataset.f.split(" ")]));
+  const groups = [...document.querySelectorAll("[data-group]")];
+  const seen = (element) => !element.hasAttribute("hidden");
+
+  function filter() {
+    const chosen = selects.map((select) => select.value);
+    const differs = (own, wanted) => wanted !== "" && own !== "-" && own !== wanted;
+    for (const [member, place] of places) {
+      member.toggleAttribute("hidden", chosen.some((wanted, axis) => differs(place[axis], wanted)));
+    }
+    for (const group of groups) {
+      group.toggleAttribute("hidden", ![...group.querySelectorAll("[data-f]")].some(seen));
+    }
+    scaleBars();
+    drawFront();
+    if (!form) return;
+    const rows = members.filter((member) => member.id.startsWith("row-"));
+    form.querySelector("[role=status]").textContent =
+      `${rows.filter(seen).length} of ${rows.length} rows shown`;
+  }
+
+  function scaleBars() {
+    for (const panel of document.querySelectorAll(".panel")) {
+      const bars = [...panel.querySelectorAll("[data-high]")].filter(seen);
+      const highs = bars.map((bar) => Number(bar.dataset.high));
+      panel.style.setProperty("--max", highs.length ? Math.max(...highs) : 1);
+    }
+  }
+
+  function drawFront() {
+    if (!area) return;
+    const front = area.querySelector(".front");
+    front.replaceChildren();
+    const at = (mark, name) => parseFloat(mark.querySelector(".disc").getAttribute(name));
+    const marks = [...area.querySelectorAll(".mark")].filter(seen)
+      .map((mark) => ({ mark, x: at(mark, "cx"), y: at(mark, "cy") }))
+      .sort((one, other) => one.x - other.x || one.y - other.y);
+    for (const mark of area.querySelectorAll(".on-front")) mark.classList.remove("on-front");
+    let last = null;
+    for (const { mark, x, y } of marks) {
+      if (last && y >= last.y) continue;
+      mark.classList.add("on-front");
+      line(front, x, last ? last.y : 100, x, y);
+      if (last) line(front, last.x, last.y, x, last.y);
+      last = { x, y };
+    }
+    if (last) line(front, last.x, last.y, 100, last.y);
+  }
+
+  function line(parent, x1, y1, x2, y2) {
+    const drawn = document.createElementNS("http://www.w3.org/2000/svg", "line");
+    const ends = { x1, y1, x2, y2 };
+    for (const name in ends) drawn.setAttribute(name, `${ends[name]}%`);
+    parent.append(drawn);
+  }
+
+  // The choice stands in the address, so that a link shows what its sender saw.
+  function remember() {
+    const named = selects.map((select) => [select.name, select.selectedOptions[0].text]);
+    history.replaceState(null, "", `#${new URLSearchParams(named)}`);
+  }
+
+  function recall() {
+    const named = new URLSearchParams(location.hash.slice(1));
+    const isNamed = selects.some((select) => named.has(select.name));
+    for (const select of selects) {
+      const wanted = [...select.options].find((option) => option.text === named.get(select.name));
+      select.value = isNamed ? (wanted ? wanted.value : "") : select.dataset.initial;
+    }
+  }
+
+  if (form) {
+    form.addEventListener("change", () => { filter(); remember(); });
+    form.addEventListener("reset", (event) => {
+      event.preventDefault();
+      for (const select of selects) select.value = "";
+      filter();
+      remember();
+    });
+    window.addEventListener("hashchange", () => {
+      if (!location.hash.includes("=")) return;
+      recall();
+      filter();
+    });
+    recall();
+    form.hidden = false;
+  }
+  filter();
+
   if (!area) return;
   const tip = area.querySelector(".tip");
-  const marks = [...area.querySelectorAll(".mark")];
 
   function show(mark) {
-    tip.textContent = mark.dataset.text;
+    const isBest = mark.classList.contains("on-front");
+    tip.textContent = mark.dataset.text + (isBest ? "; on the Pareto front" : "");
     tip.hidden = false;
     const disc = mark.querySelector(".disc").getBoundingClientRect();
     const frame = area.getBoundingClientRect();
@@ -17,31 +110,10 @@
     tip.style.top = `${above > 0 ? above : disc.bottom - frame.top + 8}px`;
   }
 
-  function hide() {
-    tip.hidden = true;
-  }
-
-  for (const mark of marks) {
-    mark.addEventListener("pointerenter", () => show(mark));
-    mark.addEventListener("focus", () => show(mark));
-    mark.addEventListener("pointerleave", hide);
-    mark.addEventListener("blur", hide);
+  const hide = () => { tip.hidden = true; };
+  for (const mark of area.querySelectorAll(".mark")) {
+    for (const event of ["pointerenter", "focus"]) mark.addEventListener(event, () => show(mark));
+    for (const event of ["pointerleave", "blur"]) mark.addEventListener(event, hide);
   }
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
-
-  const filter = document.querySelector(".filter");
-  if (!filter) return;
-  const buttons = [...filter.querySelectorAll("button")];
-
-  function select(cell) {
-    hide();
-    for (const button of buttons) button.setAttribute("aria-pressed", button.dataset.cell === cell);
-    for (const mark of area.querySelectorAll("[data-cell]")) {
-      mark.toggleAttribute("hidden", cell !== "all" && mark.dataset.cell !== cell);
-    }
-  }
-
-  for (const button of buttons) button.addEventListener("click", () => select(button.dataset.cell));
-  filter.hidden = false;
-  select("0");
 })();

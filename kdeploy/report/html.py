@@ -10,22 +10,40 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import __version__
+from kdeploy.report.bars import panels_of
 from kdeploy.report.comparison import Comparison, Row
 from kdeploy.report.contract import report_format
-from kdeploy.report.machine_facts import machine_facts, machine_name
+from kdeploy.report.decisions import (
+    BEST_HEADERS,
+    BEST_TITLE,
+    CHANGE_HEADERS,
+    MOST_GATES,
+    best_rows,
+    change_rows,
+    change_sentence,
+    gate_rows,
+)
+from kdeploy.report.devices import place_columns, places
+from kdeploy.report.filters import OF_PLACE, filters_of
+from kdeploy.report.kernels import HEADERS as KERNELS
+from kdeploy.report.kernels import alarms, proofs
+from kdeploy.report.layers import layer_tables
+from kdeploy.report.machine_facts import machine_facts, machine_name, short_names
+from kdeploy.report.pareto import shortened
 from kdeploy.report.plot import plot_of
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
 from kdeploy.report.sentences import (
+    MOST_NAMES,
     NOTHING,
-    baseline_label,
     claims,
     gate_reason,
     interval,
     quantity,
     ratio_interval,
+    short_verdict,
     state_sentence,
     times,
-    verdict_sentence,
+    title,
     where,
 )
 from kdeploy.report.steps import step_rows
@@ -52,6 +70,10 @@ class Group:
     rows: tuple[tuple[Row, tuple[Cell, ...]], ...]
     first: int
 
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
 
 @report_format(suffix=".html")
 def html(comparison: Comparison) -> str:
@@ -67,13 +89,13 @@ def html(comparison: Comparison) -> str:
     )
     environment.filters["code"] = _code
     environment.filters["tight"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
-    shown = [c for c in columns(comparison) if c.header not in IN_HEADING]
+    whole, comparison = comparison, shortened(comparison)
     return environment.get_template(TEMPLATE).render(
-        **_head(comparison),
-        plot=plot_of(comparison),
-        columns=shown,
-        everywhere=doubts_everywhere(comparison),
-        groups=_groups(comparison, shown),
+        **_head(whole),
+        **_decisions(whole),
+        **_numbers_of(comparison),
+        filters=filters_of(comparison),
+        of_place=OF_PLACE,
         seeds=(TITLE, HEADERS, seed_rows(comparison)),
         gates=[(g, gate_reason(g)) for run in comparison.runs for g in run.gates],
         skipped=skipped_rows(comparison),
@@ -82,7 +104,7 @@ def html(comparison: Comparison) -> str:
             (line, _is_packaged(line.artifact, comparison), step_rows(line.steps))
             for line in comparison.lineages
         ],
-        numbers=_numbers(comparison.rows),
+        num_left_out=comparison.num_left_out,
         machines=[(machine_name(m, f), machine_facts(f)) for m, f in comparison.machines.items()],
         commands=list(dict.fromkeys(run.command for run in comparison.runs if run.command)),
     )
@@ -91,27 +113,59 @@ def html(comparison: Comparison) -> str:
 def _head(comparison: Comparison) -> dict[str, Any]:
     row = comparison.headline
     return {
-        "title": ", ".join(run.name for run in comparison.runs),
-        "place": "; ".join(machine_name(m, f) for m, f in comparison.machines.items()),
+        "title": title(comparison),
+        "place": _places(comparison),
         "measured": max((record.created for record in comparison.records), default="")[:10],
         "version": __version__,
-        "verdict": verdict_sentence(comparison),
+        "verdict": short_verdict(comparison),
+        "alarms": alarms(comparison),
         "state": state_sentence(comparison),
         "all_passed": all(gate.passed for run in comparison.runs for gate in run.gates),
-        "headline": row,
-        "headline_where": where(row) if row else "",
-        "baseline_label": baseline_label(row) if row else "",
         "claims": claims(row) if row else [],
+    }
+
+
+def _places(comparison: Comparison) -> str:
+    names = [machine_name(machine, facts) for machine, facts in comparison.machines.items()]
+    return "; ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} machines"
+
+
+def _decisions(comparison: Comparison) -> dict[str, Any]:
+    against = comparison.against
+    return {
+        "best": (BEST_TITLE, BEST_HEADERS, best_rows(comparison)),
+        "changed": change_sentence(against) if against else "",
+        "changes": (CHANGE_HEADERS, change_rows(against, comparison.machines) if against else []),
+        "judged": gate_rows(comparison),
+        "most_gates": MOST_GATES,
+    }
+
+
+def _numbers_of(comparison: Comparison) -> dict[str, Any]:
+    shown = [c for c in columns(comparison) if c.header not in IN_HEADING]
+    found = places(comparison)
+    proven = proofs(comparison)
+    return {
+        "plot": plot_of(comparison),
+        "panels": panels_of(comparison),
+        "columns": shown,
+        "groups": _groups(comparison, shown),
+        "everywhere": doubts_everywhere(comparison),
+        "place_columns": place_columns(comparison),
+        "places": found,
+        "kernels": (KERNELS, proven),
+        "layers": layer_tables(comparison),
+        "numbers": _numbers(comparison.rows),
     }
 
 
 def _groups(comparison: Comparison, shown: Sequence[Column]) -> list[Group]:
     found: list[Group] = []
     first = 0
-    several = len(comparison.machines) > 1
+    names = short_names(comparison.machines)
     for (machine, *_), members in groupby(comparison.rows, key=lambda row: row.cell):
         rows = tuple((row, tuple(column.cell(row) for column in shown)) for row in members)
-        name = machine_name(machine, comparison.machines.get(machine, {})) if several else ""
+        name = names[machine] if len(names) > 1 else ""
         found.append(Group(heading=where(rows[0][0]), machine=name, rows=rows, first=first))
         first += len(rows)
     return found
@@ -121,21 +175,24 @@ def _is_packaged(artifact: str, comparison: Comparison) -> bool:
     return any(run.packaged == artifact for run in comparison.runs)
 
 
-def _numbers(rows: Sequence[Row]) -> list[list[str]]:
+def _numbers(rows: Sequence[Row]) -> list[tuple[Row, list[str]]]:
     """Return every measured number: what, where, value, interval, n, ratio, verdict, doubts."""
     return [
-        [
-            row.label,
-            where(row),
-            metric,
-            quantity(value.record.value, value.record.unit),
-            interval(value) or NOTHING,
-            str(value.record.n),
-            times(value.ratio.times) if value.ratio else NOTHING,
-            ratio_interval(value) or NOTHING,
-            (value.ratio.verdict if value.ratio else "") or NOTHING,
-            ", ".join(value.flags) or NOTHING,
-        ]
+        (
+            row,
+            [
+                row.label,
+                where(row),
+                metric,
+                quantity(value.record.value, value.record.unit),
+                interval(value) or NOTHING,
+                str(value.record.n),
+                times(value.ratio.times) if value.ratio else NOTHING,
+                ratio_interval(value) or NOTHING,
+                (value.ratio.verdict if value.ratio else "") or NOTHING,
+                ", ".join(value.flags) or NOTHING,
+            ],
+        )
         for row in rows
         for metric, value in row.values.items()
         if value.record.value is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,25 @@ def machine_name(machine: str, facts: Mapping[str, Any]) -> str:
     parts = [str(facts[key]) for key in ("cpu", "gpu") if facts.get(key)]
     name = " + ".join(parts)
     return f"{name} ({machine})" if name and machine else name or machine or "unnamed machine"
+
+
+def short_names(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return a name for each machine's id that fits a table: its accelerator, else processor."""
+    names = {
+        machine: str(facts.get("gpu") or _model(facts) or machine or "unnamed machine")
+        for machine, facts in machines.items()
+    }
+    twice = {name for name in names.values() if list(names.values()).count(name) > 1}
+    return {
+        machine: f"{name} ({machine[:4]})" if name in twice and machine else name
+        for machine, name in names.items()
+    }
+
+
+def _model(facts: Mapping[str, Any]) -> str:
+    """Return the processor without marks and clock: `Intel Core i7-8700T`."""
+    text = re.sub(r"\((R|TM)\)|\bCPU\b|\bProcessor\b|@.*", " ", str(facts.get("cpu") or ""))
+    return " ".join(text.split())
 
 
 def _text(key: str, value: Any) -> str:

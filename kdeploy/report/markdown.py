@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.contract import report_format
+from kdeploy.report.devices import place_rows
+from kdeploy.report.kernels import HEADERS as KERNELS
+from kdeploy.report.kernels import proofs
 from kdeploy.report.machine_facts import machine_facts, machine_name
+from kdeploy.report.markup import code, decisions, escaped, left_out, section, table
+from kdeploy.report.pareto import shortened
 from kdeploy.report.said import Said
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
-from kdeploy.report.sentences import NOTHING, gate_reason, state_sentence, verdict_sentence
+from kdeploy.report.sentences import (
+    NOTHING,
+    gate_reason,
+    state_sentence,
+    title,
+    verdict_sentence,
+)
 from kdeploy.report.steps import step_rows
 from kdeploy.report.table import doubt_rows, doubts_everywhere, skipped_rows, table_rows
 
@@ -31,50 +41,59 @@ MOST_ROWS = 60  # of what a step says
 @report_format(suffix=".md")
 def markdown(comparison: Comparison) -> str:
     """Return the whole report: verdict, table, gates, doubts, lineages, machines, commands."""
-    headers, rows = table_rows(comparison)
+    shown = shortened(comparison)
+    headers, rows = table_rows(shown)
     sections = [
-        f"# {_escaped(', '.join(run.name for run in comparison.runs))}",
-        f"**{_escaped(verdict_sentence(comparison))}**",
-        _escaped(state_sentence(comparison)),
-        _table(headers, rows),
+        f"# {escaped(title(comparison))}",
+        f"**{escaped(verdict_sentence(comparison))}**",
+        escaped(state_sentence(comparison)),
+        *decisions(comparison),
+        table(headers, rows),
+        left_out(shown),
         "Ratios in round brackets are times better than the baseline in the same cell, "
         "accuracies differ in percentage points, square brackets are 95 % intervals, "
         "n counts samples." + _everywhere(comparison),
-        _section(TITLE, HEADERS, seed_rows(comparison)),
+        section("By device and runtime", *place_rows(shown)),
+        _kernels(shown),
+        section(TITLE, HEADERS, seed_rows(comparison)),
         _gates(comparison),
-        _skipped(comparison),
+        _skipped(shown),
         _doubts(comparison),
-        _lineages(comparison),
+        _lineages(shown),
         _machines(comparison),
         _commands(comparison),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def _kernels(comparison: Comparison) -> str:
+    return section("Which kernels ran", KERNELS, [proof.texts for proof in proofs(comparison)])
+
+
 def _everywhere(comparison: Comparison) -> str:
     names = ", ".join(sorted(doubts_everywhere(comparison)))
-    return f" Doubts about every measured row: {_escaped(names)}." if names else ""
+    return f" Doubts about every measured row: {escaped(names)}." if names else ""
 
 
 def _gates(comparison: Comparison) -> str:
     rows = [
-        ["passed" if gate.passed else "**FAILED**", _code(gate.gate), _escaped(gate_reason(gate))]
+        ["passed" if gate.passed else "**FAILED**", code(gate.gate), escaped(gate_reason(gate))]
         for run in comparison.runs
         for gate in run.gates
     ]
-    return _section("Gates", ["", "gate", "measured"], rows, escape=False)
+    return section("Gates", ["", "gate", "measured"], rows, escape=False)
 
 
 def _skipped(comparison: Comparison) -> str:
     rows = [[*row[:3], f"skipped: {row[3]}"] for row in skipped_rows(comparison)]
-    return _section("Not measured", ["artefact", "where", "what", "reason"], rows)
+    return section("Not measured", ["artefact", "where", "what", "reason"], rows)
 
 
 def _doubts(comparison: Comparison) -> str:
     # The texts of flags are ours, and their backticks are meant.
-    rows = [[_escaped(name), *texts] for name, *texts in doubt_rows(comparison)]
+    rows = [[escaped(name), *texts] for name, *texts in doubt_rows(comparison)]
     headers = ["doubt", "where", "what it means", "what to do"]
-    return _section("Doubts", headers, rows, escape=False)
+    return section("Doubts", headers, rows, escape=False)
 
 
 def _lineages(comparison: Comparison) -> str:
@@ -83,8 +102,8 @@ def _lineages(comparison: Comparison) -> str:
         steps = step_rows(lineage.steps)
         keys = [key for key in STEP_COLUMNS if key != "sparsity" or _is_any(steps, key)]
         rows = [[step[key] for key in keys] for step in steps]
-        table = _table([STEP_COLUMNS[key] for key in keys], rows)
-        found.append(f"### {_escaped(lineage.label)}\n\n{table}")
+        history = table([STEP_COLUMNS[key] for key in keys], rows)
+        found.append(f"### {escaped(lineage.label)}\n\n{history}")
         # What earlier steps said stands with their own artefacts.
         found += [_what_is_said(said) for said in steps[-1]["said"]] if steps else []
     return "\n\n".join(["## How each artefact came to be", *found]) if found else ""
@@ -96,18 +115,18 @@ def _is_any(steps: Sequence[dict[str, Any]], key: str) -> bool:
 
 def _what_is_said(said: Said) -> str:
     headers = said.headers or ["" for _ in said.rows[0]]
-    shown = _table(headers, said.rows[:MOST_ROWS])
+    shown = table(headers, said.rows[:MOST_ROWS])
     left = len(said.rows) - MOST_ROWS
     more = f"\n\n{left} more rows: `kdeploy show` prints them." if left > 0 else ""
-    return f"**{_escaped(said.topic)}**\n\n{shown}{more}"
+    return f"**{escaped(said.topic)}**\n\n{shown}{more}"
 
 
 def _machines(comparison: Comparison) -> str:
     found = []
     for machine, facts in comparison.machines.items():
         rows = machine_facts(facts)
-        name = f"### {_escaped(machine_name(machine, facts))}"
-        text = _table(["", ""], rows) if rows else "No fingerprint of this machine was kept."
+        name = f"### {escaped(machine_name(machine, facts))}"
+        text = table(["", ""], rows) if rows else "No fingerprint of this machine was kept."
         found.append(f"{name}\n\n{text}")
     return "\n\n".join(["## Machines", *found]) if found else ""
 
@@ -115,26 +134,3 @@ def _machines(comparison: Comparison) -> str:
 def _commands(comparison: Comparison) -> str:
     lines = dict.fromkeys(run.command for run in comparison.runs if run.command)
     return "## Repeat it\n\n```sh\n" + "\n".join(lines) + "\n```" if lines else ""
-
-
-def _section(
-    title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, escape: bool = True
-) -> str:
-    return f"## {title}\n\n{_table(headers, rows, escape=escape)}" if rows else ""
-
-
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, escape: bool = True) -> str:
-    lines = [list(headers), ["---"] * len(headers)]
-    lines += [[_escaped(text) if escape else text for text in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """Return text in which nothing is markup: markdown viewers run HTML and split at bars."""
-    text = re.sub(r"([\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:])", r"\\\1", text)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(text.split())
-
-
-def _code(text: str) -> str:
-    return f"`{' '.join(text.replace('`', '').split())}`".replace("|", "\\|")

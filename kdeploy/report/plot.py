@@ -9,7 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdeploy.report.comparison import Comparison, Row
+from kdeploy.report.bars import series_of
+from kdeploy.report.comparison import OFFLINE, Comparison, Row
+from kdeploy.report.machine_facts import short_names
+from kdeploy.report.pareto import front
 from kdeploy.report.sentences import quantity, where
 from kdeploy.units import format_quantity
 
@@ -17,6 +20,7 @@ X, Y, AREA = "latency.p50", "accuracy.top1", "size"
 LARGEST_RADIUS, SMALLEST_RADIUS = 26.0, 4.5  # pixels
 # The drawing area of a desktop page in pixels; labels are kept apart for this size.
 NOMINAL_WIDTH, NOMINAL_HEIGHT, LETTER_WIDTH, LINE_HEIGHT = 880.0, 380.0, 7.2, 16.0
+MOST_LABELS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,7 @@ class Mark:
     y_high: float
     radius: float
     series: int
-    cell: int
+    place: Row
     text: str
     label: str = ""
     anchor: str = "start"
@@ -53,13 +57,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """The marks with axes; `series` are the runtimes, `cells` the batch and thread counts."""
+    """The marks with axes; `series` are the runtimes, of which each has its colour."""
 
     marks: tuple[Mark, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     series: tuple[str, ...]
-    cells: tuple[str, ...]
     left_out: int
 
 
@@ -84,8 +87,8 @@ def plot_of(comparison: Comparison) -> Plot | None:
     rows = comparison.rows
     shown = [rows[i] for i in drawn]
     x_axis, y_axis = _x_axis(shown), _y_axis(shown)
-    series = tuple(dict.fromkeys(_series(row, comparison) for row in shown))
-    cells = tuple(dict.fromkeys(_load(row) for row in shown))
+    series = series_of(comparison)
+    machines = short_names(comparison.machines)
     largest = max((row.number(AREA) or 0.0 for row in shown), default=0.0)
     marks = [
         _mark(
@@ -94,35 +97,36 @@ def plot_of(comparison: Comparison) -> Plot | None:
             x_axis,
             y_axis,
             radius=_radius(rows[i].number(AREA), largest),
-            series=series.index(_series(rows[i], comparison)),
-            cell=cells.index(_load(rows[i])),
+            series=series.index(rows[i].runtime or "no runtime"),
+            machine=machines[rows[i].machine] if len(machines) > 1 else "",
             is_headline=rows[i] is comparison.headline,
         )
         for i in drawn
     ]
-    named = comparison.headline.cell if comparison.headline else shown[0].cell
+    named = _named(comparison, shown)
     return Plot(
-        marks=tuple(_labelled(marks, [rows[i].label * (rows[i].cell == named) for i in drawn])),
+        marks=tuple(_labelled(marks, [rows[i].label * (id(rows[i]) in named) for i in drawn])),
         x_ticks=tuple(Tick(at=x_axis.at(t), text=format_quantity(t, "s")) for t in _log(x_axis)),
         y_ticks=tuple(Tick(at=y_axis.at(t), text=f"{t * 100:g} %") for t in _linear(y_axis)),
         series=series,
-        cells=cells,
         left_out=len(rows) - len(drawn),
     )
 
 
 def _can_draw(row: Row) -> bool:
-    return (row.number(X) or 0.0) > 0 and row.number(Y) is not None
+    is_comparable = row.scenario != OFFLINE
+    return is_comparable and (row.number(X) or 0.0) > 0 and row.number(Y) is not None
 
 
-def _series(row: Row, comparison: Comparison) -> str:
-    name = row.runtime or "no runtime"
-    return f"{name} on {row.machine}" if len(comparison.machines) > 1 else name
-
-
-def _load(row: Row) -> str:
-    """Return batch size and threads, without the runtime."""
-    return where(row).partition(", ")[2] or "any batch"
+def _named(comparison: Comparison, shown: Sequence[Row]) -> set[int]:
+    """Return the rows with a label: the headline's cell, of a crowd what stands out in it."""
+    cell = comparison.headline.cell if comparison.headline else shown[0].cell
+    members = [row for row in shown if row.cell == cell]
+    if len(members) > MOST_LABELS:
+        baselines = [row for row in members if row.is_baseline]
+        headline = [row for row in members if row is comparison.headline]
+        members = [*headline, *baselines, *front(members)][:MOST_LABELS]
+    return {id(row) for row in members}
 
 
 def _bounds(row: Row, metric: str) -> tuple[float, float, float]:
@@ -181,13 +185,14 @@ def _mark(
     *,
     radius: float,
     series: int,
-    cell: int,
+    machine: str,
     is_headline: bool,
 ) -> Mark:
     x, x_low, x_high = _bounds(row, X)
     y, y_low, y_high = _bounds(row, Y)
+    place = f"{where(row)}, {machine}" if machine else where(row)
     text = (
-        f"{row.label} on {where(row)}: accuracy {quantity(y, 'fraction')}, "
+        f"{row.label} on {place}: accuracy {quantity(y, 'fraction')}, "
         f"p50 {quantity(x, 's')}, size {quantity(row.number(AREA), 'B')}"
     )
     return Mark(
@@ -200,7 +205,7 @@ def _mark(
         y_high=100 - y_axis.at(min(y_high, 1.0)),
         radius=radius,
         series=series,
-        cell=cell,
+        place=row,
         text=text,
         is_baseline=row.is_baseline,
         is_packaged=row.is_packaged,
@@ -213,8 +218,8 @@ def _labelled(marks: Sequence[Mark], labels: Sequence[str]) -> list[Mark]:
     from dataclasses import replace
 
     # Discs of other batch sizes are hidden while these labels are shown.
-    seen = {mark.cell for mark, label in zip(marks, labels, strict=True) if label}
-    taken = [_disc(mark) for mark in marks if mark.cell in seen]
+    seen = {mark.place.load for mark, label in zip(marks, labels, strict=True) if label}
+    taken = [_disc(mark) for mark in marks if mark.place.load in seen]
     found = []
     for mark, label in zip(marks, labels, strict=True):
         if not label:

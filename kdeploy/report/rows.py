@@ -6,20 +6,24 @@ is measured once a runtime, so it stands in each row of that runtime.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
+from typing import Any
 
 from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.gate import times_better
 from kdeploy.measurement import METRICS, Measurement
-from kdeploy.report.comparison import Pair, Ratio, Row, Run, Value
+from kdeploy.report.comparison import OFFLINE, Pair, Ratio, Row, Run, Value, scenario_of
+from kdeploy.report.shelf import ONCE_A_FILE, ONCE_A_RUNTIME, Shelf, shelves_of
 
-ONCE_A_FILE = ("size", "parameters", "macs")
-ONCE_A_RUNTIME = (
-    *("accuracy.", "agreement.", "perplexity", "parity."),
-    *("integer_kernels", "sparse_kernels"),
+SPEED = (
+    *("latency.", "device_latency.", "throughput", "server_rate"),
+    *("load_time", "first_inference", "cold_start"),
 )
-SPEED = ("latency.", "throughput", "load_time", "first_inference")
+OF_A_BATCH = ("latency.", "device_latency.", "first_inference")
+# A tail of few samples is their maximum, or only a bound.
+UNSURE = frozenset({"few_samples", "p99_bound"})
 # A difference in speed below this is not worth a word, however sure it is.
 PRACTICAL_DIFFERENCE = 0.03
 
@@ -27,24 +31,25 @@ PRACTICAL_DIFFERENCE = 0.03
 def rows_of(runs: Sequence[Run], baseline: str) -> list[Row]:
     """Return all rows with their ratios, in the order in which they were measured."""
     bare = [row for index, run in enumerate(runs) for row in _bare_rows(index, run, baseline)]
-    teachers = [row for row in bare if row.is_baseline]
-    return [_compared(row, teachers, runs[row.run].pairs) for row in bare]
+    teachers = _Teachers([row for row in bare if row.is_baseline])
+    pairs = [_by_cell(run.pairs) for run in runs]
+    return [_compared(row, teachers, pairs[row.run]) for row in bare]
 
 
 def ordered(rows: Iterable[Row], headline: Row | None) -> list[Row]:
     """Return the rows by cell, the headline's cell first and the baseline first in each cell."""
     rows = list(rows)
-    cells = list(dict.fromkeys(row.cell for row in rows))
-    machines = list(dict.fromkeys(row.machine for row in rows))
+    cells = {cell: i for i, cell in enumerate(dict.fromkeys(row.cell for row in rows))}
+    machines = {name: i for i, name in enumerate(dict.fromkeys(row.machine for row in rows))}
     first = headline.cell if headline else None
     first_machine = headline.machine if headline else None
 
     def place(row: Row) -> tuple[bool, int, bool, int, bool]:
         return (
             row.machine != first_machine,
-            machines.index(row.machine),
+            machines[row.machine],
             row.cell != first,
-            cells.index(row.cell),
+            cells[row.cell],
             not row.is_baseline,
         )
 
@@ -81,15 +86,28 @@ def _has_speed_up(row: Row) -> bool:
 
 
 def _bare_rows(index: int, run: Run, baseline: str) -> list[Row]:
+    has_files = any(r.profile for r in run.records if r.artifact == run.packaged)
     found: dict[Row, list[Measurement]] = {}
     for record in run.records:
-        found.setdefault(_row(index, record, run, baseline), []).append(record)
-    cells = [row for row, records in found.items() if _is_cell(row, records)]
-    lonely = [row for row in found if row not in cells and not _hosts(row, cells)]
-    return [_filled(row, run.records) for row in found if row in cells or row in lonely]
+        is_packaged = bool(record.artifact) and record.artifact == run.packaged
+        # The torch model has the id of its file, but no profile.
+        is_packaged = is_packaged and (bool(record.profile) or not has_files)
+        row = _row(index, record, run, baseline, is_packaged)
+        found.setdefault(row, []).append(record)
+    cells: dict[tuple[str, str], list[Row]] = {}
+    for row, records in found.items():
+        if _is_cell(row, records):
+            cells.setdefault(_subject(row), []).append(row)
+    shelves = shelves_of(run.records)
+    return [
+        _filled(row, shelves[_subject(row)])
+        for row in found
+        if row in (own := cells.get(_subject(row), [])) or not _hosts(row, own)
+    ]
 
 
-def _row(index: int, record: Measurement, run: Run, baseline: str) -> Row:
+def _row(index: int, record: Measurement, run: Run, baseline: str, is_packaged: bool) -> Row:
+    scenario, shape = scenario_of(record)
     return Row(
         run=index,
         artifact=record.artifact,
@@ -100,43 +118,34 @@ def _row(index: int, record: Measurement, run: Run, baseline: str) -> Row:
         device=record.device,
         batch_size=record.batch_size,
         threads=record.threads,
+        scenario=scenario,
+        input_shape=shape,
         is_baseline=baseline in (record.label, record.artifact),
-        is_packaged=_is_packaged(record, run),
+        is_packaged=is_packaged,
     )
 
 
-def _is_packaged(record: Measurement, run: Run) -> bool:
-    """Say whether it is of the packaged file; the torch model has its id, but no profile."""
-    if not record.artifact or record.artifact != run.packaged:
-        return False
-    has_files = any(r.profile for r in run.records if r.artifact == run.packaged)
-    return bool(record.profile) or not has_files
+def _subject(row: Row) -> tuple[str, str]:
+    return (row.artifact, row.label)
 
 
 def _is_cell(row: Row, records: Sequence[Measurement]) -> bool:
     """Say whether it was measured there, and not only carries what holds for several cells."""
-    return bool(row.runtime) and not all(_is_shared(r.metric) for r in records)
-
-
-def _is_shared(metric: str) -> bool:
-    return metric.startswith((*ONCE_A_FILE, *ONCE_A_RUNTIME))
+    shared = (*ONCE_A_FILE, *ONCE_A_RUNTIME)
+    return bool(row.runtime) and not all(r.metric.startswith(shared) for r in records)
 
 
 def _hosts(row: Row, cells: Sequence[Row]) -> bool:
-    """Say whether some cell already shows what `row` carries."""
+    """Say whether some cell of the same artefact already shows what `row` carries."""
     return any(
-        (cell.artifact, cell.label) == (row.artifact, row.label)
-        and row.runtime in ("", cell.runtime)
-        and row.profile in ("", cell.profile)
-        for cell in cells
+        row.runtime in ("", cell.runtime) and row.profile in ("", cell.profile) for cell in cells
     )
 
 
-def _filled(row: Row, records: Sequence[Measurement]) -> Row:
-    own = [r for r in records if (r.artifact, r.label) == (row.artifact, row.label)]
+def _filled(row: Row, shelf: Shelf) -> Row:
     values: dict[str, Value] = {}
     for metric in METRICS:
-        record = _best([r for r in own if r.metric == metric], row)
+        record = shelf.best(metric, row)
         if record is not None:
             values[metric] = Value(record=record, flags=_flags(record))
     measured = [v.record for m, v in values.items() if not m.startswith(ONCE_A_FILE)]
@@ -145,40 +154,46 @@ def _filled(row: Row, records: Sequence[Measurement]) -> Row:
     return replace(row, values=values, skipped=reasons[0] if is_skipped else None)
 
 
-def _best(records: Sequence[Measurement], row: Row) -> Measurement | None:
-    """Return the record that fits the row most closely, then its profile; of equals the newest."""
-
-    def fits(record: Measurement) -> int:
-        metric = record.metric
-        # The torch model and its file share an id; only the profile tells their sizes apart.
-        is_same_file = record.profile == (row.profile if record.runtime else "")
-        if metric in ONCE_A_FILE and is_same_file:
-            return 3 if record.runtime == row.runtime else 1
-        is_elsewhere = record.machine not in ("", row.machine)
-        is_other = record.runtime not in ("", row.runtime) or record.profile not in (
-            "",
-            row.profile,
-        )
-        if is_elsewhere or is_other:
-            return 0
-        place = (record.runtime, record.batch_size, record.threads)
-        if place == (row.runtime, row.batch_size, row.threads):
-            return 3
-        if not record.runtime:
-            return 1
-        return 2 if metric.startswith(ONCE_A_RUNTIME) else 0
-
-    ranked = [(fits(r), r.profile == row.profile, i) for i, r in enumerate(records) if fits(r)]
-    return records[max(ranked)[-1]] if ranked else None
-
-
 def _flags(record: Measurement) -> tuple[str, ...]:
     is_short = record.metric == "latency.p99" and record.n < P99_MINIMUM_COUNT
-    added = ("few_samples",) if is_short and record.value is not None else ()
+    is_said = record.value is None or not UNSURE.isdisjoint(record.flags)
+    added = ("few_samples",) if is_short and not is_said else ()
     return tuple(dict.fromkeys((*record.flags, *added)))
 
 
-def _compared(row: Row, teachers: Sequence[Row], pairs: Sequence[Pair]) -> Row:
+class _Teachers:
+    """The baseline's rows, found by cell and by run."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self.by_cell = _grouped(rows, lambda row: row.cell)
+        self.by_run = _grouped(rows, lambda row: row.run)
+
+    def value(self, metric: str, row: Row) -> Value | None:
+        """Return what to compare with: speeds never across machines, sizes across everything."""
+        here = self.by_cell.get(row.cell, [])
+        fair: Iterable[Row] = sorted(here, key=lambda teacher: teacher.run != row.run)
+        if metric in ONCE_A_FILE:
+            near = [teacher for teacher in here if teacher.run == row.run]
+            fair = chain(near, self.by_run.get(row.run, []), here, self.rows)
+        return next((t.values[metric] for t in fair if t.number(metric) is not None), None)
+
+
+def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def _by_cell(pairs: Iterable[Pair]) -> dict[tuple[Any, ...], list[Pair]]:
+    found: dict[tuple[Any, ...], list[Pair]] = {}
+    for pair in pairs:
+        found.setdefault((pair.metric, pair.label, pair.baseline, *pair.cell), []).append(pair)
+    return found
+
+
+def _compared(row: Row, teachers: _Teachers, pairs: Mapping[tuple[Any, ...], list[Pair]]) -> Row:
     if row.is_baseline:
         return row
     values = {m: _against(m, value, row, teachers, pairs) for m, value in row.values.items()}
@@ -186,28 +201,24 @@ def _compared(row: Row, teachers: Sequence[Row], pairs: Sequence[Pair]) -> Row:
 
 
 def _against(
-    metric: str, value: Value, row: Row, teachers: Sequence[Row], pairs: Sequence[Pair]
+    metric: str,
+    value: Value,
+    row: Row,
+    teachers: _Teachers,
+    pairs: Mapping[tuple[Any, ...], list[Pair]],
 ) -> Value:
-    # The same run first; speeds never across machines, sizes across everything.
-    same_run = sorted(teachers, key=lambda t: (t.run != row.run, t.cell != row.cell))
-    fair = [t for t in same_run if metric in ONCE_A_FILE or t.cell == row.cell]
-    teacher = next((t.values[metric] for t in fair if t.number(metric) is not None), None)
+    teacher = teachers.value(metric, row)
+    if row.scenario == OFFLINE and metric.startswith(OF_A_BATCH):
+        return value
     if teacher is None or value.record.value is None:
         return value
-    if "few_samples" in (*value.flags, *teacher.flags):
+    if not UNSURE.isdisjoint((*value.flags, *teacher.flags)):
         return replace(value, baseline=teacher.record)  # a ratio of two chances says nothing
-    ratio = next((p.ratio for p in pairs if _is_of(p, metric, row, teacher.record)), None)
+    key = (metric, row.label, teacher.record.label, row.runtime, *row.load)
+    known = pairs.get(key, [])
+    ratio = next((p.ratio for p in known if p.profile in (None, row.profile)), None)
     ratio = ratio or ratio_of(value.record, teacher.record)
     return replace(value, baseline=teacher.record, ratio=ratio)
-
-
-def _is_of(pair: Pair, metric: str, row: Row, teacher: Measurement) -> bool:
-    return (
-        (pair.metric, pair.label, pair.baseline) == (metric, row.label, teacher.label)
-        and pair.runtime == row.runtime
-        and pair.profile in (None, row.profile)
-        and (pair.batch_size, pair.threads) == (row.batch_size, row.threads)
-    )
 
 
 def ratio_of(candidate: Measurement, baseline: Measurement) -> Ratio | None:

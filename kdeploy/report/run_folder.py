@@ -11,7 +11,9 @@ from typing import Any
 from kdeploy.errors import DataError, InputError
 from kdeploy.gate import Verdict, parse_gate
 from kdeploy.measurement import read
-from kdeploy.report.comparison import Lineage, Pair, Ratio, Run, Step
+from kdeploy.report.comparison import Lineage, Pair, Ratio, Run, Step, scenario_text
+
+COMMAND = "command.txt"
 
 
 def read_run(path: Path) -> Run:
@@ -32,7 +34,7 @@ def read_run(path: Path) -> Run:
         name=str(recipe.get("name") or folder.resolve().name),
         records=records,
         machine=str(machine.get("id") or (records[0].machine if records else "")),
-        machine_facts=machine,
+        machines=_machines(folder, machine),
         pairs=tuple(_pair(p) for p in _json(folder / "comparisons.json", [])),
         lineages=_lineages(folder, stages),
         gates=_gates(summary, recipe),
@@ -44,6 +46,13 @@ def read_run(path: Path) -> Run:
         seeds=summary.get("seeds") or {},
         command=_command(folder, summary, recipe),
     )
+
+
+def _machines(folder: Path, here: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the fingerprints of `machines/<id>.json`, and that of the run itself."""
+    others = {p.stem: _json(p, {}) for p in sorted((folder / "machines").glob("*.json"))}
+    found = {str(facts.get("id") or stem): facts for stem, facts in others.items()}
+    return found | ({str(here.get("id") or ""): here} if here else {})
 
 
 def _json(path: Path, missing: Any) -> Any:
@@ -87,6 +96,8 @@ def _pair(entry: Mapping[str, Any]) -> Pair:
             threads=entry.get("threads"),
             metric=entry["metric"],
             profile=entry.get("profile"),
+            scenario=scenario_text(entry.get("scenario", "")),
+            input_shape=entry.get("input_shape", ""),
             ratio=Ratio(
                 times=float(entry["ratio"]),
                 low=entry.get("low"),
@@ -159,6 +170,8 @@ def _is_missing(gate: str, value: Any) -> bool:
 def _command(folder: Path, summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     if summary.get("command"):
         return str(summary["command"])
+    if (folder / COMMAND).is_file():
+        return (folder / COMMAND).read_text().strip()
     if not recipe:
         return ""
     return (

@@ -10,9 +10,11 @@ from kdeploy.errors import KdeployError
 from kdeploy.gate import Verdict, parse_gate
 from kdeploy.measurement import METRICS
 from kdeploy.report.comparison import Comparison, Ratio, Row, Value
+from kdeploy.report.machine_facts import short_names
 from kdeploy.units import format_quantity
 
 NOTHING = "-"
+MOST_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +27,39 @@ class Claim:
     verdict: str = ""
 
 
+def title(comparison: Comparison) -> str:
+    """Return the names of the runs; of many the first ones and their number."""
+    names = list(dict.fromkeys(run.name for run in comparison.runs))
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
 def verdict_sentence(comparison: Comparison) -> str:
     """Return what was gained and lost, from the headline's row, in one sentence."""
     row = comparison.headline
     if row is None:
         return "There is nothing to compare with the baseline yet."
-    subject = f"{row.label} on {where(row)}"
+    subject = f"{row.label} on {where(row)}{_on_machine(row, comparison)}"
     found = claims(row)
     if not found:
         return f"{subject}: no metric of it was measured on the baseline {comparison.baseline} too."
     said = "; ".join(f"{claim.said} ({claim.evidence})" for claim in found)
     return f"{subject}, against {baseline_label(row)}: {said}."
+
+
+def short_verdict(comparison: Comparison) -> str:
+    """Return the verdict as one sentence without its evidence, which stands beside it."""
+    row = comparison.headline
+    found = {claim.metric: claim.said for claim in claims(row)} if row else {}
+    if row is None or not found:
+        return verdict_sentence(comparison)
+    changes = [found[metric] for metric in ("latency.p50", "size") if metric in found]
+    said = " and ".join(changes) or "measured"
+    place = f"{where(row)}{_on_machine(row, comparison)}"
+    accuracy = row.values.get("accuracy.top1")
+    if accuracy is not None and accuracy.ratio is not None:
+        said += f", with {found['accuracy.top1']} ({change(accuracy)})"
+    return f"{row.label}: {said}, against {baseline_label(row)} on {place}."
 
 
 def claims(row: Row) -> list[Claim]:
@@ -60,6 +84,12 @@ def claims(row: Row) -> list[Claim]:
 def baseline_label(row: Row) -> str:
     """Return the label that a row was compared with, "" when nothing of it was."""
     return next((v.baseline.label for v in row.values.values() if v.baseline), "")
+
+
+def _on_machine(row: Row, comparison: Comparison) -> str:
+    """Return the machine of a row where there are several."""
+    names = short_names(comparison.machines)
+    return f", {names[row.machine]}" if len(names) > 1 else ""
 
 
 def state_sentence(comparison: Comparison) -> str:
@@ -94,13 +124,22 @@ def gate_reason(gate: Verdict) -> str:
 
 
 def where(row: Row) -> str:
-    """Return the cell: runtime, batch size, threads."""
-    batch = f"batch {row.batch_size}" if row.batch_size is not None else ""
+    """Return the cell: runtime, batch size, threads, and shape and scenario where they are said."""
+    batch = f"batch {row.asked_batch}" if row.asked_batch is not None else ""
     threads = "" if row.threads is None else f"{row.threads} thread{'s' * (row.threads != 1)}"
     place = row.runtime or "no runtime"
     if row.device and row.device != "cpu":
         place = f"{place} ({row.device})"
-    return ", ".join(part for part in (place, batch, threads) if part)
+    return ", ".join(
+        part for part in (place, batch, threads, row.input_shape, row.scenario) if part
+    )
+
+
+def task(row: Row) -> str:
+    """Return what was asked of a device, however it did it: batch size, input shape, scenario."""
+    batch = f"batch {row.asked_batch}" if row.asked_batch is not None else ""
+    parts = (batch, row.input_shape, row.scenario)
+    return ", ".join(part for part in parts if part) or "any batch"
 
 
 def times(ratio: float) -> str:

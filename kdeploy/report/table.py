@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kdeploy.measurement import METRICS
-from kdeploy.report.comparison import Comparison, Row
+from kdeploy.report.comparison import OFFLINE, Comparison, Row
+from kdeploy.report.machine_facts import short_names
 from kdeploy.report.sentences import (
     NOTHING,
     change,
@@ -73,15 +74,16 @@ def columns(comparison: Comparison) -> list[Column]:
     """Return the columns that say something: empty ones are left out."""
     rows = comparison.rows
     several_runs = len({(row.machine, row.run) for row in rows}) > len(comparison.machines)
-    names = {id(run): run.name for run in comparison.runs}
-    found = [_text("artefact", "what was measured", _artefact)]
+    names = [run.name for run in comparison.runs]
+    found = [text_column("artefact", "what was measured", _artefact)]
     if several_runs:
+        found.append(text_column("run", "the run", lambda row: Cell(text=names[row.run])))
+    machines = short_names(comparison.machines)
+    if len(machines) > 1:
         found.append(
-            _text("run", "the run", lambda row: Cell(text=names[id(comparison.runs[row.run])]))
+            text_column("machine", "where it ran", lambda row: Cell(text=machines[row.machine]))
         )
-    if len(comparison.machines) > 1:
-        found.append(_text("machine", "where it ran", lambda row: Cell(text=row.machine or "-")))
-    found.append(_text("runs on", "runtime, batch size, threads", _place))
+    found.append(text_column("runs on", "runtime, batch size, threads", _place))
     batched = any((row.batch_size or 1) > 1 for row in rows)
     wanted = {
         "accuracy.top1": "top-1 accuracy",
@@ -89,6 +91,9 @@ def columns(comparison: Comparison) -> list[Column]:
         "latency.p50": "p50 latency",
         "speed-up": "speed-up (p50)",
         "latency.p99": "p99 latency",
+        "device_latency.p50": "p50 on the device",
+        "server_rate": "requests/s within the limit",
+        "offline_batch_size": "largest batch",
         **({"throughput": "throughput"} if batched else {}),
         "size": "size",
         "parameters": "parameters",
@@ -104,7 +109,9 @@ def columns(comparison: Comparison) -> list[Column]:
     everywhere = doubts_everywhere(comparison)
     if any(set(row.flags) - everywhere for row in rows):
         found.append(
-            _text("doubts", "explained below", lambda row: Cell(text=_doubts(row, everywhere)))
+            text_column(
+                "doubts", "explained below", lambda row: Cell(text=_doubts(row, everywhere))
+            )
         )
     return found
 
@@ -159,11 +166,13 @@ def _brief(column: Column, row: Row) -> str:
     if column.header == "artefact":
         return cell.text + (" (packaged)" if row.is_packaged else "")
     if column.header == "runs on":
-        return f"{row.runtime} b{row.batch_size} t{row.threads or 'all'}"
+        words = [row.runtime, f"b{row.batch_size}", f"t{row.threads or 'all'}"]
+        return " ".join([*words, *(part for part in (row.input_shape, row.scenario) if part)])
     return cell.text
 
 
-def _text(header: str, about: str, cell: Callable[[Row], Cell]) -> Column:
+def text_column(header: str, about: str, cell: Callable[[Row], Cell]) -> Column:
+    """Return a column of words."""
     return Column(header=header, about=about, is_number=False, cell=cell)
 
 
@@ -182,6 +191,7 @@ def _artefact(row: Row) -> Cell:
         "baseline" if row.is_baseline else "",
         "packaged" if row.is_packaged else "",
         f"profile {row.profile}" if row.profile else "",
+        f"batch {row.batch_size}" if row.scenario == OFFLINE else "",
     ]
     return Cell(text=row.label, note=", ".join(note for note in notes if note))
 
@@ -225,6 +235,8 @@ def _measured(row: Row, metric: str) -> Cell:
 
 def _speed_up(row: Row) -> Cell:
     value = row.values.get("latency.p50")
+    if row.scenario == OFFLINE:
+        return Cell()  # of other batch sizes
     if row.is_baseline and value is not None and value.record.value is not None:
         return Cell(text=times(1.0), note="baseline")
     if value is None or value.ratio is None:

@@ -60,6 +60,15 @@ class DeviceTimed(Protocol):
         ...
 
 
+@runtime_checkable
+class SeveralOutputs(Protocol):
+    """A runtime that can return all outputs of a file: the parity gate compares each."""
+
+    def infer_all(self, batch: Inputs) -> list[NDArray[np.float32]]:
+        """Return every output, in the file's order."""
+        ...
+
+
 class Runtime(Protocol):
     """The life of a file in a runtime: open, infer many times, prove, close."""
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.errors import ModelError, Unavailable
+from kdeploy.errors import Unavailable
+from kdeploy.onnx_checks import check_input, refused, unfit
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof
 from kdeploy.runtimes.operators import integer_and_eligible, is_quantized
 
 Options = Callable[[], Any]
-TYPES = ("tensor(float)", "tensor(int64)")
 
 
 class OnnxSession:
@@ -27,12 +27,7 @@ class OnnxSession:
         self._path, self._options, self._providers = path, options, providers
         self._session = _open(path, options(), providers)
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type not in TYPES:
-            found = ", ".join(f"{i.name}: {i.type}" for i in inputs) or "none"
-            raise ModelError(
-                f"{path} takes the inputs {found}; one tensor, float32 or int64, is supported",
-                hint="export the model with a single input: float32, or int64 token ids",
-            )
+        check_input(path, {i.name: i.type for i in inputs})
         self._input = inputs[0].name
         self._expected = inputs[0].shape
         self._outputs = [self._session.get_outputs()[0].name]
@@ -44,14 +39,17 @@ class OnnxSession:
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         """Return the first output."""
+        return self._run(self._outputs, batch)[0]
+
+    def infer_all(self, batch: Inputs) -> list[NDArray[np.float32]]:
+        """Return every output."""
+        return self._run(None, batch)
+
+    def _run(self, outputs: list[str] | None, batch: Inputs) -> list[NDArray[np.float32]]:
         try:
-            result: NDArray[np.float32] = self._session.run(self._outputs, {self._input: batch})[0]
+            result: list[NDArray[np.float32]] = self._session.run(outputs, {self._input: batch})
         except Exception as error:  # onnxruntime's errors have no common base
-            raise ModelError(
-                f"{self._path} cannot run an input of shape {list(batch.shape)}; "
-                f"it takes {self._expected}: {_first_line(error)}",
-                hint="check the data's shape and whether the file's batch size is fixed",
-            ) from error
+            raise unfit(self._path, batch.shape, self._expected, error) from error
         return result
 
     def proof_of_use(self) -> Proof:
@@ -83,10 +81,7 @@ def _open(path: Path, options: Any, providers: Sequence[Any]) -> Any:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no common base
-        raise ModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(error)}",
-            hint="is it a whole ONNX file whose operators and opset this version knows?",
-        ) from error
+        raise refused(f"ONNX Runtime {onnxruntime.__version__}", path, error) from error
     wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
     # Where a provider cannot start, ONNX Runtime falls back to the CPU without an exception.
     if session.get_providers()[0] != wanted:
@@ -107,7 +102,3 @@ def _operators(nodes: Iterable[Any]) -> dict[str, int]:
             for graph in attribute.graphs:
                 counts.update(_operators(graph.node))
     return dict(sorted(counts.items()))
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

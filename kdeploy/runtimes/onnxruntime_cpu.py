@@ -49,6 +49,10 @@ class OnnxruntimeCpu:
         assert self._session is not None, "infer before open"
         return self._session.infer(batch)
 
+    def infer_all(self, batch: Inputs) -> list[NDArray[np.float32]]:
+        assert self._session is not None, "infer before open"
+        return self._session.infer_all(batch)
+
     def proof_of_use(self) -> Proof:
         assert self._session is not None, "proof_of_use before open"
         return self._session.proof_of_use()

@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
+from kdeploy.onnx_checks import check_input, refused, unfit
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 
 ELIGIBLE_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 INTEGER_TYPES = frozenset({"i8", "u8"})
+UNCOMPUTED = frozenset({"Const", "Input", "Output"})
 
 
-@runtime(formats={"onnx"}, device="cpu")
+@runtime(formats={"onnx", "openvino"}, device="cpu")
 class Openvino:
-    """An ONNX file compiled by OpenVINO's CPU plugin."""
+    """An ONNX file, or OpenVINO's own, compiled by its CPU plugin."""
 
     def __init__(self, *, threads: int | None = None) -> None:
         """Import the library.
@@ -56,10 +57,9 @@ class Openvino:
             model = self._core.read_model(str(path))
             self._compiled = self._core.compile_model(model, "CPU", self._settings)
         except RuntimeError as error:
-            raise ModelError(
-                f"OpenVINO cannot open {path}: {_reason(error)}",
-                hint="is it a whole ONNX file whose operators and opset this version knows?",
-            ) from error
+            raise refused("OpenVINO", path, error) from error
+        types = {i.any_name: str(i.element_type.to_string()) for i in self._compiled.inputs}
+        check_input(path, types)
         # A Q/DQ pair is read as FakeQuantize; the executed graph no longer has it.
         self._is_quantized = any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
         self._path = path
@@ -69,37 +69,39 @@ class Openvino:
         try:
             result = self._request.infer([batch], share_inputs=True)
         except RuntimeError as error:
-            raise ModelError(
-                f"{self._path} cannot run an input of shape {list(batch.shape)}; it takes "
-                f"{self._compiled.input(0).get_partial_shape()}: {_reason(error)}",
-                hint="check the data's shape and whether the file's batch size is fixed",
-            ) from error
+            takes = self._compiled.input(0).get_partial_shape()
+            raise unfit(self._path, batch.shape, takes, error) from error
         output: NDArray[np.float32] = result[0]
         return output
 
     def proof_of_use(self) -> Proof:
-        executed = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ops()]
-        layers = Counter((_text(i, "layerType"), _text(i, "runtimePrecision")) for i in executed)
-        eligible = {key: n for key, n in layers.items() if key[0] in ELIGIBLE_LAYERS}
+        executed = self._compiled.get_runtime_model().get_ordered_ops()
+        layers = [_layer(op.get_friendly_name(), op.get_rt_info()) for op in executed]
+        counts = Counter((layer["operator"], layer["precision"]) for layer in layers)
+        eligible = {key: n for key, n in counts.items() if key[0] in ELIGIBLE_LAYERS}
         return Proof(
             provider=", ".join(self._compiled.get_property("EXECUTION_DEVICES")),
             eligible=sum(eligible.values()),
             integer=sum(n for key, n in eligible.items() if key[1] in INTEGER_TYPES),
             is_quantized=self._is_quantized,
-            operators={f"{layer}:{precision}": n for (layer, precision), n in layers.items()},
+            operators={f"{layer}:{precision}": n for (layer, precision), n in counts.items()},
             settings=dict(self._settings),
+            layers=[layer for layer in layers if layer["operator"] not in UNCOMPUTED],
         )
 
     def close(self) -> None:
         self._compiled = self._request = None
 
 
+def _layer(name: str, info: Any) -> dict[str, str]:
+    """Return what an executed node says: its operator, the precision and the kernel chosen."""
+    return {
+        "name": name,
+        "operator": _text(info, "layerType"),
+        "precision": _text(info, "runtimePrecision"),
+        "kernel": _text(info, "primitiveType"),
+    }
+
+
 def _text(info: Any, key: str) -> str:
     return str(info[key].astype(str)) if key in info else ""
-
-
-def _reason(error: Exception) -> str:
-    """Return the line that names the cause: an unknown operator, else the last one."""
-    lines = [line.strip("- ") for line in str(error).splitlines() if line.strip("- ")]
-    named = [line for line in lines if "No conversion rule" in line]
-    return [type(error).__name__, *lines, *named][-1][:300]

@@ -63,6 +63,9 @@ def named(text: str, *, where: str = "") -> tuple[registry.Technique, dict[str, 
             )
     own = tuple(p for p in technique.parameters if p.name != "threads")
     given = {key.strip(): value.strip() for key, _, value in pairs}
+    if not given and not any(parameter.is_required for parameter in own):
+        # Checking imports pydantic: 14 MB that a process whose memory is measured need not hold.
+        return technique, {parameter.name: parameter.default for parameter in own}
     return technique, registry.validate(own, given, where=f"runtime `{text}`")
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.artifact import open_artifact
-from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.torch_artifact import count_layers, open_float, wrong_input
 
 
 @runtime(formats={"torch"}, device="cpu")
@@ -40,16 +39,8 @@ class TorchEager:
         return None
 
     def open(self, path: Path) -> None:
-        from kdeploy.payload import load_model
-
-        artifact = open_artifact(path)
-        if artifact.is_quantized:
-            raise Unavailable(
-                f"torch_eager would emulate INT8 in float; measure the exported file of {path}",
-                hint="`kdeploy export onnx`, then measure the file in onnxruntime_cpu or openvino",
-            )
         self._path = path
-        self._model = load_model(artifact).eval()
+        self._model, _ = open_float(path, "torch_eager")
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         torch = self._torch
@@ -57,18 +48,16 @@ class TorchEager:
             with torch.inference_mode():
                 output = self._model(torch.from_numpy(batch))
         except RuntimeError as error:
-            raise ModelError(
-                f"{self._path} cannot run an input of shape {list(batch.shape)}: {error}",
-                hint="check the data's shape against the model's",
-            ) from error
+            raise wrong_input(self._path, batch, error) from error
         result: NDArray[np.float32] = output.numpy()
         return result
 
     def proof_of_use(self) -> Proof:
-        layers = (self._torch.nn.Conv1d, self._torch.nn.Conv2d, self._torch.nn.Linear)
-        eligible = sum(isinstance(module, layers) for module in self._model.modules())
-        settings = {"threads": self._threads}
-        return Proof(provider="torch eager, CPU", eligible=eligible, settings=settings)
+        return Proof(
+            provider="torch eager, CPU",
+            eligible=count_layers(self._model),
+            settings={"threads": self._threads},
+        )
 
     def close(self) -> None:
         self._model = None

@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from kdeploy.bench.onnx_facts import OPEN, count_parameters, file_bytes, item_shape
+from kdeploy.bench.onnx_facts import OPEN, count_parameters, item_shape
 from kdeploy.errors import ModelError
+from kdeploy.onnx_checks import file_bytes
 
 LEARNED = 4 * 2 * 9 + 4 + 3 * 144 + 3
 

@@ -57,12 +57,12 @@ class _Worker:
         pass
 
 
-def test_turns_alternate_and_turn_around(monkeypatch, tmp_path, fake):
+def test_turns_alternate_turn_around_and_begin_with_another(monkeypatch, tmp_path, fake):
     script = Script(monkeypatch, tmp_path)
     subjects = [fake("a"), fake("b"), fake("c")]
     rounds.measure_group(subjects, CELL, PLAN, with_accuracy=False, watch=lambda text: None)
     turns = "".join(name for name, request in script.asked if request["do"] == "measure")
-    assert turns == "012210012210"
+    assert turns == "012210120021"
 
 
 def test_time_and_count_are_shared_out_among_rounds(monkeypatch, tmp_path, fake):

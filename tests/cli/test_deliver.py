@@ -78,6 +78,7 @@ def test_verbs_chain_from_artefact_to_verified_bundle(kdeploy, teacher, project)
     assert failed.code == 1
     assert "FAIL" in failed.out
 
+    assert "kdeploy bench" in (project / "b" / "report.html").read_text()
     report = kdeploy("report", project / "b", "--format", "markdown")
     assert "int8_ptq" in report.out
     assert kdeploy("report", project / "b", "--out", project / "r.html").code == 0

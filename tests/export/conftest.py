@@ -56,6 +56,15 @@ def exported(int8, tmp_path_factory):
     return write
 
 
+@pytest.fixture(scope="session")
+def exported_float(tmp_path_factory):
+    """Return the path of a float ONNX file."""
+    model, items = built("concatenating")
+    path = tmp_path_factory.mktemp("float") / "m.onnx"
+    onnx_from_torch(model, torch.from_numpy(items.validation.x[:2]), path)
+    return path
+
+
 def built(name):
     torch.manual_seed(1)
     model = ARCHITECTURES[name]()

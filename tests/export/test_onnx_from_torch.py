@@ -12,6 +12,7 @@ from torch import nn
 
 from kdeploy.errors import ModelError
 from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.onnx_model import OnnxModel
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 
 NAMES = (
@@ -189,3 +190,97 @@ def test_what_onnx_cannot_say_is_an_error_that_names_it(network, tmp_path):
     with pytest.raises(ModelError, match="bessel_j0"):
         written(Net(), items, tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_model_with_open_sizes_runs_at_any(tmp_path):
+    class Net(nn.Module):
+        def forward(self, x):
+            return x.relu().mean((2, 3))
+
+    example = torch.randn(2, 3, 8, 8)
+    onnx_from_torch(Net(), example, tmp_path / "m.onnx", dynamic=("height", "width"))
+    x = torch.randn(1, 3, 5, 9)
+    np.testing.assert_allclose(executed(tmp_path / "m.onnx").infer(x.numpy()), Net()(x), atol=1e-6)
+
+
+def test_a_size_that_the_model_fixes_is_an_error_that_names_it(tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    with pytest.raises(ModelError, match=r"open axes \[3\]: .*size\(\)\[3\].*constant \(4\)"):
+        onnx_from_torch(model, torch.randn(2, 3, 4, 4), tmp_path / "m.onnx", dynamic=("width",))
+
+
+def test_weights_beside_the_file_are_named_after_it(tmp_path, monkeypatch):
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 32)).eval(), torch.randn(2, 64)
+    onnx_from_torch(model, x, tmp_path / "asked.onnx", external_data=True)
+    monkeypatch.setattr("kdeploy.export.onnx_from_torch.LARGEST_FILE_BYTES", 5000)
+    onnx_from_torch(model, x, tmp_path / "large.onnx")
+    for name in ("asked", "large"):
+        assert (tmp_path / f"{name}.onnx.data").stat().st_size >= 4 * 64 * 32
+        with torch.no_grad():
+            expected = model(x)
+        found = executed(tmp_path / f"{name}.onnx").infer(x.numpy())
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+class Branching(nn.Module):
+    """What torch.export refuses: a branch on values, which the example decides."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(x) if (x * x).sum() >= 0 else self.head(-x)
+
+
+@pytest.mark.parametrize("opset", [17, 18, 21])
+def test_what_torch_export_refuses_is_traced_and_the_file_says_so(tmp_path, caplog, opset):
+    model = Branching().eval()
+    onnx_from_torch(model, torch.randn(2, 4), tmp_path / "m.onnx", opset=opset)
+    assert "older exporter is used instead" in caplog.text
+    assert "data-dependent" in caplog.text
+    file = onnx.load(tmp_path / "m.onnx")
+    properties = {p.key: p.value for p in file.metadata_props}
+    assert properties["kdeploy.exporter"] == "torch.onnx torchscript"
+    assert [o.version for o in file.opset_import if not o.domain] == [opset]
+    x = torch.randn(5, 4)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            executed(tmp_path / "m.onnx").infer(x.numpy()), model(x), atol=1e-6
+        )
+
+
+def test_a_quantized_model_is_never_traced(int8, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ModelError("no", hint="no")
+
+    model, items = int8("signal")
+    monkeypatch.setattr("kdeploy.export.onnx_from_torch.export_program", refuse)
+    with pytest.raises(ModelError, match="no"):
+        written(model, items, tmp_path / "m.onnx")
+
+
+def test_a_file_is_written_in_another_opset_and_keeps_what_it_says(network, tmp_path):
+    model, items = network("signal")
+    written(model, items, tmp_path / "m.onnx", opset=17)
+    file = written(OnnxModel(tmp_path / "m.onnx"), items, tmp_path / "n.onnx", opset=20)
+    assert [o.version for o in file.opset_import if not o.domain] == [20]
+    properties = {p.key: p.value for p in file.metadata_props}
+    assert properties["kdeploy.profile"] == "float"
+    assert properties["kdeploy.exporter"] == "torch.onnx dynamo"
+    with pytest.raises(ModelError, match="is a file"):
+        written(OnnxModel(tmp_path / "m.onnx"), items, tmp_path / "o.onnx", dynamic=("length",))
+
+
+def test_a_vision_transformer_of_a_library(tmp_path):
+    try:
+        import vit_pytorch as library
+    except (ImportError, RuntimeError) as error:  # it wants a torchvision that fits torch
+        pytest.skip(f"vit_pytorch cannot be imported: {error}")
+    sizes = {"image_size": 8, "patch_size": 4, "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32}
+    model, x = library.ViT(num_classes=5, **sizes).eval(), torch.randn(2, 3, 8, 8)
+    onnx_from_torch(model, x, tmp_path / "m.onnx", opset=17)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            executed(tmp_path / "m.onnx").infer(x.numpy()), model(x), atol=1e-5
+        )

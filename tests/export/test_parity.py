@@ -117,3 +117,40 @@ def test_a_network_that_amplifies_the_order_of_its_sums_is_its_own_yardstick(dat
     wrong = measure_parity(Cancelling(), lambda x: 1.2 * rounded_otherwise(x), data((3, 4)))
     with pytest.raises(ParityFailed):
         check_parity(wrong, name="m.onnx")
+
+
+class Steps(nn.Module):
+    """A network of three layers, and the same as a file in half precision would compute it."""
+
+    def __init__(self, *, is_half=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList([nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 5)])
+        self.is_half = is_half
+
+    def forward(self, x):
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = torch.tanh(self.rounded(layer(self.rounded(x))))
+        return x
+
+    def rounded(self, x):
+        return x.half().float() if self.is_half else x
+
+
+def half_precision():
+    model = Steps(is_half=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half().float())
+    return model
+
+
+def test_a_half_file_may_be_as_far_off_as_float16_is(data):
+    items = data((3, 4))
+    parity = measure_parity(Steps(), runs(half_precision()), items, is_half=True)
+    assert 1e-4 < parity.max_abs <= parity.bound < 0.05
+    check_parity(parity, name="m.onnx")
+    wrong = measure_parity(Steps(), runs(Steps(), lambda y: 1.05 * y), items, is_half=True)
+    with pytest.raises(ParityFailed):
+        check_parity(wrong, name="m.onnx")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import onnx
@@ -76,7 +77,7 @@ def test_an_interrupted_export_leaves_nothing(network, tmp_path, monkeypatch):
     [
         ("onxn", {}, UnknownName),
         ("onnx", {"opsett": 18}, UnknownName),
-        ("onnx", {"opset": 17}, RecipeError),
+        ("onnx", {"opset": 16}, RecipeError),
         ("onnx", {"profile": "gpu"}, RecipeError),
     ],
 )
@@ -96,3 +97,29 @@ def test_without_validation_items_there_is_no_gate_and_no_file(network, tmp_path
     )
     with pytest.raises(DataError, match="validation"):
         export(model, "onnx", {}, dataclasses.replace(items, validation=empty), tmp_path / "m.onnx")
+
+
+def test_an_optimised_file_that_differs_is_written_again_without(
+    network, tmp_path, monkeypatch, caplog
+):
+    model, items = network("signal")
+
+    def breaks(program):
+        bias = next(t for t in program.graph.initializer if list(t.dims) == [5])
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.full(5, 0.3, np.float32), bias.name))
+        return program
+
+    monkeypatch.setattr("kdeploy.export.onnx_from_torch.slimmed", breaks)
+    result = export(model, "onnx", {"optimize": "onnxslim"}, items, tmp_path / "m.onnx")
+    assert result.max_abs < 1e-4
+    assert "written again with `optimize: none`" in caplog.text
+    properties = {p.key: p.value for p in onnx.load(result.path).metadata_props}
+    assert properties["kdeploy.optimize"] == "none"
+
+
+def test_the_file_says_what_goes_in_and_what_comes_out(network, tmp_path):
+    model, items = network("signal")
+    result = export(model, "onnx", {"external_data": True}, items, tmp_path / "m.onnx")
+    properties = {p.key: p.value for p in onnx.load(result.path).metadata_props}
+    assert json.loads(properties["kdeploy.classes"]) == list("abcde")
+    assert json.loads(properties["kdeploy.preprocessing"])["shape"] == [4, 16]

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from kdeploy.errors import ModelError
+from kdeploy.errors import FileMissing, ModelError
 from kdeploy.package.onnx_file import facts_of
 
 
@@ -32,14 +32,14 @@ def test_a_dynamic_axis_beside_the_batch_is_refused(onnx_model, tmp_path):
         facts_of(tmp_path / "m.onnx")
 
 
-def test_data_outside_the_file_are_found_inside_nodes_too(onnx_model, tmp_path):
+def test_data_beside_the_file_is_found_missing_inside_nodes_too(onnx_model, tmp_path):
     model = onnx_model()
     tensor = numpy_helper.from_array(model.graph.initializer[0].raw_data and _numbers(), "hidden")
     onnx.external_data_helper.set_external_data(tensor, "other.bin")
     tensor.ClearField("raw_data")
     model.graph.node.append(helper.make_node("Constant", [], ["k"], value=tensor))
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="hidden"):
+    with pytest.raises(FileMissing, match="hidden"):
         facts_of(tmp_path / "m.onnx")
 
 

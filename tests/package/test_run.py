@@ -129,7 +129,7 @@ def test_a_signal_of_one_axis_is_packaged_and_passes(
 @pytest.mark.parametrize(
     ("file", "named"),
     [
-        ("absent.onnx", "there is no file"),
+        ("absent.onnx", "there is no ONNX file"),
         ("text.onnx", "not an ONNX file"),
         ("two_inputs.onnx", "one input"),
         ("batch_of_three.onnx", "dynamic batch, or 1"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
+import onnx
 import pytest
 import torch
 
 from kdeploy.data.load import DataReference
 from kdeploy.errors import RecipeError
 from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.onnx_checks import file_bytes
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.pipeline.log import Silence
-from kdeploy.pipeline.single import Source, compress_one, package_one
+from kdeploy.pipeline.single import Source, compress_one, export_one, package_one
 from kdeploy.recipe.resolve import step
 
 
@@ -53,3 +57,26 @@ def test_weights_beside_a_file_are_refused(source, tmp_path):
     given = Source(reference=source.reference, data=source.data, weights=tmp_path / "w")
     with pytest.raises(RecipeError, match="has its weights in the file"):
         compress_one(given, step({"int8_ptq": {}}, "compress"), tmp_path / "out", Silence())
+
+
+def test_weights_in_a_file_beside_go_where_the_file_goes(source, tmp_path):
+    folder = tmp_path / "large"
+    folder.mkdir()
+    shutil.copy(tmp_path / "m.onnx", folder / "m.onnx")
+    beside = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 64}
+    onnx.save(onnx.load(folder / "m.onnx"), folder / "m.onnx", **beside)
+    given = Source(reference=f"onnx:{folder / 'm.onnx'}", data=source.data)
+    made = export_one(given, step({"onnx": {"external_data": True}}, "export"), tmp_path, Silence())
+    assert (made.file.folder / "model.onnx.data").is_file()
+    assert made.file.facts["size"] == file_bytes(made.file.file)
+    exported = tmp_path / "exports" / "teacher.onnx"
+    assert (tmp_path / "exports" / "teacher.onnx.data").is_file()
+    x = torch.zeros(3, 1, 12, 12)
+    assert torch.equal(OnnxModel(exported)(x), OnnxModel(tmp_path / "m.onnx")(x))
+    assert package_one(given, [], tmp_path / "bundle", Silence()).passed
+    assert (tmp_path / "bundle" / "model.onnx.data").is_file()
+    # Other weights of the same graph are another model.
+    weights = folder / "w.bin"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    other = export_one(given, step({"onnx": {}}, "export"), tmp_path, Silence())
+    assert other.model.id != made.model.id

@@ -76,7 +76,7 @@ def test_teaches_a_student_and_is_measured_beside_it(folder, tmp_path):
     ("changes", "error", "message"),
     [
         ({"teacher": {"build": "onnx:none.onnx"}}, FileMissing, "no ONNX file"),
-        ({"teacher": {"build": "onnx:recipe.yaml"}}, ModelError, "ONNX Runtime cannot open"),
+        ({"teacher": {"build": "onnx:recipe.yaml"}}, ModelError, "is not an ONNX file"),
         (
             {"teacher": {"build": "onnx:teacher.onnx", "train": {"epochs": 1}}},
             RecipeError,

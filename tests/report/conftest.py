@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 
 import pytest
 
+from benchmarks.shared.chromium import opened, program
 from kdeploy.measurement import Measurement, write
 
 MACHINE = {"id": "0123456789ab", "cpu": "Test CPU <4 cores>", "cores": 2, "ram_bytes": 2**34}
@@ -129,19 +128,10 @@ def demo(records_of, write_run, write_lineage):
     return folder
 
 
-@pytest.fixture
-def chromium(tmp_path):
-    """Return a function that opens a page and returns what stands in it and what it logged."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
+@pytest.fixture(scope="session")
+def page():
+    """Return a page of a headless browser."""
+    if program() is None:
         pytest.skip("no chromium on this machine")
-
-    def dump(path):
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-        flags += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
-        done = subprocess.run(
-            [program, *flags], capture_output=True, text=True, check=True, timeout=60
-        )
-        return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-
-    return dump
+    with opened() as page:
+        yield page

@@ -28,8 +28,10 @@ def test_every_line_of_a_table_has_the_columns_of_its_header(records_of, write_r
     records = [*records_of("teacher"), *records_of("a|b `c` *d* _e_ [f](g)\nh")]
     text = render(comparison([write_run(records)]), "markdown")
     table = [line for line in text.splitlines() if line.startswith("|")]
-    bars = {len(re.findall(r"(?<!\\)\|", line)) for line in table[:4]}
-    assert len(bars) == 1
+    bars = [len(re.findall(r"(?<!\\)\|", line)) for line in table]
+    heads = [i + 1 for i, line in enumerate(table) if line.startswith("| ---")]
+    for first, after in zip(heads, [*heads[1:], None], strict=True):
+        assert len(set(bars[first - 2 : after and after - 2])) == 1
 
 
 def test_nothing_in_a_label_or_reason_becomes_markup(write_run):

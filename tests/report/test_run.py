@@ -44,6 +44,22 @@ def test_a_file_that_is_cut_off_is_an_error_with_its_name(demo):
         comparison([demo])
 
 
+def test_a_folder_of_runs_is_the_runs_in_it_and_not_what_is_inside_them(
+    demo, records_of, write_run
+):
+    write_run(records_of("teacher"), name="demo/artifacts/inside")
+    write_run(records_of("teacher"), name="other")
+    assert [run.name for run in comparison([demo.parent]).runs] == ["demo", "other"]
+
+
+def test_a_folder_may_know_several_machines(records_of, write_run):
+    folder = write_run([*records_of("teacher"), *records_of("teacher", machine="m2")])
+    (folder / "machines").mkdir()
+    (folder / "machines" / "m2.json").write_text('{"id": "m2", "cpu": "Board"}')
+    machines = comparison([folder]).machines
+    assert machines == {"0123456789ab": {}, "m2": {"id": "m2", "cpu": "Board"}}
+
+
 def test_a_folder_and_its_file_are_one_run(demo):
     once = comparison([demo])
     twice = comparison([demo, demo / ".." / demo.name])
@@ -68,13 +84,13 @@ def test_machines_merge_and_show_a_column_only_when_there_are_several(records_of
     assert ratios["0123456789ab"].times == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("form", ["markdown", "html", "csv"])
+@pytest.mark.parametrize("form", ["markdown", "html", "csv", "json"])
 def test_measurements_alone_are_enough(records_of, write_run, form):
     folder = write_run([*records_of("teacher", accuracy=None), *records_of("student")])
     assert "student" in render(comparison([folder]), form)
 
 
-@pytest.mark.parametrize("form", ["markdown", "html", "csv"])
+@pytest.mark.parametrize("form", ["markdown", "html", "csv", "json"])
 def test_no_measurement_at_all_is_no_crash(write_run, form):
     assert render(comparison([write_run([])]), form)
 
@@ -104,7 +120,7 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 from kdeploy.report.run import comparison, render
 drawn = comparison([Path({str(demo)!r})])
-print(all("int8" in render(drawn, form) for form in ("markdown", "html", "csv")))
+print(all("int8" in render(drawn, form) for form in ("markdown", "html", "csv", "json")))
 """
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -50,6 +50,20 @@ def test_without_a_recipe_there_is_no_command_to_invent(records_of, write_run):
     assert (run.name, run.command, run.gates) == ("bare", "", ())
 
 
+def test_what_was_typed_is_how_to_repeat_it(records_of, write_run):
+    folder = write_run(records_of("teacher"))
+    (folder / "command.txt").write_text("kdeploy bench a.onnx\n")
+    assert read_run(folder).command == "kdeploy bench a.onnx"
+
+
+def test_a_pair_of_another_scenario_is_not_of_this_row(records_of, write_run):
+    pair = {"label": "s", "baseline": "teacher", "runtime": "onnxruntime_cpu", "batch_size": 1}
+    pair |= {"threads": 1, "metric": "latency.p50", "ratio": 7.0}
+    pairs = [{**pair, "scenario": "server"}, {**pair, "ratio": 2.0}]
+    run = read_run(write_run(records_of("s"), comparisons=pairs))
+    assert [(p.scenario, p.ratio.times) for p in run.pairs] == [("server", 7.0), ("", 2.0)]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -53,7 +53,7 @@ def test_an_int8_file_that_runs_in_float_is_told_from_one_that_does_not(weights_
 
 @pytest.mark.parametrize("broken", ["truncated", "text", "empty", "unknown"], indirect=True)
 def test_a_broken_file_is_one_error_with_a_hint(broken):
-    with pytest.raises(ModelError, match=r"cannot open") as caught:
+    with pytest.raises(ModelError, match=broken.name) as caught:
         OnnxruntimeCpu(threads=1).open(broken)
     assert caught.value.hint
     assert ("Frobnicate" in caught.value.message) == (broken.stem == "unknown")

@@ -39,9 +39,28 @@ def test_convolutions_of_an_int8_file_are_integer(int8_file):
     assert proof.eligible == 3
 
 
+def test_says_the_precision_and_the_kernel_of_each_layer(int8_file):
+    layers = _opened(int8_file).proof_of_use().layers
+    convolutions = [layer for layer in layers if layer["operator"] == "Convolution"]
+    assert [layer["precision"] for layer in convolutions] == ["u8", "u8"]
+    assert all(layer["name"] and layer["kernel"].endswith("I8") for layer in convolutions)
+    assert not [layer for layer in layers if layer["operator"] in ("Const", "Input", "Output")]
+
+
+def test_an_xml_file_without_its_weights_is_one_error(float_file, tmp_path):
+    import openvino
+
+    path = tmp_path / "m.xml"
+    openvino.save_model(openvino.Core().read_model(float_file), path, compress_to_fp16=False)
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(ModelError, match=r"cannot open .*m\.xml") as caught:
+        _opened(path)
+    assert ".bin" in caught.value.hint
+
+
 @pytest.mark.parametrize("broken", ["truncated", "text", "empty", "unknown"], indirect=True)
 def test_a_broken_file_is_one_error_with_a_hint(broken):
-    with pytest.raises(ModelError, match="cannot open") as caught:
+    with pytest.raises(ModelError, match=broken.name) as caught:
         Openvino(threads=1).open(broken)
     assert caught.value.hint
     assert ("Frobnicate" in caught.value.message) == (broken.stem == "unknown")

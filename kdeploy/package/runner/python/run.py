@@ -145,7 +145,9 @@ def _proof(folder: Path, threads: int, measured: Json) -> list[Json]:
     measured.update({f"latency.p{q}": float(np.percentile(samples, q)) for q in (50, 90, 99)})
     measured["latency.mean"] = sum(samples) / len(samples)
     measured["throughput"] = 1 / measured["latency.mean"]
-    measured["size"] = (folder / manifest["model"]["file"]).stat().st_size
+    # Large weights lie in a file of their own, named after the model's.
+    files = folder.glob(manifest["model"]["file"] + "*")
+    measured["size"] = sum(file.stat().st_size for file in files)
     status = Path("/proc/self/status")  # ru_maxrss would count the parent's memory too
     peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
     measured["peak_memory"] = int(peak[1]) * 1024 if peak else None

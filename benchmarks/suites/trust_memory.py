@@ -1,0 +1,131 @@
+"""Does peak memory agree with `/usr/bin/time -v` of an equivalent script.
+
+    python benchmarks/suites/trust_memory.py [--only small] [--repeats 5]
+
+GNU time is the Debian package `time`. Three networks in ONNX Runtime on one thread: `peak_memory`
+of `kdeploy bench`, and the maximum resident set of a script that imports numpy and onnxruntime,
+opens the file and runs the same batches. The median must be within 3 %. One line a repeat goes to
+`rows.jsonl` in the work folder; what is there is not repeated. Takes about 3 minutes; exits 1 when
+one is not within 3 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.shared.int8_files import add_row, conditions, here, rows_of, write_result
+from benchmarks.shared.sized_files import write_convolutions
+from kdeploy.bench.inputs import write_pool
+from kdeploy.bench.run import Subject, bench
+
+NETWORKS = {
+    "small": {"channels": 8, "size": 8, "layers": 10},
+    "middle": {"channels": 64, "size": 56, "layers": 8},
+    "large": {"channels": 512, "size": 14, "layers": 8},  # 75 MB of weights
+}
+BOUND = 0.03
+CALLS = 64
+SCRIPT = f"""
+import sys
+import numpy
+import onnxruntime
+pool = numpy.load(sys.argv[2])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+for index in range({CALLS}):
+    batch = pool[index % len(pool):][:1]
+    session.run(None, {{"x": batch}})
+"""
+
+
+def main() -> None:
+    """Measure what is missing, write the result and judge it."""
+    arguments = _arguments()
+    store = arguments.work / "rows.jsonl"
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    done = {(row["network"], row["repeat"]) for row in rows_of(store)}
+    for name in arguments.only or NETWORKS:
+        file = write_convolutions(arguments.work / f"{name}.onnx", **NETWORKS[name])
+        for repeat in range(arguments.repeats):
+            if (name, repeat) not in done:
+                row = {"network": name, "repeat": repeat, **_measured(file, arguments.work)}
+                add_row(store, row)
+    machine, rows = here(), rows_of(store)
+    text = _table(rows, conditions(machine, 1))
+    print(text)
+    write_result("trust_memory", {"machine": machine.to_dict(), "rows": rows}, text, machine)
+    sys.exit(0 if all(abs(_ratio(of) - 1) <= BOUND for of in _by_network(rows).values()) else 1)
+
+
+def _measured(file: Path, work: Path) -> dict[str, float]:
+    subject = Subject(artifact=file.stem, label=file.stem, path=file, format="onnx")
+    result = bench(
+        [subject],
+        runtimes=["onnxruntime_cpu"],
+        threads=[1],
+        data=None,
+        accuracy=False,
+        minimum_seconds=0.2,
+        minimum_count=CALLS,
+        out=work,
+    )
+    peak = next(r.value for r in result.measurements if r.metric == "peak_memory")
+    pool = work / "pool.npy"
+    write_pool(subject, None, batch_size=1, file=pool)
+    command = ["/usr/bin/time", "-v", sys.executable, "-c", SCRIPT, str(file), str(pool)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    found = re.search(r"Maximum resident set size \(kbytes\): (\d+)", told)
+    if peak is None or found is None:
+        sys.exit(f"no peak memory: {told}")
+    return {"kdeploy_bytes": peak, "time_bytes": int(found[1]) * 1024}
+
+
+def _by_network(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    names = dict.fromkeys(row["network"] for row in rows)
+    return {name: [row for row in rows if row["network"] == name] for name in names}
+
+
+def _median(rows: list[dict[str, Any]], name: str) -> float:
+    return statistics.median(row[name] for row in rows)
+
+
+def _ratio(rows: list[dict[str, Any]]) -> float:
+    return _median(rows, "kdeploy_bytes") / _median(rows, "time_bytes")
+
+
+def _table(rows: list[dict[str, Any]], where: str) -> str:
+    lines = [
+        "# Peak memory beside `/usr/bin/time -v`",
+        "",
+        f"`python benchmarks/suites/trust_memory.py`; {where}. Medians; the range in brackets.",
+        "",
+        "| network | repeats | kdeploy peak_memory | time -v of a script | ratio | within 3 % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, of in _by_network(rows).items():
+        cells = [name, str(len(of))]
+        for column in ("kdeploy_bytes", "time_bytes"):
+            low, high = (f(row[column] for row in of) / 2**20 for f in (min, max))
+            cells.append(f"{_median(of, column) / 2**20:.1f} MiB ({low:.1f} to {high:.1f})")
+        is_within = "yes" if abs(_ratio(of) - 1) <= BOUND else "no"
+        lines.append(f"| {' | '.join([*cells, f'{_ratio(of):.3f}', is_within])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="*", choices=list(NETWORKS), help="these networks")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--work", type=Path, default=Path("runs/trust_memory"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

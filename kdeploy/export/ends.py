@@ -1,0 +1,115 @@
+"""The ends of a model: names for all the tensors that it takes and returns.
+
+A model of one tensor in and out has `input` and `output`. Several inputs are called as the
+arguments of `forward` are; several outputs by the keys of a dictionary or of a transformers
+record, or `output`, `output_1`, ... The first output is what runtimes return.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdeploy.errors import ModelError
+
+INPUT, OUTPUT = "input", "output"
+AXES: Mapping[str, Mapping[int, int]] = {
+    # By the number of the example's dimensions.
+    "height": {4: 2},
+    "width": {4: 3},
+    "length": {2: 1, 3: 2},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Names of the inputs and of the outputs, in their order."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is one tensor in and one out, returned as such."""
+        return self.inputs == (INPUT,) and self.outputs == (OUTPUT,)
+
+
+class Flat(nn.Module):
+    """A model that returns its tensors as a tuple, whatever it returned them in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors in the order of their names."""
+        return tuple(named_tensors(self.model(*inputs)).values())
+
+
+def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> Ends:
+    """Return the names of a model's ends, found by running it once.
+
+    Raises:
+        ModelError: it does not take the example, or returns no tensor.
+    """
+    try:
+        with torch.no_grad():
+            result = model(*example)
+    except Exception as error:  # a model may raise anything
+        shapes = [list(x.shape) for x in example]
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise ModelError(
+            f"`{type(model).__name__}` cannot run inputs of shape {shapes}: {reason}",
+            hint="the example must be what forward() takes: a tensor, or a tuple of all of them",
+        ) from error
+    outputs = tuple(named_tensors(result))
+    if not outputs:
+        raise ModelError(
+            f"`{type(model).__name__}` returns a {type(result).__name__} without a tensor",
+            hint="wrap it in a module whose forward() returns tensors",
+        )
+    return Ends(inputs=_input_names(model, len(example)), outputs=outputs)
+
+
+def named_tensors(result: Any, name: str = OUTPUT) -> dict[str, Tensor]:
+    """Return all tensors in what a model returned, by name."""
+    if isinstance(result, Tensor):
+        return {name: result}
+    if isinstance(result, Mapping):
+        pairs = [(key if name == OUTPUT else f"{name}_{key}", v) for key, v in result.items()]
+    elif isinstance(result, list | tuple):
+        keys = getattr(result, "_fields", [name, *(f"{name}_{n}" for n in range(1, len(result)))])
+        pairs = list(zip(keys, result, strict=False))
+    else:
+        pairs = []
+    return {k: t for key, value in pairs for k, t in named_tensors(value, str(key)).items()}
+
+
+def open_axes(dynamic: tuple[str, ...], example: tuple[Tensor, ...]) -> dict[int, str]:
+    """Return the axes that are left open beside the batch, with their names.
+
+    Raises:
+        ModelError: the input has no such axis.
+    """
+    dims = example[0].dim()
+    missing = [name for name in dynamic if dims not in AXES[name]]
+    if missing:
+        raise ModelError(
+            f"dynamic: inputs of shape {list(example[0].shape)} have no {missing[0]}",
+            hint="images have `height` and `width`, signals and tokens have `length`",
+        )
+    return {AXES[name][dims]: name for name in dynamic}
+
+
+def _input_names(model: nn.Module, count: int) -> tuple[str, ...]:
+    if count == 1:
+        return (INPUT,)
+    known = inspect.signature(model.forward).parameters.values()
+    names = [p.name for p in known if p.kind is not inspect.Parameter.VAR_POSITIONAL]
+    names += [f"input_{n}" for n in range(len(names), count)]
+    return tuple(names[:count])

@@ -1,0 +1,58 @@
+"""OpenVINO's own files: the graph as `.xml`, and the weights beside it as `.bin`.
+
+Quantized ONNX files stay quantized. Read by OpenVINO's ONNX frontend rather than its
+`convert_model`, which does the same and reports its use to Intel. https://docs.openvino.ai
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from kdeploy.errors import MissingDependency, ModelError
+from kdeploy.export.contract import exporter
+from kdeploy.onnx_model import OnnxModel
+
+
+@exporter(source={"onnx"}, suffix=".xml", runtime="openvino", rounds_to_half="compress_to_fp16")
+def openvino_from_onnx(
+    model: OnnxModel,
+    example: Tensor,
+    path: Path,
+    *,
+    profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
+    compress_to_fp16: bool = False,
+) -> None:
+    """Write `path`, and `.bin` of the same name beside it.
+
+    Args:
+        model: An ONNX file.
+        example: Not needed: the file knows its input.
+        path: The `.xml` file.
+        profile: The encoding of a quantized model, as of `onnx`.
+        compress_to_fp16: Store float weights in half precision: half the bytes, and the processor
+            computes in float32 all the same.
+
+    Raises:
+        MissingDependency: OpenVINO is not installed.
+        ModelError: the file has an operator that OpenVINO does not know.
+    """
+    del example, profile  # the file was made in it
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingDependency.named(
+            "openvino", needed_for="`openvino`", pip="'kdeploy[openvino]'"
+        ) from error
+    try:
+        graph = openvino.Core().read_model(model.path)
+    except RuntimeError as error:
+        unknown = [line for line in str(error).splitlines() if "No conversion rule" in line]
+        reason = (unknown or str(error).strip().splitlines())[-1].strip("- ")
+        raise ModelError(
+            f"OpenVINO {openvino.__version__} cannot read {model.path}: {reason[:300]}",
+            hint="`onnx` writes the same model for ONNX Runtime, which knows more operators",
+        ) from error
+    openvino.save_model(graph, path, compress_to_fp16=compress_to_fp16)

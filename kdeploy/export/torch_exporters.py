@@ -1,0 +1,103 @@
+"""PyTorch's two exporters: the one on torch.export, and the older one on TorchScript.
+
+The older one traces a call and knows operators and modules that the newer one refuses; what
+depends on values it freezes as the example had them. It is asked only when the newer one fails, a
+warning says why, and the parity gate tells whether what it froze mattered.
+https://docs.pytorch.org/docs/stable/onnx_export.html
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from kdeploy.errors import ModelError
+from kdeploy.export.ends import Ends
+from kdeploy.export.onnx_dynamic import translations
+from kdeploy.quantization.capture import reason_of
+from kdeploy.quantization.silence import without_torch_noise
+
+log = logging.getLogger(__name__)
+# What each writes by itself; other opsets are made of these.
+LOWEST_OPSET = 18
+HIGHEST_TORCHSCRIPT_OPSET = 20
+BATCH = "batch"
+
+
+def export_program(
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    ends: Ends,
+    *,
+    opset: int,
+    axes: Mapping[int, str],
+    optimize: bool,
+) -> ModelProto:
+    """Return what the exporter on torch.export makes of a model with open axes.
+
+    Raises:
+        ModelError: it cannot; the message says what it met.
+    """
+    shape = {0: BATCH, **axes}
+    shapes = tuple(dict(shape) for _ in example)
+    try:
+        with without_torch_noise():
+            program = torch.onnx.export(
+                model,
+                example,
+                dynamo=True,
+                verbose=False,
+                opset_version=max(opset, LOWEST_OPSET),
+                # A module that takes *inputs has one argument, a tuple.
+                dynamic_shapes=shapes if ends.is_plain else (shapes,),
+                input_names=list(ends.inputs),
+                output_names=list(ends.outputs),
+                optimize=optimize,
+                custom_translation_table=translations(),
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ModelError(
+            f"PyTorch {torch.__version__} cannot export the model: "
+            f"{reason_of(error.__cause__ or error)}",
+            hint="replace the operator that it names by one that ONNX has",
+        ) from error
+    assert program is not None, "the exporter returned no program"
+    written: ModelProto = program.model_proto
+    return written
+
+
+def export_trace(
+    model: nn.Module, example: tuple[Tensor, ...], ends: Ends, *, opset: int, because: ModelError
+) -> ModelProto:
+    """Return what the exporter on TorchScript makes of a float model.
+
+    Raises:
+        ModelError: it cannot either; the message is `because`, why the newer one could not.
+    """
+    log.warning("%s; PyTorch's older exporter is used instead", because.message)
+    folder = tempfile.TemporaryDirectory(prefix="kdeploy-trace-")
+    try:
+        with folder as name, without_torch_noise(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is deprecated, and says what it freezes
+            torch.onnx.export(
+                model,
+                example,
+                Path(name, "model.onnx"),
+                dynamo=False,
+                opset_version=min(opset, HIGHEST_TORCHSCRIPT_OPSET),
+                input_names=list(ends.inputs),
+                output_names=list(ends.outputs),
+                dynamic_axes={end: {0: BATCH} for end in (*ends.inputs, *ends.outputs)},
+            )
+            return onnx.load(Path(name, "model.onnx"))
+    except Exception as error:  # it raises whatever tracing raises
+        log.warning("the older exporter: %s", reason_of(error))
+        raise because from error

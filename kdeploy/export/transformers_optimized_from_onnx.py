@@ -1,0 +1,121 @@
+"""An ONNX file whose attention, layer norms and activations are fused, for ONNX Runtime only.
+
+onnxruntime's transformer optimizer. It writes operators of ONNX Runtime's own (com.microsoft),
+which TensorRT does not know, and OpenVINO in part.
+https://onnxruntime.ai/docs/performance/transformers-optimization.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import onnx
+from onnx import ModelProto
+from pydantic import Field
+from torch import Tensor
+
+from kdeploy.errors import ModelError
+from kdeploy.export.contract import exporter
+from kdeploy.onnx_model import OnnxModel
+
+logger = logging.getLogger(__name__)
+# Attention as torch's exporter writes it is known to `mmdit` alone, the rest of a block to `bert`.
+AUTO = (("mmdit", "bert"), ("bert",))
+ATTENTION = ("Attention", "MultiHeadAttention")
+
+
+@exporter(source={"onnx"}, suffix=".onnx", runtime="onnxruntime_cpu")
+def transformers_optimized_from_onnx(
+    model: OnnxModel,
+    example: Tensor,
+    path: Path,
+    *,
+    profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
+    opset: Annotated[int, Field(ge=18, le=21)] = 18,
+    model_type: Literal[
+        "auto", "bart", "bert", "clip", "conformer", "gpt2", "mmdit", "swin", "t5", "vit"
+    ] = "auto",
+    num_heads: Annotated[int, Field(ge=0)] = 0,
+    hidden_size: Annotated[int, Field(ge=0)] = 0,
+) -> None:
+    """Write `path`; how many operators were fused is logged, and a property of the file.
+
+    Args:
+        model: An ONNX file.
+        example: Not needed: the file knows its input.
+        path: The file.
+        profile: The encoding of a quantized model, as of `onnx`.
+        opset: The ONNX operator set of the file that it is made of, as of `onnx`.
+        model_type: The patterns to look for; `auto` tries those that fit the most models and keeps
+            what fuses most attention, then most operators.
+        num_heads: Heads of each attention; 0: read from the graph.
+        hidden_size: Width of the hidden state; 0: read from the graph.
+
+    Raises:
+        ModelError: nothing in the model can be fused.
+    """
+    del example, profile, opset  # the file was made in them
+    sizes = {"num_heads": num_heads, "hidden_size": hidden_size}
+    source = onnx.load(model.path)
+    chains = AUTO if model_type == "auto" else ((model_type,),)
+    tried = [_optimized(source, chain, sizes) for chain in chains]
+    best = max(tried, key=lambda candidate: _rank(_fused(source, candidate)))
+    fused = _fused(source, best)
+    if not fused:
+        raise ModelError(
+            f"`transformers_optimized`: nothing in the model can be fused (`model_type: "
+            f"{model_type}`); it has {len(source.graph.node)} operators and none is part of an "
+            "attention block that ONNX Runtime knows",
+            hint="export it as `onnx`; for a transformer try another `model_type`",
+        )
+    told = ", ".join(f"{n} {kind}" for kind, n in sorted(fused.items()))
+    logger.info("fused: %s", told)
+    known = {p.key: p.value for p in best.metadata_props}
+    onnx.helper.set_model_props(best, {**known, "kdeploy.fused": told})
+    onnx.save(best, path)
+
+
+def _optimized(source: ModelProto, chain: tuple[str, ...], sizes: dict[str, int]) -> ModelProto:
+    """Return the model after one optimizer after the other."""
+    from onnxruntime.transformers import optimizer
+
+    current = ModelProto()
+    current.CopyFrom(source)
+    for model_type in chain:
+        # It warns of models that another program than torch wrote, by the name of the program.
+        current.producer_name = ""
+        with _quiet():
+            result: Any = optimizer.optimize_model(current, model_type, opt_level=0, **sizes)
+        current = result.model
+    current.producer_name = source.producer_name
+    return current
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop the progress bar of `mmdit`, and its warning of runtimes that are years old."""
+    noisy = logging.getLogger("onnx_model_mmdit")
+    before = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        noisy.setLevel(before)
+
+
+def _fused(source: ModelProto, optimized: ModelProto) -> Counter[str]:
+    """Return how many operators of each kind stand for several of the source."""
+    before, after = (Counter(n.op_type for n in m.graph.node) for m in (source, optimized))
+    own = {n.op_type for n in optimized.graph.node if n.domain == "com.microsoft"}
+    return Counter({k: n for k, n in (after - before).items() if k in own | {"LayerNormalization"}})
+
+
+def _rank(fused: Counter[str]) -> tuple[int, int]:
+    return sum(fused[kind] for kind in ATTENTION), fused.total()

@@ -1,0 +1,126 @@
+"""Measure models and files as a step: an artefact of measurements for each kind of file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any
+
+from kdeploy.artifact import Artifact
+from kdeploy.bench.kept import conditions, contents_sha256
+from kdeploy.bench.run import BenchResult, Interrupted, Subject, bench
+from kdeploy.machine import fingerprint
+from kdeploy.measurement import Measurement, read, write
+from kdeploy.pipeline.session import Made, Session
+from kdeploy.recipe.sections import BenchSection
+from kdeploy.runtimes.run import formats_of, named
+
+# Of finished groups, in the store's work folder: apart from any one step, because another list of
+# files or runtimes shares what is in both.
+KEPT = "bench"
+
+
+def make_measurements(
+    session: Session,
+    subjects: Sequence[Subject],
+    section: BenchSection,
+    *,
+    baseline: str | None,
+) -> list[Artifact]:
+    """Return the measurements, one artefact for torch models and one for each kind of file.
+
+    Raises:
+        Interrupted: Ctrl-C; its result holds all that was finished.
+    """
+    made: list[Artifact] = []
+    present = list(dict.fromkeys(s.format for s in subjects))
+    for form in present:
+        chosen = [s for s in subjects if s.format == form]
+        runtimes = [r for r in section.runtimes if form in _forms(r, present)]
+        if chosen and runtimes:
+            # A teacher that came as a file is in no comparison of torch models.
+            known = baseline if baseline in {s.label for s in chosen} else None
+            try:
+                made.append(_measure(session, chosen, runtimes, section, known, form))
+            except Interrupted as stop:
+                records, comparisons = records_of(made)
+                stop.result = BenchResult(
+                    measurements=[*records, *stop.result.measurements],
+                    comparisons=[*comparisons, *stop.result.comparisons],
+                )
+                raise
+    return made
+
+
+def records_of(artifacts: Sequence[Artifact]) -> tuple[list[Measurement], list[dict[str, Any]]]:
+    """Return all records and comparisons that measuring made."""
+    records = [r for a in artifacts for r in read(a.folder)]
+    comparisons = [
+        c for a in artifacts for c in json.loads((a.folder / "comparisons.json").read_text())
+    ]
+    return records, comparisons
+
+
+def _measure(
+    session: Session,
+    subjects: Sequence[Subject],
+    runtimes: Sequence[str],
+    section: BenchSection,
+    baseline: str | None,
+    form: str,
+) -> Artifact:
+    def make(work: Path) -> Made:
+        try:
+            result = bench(
+                subjects,
+                runtimes=runtimes,
+                batch_sizes=section.batch_sizes,
+                threads=section.threads,
+                scenarios=section.scenarios,
+                sizes=section.item_sizes,
+                # Real inputs are wanted for latency too, even where accuracy is left out.
+                data=session.reference,
+                accuracy=section.accuracy,
+                baseline=baseline,
+                minimum_seconds=section.seconds,
+                minimum_count=section.minimum_count,
+                latency_limit_seconds=section.latency_limit_seconds,
+                memory_limit_bytes=section.memory_limit_bytes,
+                timeout_seconds=section.timeout_seconds,
+                out=work,
+                kept=session.store.work(KEPT),
+                anew=not session.use_cache,
+                watch=session.audience.note,
+            )
+        except Interrupted as stop:
+            session.audience.said(stop.text)
+            raise
+
+        def write_all(folder: Path) -> Mapping[str, Any]:
+            write(result.measurements, folder / "measurements.jsonl")
+            (folder / "comparisons.json").write_text(json.dumps(result.comparisons, indent=1))
+            if (work / "samples").is_dir():
+                (work / "samples").replace(folder / "samples")
+            return {}
+
+        return Made(write=write_all)
+
+    parameters = {**section.model_dump(), "runtimes": list(runtimes), "baseline": baseline}
+    seen = [[s.artifact, s.label, s.profile, contents_sha256(s.path)] for s in subjects]
+    unavailable = {r: named(r)[0].load().unavailable() for r in runtimes}
+    return session.step(
+        kind="measurements",
+        stage="bench",
+        technique=form,
+        label="measurements",
+        make=make,
+        parameters=parameters,
+        source=json.dumps([conditions(fingerprint()), seen, unavailable], sort_keys=True),
+    )
+
+
+def _forms(runtime: str, present: Sequence[str]) -> AbstractSet[str]:
+    """Return what a runtime is given; one that opens none of it gets files, to say why not."""
+    return formats_of(runtime) & set(present) or {"onnx" if "onnx" in present else present[0]}

@@ -1,0 +1,156 @@
+"""What follows from the numbers, as tables: the best configuration a device, and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdeploy.gate import Verdict
+from kdeploy.measurement import METRICS
+from kdeploy.report.best import metric_of
+from kdeploy.report.comparison import Against, Change, Choice, Comparison, Row
+from kdeploy.report.devices import runtime_of
+from kdeploy.report.machine_facts import short_names
+from kdeploy.report.sentences import (
+    NOTHING,
+    change,
+    quantity,
+    ratio_interval,
+    task,
+    where,
+)
+from kdeploy.report.shelf import ONCE_A_FILE, ONCE_A_RUNTIME
+
+BEST_TITLE = "Best configuration of each device"
+BEST_HEADERS = (
+    *("device", "asked", "artefact", "runs on", "p50 or rate", "speed-up", "top-1 accuracy"),
+    *("size", "because"),
+)
+CHANGE_HEADERS = ("", "artefact", "where", "metric", "before", "now", "change")
+GATE_HEADERS = ("", "gate", "where", "measured")
+MOST_CHANGES = 25
+MOST_GATES = 50
+LIKE_P50 = ("latency.mean", "latency.p90", "latency.p99", "throughput")
+
+
+def best_rows(comparison: Comparison) -> list[list[str]]:
+    """Return a row a device and load; nothing where there is neither a choice nor a gate."""
+    has_choice = any(choice.num_judged > 1 for choice in comparison.best)
+    if not (has_choice or comparison.has_gates):
+        return []
+    names = short_names(comparison.machines)
+    return [
+        _best(choice, names.get(choice.row.machine, choice.row.machine))
+        for choice in comparison.best
+    ]
+
+
+def _best(choice: Choice, machine: str) -> list[str]:
+    row = choice.row
+    values = (row.values.get(metric) for metric in (metric_of(row), "accuracy.top1", "size"))
+    speed, accuracy, size = (
+        quantity(v.record.value, v.record.unit) if v else NOTHING for v in values
+    )
+    return [
+        machine,
+        task(row),
+        row.label if choice.passed else f"none (nearest: {row.label})",
+        runtime_of(row),
+        speed,
+        change(row.values[metric_of(row)]) or ("baseline" if row.is_baseline else NOTHING),
+        accuracy,
+        size,
+        _gates(choice),
+    ]
+
+
+def _gates(choice: Choice) -> str:
+    if not choice.verdicts:
+        return f"fastest of {choice.num_judged}"
+    broken = [v for v in choice.verdicts if not v.passed]
+    said = "; ".join(f"{v.gate}: {v.reason}" for v in broken)
+    return said or f"all hold, as in {choice.num_passed} of {choice.num_judged} configurations"
+
+
+def change_rows(against: Against, machines: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return what got worse, then what got better, the largest changes first.
+
+    Times and rates that changed like the p50 of their row are left to the JSON.
+    """
+    here = [change.row.machine for change in against.changes]
+    names = short_names({machine: machines.get(machine, {}) for machine in here})
+    medians = {
+        (id(change.row), change.verdict)
+        for change in against.changes
+        if change.metric == "latency.p50"
+    }
+    found = []
+    for verdict in ("worse", "better"):
+        told = [
+            change
+            for change in against.judged(verdict)
+            if change.metric not in LIKE_P50 or (id(change.row), verdict) not in medians
+        ]
+        found += [_change(change, names) for change in told[:MOST_CHANGES]]
+    return found
+
+
+def change_sentence(against: Against) -> str:
+    """Return how many metrics of how many rows got worse and better."""
+    worse, better = (len(against.judged(verdict)) for verdict in ("worse", "better"))
+    same = len(against.changes) - worse - better
+    gone = f" {len(against.gone)} rows of {against.name} were not measured." if against.gone else ""
+    return (
+        f"Against {against.name}, in {against.num_rows} rows of both: {worse} metrics got worse, "
+        f"{better} better, {same} show no difference.{gone}"
+    )
+
+
+def _change(found: Change, machines: Mapping[str, str]) -> list[str]:
+    value = found.value
+    before = value.baseline.value if value.baseline else None
+    unit = METRICS[found.metric].unit
+    unsure = "" if found.metric in ONCE_A_FILE else ", no interval"
+    sure = ratio_interval(value)
+    said = percent(value.record.value, before) if unit != "fraction" else change(value)
+    return [
+        found.verdict,
+        found.row.label,
+        _place(found, machines),
+        found.metric,
+        quantity(before, unit),
+        quantity(value.record.value, unit),
+        f"{said} (times better: {sure})" if sure else f"{said}{unsure}",
+    ]
+
+
+def _place(change: Change, machines: Mapping[str, str]) -> str:
+    row = change.row
+    if change.metric in ONCE_A_FILE:
+        return f"the file, profile {row.profile}" if row.profile else "the model"
+    place = row.runtime if change.metric.startswith(ONCE_A_RUNTIME) else where(row)
+    return f"{place}, {machines[row.machine]}" if len(machines) > 1 else place
+
+
+def percent(now: float | None, before: float | None) -> str:
+    """Return a change in percent, with its sign."""
+    return NOTHING if now is None or not before else f"{(now / before - 1) * 100:+.1f} %"
+
+
+def gate_rows(comparison: Comparison) -> list[tuple[bool, str, str, str]]:
+    """Return every gate judged with the report: passed, gate, where, what was measured."""
+    found: list[tuple[Row, Verdict]] = []
+    for choice in comparison.best:
+        found += [(choice.row, verdict) for verdict in choice.verdicts]
+    found += comparison.against.verdicts if comparison.against else ()
+    machines = comparison.machines
+    names = short_names({row.machine: machines.get(row.machine, {}) for row, _ in found})
+    return [
+        (
+            v.passed,
+            v.gate,
+            f"{row.label}, {where(row)}, {names.get(row.machine, row.machine)}",
+            v.reason,
+        )
+        for row, v in sorted(found, key=lambda item: item[1].passed)
+    ]

@@ -1,0 +1,59 @@
+"""What the runtimes share that compute a torch artefact in floating point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdeploy.artifact import Artifact, open_artifact
+from kdeploy.errors import ModelError, Unavailable
+from kdeploy.preprocessing import Inputs, Preprocessing
+
+
+def open_float(path: Path, runtime: str) -> tuple[Any, Artifact]:
+    """Return the model of an artefact in eval mode, and the artefact.
+
+    Raises:
+        Unavailable: it is quantized, and torch would only play that it computes integers.
+    """
+    from kdeploy.payload import load_model
+
+    artifact = open_artifact(path)
+    if artifact.is_quantized:
+        raise Unavailable(
+            f"{runtime} would emulate INT8 in float; measure the exported file of {path}",
+            hint="`kdeploy export onnx`, then measure the file in onnxruntime_cpu or openvino",
+        )
+    return load_model(artifact).eval(), artifact
+
+
+def preprocessing_of(artifact: Artifact) -> Preprocessing:
+    """Return what the artefact's model takes.
+
+    Raises:
+        ModelError: the artefact was made without data.
+    """
+    known = (artifact.manifest.get("data") or {}).get("preprocessing")
+    if known is None:
+        raise ModelError(
+            f"{artifact.folder} does not say what its input looks like",
+            hint="make it again with data, e.g. `--data digits`",
+        )
+    return Preprocessing.from_dict(known)
+
+
+def wrong_input(path: Path, batch: Inputs, error: BaseException) -> ModelError:
+    """Return the error for a batch that torch could not compute."""
+    reason = str(error).partition("\n")[0]
+    return ModelError(
+        f"{path} cannot run an input of shape {list(batch.shape)}: {reason}",
+        hint="check the data's shape against the model's",
+    )
+
+
+def count_layers(model: Any) -> int:
+    """Return how many layers could run as integers, were they quantized."""
+    import torch
+
+    kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Linear)
+    return sum(isinstance(module, kinds) for module in model.modules())

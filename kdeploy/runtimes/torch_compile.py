@@ -1,0 +1,163 @@
+"""PyTorch's compiler: the model as `torch.compile` makes it, on the processor or an NVIDIA GPU.
+
+Compiled is for one batch size at a time: for one item while the artefact is opened, so that the
+load time holds it, for any other size at its first batch. Weights are frozen into the code. What
+the compiler cannot take runs eagerly between two graphs, which the proof of use counts. Source:
+https://docs.pytorch.org/docs/stable/generated/torch.compile.html.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.errors import ModelError, Unavailable
+from kdeploy.machine import allowed_cores
+from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.torch_artifact import (
+    count_layers,
+    open_float,
+    preprocessing_of,
+    wrong_input,
+)
+
+
+@runtime(formats={"torch"}, device="cpu")
+class TorchCompile:
+    """A torch artefact's model, compiled by inductor."""
+
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
+        mode: Literal["default", "reduce-overhead", "max-autotune"] = "default",
+    ) -> None:
+        """Import torch and set its threads for this process.
+
+        Args:
+            threads: Threads inside an operator; none: all cores that this process may use.
+            device: Where it computes: `cpu`, or `cuda` for an NVIDIA GPU.
+            mode: What to spend compile time on: `reduce-overhead` records CUDA graphs,
+                `max-autotune` times several kernels for each layer.
+        """
+        import torch
+
+        self._torch: Any = torch
+        self._threads = threads or allowed_cores()
+        self._device, self._mode = device, mode
+        self._model: Any = None
+        self._compiled: Any = None
+        torch.set_num_threads(self._threads)
+        if device == "cuda":
+            if not torch.cuda.is_available():
+                raise Unavailable(
+                    "torch_compile:device=cuda cannot run here: this torch sees no GPU",
+                    hint="install its CUDA build, see https://pytorch.org, or leave `device` out",
+                )
+            self._events = [self._torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            # Only here, so that on the processor nobody takes this for a second clock.
+            self.device_seconds = self._seconds_between_events
+
+    @staticmethod
+    def unavailable() -> str | None:
+        if importlib.util.find_spec("torch") is None:
+            return "the library `torch` is not installed: pip install torch"
+        compiler = os.environ.get("CXX", "g++")
+        if shutil.which(compiler) is None:
+            return f"there is no C++ compiler `{compiler}`: install g++, or name one in CXX"
+        if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+            return "Python's own headers (Python.h) are missing: install python3-dev"
+        return None
+
+    def open(self, path: Path) -> None:
+        self._path = path
+        self._model, artifact = open_float(path, "torch_compile")
+        self._model.to(self._device)
+        with _without_deprecations():
+            from torch import _inductor
+            from torch._dynamo.utils import counters
+
+            counters.clear()
+            options = {**_inductor.list_mode_options(self._mode), "freezing": True}
+            self._compiled = self._torch.compile(self._model, dynamic=False, options=options)
+            self.infer(preprocessing_of(artifact).example(1))
+        self._counters = counters
+        if not counters["stats"]["unique_graphs"]:
+            raise Unavailable(
+                f"torch.compile takes no part of {path}; all of it would run as in torch_eager",
+                hint="recurrent layers are left out by torch; export the model as `onnx` instead",
+            )
+
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
+        torch = self._torch
+        x = torch.from_numpy(batch)
+        try:
+            with torch.no_grad():  # under inference_mode weights are not frozen
+                output = self._compiled(x) if self._device == "cpu" else self._on_gpu(x)
+        except torch._dynamo.exc.TorchRuntimeError as error:  # of the model, met while tracing it
+            raise wrong_input(self._path, batch, error.__cause__ or error) from error
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise ModelError(
+                f"torch.compile cannot take {self._path}: {str(error).splitlines()[0]}",
+                hint="measure it in `torch_eager`",
+            ) from error
+        except RuntimeError as error:
+            raise wrong_input(self._path, batch, error) from error
+        result: NDArray[np.float32] = output.numpy()
+        return result
+
+    def proof_of_use(self) -> Proof:
+        breaks = dict(self._counters["graph_break"])
+        return Proof(
+            provider=f"torch inductor, {self._device.upper()}",
+            eligible=count_layers(self._model),
+            settings={
+                "threads": self._threads,
+                "mode": self._mode,
+                "graphs": self._counters["stats"]["unique_graphs"],
+                "graph_breaks": sum(breaks.values()),
+            },
+            layers=[
+                {"name": "graph break", "kernel": "eager", "why": reason.splitlines()[0]}
+                for reason in breaks
+            ],
+        )
+
+    def close(self) -> None:
+        self._model = self._compiled = None
+        self._torch._dynamo.reset()
+
+    def _on_gpu(self, x: Any) -> Any:
+        """Return the answer on the host; the events stand around the computation alone."""
+        start, end = self._events
+        placed = x.to(self._device)
+        start.record()
+        output = self._compiled(placed)
+        end.record()
+        return output.float().cpu()
+
+    def _seconds_between_events(self) -> float:
+        start, end = self._events
+        end.synchronize()
+        milliseconds: float = start.elapsed_time(end)
+        return milliseconds / 1e3
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Silence torch about its own code: importing inductor meets its old script methods."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is deprecated", DeprecationWarning)
+        yield

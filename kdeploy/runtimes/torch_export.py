@@ -1,0 +1,88 @@
+"""A `.pt2` archive of `torch.export`: a graph of torch's operators without the model's code.
+
+An archive that holds anything but a graph and tensors is refused. Source:
+https://docs.pytorch.org/docs/stable/user_guide/torch_compiler/export/pt2_archive.html.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.errors import ModelError
+from kdeploy.machine import allowed_cores
+from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.torch_archive import check_archive
+from kdeploy.runtimes.torch_artifact import wrong_input
+
+# Operators with weights, by the first part of their name.
+ELIGIBLE = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul", "lstm", "gru"})
+
+
+@runtime(formats={"torch_export"}, device="cpu")
+class TorchExport:
+    """An exported graph, its operators called one after the other."""
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        """Import torch and set its threads for this process.
+
+        Args:
+            threads: Threads inside an operator; none: all cores that this process may use.
+        """
+        import torch
+
+        self._torch: Any = torch
+        self._threads = threads or allowed_cores()
+        self._module: Any = None
+        torch.set_num_threads(self._threads)
+
+    @staticmethod
+    def unavailable() -> str | None:
+        if importlib.util.find_spec("torch") is None:
+            return "the library `torch` is not installed: pip install torch"
+        return None
+
+    def open(self, path: Path) -> None:
+        self._path = path
+        check_archive(path)
+        try:
+            self._module = self._torch.export.load(path).module()
+        except Exception as error:  # torch raises what its parts raise, all meaning the same
+            raise ModelError(
+                f"torch {self._torch.__version__} cannot load {path}: {_first_line(error)}",
+                hint="export it again with this version of torch: `kdeploy export torch_export`",
+            ) from error
+
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
+        torch = self._torch
+        try:
+            with torch.inference_mode():
+                output = self._module(torch.from_numpy(batch))
+        except (AssertionError, RuntimeError) as error:  # guards of the graph are assertions
+            raise wrong_input(self._path, batch, error) from error
+        result: NDArray[np.float32] = output.numpy()
+        return result
+
+    def proof_of_use(self) -> Proof:
+        calls = (n.target for n in self._module.graph.nodes if n.op == "call_function")
+        operators = Counter(str(getattr(target, "overloadpacket", target)) for target in calls)
+        names = {name: name.rpartition(".")[2] for name in operators}
+        return Proof(
+            provider="torch export, CPU",
+            eligible=sum(n for name, n in operators.items() if names[name] in ELIGIBLE),
+            operators=dict(sorted(operators.items())),
+            settings={"threads": self._threads},
+        )
+
+    def close(self) -> None:
+        self._module = None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300]

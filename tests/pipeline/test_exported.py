@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdeploy.artifact import Artifact
+from kdeploy.pipeline.exported import Exported
+
+
+def exported(technique, file, *, stage="export", **parameters):
+    model = Artifact(id="1", folder=Path(), manifest={"label": "student", "kind": "torch"})
+    manifest = {"stage": stage, "technique": technique, "parameters": parameters, "file": file}
+    return Exported(model=model, file=Artifact(id="2", folder=Path(), manifest=manifest))
+
+
+@pytest.mark.parametrize(
+    ("item", "profile", "name"),
+    [
+        (exported("onnx", "model.onnx", profile="cpu"), "cpu", "student.onnx"),
+        (
+            exported("onnx", "model.onnx", profile="tensorrt"),
+            "tensorrt",
+            "student.tensorrt.onnx",
+        ),
+        (exported("onnx_fp16", "model.onnx"), "onnx_fp16", "student.onnx_fp16.onnx"),
+        (exported("openvino", "model.xml", profile="cpu"), "openvino", "student.openvino.xml"),
+        (
+            exported("openvino", "model.xml", profile="arm"),
+            "openvino-arm",
+            "student.openvino-arm.xml",
+        ),
+        (
+            exported("tensorrt", "m.engine", profile="tensorrt"),
+            "tensorrt",
+            "student.tensorrt.engine",
+        ),
+        (exported("onnx", "model.onnx", stage="teacher"), "", "student.onnx"),
+    ],
+)
+def test_files_of_one_model_are_told_apart(item, profile, name):
+    assert (item.profile, item.file_name) == (profile, name)
