@@ -64,5 +64,5 @@ test-gpu:  ## tests that need a GPU, with the torch of $(PYTHON)
 
 bench-gpu:  ## benchmarks that need a GPU, with the torch of $(PYTHON)
 	@if $(HAS_GPU); then \
-		for suite in benchmarks/suites/gpu/*.py; do echo "$$suite"; PYTHONPATH=. $(PYTHON) $$suite || exit 1; done; \
+		for suite in benchmarks/suites/gpu_*.py; do echo "$$suite"; PYTHONPATH=. $(PYTHON) $$suite || exit 1; done; \
 	else echo "skipped: $(PYTHON) has no torch that sees a CUDA device"; fi

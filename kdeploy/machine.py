@@ -3,6 +3,9 @@
 Everything is read from the kernel's files and from package metadata: no heavy import, no CUDA
 initialised, nothing changed. What a system does not tell (a governor in a virtual machine, /proc
 on macOS) is None or empty.
+
+Processes whose memory is measured count their cores here, so what only the fingerprint needs (8 MB,
+most of it OpenSSL and package metadata) is imported where it is used.
 """
 
 from __future__ import annotations
@@ -11,8 +14,6 @@ import json
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -119,7 +120,7 @@ def throttled_count(*, root: Path = _ROOT) -> int:
 
 
 def _id(hardware: Mapping[str, Any]) -> str:
-    import hashlib  # OpenSSL: 4 MB that a measured process, which counts its cores, need not hold
+    import hashlib
 
     # A kernel update moves the usable RAM by some pages; that is the same machine.
     ram = round((hardware["ram_bytes"] or 0) / 2**30)
@@ -216,6 +217,9 @@ def _gpu(root: Path) -> tuple[str | None, str | None]:
 
 
 def _ask_nvidia_smi() -> tuple[str | None, str | None]:
+    import shutil
+    import subprocess
+
     program = shutil.which("nvidia-smi")
     if program is None:
         return None, None
@@ -234,7 +238,7 @@ def _counted(names: list[str]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    import importlib.metadata  # 3 MB, for the same reason
+    import importlib.metadata
 
     found = {"kdeploy": __version__}
     for name in LIBRARIES:

@@ -26,7 +26,7 @@ FLAGS = (
 )
 # Where the browser looks for its two pipes.
 COMMANDS, ANSWERS = 3, 4
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 300
 
 
 def program() -> str | None:
@@ -65,7 +65,8 @@ class Page:
 
     def run(self, script: str) -> Any:
         """Return what an expression is in the page, as JSON has it."""
-        answer = self._ask("Runtime.evaluate", expression=script, returnByValue=True)
+        how = {"returnByValue": True, "awaitPromise": True}
+        answer = self._ask("Runtime.evaluate", expression=script, **how)
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{script}: {answer['exceptionDetails']}")
         return answer["result"].get("value")

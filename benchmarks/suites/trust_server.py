@@ -7,7 +7,7 @@ program that shares nothing with kdeploy then sends requests at that rate: one t
 queue at the times of a Poisson process, another answers them in ONNX Runtime; a latency counts from
 the scheduled time. At the rate that was found at most 1 % of all requests may be late; at a fifth
 more, more than 1 % must be, or the rate was not the highest. One line a load run goes to
-`rows.jsonl` in the work folder; what is there is not repeated. Takes about 10 minutes; exits 1 when
+`rows.jsonl` in the work folder; what is there is not repeated. Takes about 25 minutes; exits 1 when
 a rate does not hold, or is not the highest.
 """
 

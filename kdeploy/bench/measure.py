@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import statistics
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +49,7 @@ def warm_up(
     deadline = time.perf_counter() + limit_seconds
     while True:
         samples, _ = timed(infer, batches, seconds=window_seconds, count=3)
-        medians.append(statistics.median(samples.tolist()))
+        medians.append(float(np.median(samples)))
         last = medians[-STEADY_WINDOWS:]
         if len(last) == STEADY_WINDOWS and max(last) <= STEADY_RATIO * min(last):
             return True, medians[-1] * 1e-9

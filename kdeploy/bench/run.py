@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +112,12 @@ def bench(
         minimum_seconds=minimum_seconds,
         minimum_count=minimum_count,
         timeout_seconds=timeout_seconds,
-        rounds=_rounds(minimum_seconds, minimum_count),
         latency_limit_seconds=latency_limit_seconds,
         memory_limit_bytes=memory_limit_bytes,
     )
     store = KeptGroups(folder=kept, plan=plan, machine=fingerprint())
-    cells = list(_cells(runtimes, batch_sizes, threads, scenarios, sizes))
-    firsts = {cell.runtime: cell for cell in reversed(cells)}
-    groups = [
-        group
-        for cell in cells
-        for group in _groups(subjects, cell, accuracy and cell is firsts[cell.runtime], baseline)
-    ]
+    cells = list(_cells(runtimes, batch_sizes, threads, scenarios, sizes, accuracy=accuracy))
+    groups = [group for cell in cells for group in _groups(subjects, *cell, baseline)]
     finished: list[Finished] = []
     try:
         for group in groups:
@@ -143,25 +137,24 @@ def _check(subjects: Sequence[Subject], runtimes: Sequence[str], baseline: str |
         raise UnknownName.among("subject", baseline, labels, where="the baseline")
 
 
-def _rounds(minimum_seconds: float, minimum_count: int) -> int:
-    """Return how many turns each subject takes: an even number, so that each is as often first."""
-    most = min(minimum_seconds / SHORTEST_SECONDS, minimum_count / FEWEST_CALLS, MANY_ROUNDS)
-    return 2 * math.ceil(max(FEWEST_ROUNDS, int(most), minimum_seconds / LONGEST_SECONDS) / 2)
-
-
 def _cells(
     runtimes: Sequence[str],
     batch_sizes: Sequence[int],
     threads: Sequence[int | None],
     scenarios: Sequence[Scenario],
     sizes: Sequence[tuple[int, ...]],
-) -> Iterator[Cell]:
+    *,
+    accuracy: bool,
+) -> Iterator[tuple[Cell, bool]]:
+    """Yield cells, and whether accuracy is measured in them: once a runtime."""
     counts = dict.fromkeys(count or allowed_cores() for count in threads)
-    swept = itertools.product(runtimes, scenarios, sizes, batch_sizes, counts)
-    for runtime, scenario, size, batch_size, count in swept:
-        yield Cell(
-            runtime=runtime, batch_size=batch_size, threads=count, scenario=scenario, size=size
-        )
+    for name in runtimes:
+        swept = itertools.product(scenarios, sizes, batch_sizes, counts)
+        for index, (scenario, size, batch_size, count) in enumerate(swept):
+            cell = Cell(
+                runtime=name, batch_size=batch_size, threads=count, scenario=scenario, size=size
+            )
+            yield cell, accuracy and index == 0
 
 
 def _groups(
@@ -196,12 +189,24 @@ def _finished(
     known = None if anew else store.get(group)
     if known is not None:
         return known
+    plan = replace(store.plan, rounds=rounds_of(store.plan, cell.scenario))
     outcomes = measure_group(
-        group.subjects, cell, store.plan, with_accuracy=group.with_accuracy, watch=watch
+        group.subjects, cell, plan, with_accuracy=group.with_accuracy, watch=watch
     )
     finished = finished_now(outcomes)
     store.put(group, finished)
     return finished
+
+
+def rounds_of(plan: Plan, scenario: Scenario) -> int:
+    """Return how many turns each subject takes: an even number, so that each is as often first."""
+    seconds, count = plan.minimum_seconds, plan.minimum_count
+    wanted = max(FEWEST_ROUNDS, seconds / LONGEST_SECONDS)
+    # The largest batch is one that fits in a round, and a server does not take turns.
+    if scenario == "single_stream":
+        most = min(seconds / SHORTEST_SECONDS, count / FEWEST_CALLS, MANY_ROUNDS)
+        wanted = max(wanted, int(most))
+    return 2 * math.ceil(wanted / 2)
 
 
 def _result(finished: Sequence[Finished], baseline: str | None, machine: Machine) -> BenchResult:

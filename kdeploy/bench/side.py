@@ -111,21 +111,25 @@ class Side:
         assert limit is not None, "the scenario `server` without a limit"
         if self.failure is not None:
             return
-        seeds = itertools.count()
+        batch_seconds = self._seen["batch_seconds"]
+        capacity, seeds, plan = 1 / batch_seconds, itertools.count(), self._plan
 
-        def is_met(rate: float) -> bool:
+        def holds(rate: float, run: server.Run, seconds: float) -> bool:
             watch(f"{self.subject.name}, {rate:.3g} requests/s")
-            seconds, at_least = self._plan.window_seconds, server.SEARCH_REQUESTS
-            return self._holds(rate, limit, seconds, at_least, next(seeds))
+            count = server.num_requests(
+                rate, run, capacity=capacity, seconds=seconds, limit_seconds=limit
+            )
+            is_sure = run is server.CONFIRMING
+            late_allowed = discarded(count, 0.99) if is_sure else int(0.01 * count)
+            return self._holds(rate, count, limit, late_allowed or 0, seed=next(seeds))
 
-        def is_confirmed(rate: float) -> bool:
-            watch(f"{self.subject.name}, {rate:.3g} requests/s, to confirm")
-            seconds, at_least = self._plan.minimum_seconds, server.CONFIRMING_REQUESTS
-            return self._holds(rate, limit, seconds, at_least, next(seeds))
-
-        rate, batch_seconds = None, self._seen["batch_seconds"]
+        rate = None
         if batch_seconds < limit:
-            rate = server.highest_rate(is_met, is_confirmed, capacity=1 / batch_seconds)
+            rate = server.highest_rate(
+                lambda rate: holds(rate, server.SEARCHING, plan.window_seconds),
+                lambda rate: holds(rate, server.CONFIRMING, plan.minimum_seconds),
+                capacity=capacity,
+            )
         if rate is not None:
             self._numbers["server_rate"] = rate * self._items
         elif self.failure is None:
@@ -209,17 +213,16 @@ class Side:
             self._seen["largest_batch"] = reply["batch_size"]
             self._numbers["offline_batch_size"] = reply["batch_size"]
 
-    def _holds(self, rate: float, limit: float, seconds: float, at_least: int, seed: int) -> bool:
-        """Return whether the p99 is within the limit at a rate, with 99 % confidence."""
-        count = server.num_requests(rate, seconds=seconds, limit_seconds=limit, at_least=at_least)
+    def _holds(
+        self, rate: float, count: int, limit: float, late_allowed: int, *, seed: int
+    ) -> bool:
+        """Return whether no more than so many of the requests are late."""
         longest_seconds = max(self._plan.timeout_seconds, 1.1 * self._plan.minimum_seconds)
         if count / rate > longest_seconds and self.failure is None:
             self.failure = (
                 f"{count} requests at {rate:.3g} a second take longer than"
                 f" {longest_seconds:g} s: raise `timeout_seconds`"
             )
-        late_allowed = discarded(count, 0.99)
-        assert late_allowed is not None, "too few requests for a p99"
         file = self._folder / "served.npy"
         reply = self._ask(
             {

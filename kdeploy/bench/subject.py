@@ -15,6 +15,7 @@ from kdeploy.runtimes.contract import Proof
 
 Seconds = NDArray[np.float64]
 Scenario: TypeAlias = Literal["single_stream", "offline", "server"]
+ROUNDS = 8
 LONGEST_WARM_UP_SECONDS = 60.0
 
 
@@ -67,7 +68,7 @@ class Plan:
     minimum_seconds: float
     minimum_count: int
     timeout_seconds: float
-    rounds: int = 8
+    rounds: int = ROUNDS
     """Turns that each subject takes; the intervals are drawn over them."""
     latency_limit_seconds: float | None = None
     """What the p99 of scenario `server` must stay within."""

@@ -152,7 +152,7 @@ def report(
 ) -> Result:
     """Compare runs, also from several machines and with an older version."""
     from kdeploy.cli.output import out as console
-    from kdeploy.cli.output import show_summary
+    from kdeploy.cli.output import show_decisions, show_summary
     from kdeploy.gate import parse_gates
     from kdeploy.report.document import document
     from kdeploy.report.run import comparison, format_of, render
@@ -165,6 +165,7 @@ def report(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text)
         console(is_json=json).print(f"wrote {out}")
+        show_decisions(console(is_json=json), drawn)
     if github_summary:
         show_summary(drawn, is_json=json)
     elif out is None and not json:

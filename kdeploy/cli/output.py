@@ -61,6 +61,18 @@ def show_comparison(
         screen.print(table(["gate", "", "", ""], rows))
 
 
+def show_decisions(screen: Console, comparison: Comparison) -> None:
+    """Print what changed against another version, and the gates that were asked for."""
+    from kdeploy.report.decisions import MOST_GATES, change_sentence, gate_rows
+
+    if comparison.against:
+        screen.print(change_sentence(comparison.against), markup=False)
+    judged = gate_rows(comparison)
+    rows = [[gate, "pass" if ok else "FAIL", *texts] for ok, gate, *texts in judged[:MOST_GATES]]
+    if rows:
+        screen.print(table(["gate", "", "where", "measured"], rows))
+
+
 def show_summary(
     comparison: Comparison, verdicts: Sequence[Verdict] = (), *, is_json: bool
 ) -> None:

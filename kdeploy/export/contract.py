@@ -7,10 +7,10 @@
 files is given the file that the target `onnx` makes of a torch model, with the parameters that both
 have. `path` ends in `suffix` and lies in an empty folder: whatever else is written there (weights,
 a sidecar) is kept beside it. `rounds_to_half` says that the file holds float16 numbers, or names
-the parameter that says so. The parity gate stands outside, in `run.py`: it runs the file in
-`runtime`, so that whoever can export can also prove, and allows what float16 rounds. Its batches
-are within the parameters `min_batch` and `max_batch` of an exporter that has them. `portable=False`
-says that the file fits this machine and these versions only: elsewhere a stored one is not taken.
+the parameter that says so. `portable=False` says that the file fits this machine and these versions
+only: elsewhere a stored one is not taken for it. The parity gate stands outside, in `run.py`: it
+runs the file in `runtime`, so that whoever can export can also prove, with batches from the
+parameter `min_batch` to `max_batch` where an exporter has them, and allows what float16 rounds.
 """
 
 from __future__ import annotations

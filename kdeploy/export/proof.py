@@ -21,6 +21,7 @@ from kdeploy.export.ends import AXES
 from kdeploy.export.parity import BATCH_SIZES, Parity, Run, measure_parity
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.quantization.contract import Wrapped
+from kdeploy.registry import Technique
 from kdeploy.runtimes.contract import SeveralOutputs
 from kdeploy.runtimes.run import open_runtime
 
@@ -50,7 +51,19 @@ def parity_of(
     return max(found, key=lambda parity: parity.max_abs / parity.bound)
 
 
-def batch_sizes_of(model: nn.Module, parameters: Mapping[str, Any]) -> list[int]:
+def conditions(
+    technique: Technique, parameters: Mapping[str, Any], model: nn.Module
+) -> dict[str, Any]:
+    """Return the keywords of `parity_of` for what an exporter wrote with these parameters."""
+    half = technique.facts.get("rounds_to_half", False)
+    return {
+        "dynamic": tuple(parameters.get("dynamic", ())),
+        "is_half": bool(parameters[half] if isinstance(half, str) else half),
+        "batch_sizes": _batch_sizes(model, parameters),
+    }
+
+
+def _batch_sizes(model: nn.Module, parameters: Mapping[str, Any]) -> list[int]:
     """Return what the gate runs at once: its own sizes, brought into what the file takes."""
     fixed = model.batch_size if isinstance(model, OnnxModel) else None
     smallest = fixed or parameters.get("min_batch", min(BATCH_SIZES))

@@ -18,7 +18,7 @@ from torch import nn
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import DataError, ModelError, ParityFailed, Unavailable
 from kdeploy.export.parity import Parity, check_parity
-from kdeploy.export.proof import batch_sizes_of, parity_of
+from kdeploy.export.proof import conditions, parity_of
 from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.registry import Technique, find, validate
@@ -94,18 +94,8 @@ def export(
             technique.load()(source, example, unproven, **parameters)
             shutil.rmtree(unproven.parent / "source", ignore_errors=True)
             opset = write_metadata(unproven, told) if path.suffix == ".onnx" else None
-            sizes = tuple(parameters.get("dynamic", ()))
-            half = technique.facts.get("rounds_to_half", False)
-            is_half = bool(parameters[half] if isinstance(half, str) else half)
-            parity = parity_of(
-                unproven,
-                runtime,
-                model,
-                data,
-                dynamic=sizes,
-                is_half=is_half,
-                batch_sizes=batch_sizes_of(model, parameters),
-            )
+            allowed = conditions(technique, parameters, model)
+            parity = parity_of(unproven, runtime, model, data, **allowed)
             check_parity(parity, name=path.name)
             return result_of(parity, unproven, path, runtime, opset)
 
@@ -116,6 +106,13 @@ def export(
             raise
         log.warning("%s; it is written again with `optimize: none`", error.message)
         return write({**resolved, "optimize": "none"})
+
+
+def _of_data(data: Dataset) -> dict[str, str]:
+    """Return the properties that say what an input and an output are."""
+    known = data.preprocessing.to_dict()
+    classes = json.dumps(known.pop("classes"))
+    return {"kdeploy.classes": classes, "kdeploy.preprocessing": json.dumps(known)}
 
 
 def bound_to(target: str) -> str:
@@ -138,13 +135,6 @@ def _check_that_it_runs(technique: Technique) -> None:
             f"`{technique.name}` is proven by `{runtime}`, which cannot run here: {reason}",
             hint="kdeploy doctor",
         )
-
-
-def _of_data(data: Dataset) -> dict[str, str]:
-    """Return the properties that say what an input and an output are."""
-    known = data.preprocessing.to_dict()
-    classes = json.dumps(known.pop("classes"))
-    return {"kdeploy.classes": classes, "kdeploy.preprocessing": json.dumps(known)}
 
 
 def _source(

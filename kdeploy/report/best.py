@@ -18,14 +18,16 @@ def best_rows(rows: Sequence[Row], gates: Sequence[Gate] = ()) -> tuple[Choice, 
     chosen. Gates that compare do so with the baseline of the row's own cell.
     """
     groups: dict[tuple[str | int | None, ...], list[Row]] = {}
-    for row in rows:
-        if row.number(metric_of(row)) is not None:
-            key = (row.machine, row.asked_batch, row.scenario, row.input_shape)
-            groups.setdefault(key, []).append(row)
-    return tuple(_choice(members, gates) for members in groups.values())
+    for row in [row for row in rows if row.runtime] or rows:
+        key = (row.machine, row.asked_batch, row.scenario, row.input_shape)
+        groups.setdefault(key, []).append(row)
+    choices = [_choice(members, gates) for members in groups.values()]
+    # Where nothing ran there is nothing to choose, but gates are missed.
+    return tuple(c for c in choices if gates or c.row.number(metric_of(c.row)) is not None)
 
 
 def _choice(rows: Sequence[Row], gates: Sequence[Gate]) -> Choice:
+    rows = [row for row in rows if row.number(metric_of(row)) is not None] or rows
     verdicts = [_judged(row, gates) for row in rows]
     broken = [sum(not verdict.passed for verdict in of) for of in verdicts]
     order = [(num, _seconds(row)) for num, row in zip(broken, rows, strict=True)]

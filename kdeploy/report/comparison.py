@@ -250,7 +250,9 @@ class Comparison:
     def passed(self) -> bool:
         """Say whether every device has a configuration, and every row in both, within gates."""
         changes = self.against.verdicts if self.against else ()
-        return all(c.passed for c in self.best) and all(v.passed for _, v in changes)
+        is_judged = bool(self.best or changes) or not self.has_gates
+        held = all(c.passed for c in self.best) and all(v.passed for _, v in changes)
+        return is_judged and held
 
     @property
     def records(self) -> tuple[Measurement, ...]:

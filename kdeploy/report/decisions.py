@@ -47,17 +47,19 @@ def best_rows(comparison: Comparison) -> list[list[str]]:
 
 def _best(choice: Choice, machine: str) -> list[str]:
     row = choice.row
-    values = (row.values.get(metric) for metric in (metric_of(row), "accuracy.top1", "size"))
+    metrics = (metric_of(row), "accuracy.top1", "size")
+    values = [row.values.get(metric) for metric in metrics]
     speed, accuracy, size = (
         quantity(v.record.value, v.record.unit) if v else NOTHING for v in values
     )
+    faster = change(values[0]) if values[0] else ""
     return [
         machine,
         task(row),
         row.label if choice.passed else f"none (nearest: {row.label})",
         runtime_of(row),
         speed,
-        change(row.values[metric_of(row)]) or ("baseline" if row.is_baseline else NOTHING),
+        faster or ("baseline" if row.is_baseline else NOTHING),
         accuracy,
         size,
         _gates(choice),
@@ -77,21 +79,19 @@ def change_rows(against: Against, machines: Mapping[str, Mapping[str, Any]]) -> 
 
     Times and rates that changed like the p50 of their row are left to the JSON.
     """
-    here = [change.row.machine for change in against.changes]
+    here = [each.row.machine for each in against.changes]
     names = short_names({machine: machines.get(machine, {}) for machine in here})
     medians = {
-        (id(change.row), change.verdict)
-        for change in against.changes
-        if change.metric == "latency.p50"
+        (id(each.row), each.verdict) for each in against.changes if each.metric == "latency.p50"
     }
     found = []
     for verdict in ("worse", "better"):
         told = [
-            change
-            for change in against.judged(verdict)
-            if change.metric not in LIKE_P50 or (id(change.row), verdict) not in medians
+            each
+            for each in against.judged(verdict)
+            if each.metric not in LIKE_P50 or (id(each.row), verdict) not in medians
         ]
-        found += [_change(change, names) for change in told[:MOST_CHANGES]]
+        found += [_change(each, names) for each in told[:MOST_CHANGES]]
     return found
 
 
@@ -124,11 +124,11 @@ def _change(found: Change, machines: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _place(change: Change, machines: Mapping[str, str]) -> str:
-    row = change.row
-    if change.metric in ONCE_A_FILE:
+def _place(found: Change, machines: Mapping[str, str]) -> str:
+    row = found.row
+    if found.metric in ONCE_A_FILE:
         return f"the file, profile {row.profile}" if row.profile else "the model"
-    place = row.runtime if change.metric.startswith(ONCE_A_RUNTIME) else where(row)
+    place = row.runtime if found.metric.startswith(ONCE_A_RUNTIME) else where(row)
     return f"{place}, {machines[row.machine]}" if len(machines) > 1 else place
 
 

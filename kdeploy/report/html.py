@@ -88,6 +88,7 @@ def html(comparison: Comparison) -> str:
         lstrip_blocks=True,
     )
     environment.filters["code"] = _code
+    environment.filters["breakable"] = _breakable
     environment.filters["tight"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
     whole, comparison = comparison, shortened(comparison)
     return environment.get_template(TEMPLATE).render(
@@ -197,6 +198,13 @@ def _numbers(rows: Sequence[Row]) -> list[tuple[Row, list[str]]]:
         for metric, value in row.values.items()
         if value.record.value is not None
     ]
+
+
+def _breakable(text: str) -> Any:
+    """Return a text whose long names may go on in the next line after an underscore."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))
 
 
 def _code(text: str) -> Any:

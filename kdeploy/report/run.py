@@ -76,7 +76,9 @@ def _inside(path: Path) -> list[Path]:
 
 def _against(rows: Sequence[Row], before: Path, gates: Sequence[Gate]) -> Against:
     runs = _runs([before])
-    return changes(rows, rows_of(runs, _baseline(runs, None)), name=before.name, gates=gates)
+    return changes(
+        rows, rows_of(runs, _baseline(runs, None)), name=before.resolve().name, gates=gates
+    )
 
 
 def render(comparison: Comparison, format: str) -> str:

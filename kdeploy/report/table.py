@@ -18,6 +18,9 @@ from kdeploy.report.sentences import (
     where,
 )
 
+# Why it could not be measured stands in its column.
+ALWAYS = ("latency.p50",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
@@ -103,7 +106,7 @@ def columns(comparison: Comparison) -> list[Column]:
         "integer_kernels": "INT8 kernels",
         "sparse_kernels": "2:4 kernels",
     }
-    measured = {metric for row in rows for metric in row.values}
+    measured = {m for row in rows for m in row.values if m in ALWAYS or row.number(m) is not None}
     measured |= {"speed-up"} if "latency.p50" in measured else set()
     found += [_number(metric, head) for metric, head in wanted.items() if metric in measured]
     everywhere = doubts_everywhere(comparison)

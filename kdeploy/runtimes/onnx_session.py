@@ -16,6 +16,7 @@ from kdeploy.onnx_checks import check_input, refused, unfit
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof
 from kdeploy.runtimes.operators import integer_and_eligible, is_quantized
+from kdeploy.runtimes.sparse_weights import num_two_four_of_file
 
 Options = Callable[[], Any]
 
@@ -70,6 +71,7 @@ class OnnxSession:
             eligible=eligible,
             integer=integer,
             is_quantized=is_quantized(_operators(source.graph.node)),
+            sparse_eligible=num_two_four_of_file(self._path),
             operators=operators,
             settings={"intra_op_num_threads": options.intra_op_num_threads, "allow_spinning": True},
         )

@@ -19,6 +19,7 @@ from kdeploy.machine import allowed_cores
 from kdeploy.onnx_checks import check_input, refused, unfit
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.sparse_weights import num_two_four_of_file
 
 ELIGIBLE_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 INTEGER_TYPES = frozenset({"i8", "u8"})
@@ -84,6 +85,7 @@ class Openvino:
             eligible=sum(eligible.values()),
             integer=sum(n for key, n in eligible.items() if key[1] in INTEGER_TYPES),
             is_quantized=self._is_quantized,
+            sparse_eligible=num_two_four_of_file(self._path),
             operators={f"{layer}:{precision}": n for (layer, precision), n in counts.items()},
             settings=dict(self._settings),
             layers=[layer for layer in layers if layer["operator"] not in UNCOMPUTED],

@@ -8,7 +8,10 @@ import onnxruntime
 import psutil
 import pytest
 
-from kdeploy.bench.run import Subject, bench
+from kdeploy.bench.run import Subject, bench, rounds_of
+from kdeploy.bench.scenarios import server
+from kdeploy.bench.scenarios.server import Run
+from kdeploy.bench.subject import Plan
 from kdeploy.data.load import load
 from kdeploy.errors import DataError, FileMissing, UnknownName
 from kdeploy.flags import FLAGS
@@ -211,8 +214,9 @@ def test_offline_measures_the_largest_batch_within_the_time_of_a_round(fake, dat
 def test_a_server_is_measured_at_the_highest_rate_that_was_confirmed(
     fake, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("kdeploy.bench.scenarios.server.LIMITS", 0)
-    monkeypatch.setattr("kdeploy.bench.scenarios.server.SEARCH_REQUESTS", 459)
+    monkeypatch.setattr(server, "LIMITS", 0)
+    monkeypatch.setattr(server, "SEARCHING", Run(requests=459, spells=0))
+    monkeypatch.setattr(server, "CONFIRMING", Run(requests=1000, spells=0))
     result = bench(
         [fake("a")],
         runtimes=["fake"],
@@ -278,6 +282,29 @@ def test_an_interrupt_ends_every_child_and_goes_on_up(fake, data, tmp_path):
             **QUICK,
         )
     assert not [c for c in psutil.Process().children() if "worker" in " ".join(c.cmdline())]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count", "scenario", "rounds"),
+    [
+        (0.02, 16, "single_stream", 8),
+        (1.0, 100, "single_stream", 8),
+        (10.0, 100, "single_stream", 34),
+        (10.0, 1000, "single_stream", 40),
+        (600.0, 1000, "single_stream", 120),
+        (10.0, 1000, "offline", 8),
+        (10.0, 1000, "server", 8),
+    ],
+)
+def test_more_time_is_more_rounds_until_they_are_short(seconds, count, scenario, rounds):
+    plan = Plan(
+        data=None,
+        accuracy=False,
+        minimum_seconds=seconds,
+        minimum_count=count,
+        timeout_seconds=9,
+    )
+    assert rounds_of(plan, scenario) == rounds
 
 
 def test_wrong_names_and_data_are_told_before_anything_runs(fake, data, tmp_path):

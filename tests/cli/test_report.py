@@ -35,6 +35,8 @@ def test_a_broken_gate_is_exit_code_1_and_worse_is_not(kdeploy, results):
     assert (worse.code, "+100.0 %" in worse.out) == (0, True)
     assert kdeploy("report", new, "--against", old, "--gate", "latency.p50: +50%").code == 1
     assert kdeploy("report", new, "--gate", "latency.p50: 2x").code == 0
+    written = kdeploy("report", new, "--gate", "latency.p50: 3x", "--out", new / "r.html")
+    assert "latency.p50: 3x  FAIL" in written.out
     broken = kdeploy("report", new, "--gate", "latency.p50: 3x", "--json")
     assert broken.code == 1
     assert json.loads(broken.out)["best"][0]["passed"] is False

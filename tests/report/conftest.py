@@ -128,7 +128,7 @@ def demo(records_of, write_run, write_lineage):
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page():
     """Return a page of a headless browser."""
     if program() is None:

@@ -71,3 +71,12 @@ def test_offline_is_chosen_by_throughput_whatever_the_batch_size():
     (choice,) = best_rows(rows)
     assert choice.row.label == "student"
     assert rows[0].cell == rows[1].cell
+
+
+def test_where_nothing_was_measured_gates_fail(records_of, write_run):
+    sizes = [record for record in records_of("net") if record.metric == "size"]
+    drawn = comparison([write_run(sizes)], gates=parse_gates(["latency.p50: <= 1s"]))
+    assert not drawn.passed
+    empty = comparison([write_run([], name="empty")], gates=parse_gates(["size: <= 1KB"]))
+    assert not empty.passed
+    assert comparison([write_run(sizes, name="again")]).best == ()

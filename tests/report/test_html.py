@@ -11,7 +11,7 @@ from kdeploy.gate import parse_gates
 from kdeploy.measurement import Measurement
 from kdeploy.report.run import comparison, render
 
-VOID = {"meta", "link", "br", "line", "circle"}
+VOID = {"meta", "link", "br", "wbr", "line", "circle"}
 
 
 class Tags(HTMLParser):

@@ -1,10 +1,36 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+
+@pytest.fixture
+def dry(_restore_gpu_settings):
+    """Let the runtimes for GPUs compute on the processor, with exact kernels."""
+    from benchmarks.shared.dry_run import on_the_processor
+
+    with on_the_processor():
+        yield
+
+
+@pytest.fixture
+def _restore_gpu_settings():
+    import torch
+
+    # Some versions of torch announce with a warning that there is a newer interface.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,10 @@
 Arrivals are a Poisson process, drawn beforehand from a seed. A request waits until all before it
 are answered and its latency counts from its scheduled arrival, so a slow answer is felt by those
 behind it: nothing is left out because the server was busy ("coordinated omission"; G. Tene, How NOT
-to Measure Latency, 2013). Whether a p99 is within the limit is decided as MLPerf Inference does:
-see `kdeploy.bench.early_stopping`.
+to Measure Latency, 2013). While searching, a rate passes when 1 % of the requests are late; the
+last run must leave no doubt, as MLPerf Inference's early stopping defines it (see
+`kdeploy.bench.early_stopping`). Late requests come in spells, though, the longer the busier the
+server is; so runs are the longer, too.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import math
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,16 +24,29 @@ from numpy.typing import NDArray
 
 from kdeploy.bench.measure import no_collections
 
-SEARCH_REQUESTS = 662  # the fewest of which one may be late
-CONFIRMING_REQUESTS = 1000
 LIMITS = 20  # a run lasts so many times the limit at least, or no queue could build up
-PRECISION = 1.02  # the lowest rate that failed / the highest that passed
+LONGEST_SECONDS = 60.0  # that a run is made longer for its spells
+BUSIEST = 0.95  # utilisation; beyond it no run that is short enough tells anything
+PRECISION = 1.04  # the lowest rate that failed / the highest that passed
 LOWEST = 1 / 16  # of what it can do back to back; who hardly ever waits waits no less below
-STEP_BACK = 0.97  # when the last run does not confirm what the search found
-CONFIRMATIONS = 8
+STEP_BACK, CONFIRMATIONS = 0.97, 20  # when the last run does not confirm what the search found
 # Waking up takes the kernel some 50 us, which a short model must not be charged with.
 SPINNING_NANOSECONDS = 200_000
 _LEAD_NANOSECONDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How much a run must hold to be believed."""
+
+    requests: int
+    spells: int
+    """A queue forgets how it was after about 1 / (1 - utilisation)^2 requests (Whitt, Planning
+    Queueing Simulations, Management Science 35, 1989)."""
+
+
+SEARCHING = Run(requests=600, spells=20)
+CONFIRMING = Run(requests=1500, spells=300)
 
 
 def arrivals(rate: float, count: int, *, seed: int) -> NDArray[np.int64]:
@@ -81,9 +97,9 @@ def highest_rate(
         is_met: Whether the limit holds at a rate; asked by bisection.
         is_confirmed: The same from a longer run with other arrivals: the best of many runs was
             also the luckiest one.
-        capacity: Requests a second that it answers back to back; no queue of more stays short.
+        capacity: Requests a second that it answers back to back.
     """
-    low, high = capacity / 2, capacity
+    low, high = capacity / 2, capacity * BUSIEST
     while not is_met(low):
         low, high = low / 2, low
         if low < capacity * LOWEST:
@@ -95,9 +111,25 @@ def highest_rate(
     return next((rate for rate in candidates if is_confirmed(rate)), None)
 
 
-def num_requests(rate: float, *, seconds: float, limit_seconds: float, at_least: int) -> int:
-    """Return how many requests a run needs to last long enough and to have a p99."""
-    return max(at_least, math.ceil(rate * max(seconds, LIMITS * limit_seconds)))
+def num_requests(
+    rate: float,
+    run: Run,
+    *,
+    capacity: float,
+    seconds: float,
+    limit_seconds: float,
+) -> int:
+    """Return how many requests a run needs to last long enough and to tell its p99.
+
+    Args:
+        rate: Of arrivals, a second.
+        run: What it must hold; its spells only where that is not too long.
+        capacity: Of answers a second, back to back.
+        seconds: How long it lasts at least.
+        limit_seconds: Of the p99.
+    """
+    in_spells = min(run.spells / (1 - rate / capacity) ** 2, rate * LONGEST_SECONDS)
+    return math.ceil(max(run.requests, in_spells, rate * max(seconds, LIMITS * limit_seconds)))
 
 
 def _wait_until(due: int) -> None:

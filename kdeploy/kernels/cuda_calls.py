@@ -1,0 +1,153 @@
+"""A model on an NVIDIA GPU, called with arrays of the host, and the two times of a call.
+
+From end to end a call copies the batch to the GPU, computes, waits, and copies the answer back;
+on the device only the computation counts, between two CUDA events. Source:
+https://docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kdeploy.errors import ModelError, Unavailable
+from kdeploy.kernels.fastest import events
+from kdeploy.preprocessing import Inputs
+
+DEVICE = "cuda"
+WARM_UP_CALLS = 3  # before a capture: libraries allocate, choose and compile on their first calls
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class CudaCalls:
+    """Calls a function of one tensor on the GPU, on request as a replayed CUDA graph."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], *, name: str, cuda_graph: bool) -> None:
+        """Take the function.
+
+        Args:
+            forward: Computes on the GPU, without reading a value on the host.
+            name: What errors call it.
+            cuda_graph: Capture one graph for the batch's shape; another shape is captured anew.
+        """
+        self._forward, self._name, self._is_captured = forward, name, cuda_graph
+        self._start, self._end = events()
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._input = self._output = torch.empty(0)
+
+    def __call__(self, batch: Inputs) -> NDArray[np.float32]:
+        """Return the answer to a batch on the host, there again."""
+        try:
+            with torch.inference_mode():
+                compute = self._prepared(torch.from_numpy(batch))
+                self._start.record()
+                output = compute()
+                self._end.record()
+                answer = output.float().cpu()  # waits
+        except RuntimeError as error:
+            raise ModelError(
+                f"{self._name} cannot run an input of shape {list(batch.shape)}: {error}",
+                hint="check the data's shape against the model's, and the memory of the GPU",
+            ) from error
+        result: NDArray[np.float32] = answer.numpy()
+        return result
+
+    def device_seconds(self) -> float:
+        """Return how long the last call computed on the GPU, without the copies."""
+        return float(self._start.elapsed_time(self._end)) * 1e-3
+
+    def _prepared(self, host: Tensor) -> Callable[[], Tensor]:
+        """Copy the batch to the GPU; return what computes on it."""
+        if not self._is_captured:
+            x = host.to(DEVICE)
+            return lambda: self._forward(x)
+        is_known = self._input.shape == host.shape and self._input.dtype == host.dtype
+        if self._graph is None or not is_known:
+            self._input = host.to(DEVICE)
+            self._capture()
+        self._input.copy_(host)
+        return self._replay
+
+    def _replay(self) -> Tensor:
+        assert self._graph is not None, "a replay before a capture"
+        self._graph.replay()
+        return self._output
+
+    def _capture(self) -> None:
+        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP_CALLS):
+                self._forward(self._input)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(self._graph):
+                self._output = self._forward(self._input)
+        except RuntimeError as error:
+            self._graph = None
+            raise Unavailable(
+                f"{self._name} cannot become a CUDA graph: {error}",
+                hint="`cuda_graph=false`: something in its forward() waits for a value on the host",
+            ) from error
+
+
+def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the convolutions and linear layers of a model by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, WEIGHTED)}
+
+
+def layer_rows(model: nn.Module) -> list[dict[str, str]]:
+    """Return for each convolution and linear layer with what numbers and where it computes."""
+    return [
+        {"layer": name, "kernel": _kernel(layer), "why": ""}
+        for name, layer in weighted_layers(model).items()
+    ]
+
+
+def set_tf32(allowed: bool) -> None:
+    """Say for this process whether FP32 products may be rounded to TF32's ten bits of fraction.
+
+    By the older of torch's two interfaces: after the newer one, `torch.export` no longer works
+    (torch 2.13: "a mix of the legacy and new APIs").
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*new API")
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+def tf32_state() -> dict[str, bool]:
+    """Return what rounds its factors to TF32, as torch reads it back."""
+    cudnn: Any = torch.backends.cudnn
+    settings = {"matmul": torch.backends.cuda.matmul, "convolution": cudnn.conv}
+    return {name: one.fp32_precision == "tf32" for name, one in settings.items()}
+
+
+def device_name() -> str:
+    """Return the name of torch and of the GPU, as the proof's provider."""
+    return f"torch {torch.__version__}, {torch.cuda.get_device_name()}"
+
+
+def weights_of(layers: Iterable[nn.Module]) -> list[NDArray[np.float32]]:
+    """Return the weights of dense layers on the host, in float32."""
+    found = (m.weight for m in layers if getattr(m, "groups", 1) == 1)
+    return [w.detach().float().cpu().numpy() for w in found if isinstance(w, Tensor)]
+
+
+def _kernel(layer: nn.Module) -> str:
+    weight = layer.weight
+    assert isinstance(weight, Tensor), f"{type(layer).__name__} has no weight"
+    return f"{type(layer).__name__} {str(weight.dtype).removeprefix('torch.')} {weight.device}"

@@ -1,0 +1,109 @@
+"""PyTorch on the integer Tensor Cores of an NVIDIA GPU: INT8 without TensorRT.
+
+Every convolution and linear layer of a quantized artefact multiplies int8 codes and sums in 32
+bits; scale, bias, skip, ReLU and the next layer's rounding follow in the same kernel. Of a Triton
+kernel in several tile sizes, cuBLASLt and, for 2:4 weights, cuSPARSELt each layer takes the
+fastest. Grouped convolutions stay in floating point. Jacob et al., CVPR 2018, arXiv:1712.05877.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.artifact import open_artifact
+from kdeploy.errors import Unavailable
+from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.gpu import why_no_gpu
+
+if TYPE_CHECKING:
+    from kdeploy.kernels.cuda_calls import CudaCalls
+
+
+@runtime(formats={"torch"}, device="cuda", needs="int8")
+class TorchInt8:
+    """A quantized torch artefact on integers; its symmetric encoding is used, whatever its own."""
+
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        precision: Literal["fp32", "tf32", "fp16", "bf16"] = "fp16",
+        cuda_graph: bool = True,
+    ) -> None:
+        """Import torch.
+
+        Args:
+            threads: Without effect: the work is on the GPU.
+            precision: Numbers of what is not computed on integers.
+            cuda_graph: Replay the whole model as one graph: without it each kernel is launched
+                from Python, which small batches wait for.
+        """
+        import torch
+
+        self._torch = torch
+        self._precision, self._cuda_graph = precision, cuda_graph
+        self._model: Any = None
+        self._calls: CudaCalls | None = None
+
+    @staticmethod
+    def unavailable() -> str | None:
+        return why_no_gpu()
+
+    def open(self, path: Path) -> None:
+        from kdeploy.kernels import cuda_calls, fastest, int8_kernels
+        from kdeploy.kernels.int8_graph import integer_graph
+        from kdeploy.payload import load_model
+
+        quantized: Any = load_model(open_artifact(path))
+        if not hasattr(quantized, "with_profile"):
+            raise Unavailable(
+                f"{path} has no codes of its activations: it is a float model, or one that is "
+                "quantized as it runs",
+                hint="`kdeploy compress int8_ptq` first; `torch_cuda` runs float models",
+            )
+        cuda_calls.set_tf32(self._precision == "tf32")
+        self._torch.backends.cudnn.benchmark = True
+        if quantized.profile != "tensorrt":
+            quantized = quantized.with_profile("tensorrt")
+        real_type = cuda_calls.DTYPES[self._precision]
+        self._model, self._kept = integer_graph(quantized.graph, real_type=real_type)
+        self._model.to(cuda_calls.DEVICE)
+        int8_kernels.choose_kernels(self._model, fastest.device_seconds)
+        self._calls = cuda_calls.CudaCalls(self._model, name=str(path), cuda_graph=self._cuda_graph)
+
+    def infer(self, batch: Inputs) -> NDArray[np.float32]:
+        assert self._calls is not None, "infer before open"
+        return self._calls(batch)
+
+    def device_seconds(self) -> float:
+        assert self._calls is not None, "device_seconds before open"
+        return self._calls.device_seconds()
+
+    def proof_of_use(self) -> Proof:
+        from kdeploy.kernels import cuda_calls, int8_kernels
+
+        rows = int8_kernels.layer_rows(self._model)
+        eligible, sparse = int8_kernels.sparse_counts(self._model)
+        return Proof(
+            provider=cuda_calls.device_name(),
+            eligible=len(rows) + len(self._kept),
+            integer=len(rows),
+            is_quantized=True,
+            sparse_eligible=eligible,
+            sparse=sparse,
+            settings={
+                "precision": self._precision,
+                "cuda_graph": self._cuda_graph,
+                "triton": int8_kernels.has_triton(),
+                "tf32": cuda_calls.tf32_state(),
+            },
+            layers=[*rows, *self._kept],
+        )
+
+    def close(self) -> None:
+        self._model = self._calls = None
