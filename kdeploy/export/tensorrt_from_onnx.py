@@ -16,7 +16,6 @@ from pydantic import Field
 from torch import Tensor
 
 from kdeploy import __version__
-from kdeploy.artifact import file_sha256
 from kdeploy.errors import Unavailable
 from kdeploy.export.contract import exporter
 from kdeploy.export.engine_build import Built, Settings, build
@@ -24,6 +23,7 @@ from kdeploy.export.engine_profile import check_range
 from kdeploy.export.engine_progress import cancellable
 from kdeploy.export.engine_source import SourceFacts, facts_of, in_half
 from kdeploy.export.timing_cache import read_timings, timing_cache_of, write_timings
+from kdeploy.onnx_checks import content_sha256
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.runtimes import tensorrt_api
 from kdeploy.runtimes.engine_sidecar import Sidecar
@@ -110,7 +110,7 @@ def tensorrt_from_onnx(
         built = _built(file, settings, keeps_timings=timing_cache)
     path.write_bytes(built.plan)
     path.with_suffix(".layers").write_text(built.layers)
-    _sidecar(built, facts, file_sha256(model.path), parameters).write(path)
+    _sidecar(built, facts, content_sha256(model.path), parameters).write(path)
 
 
 def _settings(parameters: Mapping[str, Any]) -> Settings:
