@@ -29,10 +29,10 @@ from benchmarks.shared.noise import noise
 from kdeploy.bench.run import Subject, bench
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
+from kdeploy.counts import count_macs, count_parameters
 from kdeploy.errors import KdeployError
 from kdeploy.export.run import export
 from kdeploy.machine import fingerprint
-from kdeploy.structure import count_macs, count_parameters
 
 STEPS = ("build", "prune_channels", "int8_ptq", "export", "measure")
 NUM_IMAGES = 8

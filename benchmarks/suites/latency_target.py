@@ -29,10 +29,10 @@ from benchmarks.shared.noise import noise
 from kdeploy.bench.run import Subject, bench
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.prune_channels import prune_channels
+from kdeploy.counts import count_macs, count_parameters
 from kdeploy.export.run import export
 from kdeploy.machine import Machine, allowed_cores, fingerprint
 from kdeploy.pipeline.stopwatch import Latencies
-from kdeploy.structure import count_macs, count_parameters
 
 NUM_IMAGES = 8
 LOWEST = 0.9  # of what was asked for

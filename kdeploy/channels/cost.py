@@ -11,7 +11,7 @@ from torch_pruning.ops import OPTYPE, module2type
 
 from kdeploy.channels.coupling import Slot
 from kdeploy.channels.removal import channel_count
-from kdeploy.structure import count_macs
+from kdeploy.counts import count_macs
 
 _TWO_SIDED = (OPTYPE.CONV, OPTYPE.LINEAR)
 _ONE_SIDED = (

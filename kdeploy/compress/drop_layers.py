@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from kdeploy.compress.blocks import check_lists
 from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
 from kdeploy.compress.dropping import Cost, Dropping
+from kdeploy.counts import count_macs, count_parameters
 from kdeploy.errors import NotCalibrated, RecipeError
 from kdeploy.patterns import matching
 from kdeploy.runtimes.run import named
-from kdeploy.structure import count_macs, count_parameters
 
 _LOG = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, refuse_integers
 from kdeploy.compress.factor_settings import Settings
+from kdeploy.counts import count_macs, count_parameters
 from kdeploy.errors import ModelError
 from kdeploy.factors.offers import Offers
 from kdeploy.factors.places import Place, find_places, put
 from kdeploy.factors.ranks import Aim, Factorisation, Ranks, choose
 from kdeploy.moments import input_moments
 from kdeploy.patterns import matching
-from kdeploy.structure import count_macs, count_parameters
 
 _LOG = logging.getLogger(__name__)
 ROUNDS = 3  # of choosing for a budget anew, without what was measured slower

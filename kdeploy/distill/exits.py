@@ -13,9 +13,9 @@ from contextlib import ExitStack, suppress
 import torch
 from torch import Tensor, nn
 
+from kdeploy.counts import count_parameters
 from kdeploy.distill.taps import modules_at, tapped
 from kdeploy.errors import ModelError
-from kdeploy.structure import count_parameters
 
 HEADS = "exit_heads"
 # A name of a module cannot have a dot in it.

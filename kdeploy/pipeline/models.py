@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule
 
 from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.counts import count_bytes, count_macs
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
@@ -32,7 +33,6 @@ from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
 from kdeploy.sparsity.zeros import sparsity
-from kdeploy.structure import count_bytes, count_macs
 from kdeploy.training import Constraint, FitContext, FitResult, Supervised, accuracy, fit
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from kdeploy.channels.cost import cost_without
 from kdeploy.channels.coupling import Slot, find_units
 from kdeploy.channels.removal import all_channels, remove_channels
 from kdeploy.channels.tracing import traceable
-from kdeploy.structure import count_macs, count_parameters
+from kdeploy.counts import count_macs, count_parameters
 
 
 @pytest.mark.parametrize("name", ["Residual", "Concat", "Depthwise", "Grouped", "Shared", "Signal"])

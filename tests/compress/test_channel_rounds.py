@@ -9,8 +9,8 @@ from torch import nn
 
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.prune_channels import prune_channels
+from kdeploy.counts import count_macs
 from kdeploy.errors import ModelError, UnknownName
-from kdeploy.structure import count_macs
 from tests.channels import attentions
 from tests.compress.test_prune_channels import Residual, context
 from tests.tiny.compressing import Trainer

@@ -11,9 +11,10 @@ from torch import nn
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.drop_layers import drop_layers
 from kdeploy.compress.run import compress
+from kdeploy.counts import count_macs, count_parameters
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, RecipeError, UnknownName
 from kdeploy.payload import load_model
-from kdeploy.structure import count_macs, count_parameters, difference, replay
+from kdeploy.structure import difference, replay
 from tests.tiny.compressing import stopwatch
 
 GAINS = (0.3, 0.001, 0.1, 1.0)

@@ -9,9 +9,9 @@ from torch import nn
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.low_rank import low_rank
 from kdeploy.compress.run import compress
+from kdeploy.counts import count_macs, count_parameters
 from kdeploy.factors.promise import factorised
 from kdeploy.payload import load_model
-from kdeploy.structure import count_macs, count_parameters
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from kdeploy.channels.removal import check_sizes
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.prune_channels import prune_channels
 from kdeploy.compress.run import compress
+from kdeploy.counts import count_macs, count_parameters
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError, OrderError, RecipeError, UnknownName
 from kdeploy.references import ModelReference, build_model
-from kdeploy.structure import count_macs, count_parameters, difference, replay
+from kdeploy.structure import difference, replay
 from tests.channels import attentions
 from tests.tiny.text import Classifier, items
 

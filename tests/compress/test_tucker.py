@@ -7,9 +7,9 @@ from torch import nn
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.compress.tucker import tucker
+from kdeploy.counts import count_macs, count_parameters
 from kdeploy.factors.promise import factorised
 from kdeploy.payload import load_model
-from kdeploy.structure import count_macs, count_parameters
 
 
 @pytest.fixture

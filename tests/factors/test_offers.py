@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from kdeploy.counts import count_macs
 from kdeploy.factors.core import core_of
 from kdeploy.factors.offers import Offers
 from kdeploy.factors.pair import pair_of
 from kdeploy.factors.places import Place
-from kdeploy.structure import count_macs
 
 
 @pytest.mark.parametrize(

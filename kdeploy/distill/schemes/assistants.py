@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from kdeploy.counts import count_parameters
 from kdeploy.distill.contract import FurtherModel, MakeObjective, SchemeContext, scheme
-from kdeploy.structure import count_parameters
 
 logger = logging.getLogger(__name__)
 

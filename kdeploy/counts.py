@@ -1,0 +1,62 @@
+"""How large a model is: its parameters, its bytes, its multiply-accumulates."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters; one that several modules share counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_bytes(model: nn.Module) -> int:
+    """Return the size of all tensors of a model's state; one that has several names counts once."""
+    tensors = {id(t): t for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def count_macs(model: nn.Module, example: Tensor) -> int:
+    """Return the multiply-accumulates of convolutions and matrix products for one item.
+
+    Those of attention and of recurrent layers count, embeddings do not: they are looked up.
+
+    Args:
+        model: Is run once, in eval mode; left as it was.
+        example: A batch of at least one item; the result is divided by its length.
+    """
+    in_training = [module for module in model.modules() if module.training]
+    if in_training:
+        model.eval()
+    counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
+    try:
+        with torch.no_grad(), counter:
+            model(example.to(next(model.parameters(), example).device))
+    finally:
+        for module in in_training:
+            module.training = True
+    return int(counter.get_total_flops()) // (2 * len(example))
+
+
+def _attention_flops(
+    query: torch.Size, key: torch.Size, value: torch.Size, *rest: Any, **more: Any
+) -> int:
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _recurrent_flops(
+    x: torch.Size, weight: torch.Size, recurrent_weight: torch.Size, *rest: Any, **more: Any
+) -> int:
+    return 2 * prod(x[:-1]) * (prod(weight) + prod(recurrent_weight))
+
+
+# What torch's counter does not know: the processor's own kernels.
+_FLOPS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops,
+}
