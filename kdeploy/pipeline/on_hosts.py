@@ -75,7 +75,7 @@ def bench_on_hosts(
         minimum_count=section.minimum_count,
         timeout_seconds=section.timeout_seconds,
     )
-    plan = replace(plan, rounds=rounds_of(plan, "single_stream"))
+    plan = replace(plan, rounds=rounds_of(plan, SCENARIO))
     # Of a torch artefact the file that was made of it goes; the other runtimes' rows say so.
     files = [subject for subject in subjects if subject.format == "onnx"]
     with tempfile.TemporaryDirectory(prefix="kdeploy-hosts-") as folder:
