@@ -39,7 +39,7 @@ from kdeploy.data.load import load
 from kdeploy.machine import fingerprint
 from kdeploy.payload import load_model
 from kdeploy.recipe.resolve import data_reference
-from kdeploy.runtimes.gpu import why_no_gpu
+from kdeploy.runtimes.nvidia_driver import without_gpu
 from kdeploy.runtimes.run import open_runtime
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -53,7 +53,7 @@ REFERENCE = "fp32"
 def main() -> None:
     """Train, compress, run, write."""
     arguments = _arguments()
-    reason = None if arguments.dry_run else why_no_gpu()
+    reason = None if arguments.dry_run else without_gpu()
     if reason:
         print(f"skipped: {reason}")
         sys.exit(0)

@@ -45,7 +45,7 @@ from kdeploy.kernels.int8_graph import integer_layers
 from kdeploy.kernels.sparse_layers import sparse_layers
 from kdeploy.machine import fingerprint
 from kdeploy.quantization.capture import capture
-from kdeploy.runtimes.gpu import why_no_gpu
+from kdeploy.runtimes.nvidia_driver import without_gpu
 
 FULL = {
     "resnet50": ("pytorchcv:resnet50", 224),
@@ -62,7 +62,7 @@ Row = dict[str, Any]
 def main() -> None:
     """Measure what is not there yet, write it, print the tables."""
     arguments = _arguments()
-    reason = None if arguments.dry_run else why_no_gpu()
+    reason = None if arguments.dry_run else without_gpu()
     if reason:
         print(f"skipped: {reason}")
         sys.exit(0)

@@ -17,7 +17,7 @@ from kdeploy.artifact import open_artifact
 from kdeploy.errors import Unavailable
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.gpu import why_no_gpu
+from kdeploy.runtimes.nvidia_driver import without_gpu
 from kdeploy.runtimes.sparse_weights import num_two_four
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class TorchCuda:
 
     @staticmethod
     def unavailable() -> str | None:
-        return why_no_gpu()
+        return without_gpu()
 
     def open(self, path: Path) -> None:
         from kdeploy.kernels import cuda_calls

@@ -18,7 +18,7 @@ from kdeploy.artifact import open_artifact
 from kdeploy.errors import Unavailable
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.gpu import why_no_gpu
+from kdeploy.runtimes.nvidia_driver import without_gpu
 
 if TYPE_CHECKING:
     from kdeploy.kernels.cuda_calls import CudaCalls
@@ -52,7 +52,7 @@ class TorchInt8:
 
     @staticmethod
     def unavailable() -> str | None:
-        return why_no_gpu()
+        return without_gpu()
 
     def open(self, path: Path) -> None:
         from kdeploy.kernels import cuda_calls, fastest, int8_kernels

@@ -17,7 +17,7 @@ from kdeploy.artifact import open_artifact
 from kdeploy.errors import Unavailable
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.gpu import why_no_gpu
+from kdeploy.runtimes.nvidia_driver import without_gpu
 
 if TYPE_CHECKING:
     from kdeploy.kernels.cuda_calls import CudaCalls
@@ -51,7 +51,7 @@ class TorchSparse24:
 
     @staticmethod
     def unavailable() -> str | None:
-        reason = why_no_gpu()
+        reason = without_gpu()
         if reason is not None:
             return reason
         import torch

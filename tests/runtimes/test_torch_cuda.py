@@ -10,8 +10,9 @@ import torch
 from kdeploy.artifact import write_manifest
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.runtimes.contract import DeviceTimed
-from kdeploy.runtimes.gpu import why_no_gpu
 from kdeploy.runtimes.torch_cuda import TorchCuda
+from kdeploy.runtimes.torch_int8 import TorchInt8
+from kdeploy.runtimes.torch_sparse24 import TorchSparse24
 
 BATCH = np.random.default_rng(0).normal(size=(5, 1, 12, 12)).astype(np.float32)
 
@@ -27,12 +28,11 @@ def expected_of(model, batch=BATCH):
         return model(torch.from_numpy(batch)).numpy()
 
 
-def test_a_torch_without_cuda_and_a_machine_without_a_gpu_say_which(monkeypatch):
-    monkeypatch.setattr("torch.version.cuda", None)
-    assert "built without CUDA" in (why_no_gpu() or "")
-    monkeypatch.setattr("torch.version.cuda", "13.0")
+@pytest.mark.parametrize("kind", [TorchCuda, TorchInt8, TorchSparse24])
+def test_without_a_gpu_each_says_why(kind, monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda name: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "no NVIDIA GPU" in (TorchCuda.unavailable() or "")
+    assert "sees no GPU" in (kind.unavailable() or "")
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
