@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from kdeploy.bench.onnx_facts import OPEN
 from kdeploy.errors import ModelError
 
 _FLOAT = 7  # torch's number for float32 in an archive
 
 
 def item_shape(path: Path, form: str) -> tuple[int, ...]:
-    """Return the shape of one input item, without the batch.
+    """Return the shape of one input item, without the batch; OPEN for a size that is not fixed.
 
     Raises:
-        ModelError: the file cannot be read, or does not take floats of a fixed size but the batch.
+        ModelError: the file cannot be read, or does not take floats.
     """
     try:
         shape, is_float = READERS[form](path)
@@ -30,10 +31,9 @@ def item_shape(path: Path, form: str) -> tuple[int, ...]:
         raise ModelError(
             f"{path} does not say what it takes ({error})", hint="export it again"
         ) from error
-    if not is_float or not shape or not all(shape):
+    if not is_float or not shape:
         raise ModelError(
-            f"{path} takes {'items of the shape' if is_float else 'integers of the shape'} "
-            f"{list(shape)}, of which noise cannot be made",
+            f"{path} takes no items of floats, and nothing else says what it takes",
             hint="name the data to measure it on (`--data`)",
         )
     return shape
@@ -44,7 +44,7 @@ def _openvino(path: Path) -> tuple[tuple[int, ...], bool]:
     if facts is None:
         raise LookupError("it has no input")
     _, *sizes = facts.attrib["shape"].split(",")
-    shape = tuple(int(size) if size.isdigit() else 0 for size in sizes)
+    shape = tuple(int(size) if size.isdigit() else OPEN for size in sizes)
     return shape, facts.attrib["element_type"] == "f32"
 
 
@@ -53,7 +53,7 @@ def _torch_export(path: Path) -> tuple[tuple[int, ...], bool]:
         [name] = [n for n in archive.namelist() if "/models/" in n]
         graph = json.loads(archive.read(name))["graph_module"]["graph"]
     known: Mapping[str, Any] = graph["tensor_values"][graph["inputs"][-1]["as_tensor"]["name"]]
-    shape = tuple(int(size.get("as_int", 0)) for size in known["sizes"][1:])
+    shape = tuple(int(size.get("as_int", OPEN)) for size in known["sizes"][1:])
     return shape, known["dtype"] == _FLOAT
 
 

@@ -8,7 +8,7 @@ https://onnxruntime.ai/docs/performance/model-optimizations/float16.html
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import onnx
 from onnx import ModelProto
@@ -27,7 +27,8 @@ def onnx_fp16_from_onnx(
     example: Tensor,
     path: Path,
     *,
-    opset: Annotated[int, Field(ge=18, le=21)] = 18,
+    opset: Annotated[int, Field(ge=17, le=21)] | None = None,
+    dynamic: tuple[Literal["height", "width", "length"], ...] = (),
     keep_float32: tuple[str, ...] = (),
 ) -> None:
     """Write `path` with float16 weights and activations between float32 inputs and outputs.
@@ -40,12 +41,13 @@ def onnx_fp16_from_onnx(
         example: Not needed: the file knows its input.
         path: The file.
         opset: The ONNX operator set of the file that it is made of, as of `onnx`.
+        dynamic: Which sizes are left open beside the batch, as of `onnx`.
         keep_float32: Types of operators that shall stay float32, e.g. `[Softmax]`.
 
     Raises:
         ModelError: the file is quantized, or has no operator of a type that shall be kept.
     """
-    del example, opset  # the file was made in it
+    del example, opset, dynamic  # the file was made with them
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel as Sorted
 

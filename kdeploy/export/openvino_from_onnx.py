@@ -11,8 +11,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from kdeploy.errors import MissingDependency, ModelError
+from kdeploy.errors import MissingDependency
 from kdeploy.export.contract import exporter
+from kdeploy.onnx_checks import refused
 from kdeploy.onnx_model import OnnxModel
 
 
@@ -23,6 +24,7 @@ def openvino_from_onnx(
     path: Path,
     *,
     profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
+    dynamic: tuple[Literal["height", "width", "length"], ...] = (),
     compress_to_fp16: bool = False,
 ) -> None:
     """Write `path`, and `.bin` of the same name beside it.
@@ -32,6 +34,7 @@ def openvino_from_onnx(
         example: Not needed: the file knows its input.
         path: The `.xml` file.
         profile: The encoding of a quantized model, as of `onnx`.
+        dynamic: Which sizes are left open beside the batch, as of `onnx`.
         compress_to_fp16: Store float weights in half precision: half the bytes, and the processor
             computes in float32 all the same.
 
@@ -39,7 +42,7 @@ def openvino_from_onnx(
         MissingDependency: OpenVINO is not installed.
         ModelError: the file has an operator that OpenVINO does not know.
     """
-    del example, profile  # the file was made in it
+    del example, profile, dynamic  # the file was made with them
     try:
         import openvino
     except ImportError as error:
@@ -49,10 +52,5 @@ def openvino_from_onnx(
     try:
         graph = openvino.Core().read_model(model.path)
     except RuntimeError as error:
-        unknown = [line for line in str(error).splitlines() if "No conversion rule" in line]
-        reason = (unknown or str(error).strip().splitlines())[-1].strip("- ")
-        raise ModelError(
-            f"OpenVINO {openvino.__version__} cannot read {model.path}: {reason[:300]}",
-            hint="`onnx` writes the same model for ONNX Runtime, which knows more operators",
-        ) from error
+        raise refused("OpenVINO", model.path, error) from error
     openvino.save_model(graph, path, compress_to_fp16=compress_to_fp16)

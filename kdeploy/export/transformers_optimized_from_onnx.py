@@ -37,7 +37,8 @@ def transformers_optimized_from_onnx(
     path: Path,
     *,
     profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
-    opset: Annotated[int, Field(ge=18, le=21)] = 18,
+    opset: Annotated[int, Field(ge=17, le=21)] | None = None,
+    dynamic: tuple[Literal["height", "width", "length"], ...] = (),
     model_type: Literal[
         "auto", "bart", "bert", "clip", "conformer", "gpt2", "mmdit", "swin", "t5", "vit"
     ] = "auto",
@@ -52,6 +53,7 @@ def transformers_optimized_from_onnx(
         path: The file.
         profile: The encoding of a quantized model, as of `onnx`.
         opset: The ONNX operator set of the file that it is made of, as of `onnx`.
+        dynamic: Which sizes are left open beside the batch, as of `onnx`.
         model_type: The patterns to look for; `auto` tries those that fit the most models and keeps
             what fuses most attention, then most operators.
         num_heads: Heads of each attention; 0: read from the graph.
@@ -60,7 +62,7 @@ def transformers_optimized_from_onnx(
     Raises:
         ModelError: nothing in the model can be fused.
     """
-    del example, profile, opset  # the file was made in them
+    del example, profile, opset, dynamic  # the file was made with them
     sizes = {"num_heads": num_heads, "hidden_size": hidden_size}
     source = onnx.load(model.path)
     chains = AUTO if model_type == "auto" else ((model_type,),)

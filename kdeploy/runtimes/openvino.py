@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
 from kdeploy.onnx_checks import check_input, refused, unfit
 from kdeploy.preprocessing import Inputs
@@ -59,6 +60,11 @@ class Openvino:
             model = self._core.read_model(str(path))
             self._compiled = self._core.compile_model(model, "CPU", self._settings)
         except RuntimeError as error:
+            if path.suffix == ".xml":
+                raise ModelError(
+                    f"OpenVINO cannot open {path}: {str(error).strip().splitlines()[-1][:300]}",
+                    hint="it needs its .bin beside it, of the same name, both whole",
+                ) from error
             raise refused("OpenVINO", path, error) from error
         types = {i.any_name: str(i.element_type.to_string()) for i in self._compiled.inputs}
         check_input(path, types)

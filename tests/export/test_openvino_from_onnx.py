@@ -49,3 +49,9 @@ def test_an_unknown_operator_is_named(exported_float, tmp_path):
     onnx.save(file, model.path)
     with pytest.raises(ModelError, match="Frobnicate"):
         openvino_from_onnx(model, torch.zeros(1), tmp_path / "m.xml")
+
+
+def test_sizes_asked_for_stay_open(network, tmp_path):
+    model, items = network("concatenating")
+    export(model, "openvino", {"dynamic": ["height", "width"]}, items, tmp_path / "m.xml")
+    assert 'shape="?,3,?,?"' in (tmp_path / "m.xml").read_text()
