@@ -66,7 +66,7 @@ def test_an_interrupted_export_leaves_nothing(network, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "measure_parity", interrupt)
+    monkeypatch.setattr(run, "parity_of", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export(model, "onnx", {}, items, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
