@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,26 @@ def file_bytes(path: Path) -> int:
     """Return the size of a file and of all that it keeps in files beside it."""
     beside = files_beside(read_onnx(path))
     return sum((path.parent / name).stat().st_size for name in (path.name, *beside))
+
+
+def copy_file(path: Path, target: Path) -> None:
+    """Copy an ONNX file, and beside the target, named after it, what it keeps in other files."""
+    import onnx
+
+    model = read_onnx(path)
+    beside = files_beside(model)
+    if not beside:
+        shutil.copyfile(path, target)
+        return
+    numbers = [""] if len(beside) == 1 else [f".{n}" for n in range(len(beside))]
+    renamed = {b: f"{target.name}{n}.data" for b, n in zip(beside, numbers, strict=True)}
+    for tensor in tensors(model.graph):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = renamed[entry.value]
+    for old, new in renamed.items():
+        shutil.copyfile(path.parent / old, target.parent / new)
+    onnx.save(model, target)
 
 
 def opset_of(model: ModelProto) -> int:

@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from kdeploy.onnx_checks import (
     check_input,
     content_sha256,
-    files_beside,
     read_onnx,
     refused,
-    tensors,
     unfit,
 )
 
@@ -95,26 +93,6 @@ class OnnxModel(nn.Module):
         except Exception as error:  # onnxruntime's errors have no common base
             raise unfit(self.path, fed.shape, self._input.shape, error) from error
         return torch.from_numpy(first)[: len(values)]
-
-
-def copy_file(path: Path, target: Path) -> None:
-    """Copy an ONNX file, and beside the target, named after it, what it keeps in other files."""
-    import onnx
-
-    model = read_onnx(path)
-    beside = files_beside(model)
-    if not beside:
-        shutil.copyfile(path, target)
-        return
-    numbers = [""] if len(beside) == 1 else [f".{n}" for n in range(len(beside))]
-    renamed = {b: f"{target.name}{n}.data" for b, n in zip(beside, numbers, strict=True)}
-    for tensor in tensors(model.graph):
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                entry.value = renamed[entry.value]
-    for old, new in renamed.items():
-        shutil.copyfile(path.parent / old, target.parent / new)
-    onnx.save(model, target)
 
 
 def _opened(path: Path) -> Any:

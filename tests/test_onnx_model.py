@@ -10,7 +10,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from kdeploy.errors import ModelError
-from kdeploy.onnx_model import OnnxModel, copy_file
+from kdeploy.onnx_checks import copy_file
+from kdeploy.onnx_model import OnnxModel
 
 
 def written(path, batch="batch"):

@@ -35,6 +35,8 @@ def cancellable(work: Callable[[threading.Event], Result]) -> Result:
     """
     cancelled = threading.Event()
     with ThreadPoolExecutor(max_workers=1) as pool:
+        # A pool does not wait for a thread whose very start was interrupted: it runs before.
+        pool.submit(cancelled.is_set).result()
         try:
             return pool.submit(work, cancelled).result()
         except KeyboardInterrupt:

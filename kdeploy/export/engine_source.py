@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
 
 from kdeploy.errors import ModelError
 from kdeploy.runtimes.operators import QUANTIZERS
+from kdeploy.runtimes.sparse_weights import num_two_four_of_file
 from kdeploy.runtimes.tensorrt_encoding import check_encoding
 
 HALF_SCALES_OPSET = 19
-# Of operators with a weight: where it comes in, and which of its axes is summed over.
-_WEIGHTS = {"Conv": (1, 1), "MatMul": (1, 0), "Gemm": (1, 0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +34,7 @@ def facts_of(path: Path) -> SourceFacts:
     check_encoding(path, model.graph)
     return SourceFacts(
         is_quantized=any(node.op_type in QUANTIZERS for node in model.graph.node),
-        sparse_eligible=sum(_is_two_four(w) for w in _weights(model)),
+        sparse_eligible=num_two_four_of_file(path),
     )
 
 
@@ -67,30 +61,3 @@ def in_half(path: Path, folder: Path) -> Path:
     is_large = converted.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF
     onnx.save(converted, half, save_as_external_data=is_large, location=f"{path.name}.data")
     return half
-
-
-def _weights(model: ModelProto) -> Iterator[NDArray[Any]]:
-    """Yield the stored weight of each layer with the axis that is summed over at the end."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    made_of = {
-        node.output[0]: node.input[0] for node in model.graph.node if node.op_type in QUANTIZERS
-    }
-    for node in model.graph.node:
-        if node.op_type not in _WEIGHTS:
-            continue
-        index, axis = _WEIGHTS[node.op_type]
-        if node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute):
-            axis = 1
-        name = node.input[index]
-        while name in made_of:  # Q/DQ pairs stand between
-            name = made_of[name]
-        if name in stored:
-            weight = numpy_helper.to_array(stored[name])
-            if weight.ndim > axis:
-                yield np.moveaxis(weight, axis, -1)
-
-
-def _is_two_four(weight: NDArray[Any]) -> bool:
-    if weight.shape[-1] % 4:
-        return False
-    return bool((np.count_nonzero(weight.reshape(-1, 4), axis=1) <= 2).all())

@@ -17,8 +17,7 @@ from kdeploy.artifact import file_sha256
 from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
-from kdeploy.onnx_checks import file_bytes
-from kdeploy.onnx_model import copy_file
+from kdeploy.onnx_checks import copy_file, file_bytes
 from kdeploy.package.budgets import budgets_of, recorded_values
 from kdeploy.package.checksums import write_sums
 from kdeploy.package.golden import write_golden

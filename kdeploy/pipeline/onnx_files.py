@@ -9,8 +9,8 @@ from typing import Any
 from kdeploy.artifact import ONNX, Artifact
 from kdeploy.bench.onnx_facts import count_parameters
 from kdeploy.data.contract import Dataset
-from kdeploy.onnx_checks import content_sha256, file_bytes
-from kdeploy.onnx_model import OnnxModel, copy_file
+from kdeploy.onnx_checks import content_sha256, copy_file, file_bytes
+from kdeploy.onnx_model import OnnxModel
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.training import accuracy
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, write
-from kdeploy.onnx_model import copy_file
+from kdeploy.onnx_checks import copy_file
 from kdeploy.pipeline.deliver import BUNDLE
 from kdeploy.pipeline.exported import Exported
 from kdeploy.report.comparison import Comparison

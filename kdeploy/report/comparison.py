@@ -21,8 +21,7 @@ OFFLINE = "offline"
 
 def scenario_of(record: Measurement) -> tuple[str, str]:
     """Return scenario and input shape, "" for what goes without saying."""
-    scenario = getattr(record, "scenario", "")
-    return scenario_text(scenario), getattr(record, "input_shape", "")
+    return scenario_text(record.scenario), record.input_shape
 
 
 def scenario_text(scenario: str) -> str:
@@ -155,6 +154,12 @@ class Pair:
     threads: int | None = None
     scenario: str = ""
     input_shape: str = ""
+    machine: str = ""
+    """Named where one file holds the comparisons of several."""
+
+    def is_of(self, row: Row) -> bool:
+        """Tell whether the row is of the machine and encoding that were compared."""
+        return self.machine in ("", row.machine) and self.profile in (None, row.profile)
 
     @property
     def cell(self) -> tuple[str | int | None, ...]:

@@ -216,7 +216,7 @@ def _against(
         return replace(value, baseline=teacher.record)  # a ratio of two chances says nothing
     key = (metric, row.label, teacher.record.label, row.runtime, *row.load)
     known = pairs.get(key, [])
-    ratio = next((p.ratio for p in known if p.profile in (None, row.profile)), None)
+    ratio = next((p.ratio for p in known if p.is_of(row)), None)
     ratio = ratio or ratio_of(value.record, teacher.record)
     return replace(value, baseline=teacher.record, ratio=ratio)
 

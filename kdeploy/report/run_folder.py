@@ -98,6 +98,7 @@ def _pair(entry: Mapping[str, Any]) -> Pair:
             profile=entry.get("profile"),
             scenario=scenario_text(entry.get("scenario", "")),
             input_shape=entry.get("input_shape", ""),
+            machine=entry.get("machine", ""),
             ratio=Ratio(
                 times=float(entry["ratio"]),
                 low=entry.get("low"),
