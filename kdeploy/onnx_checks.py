@@ -6,9 +6,7 @@ tensors kept in other files are in https://github.com/onnx/onnx/blob/main/docs/E
 
 from __future__ import annotations
 
-import hashlib
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +74,8 @@ def files_beside(model: ModelProto) -> list[str]:
 
 def content_sha256(path: Path) -> str:
     """Return the digest of a file and of all that it keeps in files beside it."""
+    import hashlib  # 4 MB with OpenSSL, and this module is part of every measured process
+
     digest = hashlib.sha256()
     for name in (path.name, *files_beside(read_onnx(path))):
         with (path.parent / name).open("rb") as opened:
@@ -92,6 +92,8 @@ def file_bytes(path: Path) -> int:
 
 def copy_file(path: Path, target: Path) -> None:
     """Copy an ONNX file, and beside the target, named after it, what it keeps in other files."""
+    import shutil
+
     import onnx
 
     model = read_onnx(path)

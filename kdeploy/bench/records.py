@@ -58,6 +58,27 @@ def comparisons(outcomes: Sequence[Outcome], *, baseline: str) -> list[dict[str,
     return [line for other in others for line in _compared(other, base)]
 
 
+def proven(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return what each file ran as in each runtime: its operators, and its layers where known.
+
+    Of several batch sizes, thread counts and scenarios the first: the graph is the same.
+    """
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for outcome in outcomes:
+        subject, proof = outcome.subject, outcome.proof
+        if proof is not None:
+            line = {
+                "label": subject.label,
+                "profile": subject.profile,
+                "runtime": outcome.cell.runtime,
+                "provider": proof.provider,
+                "operators": proof.operators,
+                "layers": proof.layers,
+            }
+            found.setdefault((subject.label, subject.profile, outcome.cell.runtime), line)
+    return list(found.values())
+
+
 def _compared(other: Outcome, base: Outcome) -> Iterator[dict[str, Any]]:
     medians, base_medians = ([float(np.median(r)) for r in o.rounds] for o in (other, base))
     rates, base_rates = (_rates(o).tolist() for o in (other, base))

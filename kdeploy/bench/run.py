@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.bench.kept import Finished, Group, KeptGroups, finished_now
-from kdeploy.bench.records import comparisons, measurements
+from kdeploy.bench.records import comparisons, measurements, proven
 from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
 from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario, Subject
@@ -45,6 +45,8 @@ class BenchResult:
 
     measurements: list[Measurement]
     comparisons: list[dict[str, Any]]
+    proofs: list[dict[str, Any]] = field(default_factory=list)
+    """What each file ran as in each runtime, operator by operator; see `records.proven`."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -224,6 +226,7 @@ def _result(finished: Sequence[Finished], baseline: str | None, machine: Machine
             if baseline is not None
             for ratio in comparisons(f.outcomes, baseline=baseline)
         ],
+        proofs=proven(outcomes),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from kdeploy.artifact import Artifact
 from kdeploy.bench.kept import conditions, contents_sha256
 from kdeploy.bench.run import BenchResult, Interrupted, Subject, bench
 from kdeploy.machine import fingerprint
-from kdeploy.measurement import Measurement, read, write
+from kdeploy.measurement import read, write
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of, named
@@ -20,6 +20,7 @@ from kdeploy.runtimes.run import formats_of, named
 # Of finished groups, in the store's work folder: apart from any one step, because another list of
 # files or runtimes shares what is in both.
 KEPT = "bench"
+COMPARISONS, PROOFS = "comparisons.json", "proofs.json"
 
 
 def make_measurements(
@@ -45,22 +46,36 @@ def make_measurements(
             try:
                 made.append(_measure(session, chosen, runtimes, section, known, form))
             except Interrupted as stop:
-                records, comparisons = records_of(made)
-                stop.result = BenchResult(
-                    measurements=[*records, *stop.result.measurements],
-                    comparisons=[*comparisons, *stop.result.comparisons],
-                )
+                stop.result = _joined([result_of(made), stop.result])
                 raise
     return made
 
 
-def records_of(artifacts: Sequence[Artifact]) -> tuple[list[Measurement], list[dict[str, Any]]]:
-    """Return all records and comparisons that measuring made."""
-    records = [r for a in artifacts for r in read(a.folder)]
-    comparisons = [
-        c for a in artifacts for c in json.loads((a.folder / "comparisons.json").read_text())
-    ]
-    return records, comparisons
+def result_of(artifacts: Sequence[Artifact]) -> BenchResult:
+    """Return all that measuring made."""
+    return _joined(
+        BenchResult(
+            measurements=read(artifact.folder),
+            comparisons=json.loads((artifact.folder / COMPARISONS).read_text()),
+            proofs=_lines(artifact.folder / PROOFS),
+        )
+        for artifact in artifacts
+    )
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """Return what a file says, nothing where an earlier version wrote none."""
+    lines: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    return lines
+
+
+def _joined(results: Iterable[BenchResult]) -> BenchResult:
+    whole = BenchResult(measurements=[], comparisons=[])
+    for part in results:
+        whole.measurements.extend(part.measurements)
+        whole.comparisons.extend(part.comparisons)
+        whole.proofs.extend(part.proofs)
+    return whole
 
 
 def _measure(
@@ -100,7 +115,8 @@ def _measure(
 
         def write_all(folder: Path) -> Mapping[str, Any]:
             write(result.measurements, folder / "measurements.jsonl")
-            (folder / "comparisons.json").write_text(json.dumps(result.comparisons, indent=1))
+            (folder / COMPARISONS).write_text(json.dumps(result.comparisons, indent=1))
+            (folder / PROOFS).write_text(json.dumps(result.proofs, indent=1))
             if (work / "samples").is_dir():
                 (work / "samples").replace(folder / "samples")
             return {}

@@ -22,7 +22,7 @@ from kdeploy.pipeline.deliver import (
 )
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.log import Audience, Log, Silence
-from kdeploy.pipeline.measuring import make_measurements, records_of
+from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
 from kdeploy.pipeline.rundir import (
     write_bundle,
@@ -205,10 +205,11 @@ def _measure(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
     subjects = [subject(m) for m in [*result.models, *extra] if m.kind == "torch"]
     subjects += [subject(e.model, e) for e in result.exported]
     measured = make_measurements(session, subjects, recipe.bench, baseline=result.teacher.label)
-    records, comparisons = records_of(measured)
-    result.records = [*records, *(r for e in result.exported for r in parity_records(e))]
+    found = result_of(measured)
+    found.measurements.extend(r for e in result.exported for r in parity_records(e))
+    result.records = found.measurements
     with session.files():
-        write_measurements(out, result.records, comparisons)
+        write_measurements(out, found)
 
 
 def _choose(recipe: Recipe, result: RunResult) -> None:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdeploy.bench.run import BenchResult
 from kdeploy.machine import fingerprint
-from kdeploy.measurement import Measurement, write
+from kdeploy.measurement import write
 from kdeploy.onnx_checks import copy_file
 from kdeploy.pipeline.deliver import BUNDLE
 from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.measuring import COMPARISONS, PROOFS
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
 from kdeploy.report.run_folder import COMMAND
@@ -40,12 +42,11 @@ def write_command(out: Path, words: Sequence[str]) -> None:
     write_text(out / COMMAND, shlex.join(["kdeploy", *words]) + "\n")
 
 
-def write_measurements(
-    out: Path, records: Sequence[Measurement], comparisons: Sequence[dict[str, Any]]
-) -> None:
-    """Write the records, the comparisons and the machine that they hold for."""
-    write(records, out / "measurements.jsonl")
-    write_json(out / "comparisons.json", comparisons)
+def write_measurements(out: Path, result: BenchResult) -> None:
+    """Write the records, comparisons and proofs, and the machine that they hold for."""
+    write(result.measurements, out / "measurements.jsonl")
+    write_json(out / COMPARISONS, result.comparisons)
+    write_json(out / PROOFS, result.proofs)
     write_json(out / "machine.json", fingerprint().to_dict())
 
 

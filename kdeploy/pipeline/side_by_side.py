@@ -10,7 +10,7 @@ from typing import Any
 from kdeploy.artifact import Artifact, find_artifact
 from kdeploy.bench.kept import contents_sha256
 from kdeploy.bench.remote.hosts import Host
-from kdeploy.bench.run import Interrupted, Subject
+from kdeploy.bench.run import BenchResult, Interrupted, Subject
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
@@ -19,7 +19,7 @@ from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import subject
 from kdeploy.pipeline.log import Audience
-from kdeploy.pipeline.measuring import make_measurements, records_of
+from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.on_hosts import bench_on_hosts
 from kdeploy.pipeline.rundir import write_measurements, write_reports
 from kdeploy.pipeline.session import Session
@@ -80,9 +80,10 @@ def bench_side_by_side(
         away = bench_on_hosts(session, subjects, section, hosts, out, baseline=label)
         records, comparisons, drawn = away.records, away.comparisons, away.drawn
     else:
-        records, comparisons = _measured_here(session, subjects, section, out, baseline=label)
+        result = _measured_here(session, subjects, section, out, baseline=label)
+        records, comparisons = result.measurements, result.comparisons
         with session.files():
-            write_measurements(out, records, comparisons)
+            write_measurements(out, result)
             drawn = write_reports(out, baseline=label)
     verdicts = _judge(gates, records, [_label(f) for f in found], label, section)
     return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
@@ -95,12 +96,12 @@ def _measured_here(
     out: Path,
     *,
     baseline: str | None,
-) -> tuple[list[Measurement], list[dict[str, Any]]]:
+) -> BenchResult:
     try:
-        return records_of(make_measurements(session, subjects, section, baseline=baseline))
+        return result_of(make_measurements(session, subjects, section, baseline=baseline))
     except Interrupted as stop:
         with session.files():
-            write_measurements(out, stop.result.measurements, stop.result.comparisons)
+            write_measurements(out, stop.result)
         raise
 
 

@@ -179,6 +179,8 @@ class Run:
     """The machine of records that name none."""
     machines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The fingerprint of each machine that the folder knows, by its id."""
+    proofs: tuple[Mapping[str, Any], ...] = ()
+    """Lines of `proofs.json`: what each file ran as."""
     pairs: tuple[Pair, ...] = ()
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
     gates: tuple[Verdict, ...] = ()

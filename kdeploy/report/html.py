@@ -24,6 +24,7 @@ from kdeploy.report.decisions import (
     gate_rows,
 )
 from kdeploy.report.devices import place_columns, places
+from kdeploy.report.executed import executed_tables
 from kdeploy.report.filters import OF_PLACE, filters_of
 from kdeploy.report.kernels import HEADERS as KERNELS
 from kdeploy.report.kernels import alarms, proofs
@@ -155,6 +156,7 @@ def _numbers_of(comparison: Comparison) -> dict[str, Any]:
         "place_columns": place_columns(comparison),
         "places": found,
         "kernels": (KERNELS, proven),
+        "executed": executed_tables(comparison),
         "layers": layer_tables(comparison),
         "numbers": _numbers(comparison.rows),
     }

@@ -36,6 +36,7 @@ def read_run(path: Path) -> Run:
         machine=str(machine.get("id") or (records[0].machine if records else "")),
         machines=_machines(folder, machine),
         pairs=tuple(_pair(p) for p in _json(folder / "comparisons.json", [])),
+        proofs=tuple(_json(folder / "proofs.json", [])),
         lineages=_lineages(folder, stages),
         gates=_gates(summary, recipe),
         packaged=summary.get("packaged"),
