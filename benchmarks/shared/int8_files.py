@@ -29,7 +29,7 @@ from kdeploy.export.onnx_from_torch import onnx_from_torch
 from kdeploy.export.run import export
 from kdeploy.machine import Machine, fingerprint
 from kdeploy.quantization.silence import without_torch_noise
-from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
+from kdeploy.runtimes.run import open_runtime
 
 RESULTS = Path(__file__).parents[1] / "results"
 Images = NDArray[np.float32]
@@ -116,11 +116,11 @@ def images_of(data: Dataset) -> Images:
     return np.asarray(data.preprocessing.apply(data.train.x), np.float32)
 
 
-def kernels(path: Path, threads: int) -> dict[str, Any]:
-    """Return what ONNX Runtime executes of a file."""
-    session = OnnxruntimeCpu(threads=threads)
-    session.open(path)
+def kernels(path: Path, threads: int, runtime: str = "onnxruntime_cpu") -> dict[str, Any]:
+    """Return what a runtime executes of a file."""
+    session = open_runtime(runtime, path, threads=threads)
     proof = session.proof_of_use()
+    session.close()
     return {
         "integer_kernels": proof.integer_kernels,
         "operators": dict(sorted(proof.operators.items())),

