@@ -88,7 +88,6 @@ def bench(
     from kdeploy.cli.output import Terminal, show_comparison, show_summary
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates
-    from kdeploy.pipeline.rundir import write_command
     from kdeploy.pipeline.side_by_side import bench_side_by_side
     from kdeploy.recipe.resolve import bench_section
 
@@ -103,10 +102,9 @@ def bench(
         "memory_limit": memory_limit,
     }
     section = bench_section(
-        {k: v for k, v in given.items() if v} | {"effort": effort, "accuracy": accuracy}
+        {k: v for k, v in given.items() if v is not None} | {"effort": effort, "accuracy": accuracy}
     )
     hosts = [parse_host(text) for text in dict.fromkeys(host or [])]
-    write_command(out, context.obj)
     measured = bench_side_by_side(
         files,
         section,
@@ -117,6 +115,7 @@ def bench(
         hosts=hosts,
         audience=Terminal(),
         use_cache=not no_cache,
+        command=context.obj,
     )
     if github_summary:
         show_summary(measured.comparison, measured.verdicts, is_json=json)

@@ -21,7 +21,7 @@ from kdeploy.pipeline.deliver import subject
 from kdeploy.pipeline.log import Audience
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.on_hosts import bench_on_hosts
-from kdeploy.pipeline.rundir import write_measurements, write_reports
+from kdeploy.pipeline.rundir import write_command, write_measurements, write_reports
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.single import data_of, exported_file, session_of
 from kdeploy.recipe.sections import BenchSection
@@ -51,6 +51,7 @@ def bench_side_by_side(
     hosts: Sequence[Host] = (),
     audience: Audience,
     use_cache: bool = True,
+    command: Sequence[str] = (),
 ) -> Measured:
     """Measure into `out`; a torch artefact is exported first where a runtime wants a file.
 
@@ -67,12 +68,15 @@ def bench_side_by_side(
         hosts: Other machines to measure on, side by side, instead of this one.
         audience: Who is told.
         use_cache: Whether what was measured before counts.
+        command: What was typed, for the report to say how to repeat it.
     """
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
     found = [_found(name, out) for name in names]
     _check_labels([_label(f) for f in found])
     known = (data_of(f) for f in found if isinstance(f, Artifact))
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
+    if command:
+        write_command(out, command)
     subjects = [s for f in found for s in _subjects(session, f, section)]
     label = _label(found[0]) if baseline else None
     session.use_cache = use_cache

@@ -40,6 +40,7 @@ class Openvino:
         """
         import openvino
 
+        self._openvino: Any = openvino
         self._core = openvino.Core()
         self._settings: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads or allowed_cores(),
@@ -75,11 +76,15 @@ class Openvino:
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         try:
-            result = self._request.infer([batch], share_inputs=True)
+            # As `request.infer([batch])` without its dictionaries, which take 25 us.
+            shared = self._openvino.Tensor(np.ascontiguousarray(batch), shared_memory=True)
+            self._request.set_input_tensor(shared)
+            self._request.start_async()
+            self._request.wait()
         except RuntimeError as error:
             takes = self._compiled.input(0).get_partial_shape()
             raise unfit(self._path, batch.shape, takes, error) from error
-        output: NDArray[np.float32] = result[0]
+        output: NDArray[np.float32] = self._request.get_output_tensor(0).data.copy()
         return output
 
     def proof_of_use(self) -> Proof:
