@@ -79,10 +79,11 @@ def bench(
 ) -> Result:
     """Measure files: latency, memory, accuracy, and whether the asked kernels ran.
 
-    Files take turns, each in a process of its own, on real inputs of --data
-    (else on noise, and flagged so), for the time of --effort and 100 calls
-    at least. A doubt about a number is a flag with its remedy, explained in
-    the report and in docs/benchmarking.md.
+    Each file runs in a process of its own, on real inputs of --data (else on
+    noise, and flagged so), for the time of --effort and 100 calls at least;
+    with --baseline files take turns, so that ratios can be trusted. A doubt
+    about a number is a flag with its remedy, explained in the report and in
+    docs/benchmarking.md.
     """
     from kdeploy.bench.remote.hosts import parse_host
     from kdeploy.cli.output import Terminal, show_comparison, show_summary

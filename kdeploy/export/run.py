@@ -78,7 +78,7 @@ def export(
     """
     technique = find("exporter", target)
     resolved = validate(technique.parameters, parameters, where=f"export.{target}")
-    _check_that_it_runs(technique)
+    check_that_it_runs(target)
     if not len(data.validation):
         raise DataError(
             "the parity gate needs validation items", hint="set `data.validation_fraction`"
@@ -126,8 +126,9 @@ def bound_to(target: str) -> str:
     return json.dumps([here.id, here.driver, here.versions], sort_keys=True)
 
 
-def _check_that_it_runs(technique: Technique) -> None:
-    """Refuse before minutes of work what nothing here could prove."""
+def check_that_it_runs(target: str) -> None:
+    """Raise Unavailable, before any work, for files that nothing here could prove."""
+    technique = find("exporter", target)
     runtime = technique.facts["runtime"]
     reason = named(runtime)[0].load().unavailable()
     if reason is not None:

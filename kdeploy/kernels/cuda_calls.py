@@ -104,6 +104,21 @@ class CudaCalls:
             ) from error
 
 
+def converting(
+    model: nn.Module, dtype: torch.dtype, *, channels_last: bool
+) -> Callable[[Tensor], Tensor]:
+    """Return the model's call with its input as it wants it; token ids stay what they are."""
+
+    def forward(x: Tensor) -> Tensor:
+        x = x.to(dtype) if x.is_floating_point() else x
+        if channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        answer: Tensor = model(x)
+        return answer
+
+    return forward
+
+
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the convolutions and linear layers of a model by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, WEIGHTED)}

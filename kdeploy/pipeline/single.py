@@ -15,6 +15,7 @@ from kdeploy.artifact import Artifact, Store, find_artifact
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
 from kdeploy.package.verify import VerifyResult
@@ -60,6 +61,7 @@ def compress_one(source: Source, step: Step, out: Path, audience: Audience) -> A
 
 def export_one(source: Source, step: Step, out: Path, audience: Audience) -> Exported:
     """Return the exported file of one artefact, also under `out/exports`."""
+    check_that_it_runs(step.technique)
     session, artifact = _begin(source, out, audience)
     exported = make_export(session, artifact, step)
     with session.files():

@@ -70,13 +70,12 @@ class TorchCuda:
             )
         cuda_calls.set_tf32(self._precision == "tf32")
         self._torch.backends.cudnn.benchmark = True
-        self._dtype = cuda_calls.DTYPES[self._precision]
-        self._model = load_model(artifact).eval().to(cuda_calls.DEVICE, self._dtype)
+        dtype = cuda_calls.DTYPES[self._precision]
+        self._model = load_model(artifact).eval().to(cuda_calls.DEVICE, dtype)
         if self._channels_last:
             self._model.to(memory_format=self._torch.channels_last)
-        self._calls = cuda_calls.CudaCalls(
-            self._forward, name=str(path), cuda_graph=self._cuda_graph
-        )
+        forward = cuda_calls.converting(self._model, dtype, channels_last=self._channels_last)
+        self._calls = cuda_calls.CudaCalls(forward, name=str(path), cuda_graph=self._cuda_graph)
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         assert self._calls is not None, "infer before open"
@@ -105,9 +104,3 @@ class TorchCuda:
 
     def close(self) -> None:
         self._model = self._calls = None
-
-    def _forward(self, x: Any) -> Any:
-        x = x.to(self._dtype) if x.is_floating_point() else x
-        if self._channels_last and x.dim() == 4:
-            x = x.contiguous(memory_format=self._torch.channels_last)
-        return self._model(x)

@@ -71,8 +71,8 @@ class TorchSparse24:
                 hint="`torch_int8` runs it on integers, 2:4 weights in sparse kernels",
             )
         self._torch.backends.cudnn.benchmark = True
-        self._dtype = cuda_calls.DTYPES[self._precision]
-        self._model = load_model(artifact).eval().to(cuda_calls.DEVICE, self._dtype)
+        dtype = cuda_calls.DTYPES[self._precision]
+        self._model = load_model(artifact).eval().to(cuda_calls.DEVICE, dtype)
         self._model.to(memory_format=self._torch.channels_last)
         self._layers = len(cuda_calls.weighted_layers(self._model))
         self._kept = sparse_layers.with_sparse_layers(
@@ -84,9 +84,8 @@ class TorchSparse24:
                 f"no layer of {path} can run sparse (first: {': '.join(filter(None, first))})",
                 hint="`kdeploy compress two_four` first; `torch_cuda` runs dense models",
             )
-        self._calls = cuda_calls.CudaCalls(
-            self._forward, name=str(path), cuda_graph=self._cuda_graph
-        )
+        forward = cuda_calls.converting(self._model, dtype, channels_last=True)
+        self._calls = cuda_calls.CudaCalls(forward, name=str(path), cuda_graph=self._cuda_graph)
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         assert self._calls is not None, "infer before open"
@@ -112,9 +111,3 @@ class TorchSparse24:
 
     def close(self) -> None:
         self._model = self._calls = None
-
-    def _forward(self, x: Any) -> Any:
-        x = x.to(self._dtype) if x.is_floating_point() else x
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=self._torch.channels_last)
-        return self._model(x)

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.shared.dry_run import on_the_processor
 from kdeploy.errors import Unavailable
-from kdeploy.kernels.cuda_calls import CudaCalls
+from kdeploy.kernels.cuda_calls import CudaCalls, converting
 
 
 class Recorder:
@@ -76,3 +76,19 @@ def test_what_cannot_be_captured_names_the_option_that_helps(recorder):
     with pytest.raises(Unavailable, match="not permitted") as caught:
         captured(recorder, waits)(np.ones((1, 2), np.float32))
     assert "cuda_graph=false" in caught.value.hint
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_input_comes_as_the_model_wants_it_and_token_ids_as_they_are(channels_last):
+    seen = []
+
+    class Sees(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            return x
+
+    call = converting(Sees(), torch.float16, channels_last=channels_last)
+    call(torch.ones(2, 3, 4, 5))
+    call(torch.ones(2, 7, dtype=torch.int64))
+    assert [x.dtype for x in seen] == [torch.float16, torch.int64]
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) == channels_last
