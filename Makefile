@@ -33,8 +33,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## from a teacher to a verified bundle in minutes; writes runs/demo/
 	$(BIN)/kdeploy run models/digits/recipe.yaml --out runs/demo
 
+# A worker that died is not replaced: xdist would wait for ever for what it had been given.
 test: $(STAMP)  ## all tests; those that need a GPU skip without one
-	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile
+	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
 
 test-tensorrt-api: $(STAMP)  ## the names of TensorRT's real bindings are those that tests use; needs PyPI and cc
 	$(BIN)/python tests/runtimes/tensorrt_names/write.py --check
