@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -16,16 +16,23 @@ from kdeploy.kernels import cuda_calls, fastest, int8_kernels, sparse_layers
 from kdeploy.kernels.int8_layers import Reference
 
 
-class Event:
-    """A point in the processor's time, with the methods of a CUDA event."""
+class Stream:
+    """A stream that computes at once, with the methods of `CudaStream`; it captures nothing."""
 
-    def record(self) -> None:
-        """Take the time."""
-        self._seconds = time.perf_counter()
+    def used(self) -> AbstractContextManager[None]:
+        """Return a context that changes nothing."""
+        return nullcontext()
 
-    def elapsed_time(self, other: Event) -> float:
-        """Return the milliseconds from this point to another."""
-        return (other._seconds - self._seconds) * 1e3
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Take the processor's time."""
+        start = time.perf_counter()
+        yield
+        self._seconds = time.perf_counter() - start
+
+    def seconds(self) -> float:
+        """Return what was last timed."""
+        return self._seconds
 
 
 @contextmanager
@@ -33,7 +40,7 @@ def on_the_processor() -> Iterator[None]:
     """Replace the GPU for a while; CUDA graphs are not replaced."""
     names = {
         (cuda_calls, "DEVICE"): "cpu",
-        (cuda_calls, "events"): lambda: (Event(), Event()),
+        (cuda_calls, "CudaStream"): Stream,
         (cuda_calls, "device_name"): lambda: "dry run on the processor",
         (fastest, "device_seconds"): _made_up,
         (int8_kernels, "IntMm"): Reference,

@@ -30,7 +30,7 @@ def memory_bytes(pid: int) -> int:
         held = [used for number, used in _asked_of_nvidia_smi() if number == pid]
     if not held:
         raise Unavailable(
-            f"the driver lists no process {pid} on its GPUs",
+            f"the driver tells no memory of a process {pid} on its GPUs",
             hint="in a container it has another number there: share the host's (`--pid=host`)",
         )
     return sum(held)
@@ -61,12 +61,13 @@ def slowed_nanoseconds() -> int:
 
 
 def _processes() -> list[list[tuple[int, int]]]:
-    """Return for each GPU the processes on it and what each holds."""
+    """Return for each GPU the processes on it and what each holds, where the driver says it."""
     with _opened() as (nvml, gpus):
         return [
             [
-                (int(p.pid), int(p.usedGpuMemory or 0))
+                (int(p.pid), int(p.usedGpuMemory))
                 for p in _told(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, gpu)
+                if p.usedGpuMemory is not None
             ]
             for gpu in gpus
         ]

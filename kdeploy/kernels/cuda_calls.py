@@ -1,8 +1,7 @@
 """A model on an NVIDIA GPU, called with arrays of the host, and the two times of a call.
 
 From end to end a call copies the batch to the GPU, computes, waits, and copies the answer back;
-on the device only the computation counts, between two CUDA events. Source:
-https://docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs".
+on the device only the computation counts, between two CUDA events.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError, Unavailable
-from kdeploy.kernels.fastest import events
+from kdeploy.kernels.cuda_stream import CudaStream
 from kdeploy.preprocessing import Inputs
 
 DEVICE = "cuda"
-WARM_UP_CALLS = 3  # before a capture: libraries allocate, choose and compile on their first calls
+# Before a capture, beside its own: libraries allocate, choose and compile on their first calls.
+WARM_UP_CALLS = 2
 DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -43,19 +43,18 @@ class CudaCalls:
             cuda_graph: Capture one graph for the batch's shape; another shape is captured anew.
         """
         self._forward, self._name, self._is_captured = forward, name, cuda_graph
-        self._start, self._end = events()
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._stream = CudaStream()
         self._input = self._output = torch.empty(0)
+        self._replay: Callable[[], None] | None = None
 
     def __call__(self, batch: Inputs) -> NDArray[np.float32]:
         """Return the answer to a batch on the host, there again."""
         try:
-            with torch.inference_mode():
-                compute = self._prepared(torch.from_numpy(batch))
-                self._start.record()
-                output = compute()
-                self._end.record()
-                answer = output.float().cpu()  # waits
+            with torch.inference_mode(), self._stream.used():
+                self._take(torch.from_numpy(batch))
+                with self._stream.timed():
+                    (self._replay or self._compute)()
+                answer = self._output.float().cpu()  # waits
         except RuntimeError as error:
             raise ModelError(
                 f"{self._name} cannot run an input of shape {list(batch.shape)}: {error}",
@@ -66,38 +65,27 @@ class CudaCalls:
 
     def device_seconds(self) -> float:
         """Return how long the last call computed on the GPU, without the copies."""
-        return float(self._start.elapsed_time(self._end)) * 1e-3
+        return self._stream.seconds()
 
-    def _prepared(self, host: Tensor) -> Callable[[], Tensor]:
-        """Copy the batch to the GPU; return what computes on it."""
-        if not self._is_captured:
-            x = host.to(DEVICE)
-            return lambda: self._forward(x)
+    def _take(self, host: Tensor) -> None:
+        """Copy the batch to the GPU, to where the graph reads it; another shape takes another."""
         is_known = self._input.shape == host.shape and self._input.dtype == host.dtype
-        if self._graph is None or not is_known:
-            self._input = host.to(DEVICE)
-            self._capture()
+        if not is_known:
+            self._replay = None
+            self._input = torch.empty_like(host, device=DEVICE)
         self._input.copy_(host)
-        return self._replay
+        if self._is_captured and self._replay is None:
+            self._replay = self._captured()
 
-    def _replay(self) -> Tensor:
-        assert self._graph is not None, "a replay before a capture"
-        self._graph.replay()
-        return self._output
+    def _compute(self) -> None:
+        self._output = self._forward(self._input)
 
-    def _capture(self) -> None:
-        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP_CALLS):
-                self._forward(self._input)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
+    def _captured(self) -> Callable[[], None]:
+        for _ in range(WARM_UP_CALLS):
+            self._compute()
         try:
-            with torch.cuda.graph(self._graph):
-                self._output = self._forward(self._input)
+            return self._stream.captured(self._compute)
         except RuntimeError as error:
-            self._graph = None
             raise Unavailable(
                 f"{self._name} cannot become a CUDA graph: {error}",
                 hint="`cuda_graph=false`: something in its forward() waits for a value on the host",
@@ -117,6 +105,13 @@ def converting(
         return answer
 
     return forward
+
+
+def move_to_channels_last(model: nn.Module) -> None:
+    """Lay the weights of images with their channels innermost; `Module.to` fails on 3-D ones."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -2,7 +2,7 @@
 
 Which kernel wins depends on the shape: a sparse product may lose to a dense one, and the dense
 kernel stays then. So it is measured for each new shape, on its first call, before anything is
-timed from outside; the times are kept for the proof.
+timed from outside; the times are kept for the proof. Layers that are alike share what was found.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 from kdeploy.errors import ModelError
+from kdeploy.kernels.cuda_stream import CudaStream
 from kdeploy.units import format_seconds
 
 ROUNDS = 5  # in turns, so that a clock that changes meets all kernels
@@ -21,22 +20,28 @@ CALLS_A_ROUND = 10  # in one CUDA graph: the launch from Python is no part of th
 Kernel = Callable[..., Any]
 Times = dict[str, float | str]
 Clock = Callable[[Mapping[str, Callable[[], object]]], Times]
+Found = dict[tuple[object, ...], tuple[str, Times]]
+"""By the shapes of the tensors: which kernel is the fastest, and the times of all."""
 
 
 class Fastest:
     """Calls the fastest of some kernels that compute the same."""
 
-    def __init__(self, kernels: Mapping[str, Kernel], clock: Clock) -> None:
+    def __init__(
+        self, kernels: Mapping[str, Kernel], clock: Clock, found: Found | None = None
+    ) -> None:
         """Take the kernels.
 
         Args:
             kernels: By name; all take the same tensors.
             clock: Returns the seconds of each, or why it cannot run.
+            found: The times by shapes, shared with whoever has the same kernels for layers that
+                are alike: it is read and added to.
         """
         self._kernels, self._clock = dict(kernels), clock
-        self._chosen: dict[tuple[object, ...], str] = {}
+        self._found: Found = {} if found is None else found
         self.times: Times = {}
-        """Of each kernel, at the last shape that was new."""
+        """Of each kernel, at the shape that ran last."""
         self.name = "" if len(self._kernels) > 1 else next(iter(self._kernels))
         """Of the kernel that ran last; "" before the first call of several."""
 
@@ -44,9 +49,9 @@ class Fastest:
         """Return what the fastest kernel for tensors of these shapes computes."""
         if len(self._kernels) > 1:
             shapes = tuple(None if t is None else t.shape for t in tensors)
-            if shapes not in self._chosen:
-                self._chosen[shapes] = self._fastest(tensors)
-            self.name = self._chosen[shapes]
+            if shapes not in self._found:
+                self._found[shapes] = self._measured(tensors)
+            self.name, self.times = self._found[shapes]
         return self._kernels[self.name](*tensors)
 
     def why(self) -> str:
@@ -57,62 +62,46 @@ class Fastest:
         said += [f"{name} failed: {t}" for name, t in self.times.items() if isinstance(t, str)]
         return ", ".join(said)
 
-    def _fastest(self, tensors: tuple[Any, ...]) -> str:
+    def _measured(self, tensors: tuple[Any, ...]) -> tuple[str, Times]:
+        """Return the name of the fastest, and the times of all."""
         calls = {
             name: lambda kernel=kernel: kernel(*tensors) for name, kernel in self._kernels.items()
         }
         self.times = self._clock(calls)
-        times = {name: t for name, t in self.times.items() if not isinstance(t, str)}
-        if not times:
+        seconds = {name: t for name, t in self.times.items() if not isinstance(t, str)}
+        if not seconds:
             raise ModelError(
                 f"no kernel runs for inputs of shapes "
                 f"{', '.join(str(list(t.shape)) for t in tensors if t is not None)}: {self.why()}",
                 hint="`torch_cuda` runs the float model",
             )
-        return min(times, key=times.__getitem__)
+        return min(seconds, key=seconds.__getitem__), self.times
 
 
 def device_seconds(calls: Mapping[str, Callable[[], object]]) -> Times:
     """Return the median seconds of each call on the GPU, in turns, or why it failed."""
-    captured = {name: _captured(call) for name, call in calls.items()}
+    stream = CudaStream()
+    captured = {name: _captured(call, stream) for name, call in calls.items()}
     graphs = {name: graph for name, graph in captured.items() if not isinstance(graph, str)}
     samples: dict[str, list[float]] = {name: [] for name in graphs}
-    start, end = events()
     for _ in range(ROUNDS):
-        for name, graph in graphs.items():
-            start.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            samples[name].append(start.elapsed_time(end) * 1e-3 / CALLS_A_ROUND)
+        for name, replay in graphs.items():
+            with stream.used(), stream.timed():
+                replay()
+            samples[name].append(stream.seconds() / CALLS_A_ROUND)
     return {
         name: graph if isinstance(graph, str) else statistics.median(samples[name])
         for name, graph in captured.items()
     }
 
 
-def events() -> tuple[Any, Any]:
-    """Return two points in the GPU's time, not yet taken."""
-    event: Any = torch.cuda.Event
-    return event(enable_timing=True), event(enable_timing=True)
-
-
-def _captured(call: Callable[[], object]) -> torch.cuda.CUDAGraph | str:
+def _captured(call: Callable[[], object], stream: CudaStream) -> Callable[[], None] | str:
     """Return some calls as one graph, or why the kernel does not take the shape."""
-    graph = torch.cuda.CUDAGraph()
-    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
     try:
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                call()
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
-            for _ in range(CALLS_A_ROUND):
-                call()
-        graph.replay()
-        torch.cuda.synchronize()
+        replay = stream.captured(lambda: [call() for _ in range(CALLS_A_ROUND)])
+        with stream.used():
+            replay()
+        stream.synchronize()
     except Exception as error:  # each library has errors of its own for a shape it does not take
         return " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return graph
+    return replay

@@ -92,15 +92,17 @@ class IntMm:
 
     def __init__(self, layer: IntegerLayer) -> None:
         self._layer = layer
+        self._outputs, inner = layer.rows.shape
+        self._more = -inner % MULTIPLE
+        self._rows = _padded(layer.rows, -self._outputs % MULTIPLE, self._more)
 
     def __call__(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """Return the layer's output (batch, height, width, outputs)."""
-        read, rows = columns(x, self._layer.window), self._layer.rows
-        num_read, inner = read.shape
-        more = -inner % MULTIPLE
-        read = _padded(read, max(FEWEST_ROWS - num_read, 0), more)
-        sums = torch._int_mm(read, _padded(rows, -len(rows) % MULTIPLE, more).t())
-        return finished(sums[:num_read, : len(rows)], x, self._layer, skip)
+        read = columns(x, self._layer.window)
+        num_read = len(read)
+        read = _padded(read, max(FEWEST_ROWS - num_read, 0), self._more)
+        sums = torch._int_mm(read, self._rows.t())  # row-major times column-major
+        return finished(sums[:num_read, : self._outputs], x, self._layer, skip)
 
 
 def finished(sums: Tensor, x: Tensor, layer: IntegerLayer, skip: Tensor | None) -> Tensor:

@@ -7,13 +7,15 @@ of 16, int8 of 32. Mishra et al., 2021, arXiv:2104.08378; torch.sparse's semi-st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdeploy.kernels.fastest import Clock, Fastest
+from kdeploy.kernels.fastest import Clock, Fastest, Found
 from kdeploy.kernels.int8_layers import IntegerLayer, finished
 from kdeploy.kernels.windows import (
     as_given,
@@ -69,35 +71,50 @@ class CuSparseLtProduct:
     def __init__(self, rows: Tensor, out_type: torch.dtype | None = None) -> None:
         self._compressed = torch._cslt_compress(rows)
         self._out_type = out_type
-        self._algorithms: dict[int, int] = {}
+        self._algorithms: dict[int, tuple[int, int, int]] = {}
 
     def __call__(self, read: Tensor, bias: Tensor | None) -> Tensor:
         """Return (positions, outputs)."""
         num_read = len(read)
         more = -num_read % POSITIONS
         seen = (functional.pad(read, (0, 0, 0, more)) if more else read).t()
-        if len(read) not in self._algorithms:
-            self._algorithms[num_read] = torch._cslt_sparse_mm_search(
-                self._compressed, seen, bias, out_dtype=self._out_type, transpose_result=True
-            )
+        if num_read not in self._algorithms:
+            self._algorithms[num_read] = self._found(seen, bias)
+        algorithm, split_k, split_k_mode = self._algorithms[num_read]
         product = torch._cslt_sparse_mm(
             *(self._compressed, seen, bias),
             out_dtype=self._out_type,
             transpose_result=True,
-            alg_id=self._algorithms[num_read],
+            alg_id=algorithm,
+            split_k=split_k,
+            split_k_mode=split_k_mode,
         )
         return product[:num_read]
+
+    def _found(self, seen: Tensor, bias: Tensor | None) -> tuple[int, int, int]:
+        """Return the algorithm, in how many parts it splits the inner size, and how it adds them.
+
+        `torch._cslt_sparse_mm_search` is deprecated and forgets the last two.
+        """
+        library: Any = torch._C
+        *best, _ = library._cusparselt.mm_search(
+            self._compressed, seen, bias, None, self._out_type, True
+        )
+        algorithm, split_k, split_k_mode = best
+        return algorithm, split_k, split_k_mode
 
 
 class SparseLayer(nn.Module):
     """A linear layer or convolution that runs sparse where that is faster than as it was."""
 
-    def __init__(self, dense: nn.Module, product: Product, clock: Clock) -> None:
+    def __init__(
+        self, dense: nn.Module, product: Product, clock: Clock, found: Found | None = None
+    ) -> None:
         super().__init__()
         window = window_of_layer(dense)
         assert window is not None, f"{type(dense).__name__} has no window"
         self.dense, self.window, self.product = dense, window, product
-        self.fastest = Fastest({DENSE: self._dense, SPARSE: self._sparse}, clock)
+        self.fastest = Fastest({DENSE: self._dense, SPARSE: self._sparse}, clock, found)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the dense layer returns, up to the order of its sums."""
@@ -169,6 +186,8 @@ def with_sparse_layers(
 ) -> dict[str, str]:
     """Put a sparse layer in the place of each layer that a sparse kernel takes.
 
+    Layers that are alike are measured once.
+
     Args:
         model: Is changed; in evaluation mode, in the type that it runs in.
         pack: Makes the product of a layer's rows.
@@ -178,11 +197,13 @@ def with_sparse_layers(
         Why each other convolution and linear layer stays dense.
     """
     kept: dict[str, str] = {}
+    found: defaultdict[Hashable, Found] = defaultdict(dict)
     for name, layer in list(model.named_modules()):
         weight = layer._parameters.get("weight")
         if weight is None or not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             continue
-        if window_of_layer(layer) is None:
+        window = window_of_layer(layer)
+        if window is None:
             kept[name] = "grouped, or a kind of layer without a sparse kernel"
             continue
         rows = rows_of(weight.detach())
@@ -191,7 +212,8 @@ def with_sparse_layers(
         if reason:
             kept[name] = reason
         else:
-            model.set_submodule(name, SparseLayer(layer, pack(rows), clock))
+            alike = found[tuple(weight.shape), window, layer.bias is None]
+            model.set_submodule(name, SparseLayer(layer, pack(rows), clock, alike))
     return kept
 
 

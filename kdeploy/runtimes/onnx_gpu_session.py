@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError, Unavailable
+from kdeploy.kernels.cuda_stream import CudaStream
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof
-from kdeploy.runtimes.cuda_stream import CudaStream
 from kdeploy.runtimes.onnx_session import OnnxSession, Options
 
 ELEMENTS = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
@@ -45,10 +45,14 @@ class OnnxGpuSession:
             settings: The provider's own options.
             others: Providers for what the first one leaves.
         """
+        import onnxruntime
         import torch
 
         self._torch: Any = torch
         self._path = path
+        self._run_options = onnxruntime.RunOptions()
+        # Else `run` waits for the GPU, and the event behind it is set once it has come back.
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._stream = CudaStream()
         own = {**settings, "user_compute_stream": str(self._stream.handle)}
         stream = {"user_compute_stream": str(self._stream.handle)}
@@ -75,6 +79,7 @@ class OnnxGpuSession:
             self._buffer.copy_(host)
             with self._stream.timed():
                 self._run()
+            self._stream.synchronize()  # ONNX Runtime copies by another stream
             answer: NDArray[Any] = self._binding.copy_outputs_to_cpu()[0]
         return answer.astype(np.float32, copy=False)
 
@@ -101,7 +106,7 @@ class OnnxGpuSession:
 
     def _run(self) -> None:
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, self._run_options)
         except Exception as error:  # onnxruntime's errors have no common base
             raise ModelError(
                 f"{self._path} cannot run an input of shape {list(self._buffer.shape)}; it takes "

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError
+from kdeploy.kernels.cuda_stream import CudaStream
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes import tensorrt_api
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.cuda_stream import CudaStream
 from kdeploy.runtimes.engine_layers import proof_of
 from kdeploy.runtimes.engine_sidecar import Sidecar
 

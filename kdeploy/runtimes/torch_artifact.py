@@ -9,9 +9,16 @@ from kdeploy.artifact import Artifact, open_artifact
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.preprocessing import Inputs, Preprocessing
 
+EXPORT = "`kdeploy export onnx`, then measure the file in onnxruntime_cpu or openvino"
 
-def open_float(path: Path, runtime: str) -> tuple[Any, Artifact]:
+
+def open_float(path: Path, runtime: str, *, hint: str = EXPORT) -> tuple[Any, Artifact]:
     """Return the model of an artefact in eval mode, and the artefact.
+
+    Args:
+        path: The artefact's folder.
+        runtime: Who opens it.
+        hint: What to do with a quantized one.
 
     Raises:
         Unavailable: it is quantized, and torch would only play that it computes integers.
@@ -20,10 +27,7 @@ def open_float(path: Path, runtime: str) -> tuple[Any, Artifact]:
 
     artifact = open_artifact(path)
     if artifact.is_quantized:
-        raise Unavailable(
-            f"{runtime} would emulate INT8 in float; measure the exported file of {path}",
-            hint="`kdeploy export onnx`, then measure the file in onnxruntime_cpu or openvino",
-        )
+        raise Unavailable(f"{runtime} would emulate the INT8 of {path} in float", hint=hint)
     return load_model(artifact).eval(), artifact
 
 

@@ -9,7 +9,7 @@ fastest. Grouped convolutions stay in floating point. Jacob et al., CVPR 2018, a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,7 @@ from kdeploy.errors import Unavailable
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.nvidia_driver import without_gpu
-
-if TYPE_CHECKING:
-    from kdeploy.kernels.cuda_calls import CudaCalls
+from kdeploy.runtimes.torch_gpu import TorchGpu
 
 
 @runtime(formats={"torch"}, device="cuda", needs="int8")
@@ -43,67 +41,52 @@ class TorchInt8:
             cuda_graph: Replay the whole model as one graph: without it each kernel is launched
                 from Python, which small batches wait for.
         """
-        import torch
-
-        self._torch = torch
-        self._precision, self._cuda_graph = precision, cuda_graph
-        self._model: Any = None
-        self._calls: CudaCalls | None = None
+        self._gpu = TorchGpu(precision=precision, cuda_graph=cuda_graph)
 
     @staticmethod
     def unavailable() -> str | None:
         return without_gpu()
 
     def open(self, path: Path) -> None:
-        from kdeploy.kernels import cuda_calls, fastest, int8_kernels
+        from kdeploy.kernels import fastest, int8_kernels
         from kdeploy.kernels.int8_graph import integer_graph
         from kdeploy.payload import load_model
 
-        quantized: Any = load_model(open_artifact(path))
+        quantized = load_model(open_artifact(path))
         if not hasattr(quantized, "with_profile"):
             raise Unavailable(
                 f"{path} has no codes of its activations: it is a float model, or one that is "
                 "quantized as it runs",
                 hint="`kdeploy compress int8_ptq` first; `torch_cuda` runs float models",
             )
-        cuda_calls.set_tf32(self._precision == "tf32")
-        self._torch.backends.cudnn.benchmark = True
         if quantized.profile != "tensorrt":
             quantized = quantized.with_profile("tensorrt")
-        real_type = cuda_calls.DTYPES[self._precision]
-        self._model, self._kept = integer_graph(quantized.graph, real_type=real_type)
-        self._model.to(cuda_calls.DEVICE)
-        int8_kernels.choose_kernels(self._model, fastest.device_seconds)
-        self._calls = cuda_calls.CudaCalls(self._model, name=str(path), cuda_graph=self._cuda_graph)
+        graph, self._kept = integer_graph(quantized.graph, real_type=self._gpu.dtype)
+        self._gpu.place(graph)
+        int8_kernels.choose_kernels(graph, fastest.device_seconds)
+        self._gpu.start(path)
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        assert self._calls is not None, "infer before open"
-        return self._calls(batch)
+        return self._gpu.infer(batch)
 
     def device_seconds(self) -> float:
-        assert self._calls is not None, "device_seconds before open"
-        return self._calls.device_seconds()
+        return self._gpu.device_seconds()
 
     def proof_of_use(self) -> Proof:
-        from kdeploy.kernels import cuda_calls, int8_kernels
+        from kdeploy.kernels import int8_kernels
 
-        rows = int8_kernels.layer_rows(self._model)
-        eligible, sparse = int8_kernels.sparse_counts(self._model)
+        rows = int8_kernels.layer_rows(self._gpu.model)
+        eligible, sparse = int8_kernels.sparse_counts(self._gpu.model)
         return Proof(
-            provider=cuda_calls.device_name(),
+            provider=self._gpu.provider(),
             eligible=len(rows) + len(self._kept),
             integer=len(rows),
             is_quantized=True,
             sparse_eligible=eligible,
             sparse=sparse,
-            settings={
-                "precision": self._precision,
-                "cuda_graph": self._cuda_graph,
-                "triton": int8_kernels.has_triton(),
-                "tf32": cuda_calls.tf32_state(),
-            },
+            settings={**self._gpu.settings(), "triton": int8_kernels.has_triton()},
             layers=[*rows, *self._kept],
         )
 
     def close(self) -> None:
-        self._model = self._calls = None
+        self._gpu.close()

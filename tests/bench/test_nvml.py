@@ -70,10 +70,11 @@ def test_memory_of_a_process_is_added_over_gpus(install):
     assert not library.is_open
 
 
-def test_a_process_that_the_driver_does_not_list_is_told(install):
+@pytest.mark.parametrize("pid", [7, 1], ids=["not listed", "listed without its memory"])
+def test_a_process_of_which_the_driver_says_nothing_is_no_zero(install, pid):
     install(FakeNvml())
-    with pytest.raises(Unavailable, match="no process 7") as caught:
-        nvml.memory_bytes(7)
+    with pytest.raises(Unavailable, match=f"process {pid} ") as caught:
+        nvml.memory_bytes(pid)
     assert "container" in caught.value.hint
 
 

@@ -1,4 +1,4 @@
-"""A CUDA stream on the processor: `kdeploy.runtimes.cuda_stream`, without CUDA."""
+"""A CUDA stream on the processor: `kdeploy.kernels.cuda_stream`, without CUDA."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class FakeStream:
         self.handle = HANDLE
         self.launches = None
         self.is_timed = False
+        self.num_captures = 0
 
     def room(self, size, dtype):
         return torch.empty(tuple(size), dtype=dtype)
@@ -33,7 +34,11 @@ class FakeStream:
         assert self.is_timed
         return SECONDS
 
+    def synchronize(self):
+        pass
+
     def captured(self, launch):
+        self.num_captures += 1
         launch()
         self.launches = launches = []
         launch()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdeploy.runtimes.cuda_stream import CudaStream
+from kdeploy.kernels.cuda_stream import CudaStream
 
 
 class Event:
@@ -35,10 +35,15 @@ def told(monkeypatch):
         yield
         asked.append("captured")
 
-    stream = SimpleNamespace(cuda_stream=9, synchronize=lambda: asked.append("synchronize"))
+    stream = SimpleNamespace(
+        cuda_stream=9,
+        synchronize=lambda: asked.append("synchronize"),
+        wait_stream=lambda other: asked.append(f"behind {other}"),
+    )
     replay = SimpleNamespace(replay=lambda: asked.append("replay"))
     fakes = {
         "Stream": lambda: stream,
+        "current_stream": lambda: "the current one",
         "stream": lambda stream: contextlib.nullcontext(),
         "Event": lambda **given: Event(asked, **given),
         "CUDAGraph": lambda: replay,
@@ -54,12 +59,14 @@ def test_time_is_that_between_two_events_in_seconds(told):
     with stream.used(), stream.timed():
         told.append("work")
     assert stream.seconds() == 0.0025
-    assert told == ["event", "work", "event", "wait"]
+    assert told == ["behind the current one", "event", "work", "event", "wait"]
     assert stream.handle == 9
 
 
 def test_launches_are_captured_after_a_first_call_that_has_ended(told):
-    replay = CudaStream().captured(lambda: told.append("launch"))
+    stream = CudaStream()
+    told.clear()
+    replay = stream.captured(lambda: told.append("launch"))
     replay()
     assert told == ["launch", "synchronize", "capture", "launch", "captured", "replay"]
 

@@ -1,4 +1,8 @@
-"""A CUDA stream of its own, the memory on its GPU, and events around what is timed; by torch."""
+"""A CUDA stream of its own: memory on its GPU, events around what is timed, launches as a graph.
+
+All that kdeploy times or captures on an NVIDIA GPU goes through here, by means of torch. Source:
+https://docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA streams" and "CUDA Graphs".
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,15 @@ from typing import Any
 
 
 class CudaStream:
-    """What a runtime that is not torch's needs of torch."""
+    """A queue of work on the GPU, behind what the current stream was given before."""
 
     def __init__(self) -> None:
         import torch
 
         self._torch: Any = torch
         self._stream = self._torch.cuda.Stream()
+        # Weights may still be on their way: streams do not wait for each other by themselves.
+        self._stream.wait_stream(self._torch.cuda.current_stream())
         self._begin = self._torch.cuda.Event(enable_timing=True)
         self._end = self._torch.cuda.Event(enable_timing=True)
 
@@ -45,15 +51,19 @@ class CudaStream:
         self._end.synchronize()
         return float(self._begin.elapsed_time(self._end)) / 1000  # torch tells milliseconds
 
-    def captured(self, launch: Callable[[], None]) -> Callable[[], None]:
-        """Return what repeats the launches of `launch`: a CUDA graph.
+    def synchronize(self) -> None:
+        """Wait until all that the stream was given is done."""
+        self._stream.synchronize()
+
+    def captured(self, launch: Callable[[], object]) -> Callable[[], None]:
+        """Return what repeats the launches of `launch`, on the same memory: a CUDA graph.
 
         It is called twice: libraries prepare themselves in the first call, which cannot be
-        captured.
+        captured. Replay it while the stream is used.
         """
         with self.used():
             launch()
-        self._stream.synchronize()
+        self.synchronize()
         graph = self._torch.cuda.CUDAGraph()
         with self._torch.cuda.graph(graph, stream=self._stream):
             launch()
