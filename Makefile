@@ -60,7 +60,8 @@ bench: $(STAMP)  ## measure what benchmarks/README.md claims, again on this mach
 
 # The GPU targets use $(PYTHON) as it is: a device's own torch, from the source tree.
 test-gpu:  ## tests that need a GPU, with the torch of $(PYTHON)
-	@if $(HAS_GPU); then PYTHONPATH=. $(PYTHON) -m pytest -m 'gpu or tensorrt'; \
+	@if $(HAS_GPU); then PYTHONPATH=. $(PYTHON) -m pytest -m 'gpu or tensorrt' \
+		$$(grep -rlE 'pytest\.mark\.(gpu|tensorrt)' tests); \
 	else echo "skipped: $(PYTHON) has no torch that sees a CUDA device"; fi
 
 bench-gpu:  ## benchmarks that need a GPU, with the torch of $(PYTHON)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,8 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.two_four import two_four
 from kdeploy.kernels.int8_layers import Epilogue, IntegerLayer
 from kdeploy.kernels.sparse_layers import (
+    POSITIONS,
+    CuSparseLtProduct,
     ReferenceProduct,
     SparseIntMm,
     layer_rows,
@@ -102,3 +106,29 @@ def test_sparse_integer_products_are_exact():
     with on_the_processor():
         layer.product = SparseIntMm(layer)
         assert torch.equal(layer(x), expected)
+
+
+def test_cusparselt_searches_once_a_shape_and_keeps_all_that_it_found(monkeypatch):
+    searched, multiplied = [], []
+
+    def mm_search(compressed, seen, bias, alpha, out_type, is_transposed):
+        searched.append((seen.shape, out_type, is_transposed))
+        return 7, 2, 1, 99  # the algorithm, the split, its mode, and how many algorithms there are
+
+    def multiply(compressed, seen, bias, **how):
+        multiplied.append(how)
+        return (compressed.int() @ seen.int()).t()
+
+    monkeypatch.setattr(
+        torch._C, "_cusparselt", SimpleNamespace(mm_search=mm_search), raising=False
+    )
+    monkeypatch.setattr(torch, "_cslt_compress", lambda rows: rows)
+    monkeypatch.setattr(torch, "_cslt_sparse_mm", multiply)
+    rows = random_rows(32, 64, torch.int8)
+    product = CuSparseLtProduct(rows, torch.int32)
+    for count in (5, 5, POSITIONS + 1):
+        read = torch.randint(-9, 9, (count, 64), dtype=torch.int8)
+        assert torch.equal(product(read, None), read.int() @ rows.int().t())
+    assert searched == [((64, n), torch.int32, True) for n in (POSITIONS, 2 * POSITIONS)]
+    wanted = {"alg_id": 7, "split_k": 2, "split_k_mode": 1, "transpose_result": True}
+    assert multiplied == [{**wanted, "out_dtype": torch.int32}] * 3
