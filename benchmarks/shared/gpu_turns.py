@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 import time
 from collections.abc import Mapping
@@ -13,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.shared.gpu_models import DENSE, INT8, SPARSE, SPARSE_INT8
-from kdeploy.machine import Machine
 from kdeploy.runtimes.run import open_runtime
 
-RESULTS = Path(__file__).parents[1] / "results"
 # Which artefact in which runtime.
 VARIANTS = {
     "fp16": (DENSE, "torch_cuda:precision=fp16,channels_last=true"),
@@ -71,12 +68,6 @@ def in_turns(
         }
         for label in labels
     }
-
-
-def results_folder(machine: Machine) -> Path:
-    """Return the folder of this machine's results, named after its GPU."""
-    name = machine.gpu or machine.cpu
-    return RESULTS / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def milliseconds(spread: Mapping[str, float]) -> str:

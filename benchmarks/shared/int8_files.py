@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks.shared.running import (  # noqa: F401 - trust_memory.py still asks here
+    add_row,
+    conditions,
+    here,
+    rows_of,
+    write_result,
+)
 from kdeploy.bench.run import Subject, bench
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.int8_ptq import int8_ptq
@@ -27,11 +32,9 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference
 from kdeploy.export.onnx_from_torch import onnx_from_torch
 from kdeploy.export.run import export
-from kdeploy.machine import Machine, fingerprint
 from kdeploy.quantization.silence import without_torch_noise
 from kdeploy.runtimes.run import open_runtime
 
-RESULTS = Path(__file__).parents[1] / "results"
 Images = NDArray[np.float32]
 
 
@@ -171,36 +174,6 @@ def kept(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"partial.{path.name}")
     yield partial
     partial.replace(path)
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """Return the rows that an earlier call of a suite wrote, one a line."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def add_row(path: Path, row: dict[str, Any]) -> None:
-    """Append a row."""
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def write_result(name: str, result: dict[str, Any], text: str, machine: Machine) -> None:
-    """Write the numbers and the table under this machine's results."""
-    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", machine.cpu.lower()).strip("-")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(text)
-
-
-def conditions(machine: Machine, threads: int) -> str:
-    """Return the line of a table that says on what it was measured."""
-    versions = ", ".join(f"{k} {machine.versions[k]}" for k in ("onnxruntime", "torch"))
-    return f"{machine.cpu}, {threads} threads; {', '.join(machine.instruction_sets)}; {versions}"
-
-
-def here() -> Machine:
-    """Return this machine."""
-    return fingerprint()
 
 
 class _Reader:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.shared.int8_files import add_row, rows_of
+from benchmarks.shared.running import add_row, rows_of
 from benchmarks.shared.small_zoo import ZOO, items, network
 from kdeploy.artifact import write_manifest
 from kdeploy.compress.contract import CompressContext

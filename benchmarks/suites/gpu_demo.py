@@ -13,7 +13,6 @@ it says so and ends.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import subprocess
 import sys
@@ -23,23 +22,15 @@ from typing import Any
 
 import yaml
 
-from benchmarks.shared.dry_run import on_the_processor
 from benchmarks.shared.gpu_models import write_artefacts
-from benchmarks.shared.gpu_turns import (
-    CALLS,
-    ROUNDS,
-    in_turns,
-    milliseconds,
-    open_variants,
-    ran,
-    results_folder,
-)
+from benchmarks.shared.gpu_suite import folder_of, gpu_or_dry_run, gpu_parser_of, said
+from benchmarks.shared.gpu_turns import in_turns, milliseconds, open_variants, ran
+from benchmarks.shared.running import here, table, write_result
 from kdeploy.bench.accuracy import evaluate
 from kdeploy.data.load import load
-from kdeploy.machine import fingerprint
+from kdeploy.machine import Machine
 from kdeploy.payload import load_model
 from kdeploy.recipe.resolve import data_reference
-from kdeploy.runtimes.nvidia_driver import without_gpu
 from kdeploy.runtimes.run import open_runtime
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -53,25 +44,16 @@ REFERENCE = "fp32"
 def main() -> None:
     """Train, compress, run, write."""
     arguments = _arguments()
-    reason = None if arguments.dry_run else without_gpu()
-    if reason:
-        print(f"skipped: {reason}")
-        sys.exit(0)
-    machine = fingerprint()
-    with tempfile.TemporaryDirectory() as temporary:
+    with gpu_or_dry_run(arguments), tempfile.TemporaryDirectory() as temporary:
+        machine = here()
         teacher = _trained(Path(temporary), arguments)
-        with on_the_processor() if arguments.dry_run else contextlib.nullcontext():
-            result = _measured(teacher, Path(temporary), arguments)
-    result["machine"] = machine.to_dict()
-    text = _table(result)
-    print(text)
-    if arguments.dry_run:
-        print("dry run: exact references on the processor; no time above means anything")
-        return
-    folder = arguments.out or results_folder(machine)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "gpu_demo.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / "gpu_demo.md").write_text(text)
+        result = _measured(teacher, Path(temporary), arguments)
+        text = _table(result, machine)
+        print(text)
+        if not arguments.dry_run:
+            folder = folder_of(arguments, machine)
+            result["machine"] = machine.to_dict()
+            write_result("gpu_demo", result, text, machine, folder=folder)
 
 
 def _trained(folder: Path, arguments: argparse.Namespace) -> Path:
@@ -116,33 +98,30 @@ def _measured(teacher: Path, folder: Path, arguments: argparse.Namespace) -> dic
     }
 
 
-def _table(result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    lines = [
-        f"# The demo's teacher: {machine['gpu'] or machine['cpu']}",
-        "",
-        f"`python benchmarks/suites/gpu_demo.py`; torch {machine['versions'].get('torch')}, driver "
-        f"{machine['driver']}. Accuracy of the executed model on {result['num_test']} test images. "
-        f"Medians of {ROUNDS * CALLS} calls in turns, 5th to 95th percentile behind.",
-        "",
-        "| variant | top-1 | batch | on the device | end to end | ran |",
-        "|---|---:|---:|---|---|---|",
+def _table(result: dict[str, Any], machine: Machine) -> str:
+    rows = [
+        [
+            *(label, f"{result['accuracy'][label]:.2%}", str(size)),
+            *(milliseconds(facts[key]) for key in ("device_seconds", "end_to_end_seconds")),
+            ran(facts["proof"]),
+        ]
+        for size, times in result["times"].items()
+        for label, facts in times.items()
     ]
-    for size, times in result["times"].items():
-        for label, facts in times.items():
-            lines.append(
-                f"| {label} | {result['accuracy'][label]:.2%} | {size} "
-                f"| {milliseconds(facts['device_seconds'])} "
-                f"| {milliseconds(facts['end_to_end_seconds'])} | {ran(facts['proof'])} |"
-            )
+    lines = [
+        f"# The demo's teacher: {machine.gpu or machine.cpu}",
+        "",
+        f"{said('gpu_demo', machine)} Accuracy of the executed model on {result['num_test']} test "
+        "images.",
+        "",
+        *table("variant | top-1 | batch | on the device | end to end | ran", rows, right=(1, 2)),
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = gpu_parser_of(__doc__)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="folder for the result")
-    parser.add_argument("--dry-run", action="store_true")
     return parser.parse_args()
 
 

@@ -1,23 +1,21 @@
 """INT8 and 2:4 beside FP16 and BF16 on an NVIDIA GPU: ResNet-50 and ViT-B/16, whole and per layer.
 
-    python benchmarks/suites/gpu_shapes.py [--batch-sizes 1 8 64] [--limit-seconds 480]
+    python benchmarks/suites/gpu_shapes.py [--batch-sizes 1 8 64] [--limit-seconds 270]
     python benchmarks/suites/gpu_shapes.py --dry-run
 
 Random weights and noise: speed only. All variants of one network and batch size are open in one
 process and take turns, in changing order; each call gives two times, from end to end with its
 copies, and on the device between CUDA events. All are CUDA graphs. "fp16 folded" has its batch
 norms folded into the convolutions, as every INT8 graph has; the other float rows run as written.
-A row a network and batch size is one line of JSON; what is there already is skipped. `--dry-run`
-tries the code on the processor with small networks and exact kernels; its times mean nothing and
-are not written. Without a GPU it says so and ends.
+A row a network and batch size is one line of JSON; what is there already is skipped, and what
+does not begin within the limit is left for another run. `--dry-run` tries the code on the processor
+with small networks and exact kernels; its times mean nothing and are not written. Without a GPU it
+says so and ends.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,24 +26,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.shared.dry_run import on_the_processor
 from benchmarks.shared.gpu_models import settled, write_artefacts
-from benchmarks.shared.gpu_turns import (
-    CALLS,
-    ROUNDS,
-    in_turns,
-    milliseconds,
-    open_variants,
-    ran,
-    results_folder,
-)
+from benchmarks.shared.gpu_suite import folder_of, gpu_or_dry_run, gpu_parser_of, said
+from benchmarks.shared.gpu_turns import in_turns, milliseconds, open_variants, ran
+from benchmarks.shared.running import Row, add_row, here, rows_of, table
 from kdeploy.data.contract import Dataset
 from kdeploy.kernels import cuda_calls
 from kdeploy.kernels.int8_graph import integer_layers
 from kdeploy.kernels.sparse_layers import sparse_layers
-from kdeploy.machine import fingerprint
+from kdeploy.machine import Machine
 from kdeploy.quantization.capture import capture
-from kdeploy.runtimes.nvidia_driver import without_gpu
 
 FULL = {
     "resnet50": ("pytorchcv:resnet50", 224),
@@ -56,40 +46,25 @@ SMALL = {
     "vit_tiny": ("benchmarks.shared.gpu_models:vit_tiny", 32),
 }
 FOLDED = "fp16 folded"
-Row = dict[str, Any]
 
 
 def main() -> None:
     """Measure what is not there yet, write it, print the tables."""
     arguments = _arguments()
-    reason = None if arguments.dry_run else without_gpu()
-    if reason:
-        print(f"skipped: {reason}")
-        sys.exit(0)
-    with on_the_processor() if arguments.dry_run else contextlib.nullcontext():
-        _measure(arguments)
-
-
-def _measure(arguments: argparse.Namespace) -> None:
-    machine = fingerprint()
-    folder = arguments.out or results_folder(machine)
-    file = folder / "gpu_shapes.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    known = {(row["network"], row["batch_size"]) for row in rows}
-    deadline = time.monotonic() + arguments.limit_seconds
-    for row in _cells(arguments, known, deadline):
-        row["machine"] = machine.to_dict()
-        rows.append(row)
-        if not arguments.dry_run:
-            folder.mkdir(parents=True, exist_ok=True)
-            with file.open("a") as lines:
-                lines.write(json.dumps(row) + "\n")
-    text = _tables(rows)
-    print(text)
-    if arguments.dry_run:
-        print("dry run: exact references on the processor; no time above means anything")
-    elif rows:
-        (folder / "gpu_shapes.md").write_text(text)
+    with gpu_or_dry_run(arguments):
+        machine = here()
+        folder = folder_of(arguments, machine)
+        rows = rows_of(folder / "gpu_shapes.jsonl")
+        known = {(row["network"], row["batch_size"]) for row in rows}
+        deadline = time.monotonic() + arguments.limit_seconds
+        for row in _cells(arguments, known, deadline):
+            rows.append({**row, "machine": machine.to_dict()})
+            if not arguments.dry_run:
+                add_row(folder / "gpu_shapes.jsonl", rows[-1])
+        text = _tables(rows, machine)
+        print(text)
+        if rows and not arguments.dry_run:
+            (folder / "gpu_shapes.md").write_text(text)
 
 
 def _cells(
@@ -113,7 +88,6 @@ def _cells(
             yield {
                 "network": network,
                 "batch_size": size,
-                "calls": ROUNDS * CALLS,
                 "variants": in_turns(opened, batch, is_dry=arguments.dry_run),
                 "layers": _layers(opened),
             }
@@ -123,19 +97,14 @@ class _Folded:
     """The captured float graph with its batch norms folded, as a runtime."""
 
     def __init__(self, graph: nn.Module, *, is_graph: bool) -> None:
-        def forward(x: torch.Tensor) -> torch.Tensor:
-            x = x.half().contiguous(memory_format=torch.channels_last)
-            return graph(x)  # type: ignore[no-any-return]
-
+        forward = cuda_calls.converting(graph, torch.float16, channels_last=True)
         self._calls = cuda_calls.CudaCalls(forward, name=FOLDED, cuda_graph=is_graph)
         self.infer, self.device_seconds = self._calls.__call__, self._calls.device_seconds
 
 
 def _folded(model: nn.Module, data: Dataset, *, is_graph: bool) -> Any:
     graph = capture(model, torch.from_numpy(data.train.x[:2])).half().to(cuda_calls.DEVICE)
-    for tensor in (*graph.parameters(), *graph.buffers()):
-        if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    cuda_calls.move_to_channels_last(graph)
     return _Folded(graph, is_graph=is_graph)
 
 
@@ -143,60 +112,58 @@ def _layers(opened: dict[str, Any]) -> list[Row]:
     """Return for each layer the seconds of each kernel that was tried at this batch size."""
     # The proof says them as text; here they are wanted as numbers.
     times: dict[str, dict[str, Any]] = {}
-    for name, layer in sparse_layers(opened["2:4 fp16"]._model).items():
+    for name, layer in sparse_layers(opened["2:4 fp16"]._gpu.model).items():
         for kernel, seconds in layer.fastest.times.items():
             times.setdefault(name, {})[f"fp16 {kernel}"] = seconds
     for label in ("int8", "2:4 int8"):
-        for integer in integer_layers(opened[label]._model):
+        for integer in integer_layers(opened[label]._gpu.model):
             product: Any = integer.product
             for kernel, seconds in getattr(product, "times", {}).items():
                 times.setdefault(integer.name, {})[f"{label} {kernel}"] = seconds
     return [{"layer": name, "seconds": seconds} for name, seconds in times.items()]
 
 
-def _tables(rows: list[Row]) -> str:
+def _tables(rows: list[Row], machine: Machine) -> str:
     if not rows:
         return "nothing was measured\n"
-    machine = rows[-1]["machine"]
+    header = "network | batch | variant | on the device | end to end | device, of fp16 folded | ran"
     lines = [
-        f"# INT8 and 2:4 beside FP16: {machine['gpu'] or machine['cpu']}",
+        f"# INT8 and 2:4 beside FP16: {machine.gpu or machine.cpu}",
         "",
-        f"`python benchmarks/suites/gpu_shapes.py`; torch {machine['versions'].get('torch')}, "
-        f"driver {machine['driver']}. Random weights and noise: speed only. Medians of "
-        f"{rows[-1]['calls']} calls in turns, 5th to 95th percentile behind.",
+        f"{said('gpu_shapes', machine)} Random weights and noise: speed only. Layers that are "
+        "alike are measured once.",
         "",
-        "| network | batch | variant | on the device | end to end | device, of fp16 folded | ran |",
-        "|---|---:|---|---|---|---:|---|",
+        *table(header, (cells for row in rows for cells in _whole(row)), right=(1, 5)),
     ]
-    for row in rows:
-        base = row["variants"][FOLDED]["device_seconds"]["p50"]
-        for label, facts in row["variants"].items():
-            device, whole = facts["device_seconds"], facts["end_to_end_seconds"]
-            lines.append(
-                f"| {row['network']} | {row['batch_size']} | {label} | {milliseconds(device)} "
-                f"| {milliseconds(whole)} | {base / device['p50']:.2f}x | {ran(facts['proof'])} |"
-            )
+    header = "layer | fp16 dense | fp16 2:4 | int8, fastest | 2:4 int8, cuSPARSELt"
     for row in rows:
         lines += ["", f"## {row['network']}, batch {row['batch_size']}, microseconds a layer", ""]
-        lines += [
-            "| layer | fp16 dense | fp16 2:4 | int8, fastest | 2:4 int8, cuSPARSELt |",
-            "|---|---:|---:|---|---:|",
-        ]
-        lines += [_layer_line(layer) for layer in row["layers"]]
+        lines += table(header, map(_layer_cells, row["layers"]), right=(1, 2, 4))
     return "\n".join(lines) + "\n"
 
 
-def _layer_line(layer: Row) -> str:
+def _whole(row: Row) -> Iterator[list[str]]:
+    base = row["variants"][FOLDED]["device_seconds"]["p50"]
+    for label, facts in row["variants"].items():
+        device, whole = facts["device_seconds"], facts["end_to_end_seconds"]
+        yield [
+            *(row["network"], str(row["batch_size"]), label),
+            *(milliseconds(device), milliseconds(whole)),
+            *(f"{base / device['p50']:.2f}x", ran(facts["proof"])),
+        ]
+
+
+def _layer_cells(layer: Row) -> list[str]:
     seconds = layer["seconds"]
     integer = {k: v for k, v in seconds.items() if k.startswith("int8 ") and _is_time(v)}
     fastest = min(integer, key=integer.__getitem__) if integer else ""
-    cells = [
+    return [
+        layer["layer"],
         _microseconds(seconds.get("fp16 dense")),
         _microseconds(seconds.get("fp16 sparse")),
         f"{_microseconds(seconds.get(fastest))} {fastest.removeprefix('int8 ')}".strip(),
         _microseconds(seconds.get("2:4 int8 cuSPARSELt")),
     ]
-    return f"| {layer['layer']} | {' | '.join(cells)} |"
 
 
 def _is_time(value: Any) -> bool:
@@ -209,11 +176,9 @@ def _microseconds(seconds: Any) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = gpu_parser_of(__doc__)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--limit-seconds", type=float, default=330.0)
-    parser.add_argument("--out", type=Path, help="folder for the result")
-    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--limit-seconds", type=float, default=270.0)
     return parser.parse_args()
 
 

@@ -21,20 +21,16 @@ from typing import Any
 from torch import nn
 
 from benchmarks.shared.int8_files import (
-    add_row,
-    conditions,
-    here,
     images_of,
     kept,
     kernels,
     measure,
-    rows_of,
     write_nncf,
     write_ours,
     write_pt2e,
-    write_result,
     write_static,
 )
+from benchmarks.shared.running import add_row, conditions, here, rows_of, write_result
 from kdeploy.data.contract import Dataset, Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.export.run import export

@@ -31,20 +31,16 @@ from torch import nn
 
 from benchmarks.shared.architectures import efficientnet_lite0
 from benchmarks.shared.int8_files import (
-    add_row,
-    conditions,
-    here,
     images_of,
     kept,
     kernels,
     measure,
-    rows_of,
     write_nncf,
     write_ours,
-    write_result,
     write_static,
 )
 from benchmarks.shared.noise import noise
+from benchmarks.shared.running import add_row, conditions, here, rows_of, write_result
 from kdeploy.export.run import export
 from kdeploy.machine import allowed_cores
 

@@ -25,18 +25,9 @@ from typing import Any
 import torch
 
 from benchmarks.shared.architectures import efficientnet_lite0
-from benchmarks.shared.int8_files import (
-    add_row,
-    conditions,
-    here,
-    images_of,
-    rows_of,
-    write_ours,
-    write_ours_unproven,
-    write_result,
-    write_static,
-)
+from benchmarks.shared.int8_files import images_of, write_ours, write_ours_unproven, write_static
 from benchmarks.shared.noise import noise
+from benchmarks.shared.running import add_row, conditions, here, rows_of, write_result
 from kdeploy.export.run import export
 from kdeploy.machine import allowed_cores
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.shared.chromium import opened
-from benchmarks.shared.int8_files import conditions, here, write_result
+from benchmarks.shared.running import conditions, here, write_result
 from kdeploy.measurement import Measurement, load, write
 from kdeploy.report.run import comparison, render
 

@@ -31,7 +31,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.shared.int8_files import add_row, conditions, here, rows_of, write_result
+from benchmarks.shared.running import (
+    Row,
+    add_row,
+    conclude,
+    conditions,
+    grouped,
+    here,
+    parser_of,
+    rows_of,
+    table,
+)
 from benchmarks.shared.sized_files import write_convolutions
 from kdeploy.bench import measure, stats
 from kdeploy.bench.inputs import write_pool
@@ -103,11 +113,11 @@ def main() -> None:
                     times = _measured(file, runtime, repeat, arguments)
                     row = {"network": name, "runtime": runtime, "repeat": repeat, "times": times}
                     add_row(store, {**row, "load": here().load})
-    machine, rows = here(), rows_of(store)
-    text = _table(rows, conditions(machine, 1), arguments)
-    print(text)
-    write_result("trust_agreement", {"machine": machine.to_dict(), "rows": rows}, text, machine)
-    sys.exit(0 if all(_agrees(of) for of in _by_cell(rows).values()) else 1)
+    rows = rows_of(store)
+    cells = grouped(rows, "network", "runtime")
+    text = _table(cells, conditions(here(), 1), arguments)
+    holds = all(_agrees(of) for of in cells.values())
+    conclude("trust_agreement", {"rows": rows}, text, holds=holds)
 
 
 def _measured(
@@ -185,25 +195,20 @@ def _overhead() -> tuple[float, float]:
     return inside, elapsed / len(samples) - inside
 
 
-def _by_cell(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        cells.setdefault((row["network"], row["runtime"]), []).append(row)
-    return cells
-
-
-def _ratio(rows: list[dict[str, Any]], other: str) -> tuple[str, stats.Estimate]:
+def _ratio(rows: list[Row], other: str) -> tuple[str, stats.Estimate]:
     """Return which number was compared, and kdeploy's / the other's."""
     number = "p50" if "p50" in rows[0]["times"][other] else "mean"
     pairs = [[row["times"][way][number] for way in ("kdeploy", other)] for row in rows]
     return number, stats.paired_ratio(*zip(*pairs, strict=True))
 
 
-def _agrees(rows: list[dict[str, Any]]) -> bool:
+def _agrees(rows: list[Row]) -> bool:
     return abs(_ratio(rows, "loop")[1].value - 1) <= BOUND
 
 
-def _table(rows: list[dict[str, Any]], where: str, arguments: argparse.Namespace) -> str:
+def _table(
+    cells: dict[tuple[str, str], list[Row]], where: str, arguments: argparse.Namespace
+) -> str:
     inside, around = _overhead()
     lines = [
         "# Latency beside a loop written by hand and the runtimes' own tools",
@@ -217,29 +222,28 @@ def _table(rows: list[dict[str, Any]], where: str, arguments: argparse.Namespace
         "inference alone; kdeploy and the loop also hand the input over from Python and take the "
         "output back, as a program does.",
         "",
-        "| network | runtime | repeats | kdeploy p50 | beside | number | ratio | within 2 % |",
-        "|---|---|---|---|---|---|---|---|",
     ]
-    for (network, runtime), of in _by_cell(rows).items():
-        p50 = statistics.median(row["times"]["kdeploy"]["p50"] for row in of)
-        for other in ("loop", TOOLS[runtime]):
-            number, ratio = _ratio(of, other)
-            is_within = "yes" if abs(ratio.value - 1) <= BOUND else "no"
-            cells = [
-                *(network, runtime, str(len(of)), f"{p50 * 1e6:,.1f} us", other, number),
-                f"{ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f})",
-                is_within,
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    header = "network | runtime | repeats | kdeploy p50 | beside | number | ratio | within 2 %"
+    ratios = [
+        _cells(*cell, of, other) for cell, of in cells.items() for other in ("loop", TOOLS[cell[1]])
+    ]
+    return "\n".join([*lines, *table(header, ratios)]) + "\n"
+
+
+def _cells(network: str, runtime: str, of: list[Row], other: str) -> list[str]:
+    p50 = statistics.median(row["times"]["kdeploy"]["p50"] for row in of)
+    number, ratio = _ratio(of, other)
+    return [
+        *(network, runtime, str(len(of)), f"{p50 * 1e6:,.1f} us", other, number),
+        f"{ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f})",
+        "yes" if abs(ratio.value - 1) <= BOUND else "no",
+    ]
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="*", choices=list(NETWORKS), help="these networks")
+    parser = parser_of(__doc__, work="trust_agreement", only=NETWORKS)
     parser.add_argument("--repeats", type=int, default=10, help="turns of each way")
     parser.add_argument("--seconds", type=float, default=5.0, help="of timing in a turn")
-    parser.add_argument("--work", type=Path, default=Path("runs/trust_agreement"))
     return parser.parse_args()
 
 

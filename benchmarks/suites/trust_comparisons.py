@@ -17,11 +17,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.shared.int8_files import add_row, conditions, here, rows_of, write_result
+from benchmarks.shared.running import (
+    Row,
+    add_row,
+    conclude,
+    conditions,
+    here,
+    parser_of,
+    rows_of,
+    table,
+)
 from benchmarks.shared.sized_files import write_convolutions
 from kdeploy.bench.run import Subject, bench
 from kdeploy.bench.stats import fraction, paired_ratio
@@ -45,17 +53,11 @@ def main() -> None:
         for _ in range(len(_of(store, "slower")), arguments.slower):
             row = _compared(file, slower, arguments.slower_seconds, arguments)
             add_row(store, {"kind": "slower", "seconds": arguments.slower_seconds, **row})
-    machine = here()
-    text = _table(store, conditions(machine, arguments.threads), arguments)
-    print(text)
-    rows = rows_of(store)
-    write_result("trust_comparisons", {"machine": machine.to_dict(), "rows": rows}, text, machine)
-    sys.exit(0 if _holds(store) else 1)
+    text = _table(store, conditions(here(), arguments.threads), arguments)
+    conclude("trust_comparisons", {"rows": rows_of(store)}, text, holds=_holds(store))
 
 
-def _compared(
-    file: Path, other: Path, seconds: float, arguments: argparse.Namespace
-) -> dict[str, Any]:
+def _compared(file: Path, other: Path, seconds: float, arguments: argparse.Namespace) -> Row:
     """Return how many times better the other is: above 1, faster."""
     subjects = [
         Subject(artifact=label, label=label, path=path, format="onnx")
@@ -99,7 +101,7 @@ def _slower(file: Path, store: Path, arguments: argparse.Namespace) -> Path:
     return write_convolutions(path, **NETWORK, extra_nodes=tries[-1]["nodes"])
 
 
-def _next_nodes(tries: list[dict[str, Any]]) -> int:
+def _next_nodes(tries: list[Row]) -> int:
     """Return how many nodes to try: what they cost is in proportion to their number."""
     if not tries:
         return FIRST_NODES
@@ -107,11 +109,11 @@ def _next_nodes(tries: list[dict[str, Any]]) -> int:
     return max(1, round((AIM - 1) / max(cost, 1e-6)))
 
 
-def _is_aimed(row: dict[str, Any]) -> bool:
+def _is_aimed(row: Row) -> bool:
     return abs(1 / row["ratio"] - AIM) <= TOLERANCE
 
 
-def _of(store: Path, kind: str) -> list[dict[str, Any]]:
+def _of(store: Path, kind: str) -> list[Row]:
     return [row for row in rows_of(store) if row["kind"] == kind]
 
 
@@ -122,7 +124,7 @@ def _holds(store: Path) -> bool:
     )
 
 
-def _share(rows: list[dict[str, Any]], verdicts: set[str]) -> float:
+def _share(rows: list[Row], verdicts: set[str]) -> float:
     return sum(row["verdict"] in verdicts for row in rows) / len(rows)
 
 
@@ -139,16 +141,18 @@ def _table(store: Path, where: str, arguments: argparse.Namespace) -> str:
         f"{NETWORK['size']}x{NETWORK['size']}. Shares with Wilson's 95 % interval; a ratio is "
         "baseline / candidate.",
         "",
-        "| comparison | n | a side | faster | slower | asked | ratio: median (5 % to 95 %) | "
-        "interval holds it | half width |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
+    header = (
+        "comparison | n | a side | faster | slower | asked | ratio: median (5 % to 95 %) | "
+        "interval holds it | half width"
+    )
     tuned = [row for row in _of(store, "tuning") if _is_aimed(row)]
     truth = {"same": 1.0, "slower": tuned[-1]["ratio"] if tuned else 1 / AIM}
     asked = {"same": "different in <= 5 %", "slower": "slower in >= 90 %"}
-    for kind, true in truth.items():
-        if rows := _of(store, kind):
-            lines.append(f"| {' | '.join([kind, *_cells(rows, true, asked[kind])])} |")
+    there = {kind: rows for kind in truth if (rows := _of(store, kind))}
+    lines += table(
+        header, ([kind, *_cells(rows, truth[kind], asked[kind])] for kind, rows in there.items())
+    )
     if tuned:
         last = tuned[-1]
         times, low, high = (1 / last[name] for name in ("ratio", "high", "low"))
@@ -160,7 +164,7 @@ def _table(store: Path, where: str, arguments: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cells(rows: list[dict[str, Any]], true: float, asked: str) -> list[str]:
+def _cells(rows: list[Row], true: float, asked: str) -> list[str]:
     ratios = np.array([row["ratio"] for row in rows])
     held = sum(row["low"] <= true <= row["high"] for row in rows) / len(rows)
     widths = [(row["high"] - row["low"]) / 2 / row["ratio"] for row in rows]
@@ -182,14 +186,13 @@ def _with_interval(share: float, count: int) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__, work="trust_comparisons")
     parser.add_argument("--same", type=int, default=100, help="comparisons of a file with itself")
     parser.add_argument("--same-seconds", type=float, default=1.0, help="of timing a side")
     parser.add_argument("--slower", type=int, default=100, help="comparisons with the slower file")
     parser.add_argument("--slower-seconds", type=float, default=10.0, help="of timing a side")
     parser.add_argument("--tune", type=int, default=6, help="comparisons that tell how much slower")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=Path("runs/trust_comparisons"))
     return parser.parse_args()
 
 

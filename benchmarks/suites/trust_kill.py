@@ -23,7 +23,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.shared.int8_files import here, write_result
+from benchmarks.shared.running import conclude, here, parser_of, table
 from kdeploy.measurement import read, select
 
 FILES = 10
@@ -57,11 +57,8 @@ def main() -> None:
     out = arguments.work / "out"
     seen = _killed_again_and_again(_command(files, sizes, out), out, arguments)
     checks = _checks(seen, out, arguments.cells)
-    text = _table(seen, checks, arguments)
-    print(text)
-    machine = here()
-    write_result("trust_kill", {"machine": machine.to_dict(), "checks": checks}, text, machine)
-    sys.exit(0 if all(passed for passed, _ in checks.values()) else 1)
+    holds = all(passed for passed, _ in checks.values())
+    conclude("trust_kill", {"checks": checks}, _table(seen, checks, arguments), holds=holds)
 
 
 def _command(files: list[Path], sizes: range, out: Path) -> list[str]:
@@ -156,18 +153,15 @@ def _table(seen: Seen, checks: dict[str, tuple[bool, str]], arguments: argparse.
         f"{arguments.every}`; {machine.cpu}, {machine.cores} cores. {arguments.cells} cells of "
         f"the fake runtime, SIGKILL to the process group {seen.kills} times, {seen.seconds:.0f} s.",
         "",
-        "| check | found | holds |",
-        "|---|---|---|",
-        *(f"| {name} | {said} | {'yes' if ok else 'NO'} |" for name, (ok, said) in checks.items()),
     ]
-    return "\n".join(lines) + "\n"
+    cells = ([name, said, "yes" if ok else "NO"] for name, (ok, said) in checks.items())
+    return "\n".join([*lines, *table("check | found | holds", cells)]) + "\n"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__, work="trust_kill")
     parser.add_argument("--cells", type=int, default=200, help=f"a multiple of {FILES}")
     parser.add_argument("--every", type=int, default=20, help="cells between kills")
-    parser.add_argument("--work", type=Path, default=Path("runs/trust_kill"))
     arguments = parser.parse_args()
     if arguments.cells % FILES:
         parser.error(f"--cells is not a multiple of {FILES}")

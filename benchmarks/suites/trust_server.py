@@ -19,9 +19,18 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from benchmarks.shared.int8_files import add_row, conditions, here, rows_of, write_result
+from benchmarks.shared.running import (
+    Row,
+    add_row,
+    conclude,
+    conditions,
+    grouped,
+    here,
+    parser_of,
+    rows_of,
+    table,
+)
 from benchmarks.shared.sized_files import write_convolutions
 
 NETWORKS = {
@@ -78,11 +87,11 @@ def main() -> None:
                 if (name, times, run) not in done:
                     row = _loaded(file, rate * times, run, arguments.seconds)
                     add_row(store, {"network": name, "times": times, "run": run, **row})
-    machine, rows = here(), rows_of(store)
-    text = _table(rows, conditions(machine, 1), arguments)
-    print(text)
-    write_result("trust_server", {"machine": machine.to_dict(), "rows": rows}, text, machine)
-    sys.exit(0 if all(_holds(of) for of in _by_cell(rows).items()) else 1)
+    rows = rows_of(store)
+    cells = grouped(rows, "network", "times")
+    text = _table(cells, conditions(here(), 1), arguments)
+    holds = all(_holds(times, of) for (_, times), of in cells.items())
+    conclude("trust_server", {"rows": rows}, text, holds=holds)
 
 
 def _found_rate(file: Path, out: Path) -> float:
@@ -97,7 +106,7 @@ def _found_rate(file: Path, out: Path) -> float:
     return float(found[0]["value"])
 
 
-def _loaded(file: Path, rate: float, seed: int, seconds: float) -> dict[str, Any]:
+def _loaded(file: Path, rate: float, seed: int, seconds: float) -> Row:
     """Return what came of requests at this rate, another seed a run."""
     network, limit = NETWORKS[file.stem], LIMITS_MS[file.stem] * 1e-3
     shape = f"{network['channels']},{network['size']},{network['size']}"
@@ -116,43 +125,38 @@ def _loaded(file: Path, rate: float, seed: int, seconds: float) -> dict[str, Any
     }
 
 
-def _by_cell(rows: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict[str, Any]]]:
-    cells: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for row in rows:
-        cells.setdefault((row["network"], row["times"]), []).append(row)
-    return cells
-
-
-def _late(rows: list[dict[str, Any]]) -> float:
+def _late(rows: list[Row]) -> float:
     return sum(row["late"] for row in rows) / sum(row["requests"] for row in rows)
 
 
-def _holds(cell: tuple[tuple[str, float], list[dict[str, Any]]]) -> bool:
-    (_, times), rows = cell
-    return _late(rows) <= LATE_ALLOWED if times == 1.0 else _late(rows) > LATE_ALLOWED
+def _holds(times: float, rows: list[Row]) -> bool:
+    return (_late(rows) <= LATE_ALLOWED) == (times == 1.0)
 
 
-def _table(rows: list[dict[str, Any]], where: str, arguments: argparse.Namespace) -> str:
+def _table(
+    cells: dict[tuple[str, float], list[Row]], where: str, arguments: argparse.Namespace
+) -> str:
     lines = [
         "# The rate of scenario `server` under another program's load",
         "",
         f"`python benchmarks/suites/trust_server.py --runs {arguments.runs} --seconds "
         f"{arguments.seconds:g}`; {where}. p50 and p99: the median run, and the range of runs.",
         "",
-        "| network | limit | rate | requests | p50 | p99 | late | asked | holds |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for (name, times), of in _by_cell(rows).items():
-        said = f"{of[0]['rate']:.1f}/s" + ("" if times == 1.0 else f" ({times:g}x)")
-        cells = [
-            *(name, f"{LIMITS_MS[name]} ms", said, str(sum(row["requests"] for row in of))),
-            *(_spread([row[key] * 1e3 for row in of]) for key in ("p50_seconds", "p99_seconds")),
-            f"{_late(of):.2%}",
-            "<= 1 %" if times == 1.0 else "> 1 %",
-            "yes" if _holds(((name, times), of)) else "NO",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    header = "network | limit | rate | requests | p50 | p99 | late | asked | holds"
+    rates = table(header, (_cells(*cell, of) for cell, of in cells.items()))
+    return "\n".join([*lines, *rates]) + "\n"
+
+
+def _cells(name: str, times: float, of: list[Row]) -> list[str]:
+    said = f"{of[0]['rate']:.1f}/s" + ("" if times == 1.0 else f" ({times:g}x)")
+    return [
+        *(name, f"{LIMITS_MS[name]} ms", said, str(sum(row["requests"] for row in of))),
+        *(_spread([row[key] * 1e3 for row in of]) for key in ("p50_seconds", "p99_seconds")),
+        f"{_late(of):.2%}",
+        "<= 1 %" if times == 1.0 else "> 1 %",
+        "yes" if _holds(times, of) else "NO",
+    ]
 
 
 def _spread(values: list[float]) -> str:
@@ -160,11 +164,9 @@ def _spread(values: list[float]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="*", choices=list(NETWORKS), help="these networks")
+    parser = parser_of(__doc__, work="trust_server", only=NETWORKS)
     parser.add_argument("--runs", type=int, default=5, help="load runs at each rate")
     parser.add_argument("--seconds", type=float, default=20.0, help="of a load run, at least")
-    parser.add_argument("--work", type=Path, default=Path("runs/trust_server"))
     return parser.parse_args()
 
 
