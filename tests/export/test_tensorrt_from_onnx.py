@@ -18,7 +18,7 @@ from kdeploy.export.tensorrt_from_onnx import tensorrt_from_onnx
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.runtimes.engine_sidecar import Sidecar
 from kdeploy.runtimes.run import open_runtime
-from tests.tiny import fake_tensorrt
+from tests.tiny import fake_tensorrt, fake_tensorrt_build, fake_tensorrt_types
 
 
 @pytest.fixture
@@ -111,7 +111,9 @@ def test_a_model_becomes_an_engine_with_its_description(monkeypatch, tmp_path, e
     assert sidecar.engine_bytes == result.path.stat().st_size
     assert sidecar.sparsity == ("(Sparsity) Chose 1 layer(s) using sparse tactics: c",)
     assert json.loads(result.path.with_suffix(".layers").read_text())["Layers"] == api.layers
-    assert result.path.read_bytes().startswith(fake_tensorrt.MAGIC), "nothing stands before it"
+    assert result.path.read_bytes().startswith(fake_tensorrt_types.MAGIC), (
+        "nothing stands before it"
+    )
 
 
 def test_the_description_says_how_to_build_it_again(api, engine, source):
@@ -198,7 +200,7 @@ def test_all_that_the_parser_refuses_is_told_at_once(api, onnx_file, monkeypatch
     source = OnnxModel(path)
     model = onnx.load(path)
     for node in model.graph.node:
-        node.op_type = fake_tensorrt.UNKNOWN
+        node.op_type = fake_tensorrt_build.UNKNOWN
     onnx.save(model, path)
     monkeypatch.setattr("tests.export.test_tensorrt_from_onnx.OnnxModel", lambda path: source)
     with pytest.raises(ModelError) as caught:
@@ -230,13 +232,13 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(api, engine, tmp_path, monkey
     assert list((tmp_path / "engines").iterdir()) == []
 
 
-@pytest.mark.parametrize(("pause", "count"), [(0, fake_tensorrt.STEPS), (1e9, 1)])
+@pytest.mark.parametrize(("pause", "count"), [(0, fake_tensorrt_build.STEPS), (1e9, 1)])
 def test_progress_is_told_but_not_too_often(api, engine, caplog, monkeypatch, pause, count):
     monkeypatch.setattr("kdeploy.export.engine_progress.PAUSE_SECONDS", pause)
     with caplog.at_level(logging.INFO, logger="kdeploy.progress"):
         engine()
     told = [r.getMessage() for r in caplog.records if r.name == "kdeploy.progress"]
-    assert told[0] == f"TensorRT builds: Building 1/{fake_tensorrt.STEPS}"
+    assert told[0] == f"TensorRT builds: Building 1/{fake_tensorrt_build.STEPS}"
     assert len(told) == count
 
 

@@ -13,7 +13,7 @@ from kdeploy.runtimes.engine_sidecar import Sidecar
 from kdeploy.runtimes.run import named, open_runtime
 from kdeploy.runtimes.tensorrt import Tensorrt
 from kdeploy.runtimes.tensorrt_api import Device
-from tests.tiny import fake_cuda, fake_tensorrt
+from tests.tiny import fake_cuda, fake_tensorrt, fake_tensorrt_types
 
 X = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32)
 
@@ -26,7 +26,7 @@ def api(monkeypatch):
 def plan_of(file, *, version="10.16.1.11", host_code=False, largest=8):
     profile = {"x": [[1, 3, 8, 8], [2, 3, 8, 8], [largest, 3, 8, 8]]}
     told = {"version": version, "profile": profile, "host_code": host_code}
-    head = fake_tensorrt.MAGIC + json.dumps(told).encode() + b"\n"
+    head = fake_tensorrt_types.MAGIC + json.dumps(told).encode() + b"\n"
     return head + onnx.load(file).SerializeToString()
 
 
