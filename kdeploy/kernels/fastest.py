@@ -97,8 +97,13 @@ def device_seconds(calls: Mapping[str, Callable[[], object]]) -> Times:
 
 def _captured(call: Callable[[], object], stream: CudaStream) -> Callable[[], None] | str:
     """Return some calls as one graph, or why the kernel does not take the shape."""
+
+    def repeated() -> None:
+        for _ in range(CALLS_A_ROUND):
+            call()
+
     try:
-        replay = stream.captured(lambda: [call() for _ in range(CALLS_A_ROUND)])
+        replay = stream.captured(repeated)
         with stream.used():
             replay()
         stream.synchronize()

@@ -77,7 +77,8 @@ class CuSparseLtProduct:
         """Return (positions, outputs)."""
         num_read = len(read)
         more = -num_read % POSITIONS
-        seen = (functional.pad(read, (0, 0, 0, more)) if more else read).t()
+        # By its address alone it is read: columns may be a view in which positions overlap.
+        seen = (functional.pad(read, (0, 0, 0, more)) if more else read.contiguous()).t()
         if num_read not in self._algorithms:
             self._algorithms[num_read] = self._found(seen, bias)
         algorithm, split_k, split_k_mode = self._algorithms[num_read]

@@ -92,9 +92,13 @@ def rows_of(weight: Tensor) -> Tensor:
 
 
 def channels_last(x: Tensor, num_positions: int) -> Tensor:
-    """Return a layer's input as (batch, height, width, channels); images that lie so: no copy."""
+    """Return a layer's input as (batch, height, width, channels); what lies so is not copied.
+
+    Kernels read it by its address alone, so that nothing may lie between the numbers: one token
+    taken out of each sequence is copied.
+    """
     if num_positions == 0:
-        return x.reshape(1, 1, -1, x.shape[-1])
+        return x.reshape(1, 1, -1, x.shape[-1]).contiguous()
     if num_positions == 1:
         return x.transpose(1, 2).unsqueeze(1).contiguous()
     return x.permute(0, 2, 3, 1).contiguous()

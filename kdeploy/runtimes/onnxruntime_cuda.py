@@ -45,7 +45,9 @@ class OnnxruntimeCuda:
         return without_provider(PROVIDER)
 
     def open(self, path: Path) -> None:
-        self._session = OnnxGpuSession(path, self._options, PROVIDER, {})
+        # Its own default is TF32; float32 is meant where the file says so.
+        settings = {"use_tf32": "0"}
+        self._session = OnnxGpuSession(path, self._options, PROVIDER, settings)
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
         assert self._session is not None, "infer before open"

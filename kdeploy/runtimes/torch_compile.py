@@ -85,7 +85,11 @@ class TorchCompile:
         self._path = path
         self._model, artifact = open_float(path, "torch_compile")
         self._model.to(self._device)
-        with _without_deprecations():
+        if self._device == "cuda":
+            from kdeploy.kernels.cuda_calls import set_tf32
+
+            set_tf32(False)  # by itself cuDNN rounds the factors of convolutions
+        with _without_torch_noise():
             from torch import _inductor
             from torch._dynamo.utils import counters
 
@@ -156,8 +160,12 @@ class TorchCompile:
 
 
 @contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """Silence torch about its own code: importing inductor meets its old script methods."""
+def _without_torch_noise() -> Iterator[None]:
+    """Silence torch about its own code: importing inductor meets its old script methods.
+
+    On a GPU it recommends TF32 too, which is not what FP32 means.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         yield

@@ -9,7 +9,7 @@ fastest. Grouped convolutions stay in floating point. Jacob et al., CVPR 2018, a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class TorchInt8:
         from kdeploy.kernels.int8_graph import integer_graph
         from kdeploy.payload import load_model
 
-        quantized = load_model(open_artifact(path))
+        quantized: Any = load_model(open_artifact(path))
         if not hasattr(quantized, "with_profile"):
             raise Unavailable(
                 f"{path} has no codes of its activations: it is a float model, or one that is "

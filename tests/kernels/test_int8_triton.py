@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdeploy.kernels.int8_layers import Epilogue, IntegerLayer, IntMm, codes_of
-from kdeploy.kernels.windows import window_of_layer
+from kdeploy.kernels.windows import Window, window_of_layer
 
 pytestmark = pytest.mark.gpu
 
@@ -68,6 +68,19 @@ def test_every_kernel_equals_the_reference_up_to_one_step(int8_triton, float_lay
             assert float((difference > 0).double().mean()) < 1e-3, product
         else:
             assert float(difference.max()) <= 2e-3 * float(expected.abs().max()), product
+
+
+@torch.no_grad()
+def test_one_token_taken_out_of_each_sequence_is_read_right(int8_triton):
+    weight = torch.randint(-127, 128, (64, 64), dtype=torch.int8)
+    epilogue = Epilogue(real_type=torch.float32)
+    layer = IntegerLayer(weight, torch.ones(64), None, window=Window(), epilogue=epilogue)
+    x = torch.randint(-128, 128, (20, 5, 64), dtype=torch.int8)
+    expected = layer(x[:, 1])
+    layer.cuda()
+    for product in (IntMm(layer), int8_triton.TritonProduct(layer, int8_triton.TILES[-1])):
+        layer.product = product
+        assert torch.equal(layer(x.cuda()[:, 1]).cpu(), expected), product
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

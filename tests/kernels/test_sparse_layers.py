@@ -116,6 +116,7 @@ def test_cusparselt_searches_once_a_shape_and_keeps_all_that_it_found(monkeypatc
         return 7, 2, 1, 99  # the algorithm, the split, its mode, and how many algorithms there are
 
     def multiply(compressed, seen, bias, **how):
+        assert seen.t().is_contiguous()
         multiplied.append(how)
         return (compressed.int() @ seen.int()).t()
 
@@ -126,9 +127,10 @@ def test_cusparselt_searches_once_a_shape_and_keeps_all_that_it_found(monkeypatc
     monkeypatch.setattr(torch, "_cslt_sparse_mm", multiply)
     rows = random_rows(32, 64, torch.int8)
     product = CuSparseLtProduct(rows, torch.int32)
-    for count in (5, 5, POSITIONS + 1):
-        read = torch.randint(-9, 9, (count, 64), dtype=torch.int8)
+    overlapping = torch.randint(-9, 9, (64 + 8 * POSITIONS,), dtype=torch.int8)
+    reads = [torch.randint(-9, 9, (count, 64), dtype=torch.int8) for count in (5, 5)]
+    for read in (*reads, overlapping.as_strided((POSITIONS, 64), (8, 1))):
         assert torch.equal(product(read, None), read.int() @ rows.int().t())
-    assert searched == [((64, n), torch.int32, True) for n in (POSITIONS, 2 * POSITIONS)]
+    assert searched == [((64, POSITIONS), torch.int32, True)] * 2  # for 5 positions and for all
     wanted = {"alg_id": 7, "split_k": 2, "split_k_mode": 1, "transpose_result": True}
     assert multiplied == [{**wanted, "out_dtype": torch.int32}] * 3

@@ -43,6 +43,13 @@ def test_a_pointwise_kernel_copies_nothing():
     assert read.data_ptr() == x.data_ptr()
 
 
+def test_one_token_taken_out_of_each_sequence_is_copied():
+    tokens = torch.randn(3, 5, 4)
+    assert not tokens[:, 0].is_contiguous()
+    assert channels_last(tokens[:, 0], 0).is_contiguous()
+    assert channels_last(tokens, 0).data_ptr() == tokens.data_ptr()
+
+
 @pytest.mark.parametrize(
     "layer",
     [

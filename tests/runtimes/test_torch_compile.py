@@ -101,3 +101,17 @@ def test_a_model_that_is_not_compiled_at_all_is_no_measurement(
     with pytest.raises(Unavailable, match="takes no part of") as caught:
         TorchCompile(threads=1).open(folder)
     assert "`onnx`" in caught.value.hint
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("compiler", "_restore_gpu_settings")
+def test_on_a_gpu_it_answers_in_fp32_and_tells_the_time(store_model, tiny_model):
+    runtime = TorchCompile(device="cuda")
+    runtime.open(store_model(tiny_model()))
+    batch = np.random.default_rng(0).normal(size=(1, 1, 12, 12)).astype(np.float32)
+    with torch.no_grad():
+        expected = tiny_model()(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(runtime.infer(batch), expected, atol=1e-4 * np.ptp(expected))
+    assert 0 < runtime.device_seconds() < 1
+    assert not torch.backends.cudnn.allow_tf32
+    runtime.close()
