@@ -134,3 +134,22 @@ def test_cusparselt_searches_once_a_shape_and_keeps_all_that_it_found(monkeypatc
     assert searched == [((64, POSITIONS), torch.int32, True)] * 2  # for 5 positions and for all
     wanted = {"alg_id": 7, "split_k": 2, "split_k_mode": 1, "transpose_result": True}
     assert multiplied == [{**wanted, "out_dtype": torch.int32}] * 3
+
+
+def test_layers_that_are_alike_are_measured_once():
+    asked = []
+
+    def counting(calls):
+        asked.append(list(calls))
+        return clock("sparse")(calls)
+
+    layers = [nn.Linear(32, 32) for _ in range(3)]
+    for layer in layers:
+        layer.weight.data = random_rows(32, 32)
+    model = nn.Sequential(*layers).to(torch.bfloat16).requires_grad_(False)
+    x = torch.ones(2, 32, dtype=torch.bfloat16)
+    expected = model(x)
+    assert with_sparse_layers(model, ReferenceProduct, counting) == {}
+    assert torch.equal(model(x), expected)
+    assert len(asked) == 1
+    assert [row["kernel"] for row in layer_rows(model, {})] == ["sparse"] * 3
