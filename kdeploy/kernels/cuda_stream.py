@@ -41,7 +41,10 @@ class CudaStream:
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
-        """Set the events around the work that is given to the stream; only while it is used."""
+        """Set the events around the work that is given to the stream; only while it is used.
+
+        Where the GPU has nothing else to do, the first launch counts too: some microseconds.
+        """
         self._begin.record(self._stream)
         yield
         self._end.record(self._stream)
