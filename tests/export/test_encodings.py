@@ -52,7 +52,25 @@ class Depthwise(nn.Module):
         return self.head(functional.max_pool2d(functional.relu6(x), 2).mean((2, 3)))
 
 
-BUILT = {"residual": Residual, "depthwise": Depthwise}
+class Bottlenecks(nn.Module):
+    """Two linear bottlenecks, the second added to the first, a pool and a convolution as head."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = self.bottleneck(3), self.bottleneck(8)
+        self.pool, self.head = nn.AvgPool2d(12), nn.Conv2d(8, 5, 1)
+
+    @staticmethod
+    def bottleneck(inputs):
+        expand, middle = nn.Conv2d(inputs, 16, 1), nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        return nn.Sequential(expand, nn.ReLU6(), middle, nn.ReLU6(), nn.Conv2d(16, 8, 1))
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(self.pool(functional.relu6(x + self.second(x)))).flatten(1)
+
+
+BUILT = {"residual": Residual, "depthwise": Depthwise, "bottlenecks": Bottlenecks}
 NAMES = ("residual", "squeezing", "depthwise")
 
 
@@ -116,6 +134,16 @@ def test_what_was_made_for_tensorrt_runs_on_integers_everywhere_when_encoded_for
     assert run(files(name, "tensorrt"), "openvino")[1].integer_kernels == 1.0
     for runtime in ("onnxruntime_cpu", "openvino"):
         assert run(files(name, "tensorrt", "cpu"), runtime)[1].integer_kernels == 1.0
+
+
+def test_openvino_runs_bottlenecks_as_integer_convolutions_with_nothing_between(files):
+    layers = run(files("bottlenecks", "cpu"), "openvino")[1].layers
+    # Reshapes in float are of constants, the biases: done once, at load.
+    executed = [(layer["operator"], layer["precision"]) for layer in layers]
+    executed = [layer for layer in executed if layer != ("Reshape", "f32")]
+    convolution = ("Convolution", "u8")
+    assert executed[:2] == [("FakeQuantize", "f32"), ("Reorder", "u8")]
+    assert executed[2:10] == [*[convolution] * 6, ("Pooling", "u8"), convolution]
 
 
 def test_what_was_made_for_the_cpu_runs_on_integers_when_encoded_for_tensorrt(files):
