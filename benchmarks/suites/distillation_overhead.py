@@ -1,6 +1,6 @@
 """What the framework costs on top of a bare loop that does the same work, step against step.
 
-    python benchmarks/suites/distillation_overhead.py [--blocks 50] [--out FILE]
+    python benchmarks/suites/distillation_overhead.py [--blocks 40] [--out FILE]
 
 The shipped Fashion-MNIST teacher's kept answers, a student of width 8, depth 1, batch 128, bfloat16
 where the hardware has it, channels_last, compiled. Our loop is the one that `distill` runs: its
@@ -231,7 +231,7 @@ def _data() -> Dataset:
 
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=50)
+    parser.add_argument("--blocks", type=int, default=40)
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
