@@ -1,4 +1,4 @@
-"""How fast a student learns: against the tutorials' loop, a bare loop, and loss against loss.
+"""How fast a student learns: against the tutorials' loop, and loss against loss.
 
     python benchmarks/suites/distillation_throughput.py [--rounds 5] [--out FILE]
 
@@ -9,8 +9,9 @@ does only makes slower; a ratio is the median of the rounds' ratios, with their 
 
 1. The loop that tutorials show: float32, contiguous, the teacher on every batch, `.item()` every
    step; against an epoch of ours that asks the teacher, and one that reads its kept answers.
-2. A bare loop written for speed that does what our cached epoch does, and nothing else.
-3. Every loss against training without a teacher, at warm caches, not compiled.
+2. Every loss against training without a teacher, at warm caches, not compiled.
+
+What a step costs over a bare loop that does the same is measured by `distillation_overhead.py`.
 
 Compiling is paid once and is not in the ratios; what it costs, and after how many items it has paid
 for itself, is printed.
@@ -89,7 +90,6 @@ class Bench:
         candidates: dict[str, Callable[[], dict[str, float]]] = {
             "tutorial loop": self._tutorial,
             "kdeploy": self._ours,
-            "bare loop": self._bare,
         }
         reason = unavailable()
         if reason is None:
@@ -106,8 +106,6 @@ class Bench:
         if reason is not None:
             yield f"| torchdistill | - | skipped: {reason} | |"
         yield ""
-        overhead = [b / o for b, o in zip(seen["bare loop"], seen["kdeploy, cached"], strict=True)]
-        yield f"Bare loop / kdeploy, cached: {_ratio(overhead)}."
         cost = self._compile_seconds()
         plain, compiled = (
             statistics.median(seen[f"kdeploy, cached{how}"]) for how in (", not compiled", "")
@@ -174,35 +172,6 @@ class Bench:
             peer.run(steps)
             rates.append(steps * BATCH / (time.perf_counter() - started))
         return {peer.name: max(rates)}
-
-    def _bare(self) -> dict[str, float]:
-        """Train on answers in memory: bf16, channels_last, compiled, fused, nothing measured."""
-        student = model(width=8, depth=1).train().to(memory_format=torch.channels_last)
-        run = torch.compile(student, dynamic=False)
-        optimizer = torch.optim.SGD(
-            student.parameters(), lr=0.05, momentum=0.9, nesterov=True, fused=True
-        )
-        normalize = Normalizer(self.data.preprocessing, torch.device("cpu"))
-        answers = torch.randn(ITEMS, 10).half()
-        rates = []
-        for epoch in range(4):
-            order = np.random.default_rng(epoch).permutation(ITEMS)
-            started = time.perf_counter()
-            for start in range(0, ITEMS, BATCH):
-                rows = order[start : start + BATCH]
-                x = normalize(torch.from_numpy(self.data.train.x[rows]).float())
-                x = x.contiguous(memory_format=torch.channels_last)
-                labels = torch.from_numpy(self.data.train.y[rows])
-                with torch.autocast("cpu", torch.bfloat16):
-                    logits = run(x)
-                known = answers[torch.from_numpy(rows)].float()
-                logits = logits.float()
-                loss = 0.1 * functional.cross_entropy(logits, labels) + 0.9 * _kd(logits, known)
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            rates.append(ITEMS / (time.perf_counter() - started))
-        return {"bare loop": max(rates[1:])}
 
     def _train(self, row: dict[str, Any], *, cache: Path, views: int = 1, **settings: Any) -> Any:
         student = model(width=8, depth=1)

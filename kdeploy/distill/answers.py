@@ -108,8 +108,9 @@ class Answers:
             _sized(self._file(index), 2 * views * items * form.width)
         _sized(folder / DONE, views * self.num_blocks)
         os.utime(folder)
+        # Plain arrays over the maps: every row of a `memmap` would be made one again.
         self._tables = [
-            np.memmap(self._file(i), np.float16, "r", shape=(views, items, form.width))
+            np.asarray(np.memmap(self._file(i), np.float16, "r", shape=(views, items, form.width)))
             for i, form in enumerate(forms)
         ]
 
@@ -121,7 +122,7 @@ class Answers:
         """Return the outputs for some items of a view."""
         places = rows.numpy()
         return [
-            form.unpacked(table[view][places], device)
+            form.unpacked(table[view, places], device)
             for form, table in zip(self.forms, self._tables, strict=True)
         ]
 

@@ -42,13 +42,15 @@ def mean_over(values: Tensor, real: Tensor) -> Tensor:
 
 
 def real_rows(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return logits (..., classes) as rows (rows, classes), without those of ignored labels.
+    """Return logits (..., classes) as rows (rows, classes), of tokens those with a label.
+
+    How many these are is read back from the device, once a step; items are rows already.
 
     Args:
         logits: (batch, classes) or (batch, tokens, vocabulary).
-        labels: Class indices (...); those of a mix, probabilities (batch, classes), keep all rows.
+        labels: Of tokens their class indices (batch, tokens), or those of items.
     """
-    if labels.shape != logits.shape[:-1]:
+    if logits.ndim == 2 or labels.shape != logits.shape[:-1]:
         return logits.flatten(0, -2)
     return logits[labels != NOT_COUNTED]
 

@@ -149,6 +149,8 @@ class TrainingBatches:
         num_parts = max(1, min(self.accumulate, smallest // 2))
         # What is too small to be shared, each process learns whole.
         whole = items / size if self._is_shared(size) else 1 / count
+        if num_parts == 1:
+            return [batch._replace(share=whole)]
         parts = zip(
             *(t.tensor_split(num_parts) for t in (batch.x, batch.labels, batch.rows)), strict=True
         )

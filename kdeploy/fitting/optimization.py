@@ -33,7 +33,7 @@ def optimizer_of(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-    return torch.optim.SGD(
+    sgd = torch.optim.SGD(
         trained,
         lr=settings.learning_rate,
         momentum=settings.momentum,
@@ -41,6 +41,11 @@ def optimizer_of(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
         weight_decay=settings.weight_decay,
         fused=True,
     )
+    # Fused, torch 2.13 fails at a first gradient that comes after those of others: a loss whose
+    # weight starts at 0. From 0 the first step is the same.
+    for parameter in trained if settings.momentum else ():
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def learning_rate_at(step: int, steps: int, settings: Settings) -> float:

@@ -187,7 +187,10 @@ def _distill(
     result.models.append(result.student)
     if recipe.seeds:
         result.seeds = over_seeds(session, result.students, result.baselines)
-        said = (f"{kind} {of['mean']:.2%}" for kind, of in result.seeds.items())
+        said = (
+            f"{kind} {of['mean']:.2%}" + (f" ± {100 * of['std']:.2f} pp" if "std" in of else "")
+            for kind, of in result.seeds.items()
+        )
         session.audience.said(f"test accuracy, mean of {len(recipe.seeds)}: {', '.join(said)}")
 
 

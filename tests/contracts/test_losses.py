@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdeploy.registry import validate
 from tests.distill.loss_calls import called, each, example, gradients
 
 KINDS = ("loss",)
+ELSEWHERE = {
+    "on_policy": "test_jsd.py: text that the student writes",
+    "prompt_tokens": "test_jsd.py",
+    "sampling_temperature": "test_jsd.py",
+    "student_heads": "test_attention_scores.py: both numbers have to agree",
+    "teacher_heads": "test_attention_scores.py",
+    "padding": "the tests of each: it needs ids of tokens",
+    "momentum": "test_crd.py: it counts from the second batch on",
+}
+"""Parameters that one call of a loss on random features cannot show."""
 
 
 @pytest.fixture
@@ -35,7 +47,7 @@ def test_is_deterministic(technique, inputs):
 def test_does_not_depend_on_the_order_of_the_batch(technique, inputs):
     order = torch.randperm(8)
     shuffled = [each(lambda tensor: tensor[order], values) for values in inputs]
-    found = called(technique, *shuffled, rows=order)
+    found = called(technique, *shuffled, places=order)
     assert torch.allclose(called(technique, *inputs), found, rtol=1e-4, atol=1e-6)
 
 
@@ -55,3 +67,38 @@ def test_dead_features_leave_a_finite_gradient(technique, inputs):
     assert gradients(dead).isfinite().all()
     # The two batch norms of `review` on no variance at all: 1e-5 ** -0.5 each.
     assert gradients(dead).abs().max() < 2e3
+
+
+# TextBrewer reads `match_weghts`, TRL's GKD keeps its temperature: a parameter that does nothing.
+def test_every_parameter_reaches_the_value(technique, inputs):
+    at_defaults, unused = called(technique, *inputs), []
+    for parameter in technique.parameters:
+        if parameter.name not in ELSEWHERE:
+            other = {parameter.name: _another(parameter.default)}
+            validate(technique.parameters, other, where=technique.name)
+            if torch.equal(called(technique, *inputs, **other), at_defaults):
+                unused.append(parameter.name)
+    assert unused == []
+
+
+def test_the_host_does_not_wait_for_the_device(technique, inputs):
+    with NothingRead():
+        called(technique, *inputs).backward()
+
+
+class NothingRead(TorchDispatchMode):
+    """Refuses what a GPU would have to be waited for: values, and sizes that depend on values."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in {"_local_scalar_dense", "nonzero", "masked_select", "equal"}, name
+        masks = args[1] if name in {"index", "index_put_"} else ()
+        assert not any(m is not None and m.dtype == torch.bool for m in masks), "rows by a mask"
+        return function(*args, **(kwargs or {}))
+
+
+def _another(default):
+    """Return a value that is allowed and not the default: 3 heads, channels, items, terms."""
+    if isinstance(default, bool):
+        return not default
+    return default / 2 if isinstance(default, float) else 3

@@ -28,7 +28,7 @@ def example(technique):
     return student, teacher, torch.arange(8) % 5
 
 
-def called(technique, student, teacher, labels, *, rows=None, **parameters):
+def called(technique, student, teacher, labels, *, places=None, **parameters):
     """Return the loss, with its defaults where nothing is given; a class is built anew."""
     torch.manual_seed(0)
     loss = technique.load()
@@ -36,8 +36,8 @@ def called(technique, student, teacher, labels, *, rows=None, **parameters):
         return loss(student, teacher, labels, **parameters)
     shapes = (each(lambda tensor: tensor.shape, side) for side in (student, teacher))
     module = loss(*shapes, TaskFacts(num_classes=5, num_items=NUM_ITEMS), **parameters)
-    rows = torch.arange(len(labels)) if rows is None else rows
-    return module(student, teacher, Batch(torch.zeros(len(labels)), labels, rows))
+    places = torch.arange(len(labels)) if places is None else places
+    return module(student, teacher, Batch(torch.zeros(len(labels)), labels, places))
 
 
 def each(function, values):

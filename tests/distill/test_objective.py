@@ -132,6 +132,15 @@ def test_a_label_weight_of_zero_needs_no_labels(build, batch):
     assert list(build(label_weight=0.0)(unlabelled)) == ["kd", "hints", "attention"]
 
 
+def test_where_all_weights_are_zero_the_gradient_is_too(build, student, batch):
+    warm_up = {"warm_up": {"value": 1.0}}
+    objective = build([{"kd": {"weight": warm_up}}], label_weight=0.0).train()
+    components = objective(batch)
+    sum(components.values()).backward()
+    assert components["kd"] == 0
+    assert not any(p.grad.any() for p in student.parameters())
+
+
 def test_layouts_reach_the_teacher_too(build, teacher):
     build().to(memory_format=torch.channels_last)
     weight = teacher.blocks[0].conv1.weight

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -13,9 +15,11 @@ from kdeploy.distill.losses.kd import kd
 from kdeploy.distill.losses.nkd import nkd
 from kdeploy.distill.losses.soft_labels import soft_labels
 from kdeploy.distill.objective import DistillObjective
+from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
 from kdeploy.errors import ModelError
 from kdeploy.registry import techniques
+from kdeploy.training import FitContext, fit
 
 LABELS = torch.arange(6) % 4
 LAYERS = {"layers": {"blocks.0": "blocks.0"}}
@@ -210,6 +214,53 @@ def test_no_loss_has_a_weight_of_its_own():
     own = {t.name: {p.name for p in t.parameters} for t in techniques("loss").values()}
     assert "crd" in own
     assert [name for name, names in own.items() if {"weight", "loss_weight"} & names] == []
+
+
+# Sun et al., CVPR 2024: the labels' entropy is that of the logits as they are.
+def test_only_what_is_compared_with_the_teacher_is_standardised(student, teacher):
+    plain, standardized = (
+        components(objective_of(student, teacher, [{"kd": {"standardize": s}}]).eval())
+        for s in (False, True)
+    )
+    assert standardized["kd"] != plain["kd"]
+    assert torch.equal(standardized["labels"], plain["labels"])
+
+
+# torchdistill: set-up writes into the class, so a second distillation changes the first.
+def test_a_second_objective_changes_nothing_of_the_first(student, teacher, tiny_model):
+    first = objective_of(student, teacher, [{"kd": {}}, ATTENTION]).eval()
+    before = components(first)
+    objective_of(tiny_model(seed=7), tiny_model(seed=8), [{"kd": {"temperature": 1.0}}, HINTS])
+    after = components(first)
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+class Two(nn.Module):
+    """Components named as nobody expects, each of a parameter of its own."""
+
+    def __init__(self, student):
+        super().__init__()
+        self.student = student
+        self.pulls = nn.ParameterDict({"odd": torch.ones(()), "1": torch.ones(())})
+
+    def forward(self, batch):
+        nothing = self.student(batch.x).sum() * 0
+        return {name: nothing + pull**2 for name, pull in self.pulls.items()}
+
+
+# MMRazor: a component is learned from only where its name contains "loss".
+def test_every_component_is_learned_whatever_its_name(student, tiny_data):
+    objective = Two(student)
+    fit(objective, tiny_data, FitContext(), epochs=1, precision="fp32")
+    assert all(pull < 1 for pull in objective.pulls.values())
+
+
+# MDistiller keeps the epoch that is best on the test part, and reports its accuracy there.
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_test_part_is_not_even_looked_at(keep, student, teacher, tiny_data):
+    context, unseen = FitContext(), replace(tiny_data, test=None)
+    distill(student, teacher, unseen, context, training={"epochs": 1, "keep": keep})
 
 
 # TextBrewer: a schedule's value between 0 and 1 takes the place of the weight instead of its scale.

@@ -64,6 +64,17 @@ def test_the_student_learns_without_labels(student, teacher, tiny_data):
     assert list(result.fit.history[0].losses) == ["kd"]
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_loss_with_weights_of_its_own_may_begin_later(optimizer, student, teacher, tiny_data):
+    ((_, keys),) = HINTS.items()
+    later = {"linear": {"start": 0.0, "end": 0.5, "since": 0.4}}
+    options = {**QUICK, "optimizer": optimizer, "learning_rate": 0.01, "epochs": 3}
+    losses = [{"kd": {}}, {"hints": {**keys, "weight": later}}]
+    result = distill(student, teacher, tiny_data, FitContext(), losses=losses, training=options)
+    learned = [record.losses["hints"] for record in result.fit.history]
+    assert learned[0] == 0 < learned[1] < learned[2]
+
+
 def test_an_interrupted_distillation_ends_in_the_same_weights(
     student, teacher, tiny_model, tiny_data, tmp_path
 ):

@@ -56,7 +56,7 @@ def test_rows_are_the_logits_with_a_label():
 
 def test_items_of_a_classifier_are_rows_already():
     logits = torch.randn(4, 3)
-    assert torch.equal(real_rows(logits, torch.tensor([0, 1, 2, 0])), logits)
+    assert torch.equal(real_rows(logits, torch.tensor([0, -1, 2, -100])), logits)
 
 
 def test_labels_of_a_mix_keep_all_rows():

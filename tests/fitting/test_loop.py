@@ -8,6 +8,7 @@ from math import isnan
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdeploy.data.contract import Split
 from kdeploy.errors import TrainingDiverged
@@ -145,3 +146,30 @@ class Counter(NoWatcher):
 
     def stepped(self, images):
         self.images.append(images)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the values that the host reads; on a GPU it would wait for each."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ == "_local_scalar_dense"
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_host_reads_as_much_of_many_steps_as_of_few(tiny_data):
+    options = {**QUICK, "epochs": 2, "clip_norm": 0.5, "ema": 0.9}
+    found = []
+    for batch_size in (48, 6):
+        with Reads() as reads:
+            fit(
+                Supervised(Plain()),
+                tiny_data,
+                FitContext(),
+                **{**options, "batch_size": batch_size},
+            )
+        found.append(reads.count)
+    assert found[0] == found[1] > 0

@@ -97,6 +97,30 @@ def test_a_step_of_sgd_is_that_of_the_formula():
     assert torch.allclose(weights.weight, before - 0.4 * 1.9 * gradient)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_gradient_may_come_later_than_others(momentum):
+    found, expected = nn.Linear(2, 3), nn.Linear(2, 3)
+    expected.load_state_dict(found.state_dict())
+    plain = torch.optim.SGD(
+        expected.parameters(),
+        lr=0.4,
+        momentum=momentum,
+        nesterov=momentum > 0,
+        weight_decay=0.01,
+        foreach=False,
+    )
+    for model, optimizer in (
+        (found, optimizer_of(found, replace(SETTINGS, momentum=momentum))),
+        (expected, plain),
+    ):
+        for step in range(3):
+            optimizer.zero_grad()
+            (model.weight.sum() + (model.bias**2).sum() if step else model.weight.sum()).backward()
+            optimizer.step()
+    assert torch.allclose(found.weight, expected.weight)
+    assert torch.allclose(found.bias, expected.bias)
+
+
 def test_only_what_wants_a_gradient_is_trained():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)

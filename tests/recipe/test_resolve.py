@@ -112,6 +112,8 @@ def test_overrides_reach_into_lists_and_make_sections():
         ("- a list", "expected keys"),
         ("seed: 1\nseed: 2", "twice"),
         ("", "expected keys"),
+        # torchdistill and PaddleSlim execute what a configuration names.
+        ("seed: !!python/object/apply:os.getpid []", "not YAML"),
     ],
 )
 def test_refuses_a_file_that_is_no_recipe(tmp_path, text, message):

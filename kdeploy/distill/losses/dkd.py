@@ -41,7 +41,7 @@ def dkd(
         labels: Class indices (batch,).
         alpha: Weight of the target class.
         beta: Weight of the other classes; the paper tunes it for each pair, from 0.5 (ImageNet)
-            to 8.
+            to 8, and lets the whole loss grow for 20 epochs first (`weight: {warm_up: ...}`).
         temperature: Softens all distributions; > 0, no unit; 1 for ImageNet.
         standardize: Compare z-scores of the logits, so that the student need not match the
             teacher's scale.

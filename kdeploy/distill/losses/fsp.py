@@ -26,7 +26,7 @@ def fsp(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], labels: Tensor
 
     The matrix of two maps of one network is their product over positions, divided by the number
     of positions; of two sizes the larger is average-pooled to the smaller. The paper trains it
-    alone first; here it is learned together with the other losses.
+    alone first; here it is learned together with the other losses. Weight 50 is usual.
 
     Args:
         student: Maps (batch, channels, ...) in the order of the network, at least two.

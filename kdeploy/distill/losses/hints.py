@@ -17,7 +17,8 @@ def hints(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     """Return the mean squared error of features of one shape.
 
     Sizes that differ were average-pooled to the smaller before, widths projected by a 1x1
-    convolution and batch norm.
+    convolution and batch norm; others take a convolution as large as the ratio of the sizes.
+    Weights from 10 to 100 are usual.
 
     Args:
         student: Adapted features (batch, channels, ...).

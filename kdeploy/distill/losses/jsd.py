@@ -56,7 +56,8 @@ class Jsd(nn.Module):
             standardize: Compare z-scores of the logits, so that the student need not match the
                 teacher's scale.
             on_policy: Probability that the student continues a batch itself and learns how the
-                teacher would have; for language models. The labels do not apply to such a batch.
+                teacher would have; for language models, 0.5 is usual. The labels do not apply to
+                such a batch.
             prompt_tokens: Tokens of such a batch that stay as they are.
             sampling_temperature: Softens the student's distribution that the continuation is
                 drawn from; > 0, no unit.

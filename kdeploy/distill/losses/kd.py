@@ -29,6 +29,8 @@ def kd(
 ) -> Tensor:
     """Return KL(teacher || student), multiplied by temperature**2 so that gradients keep size.
 
+    Weight 0.9 beside a `label_weight` of 0.1 is usual; 0.5 of each, at temperature 1, for ImageNet.
+
     Args:
         student: Logits (batch, classes).
         teacher: Logits (batch, classes).
