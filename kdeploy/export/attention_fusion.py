@@ -9,7 +9,7 @@ write it out:
                                                                           result <- by words <--+
 
 The factors may stand at any Mul or Div. The mask is added, or a Where puts its lowest number in
-the place of what is hidden. `by heads` is anything that only moves numbers: which is found by
+the place of what is hidden; a causal one the operator knows by itself. `by heads` is anything that only moves numbers: which is found by
 moving their places (`onnx_moves.py`), so that the fused operator reads the tensors (batch, words,
 width) before all of it, and writes the one behind `by words`.
 
@@ -115,13 +115,15 @@ def _attention(graph: Graph, softmax: NodeProto, product: NodeProto) -> Attentio
             raise Stays("its softmax or its scores are read elsewhere, too")
     if any(graph.only_reader(name) is None for name in (*within, *between)):
         raise Stays("its softmax or its scores are read elsewhere, too")
+    plain = tuple(mask for mask in masks if not _is_causal(graph, mask))
     return Attention(
         query=node.input[0],
         key=node.input[1],
         value=product.input[1],
         result=product.output[0],
         scale=scale,
-        masks=tuple(masks),
+        masks=plain,
+        is_causal=len(plain) < len(masks),
         hidden=tuple(hidden),
     )
 
@@ -180,3 +182,25 @@ def _is_finite(graph: Graph, mask: str) -> bool:
         return mask in graph.constants and bool(np.isfinite(graph.constants[mask]).all())
     numbers = [graph.scalar(name) for name in node.input[1:]] if node.op_type == "Where" else [None]
     return all(number is not None and np.isfinite(number) for number in numbers)
+
+
+def _is_causal(graph: Graph, mask: str) -> bool:
+    """Say whether a mask hides from each word those behind it, as torch's exporter writes it.
+
+    Where(Equal(Trilu(Expand(1, (queries, keys))), 0), lowest, 0)
+    """
+    shape = graph.size(mask)
+    nodes: list[NodeProto] = []
+    name = mask
+    for kind in ("Where", "Equal", "Trilu", "Expand"):
+        node = graph.producers.get(name)
+        if node is None or node.op_type != kind:
+            return False
+        nodes.append(node)
+        name = node.input[0]
+    where, equal, triangle, _ = nodes
+    hidden, seen, zero = (graph.scalar(n) for n in (*where.input[1:], equal.input[1]))
+    is_lower = not attribute(triangle, "upper", 1) and len(triangle.input) == 1
+    is_square = shape is not None and len(shape) == 2 and shape[0] == shape[1] > 1
+    hides = hidden is not None and hidden <= LOWEST and seen == zero == 0
+    return is_square and is_lower and hides and graph.scalar(name) not in {None, 0}

@@ -47,6 +47,7 @@ class Attention:
     scale: float
     masks: tuple[str, ...]
     """What is added to the scores."""
+    is_causal: bool
     hidden: tuple[tuple[str, float, bool], ...]
     """Conditions, the number in the place of a score, and whether where it is true."""
 
@@ -110,9 +111,8 @@ class AttentionWriter:
         end = self._end(attention.result, (batch, heads, query[-2], value[-1]), len(query))
         inputs = [*operands, *(["", "", bias] if bias else [])]
         scale = attention.scale * words[0].scale * words[1].scale
-        fused = self._emit(
-            "MultiHeadAttention", inputs, domain=DOMAIN, num_heads=heads, scale=scale
-        )
+        kind = {"num_heads": heads, "scale": scale, "unidirectional": int(attention.is_causal)}
+        fused = self._emit("MultiHeadAttention", inputs, domain=DOMAIN, **kind)
         if end is None:
             parts = self._emit("Reshape", [fused, self._integers(0, 0, heads, value[-1])])
             self._emit("Transpose", [parts], perm=[0, 2, 1, 3])
@@ -274,7 +274,9 @@ def _words(graph: Graph, name: str, size: tuple[int, ...], *, role: str) -> _Wor
             continue
         for perm in (None, _BATCH_FIRST):
             words = _part_by_words(origin, places, perm)
-            if words is not None and words.perm is None and words.first is None:
+            if words is None or (found and words.heads != found.heads):
+                continue  # items and heads on one axis could be items alone
+            if words.perm is None and words.first is None:
                 return words
             found = found or words
     if found is None and len(size) == 3:
@@ -293,7 +295,7 @@ def _words(graph: Graph, name: str, size: tuple[int, ...], *, role: str) -> _Wor
 def _part_by_words(
     origin: Origin, places: Places, perm: tuple[int, int, int] | None
 ) -> _Words | None:
-    """Return how an operand is a part of a tensor, if it is; `perm` brings the batch to the front."""
+    """Return how an operand is a part of a tensor, whose batch `perm` brings to the front."""
     held = places_of(origin.shape).transpose(perm or (0, 1, 2))
     batch, words, channels = held.shape
     length, width = places.shape[-2:]
