@@ -9,9 +9,9 @@ write it out:
                                                                           result <- by words <--+
 
 The factors may stand at any Mul or Div. The mask is added, or a Where puts its lowest number in
-the place of what is hidden; a causal one the operator knows by itself. `by heads` is anything that only moves numbers: which is found by
-moving their places (`onnx_moves.py`), so that the fused operator reads the tensors (batch, words,
-width) before all of it, and writes the one behind `by words`.
+the place of what is hidden; a causal one the operator knows by itself. `by heads` is anything that
+only moves numbers, and found by moving their places (`onnx_moves.py`): the fused operator reads
+the tensors (batch, words, width) before all of it, and writes the one behind `by words`.
 
 An attention stays as it is where others read its softmax or products, where its sizes are not
 those of the operator, or its numbers not float32, which the operator has a kernel for.
@@ -25,7 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from kdeploy.export.attention_writer import Attention, AttentionWriter, Stays
+from kdeploy.export.attention_words import Stays
+from kdeploy.export.attention_writer import Attention, AttentionWriter
 from kdeploy.export.onnx_moves import Graph, attribute
 from kdeploy.export.onnx_rewrites import drop_unused
 from kdeploy.onnx_checks import opset_of
@@ -147,17 +148,17 @@ def _unmasked(
 ) -> str:
     """Return the scores before a mask, and note the mask."""
     if node is not None and node.op_type == "Add":
-        for place in (0, 1):
-            if _leads_to_scores(graph, node.input[place]):
-                masks.append(node.input[1 - place])
-                return node.input[place]
+        for scores, mask in (node.input, node.input[::-1]):
+            if _leads_to_scores(graph, scores):
+                masks.append(mask)
+                return str(scores)
     if node is not None and node.op_type == "Where":
         condition, *sides = node.input
-        for place in (0, 1):
-            number = graph.scalar(sides[place])
+        for is_where_true, (lowest, scores) in ((True, sides), (False, sides[::-1])):
+            number = graph.scalar(lowest)
             if number is not None and number <= LOWEST:
-                hidden.append((condition, number, place == 0))
-                return sides[1 - place]
+                hidden.append((condition, number, is_where_true))
+                return str(scores)
     what = "an input" if node is None else f"`{node.op_type}`"
     raise Stays(f"its softmax reads {what}, which is neither a product nor a mask of one")
 

@@ -16,23 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from kdeploy.export.onnx_moves import (
-    Graph,
-    Origin,
-    Places,
-    attribute,
-    is_move,
-    moved,
-    origins,
-    places_of,
-)
+from kdeploy.export.attention_words import BATCH_FIRST, Stays, Words, find_words
+from kdeploy.export.onnx_moves import Graph, Places, attribute, is_move, moved, places_of
 
 DOMAIN = "com.microsoft"
-_BATCH_FIRST = (1, 0, 2)
-
-
-class Stays(Exception):
-    """Why an attention is not fused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,21 +37,6 @@ class Attention:
     is_causal: bool
     hidden: tuple[tuple[str, float, bool], ...]
     """Conditions, the number in the place of a score, and whether where it is true."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Words:
-    """Where a graph holds an operand by words: a part of the last axis of a tensor."""
-
-    name: str
-    perm: tuple[int, ...] | None
-    is_by_heads: bool
-    """Behind the transposition: heads and their width are two axes."""
-    first: int | None
-    """The first channel; none: they are all that there are."""
-    batch: int
-    heads: int
-    scale: float
 
 
 class _End(NamedTuple):
@@ -98,7 +70,7 @@ class AttentionWriter:
         self._place = self._before.setdefault(before.output[0], [])
         names = (attention.query, attention.key, attention.value)
         words = [
-            _words(self._graph, name, size, role=role)
+            find_words(self._graph, name, size, role=role)
             for name, size, role in zip(names, sizes, ("query", "key", "value"), strict=True)
         ]
         batch, heads = words[0].batch, words[0].heads
@@ -111,7 +83,11 @@ class AttentionWriter:
         end = self._end(attention.result, (batch, heads, query[-2], value[-1]), len(query))
         inputs = [*operands, *(["", "", bias] if bias else [])]
         scale = attention.scale * words[0].scale * words[1].scale
-        kind = {"num_heads": heads, "scale": scale, "unidirectional": int(attention.is_causal)}
+        kind: dict[str, Any] = {
+            "num_heads": heads,
+            "scale": scale,
+            "unidirectional": int(attention.is_causal),
+        }
         fused = self._emit("MultiHeadAttention", inputs, domain=DOMAIN, **kind)
         if end is None:
             parts = self._emit("Reshape", [fused, self._integers(0, 0, heads, value[-1])])
@@ -119,7 +95,7 @@ class AttentionWriter:
             self._take_over(attention.result)
             return
         if not end.is_batch_first:
-            fused = self._emit("Transpose", [fused], perm=_BATCH_FIRST)
+            fused = self._emit("Transpose", [fused], perm=BATCH_FIRST)
         if end.is_same_shape:
             self._take_over(end.node.output[0])
         else:
@@ -152,7 +128,7 @@ class AttentionWriter:
             raise Stays(f"its queries, keys and values are {query}, {key} and {value}")
         return [query, key, value]
 
-    def _by_words(self, words: _Words, width: int) -> str:
+    def _by_words(self, words: Words, width: int) -> str:
         """Return a tensor (batch, words, heads x width)."""
         name = words.name
         if words.perm is not None:
@@ -256,66 +232,3 @@ class AttentionWriter:
 
     def _new_name(self) -> str:
         return f"kdeploy.attention.{next(self._numbers)}"
-
-
-def _words(graph: Graph, name: str, size: tuple[int, ...], *, role: str) -> _Words:
-    """Return the best place where a graph holds an operand by words.
-
-    Args:
-        graph: The graph.
-        name: The operand, by heads.
-        size: Its shape, of keys before they are transposed.
-        role: Keys are transposed; values must not be scaled on the way.
-    """
-    found = None
-    for origin in origins(graph, name):
-        places = origin.places.swapaxes(-1, -2) if role == "key" else origin.places
-        if len(origin.shape) != 3 or (role == "value" and origin.scale != 1):
-            continue
-        for perm in (None, _BATCH_FIRST):
-            words = _part_by_words(origin, places, perm)
-            if words is None or (found and words.heads != found.heads):
-                continue  # items and heads on one axis could be items alone
-            if words.perm is None and words.first is None:
-                return words
-            found = found or words
-    if found is None and len(size) == 3:
-        raise Stays("how its heads are put together is not known")
-    return found or _Words(
-        name=name,
-        perm=(0, 3, 1, 2) if role == "key" else (0, 2, 1, 3),
-        is_by_heads=True,
-        first=None,
-        batch=size[0],
-        heads=size[1],
-        scale=1.0,
-    )
-
-
-def _part_by_words(
-    origin: Origin, places: Places, perm: tuple[int, int, int] | None
-) -> _Words | None:
-    """Return how an operand is a part of a tensor, whose batch `perm` brings to the front."""
-    held = places_of(origin.shape).transpose(perm or (0, 1, 2))
-    batch, words, channels = held.shape
-    length, width = places.shape[-2:]
-    heads = places.size // (batch * words * width)
-    first = int(places.flat[0])
-    same = heads and words == length and places.size == batch * words * heads * width
-    if not same or places.shape[:-2] not in {(batch, heads), (batch * heads,)}:
-        return None
-    part = held[:, :, first : first + heads * width]
-    if part.size != places.size:
-        return None
-    by_heads = part.reshape(batch, words, heads, width).swapaxes(1, 2)
-    if not np.array_equal(by_heads.reshape(places.shape), places):
-        return None
-    return _Words(
-        name=origin.name,
-        perm=perm,
-        is_by_heads=False,
-        first=None if channels == heads * width else first,
-        batch=batch,
-        heads=heads,
-        scale=origin.scale,
-    )

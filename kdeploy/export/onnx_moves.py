@@ -141,7 +141,7 @@ def _part(graph: Graph, node: NodeProto, output: str, places: Places) -> Places 
     """Return what Slice or Split leaves."""
     if node.op_type == "Slice":
         starts, ends, axes, steps = (
-            graph.constants[name].tolist() if name else None
+            graph.constants[name].tolist() if name else []
             for name in (*node.input[1:], *[""] * (5 - len(node.input)))
         )
         for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
@@ -207,6 +207,7 @@ def _without_weights(model: ModelProto) -> ModelProto:
 
 def _inferred(model: ModelProto) -> dict[str, tuple[tuple[int | None, ...] | None, int]]:
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    found: dict[str, tuple[tuple[int | None, ...] | None, int]]
     found = {t.name: (tuple(t.dims), t.data_type) for t in inferred.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         kind = value.type.tensor_type
