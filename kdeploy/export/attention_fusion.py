@@ -61,14 +61,22 @@ def fuse_attention(model: ModelProto) -> Fusion:
     # What several share is written before the first of them.
     for softmax, product in sorted(found, key=lambda pair: order[pair[1].output[0]]):
         try:
-            if opset_of(model) < LOWEST_OPSET:
-                raise Stays(f"opset {opset_of(model)}: the operators around it need {LOWEST_OPSET}")
+            _check(model)
             writer.write(_attention(graph, softmax, product), before=product)
         except Stays as reason:
             left.append(str(reason))
-    writer.finish(model)
-    drop_unused(model)
-    return Fusion(found=len(found), left=tuple(left))
+    fusion = Fusion(found=len(found), left=tuple(left))
+    if fusion.fused:
+        writer.finish(model)
+        drop_unused(model)
+    return fusion
+
+
+def _check(model: ModelProto) -> None:
+    if opset_of(model) < LOWEST_OPSET:
+        raise Stays(f"opset {opset_of(model)}: the operators around it need {LOWEST_OPSET}")
+    if any(a.HasField("g") or a.graphs for node in model.graph.node for a in node.attribute):
+        raise Stays("the graph has branches or loops, which may read what is within")
 
 
 def _product(graph: Graph, softmax: NodeProto) -> NodeProto | None:

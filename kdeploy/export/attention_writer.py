@@ -83,12 +83,14 @@ class AttentionWriter:
         end = self._end(attention.result, (batch, heads, query[-2], value[-1]), len(query))
         inputs = [*operands, *(["", "", bias] if bias else [])]
         scale = attention.scale * words[0].scale * words[1].scale
-        kind: dict[str, Any] = {
-            "num_heads": heads,
-            "scale": scale,
-            "unidirectional": int(attention.is_causal),
-        }
-        fused = self._emit("MultiHeadAttention", inputs, domain=DOMAIN, **kind)
+        fused = self._emit(
+            "MultiHeadAttention",
+            inputs,
+            domain=DOMAIN,
+            num_heads=heads,
+            scale=scale,
+            unidirectional=int(attention.is_causal),
+        )
         if end is None:
             parts = self._emit("Reshape", [fused, self._integers(0, 0, heads, value[-1])])
             self._emit("Transpose", [parts], perm=[0, 2, 1, 3])
@@ -150,7 +152,8 @@ class AttentionWriter:
             shapes.append(self._graph.shapes.get(condition))
         total, is_whole = "", False
         for mask, shape in zip(masks, shapes, strict=True):
-            if shape is None or len(shape) > 4 or (len(scores) == len(shape) == 3 != shape[0] != 1):
+            is_known = shape is not None and len(shape) <= len(scores)
+            if shape is None or not is_known or (len(shape) == len(scores) == 3 and shape[0] != 1):
                 raise Stays("its mask is not one of items, heads, queries and keys")
             if len(shape) < 4:
                 axes = self._integers(*range(4 - len(shape)))
@@ -231,4 +234,6 @@ class AttentionWriter:
         return self._written[key]
 
     def _new_name(self) -> str:
-        return f"kdeploy.attention.{next(self._numbers)}"
+        names = (f"kdeploy.attention.{number}" for number in self._numbers)
+        known = self._graph.producers.keys() | self._graph.constants.keys()
+        return next(name for name in names if name not in known)

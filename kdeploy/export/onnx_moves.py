@@ -48,9 +48,9 @@ class Graph:
         return readers[0] if len(readers) == 1 and name not in self.outputs else None
 
     def size(self, name: str) -> tuple[int, ...] | None:
-        """Return the shape of a tensor with primes for open sizes; None if it is not known."""
-        shape = self.shapes.get(name)
-        return None if shape is None or None in shape else tuple(d or 0 for d in shape)
+        """Return the shape of a tensor with primes for open sizes; None if not all are known."""
+        shape = self.shapes.get(name, (None,))
+        return tuple(d for d in shape if d) if all(shape) else None
 
     def scalar(self, name: str) -> float | None:
         """Return a constant of one element."""
@@ -171,13 +171,14 @@ def _constants(model: ModelProto) -> dict[str, NDArray[Any]]:
 def _shapes(model: ModelProto) -> tuple[dict[str, tuple[int | None, ...]], dict[str, int]]:
     """Return shapes and types of all tensors, with primes for the open sizes of the inputs."""
     bound = _without_weights(model)
-    primes = iter(PRIMES)
+    primes = itertools.chain(PRIMES, itertools.count(31, 2))
     sizes: dict[str, int] = {}
     for value in bound.graph.input:
         for place, dim in enumerate(value.type.tensor_type.shape.dim):
             if not dim.HasField("dim_value"):
                 name = dim.dim_param or f"{value.name}.{place}"
-                dim.dim_value = sizes.setdefault(name, next(primes, PRIMES[-1]))
+                dim.dim_value = sizes.get(name) or next(primes)
+                sizes[name] = dim.dim_value
     known = _inferred(bound)
     for node in bound.graph.node:
         # onnx computes sizes through Unsqueeze, and not through Reshape, which means the same here.
@@ -206,7 +207,10 @@ def _without_weights(model: ModelProto) -> ModelProto:
 
 
 def _inferred(model: ModelProto) -> dict[str, tuple[tuple[int | None, ...] | None, int]]:
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except onnx.shape_inference.InferenceError:  # of a file that contradicts itself
+        return {}
     found: dict[str, tuple[tuple[int | None, ...] | None, int]]
     found = {t.name: (tuple(t.dims), t.data_type) for t in inferred.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):

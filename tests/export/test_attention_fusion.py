@@ -169,6 +169,10 @@ def test_fuses_what_is_written_out(changes):
           "learned = Reshape(turn, turned)\n parts = "}, "queries, keys and values are"),
         ({"float[": "double[", "float ": "double "}, "not float32"),
         ({'"" : 18': '"" : 14'}, "opset 14"),
+        ({"back = ": "seen = If (truth) <then_branch = a () => (float[b, n, q, k] c)\n"
+          "{ c = Identity(weights) }, else_branch = d () => (float[b, n, q, k] e)\n"
+          "{ e = Identity(scores) }>\n back = ", "float zero": "bool truth = {1}, float zero"},
+         "branches or loops"),
     ],
 )  # fmt: skip
 def test_leaves_what_the_operator_would_not_compute(changes, reason):
