@@ -127,7 +127,7 @@ class AttentionWriter:
         key = (*key[:-2], key[-1], key[-2])
         same_items = query[:-2] == key[:-2] == value[:-2] and len(query) in {3, 4}
         if not same_items or query[-1] != key[-1] or key[-2] != value[-2]:
-            raise Stays(f"its queries, keys and values are {query}, {key} and {value}")
+            raise Stays("its queries, keys and values differ in items, heads, width or number")
         return [query, key, value]
 
     def _by_words(self, words: Words, width: int) -> str:
