@@ -1,7 +1,8 @@
 """An ONNX file whose attention, layer norms and activations are fused, for ONNX Runtime only.
 
-onnxruntime's transformer optimizer. It writes operators of ONNX Runtime's own (com.microsoft),
-which TensorRT does not know, and OpenVINO in part.
+onnxruntime's transformer optimizer, and attention that it does not know as kdeploy fuses it
+(`attention_fusion.py`). The operators are ONNX Runtime's own (com.microsoft), which TensorRT does
+not know, and OpenVINO in part.
 https://onnxruntime.ai/docs/performance/transformers-optimization.html
 """
 
@@ -21,12 +22,12 @@ from pydantic import Field
 from torch import Tensor
 
 from kdeploy.errors import ModelError
+from kdeploy.export.attention_fusion import Fusion, fuse_attention
 from kdeploy.export.contract import exporter
 from kdeploy.onnx_model import OnnxModel
 
 logger = logging.getLogger(__name__)
-# Attention as torch's exporter writes it is known to `mmdit` alone, the rest of a block to `bert`.
-AUTO = (("mmdit", "bert"), ("bert",))
+AUTO = "bert"  # its patterns for what is not attention fit the most models
 ATTENTION = ("Attention", "MultiHeadAttention")
 
 
@@ -54,8 +55,7 @@ def transformers_optimized_from_onnx(
         profile: The encoding of a quantized model, as of `onnx`.
         opset: The ONNX operator set of the file that it is made of, as of `onnx`.
         dynamic: Which sizes are left open beside the batch, as of `onnx`.
-        model_type: The patterns to look for; `auto` tries those that fit the most models and keeps
-            what fuses most attention, then most operators.
+        model_type: The patterns to look for; `auto` takes those that fit the most models.
         num_heads: Heads of each attention; 0: read from the graph.
         hidden_size: Width of the hidden state; 0: read from the graph.
 
@@ -65,8 +65,14 @@ def transformers_optimized_from_onnx(
     del example, profile, opset, dynamic  # the file was made with them
     sizes = {"num_heads": num_heads, "hidden_size": hidden_size}
     source = onnx.load(model.path)
-    chains = AUTO if model_type == "auto" else ((model_type,),)
-    tried = [_optimized(source, chain, sizes) for chain in chains]
+    kind = AUTO if model_type == "auto" else model_type
+    fusion = Fusion(found=0, left=())
+    tried = [_optimized(source, kind, sizes)]
+    if not _is_on_integers(source):
+        ours = ModelProto()
+        ours.CopyFrom(source)
+        fusion = fuse_attention(ours)
+        tried += [_optimized(ours, kind, sizes)] if fusion.fused else []
     best = max(tried, key=lambda candidate: _rank(_fused(source, candidate)))
     fused = _fused(source, best)
     if not fused:
@@ -78,25 +84,42 @@ def transformers_optimized_from_onnx(
         )
     told = ", ".join(f"{n} {kind}" for kind, n in sorted(fused.items()))
     logger.info("fused: %s", told)
+    properties = {"kdeploy.fused": told}
+    if fusion.found:
+        num_fused = _rank(fused)[0]
+        properties["kdeploy.fused_attention"] = f"{num_fused} of {fusion.found}"
+        logger.info("fused attention: %d of %d", num_fused, fusion.found)
+        if num_fused < fusion.found:
+            _tell(fusion)
     known = {p.key: p.value for p in best.metadata_props}
-    onnx.helper.set_model_props(best, {**known, "kdeploy.fused": told})
+    onnx.helper.set_model_props(best, {**known, **properties})
     onnx.save(best, path)
 
 
-def _optimized(source: ModelProto, chain: tuple[str, ...], sizes: dict[str, int]) -> ModelProto:
-    """Return the model after one optimizer after the other."""
+def _tell(fusion: Fusion) -> None:
+    """Say once for each reason how many attentions stay as they are."""
+    for reason, count in Counter(fusion.left).items():
+        logger.warning("attention that stays as it is: %d, %s", count, reason)
+
+
+def _is_on_integers(source: ModelProto) -> bool:
+    """Say whether attention may multiply integers, for which the fused operator has no kernel."""
+    return any(node.op_type == "QuantizeLinear" for node in source.graph.node)
+
+
+def _optimized(source: ModelProto, model_type: str, sizes: dict[str, int]) -> ModelProto:
+    """Return the model after the library's optimizer, which changes what it is given."""
     from onnxruntime.transformers import optimizer
 
-    current = ModelProto()
-    current.CopyFrom(source)
-    for model_type in chain:
-        # It warns of models that another program than torch wrote, by the name of the program.
-        current.producer_name = ""
-        with _quiet():
-            result: Any = optimizer.optimize_model(current, model_type, opt_level=0, **sizes)
-        current = result.model
-    current.producer_name = source.producer_name
-    return current
+    given = ModelProto()
+    given.CopyFrom(source)
+    # It warns of models that another program than torch wrote, by the name of the program.
+    given.producer_name = ""
+    with _quiet():
+        result: Any = optimizer.optimize_model(given, model_type, opt_level=0, **sizes)
+    result.model.producer_name = source.producer_name
+    optimized: ModelProto = result.model
+    return optimized
 
 
 @contextlib.contextmanager

@@ -1,0 +1,220 @@
+"""Follow numbers through the operators of an ONNX graph that only move them.
+
+Which number of one tensor stands where in another is found by running the operators between them
+(Reshape, Transpose, Slice, Gather ...) on the numbers' places, with a prime for every open size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+Places = NDArray[np.int32]
+# For open sizes: far enough from the constants of models that no two sizes are taken for one.
+PRIMES = (13, 11, 17, 19, 23, 29)
+_RESHAPED = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+_FACTORS = frozenset({"Mul", "Div"})
+_STORED_BYTES = 1024  # larger constants are weights: only their shapes matter
+_TO_THE_END = 2**31 - 1  # as torch's exporter and others write it
+_AXIS = "kdeploy.first_axis"
+
+
+class Graph:
+    """What makes and what reads a tensor of a graph, its constants, shapes and types."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.proto = model.graph
+        self.constants = _constants(model)
+        self.outputs = {output.name for output in model.graph.output}
+        self.shapes, self.types = _shapes(model)
+        self.producers: dict[str, NodeProto] = {}
+        self.readers: dict[str, list[NodeProto]] = defaultdict(list)
+        for node in model.graph.node:
+            self.producers.update(dict.fromkeys(node.output, node))
+            for name in node.input:
+                self.readers[name].append(node)
+
+    def only_reader(self, name: str) -> NodeProto | None:
+        """Return the one operator that reads a tensor; None if several do, or the user."""
+        readers = self.readers.get(name, [])
+        return readers[0] if len(readers) == 1 and name not in self.outputs else None
+
+    def size(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a tensor with primes for open sizes; None if not all are known."""
+        shape = self.shapes.get(name, (None,))
+        return tuple(d for d in shape if d) if all(shape) else None
+
+    def scalar(self, name: str) -> float | None:
+        """Return a constant of one element."""
+        value = self.constants.get(name)
+        return None if value is None or value.size != 1 else float(value.reshape(-1)[0])
+
+    def scaled(self, node: NodeProto | None) -> tuple[str, float] | None:
+        """Return what is multiplied or divided by a constant, and the factor."""
+        if node is None or node.op_type not in _FACTORS:
+            return None
+        for place in (1, 0) if node.op_type == "Mul" else (1,):
+            factor = self.scalar(node.input[place])
+            if factor:
+                return node.input[1 - place], factor if node.op_type == "Mul" else 1 / factor
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A tensor, and where in it each number of another one stands."""
+
+    name: str
+    shape: tuple[int, ...]
+    places: Places
+    """In the shape of the other tensor."""
+    scale: float
+    """What the numbers were multiplied with on the way."""
+
+
+def origins(graph: Graph, name: str) -> Iterator[Origin]:
+    """Yield the tensors whose numbers `name` holds, the farthest first, itself last."""
+    path: list[tuple[NodeProto, str, float]] = []  # from `name` on, each with what it writes
+    names = [name]
+    while (node := graph.producers.get(names[-1])) is not None:
+        scaled = graph.scaled(node)
+        if scaled is None and not is_move(graph, node):
+            break
+        source, factor = scaled or (node.input[0], 1.0)
+        path.append((node, names[-1], factor))
+        names.append(source)
+    for steps in range(len(path), -1, -1):
+        shape = graph.size(names[steps])
+        if shape is None:
+            continue
+        places: Places | None = places_of(shape)
+        scale = 1.0
+        for node, output, factor in reversed(path[:steps]):
+            if places is not None:
+                places = moved(graph, node, output, places)
+            scale *= factor
+        if places is not None:
+            yield Origin(name=names[steps], shape=shape, places=places, scale=scale)
+
+
+def places_of(shape: tuple[int, ...]) -> Places:
+    """Return the place of each number of a tensor, in its shape."""
+    return np.arange(np.prod(shape, dtype=np.int64), dtype=np.int32).reshape(shape)
+
+
+def moved(graph: Graph, node: NodeProto, output: str, places: Places) -> Places | None:
+    """Return where an operator moves (and scales) numbers; None if a size is not known."""
+    shape = graph.size(output)
+    if shape is None:
+        return None
+    if node.op_type in _RESHAPED | _FACTORS:
+        return places.reshape(shape) if places.size == np.prod(shape) else None
+    if node.op_type == "Transpose":
+        return places.transpose(attribute(node, "perm", list(range(places.ndim))[::-1]))
+    if node.op_type == "Gather":
+        chosen = graph.constants[node.input[1]]
+        return places.take(chosen, axis=attribute(node, "axis", 0))
+    return _part(graph, node, output, places)
+
+
+def is_move(graph: Graph, node: NodeProto) -> bool:
+    """Say whether an operator only moves numbers of its first input, in a way that is known."""
+    if node.op_type in {"Slice", "Gather"}:
+        return all(name in graph.constants for name in node.input[1:] if name)
+    return node.op_type in _RESHAPED | {"Transpose", "Split"}
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """Return an attribute of an operator."""
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def _part(graph: Graph, node: NodeProto, output: str, places: Places) -> Places | None:
+    """Return what Slice or Split leaves."""
+    if node.op_type == "Slice":
+        starts, ends, axes, steps = (
+            graph.constants[name].tolist() if name else []
+            for name in (*node.input[1:], *[""] * (5 - len(node.input)))
+        )
+        for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            axis = axes[place] if axes else place
+            if places.shape[axis] < end < _TO_THE_END:
+                return None  # cut or not is a matter of the size
+            index: list[slice] = [slice(None)] * places.ndim
+            index[axis] = slice(start, end, steps[place] if steps else 1)
+            places = places[tuple(index)]
+        return places
+    axis = attribute(node, "axis", 0)
+    shapes = [graph.size(name) for name in node.output]
+    ends_at = list(itertools.accumulate(shape[axis] for shape in shapes if shape is not None))
+    if None in shapes or ends_at[-1] != places.shape[axis]:
+        return None
+    return np.split(places, ends_at[:-1], axis=axis)[list(node.output).index(output)]
+
+
+def _constants(model: ModelProto) -> dict[str, NDArray[Any]]:
+    found = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return found
+
+
+def _shapes(model: ModelProto) -> tuple[dict[str, tuple[int | None, ...]], dict[str, int]]:
+    """Return shapes and types of all tensors, with primes for the open sizes of the inputs."""
+    bound = _without_weights(model)
+    primes = itertools.chain(PRIMES, itertools.count(31, 2))
+    sizes: dict[str, int] = {}
+    for value in bound.graph.input:
+        for place, dim in enumerate(value.type.tensor_type.shape.dim):
+            if not dim.HasField("dim_value"):
+                name = dim.dim_param or f"{value.name}.{place}"
+                dim.dim_value = sizes.get(name) or next(primes)
+                sizes[name] = dim.dim_value
+    known = _inferred(bound)
+    for node in bound.graph.node:
+        # onnx computes sizes through Unsqueeze, and not through Reshape, which means the same here.
+        if node.op_type == "Reshape" and known.get(node.input[0], (None, 0))[0] == ():
+            node.CopyFrom(helper.make_node("Unsqueeze", [node.input[0], _AXIS], node.output))
+    bound.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), _AXIS))
+    known = _inferred(bound)
+    shapes = {name: shape for name, (shape, _) in known.items() if shape is not None}
+    return shapes, {name: kind for name, (_, kind) in known.items()}
+
+
+def _without_weights(model: ModelProto) -> ModelProto:
+    """Return a copy for shape inference: weights are inputs of it, and no shape is known yet."""
+    graph = onnx.GraphProto(name="shapes", node=model.graph.node, input=model.graph.input)
+    graph.output.extend(onnx.ValueInfoProto(name=output.name) for output in model.graph.output)
+    given = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) <= _STORED_BYTES:
+            graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.append(value)
+    return onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, graph=graph
+    )
+
+
+def _inferred(model: ModelProto) -> dict[str, tuple[tuple[int | None, ...] | None, int]]:
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except onnx.shape_inference.InferenceError:  # of a file that contradicts itself
+        return {}
+    found: dict[str, tuple[tuple[int | None, ...] | None, int]]
+    found = {t.name: (tuple(t.dims), t.data_type) for t in inferred.initializer}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        kind = value.type.tensor_type
+        dims = (d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+        found[value.name] = tuple(dims) if kind.HasField("shape") else None, kind.elem_type
+    return found
