@@ -38,7 +38,7 @@ class OnnxModel(nn.Module):
         self.path = path
         self._keeps_alive: Sequence[OnnxModel] = ()
         # Not a decorator: it imports what takes as long as torch itself, and many only look here.
-        self._uncompiled = torch.compiler.disable(OnnxModel._answer)
+        self._uncompiled = torch.compiler.disable(OnnxModel._answer)  # type: ignore[no-untyped-call]
         self._session = _opened(path)
         (self._input,) = self._session.get_inputs()
         self._is_integer = self._input.type == "tensor(int64)"

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from typing import Any
+
+EXPORTERS_REGISTRY = "torch.onnx._internal.exporter._registration"
 
 
 @contextmanager
@@ -19,8 +22,7 @@ def operators_read_once() -> Iterator[None]:
     They read it themselves where another version of PyTorch keeps it elsewhere.
     """
     try:
-        from torch.onnx._internal.exporter._registration import onnxscript_apis as table
-
+        table = import_module(EXPORTERS_REGISTRY).onnxscript_apis
         read = table.get_torchlib_ops
     except (ImportError, AttributeError):
         yield
