@@ -146,9 +146,9 @@ def _device(folder, name):
 
 def _at_home(own):
     """Return what stands before every command: this user's home is not the device's."""
-    home, temporary = own / "home", own / "temporary"
+    home, system = own / "home", own / "tmp"  # onnxruntime leaves a file in the latter
     return (
-        f"mkdir -p {temporary} && cd {home} && HOME={home} TMPDIR={temporary}"
+        f"mkdir -p {system} && cd {home} && HOME={home} TMPDIR={system}"
         ' exec sh -c "$SSH_ORIGINAL_COMMAND"'
     )
 
