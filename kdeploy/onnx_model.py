@@ -37,6 +37,8 @@ class OnnxModel(nn.Module):
         super().__init__()
         self.path = path
         self._keeps_alive: Sequence[OnnxModel] = ()
+        # Not a decorator: it imports what takes as long as torch itself, and many only look here.
+        self._uncompiled = torch.compiler.disable(OnnxModel._answer)  # type: ignore[no-untyped-call]
         self._session = _opened(path)
         (self._input,) = self._session.get_inputs()
         self._is_integer = self._input.type == "tensor(int64)"
@@ -74,10 +76,9 @@ class OnnxModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the file's first output for a batch, on the batch's device."""
-        answer: Tensor = self._answer(x)
+        answer: Tensor = self._uncompiled(self, x)
         return answer
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _answer(self, x: Tensor) -> Tensor:
         values = x.detach().cpu().contiguous()
         values = values.long() if self._is_integer else values.float()

@@ -20,6 +20,7 @@ from hypothesis import settings
 
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 
+pytest_plugins = ("tests.tiny.devices",)
 TINY_BUILD = Path(__file__).parent / "tiny" / "build.py"
 CLASSES = ("up", "down", "left", "right")
 SHAPE = (1, 12, 12)

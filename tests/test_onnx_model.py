@@ -39,6 +39,15 @@ def test_items_of_another_shape_are_refused(tmp_path):
         OnnxModel(tmp_path / "m.onnx")(torch.rand(2, 5))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own modules
+def test_what_is_compiled_goes_around_it(tmp_path):
+    written(tmp_path / "m.onnx")
+    around = torch.nn.Sequential(OnnxModel(tmp_path / "m.onnx"), torch.nn.ReLU())
+    x = torch.randn(6, 3)
+    with torch.no_grad():
+        assert torch.equal(torch.compile(around, backend="eager")(x), (2 * x).relu())
+
+
 def test_a_file_of_its_own_lives_as_long_as_the_model_or_a_copy(tmp_path):
     model = OnnxModel.written_by(written)
     twin, path = copy.deepcopy(model), model.path

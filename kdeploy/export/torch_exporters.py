@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from kdeploy.errors import ModelError
 from kdeploy.export.ends import Ends
 from kdeploy.export.onnx_dynamic import translations
+from kdeploy.export.operator_table import operators_read_once
 from kdeploy.quantization.capture import reason_of
 from kdeploy.quantization.silence import without_torch_noise
 
@@ -49,7 +50,7 @@ def export_program(
     shape = {0: BATCH, **axes}
     shapes = tuple(dict(shape) for _ in example)
     try:
-        with without_torch_noise():
+        with without_torch_noise(), operators_read_once():
             program = torch.onnx.export(
                 model,
                 example,

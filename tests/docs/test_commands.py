@@ -14,6 +14,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+import onnx.parser
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
@@ -26,6 +28,18 @@ DIRECTIVE = re.compile(r"^<!-- (run|file:)", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".*_cache", "tests")
 LIMIT_SECONDS = 600
+DEVICES = REPOSITORY / "docs" / "devices.md"
+# That page takes devices and two files for granted; these say how bright ten pixels are.
+FIRST_PIXELS = """<ir_version: 9, opset_import: ["": 17]>
+first_pixels (float[batch, 1, 16, 16] x) => (float[batch, 10] y)
+{
+    pixels = Flatten(x)
+    zero = Constant<value_ints = [0]>()
+    ten = Constant<value_ints = [10]>()
+    one = Constant<value_ints = [1]>()
+    y = Slice(pixels, zero, ten, one)
+}
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +82,13 @@ def run(block, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks_of(p)], ids=named)
-def test_what_a_page_says_to_run_runs(page, tmp_path):
+def test_what_a_page_says_to_run_runs(page, tmp_path, request):
     folder = tmp_path / "copy"
     shutil.copytree(REPOSITORY, folder, ignore=NOT_COPIED)
+    if page == DEVICES:
+        request.getfixturevalue("ssh")
+        for name in ("teacher", "student"):
+            onnx.save(onnx.parser.parse_model(FIRST_PIXELS), folder / f"{name}.onnx")
     for block in blocks_of(page):
         if block.name is not None:
             (folder / block.name).parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +110,7 @@ def test_links_lead_somewhere(page):
     assert broken == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/devices.md"])
 def test_the_pages_that_people_follow_are_executed(page):
     assert any(block.name is None for block in blocks_of(REPOSITORY / page))
 

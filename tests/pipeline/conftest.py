@@ -1,16 +1,38 @@
+import shutil
+
 import numpy as np
 import pytest
 import yaml
 
 from kdeploy.pipeline.run import run
 from kdeploy.recipe.read import load
+from tests.conftest import TINY_BUILD
 
 
 @pytest.fixture
-def project(tmp_path, tiny_build, tiny_data):
+def project(tmp_path, tiny_data):
     """Return a folder with a recipe that runs the whole way in seconds."""
+    return _written(tmp_path, tiny_data)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_data):
+    """Return the result of a run the whole way, into `run` of its project; only to be read."""
+    project = _written(tmp_path_factory.mktemp("finished"), tiny_data)
+    return run(load(project / "recipe.yaml"), project / "run")
+
+
+@pytest.fixture
+def finished_project(project, finished):
+    """Return a project of one's own in which the recipe has already been run."""
+    shutil.copytree(finished.out, project / "run")
+    return project
+
+
+def _written(folder, tiny_data):
+    shutil.copy(TINY_BUILD, folder / "build.py")
     for name, part in (("train", tiny_data.train), ("test", tiny_data.test)):
-        np.savez(tmp_path / f"{name}.npz", x=part.x, y=part.y)
+        np.savez(folder / f"{name}.npz", x=part.x, y=part.y)
     recipe = {
         "name": "edges",
         "data": {
@@ -39,8 +61,8 @@ def project(tmp_path, tiny_build, tiny_data):
         "gates": ["accuracy.top1: -100pp", "size: <= 1MB"],
         "package": {"budgets": ["peak_memory: <= 512MB"]},
     }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    return tmp_path
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
 
 
 @pytest.fixture

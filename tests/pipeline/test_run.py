@@ -10,9 +10,8 @@ from kdeploy.package.verify import verify
 from kdeploy.payload import load_model
 
 
-def test_goes_the_whole_way_from_teacher_to_verified_bundle(run_project, project):
-    result = run_project()
-    out = project / "run"
+def test_goes_the_whole_way_from_teacher_to_verified_bundle(finished):
+    out = finished.out
     summary = json.loads((out / "summary.json").read_text())
     stages = [s["stage"] for s in summary["stages"]]
     assert stages == [
@@ -23,7 +22,8 @@ def test_goes_the_whole_way_from_teacher_to_verified_bundle(run_project, project
         assert (out / name).stat().st_size > 0
     for label in ("teacher", "student", "prune_channels", "int8_ptq"):
         assert (out / "exports" / f"{label}.onnx").is_file()
-    assert result.passed
+    assert finished.passed
+    assert not any(s["cached"] for s in summary["stages"])
     assert all(g["passed"] for g in summary["gates"])
     assert summary["packaged"] in {s["artifact"] for s in summary["stages"]}
     assert verify(out / "bundle").passed
@@ -31,10 +31,9 @@ def test_goes_the_whole_way_from_teacher_to_verified_bundle(run_project, project
         assert len(list(csv.DictReader(file))) == len(read(out))
 
 
-def test_measures_every_file_in_the_same_runtime_as_the_teacher(run_project, project):
-    result = run_project("package=null")
-    records = read(project / "run")
-    for model in result.models:
+def test_measures_every_file_in_the_same_runtime_as_the_teacher(finished):
+    records = read(finished.out)
+    for model in finished.models:
         for metric in ("latency.p50", "accuracy.top1", "size", "parameters", "peak_memory"):
             found = [
                 r
@@ -48,29 +47,26 @@ def test_measures_every_file_in_the_same_runtime_as_the_teacher(run_project, pro
     assert quantized[0].value == 1.0
 
 
-def test_a_second_run_makes_nothing_and_says_so(run_project, project):
-    first = run_project()
+def test_a_second_run_makes_nothing_and_says_so(finished, finished_project, run_project):
     again = run_project()
     assert all(s["cached"] for s in again.summary["stages"])
-    assert not any(s["cached"] for s in first.summary["stages"])
-    ids = [[s["artifact"] for s in r.summary["stages"]] for r in (first, again)]
+    ids = [[s["artifact"] for s in r.summary["stages"]] for r in (finished, again)]
     assert ids[0] == ids[1]
     fresh = run_project("bench.minimum_count=25")
     made = {s["stage"] for s in fresh.summary["stages"] if not s["cached"]}
     assert made - {"package"} == {"bench"}  # another file may win, and is then packaged
 
 
-def test_a_stored_model_comes_back_bit_for_bit(run_project):
+def test_a_stored_model_comes_back_bit_for_bit(finished):
     import torch
 
-    result = run_project(until="compress")
     x = torch.rand(5, 1, 12, 12)
-    for model in result.models:
+    for model in finished.models:
         first, second = load_model(model), load_model(model.folder)
         assert torch.equal(first(x), second(x))
         assert model.manifest["lineage"][-1]["id"] == model.id
-    pruned = next(m for m in result.models if m.label == "prune_channels")
-    assert pruned.facts["parameters"] < result.student.facts["parameters"]
+    pruned = next(m for m in finished.models if m.label == "prune_channels")
+    assert pruned.facts["parameters"] < finished.student.facts["parameters"]
     assert [step["label"] for step in pruned.manifest["lineage"]] == [
         "teacher", "student", "prune_channels",
     ]  # fmt: skip
@@ -83,18 +79,18 @@ def test_stops_after_the_stage_asked_for(run_project, project):
 
 
 def test_compresses_the_teacher_itself_without_a_student(run_project):
-    result = run_project("student=null", "distill=null", "package=null", until="export")
+    result = run_project("student=null", "distill=null", "package=null", until="compress")
     assert [m.label for m in result.models] == ["teacher", "prune_channels", "int8_ptq"]
 
 
 def test_trains_the_student_without_a_teacher_beside_when_asked(run_project):
-    result = run_project("distill.baseline=true", until="bench")
+    result = run_project("distill.baseline=true", "compress=[]", until="bench")
     assert result.baseline.label == "baseline"
     assert "baseline" in {r.label for r in result.records}
 
 
 def test_a_failed_gate_packages_nothing(run_project, project):
-    result = run_project('gates=["size: <= 1B"]')
+    result = run_project('gates=["size: <= 1B"]', "compress=[]")
     assert not result.passed
     assert result.packaged is None
     assert not (project / "run" / "bundle").exists()

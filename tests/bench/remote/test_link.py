@@ -45,7 +45,7 @@ def test_a_host_key_that_is_not_known_is_not_taken(ssh, monkeypatch):
     error = _refused(parse_host(ssh[0].option))
     assert "host key is not known" in error.message
     assert not isinstance(error, Unreachable)  # trying again would not help
-    assert "ssh alpha" in error.hint
+    assert "ssh raspberrypi" in error.hint
 
 
 def test_a_user_without_a_key(ssh, monkeypatch):
@@ -53,11 +53,11 @@ def test_a_user_without_a_key(ssh, monkeypatch):
     monkeypatch.setenv("KDEPLOY_SSH_COMMAND", f"{command} -oPubkeyAuthentication=no")
     error = _refused(parse_host(ssh[0].option))
     assert "permission denied" in error.message
-    assert "ssh-copy-id alpha" in error.hint
+    assert "ssh-copy-id raspberrypi" in error.hint
 
 
 def test_a_device_without_that_python(ssh):
-    error = _refused(Host(name="alpha", python="python-nowhere"))
+    error = _refused(Host(name="raspberrypi", python="python-nowhere"))
     assert "no program `python-nowhere`" in error.message
 
 
@@ -76,20 +76,20 @@ def test_a_device_without_numpy_is_told_how_to_get_it(ssh):
 
 def test_a_folder_that_cannot_be_made(ssh, tmp_path):
     (tmp_path / "file").touch()
-    host = Host(name="alpha", python=str(ssh[0].python), folder=str(tmp_path / "file"))
+    host = Host(name="raspberrypi", python=str(ssh[0].python), folder=str(tmp_path / "file"))
     assert "temporary folder cannot be used" in _refused(host).message
 
 
 def test_ssh_itself_is_missing(monkeypatch):
     monkeypatch.setenv("KDEPLOY_SSH_COMMAND", "/nowhere/ssh")
-    assert "openssh-client" in _refused(Host(name="alpha")).hint
+    assert "openssh-client" in _refused(Host(name="raspberrypi")).hint
 
 
 def test_what_a_login_shell_prints_is_no_answer(ssh):
     python = ssh[0].folder / "talkative"
     python.write_text(f"#!/bin/sh\necho welcome\n. {ssh[0].python}\n")
     python.chmod(0o755)
-    host = Host(name="alpha", python=str(python), folder=str(ssh[0].folder / "temporary"))
+    host = Host(name="raspberrypi", python=str(python), folder=str(ssh[0].folder / "temporary"))
     with Link(host, stopping=Event()) as link:
         link.boot("job", source=boot(), runner=runner())
         assert link.program.endswith("/job/kdeploy.zip")

@@ -1,3 +1,8 @@
+"""Devices behind a real ssh server on this machine, for whoever reaches for one.
+
+Each has a home folder of its own and, as docs/devices.md sets it up, a Python in `venv` there.
+"""
+
 from __future__ import annotations
 
 import getpass
@@ -15,6 +20,7 @@ import pytest
 
 # Neither Debian nor others put it where users look for programs.
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+NAMES = ("raspberrypi", "jetson")  # as docs/devices.md calls them
 # What a device does not have; a runner that imports one of them fails here as it would there.
 NOT_THERE = ("torch", "onnx", "psutil", "pydantic", "pandas", "scipy", "sklearn", "yaml", "rich")
 BLOCKER = f"""
@@ -89,7 +95,7 @@ def devices(tmp_path_factory):
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists
     folder = tmp_path_factory.mktemp("ssh")
     _key(folder / "host"), _key(folder / "user")
-    made = [_device(folder, name) for name in ("alpha", "beta")]
+    made = [_device(folder, name) for name in NAMES]
     (folder / "config").write_text("".join(_alias(d, folder) for d in made))
     public = (folder / "host.pub").read_text()
     known = "".join(f"[127.0.0.1]:{d.port} {public}" for d in made)
@@ -120,7 +126,8 @@ def _key(path):
 
 def _device(folder, name):
     own = folder / name
-    own.mkdir()
+    python = own / "home" / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -128,13 +135,22 @@ def _device(folder, name):
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host'}\n"
         f"AuthorizedKeysFile {folder / 'user.pub'}\nPidFile none\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nPermitRootLogin prohibit-password\nLogLevel QUIET\n"
+        f"ForceCommand {_at_home(own)}\n"
     )
     (own / "site").mkdir()
     (own / "site" / "sitecustomize.py").write_text(BLOCKER)
-    python = own / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={own / "site"} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     return Device(name=name, port=port, folder=own, python=python)
+
+
+def _at_home(own):
+    """Return what stands before every command: this user's home is not the device's."""
+    home, system = own / "home", own / "tmp"  # onnxruntime leaves a file in the latter
+    return (
+        f"mkdir -p {system} && cd {home} && HOME={home} TMPDIR={system}"
+        ' exec sh -c "$SSH_ORIGINAL_COMMAND"'
+    )
 
 
 def _alias(device, folder):
