@@ -174,7 +174,9 @@ def model_of(
 
 def _first_error(error: ValidationError, model: type[BaseModel], where: str) -> RecipeError:
     first = error.errors()[0]
-    key = ".".join([where, *(str(part) for part in first["loc"])])
+    # pydantic marks a wrong key of a mapping by one part more.
+    parts = [str(part) for part in first["loc"] if part != "[key]"]
+    key = ".".join([where, *parts])
     field = model.model_fields.get(str(first["loc"][0])) if first["loc"] else None
     found = "" if first["type"] == "missing" else f", found `{first['input']!r}`"
     hint = (field.description if field else None) or "`kdeploy recipe-schema` lists keys and types"

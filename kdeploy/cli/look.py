@@ -30,7 +30,7 @@ def list_techniques(
 
     kinds = [kind] if kind else list(registry.FOLDERS)
     found = {k: list(registry.techniques(k).values()) for k in kinds}
-    if markdown:
+    if markdown and not json:
         typer.echo(catalogue([t for group in found.values() for t in group]))
     else:
         screen = console(is_json=json)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from kdeploy.errors import KdeployError
+from kdeploy.errors import KdeployError, MissingDependency, Unavailable
 
 INTERRUPTED = 130
+REFUSED_BY_DISK = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+    | {errno.ENOSPC, errno.EDQUOT}
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,12 +38,12 @@ def _run(given: list[str]) -> int:
         )
     except KeyboardInterrupt:
         return _interrupted(is_json)
-    except KdeployError as error:
-        if debug:
-            traceback.print_exc()
-        kind = type(error).__name__
-        return _fail(error.exit_code, kind, error.message, error.hint, is_json)
     except Exception as error:
+        if (known := _known(error)) is not None:
+            if debug:
+                traceback.print_exc()
+            kind = type(known).__name__
+            return _fail(known.exit_code, kind, known.message, known.hint, is_json)
         if type(error).__name__ == "Abort":  # what typer made of Ctrl-C before 0.29
             return _interrupted(is_json)
         if debug or not hasattr(error, "format_message"):
@@ -60,6 +66,20 @@ class Result:
         self.exit_code = exit_code
 
 
+def _known(error: Exception) -> KdeployError | None:
+    """Return one of our errors: as raised, or for what this machine refuses or lacks."""
+    if isinstance(error, KdeployError):
+        return error
+    if isinstance(error, OSError) and error.errno in REFUSED_BY_DISK:
+        place = f"{error.filename}: " if error.filename else ""
+        hint = "check the permissions and the room there, or name another place"
+        return Unavailable(f"{place}{error.strerror}", hint=hint)
+    library = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and library not in ("", "kdeploy"):
+        return MissingDependency.named(library, needed_for="this command")
+    return None
+
+
 def _interrupted(is_json: bool) -> int:
     message = "interrupted; nothing that was finished is lost"
     return _fail(INTERRUPTED, "Interrupted", message, "the same command goes on from here", is_json)
@@ -69,7 +89,8 @@ def _unexpected(error: Exception, is_json: bool) -> int:
     if hasattr(error, "format_message"):  # typer's own: a wrong flag or a missing argument
         context = getattr(error, "ctx", None)
         command = getattr(context, "command_path", "kdeploy")
-        return _fail(2, "UsageError", error.format_message(), f"{command} --help", is_json)
+        message = error.format_message() or "no command was named"
+        return _fail(2, "UsageError", message, f"{command} --help", is_json)
     return _fail(
         1,
         type(error).__name__,
@@ -88,4 +109,8 @@ def _fail(code: int, kind: str, message: str, hint: str | None, is_json: bool) -
 
 
 def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, default=str))  # noqa: T201 - the answer of --json
+    text = json.dumps(document, indent=2, default=str)
+    try:
+        print(text, flush=True)  # noqa: T201 - the answer of --json
+    except BrokenPipeError:  # `| head` has seen enough; Python flushes once more on leaving
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

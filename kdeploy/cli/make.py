@@ -150,7 +150,7 @@ def distill(
 
 def compress_app(*, is_asked: bool) -> typer.Typer:
     """Return the group `kdeploy compress`, a command a technique."""
-    app = typer.Typer(help="Make an artefact smaller by one technique.", no_args_is_help=True)
+    app = typer.Typer(help="Make an artefact smaller by one technique.")
     if is_asked:
         from kdeploy.cli.techniques import add_commands
 

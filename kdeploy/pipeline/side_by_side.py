@@ -15,6 +15,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
+from kdeploy.onnx_checks import read_onnx
 from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import subject
@@ -73,6 +74,7 @@ def bench_side_by_side(
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
     found = [_found(name, out) for name in names]
     _check_labels([_label(f) for f in found])
+    _check_files([f for f in found if isinstance(f, Path)], section)
     known = (data_of(f) for f in found if isinstance(f, Artifact))
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
     if command:
@@ -135,6 +137,14 @@ def _check_labels(labels: Sequence[str]) -> None:
         raise InputError(
             f"two of the files are called `{twice[0]}`", hint="copy one of them under another name"
         )
+
+
+def _check_files(paths: Sequence[Path], section: BenchSection) -> None:
+    """Refuse what is no model before anything runs; the fake of tests opens whatever there is."""
+    if set(section.runtimes) != {"fake"}:
+        for path in paths:
+            if format_of(path) == "onnx":
+                read_onnx(path)
 
 
 def _subjects(

@@ -74,8 +74,12 @@ class BenchSection(Section):
     """What is measured."""
 
     runtimes: list[str] = Field(["onnxruntime_cpu"], min_length=1, description="where to run")
-    batch_sizes: list[int] = Field([1], min_length=1, description="items in one call")
-    threads: list[int | None] = Field([None], min_length=1, description="null: all cores allowed")
+    batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(
+        [1], min_length=1, description="items in one call"
+    )
+    threads: list[Annotated[int, Field(gt=0)] | None] = Field(
+        [None], min_length=1, description="null: all cores allowed"
+    )
     scenarios: list[Literal["single_stream", "offline", "server"]] = Field(
         ["single_stream"], min_length=1, description="how requests come; see docs/benchmarking.md"
     )

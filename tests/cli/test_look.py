@@ -55,6 +55,10 @@ def test_prints_its_version(kdeploy):
         (["bench", "x.onnx", "--latency-limit", "15ms"], "--scenario server"),
         (["bench", "x.onnx", "--effort", "much"], "standard"),
         (["bench", "x.onnx", "--size", "wide"], "not a size"),
+        (["bench", "x.onnx", "--batch-size", "0"], "bench.batch_sizes.0"),
+        (["bench", "x.onnx", "--threads", "0"], "bench.threads.0"),
+        (["bench", __file__], "not an ONNX file"),
+        (["compress"], "Missing command"),
         (["verify", "there-is-none"], "there-is-none"),
         (["report", "there-is-none"], "there-is-none"),
         (["run", "r.yaml", "--until", "distil"], "distill"),
@@ -69,12 +73,40 @@ def test_wrong_input_leaves_with_2_a_message_and_a_hint(kdeploy, arguments, mess
     assert answer.out == ""
 
 
+def test_a_place_that_refuses_to_be_written_leaves_with_3(kdeploy, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    answer = kdeploy("init", taken)
+    assert answer.code == 3
+    assert "taken: File exists" in answer.err
+    assert "hint:" in answer.err
+    assert "Traceback" not in answer.err
+    assert "Traceback" in kdeploy("init", taken, "--debug").err
+
+
+def test_a_library_that_is_not_installed_leaves_with_3_and_its_name(kdeploy, monkeypatch):
+    def missing():
+        raise ModuleNotFoundError("No module named 'left_out.part'", name="left_out.part")
+
+    monkeypatch.setattr("kdeploy.machine.fingerprint", missing)
+    answer = kdeploy("doctor")
+    assert answer.code == 3
+    assert "hint: pip install left_out" in answer.err
+    assert "Traceback" not in answer.err
+
+
 def test_an_error_is_a_document_too_when_json_is_asked_for(kdeploy):
     answer = kdeploy("show", "nothing", "--json")
     assert answer.code == 2
     error = json.loads(answer.out)["error"]
     assert error["kind"] == "FileMissing"
     assert error["hint"]
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = f"{sys.executable} -m kdeploy list --json | head -c 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr.count("Traceback")) == ("{0\n", 0)
 
 
 def test_debug_shows_the_traceback(kdeploy):
@@ -86,6 +118,7 @@ def test_lists_techniques_with_parameters_and_their_defaults(kdeploy):
     assert "temperature" in answer.out
     assert "attention" in answer.out
     found = json.loads(kdeploy("list", "--json").out)
+    assert json.loads(kdeploy("list", "--json", "--markdown").out) == found
     names = {t["name"] for t in found["compressor"]}
     assert {"prune_channels", "int8_ptq"} <= names
 

@@ -47,6 +47,8 @@ def test_without_sizes_the_data_are_taken_as_they_are():
         ({"scenarios": ["server"], "latency_limit": "fast"}, "quantity"),
         ({"sizes": ["12by8"]}, "not a size"),
         ({"sizes": [0]}, "not a size"),
+        ({"batch_sizes": [1, 0]}, "greater than 0"),
+        ({"threads": [None, 0]}, "greater than 0"),
     ],
 )
 def test_limits_of_nothing_and_sizes_that_are_none_are_refused(given, message):
