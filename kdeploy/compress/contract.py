@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset, Split
 from kdeploy.errors import ModelError, OrderError
-from kdeploy.quantization.contract import Wrapped
+from kdeploy.quantization.contract import is_wrapped
 from kdeploy.registry import Decorated, register
 from kdeploy.training import Constraint
 
@@ -155,7 +155,7 @@ class CompressContext:
 
 def refuse_integers(model: nn.Module, technique: str) -> None:
     """Raise OrderError where the weights, which the technique changes, are integers already."""
-    if isinstance(model, Wrapped):
+    if is_wrapped(model):
         raise OrderError(
             f"`{technique}` changes float weights, and the model is quantized already "
             f"(`{model.wrapper}`)",

@@ -14,7 +14,7 @@ from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
 from kdeploy.errors import ModelError, OrderError
-from kdeploy.quantization.contract import Wrapped
+from kdeploy.quantization.contract import is_wrapped
 from kdeploy.quantization.dynamic import DynamicModel
 
 _LOG = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def int8_dynamic(
         OrderError: the model is quantized already.
         ModelError: it has no linear or LSTM layer that could become INT8.
     """
-    if isinstance(model, Wrapped):
+    if is_wrapped(model):
         raise OrderError(
             f"the model is quantized already (`{model.wrapper}`)",
             hint="leave one of the two INT8 steps out",

@@ -11,7 +11,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import NotCalibrated, OrderError
 from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
-from kdeploy.quantization.contract import Wrapped
+from kdeploy.quantization.contract import is_wrapped
 from kdeploy.quantization.number_format import INT7, INT8, NumberFormat
 from kdeploy.quantization.onnx_static import check_integers
 from kdeploy.quantization.pt2e import QuantizedModel
@@ -37,7 +37,7 @@ def check_quantizable(model: nn.Module, context: CompressContext) -> None:
         OrderError: the model is quantized already.
         NotCalibrated: there is no training data.
     """
-    if isinstance(model, Wrapped):
+    if is_wrapped(model):
         raise OrderError(
             f"the model is quantized already (`{model.wrapper}`, profile "
             f"`{getattr(model, 'profile', '?')}`)",

@@ -20,7 +20,7 @@ from kdeploy.errors import ModelError
 from kdeploy.export.ends import AXES
 from kdeploy.export.parity import BATCH_SIZES, Parity, Run, measure_parity
 from kdeploy.onnx_model import OnnxModel
-from kdeploy.quantization.contract import Wrapped
+from kdeploy.quantization.contract import is_wrapped
 from kdeploy.registry import Technique
 from kdeploy.runtimes.contract import SeveralOutputs
 from kdeploy.runtimes.run import open_runtime
@@ -85,7 +85,7 @@ def _parity_of_larger(model: nn.Module, run: Run, data: Dataset, base: nn.Module
 
 def _base(model: nn.Module) -> nn.Module | None:
     """Return what a quantized model rounds, None for a float one."""
-    if isinstance(model, Wrapped):
+    if is_wrapped(model):
         return model.base
     if not isinstance(model, OnnxModel):
         return None

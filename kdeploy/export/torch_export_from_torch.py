@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
 from kdeploy.quantization.capture import capture
-from kdeploy.quantization.contract import Wrapped
+from kdeploy.quantization.contract import is_wrapped
 from kdeploy.quantization.silence import without_torch_noise
 
 
@@ -30,7 +30,7 @@ def torch_export_from_torch(model: nn.Module, example: Tensor, path: Path) -> No
     Raises:
         ModelError: the model is quantized, or torch cannot trace it.
     """
-    if isinstance(model, Wrapped):
+    if is_wrapped(model):
         raise ModelError(
             "`torch_export` takes a float model: torch would compute the INT8 layers of this one "
             "in floating point",

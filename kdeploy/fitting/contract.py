@@ -122,7 +122,6 @@ class FitContext:
     watcher: Watcher = field(default_factory=NoWatcher)
 
 
-@runtime_checkable
 class Objective(Protocol):
     """An `nn.Module` that holds all that is trained and returns what is minimised.
 

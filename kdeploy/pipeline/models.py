@@ -29,6 +29,7 @@ from kdeploy.pipeline.building import (
 )
 from kdeploy.pipeline.onnx_files import import_file
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.quantization.contract import is_wrapped
 from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
@@ -115,7 +116,7 @@ def made_model(
 ) -> Made:
     """Return a torch model as something the session stores."""
     preprocessing = data_of(session).preprocessing
-    base: nn.Module = getattr(model, "base", model) if hasattr(model, "wrapper") else model
+    base = model.base if is_wrapped(model) else model
     example = torch.from_numpy(preprocessing.example(1))
     if scores is None:
         validation = data_of(session).validation
@@ -134,7 +135,7 @@ def made_model(
 
 def _computing(model: nn.Module) -> nn.Module:
     """Return what holds the tensors that are computed with: of an INT8 model the codes."""
-    graph = getattr(model, "graph", None) if hasattr(model, "wrapper") else None
+    graph = getattr(model, "graph", None) if is_wrapped(model) else None
     # A fresh module takes over what its graph reads, and nothing else.
     return GraphModule(graph, graph.graph) if isinstance(graph, GraphModule) else model
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor, nn
 
@@ -19,7 +19,6 @@ from kdeploy.registry import Decorated, register
 wrapper: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "wrapper")
 
 
-@runtime_checkable
 class Wrapped(Protocol):
     """A model on a model, as the store sees it."""
 
@@ -31,3 +30,12 @@ class Wrapped(Protocol):
         ...
 
     def __call__(self, x: Tensor) -> Tensor: ...
+
+
+def is_wrapped(model: object) -> TypeGuard[Wrapped]:
+    """Return whether a model stands on a plain one.
+
+    `isinstance` cannot say: since Python 3.12 a protocol no longer sees what a module finds by
+    `__getattr__`, as it does its submodule `base`.
+    """
+    return hasattr(model, "wrapper")

@@ -7,6 +7,7 @@ https://docs.pytorch.org/docs/stable/user_guide/torch_compiler/export/pt2_archiv
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,10 @@ class TorchExport:
         self._path = path
         check_archive(path)
         try:
-            self._module = self._torch.export.load(path).module()
+            with warnings.catch_warnings():
+                # torch 2.11 reads tensors out of bytes; nothing here writes to them.
+                warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+                self._module = self._torch.export.load(path).module()
         except Exception as error:  # torch raises what its parts raise, all meaning the same
             raise ModelError(
                 f"torch {self._torch.__version__} cannot load {path}: {_first_line(error)}",

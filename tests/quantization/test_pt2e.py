@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError, NotCalibrated
-from kdeploy.quantization.contract import Wrapped
+from kdeploy.quantization.contract import is_wrapped
 from kdeploy.quantization.pt2e import QuantizedModel, observe, pt2e
 from kdeploy.registry import find
 
@@ -59,7 +59,8 @@ def test_it_can_be_copied_and_put_into_any_mode(network):
     twin = copy.deepcopy(small)
     assert torch.equal(twin.train()(x), small.eval()(x))
     assert not twin.training
-    assert isinstance(twin, Wrapped)
+    assert is_wrapped(twin)
+    assert not is_wrapped(model)
 
 
 def test_what_is_learned_is_counted_once(network):
