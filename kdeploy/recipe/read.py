@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from kdeploy import registry
 from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.recipe.files import absolute_build
-from kdeploy.recipe.resolve import Recipe, Step, parse
+from kdeploy.recipe.resolve import OWN_TRAINING, Recipe, Step, parse
 from kdeploy.recipe.teaching import Teaching
 
 
@@ -87,8 +88,10 @@ def _step(step: Step) -> dict[str, Any]:
     if step.max_drop is not None:
         beside["max_drop"] = f"{100 * step.max_drop:g}pp"
     if step.recover is not None:
+        trains = registry.find("compressor", step.technique).facts.get("trains")
+        own = OWN_TRAINING if trains else ()
         recover = _teaching(step.recover)
-        beside["recover"] = {k: v for k, v in recover.items() if k not in step.parameters}
+        beside["recover"] = {key: value for key, value in recover.items() if key not in own}
     return {step.technique: {**step.parameters, **beside}}
 
 

@@ -27,6 +27,8 @@ from kdeploy.units import parse_drop
 
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
+OWN_TRAINING = ("epochs", "learning_rate")
+"""What a technique that trains has among its own parameters, and `recover` not again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +273,7 @@ def _recovery(
     """Return how a step is trained; a technique that trains has epochs and rate of its own."""
     if technique.facts.get("trains"):
         given = registry.mapping(given, f"{where}.recover")
-        own = {key: parameters[key] for key in ("epochs", "learning_rate")}
+        own = {key: parameters[key] for key in OWN_TRAINING}
         twice = sorted(given.keys() & own.keys())
         if twice:
             raise RecipeError(

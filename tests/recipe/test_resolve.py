@@ -123,10 +123,19 @@ def test_refuses_a_file_that_is_no_recipe(tmp_path, text, message):
         load(path)
 
 
-def test_what_is_written_as_resolved_resolves_to_the_same(tmp_path):
+@pytest.mark.parametrize(
+    "compress",
+    [
+        [{"prune_channels": {"ratio": 0.5}}],
+        # A key that the technique has too, for another purpose, and one that trains by itself.
+        [{"prune_channels": {"batch_size": 8, "recover": {"batch_size": 16, "epochs": 2}}}],
+        [{"int8_qat": {"epochs": 2, "recover": {"batch_size": 16}}}],
+    ],
+)
+def test_what_is_written_as_resolved_resolves_to_the_same(tmp_path, compress):
     (tmp_path / "build.py").write_text("def net(): ...")
     recipe = parse(
-        {**MINIMAL, **STUDENT, "compress": [{"prune_channels": {"ratio": 0.5}}], "seed": 3},
+        {**MINIMAL, **STUDENT, "compress": compress, "seed": 3},
         folder=tmp_path,
     )
     elsewhere = tmp_path / "elsewhere"
