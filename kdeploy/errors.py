@@ -19,7 +19,6 @@ KdeployError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -52,6 +51,8 @@ class UnknownName(InputError):
     @classmethod
     def among(cls, what: str, name: str, valid: Iterable[str], *, where: str = "") -> UnknownName:
         """Return the error for `name`, a `what` that is not in `valid`."""
+        import difflib  # 0.2 MB, and this module is part of every measured process
+
         names = sorted(valid)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         place = f" in {where}" if where else ""

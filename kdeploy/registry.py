@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,6 @@ FOLDERS: Mapping[str, str] = {
     "report_format": "report",
     "wrapper": "quantization",
 }
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 ModelT = TypeVar("ModelT", bound="BaseModel")
 
 
@@ -72,17 +71,6 @@ class Technique:
     def load(self) -> Any:
         """Import the module and return the function or class."""
         return getattr(importlib.import_module(self.module), self.function)
-
-
-def register(kind: str, **facts: Any) -> Callable[[Decorated], Decorated]:
-    """Return the decorator that marks a technique and hangs its facts on it."""
-
-    def mark(target: Decorated) -> Decorated:
-        target.kind = kind  # type: ignore[attr-defined]
-        target.facts = facts  # type: ignore[attr-defined]
-        return target
-
-    return mark
 
 
 def techniques(kind: str) -> dict[str, Technique]:

@@ -18,13 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.shared.running import (  # noqa: F401 - trust_memory.py still asks here
-    add_row,
-    conditions,
-    here,
-    rows_of,
-    write_result,
-)
 from kdeploy.bench.run import Subject, bench
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.int8_ptq import int8_ptq

@@ -7,7 +7,6 @@ holds nothing of the parent. Source: proc(5).
 from __future__ import annotations
 
 import re
-import resource
 import sys
 from pathlib import Path
 
@@ -19,6 +18,8 @@ def peak_bytes() -> int:
     from_kernel = _field("VmHWM")
     if from_kernel is not None:
         return from_kernel
+    import resource  # a library of its own: not where the kernel tells
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -18,7 +18,7 @@ from kdeploy.bench.scenarios import server
 from kdeploy.bench.subject import Cell, Outcome, Plan, Seconds, Subject
 from kdeploy.errors import KdeployError, Unavailable
 from kdeploy.runtimes.contract import Proof
-from kdeploy.runtimes.run import device_of
+from kdeploy.runtimes.run import available, check_format, device_of
 from kdeploy.units import format_quantity
 
 OFFLINE_COUNT = 3  # batches of a round: each may take as long as the round
@@ -31,6 +31,7 @@ class Side:
         self.subject, self._cell, self._plan, self._folder = subject, cell, plan, folder
         self.failure: str | None = None
         self._device = device_of(cell.runtime)
+        self._runtime: dict[str, Any] = {}
         self._input_shape: tuple[int, ...] = ()
         self._is_steady = True
         self._flags: list[str] = []
@@ -47,9 +48,11 @@ class Side:
         return self._worker.pid
 
     def prepare(self) -> None:
-        """Write the inputs, before the process starts: its start is timed."""
+        """Look up the runtime and write the inputs, before the process starts: that is timed."""
         self._pool = self._folder / "pool.npy"
         try:
+            technique, options = available(self._cell.runtime)
+            check_format(self._cell.runtime, self.subject.path)
             pool = write_pool(
                 self.subject,
                 self._plan.data,
@@ -60,6 +63,7 @@ class Side:
         except KdeployError as error:
             self.failure = f"{type(error).__name__}: {error.message}"
             return
+        self._runtime = {"module": technique.module, "kind": technique.function, "options": options}
         self._input_shape = pool.shape
         self._flags += [] if pool.is_real else ["random_inputs"]
 
@@ -69,7 +73,7 @@ class Side:
         reply = self._ask(
             {
                 "do": "open",
-                "runtime": cell.runtime,
+                **self._runtime,
                 "threads": cell.threads,
                 "path": str(self.subject.path),
                 "pool": str(self._pool),

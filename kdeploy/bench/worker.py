@@ -2,17 +2,18 @@
 
 `python -m kdeploy.bench.worker FD`: requests come as JSON lines on standard input, replies go as
 JSON lines to the descriptor FD. Standard output and error belong to whatever a library prints.
-Imports nothing that the runtime does not need, so that its peak memory is the runtime's own.
+Imports nothing that the runtime does not need, so that its peak memory is the runtime's own: what
+is known of the runtime is looked up, and what was asked is checked, by the parent.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,15 @@ class Session:
         except KdeployError as error:
             return {"error": f"{type(error).__name__}: {error.message}"}
         except Exception as error:  # whatever a runtime raises is the cell's reason
+            import traceback
+
             traceback.print_exc()
             return {"error": f"{type(error).__name__}: {error}"}
 
     def _open(self, request: Request) -> Reply:
-        from kdeploy.runtimes.run import check_format, create_runtime
-
         path = Path(request["path"])
-        check_format(request["runtime"], path)
-        runtime = create_runtime(request["runtime"], threads=request["threads"])
+        kind = getattr(importlib.import_module(request["module"]), request["kind"])
+        runtime: Runtime = kind(threads=request["threads"], **request["options"])
         self._pool = np.load(request["pool"])
         size = request["batch_size"]
         self._batches = [self._pool[i : i + size] for i in range(0, len(self._pool), size)]

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset, Split
 from kdeploy.errors import ModelError, OrderError
+from kdeploy.marking import Decorated, register
 from kdeploy.quantization.contract import is_wrapped
-from kdeploy.registry import Decorated, register
 from kdeploy.training import Constraint
 
 compressor: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "compressor")

@@ -40,7 +40,7 @@ from kdeploy.distill.schedules import Schedule
 from kdeploy.distill.signal import TeacherSignal
 from kdeploy.errors import ModelError
 from kdeploy.fitting.device import device_named
-from kdeploy.registry import Decorated, register
+from kdeploy.marking import Decorated, register
 from kdeploy.training import (
     Batch,
     FitContext,

@@ -22,6 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from kdeploy.registry import Decorated, register
+from kdeploy.marking import Decorated, register
 
 exporter: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "exporter")

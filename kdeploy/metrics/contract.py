@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import DataError
-from kdeploy.registry import register
+from kdeploy.marking import register
 
 Measured = TypeVar("Measured", bound=Callable[..., float])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from kdeploy.registry import register
+from kdeploy.marking import register
 
 Drawn = TypeVar("Drawn", bound=Callable[..., str])
 

@@ -13,13 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.preprocessing import Inputs
-from kdeploy.registry import register
+from kdeploy.marking import register
+
+if TYPE_CHECKING:
+    from kdeploy.preprocessing import Inputs
 
 runtime: Callable[..., Any] = partial(register, "runtime")
 

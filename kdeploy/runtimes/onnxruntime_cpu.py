@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.machine import allowed_cores
-from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.onnx_options import cpu_options
 from kdeploy.runtimes.onnx_session import OnnxSession
+
+if TYPE_CHECKING:
+    from kdeploy.preprocessing import Inputs
 
 
 @runtime(formats={"onnx"}, device="cpu")
@@ -34,7 +35,11 @@ class OnnxruntimeCpu:
         import onnxruntime
 
         self._onnxruntime = onnxruntime
-        self._threads = threads or allowed_cores()
+        if not threads:
+            from kdeploy.machine import allowed_cores  # whoever measures memory gives `threads`
+
+            threads = allowed_cores()
+        self._threads = threads
         self._session: OnnxSession | None = None
 
     @staticmethod

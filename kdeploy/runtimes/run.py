@@ -37,12 +37,21 @@ def open_runtime(name: str, path: Path, *, threads: int | None = None) -> Runtim
 
 def create_runtime(name: str, *, threads: int | None = None) -> Runtime:
     """Return the runtime without a file: its library is imported, nothing else has happened."""
-    technique, options = named(name)
-    kind = technique.load()
-    reason = kind.unavailable()
+    technique, options = available(name)
+    return cast("Runtime", technique.load()(threads=threads, **options))
+
+
+def available(text: str) -> tuple[registry.Technique, dict[str, Any]]:
+    """Return what `named` does, of a runtime that can run on this machine.
+
+    Raises:
+        Unavailable: it cannot.
+    """
+    technique, options = named(text)
+    reason = technique.load().unavailable()
     if reason is not None:
-        raise Unavailable(f"runtime `{name}` cannot run here: {reason}", hint="kdeploy doctor")
-    return cast("Runtime", kind(threads=threads, **options))
+        raise Unavailable(f"runtime `{text}` cannot run here: {reason}", hint="kdeploy doctor")
+    return technique, options
 
 
 def named(text: str, *, where: str = "") -> tuple[registry.Technique, dict[str, Any]]:

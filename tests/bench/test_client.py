@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from kdeploy.bench.client import Worker, WorkerFailed
+from kdeploy.runtimes.run import named
 
 ENOUGH_SECONDS = 60.0
 
@@ -20,7 +21,9 @@ def pool(tmp_path):
 
 
 def _open_request(path, pool, runtime="fake"):
-    request = {"do": "open", "runtime": runtime, "path": str(path), "pool": str(pool)}
+    technique, options = named(runtime)
+    kind = {"module": technique.module, "kind": technique.function, "options": options}
+    request = {"do": "open", **kind, "path": str(path), "pool": str(pool)}
     return {**request, "threads": 1, "batch_size": 2}
 
 

@@ -63,6 +63,13 @@ def test_warm_up_gives_up_at_its_limit(monkeypatch):
     assert not is_steady
 
 
+@pytest.mark.parametrize("count", [1, 999, 1000, 5003])
+def test_the_median_of_a_window_is_that_of_all_its_times(count):
+    samples = np.random.default_rng(0).permutation(np.arange(count) + 10**6)
+    assert measure._median(samples) == pytest.approx(np.median(samples), rel=1e-3)
+    assert isinstance(measure._median(samples), int)
+
+
 def test_a_round_wakes_up_before_it_counts(monkeypatch):
     clock = Clock(monkeypatch, [0.5] * measure.AWAKENING_CALLS + [0.001])
     samples, _ = measure.round_of(clock.infer, BATCHES, seconds=0, count=4)

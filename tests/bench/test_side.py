@@ -12,6 +12,7 @@ from kdeploy.bench.scenarios.server import arrivals
 from kdeploy.bench.side import Side
 from kdeploy.bench.subject import Cell, Plan
 from kdeploy.errors import Unavailable
+from kdeploy.runtimes.fake import Fake
 
 PLAN = Plan(
     data=None,
@@ -86,6 +87,34 @@ def opened(monkeypatch, tmp_path, fake):
 def _finished(found):
     found.finish(with_accuracy=False)
     return found.outcome(())
+
+
+def test_the_process_is_told_where_its_runtime_is_and_looks_up_nothing(opened):
+    worker = Scripted()
+    opened(worker)
+    told = {key: worker.asked[0][key] for key in ("do", "module", "kind", "options")}
+    assert told == {"do": "open", "module": Fake.__module__, "kind": "Fake", "options": {}}
+
+
+def test_what_the_runtime_does_not_open_is_refused_before_the_process_is_asked(tmp_path, fake):
+    worker = Scripted()
+    for runtime, path, reason in (
+        ("onnxruntime_cpu", tmp_path, "opens `onnx`"),
+        ("fake", tmp_path / "gone.onnx", "FileMissing: there is no"),
+    ):
+        cell = Cell(runtime=runtime, batch_size=4, threads=1)
+        found = Side(replace(fake("a"), path=path), cell, PLAN, tmp_path)
+        found.prepare()
+        found.open(worker)
+        assert reason in _finished(found).skipped
+    assert worker.asked == []
+
+
+def test_a_runtime_that_cannot_run_here_says_why_before_the_process_is_asked(opened, monkeypatch):
+    monkeypatch.setattr(Fake, "unavailable", lambda: "no reason at all")
+    worker = Scripted()
+    assert "no reason at all" in _finished(opened(worker)).skipped
+    assert worker.asked == []
 
 
 def test_a_device_with_a_clock_takes_two_times_a_round(opened):
