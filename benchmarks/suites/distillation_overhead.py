@@ -22,7 +22,6 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from benchmarks.suites.distillation_table import model, shipped_teacher
+from benchmarks.suites.distillation_table import first_items, model, shipped_teacher
 from kdeploy.bench.stats import paired_ratio
 from kdeploy.data.augmentation import augmenter
-from kdeploy.data.contract import Dataset, Split
+from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.fitting.batches import Normalizer
@@ -220,13 +219,7 @@ def _kd(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 def _data() -> Dataset:
     augment = ("random_crop", "horizontal_flip")
-    data = load(DataReference(name="fashion_mnist", augment=augment))
-    few = {"train": ITEMS, "validation": 256}
-    parts = {
-        name: Split(x=getattr(data, name).x[:count], y=getattr(data, name).y[:count])
-        for name, count in few.items()
-    }
-    return replace(data, **parts)
+    return first_items(load(DataReference(name="fashion_mnist", augment=augment)), ITEMS)
 
 
 def _arguments() -> Any:

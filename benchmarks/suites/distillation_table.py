@@ -17,13 +17,14 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import nn
 
-from kdeploy.data.contract import Dataset
+from kdeploy.data.contract import Dataset, Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
@@ -158,6 +159,16 @@ def _train(
         return student
     result = distill(student, teacher, data, context, training=training, cache_budget=CACHE, **row)
     return result.model
+
+
+def first_items(data: Dataset, count: int) -> Dataset:
+    """Return the data with few enough items that candidates can take turns."""
+    few = {"train": count, "validation": 256}
+    parts = {
+        name: Split(x=getattr(data, name).x[:size], y=getattr(data, name).y[:size])
+        for name, size in few.items()
+    }
+    return replace(data, **parts)
 
 
 def shipped_teacher() -> nn.Module:

@@ -24,7 +24,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,10 @@ from torch._inductor import config as inductor
 from torch.nn import functional
 
 from benchmarks.peers.torchdistill_peer import Peer, unavailable
-from benchmarks.suites.distillation_table import CACHE, ROWS, model, shipped_teacher
+from benchmarks.suites.distillation_table import CACHE, ROWS, first_items, model, shipped_teacher
 from kdeploy.counts import count_macs
 from kdeploy.data.augmentation import augmenter
-from kdeploy.data.contract import Dataset, Split
+from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.fitting.batches import Normalizer
@@ -57,9 +56,8 @@ KD: dict[str, Any] = {"losses": [{"kd": {"temperature": 4.0, "weight": 0.9}}]}
 def main() -> None:
     """Measure all, print the tables."""
     arguments = _arguments()
-    data = _part(
-        load(DataReference(name="fashion_mnist", augment=("random_crop", "horizontal_flip")))
-    )
+    augment = ("random_crop", "horizontal_flip")
+    data = first_items(load(DataReference(name="fashion_mnist", augment=augment)), ITEMS)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(data, Path(folder), arguments.rounds)
         text = "\n".join(
@@ -259,16 +257,6 @@ def _row(label: str, rates: list[float], base: list[float]) -> str:
 def _ratio(ratios: list[float]) -> str:
     low, _, high = statistics.quantiles(ratios, n=4)
     return f"{statistics.median(ratios):.3f} | {low:.3f} to {high:.3f}"
-
-
-def _part(data: Dataset) -> Dataset:
-    """Return the data with few enough items that candidates can take turns."""
-    few = {"train": ITEMS, "validation": 256}
-    parts = {
-        name: Split(x=getattr(data, name).x[:count], y=getattr(data, name).y[:count])
-        for name, count in few.items()
-    }
-    return replace(data, **parts)
 
 
 def _arguments() -> Any:

@@ -41,7 +41,7 @@ class FakeFile:
     is_quantized: bool = False
 
 
-@runtime(formats={"onnx", "torch"}, device="cpu")
+@runtime(formats={"onnx", "torch"}, device="cpu", opens_anything=True)
 class Fake:
     """Sleeps for the file's latency and returns a seeded projection of the batch."""
 

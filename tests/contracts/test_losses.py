@@ -86,6 +86,14 @@ def test_the_host_does_not_wait_for_the_device(technique, inputs):
         called(technique, *inputs).backward()
 
 
+@pytest.mark.parametrize(
+    "read", [torch.Tensor.item, torch.nonzero, lambda x: x[x > 0], lambda x: torch.equal(x, x)]
+)
+def test_what_is_read_back_would_be_noticed(read):
+    with pytest.raises(AssertionError), NothingRead():
+        read(torch.ones(1))
+
+
 class NothingRead(TorchDispatchMode):
     """Refuses what a GPU would have to be waited for: values, and sizes that depend on values."""
 

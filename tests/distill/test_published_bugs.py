@@ -260,7 +260,9 @@ def test_every_component_is_learned_whatever_its_name(student, tiny_data):
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_test_part_is_not_even_looked_at(keep, student, teacher, tiny_data):
     context, unseen = FitContext(), replace(tiny_data, test=None)
-    distill(student, teacher, unseen, context, training={"epochs": 1, "keep": keep})
+    done = distill(student, teacher, unseen, context, training={"epochs": 1, "keep": keep})
+    assert done.fit.kept == keep
+    assert 0 <= done.fit.best_accuracy <= 1
 
 
 # TextBrewer: a schedule's value between 0 and 1 takes the place of the weight instead of its scale.
