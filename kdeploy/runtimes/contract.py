@@ -2,9 +2,9 @@
 
 A runtime is a class decorated with `@runtime(formats={...}, device=...)`, `formats` out of those
 of `files.py`; the fact `needs="int8"` or `"two_four"` says that it opens such artefacts alone,
-`opens_anything=True` that a file need be no model. Its module imports only what it needs inside its
-methods, so that it can be listed where the library is missing. Its keyword-only parameters but `threads` are its options; whoever names it may give
-them: `torch_cuda:precision=fp16,cuda_graph=true`.
+`opens_anything=True` that a file need be no model. Its module imports only what it needs inside
+its methods, so that it can be listed where the library is missing. Its keyword-only parameters but
+`threads` are its options; whoever names it may give them: `torch_cuda:precision=fp16`.
 """
 
 from __future__ import annotations
