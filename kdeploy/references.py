@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import FileMissing, InputError, MissingDependency, ModelError, UnknownName
+from kdeploy.named_path import named_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,7 +106,7 @@ def _split(build: str) -> tuple[str, str]:
 
 
 def _source_file(reference: ModelReference, place: str) -> Path:
-    path = reference.source_file or reference.folder / Path(place).expanduser()
+    path = reference.source_file or named_path(place, reference.folder)
     if not path.is_file():
         hint = "relative paths start at the recipe's folder, or where the command is called"
         raise FileMissing(f"`{reference.build}`: there is no file `{path}`", hint=hint)
@@ -117,7 +118,7 @@ def _import_folders(reference: ModelReference) -> list[Path]:
     place, _ = _split(reference.build)
     if not place.endswith(".py"):
         return [reference.folder.resolve()]
-    original = (reference.folder / Path(place).expanduser()).resolve().parent
+    original = named_path(place, reference.folder).resolve().parent
     kept = [] if reference.source_file is None else [reference.source_file.resolve().parent]
     return kept + [original] * original.is_dir()
 
@@ -257,7 +258,7 @@ def _from_transformers(name: str, reference: ModelReference) -> Any:
 
 
 def _transformers_folder(reference: ModelReference, name: str) -> Path:
-    folder = reference.folder / Path(name).expanduser()
+    folder = named_path(name, reference.folder)
     if not (folder / "config.json").is_file():
         message = f"`{reference.build}`: there is no `{folder / 'config.json'}`"
         raise FileMissing(message, hint="give a local folder; nothing is downloaded")

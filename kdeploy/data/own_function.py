@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from kdeploy.data.check import TOKEN_TYPES, labels_from
 from kdeploy.data.contract import Parts, Preprocessing, Split
 from kdeploy.errors import DataError, FileMissing, UnknownName
+from kdeploy.named_path import named_path
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 OPTIONS = ("classes", "scale", "mean", "std", "resize", "vocabulary", "licence", "source")
@@ -53,7 +54,7 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
 
 def _function(name: str, folder: Path) -> Callable[..., Any]:
     file, _, attribute = name.rpartition(":")
-    path = folder / Path(file).expanduser()
+    path = named_path(file, folder)
     if not path.is_file():
         raise FileMissing(f"there is no file {path}", hint="`data: {name: path.py:function}`")
     specification = importlib.util.spec_from_file_location(f"kdeploy_data_{path.stem}", path)
