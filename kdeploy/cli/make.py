@@ -84,7 +84,8 @@ def distill(
     data: Annotated[str, typer.Option("--data", help="A dataset, or `path.py:function`.")],
     out: Out = Path("runs/distill"),
     teacher_weights: Annotated[
-        Path | None, typer.Option("--teacher-weights", help="safetensors; else it is trained")
+        Path | None,
+        typer.Option("--teacher-weights", help="safetensors, .pt or .pth; else it is trained"),
     ] = None,
     teacher_args: Annotated[
         str, typer.Option("--teacher-args", help="YAML, e.g. '{width: 32}'")
