@@ -268,4 +268,6 @@ def _show_run(result: RunResult, *, is_json: bool) -> None:
     if result.chosen_because:
         screen.print(f"chosen: {result.chosen_because}")
     if result.packaged is not None:
-        screen.print(f"bundle: {result.out / 'bundle'} (verified)")
+        checks = [v.passed for v in result.verdicts if v.gate.startswith("bundle: ")]
+        said = "verified" if all(checks) else "NOT verified: see the checks above"
+        screen.print(f"bundle: {result.out / 'bundle'} ({said})")

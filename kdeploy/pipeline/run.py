@@ -247,7 +247,7 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
         and r.runtime == cell["runtime"]
         and r.metric.startswith(("accuracy", "agreement"))
     }
-    bundle = make_bundle(
+    bundle, verdict = make_bundle(
         session, chosen, budgets, accuracy=accuracy, chosen_because=result.chosen_because
     )
     with session.files():
@@ -260,7 +260,7 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
             passed=bool(check["passed"]),
             reason=str(check.get("reason", "")),
         )
-        for check in bundle.facts["checks"]
+        for check in verdict.checks
     ]
 
 

@@ -14,7 +14,7 @@ from kdeploy import registry
 from kdeploy.artifact import Artifact, Store, find_artifact
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.data.load import DataReference, load
-from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.errors import ArtifactCorrupt, FileMissing, RecipeError
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
@@ -155,8 +155,14 @@ def session_of(out: Path, data: DataReference | None, audience: Audience) -> Ses
 
 def data_of(artifact: Artifact) -> DataReference | None:
     """Return the data that an artefact was made with, None for one that knows none."""
-    facts = artifact.manifest.get("data")
-    return DataReference.from_dict(facts["reference"]) if facts else None
+    known = (artifact.manifest.get("data") or {}).get("reference")
+    try:
+        return DataReference.from_dict(known) if known else None
+    except (KeyError, TypeError) as error:
+        raise ArtifactCorrupt(
+            f"artefact {artifact.folder} names data that cannot be: {error!r}",
+            hint=f"remove it, and run again what made it: rm -r {artifact.folder}",
+        ) from None
 
 
 def exported_file(session: Session, artifact: Artifact) -> Exported:
@@ -186,5 +192,7 @@ def _model_of(file: Artifact) -> Artifact:
     found = find_artifact(str(folder)) if folder.is_dir() else None
     if found is not None:
         return found
+    if len(file.manifest["lineage"]) < 2:
+        return file
     model = file.manifest["lineage"][-2]
     return Artifact(id=str(model["id"]), folder=folder, manifest={**model, "kind": "torch"})
