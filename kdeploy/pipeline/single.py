@@ -143,13 +143,15 @@ def session_of(out: Path, data: DataReference | None, audience: Audience) -> Ses
     """Return a session over the store in `out`, which is made once the data has been read."""
     loaded = load(data) if data is not None else None
     out.mkdir(parents=True, exist_ok=True)
-    return Session(
+    session = Session(
         store=Store(root=out / "artifacts"),
         reference=data,
         data=loaded,
         seed=data.seed if data is not None else 0,
         audience=Log(out / "log.jsonl", audience),
     )
+    session.say_of_data()
+    return session
 
 
 def data_of(artifact: Artifact) -> DataReference | None:
