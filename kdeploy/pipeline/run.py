@@ -120,6 +120,7 @@ def run(
             session.audience = _log(out, audience or Silence(), tensorboard, csv_log)
             with session.files():
                 write_text(out / "recipe.yaml", to_yaml(recipe))
+            session.say_of_data()
         with blamed():
             return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
     except OSError as error:
@@ -248,7 +249,7 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
         and r.runtime == cell["runtime"]
         and r.metric.startswith(("accuracy", "agreement"))
     }
-    bundle = make_bundle(
+    bundle, verdict = make_bundle(
         session, chosen, budgets, accuracy=accuracy, chosen_because=result.chosen_because
     )
     with session.files():
@@ -261,7 +262,7 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
             passed=bool(check["passed"]),
             reason=str(check.get("reason", "")),
         )
-        for check in bundle.facts["checks"]
+        for check in verdict.checks
     ]
 
 
