@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from kdeploy import registry
+from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.recipe.files import absolute_build
 from kdeploy.recipe.resolve import OWN_TRAINING, Recipe, Step, parse
@@ -50,7 +51,7 @@ def to_yaml(recipe: Recipe) -> str:
         **({"seeds": list(recipe.seeds)} if recipe.seeds else {"seed": recipe.seed}),
         "data": {
             **_absolute({"name": data.name, **data.parameters}, ["name", *data.parameters], folder),
-            "validation_fraction": data.validation_fraction,
+            **_held_out(data),
             "augment": list(data.augment),
         },
         "teacher": {
@@ -69,6 +70,12 @@ def to_yaml(recipe: Recipe) -> str:
         resolved["package"] = {"budgets": [g.text for g in recipe.budgets]}
     plain = json.loads(json.dumps(resolved, default=str))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _held_out(data: DataReference) -> dict[str, float]:
+    if data.parameters.get("validation") is not None:
+        return {}  # a part of its own
+    return {"validation_fraction": data.validation_fraction}
 
 
 def _teaching(teaching: Teaching) -> dict[str, Any]:

@@ -204,6 +204,11 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
                     "key", key, names | set(DataSection.model_fields), where="data"
                 )
         rest = registry.validate(known.parameters, rest, where="data")
+    if rest.get("validation") is not None and "validation_fraction" in given:
+        raise RecipeError(
+            "data: `validation` names a part, so `validation_fraction` of train has no sense",
+            hint="leave one of both out",
+        )
     return DataReference(
         name=section.name,
         parameters=rest,

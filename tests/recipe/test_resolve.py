@@ -177,3 +177,14 @@ def test_refuses_seeds_that_make_no_sense(sections, message):
     with pytest.raises(RecipeError, match=message) as caught:
         resolved(**sections)
     assert caught.value.hint
+
+
+def test_a_validation_part_of_its_own_takes_the_place_of_a_fraction(tmp_path):
+    paths = {part: f"{part}.npz" for part in ("train", "test", "validation")}
+    recipe = resolved(data={"name": "arrays", **paths})
+    assert recipe.data.parameters["validation"] == Path("validation.npz")
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    again = load(tmp_path / "recipe.yaml")
+    assert again.data.parameters["validation"].name == "validation.npz"
+    with pytest.raises(RecipeError, match="`validation` names a part"):
+        resolved(data={"name": "arrays", **paths, "validation_fraction": 0.2})
