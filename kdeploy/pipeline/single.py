@@ -19,7 +19,7 @@ from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
 from kdeploy.package.verify import VerifyResult
-from kdeploy.pipeline.building import load_weights, onnx_path, teacher_model
+from kdeploy.pipeline.building import onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
     make_export,
@@ -34,6 +34,7 @@ from kdeploy.pipeline.rundir import (
 )
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
+from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.references import ModelReference, build_model
 
