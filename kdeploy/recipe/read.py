@@ -13,6 +13,7 @@ from kdeploy import registry
 from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.recipe.files import absolute_build
 from kdeploy.recipe.resolve import OWN_TRAINING, Recipe, Step, parse
+from kdeploy.recipe.sections import ONE_WORD, spelled_out
 from kdeploy.recipe.teaching import Teaching
 
 
@@ -131,9 +132,13 @@ def read_value(text: str) -> Any:
 
 def _entry(place: Any, part: str, path: str) -> Any:
     if isinstance(place, list):
-        return place[_index(place, part, path)]
+        index = _index(place, part, path)
+        place[index] = spelled_out(place[index])
+        return place[index]
     if place.get(part) is None:
         place[part] = {}
+    if part == path.partition(".")[0] and part in ONE_WORD:
+        place[part] = spelled_out(place[part], part)
     if not isinstance(place[part], dict | list):
         raise RecipeError(
             f"--set {path}: `{part}` is a value, not keys and values",
