@@ -48,9 +48,9 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
             metadata=metadata,
         )
         session.audience.said(
-            f"parity of {model.label}: largest error {result.max_abs:.2g} output std, cosine"
-            f" {result.cosine:.6f}, top-1 agreement {result.agreement:.1%}, required tolerance"
-            f" {result.required_tolerance:.2g}"
+            f"parity of {model.label} holds: largest error {result.max_abs:.2g} of"
+            f" {result.bound:.2g} output std allowed, cosine {result.cosine:.6f}, top-1 agreement"
+            f" {result.agreement:.1%}"
         )
         return Made(
             write=lambda folder: _move_all(
@@ -63,6 +63,7 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
                 "macs": model.facts.get("macs"),
                 "parity.runtime": result.runtime,
                 "parity.max_abs": result.max_abs,
+                "parity.bound": result.bound,
                 "parity.cosine": result.cosine,
                 "parity.agreement": result.agreement,
                 "parity.required_tolerance": result.required_tolerance,

@@ -20,7 +20,7 @@ from kdeploy.pipeline.deliver import (
     parity_records,
     subject,
 )
-from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.exported import Exported, told_apart
 from kdeploy.pipeline.log import Audience, Log, Silence
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
@@ -166,9 +166,9 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
 def _exported(session: Session, model: Artifact, steps: Sequence[Step]) -> list[Exported]:
     """Return the files of a model; one that came as a file is also that file."""
     if model.kind != "onnx":
-        return [make_export(session, model, step) for step in steps]
+        return told_apart([make_export(session, model, step) for step in steps])
     others = [make_export(session, model, step) for step in steps if step.technique != "onnx"]
-    return [Exported(model=model, file=model), *others]
+    return told_apart([Exported(model=model, file=model), *others])
 
 
 def _distill(
@@ -268,6 +268,7 @@ def _summary(session: Session, result: RunResult) -> dict[str, Any]:
         "teacher": result.teacher.id,
         "student": result.student.id if result.student else None,
         "packaged": result.packaged.model.id if result.packaged else None,
+        "packaged_profile": result.packaged.profile if result.packaged else None,
         "chosen": result.chosen.model.id if result.chosen else None,
         "chosen_because": result.chosen_because,
         "gates": [v.to_dict() for v in result.verdicts],
