@@ -203,6 +203,11 @@ def open_artifact(folder: Path) -> Artifact:
     return Artifact(id=identity, folder=folder, manifest=manifest)
 
 
+def is_id(reference: str) -> bool:
+    """Say whether it is written as ids are; whether there is such an artefact is not looked at."""
+    return _ID.fullmatch(reference) is not None
+
+
 def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | None:
     """Return the artefact of a folder or an id; None when `reference` is neither.
 
@@ -211,7 +216,7 @@ def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | Non
     path = Path(reference)
     if (path / MANIFEST).is_file():
         return open_artifact(path)
-    if not _ID.fullmatch(reference):
+    if not is_id(reference):
         return None
     here = [Path("artifacts"), *sorted(Path().glob("runs/*/artifacts"))]
     for root in [*stores, *here]:

@@ -18,7 +18,9 @@ STARTER = Path(__file__).parent.parent / "starter"
 
 
 def list_techniques(
-    kind: Annotated[str | None, typer.Argument(help="loss, compressor, runtime, ..., or a key of the recipe")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="loss, compressor, runtime, ..., or a key of the recipe")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="As the catalogue page.")] = False,
     json: Json = False,
     debug: Debug = False,
