@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +121,28 @@ def parity_records(exported: Exported) -> list[Measurement]:
     ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a bundle says of its file beside what the file itself knows."""
+
+    name: str
+    """Of the recipe, or of the folder that the user asked for."""
+    accuracy: Mapping[str, Any]
+    """By metric; those of the baseline as `baseline`."""
+    latency: Mapping[str, Any] = field(default_factory=dict)
+    """The p50 in seconds and where it was measured; differs a little each time, so no part of what
+    a bundle is known by."""
+    chosen_because: str
+
+
 def make_bundle(
-    session: Session,
-    exported: Exported,
-    budgets: Sequence[Gate],
-    *,
-    accuracy: Mapping[str, Any],
-    chosen_because: str,
+    session: Session, exported: Exported, budgets: Sequence[Gate], about: About
 ) -> Artifact:
     """Return the verified bundle; its checks stand in the facts."""
 
     def make(work: Path) -> Made:
         bundle = work / BUNDLE
-        result = pack(session, exported, bundle, budgets, accuracy, chosen_because)
+        result = pack(session, exported, bundle, budgets, about)
         return Made(
             write=lambda folder: _move(bundle, folder / BUNDLE, {}),
             facts={"passed": result.passed, "checks": result.checks},
@@ -145,7 +155,11 @@ def make_bundle(
         label=exported.model.label,
         make=make,
         parents=[exported.file],
-        parameters={"budgets": [b.text for b in budgets], "accuracy": dict(accuracy)},
+        parameters={
+            "name": about.name,
+            "budgets": [b.text for b in budgets],
+            "accuracy": dict(about.accuracy),
+        },
         source=fingerprint().id,
     )
 
@@ -155,8 +169,7 @@ def pack(
     exported: Exported,
     out: Path,
     budgets: Sequence[Gate],
-    accuracy: Mapping[str, Any],
-    chosen_because: str,
+    about: About,
 ) -> VerifyResult:
     """Write the bundle of a file to `out`, a folder or zip; return what verifying it found."""
     if session.data is None:
@@ -168,9 +181,10 @@ def pack(
         out,
         manifest=exported.file.manifest,
         golden=(inputs, outputs_of(file, inputs)),
-        accuracy=accuracy,
+        name=about.name,
+        accuracy={**about.accuracy, **about.latency},
         budgets=budgets,
-        chosen_because=chosen_because,
+        chosen_because=about.chosen_because,
     )
     return verify(out)
 

@@ -11,10 +11,11 @@ from typing import Any
 from kdeploy.artifact import Artifact, Store, disk_error
 from kdeploy.fitting.processes import joined
 from kdeploy.gate import Verdict
-from kdeploy.measurement import Measurement
+from kdeploy.measurement import Measurement, select
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_cell
 from kdeploy.pipeline.deliver import (
+    About,
     make_bundle,
     make_export,
     parity_records,
@@ -238,17 +239,7 @@ def _choose(recipe: Recipe, result: RunResult) -> None:
 def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
     chosen, budgets = result.chosen, recipe.budgets or ()
     assert chosen is not None, "packaging needs a chosen file"
-    cell = target_cell(recipe.bench)
-    accuracy = {
-        r.metric: r.value
-        for r in result.records
-        if r.artifact == chosen.model.id
-        and r.runtime == cell["runtime"]
-        and r.metric.startswith(("accuracy", "agreement"))
-    }
-    bundle = make_bundle(
-        session, chosen, budgets, accuracy=accuracy, chosen_because=result.chosen_because
-    )
+    bundle = make_bundle(session, chosen, budgets, _about(recipe, result, chosen))
     with session.files():
         write_bundle(out, bundle.folder)
     result.packaged = chosen
@@ -261,6 +252,33 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
         )
         for check in bundle.facts["checks"]
     ]
+
+
+def _about(recipe: Recipe, result: RunResult, chosen: Exported) -> About:
+    """Return what was measured of the chosen file and of the teacher, where gates are judged."""
+    cell = target_cell(recipe.bench)
+    there = [r for r in result.records if r.runtime == cell["runtime"] and r.value is not None]
+    own = [r for r in there if (r.artifact, r.profile) == (chosen.model.id, chosen.profile)]
+    teacher = [r for r in there if r.artifact == result.teacher.id and r not in own]
+    accuracy = _values(own, ("accuracy", "agreement", "perplexity"))
+    baseline = _values(teacher, ("accuracy", "perplexity"))
+    p50 = next(iter(select(own, "latency.p50", **cell)), None)
+    latency = {"latency.p50": p50.value, "latency measured in": _place(p50)} if p50 else {}
+    return About(
+        name=recipe.name,
+        accuracy={**accuracy, **({"baseline": baseline} if baseline else {})},
+        latency=latency,
+        chosen_because=result.chosen_because,
+    )
+
+
+def _values(records: Sequence[Measurement], kinds: tuple[str, ...]) -> dict[str, float | None]:
+    return {r.metric: r.value for r in reversed(records) if r.metric.startswith(kinds)}
+
+
+def _place(record: Measurement) -> str:
+    threads = "all threads" if record.threads is None else f"threads {record.threads}"
+    return f"{record.runtime}, batch {record.batch_size}, {threads}, n = {record.n}"
 
 
 def _summary(session: Session, result: RunResult) -> dict[str, Any]:
