@@ -250,7 +250,13 @@ def _from_transformers(name: str, reference: ModelReference) -> Any:
         task = (config.architectures or [""])[0].partition("For")[2] or "ImageClassification"
         auto = getattr(transformers, f"AutoModelFor{task}")
         trained = partial(auto.from_pretrained, folder, use_safetensors=True)
-        make = trained if any(folder.glob("*.safetensors")) else auto.from_config
+        has_weights = any(folder.glob("*.safetensors"))
+        if not has_weights and (pickled := sorted(folder.glob("pytorch_model*.bin"))):
+            raise ModelError(
+                f"`{reference.build}`: its weights are in {pickled[0].name}, which is not read",
+                hint="save the folder again: `model.save_pretrained(DIR, safe_serialization=True)`",
+            )
+        make = trained if has_weights else auto.from_config
         return Logits(make(config=config))
 
     return _call(build, reference)

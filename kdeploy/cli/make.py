@@ -86,7 +86,8 @@ def distill(
     data: Annotated[str, typer.Option("--data", help="A dataset, or `path.py:function`.")],
     out: Out = Path("runs/distill"),
     teacher_weights: Annotated[
-        Path | None, typer.Option("--teacher-weights", help="safetensors; else it is trained")
+        Path | None,
+        typer.Option("--teacher-weights", help="safetensors, .pt or .pth; else it is trained"),
     ] = None,
     teacher_args: Annotated[
         str, typer.Option("--teacher-args", help="YAML, e.g. '{width: 32}'")
@@ -278,4 +279,6 @@ def _show_run(result: RunResult, *, is_json: bool) -> None:
     if result.chosen_because:
         screen.print(f"chosen: {result.chosen_because}")
     if result.packaged is not None:
-        screen.print(f"bundle: {result.out / 'bundle'} (verified)")
+        checks = [v.passed for v in result.verdicts if v.gate.startswith("bundle: ")]
+        said = "verified" if all(checks) else "NOT verified: see the checks above"
+        screen.print(f"bundle: {result.out / 'bundle'} ({said})")

@@ -35,7 +35,8 @@ NumNodes = Annotated[
     typer.Option("--num-nodes", min=1, help="Machines that train together, under `torchrun`."),
 ]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="safetensors, for a model that is no artefact.")
+    Path | None,
+    typer.Option("--weights", help="safetensors, .pt or .pth, for a model that is no artefact."),
 ]
 AsBuilt = Annotated[
     bool, typer.Option("--as-built", help="A model whose function gives it its weights.")

@@ -13,19 +13,60 @@ from kdeploy.errors import DataError
 
 FLOAT_TYPES = (np.uint8, np.float32)
 TOKEN_TYPES = (np.int32, np.int64)
+_IN_ALPHA = (
+    "look at the images: if they are drawn in the colour of `background`, set another, e.g. "
+    "`background: [0, 0, 0]`"
+)
 
 
-def check_parts(parts: Parts, *, where: str) -> None:
-    """Check shapes, types, labels and preprocessing of both parts.
+def check_parts(parts: Parts, *, where: str) -> list[str]:
+    """Check shapes, types, values, labels and preprocessing of all parts; return what is to know.
 
     Raises:
         DataError: something does not fit; it names the part, what was found and what to change.
     """
     _check_preprocessing(parts.preprocessing, where)
-    for part, split in (("train", parts.train), ("test", parts.test)):
+    for part, split in parts.named():
         place = f"{part} part of {where}" + (f" ({split.origin})" if split.origin else "")
         check_items(split.x, parts.preprocessing, place)
+        check_varied(split.x, parts.preprocessing, place)
         _check_labels(split, parts.preprocessing, place)
+    return _constant_channels(parts, where)
+
+
+def check_varied(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> None:
+    """Refuse items that are all alike: nothing can be learned or measured on them.
+
+    Raises:
+        DataError: with what they all are.
+    """
+    first = np.asarray(x[0])
+    if len(x) > 1 and any((piece != first).any() for _, piece in pieces(x)):
+        return
+    is_one_value = bool((first == first.flat[0]).all()) if first.size else True
+    if len(x) == 1 and not is_one_value:
+        return
+    each = f": every value is {first.flat[0]}" if is_one_value and first.size else ""
+    raise DataError(
+        f"{place}: all {len(x)} items are the same{each}",
+        hint=_IN_ALPHA if preprocessing.background else "look at how x was read and filled",
+    )
+
+
+def _constant_channels(parts: Parts, where: str) -> list[str]:
+    """Return a sentence if channels of the training items never change, though others do."""
+    if parts.preprocessing.is_tokens:
+        return []
+    x = parts.train.x
+    first = np.asarray(x[0]).reshape(x.shape[1], -1)[:, :1]
+    constant = np.ones(x.shape[1], bool)
+    for _, piece in pieces(x):
+        constant &= (piece.reshape(*piece.shape[:2], -1) == first).all(axis=(0, 2))
+        if not constant.any():  # as a rule in the first piece: the rest is not read
+            return []
+    channels = np.flatnonzero(constant)
+    listed = ", ".join(f"{channel} (always {first[channel, 0]})" for channel in channels)
+    return [f"{where}: in x of train these channels never change: {listed}"]
 
 
 def labels_from(y: NDArray[Any], *, where: str, tokens: int | None = None) -> NDArray[np.int64]:

@@ -77,9 +77,11 @@ def load(reference: DataReference) -> Dataset:
 def _load(reference_json: str) -> Dataset:
     reference = DataReference.from_dict(json.loads(reference_json))
     parts, parameters = _parts(reference)
-    check_parts(parts, where=f"data `{reference.name}`")
+    notes = check_parts(parts, where=f"data `{reference.name}`")
     _check_augmentations(reference, parts)
-    train, validation = _split(parts.train, reference)
+    train, validation = parts.train, parts.validation
+    if validation is None:
+        train, validation = _split(parts.train, reference)
     return Dataset(
         name=reference.name,
         train=train,
@@ -91,6 +93,8 @@ def _load(reference_json: str) -> Dataset:
         licence=parts.licence,
         source=parts.source,
         parameters=parameters,
+        notes=(*parts.notes, *notes),
+        is_validation_given=parts.validation is not None,
     )
 
 
@@ -139,10 +143,10 @@ def _rows(x: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _fingerprint(parts: Parts) -> str:
-    """Return the sha256 of train, test and preprocessing."""
+    """Return the sha256 of all parts and the preprocessing."""
     digest = hashlib.sha256(json.dumps(parts.preprocessing.to_dict(), sort_keys=True).encode())
     digest.update(parts.fingerprint.encode())
-    for split in (parts.train, parts.test):
+    for _, split in parts.named():
         digest.update(f"{split.x.dtype} {split.x.shape}".encode())
         digest.update(np.ascontiguousarray(split.y, dtype="<i8").data)
         if not parts.fingerprint:

@@ -120,6 +120,7 @@ def run(
             session.audience = _log(out, audience or Silence(), tensorboard, csv_log)
             with session.files():
                 write_text(out / "recipe.yaml", to_yaml(recipe))
+            session.say_of_data()
         return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
     except OSError as error:
         raise disk_error(error, out) from error
@@ -239,7 +240,7 @@ def _choose(recipe: Recipe, result: RunResult) -> None:
 def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
     chosen, budgets = result.chosen, recipe.budgets or ()
     assert chosen is not None, "packaging needs a chosen file"
-    bundle = make_bundle(session, chosen, budgets, _about(recipe, result, chosen))
+    bundle, verdict = make_bundle(session, chosen, budgets, _about(recipe, result, chosen))
     with session.files():
         write_bundle(out, bundle.folder)
     result.packaged = chosen
@@ -250,7 +251,7 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
             passed=bool(check["passed"]),
             reason=str(check.get("reason", "")),
         )
-        for check in bundle.facts["checks"]
+        for check in verdict.checks
     ]
 
 

@@ -217,7 +217,7 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
 def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
     section = registry.check(TeacherSection, given, where="teacher")
     training = registry.parameters_of("kdeploy.training", "fit")
-    weights = folder / section.weights if section.weights else None
+    weights = folder / section.weights.expanduser() if section.weights else None
     if weights is not None and not weights.is_file():
         raise FileMissing(
             f"teacher.weights: there is no file {weights}",

@@ -65,7 +65,9 @@ class TeacherSection(Section):
 
     build: str = Field(description="a model reference, e.g. `build.py:resnet`, or an artefact")
     args: dict[str, Any] = Field({}, description="keyword arguments of the build function")
-    weights: Path | None = Field(None, description="safetensors; without it the teacher is trained")
+    weights: Path | None = Field(
+        None, description="safetensors, or a checkpoint of torch.save; without it it is trained"
+    )
     train: dict[str, Any] = Field({}, description="how it is trained: epochs, learning_rate, ...")
     mean: list[float] | None = Field(None, description="the teacher's own normalisation, if other")
     std: list[float] | None = Field(None, description="goes with `mean`")

@@ -9,7 +9,7 @@ from kdeploy.data.check import check_parts, labels_from
 from kdeploy.data.contract import Parts, Preprocessing, Split
 from kdeploy.errors import DataError
 
-X = np.zeros((6, 1, 4, 4), dtype=np.float32)
+X = np.arange(96, dtype=np.float32).reshape(6, 1, 4, 4)
 Y = np.array([0, 1, 2, 0, 1, 2])
 
 
@@ -38,6 +38,8 @@ def with_value(value):
         ({"x": X[:0], "y": Y[:0]}, "is empty"),
         ({"x": X.astype(np.float64)}, "x is float64, it must be uint8 or float32"),
         ({"x": X[:, :, :3]}, r"has the shape \(1, 3, 4\), expected \(1, 4, 4\)"),
+        ({"x": X * 0 + 3}, r"all 6 items are the same: every value is 3\.0"),
+        ({"x": X[[2] * 6]}, "all 6 items are the same"),
         ({"x": with_value(np.nan)}, "item 4 of x holds a value that is NaN or infinite"),
         ({"x": with_value(-np.inf)}, "item 4 of x holds a value that is NaN or infinite"),
     ],
@@ -69,6 +71,17 @@ def test_refuses_a_preprocessing_that_cannot_be_applied(changed, message):
 def test_accepts_what_fits():
     check_parts(parts(), where="data")
     check_parts(parts(y=Y.astype(np.uint8)), where="data")
+
+
+def test_a_channel_that_never_changes_is_told_and_not_refused():
+    x = np.random.default_rng(0).normal(size=(9000, 3, 4)).astype(np.float32)
+    x[:, 1] = 0.5
+    known = Preprocessing(shape=(3, 4), classes=("a", "b"))
+    split = Split(x=x, y=np.arange(9000) % 2)
+    told = check_parts(Parts(train=split, test=split, preprocessing=known), where="data `own`")
+    assert told == ["data `own`: in x of train these channels never change: 1 (always 0.5)"]
+    x[8999, 1] = 0.6
+    assert check_parts(Parts(train=split, test=split, preprocessing=known), where="data") == []
 
 
 def test_labels_become_int64():
