@@ -23,6 +23,7 @@ from typing import Any
 from kdeploy import __version__
 from kdeploy.artifact_schema import ID, MOST_BYTES, Malformed, completed
 from kdeploy.errors import ArtifactCorrupt, FileMissing, Unavailable
+from kdeploy.named_path import named_path
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -253,7 +254,7 @@ def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | Non
 
     An id is looked for in `stores`, then below `artifacts` and `runs/*/artifacts` here.
     """
-    path = Path(reference)
+    path = named_path(reference)
     if (path / MANIFEST).is_file():
         return open_artifact(path)
     if not is_id(reference):

@@ -9,6 +9,7 @@ import typer
 
 from kdeploy.cli.main import Result
 from kdeploy.cli.options import (
+    DATA_HELP,
     AsBuilt,
     CsvLog,
     Data,
@@ -83,7 +84,7 @@ def run(
 def distill(
     teacher: Annotated[str, typer.Option("--teacher", help="A model reference or an artefact.")],
     student: Annotated[str, typer.Option("--student", help="A model reference.")],
-    data: Annotated[str, typer.Option("--data", help="A dataset, or `path.py:function`.")],
+    data: Annotated[str, typer.Option("--data", help=DATA_HELP, metavar="DATA")],
     out: Out = Path("runs/distill"),
     teacher_weights: Annotated[
         Path | None,
@@ -114,13 +115,14 @@ def distill(
     debug: Debug = False,
 ) -> Result | None:
     """Distil a student from a teacher."""
+    from kdeploy.recipe.data_text import data_section
     from kdeploy.recipe.read import overridden, read_value
     from kdeploy.recipe.resolve import parse
 
     weights = {"weights": str(teacher_weights)} if teacher_weights else {}
     given: dict[str, Any] = {
         "name": "distill",
-        "data": {"name": data, **({"folder": str(data_dir.resolve())} if data_dir else {})},
+        "data": {**data_section(data), **({"folder": str(data_dir.resolve())} if data_dir else {})},
         "teacher": {"build": teacher, "args": read_value(teacher_args), **weights},
         "student": {"build": student, "args": read_value(student_args)},
         "distill": {

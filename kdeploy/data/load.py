@@ -21,6 +21,7 @@ from kdeploy.data.own_function import is_own_function, parts_of
 from kdeploy.data.rows import Rows, pieces
 from kdeploy.data.split import stratified
 from kdeploy.errors import DataError, RecipeError
+from kdeploy.named_path import named_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ def _parts(reference: DataReference) -> tuple[Parts, dict[str, Any]]:
     technique = registry.find("dataset", reference.name, where="data")
     resolved = registry.validate(technique.parameters, reference.parameters, where="data")
     placed = {
-        key: reference.folder / value.expanduser() if isinstance(value, Path) else value
+        key: named_path(value, reference.folder) if isinstance(value, Path) else value
         for key, value in resolved.items()
     }
     return technique.load()(**placed), _plain(resolved)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from kdeploy.data.check import TOKEN_TYPES, labels_from
 from kdeploy.data.contract import Parts, Preprocessing, Split
 from kdeploy.errors import DataError, FileMissing, UnknownName
+from kdeploy.named_path import named_path
+from kdeploy.user_code import mark_as_users, users_code
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 OPTIONS = ("classes", "scale", "mean", "std", "resize", "vocabulary", "licence", "source")
@@ -40,10 +43,8 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
     """
     function = _function(name, folder)
     _check_parameters(function, parameters, name)
-    try:
+    with _failing(name):
         returned = function(**parameters)
-    except Exception as error:
-        raise _failed(name, error) from error
     if isinstance(returned, Parts):
         return returned
     if isinstance(returned, Mapping):
@@ -53,17 +54,16 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
 
 def _function(name: str, folder: Path) -> Callable[..., Any]:
     file, _, attribute = name.rpartition(":")
-    path = folder / Path(file).expanduser()
+    path = named_path(file, folder)
     if not path.is_file():
         raise FileMissing(f"there is no file {path}", hint="`data: {name: path.py:function}`")
     specification = importlib.util.spec_from_file_location(f"kdeploy_data_{path.stem}", path)
     if specification is None or specification.loader is None:
         raise DataError(f"{path} is not a Python file", hint="`data: {name: path.py:function}`")
     module = importlib.util.module_from_spec(specification)
-    try:
+    mark_as_users(path, kind=DataError)
+    with _failing(str(path)):
         specification.loader.exec_module(module)
-    except Exception as error:
-        raise _failed(str(path), error) from error
     function = getattr(module, attribute, None)
     if not callable(function):
         own = [n for n, v in vars(module).items() if inspect.isfunction(v)]
@@ -135,7 +135,5 @@ def _numbers(value: Any) -> tuple[float, ...]:
     return tuple(float(v) for v in np.atleast_1d(value))
 
 
-def _failed(what: str, error: Exception) -> DataError:
-    return DataError(
-        f"{what} raised {type(error).__name__}: {error}", hint="`--debug` shows the traceback"
-    )
+def _failing(what: str) -> AbstractContextManager[None]:
+    return users_code(f"{what} failed", kind=DataError, hint="mend that line of it")

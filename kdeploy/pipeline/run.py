@@ -43,6 +43,7 @@ from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference
 from kdeploy.report.comparison import Comparison
+from kdeploy.user_code import blamed
 
 STAGES = ("teacher", "distill", "compress", "export", "bench", "package")
 
@@ -105,7 +106,7 @@ def run(
         InputError: before anything was written.
     """
     processes = joined(devices, num_nodes)
-    with processes.in_turn():
+    with processes.in_turn(), blamed():
         data = check(recipe)
     try:
         session = Session(
@@ -121,7 +122,8 @@ def run(
             with session.files():
                 write_text(out / "recipe.yaml", to_yaml(recipe))
             session.say_of_data()
-        return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
+        with blamed():
+            return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
     except OSError as error:
         raise disk_error(error, out) from error
 

@@ -12,6 +12,7 @@ from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
+from kdeploy.named_path import named_path
 from kdeploy.recipe.sections import (
     BenchSection,
     DataSection,
@@ -196,7 +197,7 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
     rest = {k: v for k, v in given.items() if k not in own}
     section = registry.check(DataSection, own, where="data")
     if ":" not in section.name:
-        known = registry.find("dataset", section.name, where="data")
+        known = registry.find("dataset", section.name, where="data.name")
         names = {p.name for p in known.parameters}
         for key in rest:
             if key not in names:
@@ -217,7 +218,7 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
 def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
     section = registry.check(TeacherSection, given, where="teacher")
     training = registry.parameters_of("kdeploy.training", "fit")
-    weights = folder / section.weights.expanduser() if section.weights else None
+    weights = section.weights and named_path(section.weights, folder, where="teacher.weights")
     if weights is not None and not weights.is_file():
         raise FileMissing(
             f"teacher.weights: there is no file {weights}",

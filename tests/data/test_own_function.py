@@ -84,7 +84,7 @@ def test_loads_by_reference(folder):
         ("data.py:as_parts", {"number": 3}, UnknownName, "no key `number`"),
         ("data.py:as_parts", {}, DataError, "missing a required .*argument: 'count'"),
         ("data.py:nothing", {}, DataError, "returned NoneType"),
-        ("data.py:fails", {}, DataError, "raised KeyError: 'gone'"),
+        ("data.py:fails", {}, DataError, r"failed: KeyError: 'gone' \(.*data\.py:\d+, in fails"),
         ("data.py:blobs", {"name": "x"}, UnknownName, "no key `name`"),
         ("data.py:blobs", {"x_test": [1, 2]}, DataError, "`x_test` must be an array, found list"),
         ("data.py:blobs", {"y_train": np.ones(24)}, DataError, "y_train: labels must be integers"),
@@ -98,7 +98,9 @@ def test_what_cannot_be_used_is_one_clear_error(folder, name, parameters, kind, 
 
 def test_a_file_that_is_no_python_is_one_clear_error(folder):
     (folder / "data.py").write_text("def broken(:")
-    with pytest.raises(DataError, match=r"data\.py raised SyntaxError"):
+    with pytest.raises(
+        DataError, match=r"data\.py failed: SyntaxError: .*\(.*data\.py:1: `def broken\(:`\)"
+    ):
         parts_of("data.py:blobs", {}, folder=folder)
 
 

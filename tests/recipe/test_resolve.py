@@ -217,3 +217,44 @@ def test_refuses_seeds_that_make_no_sense(sections, message):
     with pytest.raises(RecipeError, match=message) as caught:
         resolved(**sections)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("=1", "names no key"),
+        ("a..b=1", "names no key"),
+        (".".join("a" * 100) + "=1", "names no key"),
+        ("compress.0.x=1", "is a value"),
+        ("compress.².x=1", "not one of the 1 entries"),
+        (f"compress.{'9' * 5000}=1", "not one of the 1 entries"),
+        ("seed=[", "not YAML"),
+        ("seed=" + "[" * 3000, "in one another"),
+    ],
+)
+def test_refuses_overrides_that_lead_nowhere(override, message):
+    with pytest.raises(RecipeError, match=message):
+        overridden({"compress": ["onnx"]}, [override])
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"seed": True}, "recipe.seed"),
+        ({"teacher": {"build": "b.py:f", "train": {"epochs": True}}}, "teacher.train.epochs"),
+        ({"teacher": {"build": "b.py:f", "train": {"learning_rate": "inf"}}}, "learning_rate"),
+        ({"seed": str(2**70)}, "recipe.seed"),
+        ({**STUDENT, "distill": {"cache_budget": "much"}}, "distill.cache_budget"),
+        ({"compress": [{"int8_ptq": {"recover": False}}]}, r"compress\[0\].int8_ptq"),
+        ({"bench": {"scenarios": ["server"], "latency_limit": "9e999ms"}}, "bench.latency_limit"),
+        ({"bench": {"sizes": ["9" * 50]}}, "bench.sizes"),
+        ({"gates": ["latency.p50: <= 1e999ms"]}, "gates"),
+        ({"gates": ["a" + " " * 100_000 + "b"]}, "gates"),
+        ({"teacher": {"build": "b.py:f", "weights": "x" * 300}}, "x"),
+    ],
+)
+def test_names_the_key_of_a_value_that_cannot_be(sections, key):
+    with pytest.raises(InputError, match=key) as caught:
+        resolved(**sections)
+    assert caught.value.hint
+    assert len(str(caught.value)) < 1000
