@@ -14,6 +14,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.recipe.files import absolute_build
 from kdeploy.recipe.resolve import OWN_TRAINING, Recipe, Step, parse
+from kdeploy.recipe.sections import ONE_WORD, spelled_out
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.yaml_document import DEEPEST, yaml_file, yaml_text
 
@@ -135,10 +136,13 @@ def read_value(text: str) -> Any:
 
 def _entry(place: dict[str, Any] | list[Any], part: str, path: str) -> Any:
     if isinstance(place, list):
-        found = place[_index(place, part, path)]
+        index = _index(place, part, path)
+        found = place[index] = spelled_out(place[index])
     else:
         if place.get(part) is None:
             place[part] = {}
+        if part == path.partition(".")[0] and part in ONE_WORD:
+            place[part] = spelled_out(place[part], part)
         found = place[part]
     if not isinstance(found, dict | list):
         raise RecipeError(
