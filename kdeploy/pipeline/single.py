@@ -19,9 +19,10 @@ from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
 from kdeploy.package.verify import VerifyResult
-from kdeploy.pipeline.building import load_weights, onnx_path, teacher_model
+from kdeploy.pipeline.building import onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
+    About,
     make_export,
     outputs_of,
     pack,
@@ -34,6 +35,7 @@ from kdeploy.pipeline.rundir import (
 )
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
+from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.references import ModelReference, build_model
 
@@ -79,12 +81,16 @@ def package_one(
     with tempfile.TemporaryDirectory(prefix="kdeploy-package-") as folder:
         session, artifact = _begin(source, Path(folder), audience)
         exported = exported_file(session, artifact)
-        accuracy = {"accuracy.top1": _test_accuracy(session, exported)}
+        about = About(
+            name=out.stem,
+            accuracy={"accuracy.top1": _test_accuracy(session, exported)},
+            chosen_because=ASKED_FOR,
+        )
         trial = Path(folder) / f"trial{out.suffix if out.suffix == '.zip' else ''}"
-        result = pack(session, exported, trial, budgets, accuracy, ASKED_FOR)
+        result = pack(session, exported, trial, budgets, about)
         if result.passed:
             out.parent.mkdir(parents=True, exist_ok=True)
-            result = pack(session, exported, out, budgets, accuracy, ASKED_FOR)
+            result = pack(session, exported, out, budgets, about)
     return result
 
 
@@ -142,13 +148,15 @@ def session_of(out: Path, data: DataReference | None, audience: Audience) -> Ses
     """Return a session over the store in `out`, which is made once the data has been read."""
     loaded = load(data) if data is not None else None
     out.mkdir(parents=True, exist_ok=True)
-    return Session(
+    session = Session(
         store=Store(root=out / "artifacts"),
         reference=data,
         data=loaded,
         seed=data.seed if data is not None else 0,
         audience=Log(out / "log.jsonl", audience),
     )
+    session.say_of_data()
+    return session
 
 
 def data_of(artifact: Artifact) -> DataReference | None:
