@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kdeploy.errors import spelt_out
+
 FORMULAS = ("=", "+", "-", "@", "\t", "\n")
 """What spreadsheets run when a cell begins with it (OWASP, "CSV injection")."""
 
