@@ -17,6 +17,7 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import DataError, ModelError, ParityFailed, Unavailable
+from kdeploy.export.half_arithmetic import check_half_arithmetic
 from kdeploy.export.parity import Parity, check_parity
 from kdeploy.export.proof import conditions, parity_of
 from kdeploy.machine import fingerprint
@@ -97,6 +98,9 @@ def export(
             allowed = conditions(technique, parameters, model)
             parity = parity_of(unproven, runtime, model, data, **allowed)
             check_parity(parity, name=path.name)
+            if path.suffix == ".onnx":
+                sizes = allowed["batch_sizes"]
+                check_half_arithmetic(unproven, model, data, batch_sizes=sizes, name=path.name)
             return result_of(parity, unproven, path, runtime, opset)
 
     try:
