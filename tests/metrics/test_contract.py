@@ -51,7 +51,7 @@ def test_refuses_to_judge_nothing(name):
 def test_an_item_without_a_class_is_refused_on_either_side(name, side):
     given = [CLASSES.copy(), CLASSES.copy()]
     given[side][2] = NO_CLASS
-    with pytest.raises(DataError, match="1 of 3 items.*from 0: 2"):
+    with pytest.raises(DataError, match=r"1 of 3 items.*from 0: 2"):
         techniques("metric")[name].load()(*given)
 
 
