@@ -45,7 +45,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPreprocessing:
-    """How an item becomes an input: resize (images), then `(x * scale - mean) / std`.
+    """How an item becomes an input: opaque and resized (images), then `(x * scale - mean) / std`.
 
     Token ids (layout "NT", `dtype` "int64") go in as they are, each below `vocabulary`.
     """
@@ -59,6 +59,8 @@ class StoredPreprocessing:
     classes: tuple[str, ...]
     dtype: Literal["float32", "int64"] = "float32"
     vocabulary: int = 0
+    background: tuple[int, ...] = ()
+    """Red, green and blue that transparent pixels are laid on; (): the data had none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,8 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     fields = asdict(manifest)
     if manifest.preprocessing.layout != "NT":  # floats are described as before there were tokens
         del fields["preprocessing"]["dtype"], fields["preprocessing"]["vocabulary"]
+    if not manifest.preprocessing.background:
+        del fields["preprocessing"]["background"]
     text = json.dumps(fields, indent=2, allow_nan=False, default=str)
     (folder / MANIFEST).write_text(text + "\n")
 

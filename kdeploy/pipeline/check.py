@@ -16,11 +16,11 @@ from kdeploy.pipeline.building import (
     fresh_model,
     further_model,
     further_models,
-    load_weights,
     model_of_teacher,
     teacher_model,
 )
 from kdeploy.pipeline.real_items import check_real_items
+from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.teaching import Teaching
 

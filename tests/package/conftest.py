@@ -22,7 +22,13 @@ from kdeploy.package.run import RUNNER, package
 CLASSES = ("circle", "square", "triangle")
 SHAPE = (1, 8, 8)
 PREPROCESSING = Preprocessing(
-    shape=SHAPE, scale=1 / 255, mean=(0.4,), std=(0.3,), resize="bilinear", classes=CLASSES
+    shape=SHAPE,
+    scale=1 / 255,
+    mean=(0.4,),
+    std=(0.3,),
+    resize="bilinear",
+    background=(255, 255, 255),
+    classes=CLASSES,
 )
 
 

@@ -255,7 +255,7 @@ def _model_input(path: Path, form: Json, is_preprocessed: bool) -> Any:
     if not path.is_file():
         _stop(f"there is no file {path}", "name image files or .npy files")
     shape, is_array = tuple(form["shape"]), is_preprocessed or path.suffix == ".npy"
-    x = _array(path, shape) if is_array else _image(path, shape, form["resize"])
+    x = _array(path, shape) if is_array else _image(path, shape, form)
     if form.get("dtype") == "int64":
         if x.dtype.kind == "f" or x.min() < 0 or x.max() >= form["vocabulary"]:
             hint = f"save token ids, integers below {form['vocabulary']}"
@@ -282,7 +282,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> Any:
     return x
 
 
-def _image(path: Path, shape: tuple[int, ...], resize: str) -> Any:
+def _image(path: Path, shape: tuple[int, ...], form: Json) -> Any:
     if len(shape) != 3 or shape[0] not in (1, 3):
         _stop(f"{path} is no .npy file, and this model takes no images", f"save numbers: {shape}")
     try:
@@ -293,15 +293,32 @@ def _image(path: Path, shape: tuple[int, ...], resize: str) -> Any:
     channels, height, width = shape
     try:
         opened = Image.open(path)
-        image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+        opaque, ground = _opaque(ImageOps.exif_transpose(opened), form.get("background"))
+        image = opaque.convert("L" if channels == 1 else "RGB")
     except Exception as error:  # Pillow's plugins raise errors of many kinds on damaged files
         _stop(f"{path} cannot be decoded: {error}", "give another image, or a .npy file")
     if opened.mode[0] in "IF":
         _stop(f"{path} has more than 8 bits a channel", "convert it to 8 bits, or give .npy")
-    if image.size != (width, height) and resize != "bilinear":
+    if not ground:
+        hint = "lay it on a colour first; the data of this model had no transparency"
+        _stop(f"{path} is transparent in part", hint)
+    if image.size != (width, height) and form["resize"] != "bilinear":
         _stop(f"{path} has {image.size} pixels, not {(width, height)}", "resize it first")
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
+
+
+def _opaque(image: Any, background: Any) -> tuple[Any, bool]:
+    """Return the image laid on the background, and whether that could be done."""
+    from PIL import Image
+
+    has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    layer = image.convert("RGBA") if has_alpha else image
+    if not has_alpha or layer.getchannel("A").getextrema() == (255, 255):
+        return layer, True
+    if not background:
+        return layer, False
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (*background, 255)), layer), True
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdeploy.data.decoded import decoded_image
+from kdeploy.data.decoded import Form, decoded_image
 from kdeploy.package.checksums import write_sums
 from kdeploy.package.run import RUNNER
 
@@ -263,12 +263,38 @@ def test_an_image_becomes_what_the_data_set_makes_of_it(
     exif[0x0112] = turn or 1
     path = tmp_path / "image.png"
     image.save(path, exif=exif)
-    stored = decoded_image(path, size=(8, 8), channels=1)[None]
+    stored = decoded_image(path, Form(size=(8, 8), channels=1)).pixels[None]
     expected = softmax(run_onnx(tiny.path, tiny.preprocessing.apply(stored)))[0]
     assert runner.main([str(path), "--json", "--top", "3", "--bundle", str(pristine)]) == 0
     found = json.loads(capsys.readouterr().out)["predictions"]
     scores = {one["index"]: one["score"] for one in found}
     np.testing.assert_allclose([scores[i] for i in range(3)], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+@pytest.mark.parametrize("ground", [[255, 255, 255], [0, 90, 30]])
+def test_transparent_pixels_are_laid_on_what_the_data_laid_them_on(
+    runner, tmp_path, mode, channels, ground
+):
+    rng = np.random.default_rng(4)
+    drawn = Image.fromarray(rng.integers(0, 256, (9, 7, 4), dtype=np.uint8)).convert(mode)
+    drawn.save(tmp_path / "a.png", **({"transparency": 3} if mode == "P" else {}))
+    form = {"resize": "bilinear", "background": ground}
+    found = runner._image(tmp_path / "a.png", (channels, 8, 8), form)
+    known = Form(size=(8, 8), channels=channels, background=tuple(ground))
+    np.testing.assert_array_equal(found[0], decoded_image(tmp_path / "a.png", known).pixels)
+
+
+def test_an_image_with_holes_is_refused_by_a_model_whose_data_had_none(runner, tmp_path, capsys):
+    for name, alpha in (("open.png", 254), ("shut.png", 255)):
+        Image.new("RGBA", (8, 8), (5, 6, 7, alpha)).save(tmp_path / name)
+    form = {"resize": "bilinear"}
+    assert runner._image(tmp_path / "shut.png", (3, 8, 8), form)[0, :, 0, 0].tolist() == [5, 6, 7]
+    with pytest.raises(SystemExit) as stopped:
+        runner._image(tmp_path / "open.png", (3, 8, 8), form)
+    assert stopped.value.code == 2
+    assert "open.png is transparent in part" in capsys.readouterr().err
 
 
 def inputs_that_are_wrong(folder):
