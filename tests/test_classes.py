@@ -46,6 +46,7 @@ def test_the_reason_counts_them_and_names_the_first():
 KNOWN = {
     "classes.py": "here",
     "data/check.py": "labels that people gave",
+    "data/labels.py": "as there",
     "fitting/predict.py": "behind `check_answers`",
     "fitting/validation.py": "beside a count of rows without a class",
     "quantization/sensitivity.py": "behind a check of all rows",
