@@ -75,6 +75,12 @@ FLAGS: dict[str, Flag] = {
         meaning="a 2:4 sparse file of which not one layer ran in a sparse kernel",
         remedy="2:4 pays for wide layers on tensor cores only; ship the dense file here",
     ),
+    "not_finite": Flag(
+        meaning="NaN or infinite logits on some test items: they name no class, so that nothing is"
+        " counted, and a gate on it fails",
+        remedy="look at the first item that the reason names: an empty or constant one, a row that"
+        " is masked as a whole, or a number beyond float16; mend the model and export it again",
+    ),
     "random_inputs": Flag(
         meaning="timed on random inputs, not on data",
         remedy="name the data set of the model (`data:` of the recipe)",
