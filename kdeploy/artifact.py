@@ -244,6 +244,11 @@ def _payload(folder: Path) -> dict[str, Path]:
     return found
 
 
+def is_id(reference: str) -> bool:
+    """Say whether it is written as ids are; whether there is such an artefact is not looked at."""
+    return ID.fullmatch(reference) is not None
+
+
 def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | None:
     """Return the artefact of a folder or an id; None when `reference` is neither.
 
@@ -252,7 +257,7 @@ def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | Non
     path = named_path(reference)
     if (path / MANIFEST).is_file():
         return open_artifact(path)
-    if not ID.fullmatch(reference):
+    if not is_id(reference):
         return None
     here = [Path("artifacts"), *sorted(Path().glob("runs/*/artifacts"))]
     for root in [*stores, *here]:

@@ -33,6 +33,17 @@ FOLDERS: Mapping[str, str] = {
     "report_format": "report",
     "wrapper": "quantization",
 }
+# What people call a kind elsewhere: by its key in a recipe.
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "data": ("dataset",),
+    "distill": ("loss", "scheme"),
+    "compress": ("compressor",),
+    "export": ("exporter",),
+    "bench": ("runtime", "metric"),
+    "gate": ("metric",),
+    "report": ("report_format",),
+    "format": ("report_format",),
+}
 _SCHEMA = "`kdeploy recipe-schema` lists keys and types"
 ModelT = TypeVar("ModelT", bound="BaseModel")
 
@@ -79,6 +90,20 @@ def techniques(kind: str) -> dict[str, Technique]:
     if kind not in FOLDERS:
         raise UnknownName.among("kind of technique", kind, FOLDERS)
     return _scan(kind)
+
+
+def kinds_of(word: str) -> list[str]:
+    """Return the kinds of technique that a word means: one of them, its plural, a recipe's key.
+
+    Raises:
+        UnknownName: it means none.
+    """
+    for name in (word, word.removesuffix("s"), word.removesuffix("es")):
+        if name in FOLDERS:
+            return [name]
+        if name in KEYS:
+            return list(KEYS[name])
+    raise UnknownName.among("kind of technique", word, [*FOLDERS, *KEYS])
 
 
 def find(kind: str, name: str, *, where: str = "") -> Technique:

@@ -85,6 +85,9 @@ def bench(
     about a number is a flag with its remedy, explained in the report and in
     docs/benchmarking.md.
     """
+    from kdeploy.cli.given import check_files
+
+    check_files([*files, *([baseline] if baseline else [])])
     from kdeploy.bench.remote.hosts import parse_host
     from kdeploy.cli.output import Terminal, show_comparison, show_summary
     from kdeploy.cli.output import out as console
@@ -195,6 +198,9 @@ def package(
     debug: Debug = False,
 ) -> Result:
     """Make the edge bundle and prove it here."""
+    from kdeploy.cli.given import check_model
+
+    check_model(artifact)
     from kdeploy.cli.output import Terminal, show_checks
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates

@@ -50,17 +50,19 @@ def run(
     debug: Debug = False,
 ) -> Result | None:
     """Run a whole recipe; an interrupted run goes on where it stopped."""
+    from kdeploy.recipe.read import load
+
+    folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
+    loaded = load(recipe, [*(overrides or []), *folder])
+    # Torch comes with these: what is wrong with the recipe is told before.
     from kdeploy.cli.output import Terminal
     from kdeploy.errors import UnknownName
     from kdeploy.fitting.processes import started
     from kdeploy.pipeline.run import STAGES
     from kdeploy.pipeline.run import run as run_recipe
-    from kdeploy.recipe.read import load
 
     if until is not None and until not in STAGES:
         raise UnknownName.among("stage", until, STAGES)
-    folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
-    loaded = load(recipe, [*(overrides or []), *folder])
     on_each, machines = started(devices, num_nodes)
     result = run_recipe(
         loaded,
@@ -113,9 +115,6 @@ def distill(
     debug: Debug = False,
 ) -> Result | None:
     """Distil a student from a teacher."""
-    from kdeploy.cli.output import Terminal
-    from kdeploy.fitting.processes import started
-    from kdeploy.pipeline.run import run as run_recipe
     from kdeploy.recipe.data_text import data_section
     from kdeploy.recipe.read import overridden, read_value
     from kdeploy.recipe.resolve import parse
@@ -133,6 +132,11 @@ def distill(
         },
     }
     recipe = parse(overridden(given, overrides or []), folder=Path())
+    # Torch comes with these: what is wrong with the words is told before.
+    from kdeploy.cli.output import Terminal
+    from kdeploy.fitting.processes import started
+    from kdeploy.pipeline.run import run as run_recipe
+
     on_each, machines = started(devices, num_nodes)
     result = run_recipe(
         recipe,
@@ -198,6 +202,9 @@ def _compress_options(
 
 
 def _compress(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -> Result:
+    from kdeploy.cli.given import check_model
+
+    check_model(common["artifact"])
     from kdeploy.cli.output import Terminal
     from kdeploy.pipeline.single import compress_one
     from kdeploy.recipe.read import read_value
@@ -226,6 +233,9 @@ def _export_options(
 
 
 def _export(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -> Result:
+    from kdeploy.cli.given import check_model
+
+    check_model(common["artifact"])
     from kdeploy.cli.output import Terminal
     from kdeploy.pipeline.single import export_one
     from kdeploy.recipe.resolve import Step

@@ -51,6 +51,7 @@ def package(
     golden: tuple[Inputs, NDArray[np.float32]],
     accuracy: Mapping[str, Any],
     budgets: Sequence[Gate],
+    name: str = "",
     chosen_because: str = "",
     licences: Mapping[str, str | Path] | None = None,
 ) -> Path:
@@ -66,6 +67,7 @@ def package(
         accuracy: Measured values by metric name and whatever else is known of them; the values
             of a `baseline` are needed only for budgets that compare.
         budgets: What the file must keep to on the device.
+        name: What people call it; left out: the label of the file's artefact.
         chosen_because: Why this file was packaged and not another.
         licences: By part (`model`, `data`): an SPDX identifier, a text, or a file with the text.
 
@@ -83,7 +85,10 @@ def package(
         tolerance = write_golden(folder, folder / MODEL, facts, *golden)
         described = _manifest(folder, facts, manifest, accuracy, recorded, bounds, golden[1])
         described = replace(
-            described, chosen_because=chosen_because, licences=write_licences(folder, texts)
+            described,
+            name=name or described.name,
+            chosen_because=chosen_because,
+            licences=write_licences(folder, texts),
         )
         if reason := contradiction(described, facts):
             raise ModelError(

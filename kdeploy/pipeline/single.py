@@ -24,6 +24,7 @@ from kdeploy.package.verify import VerifyResult
 from kdeploy.pipeline.building import onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
+    About,
     make_export,
     outputs_of,
     pack,
@@ -82,12 +83,16 @@ def package_one(
     with tempfile.TemporaryDirectory(prefix="kdeploy-package-") as folder:
         session, artifact = _begin(source, Path(folder), audience)
         exported = exported_file(session, artifact)
-        accuracy = {"accuracy.top1": _test_accuracy(session, exported)}
+        about = About(
+            name=out.stem,
+            accuracy={"accuracy.top1": _test_accuracy(session, exported)},
+            chosen_because=ASKED_FOR,
+        )
         trial = Path(folder) / f"trial{out.suffix if out.suffix == '.zip' else ''}"
-        result = pack(session, exported, trial, budgets, accuracy, ASKED_FOR)
+        result = pack(session, exported, trial, budgets, about)
         if result.passed:
             out.parent.mkdir(parents=True, exist_ok=True)
-            result = pack(session, exported, out, budgets, accuracy, ASKED_FOR)
+            result = pack(session, exported, out, budgets, about)
     return result
 
 

@@ -11,9 +11,11 @@ import yaml
 
 from kdeploy import registry
 from kdeploy.data.data_files import absolute
+from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.recipe.files import absolute_build
 from kdeploy.recipe.resolve import OWN_TRAINING, Recipe, Step, parse
+from kdeploy.recipe.sections import ONE_WORD, spelled_out
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.yaml_document import DEEPEST, yaml_file, yaml_text
 
@@ -54,7 +56,7 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
         **({"seeds": list(recipe.seeds)} if recipe.seeds else {"seed": recipe.seed}),
         "data": {
             **absolute(data),
-            "validation_fraction": data.validation_fraction,
+            **_held_out(data),
             "augment": list(data.augment),
         },
         "teacher": {
@@ -79,6 +81,12 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
         resolved["written_in"] = str(written_in.resolve())
     plain = json.loads(json.dumps(resolved, default=str))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _held_out(data: DataReference) -> dict[str, float]:
+    if data.parameters.get("validation") is not None:
+        return {}  # a part of its own
+    return {"validation_fraction": data.validation_fraction}
 
 
 def _teaching(teaching: Teaching) -> dict[str, Any]:
@@ -140,10 +148,13 @@ def read_value(text: str) -> Any:
 
 def _entry(place: dict[str, Any] | list[Any], part: str, path: str) -> Any:
     if isinstance(place, list):
-        found = place[_index(place, part, path)]
+        index = _index(place, part, path)
+        found = place[index] = spelled_out(place[index])
     else:
         if place.get(part) is None:
             place[part] = {}
+        if part == path.partition(".")[0] and part in ONE_WORD:
+            place[part] = spelled_out(place[part], part)
         found = place[part]
     if not isinstance(found, dict | list):
         raise RecipeError(
