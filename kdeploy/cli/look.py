@@ -125,6 +125,7 @@ def show_artifact(artifact: Artifact, *, is_json: bool) -> None:
     """Print an artefact: its history oldest first, then its facts."""
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import table
+    from kdeploy.flags import FLAGS
     from kdeploy.report.said import said_by
     from kdeploy.units import format_quantity
 
@@ -139,11 +140,14 @@ def show_artifact(artifact: Artifact, *, is_json: bool) -> None:
                 f"{step['stage']} {step['technique']}",
                 format_quantity(facts.get("parameters"), "count"),
                 format_quantity(facts.get("macs"), "count"),
-                format_quantity(scores.get("validation_accuracy"), "fraction"),
+                format_quantity(scores.get("validation_accuracy"), "fraction")
+                + (" *" if scores.get("validation_seen") else ""),
             ]
         )
     headers = ["artefact", "label", "made by", "parameters", "MACs", "validation"]
     screen.print(table(headers, rows))
+    if any(row[-1].endswith("*") for row in rows):
+        screen.print(f"* {FLAGS['validation_seen'].meaning}", markup=False)
     for said in said_by(artifact.facts):
         screen.print(table(said.headers or [""] * len(said.rows[0]), said.rows, title=said.topic))
     screen.print(f"folder: {artifact.folder}", markup=False)

@@ -39,7 +39,10 @@ from kdeploy.package.readme import readme
 from kdeploy.preprocessing import Inputs, Preprocessing
 
 RUNNER = Path(__file__).parent / "runner" / "python" / "run.py"
-RUNNER_IN_BUNDLE = "runner/python/run.py"
+RUNNER_FILES = {
+    f"runner/python/{name}": RUNNER.with_name(name)
+    for name in ("run.py", "rules.py", "reading.py", "limits.py")
+}
 _LAYOUTS: Mapping[int, Layout] = {3: "NCHW", 2: "NCL", 1: "NC"}
 
 
@@ -94,8 +97,9 @@ def package(
             raise ModelError(
                 f"{onnx_file} does not fit its manifest: {reason}", hint="export it again"
             )
-        (folder / RUNNER_IN_BUNDLE).parent.mkdir(parents=True)
-        shutil.copyfile(RUNNER, folder / RUNNER_IN_BUNDLE)
+        (folder / "runner" / "python").mkdir(parents=True)
+        for name, own in RUNNER_FILES.items():
+            shutil.copyfile(own, folder / name)
         write_manifest(described, folder)
         (folder / "README.md").write_text(readme(described, golden=tolerance.num_items))
         write_sums(folder)

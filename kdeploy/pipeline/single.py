@@ -12,6 +12,7 @@ import numpy as np
 
 from kdeploy import registry
 from kdeploy.artifact import Artifact, Store, find_artifact
+from kdeploy.classes import classes_of
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.data.data_files import found_again
 from kdeploy.data.load import DataReference, load
@@ -242,7 +243,7 @@ def _test_accuracy(session: Session, exported: Exported) -> float:
     starts = range(0, len(test), CHUNK)
     chunks = [outputs_of(exported.file.file, apply(test.x[s : s + CHUNK])) for s in starts]
     counts = test.y != NOT_COUNTED
-    return top1(np.concatenate(chunks).argmax(axis=-1)[counts], test.y[counts])
+    return top1(classes_of(np.concatenate(chunks))[counts], test.y[counts])
 
 
 def _model_of(file: Artifact) -> Artifact:
