@@ -9,6 +9,7 @@ import torch
 from kdeploy import registry
 from kdeploy.artifact import find_artifact
 from kdeploy.data.contract import Dataset
+from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
 from kdeploy.data.unlabelled import with_unlabelled
 from kdeploy.errors import ModelError, UnknownName
@@ -62,7 +63,8 @@ def check_model(model: nn.Module, data: Dataset, role: str) -> None:
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ModelError(
             f"the {role} cannot take items of {data.name}, shape {shape}: {error}",
-            hint=f"check `{role}.args` (input channels, tokens?) and the data's shape",
+            hint=layout_hint(shape)
+            or f"check `{role}.args` (input channels, tokens?) and the data's shape",
         ) from None
     finally:
         model.train(was_training)
@@ -74,12 +76,25 @@ def check_model(model: nn.Module, data: Dataset, role: str) -> None:
         )
     if out.shape[-1] != data.num_classes:
         raise ModelError(
-            f"the {role} has {out.shape[-1]} classes, {data.name} has {data.num_classes}",
-            hint=f"set `{role}.args.num_classes: {data.num_classes}`",
+            f"the {role} has {out.shape[-1]} classes, {data.name} has {data.num_classes}: "
+            f"labels 0..{data.num_classes - 1}",
+            hint=_classes_hint(out.shape[-1], data.num_classes, role),
         )
     model.eval()
     check_real_items(model, data, role)
     model.train(was_training)
+
+
+def _classes_hint(found: int, wanted: int, role: str) -> str:
+    args = "`--args`" if role == "model" else f"`{role}.args`"
+    if found == 1:
+        return (
+            f"one output is a quantity (regression) or a score; build it with one a class: {wanted}"
+        )
+    hint = f"build it with {wanted} outputs (see {args}, e.g. `num_classes: {wanted}`)"
+    if found < wanted:
+        return f"{hint}, or leave out the items of the others"
+    return f"{hint}; if the data has {found} classes, some without items: `data.classes: {found}`"
 
 
 def _teacher(recipe: Recipe) -> nn.Module:
