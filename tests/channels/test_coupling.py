@@ -90,7 +90,7 @@ def test_torchs_own_shuffle_is_followed_as_well(example):
 
 def test_a_module_that_runs_twice_ties_its_two_sides(make, example):
     units = units_of(make("Shared"), example)
-    twice = {"stem out", "twice in", "twice out", "scale out", "inner in"}
+    twice = {"stem out", "twice in", "twice out", "scale dimension 0", "inner in"}
     assert [layers(unit) for unit in units].count(twice) == 16
 
 
@@ -173,7 +173,7 @@ def test_a_split_by_sizes_of_the_code_stays(make, example):
 def test_a_class_token_and_a_norm_of_maps_are_followed(make, example):
     units = units_of(make("Vision"), example)
     stem = {"stem out", "norm out", "patches in"}
-    stream = {"patches out", "token out", "up in", "down out", "head in"}
+    stream = {"patches out", "token dimension 2", "up in", "down out", "head in"}
     inner = {"up out", "down in"}
     found = [layers(unit) for unit in units]
     assert [found.count(sides) for sides in (stem, stream, inner)] == [16, 24, 32]
