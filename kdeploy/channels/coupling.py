@@ -62,7 +62,7 @@ def find_units(
     names = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
     stated = stated_splits(graph, model)
-    frozen = _frozen(graph) - stated.keys()
+    frozen = _frozen(graph, reductions) - stated.keys()
     for node, side, index in list(forest.elements()):
         is_kept = not node.outputs or is_protected(names.get(node.module, ""))
         if node in frozen or (side == "out" and is_kept):
@@ -89,9 +89,9 @@ def find_units(
     return units + heads
 
 
-def _frozen(graph: Graph) -> set[Any]:
+def _frozen(graph: Graph, reductions: Collection[Any]) -> set[Any]:
     """Return the nodes through which channels are not followed."""
-    harmless = {node for s in graph.shuffles for node in s.steps}
+    harmless = {*reductions, *(node for s in graph.shuffles for node in s.steps)}
     return fixed_nodes(graph) | {
         node
         for node in graph.nodes
