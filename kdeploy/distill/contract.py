@@ -158,7 +158,8 @@ class SchemeContext:
     def record(self, name: str, model: nn.Module) -> float:
         """Measure a further model on the validation part, and keep the number under its name."""
         device = str(device_named(self.fit.device))
-        value = accuracy(model, self.data.validation, self.data.preprocessing, device=device)
+        data = self.data
+        value = accuracy(model, data.validation, data.preprocessing, device=device, name=name)
         logger.info("the validation accuracy of %s is %.4f", name, value)
         self.accuracies[name] = value
         return value

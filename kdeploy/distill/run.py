@@ -103,7 +103,7 @@ def distill(
         data=data, fit=context, training=training, label_weight=weight, build=build
     )
     device = str(device_named(context.device))
-    teacher_accuracy = accuracy(teacher, data.validation, knows, device=device)
+    teacher_accuracy = accuracy(teacher, data.validation, knows, device=device, name="teacher")
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
     with _cache_folder(context) as folder:
         factory = _Factory(

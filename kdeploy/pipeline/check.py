@@ -16,10 +16,11 @@ from kdeploy.pipeline.building import (
     fresh_model,
     further_model,
     further_models,
-    load_weights,
     model_of_teacher,
     teacher_model,
 )
+from kdeploy.pipeline.real_items import check_real_items
+from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.teaching import Teaching
 
@@ -76,6 +77,9 @@ def check_model(model: nn.Module, data: Dataset, role: str) -> None:
             f"the {role} has {out.shape[-1]} classes, {data.name} has {data.num_classes}",
             hint=f"set `{role}.args.num_classes: {data.num_classes}`",
         )
+    model.eval()
+    check_real_items(model, data, role)
+    model.train(was_training)
 
 
 def _teacher(recipe: Recipe) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule
 
-from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.artifact import Artifact, find_artifact
 from kdeploy.counts import count_bytes, count_macs
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.contract import BuildModel
@@ -18,17 +19,19 @@ from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
 from kdeploy.payload import save_model
+from kdeploy.pipeline import held_out
 from kdeploy.pipeline.building import (
     contents_sha256,
     fresh_model,
     further_model,
-    load_weights,
     model_of_teacher,
     onnx_path,
     without_folders,
 )
 from kdeploy.pipeline.onnx_files import import_file
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.pipeline.weight_files import weights_sha256
+from kdeploy.pipeline.weights import load_weights
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
@@ -41,7 +44,14 @@ if TYPE_CHECKING:
 
 
 def make_teacher(session: Session, teacher: Teacher) -> Artifact:
-    """Return the teacher: an artefact as it is, given weights, or trained here."""
+    """Return the teacher, and tell what its validation accuracy is worth."""
+    made = _teacher(session, teacher)
+    held_out.say_of_start(session, made)
+    return made
+
+
+def _teacher(session: Session, teacher: Teacher) -> Artifact:
+    """Return an artefact as it is, a file, given weights, or what is trained here."""
     known = find_artifact(teacher.reference.build, [session.store.root])
     if known is not None:
         return session.store.adopt(known)
@@ -65,28 +75,32 @@ def make_student(
     """Return the student, distilled from the teacher."""
 
     def make(work: Path) -> Made:
-        student = fresh_model(reference, session.seed)
+        student, heard = fresh_model(reference, session.seed), list[str]()
         result = distill(
             student,
             model_of_teacher(teacher),
             data_of(session),
             fit_context(session, work, "distil the student"),
             teacher_normalization=spec.normalization,
-            build=building(session),
+            build=building(session, heard),
             **teaching_arguments(recipe),
         )
+        is_seen = held_out.may_have_seen(session, teacher)
         scores = {
             **scores_of(result.fit),
             "teacher_validation_accuracy": result.teacher_accuracy,
+            **({held_out.SEEN_BEFORE: True} if is_seen else {}),
             **further_scores(result.accuracies),
         }
+        teachers = held_out.shown(result.teacher_accuracy, is_seen=is_seen)
         session.audience.said(
-            f"validation accuracy: teacher {result.teacher_accuracy:.2%}, student best"
+            f"validation accuracy: teacher {teachers}, student best"
             f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
         )
         for name, value in result.accuracies.items():
             session.audience.said(f"validation accuracy: {name} {value:.2%}")
-        return made_model(session, result.model, reference, scores)
+        made = made_model(session, result.model, reference, scores)
+        return _with_report(made, heard)
 
     return session.step(
         kind="torch",
@@ -143,7 +157,16 @@ def _computing(model: nn.Module) -> nn.Module:
 def _import_weights(session: Session, reference: ModelReference, weights: Path) -> Artifact:
     def make(work: Path) -> Made:
         del work  # nothing to go on from
-        return made_model(session, load_weights(build_model(reference), weights), reference)
+        loaded = load_weights(build_model(reference), weights)
+        for sentence in loaded.said:
+            session.audience.said(f"the weights {weights.name}: {sentence}")
+        made = made_model(session, loaded.model, reference)
+        made = replace(
+            made,
+            facts={**made.facts, "weights": weights.name},
+            scores={**made.scores, **held_out.marks_of_given(session)},
+        )
+        return _with_report(made, loaded.said)
 
     return session.step(
         kind="torch",
@@ -152,8 +175,15 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
         label="teacher",
         make=make,
         parameters={"model": _facts(reference)},
-        source=source_sha256(reference) + file_sha256(weights),
+        source=source_sha256(reference) + weights_sha256(weights),
     )
+
+
+def _with_report(made: Made, weights: Sequence[str]) -> Made:
+    """Keep with the model what was done so that given weights fit."""
+    if not weights:
+        return made
+    return replace(made, facts={**made.facts, "report": {"weights": list(weights)}})
 
 
 def _train(
@@ -168,7 +198,10 @@ def _train(
         objective = Supervised(fresh_model(reference, session.seed))
         context = fit_context(session, work, f"train the {label}")
         result = fit(objective, data_of(session), context, **training)
-        return made_model(session, objective.student.eval(), reference, scores_of(result))
+        # Trained for no epoch, it is what its function made it, with whatever weights that read.
+        marks = {} if training.get("epochs") else held_out.marks_of_given(session)
+        scores = {**scores_of(result), **marks}
+        return made_model(session, objective.student.eval(), reference, scores)
 
     return session.step(
         kind="torch",
@@ -210,9 +243,20 @@ def teaching_arguments(recipe: Teaching) -> dict[str, Any]:
     }
 
 
-def building(session: Session) -> BuildModel:
-    """Return the function that makes the further models of a scheme."""
-    return partial(further_model, stores=[session.store.root])
+def building(session: Session, heard: list[str] | None = None) -> BuildModel:
+    """Return the function that makes the further models of a scheme.
+
+    Args:
+        session: Whose store has artefacts, and whose audience is told.
+        heard: Takes what is said of their weights.
+    """
+
+    def said(text: str) -> None:
+        session.audience.said(text)
+        if heard is not None and text not in heard:
+            heard.append(text)
+
+    return partial(further_model, stores=[session.store.root], said=said)
 
 
 def source_of(session: Session, recipe: Teaching) -> str:

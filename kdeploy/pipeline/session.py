@@ -15,6 +15,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.errors import Unavailable
 from kdeploy.fitting.processes import ALONE, Processes
 from kdeploy.machine import fingerprint
+from kdeploy.moved_paths import from_here
 from kdeploy.pipeline.log import Audience, Silence, StageRecord, noted
 
 
@@ -94,6 +95,11 @@ class Session:
         self.audience.stage_ended(record)
         return artifact
 
+    def say_of_data(self) -> None:
+        """Tell what people should know of the data: what was left out, converted, never changes."""
+        for note in self.data.notes if self.data is not None else ():
+            self.audience.said(note)
+
     def files(self) -> AbstractContextManager[None]:
         """Hold the right to replace the files of the run; two runs of one folder take turns."""
         return self.store.lock("files")
@@ -158,6 +164,8 @@ class Session:
             "fingerprint": self.data.fingerprint,
             "preprocessing": self.data.preprocessing.to_dict(),
             "reference": self.reference.to_dict(),
+            "folder_from_here": from_here(self.reference.folder, self.store.root / "id"),
             "licence": self.data.licence,
             "source": self.data.source,
+            **({"notes": list(self.data.notes)} if self.data.notes else {}),
         }

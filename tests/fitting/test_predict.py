@@ -56,10 +56,14 @@ class Pair(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "found"), [(Pair(), "tuple"), (nn.Identity(), r"\(2, 1, 12, 12\)")]
+    ("model", "found"),
+    [
+        (Pair(), r"a tuple of 2 \(.*test_predict\.py:\d+, in forward: `return x, x`\)"),
+        (nn.Identity(), r"\(2, 1, 12, 12\) for 2 items"),
+    ],
 )
 def test_refuses_what_are_no_logits(model, found, tiny_data):
-    with pytest.raises(ModelError, match=f"the teacher returns {found} for 2 items"):
+    with pytest.raises(ModelError, match=f"the teacher returns {found}"):
         num_outputs(model, tiny_data, name="teacher")
 
 
@@ -78,3 +82,12 @@ def test_a_classifier_of_items_cannot_answer_for_tokens():
         num_outputs(Classifier(), sequences(), name="model")
     with pytest.raises(ModelError, match=r"expected logits \(2, classes\)"):
         num_outputs(Next(), items(), name="model")
+
+
+def test_an_answer_of_no_numbers_is_no_class(tiny_data):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 4), float("nan"))
+
+    with pytest.raises(ModelError, match="the student answers NaN or infinity to test item 0"):
+        accuracy(Broken(), tiny_data.test, tiny_data.preprocessing, name="student", part="test")
