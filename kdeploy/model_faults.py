@@ -77,8 +77,10 @@ def same_randomness(seed: int) -> Iterator[None]:
 
 def assigned_at(module: nn.Module, name: str) -> str:
     """Return the line of a module's class that makes an attribute or a buffer, "" for none."""
+    own = re.escape(name)
+    is_buffer = name in module._buffers
     asks = re.compile(
-        rf"self\.{re.escape(name)}\s*(?::[^=]+)?=[^=]|register_buffer\(\s*f?[\"']{name}"
+        rf"register_buffer\(\s*f?[\"']{own}" if is_buffer else rf"self\.{own}\s*(?::[^=]+)?=[^=]"
     )
     for kind in type(module).__mro__:
         try:
