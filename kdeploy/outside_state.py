@@ -134,7 +134,8 @@ def _same(one: Any, other: Any) -> bool:
         return one.shape == other.shape and same(one, other)
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return np.array_equal(one, other)
-    return bool(type(one) is type(other) and one == other)
+    is_nan = one != one and other != other
+    return bool(type(one) is type(other) and (one == other or is_nan))
 
 
 def _copied(value: Any) -> Any:
