@@ -23,6 +23,7 @@ from typing import Any
 from kdeploy import __version__
 from kdeploy.artifact_schema import ID, MOST_BYTES, Malformed, completed
 from kdeploy.errors import ArtifactCorrupt, FileMissing, Unavailable
+from kdeploy.named_path import named_path
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -243,15 +244,20 @@ def _payload(folder: Path) -> dict[str, Path]:
     return found
 
 
+def is_id(reference: str) -> bool:
+    """Say whether it is written as ids are; whether there is such an artefact is not looked at."""
+    return ID.fullmatch(reference) is not None
+
+
 def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | None:
     """Return the artefact of a folder or an id; None when `reference` is neither.
 
     An id is looked for in `stores`, then below `artifacts` and `runs/*/artifacts` here.
     """
-    path = Path(reference)
+    path = named_path(reference)
     if (path / MANIFEST).is_file():
         return open_artifact(path)
-    if not ID.fullmatch(reference):
+    if not is_id(reference):
         return None
     here = [Path("artifacts"), *sorted(Path().glob("runs/*/artifacts"))]
     for root in [*stores, *here]:

@@ -85,6 +85,9 @@ def bench(
     about a number is a flag with its remedy, explained in the report and in
     docs/benchmarking.md.
     """
+    from kdeploy.cli.given import check_files
+
+    check_files([*files, *([baseline] if baseline else [])])
     from kdeploy.bench.remote.hosts import parse_host
     from kdeploy.cli.output import Terminal, show_comparison, show_summary
     from kdeploy.cli.output import out as console
@@ -160,12 +163,16 @@ def report(
     """Compare runs, also from several machines and with an older version."""
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_decisions, show_summary
+    from kdeploy.errors import DataError
     from kdeploy.gate import parse_gates
     from kdeploy.report.document import document
     from kdeploy.report.run import comparison, format_of, render
 
     gates = parse_gates(gate or [], where="--gate")
     drawn = comparison(results, baseline=baseline, gates=gates, against=against)
+    if not any(True for _ in drawn.records):
+        named = ", ".join(map(str, results))
+        raise DataError(f"{named}: nothing was measured", hint="`kdeploy bench` measures files")
     if out is not None or not (json or github_summary):
         text = render(drawn, format or (format_of(out) if out else "markdown"))
     if out is not None:
@@ -195,6 +202,9 @@ def package(
     debug: Debug = False,
 ) -> Result:
     """Make the edge bundle and prove it here."""
+    from kdeploy.cli.given import check_model
+
+    check_model(artifact)
     from kdeploy.cli.output import Terminal, show_checks
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates
@@ -214,6 +224,14 @@ def package(
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle: a folder or a zip.")],
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", min=1, help="Seconds for its model; else by its budgets."),
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option("--memory-limit", help="Of its model, e.g. 2GB; else by budgets and size."),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> Result:
@@ -221,8 +239,10 @@ def verify(
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_checks
     from kdeploy.package.verify import verify as verify_bundle
+    from kdeploy.units import parse_quantity
 
-    result = verify_bundle(bundle)
+    limit = None if memory_limit is None else int(parse_quantity(memory_limit)[0])
+    result = verify_bundle(bundle, timeout_seconds=timeout, memory_bytes=limit)
     show_checks(console(is_json=json), result.checks)
     document = {"bundle": str(bundle), "passed": result.passed, "checks": result.checks}
     return Result(document, exit_code=0 if result.passed else 1)

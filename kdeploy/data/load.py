@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from kdeploy import registry
 from kdeploy.data.augmentation import check_augmentations
-from kdeploy.data.check import check_parts
+from kdeploy.data.check import checked_parts
 from kdeploy.data.contract import Dataset, Parts, Split
 from kdeploy.data.own_function import is_own_function, parts_of
 from kdeploy.data.rows import Rows, pieces
 from kdeploy.data.split import stratified
 from kdeploy.errors import DataError, RecipeError
+from kdeploy.named_path import named_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def load(reference: DataReference) -> Dataset:
 def _load(reference_json: str) -> Dataset:
     reference = DataReference.from_dict(json.loads(reference_json))
     parts, parameters = _parts(reference)
-    notes = check_parts(parts, where=f"data `{reference.name}`")
+    parts = checked_parts(parts, where=f"data `{reference.name}`")
     _check_augmentations(reference, parts)
     train, validation = parts.train, parts.validation
     if validation is None:
@@ -93,7 +94,7 @@ def _load(reference_json: str) -> Dataset:
         licence=parts.licence,
         source=parts.source,
         parameters=parameters,
-        notes=(*parts.notes, *notes),
+        notes=parts.notes,
         is_validation_given=parts.validation is not None,
     )
 
@@ -105,7 +106,7 @@ def _parts(reference: DataReference) -> tuple[Parts, dict[str, Any]]:
     technique = registry.find("dataset", reference.name, where="data")
     resolved = registry.validate(technique.parameters, reference.parameters, where="data")
     placed = {
-        key: reference.folder / value.expanduser() if isinstance(value, Path) else value
+        key: named_path(value, reference.folder) if isinstance(value, Path) else value
         for key, value in resolved.items()
     }
     return technique.load()(**placed), _plain(resolved)

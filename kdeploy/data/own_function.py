@@ -1,8 +1,8 @@
 """Data from a function of the user's own: `path.py:function`.
 
 It returns `kdeploy.data.contract.Parts`, or a dictionary with `x_train`, `y_train`, `x_test` and
-`y_test`, and if wanted `classes` (names or their number), `scale`, `mean`, `std`, `resize`,
-`vocabulary` (of token ids), `licence` and `source`.
+`y_test`, and if wanted `x_validation` and `y_validation`, `classes` (names or their number),
+`scale`, `mean`, `std`, `resize`, `vocabulary` (of token ids), `licence` and `source`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.check import TOKEN_TYPES, labels_from
+from kdeploy.data.check import TOKEN_TYPES
 from kdeploy.data.contract import Parts, Preprocessing, Split
-from kdeploy.errors import DataError, FileMissing, UnknownName
+from kdeploy.data.labels import classes_of, labels_of
+from kdeploy.errors import DataError, FileMissing, InputError, UnknownName
+from kdeploy.named_path import named_path
 from kdeploy.user_code import mark_as_users, users_code
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+VALIDATION = ("x_validation", "y_validation")
 OPTIONS = ("classes", "scale", "mean", "std", "resize", "vocabulary", "licence", "source")
-_RETURNS = f"return a dictionary with {', '.join(ARRAYS)} and, if wanted, {', '.join(OPTIONS)}"
+_RETURNS = (
+    f"return a dictionary with {', '.join(ARRAYS)}, numpy arrays, and, if wanted, "
+    f"{', '.join((*VALIDATION, *OPTIONS))}"
+)
 
 
 def is_own_function(name: str) -> bool:
@@ -40,10 +46,16 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
         UnknownName: the file has no such function, or the function no such parameter.
         DataError: the file or the function failed, or returned something else.
     """
-    function = _function(name, folder)
-    _check_parameters(function, parameters, name)
-    with _failing(name):
-        returned = function(**parameters)
+    # Not at the top: a process that measures other data need not know how models are built.
+    from kdeploy.references import importing_from
+
+    home = named_path(name.rpartition(":")[0], folder).resolve().parent
+    with importing_from(home):
+        function = _function(name, folder)
+        _check_parameters(function, parameters, name)
+        files = {key: str(file) for key, file in named_files(parameters, folder).items()}
+        with _failing(name):
+            returned = function(**{**parameters, **files})
     if isinstance(returned, Parts):
         return returned
     if isinstance(returned, Mapping):
@@ -51,9 +63,31 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
     raise DataError(f"data `{name}` returned {type(returned).__name__}", hint=_RETURNS)
 
 
+def named_files(parameters: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Return the parameters that name a file or folder, by key; the function gets them absolute.
+
+    A text does if it is an absolute path, or looks like a path of something in the folder.
+    """
+    texts = {key: value for key, value in parameters.items() if isinstance(value, str) and value}
+    return {
+        key: place
+        for key, text in texts.items()
+        if (place := _place(text, folder)) is not None
+        and (Path(text).is_absolute() or (("/" in text or place.suffix) and place.exists()))
+    }
+
+
+def _place(text: str, folder: Path) -> Path | None:
+    """Return the path that a text would be; None where no file can be called so."""
+    try:
+        return named_path(text, folder)
+    except InputError:
+        return None
+
+
 def _function(name: str, folder: Path) -> Callable[..., Any]:
     file, _, attribute = name.rpartition(":")
-    path = folder / Path(file).expanduser()
+    path = named_path(file, folder)
     if not path.is_file():
         raise FileMissing(f"there is no file {path}", hint="`data: {name: path.py:function}`")
     specification = importlib.util.spec_from_file_location(f"kdeploy_data_{path.stem}", path)
@@ -85,46 +119,51 @@ def _check_parameters(function: Callable[..., Any], given: Mapping[str, Any], na
 
 
 def _parts(returned: Mapping[str, Any], name: str) -> Parts:
+    known = (*ARRAYS, *VALIDATION, *OPTIONS)
     for key in returned:
-        if key not in (*ARRAYS, *OPTIONS):
-            raise UnknownName.among("key", str(key), (*ARRAYS, *OPTIONS), where=f"data `{name}`")
-    for key in ARRAYS:
+        if key not in known:
+            raise UnknownName.among("key", str(key), known, where=f"data `{name}`")
+    needed = (*ARRAYS, *VALIDATION) if set(VALIDATION) & returned.keys() else ARRAYS
+    for key in needed:
         if not isinstance(returned.get(key), np.ndarray):
             found = type(returned[key]).__name__ if key in returned else "nothing"
             raise DataError(
                 f"data `{name}`: `{key}` must be an array, found {found}", hint=_RETURNS
             )
-    x, test = returned["x_train"], returned["x_test"]
+    x = returned["x_train"]
     is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
-    y, y_test = (
-        labels_from(
-            returned[key],
-            where=f"data `{name}`, {key}",
-            tokens=x.shape[1] if is_tokens else None,
-        )
-        for key in ("y_train", "y_test")
-    )
+    tokens = x.shape[1] if is_tokens else None
+    parts = [key.removeprefix("x_") for key in needed if key.startswith("x_")]
+    places = {part: f"data `{name}`, y_{part}" for part in parts}
+    labels = {
+        place: labels_of(returned[f"y_{part}"], where=place, tokens=tokens)
+        for part, place in places.items()
+    }
+    given = returned.get("classes")
+    # An array of names, a tuple or a number of numpy's are as good as what YAML has.
+    classes = classes_of(None if given is None else np.asarray(given).tolist(), labels)
+    splits = {p: Split(x=returned[f"x_{p}"], y=labels[place].y) for p, place in places.items()}
     return Parts(
-        train=Split(x=x, y=y),
-        test=Split(x=test, y=y_test),
-        preprocessing=_preprocessing(returned, x, y, is_tokens=is_tokens),
+        train=splits["train"],
+        test=splits["test"],
+        validation=splits.get("validation"),
+        preprocessing=_preprocessing(returned, x, classes, is_tokens=is_tokens),
         licence=str(returned.get("licence", "")),
         source=str(returned.get("source", name)),
+        notes=tuple(one.note for one in labels.values() if one.note),
     )
 
 
 def _preprocessing(
-    returned: Mapping[str, Any], x: NDArray[Any], y: NDArray[np.int64], *, is_tokens: bool
+    returned: Mapping[str, Any], x: NDArray[Any], classes: list[str], *, is_tokens: bool
 ) -> Preprocessing:
-    classes = returned.get("classes", int(y.max(initial=0)) + 1)
-    names = [str(n) for n in range(classes)] if isinstance(classes, int) else list(classes)
     return Preprocessing(
         shape=tuple(x.shape[1:]),
         scale=float(returned.get("scale", 1 / 255 if x.dtype == np.uint8 else 1.0)),
         mean=_numbers(returned.get("mean", 0.0)),
         std=_numbers(returned.get("std", 1.0)),
         resize=str(returned.get("resize", "")),
-        classes=tuple(str(n) for n in names),
+        classes=tuple(classes),
         dtype="int64" if is_tokens else "float32",
         vocabulary=int(returned.get("vocabulary", x.max(initial=0) + 1)) if is_tokens else 0,
     )

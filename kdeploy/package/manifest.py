@@ -1,6 +1,7 @@
 """The manifest of a bundle: what the file is, takes, gives, cost and must keep to.
 
-The dataclasses are the schema: writing, reading and checking all go by them.
+The dataclasses say what is written and read; what each value may be stands in the table of rules
+that travels with the runner (`runner/python/rules.py`), and holds on the device too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from kdeploy.errors import ArtifactCorrupt
+from kdeploy.package.runner.python.reading import MOST_TEXT_BYTES, Refused, json_object
+from kdeploy.package.runner.python.rules import document
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -129,15 +132,22 @@ def read_manifest(folder: Path) -> Manifest:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        fields = json.loads((folder / MANIFEST).read_bytes())
-        _refuse_later(fields)
+        _refuse_later(json_object(folder, MANIFEST))
+        fields = document(folder, MANIFEST)
         return TypeAdapter(Manifest).validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise _not_a_manifest(f"{place}: {first['msg'].lower()}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (Refused, OSError, ValueError) as error:
         raise _not_a_manifest(str(error)) from None
+
+
+def is_bundle(folder: Path) -> bool:
+    """Return whether a folder has a bundle's manifest, of whatever version."""
+    path = folder / MANIFEST
+    is_small = path.is_file() and path.stat().st_size <= MOST_TEXT_BYTES
+    return is_small and is_manifest_of_bundle(path.read_bytes())
 
 
 def is_manifest_of_bundle(text: bytes) -> bool:

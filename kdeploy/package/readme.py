@@ -104,6 +104,8 @@ def _costs(manifest: Manifest) -> str:
     baseline = known.pop("baseline", None) or {}
     rows = [("size of the file", format_quantity(manifest.model.size, "B"))]
     rows += [(name, _shown(name, value)) for name, value in known.items() if name != "size"]
+    if "latency.p50" not in known:
+        rows.append(("latency.p50", "not measured before: the self-test tells"))
     rows += [(f"{name} of the baseline", _shown(name, value)) for name, value in baseline.items()]
     return _table(("what", "value"), rows)
 

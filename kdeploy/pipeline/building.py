@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.named_path import named_path
 from kdeploy.onnx_checks import content_sha256
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.payload import load_model
@@ -31,7 +32,7 @@ def fresh_model(reference: ModelReference, seed: int) -> nn.Module:
 def onnx_path(reference: ModelReference) -> Path | None:
     """Return the file of an `onnx:FILE` reference, None for a torch model."""
     library, _, name = reference.build.partition(":")
-    return reference.folder / Path(name).expanduser() if library == "onnx" else None
+    return named_path(name, reference.folder) if library == "onnx" else None
 
 
 def teacher_model(reference: ModelReference) -> nn.Module:

@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from kdeploy import registry
 from kdeploy.artifact import find_artifact
 from kdeploy.data.contract import Dataset
+from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
 from kdeploy.data.unlabelled import with_unlabelled
-from kdeploy.errors import ModelError, UnknownName
-from kdeploy.model_outputs import outputs_of
+from kdeploy.distill.classifier_inputs import classifier
+from kdeploy.distill.taps import INPUT
+from kdeploy.errors import ModelError, RecipeError, UnknownName
+from kdeploy.model_outputs import in_eval, outputs_of
 from kdeploy.pipeline.building import (
     fresh_model,
     further_model,
@@ -22,8 +27,9 @@ from kdeploy.pipeline.building import (
     teacher_model,
 )
 from kdeploy.pipeline.purity import check_logits, check_pure, two_batches
+from kdeploy.pipeline.real_items import check_real_items
 from kdeploy.pipeline.weights import load_weights
-from kdeploy.recipe.resolve import Recipe
+from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model
 
@@ -51,12 +57,13 @@ def check(recipe: Recipe) -> Dataset:
                 **_recovering(recipe),
             },
         )
-        _check_layers(recipe.distill, student, teacher, "distill")
+        _check_layers(recipe.distill, student, teacher, data, "distill")
         _check_scheme(recipe.distill, student, data, "distill")
     before = student if recipe.student is not None else teacher
     for index, step in enumerate(recipe.compress):
         if step.recover is not None:
-            _check_layers(step.recover, before, before, f"compress[{index}].recover")
+            _check_graph_losses(step, f"compress[{index}]")
+            _check_layers(step.recover, before, before, data, f"compress[{index}].recover")
             _check_scheme(step.recover, before, data, f"compress[{index}].recover")
     return data
 
@@ -82,7 +89,9 @@ def check_model(
     """
     batches = two_batches(data)
     wanted = (2, *data.train.y.shape[1:])
-    hint = f"check `{role}.args` (input channels, tokens?) and the shape of {data.name}"
+    hint = layout_hint(data.preprocessing.shape) or (
+        f"check `{role}.args` (input channels, tokens?) and the shape of {data.name}"
+    )
     out = outputs_of(model, batches[0], role=f"the {role}", hint=hint)
     if tuple(out.shape[:-1]) != wanted:
         raise ModelError(
@@ -91,12 +100,27 @@ def check_model(
         )
     if out.shape[-1] != data.num_classes:
         raise ModelError(
-            f"the {role} has {out.shape[-1]} classes, {data.name} has {data.num_classes}",
-            hint=f"set `{role}.args.num_classes: {data.num_classes}`",
+            f"the {role} has {out.shape[-1]} classes, {data.name} has {data.num_classes}: "
+            f"labels 0..{data.num_classes - 1}",
+            hint=_classes_hint(out.shape[-1], data.num_classes, role),
         )
+    with in_eval(model):
+        check_real_items(model, data, role)
     if needs_logits or batch_sizes is not None:
         check_logits(model, batches[0], out, f"the {role}")
     check_pure(model, batches, out, f"the {role}", again=again, batch_sizes=batch_sizes)
+
+
+def _classes_hint(found: int, wanted: int, role: str) -> str:
+    args = "`--args`" if role == "model" else f"`{role}.args`"
+    if found == 1:
+        return (
+            f"one output is a quantity (regression) or a score; build it with one a class: {wanted}"
+        )
+    hint = f"build it with {wanted} outputs (see {args}, e.g. `num_classes: {wanted}`)"
+    if found < wanted:
+        return f"{hint}, or leave out the items of the others"
+    return f"{hint}; if the data has {found} classes, some without items: `data.classes: {found}`"
 
 
 def _checked_teacher(recipe: Recipe, data: Dataset) -> nn.Module:
@@ -165,12 +189,35 @@ def _check_further(
     )
 
 
-def _check_layers(teaching: Teaching, student: nn.Module, teacher: nn.Module, where: str) -> None:
+def _check_graph_losses(step: Step, where: str) -> None:
+    """Refuse losses on inner layers where what is trained is a quantized graph, which has none."""
+    facts = registry.find("compressor", step.technique).facts
+    if step.recover is None or not facts.get("trains") or facts.get("recoverable", True):
+        return
+    for loss in (name for entry in step.recover.losses for name in entry):
+        if registry.find("loss", loss).facts.get("needs", "logits") != "logits":
+            raise RecipeError(
+                f"{where}.recover: the loss `{loss}` reads inner layers, and `{step.technique}` "
+                "trains a quantized graph, in which layers cannot be read",
+                hint="teach it by its outputs, e.g. `losses: [{kd: {}}]`",
+            )
+
+
+def _check_layers(
+    teaching: Teaching, student: nn.Module, teacher: nn.Module, data: Dataset, where: str
+) -> None:
+    """Look at the layers that losses name, and at the classifiers where they name none."""
+    models = {"student": student, "teacher": teacher}
     names = {"student": dict(student.named_modules()), "teacher": dict(teacher.named_modules())}
     for index, entry in enumerate(teaching.losses):
         for loss, parameters in entry.items():
+            if "layers" in parameters and parameters["layers"] is None:
+                example = torch.from_numpy(data.preprocessing.example(2))
+                for role, model in models.items():
+                    classifier(model, example, role=role)
             for pair in (parameters.get("layers") or {}).items():
-                for role, layer in zip(names, pair, strict=True):
+                for role, path in zip(names, pair, strict=True):
+                    layer = path.removesuffix(INPUT)
                     if layer not in names[role]:
                         place = f"{where}.losses[{index}].{loss}.layers"
                         known = [n for n in names[role] if n]

@@ -29,6 +29,14 @@ def test_goes_the_whole_way_from_teacher_to_verified_bundle(finished):
     assert all(g["passed"] for g in summary["gates"])
     assert summary["packaged"] in {s["artifact"] for s in summary["stages"]}
     assert verify(out / "bundle").passed
+    bundled = json.loads((out / "bundle" / "manifest.json").read_text())
+    assert bundled["name"] == "edges"
+    assert 0 < bundled["accuracy"]["latency.p50"] < 1
+    assert bundled["accuracy"]["latency measured in"].startswith("onnxruntime_cpu, batch 1, thread")
+    assert 0 <= bundled["accuracy"]["baseline"]["accuracy.top1"] <= 1
+    page = (out / "bundle" / "README.md").read_text()
+    assert page.startswith("# edges\n")
+    assert "| latency.p50 |" in page
     with (out / "measurements.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(read(out))
 
