@@ -110,4 +110,9 @@ FLAGS: dict[str, Flag] = {
         remedy="expect little gain here, or measure on a processor that has them; 8-bit sums may"
         " saturate, so compare the accuracy too",
     ),
+    "validation_seen": Flag(
+        meaning="it was given with its weights and may have been trained on the validation items:"
+        " its accuracy on them is no measure, nor is a difference to it",
+        remedy="name a part that it has not seen (`validation:` in `data:`), or go by the tests",
+    ),
 }

@@ -19,6 +19,7 @@ from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.payload import rebuild, reference_of, save_model
 from kdeploy.pipeline.building import model_of_teacher, without_folders
+from kdeploy.pipeline.held_out import SEEN, SEEN_BEFORE, WORDS, may_have_seen
 from kdeploy.pipeline.models import (
     building,
     data_of,
@@ -97,6 +98,7 @@ class _Making:
     def __call__(self, work: Path) -> Made:
         step = self.step
         original = model_of_teacher(self.before)
+        is_seen = may_have_seen(self.session, self.before)
         trainer = _Trainer(
             session=self.session,
             work=work,
@@ -118,9 +120,11 @@ class _Making:
             model = result.model
         for technique in self._sparse_steps():
             check_promise(find("compressor", technique).load(), model, technique)
+        scores |= {SEEN: True, SEEN_BEFORE: True} if is_seen else {}
+        doubt = f" (no measure: the model before {WORDS})" if is_seen else ""
         self.session.audience.said(
             f"validation accuracy: {scores['validation_accuracy_before']:.2%} before,"
-            f" {scores['validation_accuracy']:.2%} after {step.technique}"
+            f" {scores['validation_accuracy']:.2%} after {step.technique}{doubt}"
         )
         _check_drop(step, scores)
         made = self._made(model, scores)
@@ -156,6 +160,7 @@ class _Making:
             data=data_of(self.session),
             seed=self.session.seed,
             train=trainer,
+            is_validation_seen=may_have_seen(self.session, self.before),
             stopwatch=Latencies(data=self.session.reference, watch=self.session.audience.note),
         )
         model = compress(original, self.step.technique, self.step.parameters, context)
@@ -234,9 +239,15 @@ def _check_drop(step: Step, scores: Mapping[str, Any]) -> None:
         return
     unrecovered = scores.get("validation_accuracy_unrecovered")
     trained = f" ({unrecovered:.2%} before recovery)" if unrecovered is not None else ""
+    hint = "compress less in this step, recover longer (`recover: {epochs: ...}`), or allow more"
+    if scores.get(SEEN_BEFORE):
+        hint = (
+            f"the model before was given and {WORDS}, so this drop may be none: name a part that "
+            f"it has not seen (`validation:` in `data:`); else {hint}"
+        )
     raise GateFailed(
         f"`{step.technique}` lost {100 * (before - after):.2f} pp of validation accuracy: "
         f"{before:.2%} before, {after:.2%} after{trained}; `max_drop` allows "
         f"{format_quantity(100 * step.max_drop, '')} pp",
-        hint="compress less in this step, recover longer (`recover: {epochs: ...}`), or allow more",
+        hint=hint,
     )

@@ -167,6 +167,9 @@ class RecipeSection(Section):
     bench: dict[str, Any] = {}
     gates: list[str] = []
     package: dict[str, Any] | None = None
+    written_in: Path | None = Field(
+        None, description="of a resolved recipe: where it lay, to find files that moved with it"
+    )
 
 
 class LogitLossSection(Section):
