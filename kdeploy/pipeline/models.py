@@ -100,7 +100,9 @@ def make_student(
         for name, value in result.accuracies.items():
             session.audience.said(f"validation accuracy: {name} {value:.2%}")
         made = made_model(session, result.model, reference, scores)
-        return _with_report(made, heard)
+        for sentence in result.said:
+            session.audience.said(sentence)
+        return _with_report(made, {"weights": heard, "losses": result.said})
 
     return session.step(
         kind="torch",
@@ -166,7 +168,7 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
             facts={**made.facts, "weights": weights.name},
             scores={**made.scores, **held_out.marks_of_given(session)},
         )
-        return _with_report(made, loaded.said)
+        return _with_report(made, {"weights": loaded.said})
 
     return session.step(
         kind="torch",
@@ -179,11 +181,10 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
     )
 
 
-def _with_report(made: Made, weights: Sequence[str]) -> Made:
-    """Keep with the model what was done so that given weights fit."""
-    if not weights:
-        return made
-    return replace(made, facts={**made.facts, "report": {"weights": list(weights)}})
+def _with_report(made: Made, topics: Mapping[str, Sequence[str]]) -> Made:
+    """Keep with the model what was chosen on the way: how weights fit, what losses compare."""
+    report = {topic: list(said) for topic, said in topics.items() if said}
+    return replace(made, facts={**made.facts, "report": report}) if report else made
 
 
 def _train(

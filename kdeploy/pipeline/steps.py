@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,7 @@ class _Making:
             scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
             scores |= {**scores_of(result.fit), **further_scores(result.accuracies)}
             model = result.model
+        report |= {"losses": trainer.said} if trainer.said else {}
         for technique in self._sparse_steps():
             check_promise(find("compressor", technique).load(), model, technique)
         scores |= {SEEN: True, SEEN_BEFORE: True} if is_seen else {}
@@ -185,6 +186,8 @@ class _Trainer:
     teaching: Teaching | None
     held: Sequence[str]
     """Weights whose zeros stay."""
+    said: list[str] = field(default_factory=list)
+    """What was chosen for the losses."""
     is_done: bool = False
     """Whether the technique has trained what it made: nothing is left to recover."""
 
@@ -221,6 +224,10 @@ class _Trainer:
             **arguments,
         )
         self.is_done = self.is_done or is_last
+        for sentence in result.said:
+            if sentence not in self.said:
+                self.said.append(sentence)
+                self.session.audience.said(sentence)
         return result
 
 
