@@ -33,6 +33,7 @@ from kdeploy.pipeline.deliver import (
 )
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.log import Audience, Log
+from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.rundir import (
     write_exports,
@@ -85,10 +86,13 @@ def package_one(
     with tempfile.TemporaryDirectory(prefix="kdeploy-package-") as folder:
         session, artifact = _begin(source, Path(folder), audience)
         exported = exported_file(session, artifact)
+        lost = warning_of_artifact(find_artifact(source.reference) or artifact)
+        if lost:
+            session.audience.said(f"warning: {lost}")
         about = About(
             name=out.stem,
             accuracy={"accuracy.top1": _test_accuracy(session, exported)},
-            chosen_because=ASKED_FOR,
+            chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
         )
         trial = Path(folder) / f"trial{out.suffix if out.suffix == '.zip' else ''}"
         result = pack(session, exported, trial, budgets, about)
