@@ -153,9 +153,7 @@ def test_unlabelled_items_are_read_and_belong_to_the_fingerprint(own, tmp_path):
     np.testing.assert_array_equal(data.unlabelled, X[:7] ^ 3)
     assert data.fingerprint != known
     np.save(tmp_path / "one" / "more.npy", X[:7, :, :3])
-    with pytest.raises(
-        DataError, match="unlabelled items of data `arrays`: an item has"
-    ):
+    with pytest.raises(DataError, match="unlabelled items of data `arrays`: an item has"):
         load(own(parameters={"unlabelled": "more.npy"}, seed=1))
     np.save(tmp_path / "one" / "more.npy", X[:7].astype(np.float32))
     with pytest.raises(DataError, match=r"x is float32, in the train part it is uint8"):
