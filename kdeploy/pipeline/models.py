@@ -234,6 +234,7 @@ def scores_of(result: FitResult) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "best_validation_accuracy": result.best_accuracy,
         "last_validation_accuracy": result.last_accuracy,
+        "arithmetic": result.arithmetic.to_dict(),
     }
 
 
