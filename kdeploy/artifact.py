@@ -11,8 +11,8 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import __version__
+from kdeploy.artifact_schema import ID, MOST_BYTES, Malformed, completed
 from kdeploy.errors import ArtifactCorrupt, FileMissing, Unavailable
+from kdeploy.named_path import named_path
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
-_ID = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,12 @@ class Store:
     def get(self, identity: str) -> Artifact | None:
         """Return the artefact, verified, or None when there is none of that id."""
         folder = self.root / identity
-        return open_artifact(folder) if (folder / MANIFEST).is_file() else None
+        if not (folder / MANIFEST).is_file():
+            return None
+        artifact = open_artifact(folder)
+        if artifact.id != identity:
+            raise _corrupt(folder, f"{MANIFEST} is that of {artifact.id}")
+        return artifact
 
     def work(self, identity: str) -> Path:
         """Return the folder where making this artefact may keep what a rerun goes on from."""
@@ -152,9 +158,8 @@ class Store:
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest with checksums of all other files and of itself, flushed to disk."""
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+    for name, path in sorted(_payload(folder).items()):
         sync(path)
-        name = path.relative_to(folder).as_posix()
         files[name] = {"sha256": file_sha256(path), "size": path.stat().st_size}
     whole = {
         "schema_version": SCHEMA_VERSION,
@@ -181,26 +186,67 @@ def open_artifact(folder: Path) -> Artifact:
             f"{folder} is not an artefact: it has no {MANIFEST}",
             hint="name a folder DIR/artifacts/<id> that `kdeploy` wrote",
         )
-    try:
-        manifest = json.loads(path.read_text())
-        identity = str(manifest["id"])
-        intact = manifest.get("manifest_sha256") == _manifest_sha256(manifest)
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-        intact, identity, manifest = False, folder.name, {}
-    if not intact:
-        raise _corrupt(folder, f"{MANIFEST} was changed or cut off")
-    if int(manifest["schema_version"]) > SCHEMA_VERSION:
+    manifest = _read_manifest(folder)
+    if manifest["schema_version"] > SCHEMA_VERSION:
         raise ArtifactCorrupt(
             f"{folder} was written by kdeploy {manifest['kdeploy']}, newer than this one",
             hint="pip install --upgrade kdeploy",
         )
-    for name, facts in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
+    _check_payload(folder, manifest["files"])
+    return Artifact(id=manifest["id"], folder=folder, manifest=manifest)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if path.stat().st_size > MOST_BYTES:
+        raise _corrupt(folder, f"{MANIFEST} has {path.stat().st_size} bytes")
+    try:
+        manifest = json.loads(path.read_bytes())
+        intact = manifest.get("manifest_sha256") == _manifest_sha256(manifest)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        intact = False
+    if not intact:
+        raise _corrupt(folder, f"{MANIFEST} was changed or cut off")
+    try:
+        return completed(manifest)
+    except Malformed as error:
+        raise _corrupt(folder, f"{MANIFEST} says what cannot be: {error}") from None
+
+
+def _check_payload(folder: Path, listed: Mapping[str, Any]) -> None:
+    """Raise unless the folder has the files of its manifest, unchanged, and no other."""
+    found = _payload(folder)
+    for name, facts in listed.items():
+        if name not in found:
             raise _corrupt(folder, f"{name} is missing")
+        file = found[name]
         if file.stat().st_size != facts["size"] or file_sha256(file) != facts["sha256"]:
             raise _corrupt(folder, f"the checksum of {name} does not hold")
-    return Artifact(id=identity, folder=folder, manifest=manifest)
+    for name in sorted(found.keys() - listed.keys()):
+        # Earlier versions left out every manifest.json, also that of a bundle: nothing vouches
+        # for what it says now.
+        older = ", or an earlier kdeploy made it" if Path(name).name == MANIFEST else ""
+        raise _corrupt(folder, f"it has {name}, which its manifest does not list{older}")
+
+
+def _payload(folder: Path) -> dict[str, Path]:
+    """Return all files of an artefact but its own manifest, by name."""
+    found = {}
+    for path in folder.rglob("*"):
+        place, mode = path.relative_to(folder), path.lstat().st_mode
+        name = place.as_posix()
+        # Python leaves bytecode beside modules that a build.py imports.
+        if stat.S_ISDIR(mode) or name == MANIFEST or "__pycache__" in place.parts:
+            continue
+        if not stat.S_ISREG(mode):
+            raise _corrupt(folder, f"{name} is a link or a device, not a file")
+        found[name] = path
+    return found
+
+
+def is_id(reference: str) -> bool:
+    """Say whether it is written as ids are; whether there is such an artefact is not looked at."""
+    return ID.fullmatch(reference) is not None
 
 
 def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | None:
@@ -208,10 +254,10 @@ def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | Non
 
     An id is looked for in `stores`, then below `artifacts` and `runs/*/artifacts` here.
     """
-    path = Path(reference)
+    path = named_path(reference)
     if (path / MANIFEST).is_file():
         return open_artifact(path)
-    if not _ID.fullmatch(reference):
+    if not is_id(reference):
         return None
     here = [Path("artifacts"), *sorted(Path().glob("runs/*/artifacts"))]
     for root in [*stores, *here]:
@@ -232,7 +278,7 @@ def _manifest_sha256(manifest: Mapping[str, Any]) -> str:
 def _corrupt(folder: Path, what: str) -> ArtifactCorrupt:
     return ArtifactCorrupt(
         f"artefact {folder} is damaged: {what}",
-        hint=f"remove it and make it again: rm -r {folder}",
+        hint=f"remove it, and run again what made it: rm -r {folder}",
     )
 
 

@@ -19,8 +19,17 @@ KdeployError
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import ClassVar
+
+LONGEST_VALUE = 200
+"""Characters of a value between backticks; more are cut out of its middle."""
+LONGEST_WORD = 500
+"""Of anything without a space: longer than the paths that people have."""
+LONGEST_TEXT = 6000
+_VALUE = re.compile(rf"`([^`]{{{LONGEST_VALUE + 1},}})`")
+_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 
 
 class KdeployError(Exception):
@@ -29,12 +38,35 @@ class KdeployError(Exception):
     exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shown(message)
+        self.hint = None if hint is None else shown(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n\nhint: {self.hint}" if self.hint else self.message
+
+
+def shown(text: str) -> str:
+    """Return text that may hold what others wrote, fit for a terminal and a log.
+
+    Control characters, escape sequences and broken Unicode are spelt out; of long values, long
+    words and long texts the middle is left out.
+    """
+    spelt = "".join(c if c.isprintable() or c in "\n\t\u00a0\u202f" else _spelt(c) for c in text)
+    values = _VALUE.sub(lambda found: f"`{_cut(found[1], LONGEST_VALUE)}`", spelt)
+    words = _WORD.sub(lambda found: _cut(found[0], LONGEST_WORD), values)
+    return _cut(words, LONGEST_TEXT)
+
+
+def _spelt(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _cut(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    kept = 3 * longest // 4
+    return f"{text[:kept]}…({len(text)} characters)…{text[len(text) - longest // 8 :]}"
 
 
 class InputError(KdeployError):

@@ -23,6 +23,7 @@ _GATE = re.compile(
 )
 # A bound may leave out what the unit is per: `energy: <= 2mJ` is a bound in J/item.
 COUNTED_BY = {"items/s": "count", "J/item": "J"}
+LONGEST_GATE = 200
 GRAMMAR = "`METRIC: <= 2ms`, `METRIC: -1.0pp`, `METRIC: +5%` or `METRIC: 3x`"
 
 
@@ -62,7 +63,8 @@ def parse_gate(text: str, *, where: str = "gate") -> Gate:
         RecipeError: `text` is not of the grammar.
         UnknownName: the metric does not exist.
     """
-    match = _GATE.fullmatch(str(text))
+    # Bounded, because the expression takes time with the square of a long run of spaces.
+    match = _GATE.fullmatch(str(text)) if len(str(text)) <= LONGEST_GATE else None
     if match is None:
         raise RecipeError(f"{where}: `{text}` is not a gate", hint=f"write {GRAMMAR}")
     metric, comparison, amount = match[1], match[2], match[3].strip()
@@ -101,11 +103,11 @@ def _bound(
     text: str, metric: str, comparison: str | None, amount: str, where: str
 ) -> tuple[Form, float]:
     if not comparison and amount.endswith("x"):
-        value, unit = parse_quantity(amount[:-1])
+        value, unit = parse_quantity(amount[:-1], where=where)
         if value > 0 and not unit:
             return "times", value
         raise RecipeError(f"{where}: `{text}` is not a gate on {metric}", hint=f"write {GRAMMAR}")
-    value, unit = parse_quantity(amount)
+    value, unit = parse_quantity(amount, where=where)
     wanted = METRICS[metric].unit
     if comparison:
         if unit and unit not in (wanted, COUNTED_BY.get(wanted)):

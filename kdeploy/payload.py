@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.artifact import Artifact, open_artifact
-from kdeploy.errors import ModelError
+from kdeploy.artifact_schema import Malformed, model_facts
+from kdeploy.errors import ArtifactCorrupt, ModelError
 from kdeploy.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -49,7 +50,22 @@ def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dic
 
 def reference_of(artifact: Artifact) -> ModelReference:
     """Return the build reference of a torch artefact, reading the kept copy of build.py."""
-    return _reference(artifact.folder, artifact.manifest["model"])
+    return _reference(
+        artifact.folder, _model_entry(artifact.folder, artifact.manifest.get("model"))
+    )
+
+
+def preprocessing_of(artifact: Artifact) -> Preprocessing | None:
+    """Return how items become inputs of an artefact; None where it does not say.
+
+    Raises:
+        ArtifactCorrupt: it says what cannot be.
+    """
+    known = (artifact.manifest.get("data") or {}).get("preprocessing")
+    try:
+        return Preprocessing.from_dict(known) if known else None
+    except TypeError as error:
+        raise _corrupt(artifact.folder, f"data.preprocessing: {error}") from None
 
 
 def _reference(folder: Path, facts: Mapping[str, Any]) -> ModelReference:
@@ -77,13 +93,11 @@ def load_model(artifact: Artifact | Path) -> nn.Module:
             f"{artifact.folder} ({artifact.label}) is of kind `{artifact.kind}`, not a torch model",
             hint="name the artefact it was made from; `kdeploy show` prints the lineage",
         )
-    data = artifact.manifest["data"]
-    known = Preprocessing.from_dict(data["preprocessing"]) if data else None
-    return rebuild(artifact.folder, artifact.manifest["model"], known)
+    return rebuild(artifact.folder, artifact.manifest.get("model"), preprocessing_of(artifact))
 
 
 def rebuild(
-    folder: Path, facts: Mapping[str, Any], preprocessing: Preprocessing | None
+    folder: Path, facts: Mapping[str, Any] | None, preprocessing: Preprocessing | None
 ) -> nn.Module:
     """Return the model that `save_model` wrote into a folder, in eval mode, on the CPU.
 
@@ -91,7 +105,24 @@ def rebuild(
         folder: Has the payload.
         facts: What `save_model` returned.
         preprocessing: Of the data, for a model with a wrapper.
+
+    Raises:
+        ArtifactCorrupt: facts, edits and weights do not fit together.
     """
+    from safetensors import SafetensorError
+
+    entry = _model_entry(folder, facts)
+    foreign = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
+    try:
+        return _rebuilt(folder, entry, preprocessing)
+    except (*foreign, SafetensorError, MemoryError, OSError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise _corrupt(folder, f"its model cannot be rebuilt: {first}") from error
+
+
+def _rebuilt(
+    folder: Path, facts: Mapping[str, Any], preprocessing: Preprocessing | None
+) -> nn.Module:
     import torch
     from safetensors.torch import load_file
 
@@ -99,12 +130,29 @@ def rebuild(
     from kdeploy.registry import find
     from kdeploy.structure import replay
 
-    model = replay(build_model(_reference(folder, facts)), facts["edits"])
+    fresh = build_model(_reference(folder, facts))
+    # No tensor has more elements than the file has bytes: the rest is refused before it is made.
+    model = replay(fresh, facts["edits"], most_elements=(folder / WEIGHTS).stat().st_size)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     model.eval()
     if facts["wrapper"]:
-        assert preprocessing is not None, "a wrapped model was made with data"
+        if preprocessing is None:
+            raise ValueError("it has a wrapper, and names no data")
         put_on = find("wrapper", facts["wrapper"]["name"]).load()
         example = torch.from_numpy(preprocessing.example(2))
         model = put_on(model, facts["wrapper"]["state"], example)
     return model
+
+
+def _model_entry(folder: Path, facts: Any) -> Mapping[str, Any]:
+    try:
+        return model_facts(facts)
+    except Malformed as error:
+        raise _corrupt(folder, str(error)) from None
+
+
+def _corrupt(folder: Path, what: str) -> ArtifactCorrupt:
+    return ArtifactCorrupt(
+        f"artefact {folder} cannot be used: {what}",
+        hint=f"remove it, and run again what made it: rm -r {folder}",
+    )

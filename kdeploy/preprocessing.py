@@ -40,6 +40,9 @@ class Preprocessing:
     """Of the model's input; "int64" means token ids."""
     vocabulary: int = 0
     """How many token ids there are, counted from 0; 0 for floats."""
+    background: tuple[int, ...] = ()
+    """Red, green and blue, 0..255, that transparent pixels of a raw image are laid on; () where
+    the data had no images with transparency."""
 
     @property
     def is_tokens(self) -> bool:
@@ -71,8 +74,9 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them; `from_dict` reads them back."""
         known = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        # Floats are written as before there were tokens: fingerprints and ids stay what they were.
-        return known if self.is_tokens else {k: known[k] for k in known if k not in _OF_TOKENS}
+        # What says nothing is left out: fingerprints and ids stay what they were before it existed.
+        silent = (() if self.is_tokens else _OF_TOKENS) + (() if self.background else _OF_IMAGES)
+        return {k: known[k] for k in known if k not in silent}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
@@ -82,3 +86,4 @@ class Preprocessing:
 
 
 _OF_TOKENS = ("dtype", "vocabulary")
+_OF_IMAGES = ("background",)

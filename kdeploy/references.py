@@ -22,6 +22,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import FileMissing, InputError, MissingDependency, ModelError, UnknownName
+from kdeploy.named_path import named_path
+from kdeploy.user_code import mark_as_users, users_code, users_error
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,7 +107,7 @@ def _split(build: str) -> tuple[str, str]:
 
 
 def _source_file(reference: ModelReference, place: str) -> Path:
-    path = reference.source_file or reference.folder / Path(place).expanduser()
+    path = reference.source_file or named_path(place, reference.folder)
     if not path.is_file():
         hint = "relative paths start at the recipe's folder, or where the command is called"
         raise FileMissing(f"`{reference.build}`: there is no file `{path}`", hint=hint)
@@ -117,7 +119,7 @@ def _import_folders(reference: ModelReference) -> list[Path]:
     place, _ = _split(reference.build)
     if not place.endswith(".py"):
         return [reference.folder.resolve()]
-    original = (reference.folder / Path(place).expanduser()).resolve().parent
+    original = named_path(place, reference.folder).resolve().parent
     kept = [] if reference.source_file is None else [reference.source_file.resolve().parent]
     return kept + [original] * original.is_dir()
 
@@ -153,15 +155,24 @@ def _load(reference: ModelReference, place: str) -> ModuleType:
     assert spec is not None, f"{path} ends in .py"
     module = importlib.util.module_from_spec(spec)
     sys.modules[unique] = module  # dataclasses and torch.export look their module up by name
+    mark_as_users(path, shown=_original(reference, place))
     try:
-        # Compiled here: the loader would trust a stale bytecode file of the same second and size.
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    except ModuleNotFoundError as error:
-        raise MissingDependency.named(error.name or "?", needed_for=f"`{path}`") from error
-    except Exception as error:
-        message = f"`{path}` cannot be executed: {error!r}"
-        raise ModelError(message, hint=f"try `python {path}`") from error
+        with users_code(f"`{path}` cannot be executed", hint=f"try `python {path}`"):
+            # Compiled here: the loader would trust stale bytecode of the same second and size.
+            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    except ModelError as error:
+        if isinstance(cause := error.__cause__, ModuleNotFoundError):
+            raise MissingDependency.named(cause.name or "?", needed_for=f"`{path}`") from cause
+        raise
     return module
+
+
+def _original(reference: ModelReference, place: str) -> Path | None:
+    """Return the file that a kept copy is of, where it still says the same."""
+    file = (reference.folder / Path(place).expanduser()).resolve()
+    kept = reference.source_file
+    is_same = kept is not None and file.is_file() and file.read_bytes() == kept.read_bytes()
+    return file if is_same else None
 
 
 def _function(module: ModuleType, name: str, build: str) -> Callable[..., Any]:
@@ -186,13 +197,9 @@ def _call(function: Callable[..., Any], reference: ModelReference) -> Any:
     if missing:
         message = f"`{reference.build}` needs the argument `{missing[0]}`"
         raise ModelError(message, hint=f"give it under `args:`: `args: {{{missing[0]}: ...}}`")
-    try:
+    hint = "`args:` are its keyword arguments" + (f": {', '.join(names)}" if names else "")
+    with users_code(f"`{reference.build}` with args {dict(reference.args)} failed", hint=hint):
         return function(**reference.args)
-    except Exception as error:
-        raise ModelError(
-            f"`{reference.build}` with args {dict(reference.args)} failed: {error!r}",
-            hint="`args:` are its keyword arguments" + (f": {', '.join(names)}" if names else ""),
-        ) from error
 
 
 def _from_pytorchcv(name: str, reference: ModelReference) -> Any:
@@ -250,14 +257,20 @@ def _from_transformers(name: str, reference: ModelReference) -> Any:
         task = (config.architectures or [""])[0].partition("For")[2] or "ImageClassification"
         auto = getattr(transformers, f"AutoModelFor{task}")
         trained = partial(auto.from_pretrained, folder, use_safetensors=True)
-        make = trained if any(folder.glob("*.safetensors")) else auto.from_config
+        has_weights = any(folder.glob("*.safetensors"))
+        if not has_weights and (pickled := sorted(folder.glob("pytorch_model*.bin"))):
+            raise ModelError(
+                f"`{reference.build}`: its weights are in {pickled[0].name}, which is not read",
+                hint="save the folder again: `model.save_pretrained(DIR, safe_serialization=True)`",
+            )
+        make = trained if has_weights else auto.from_config
         return Logits(make(config=config))
 
     return _call(build, reference)
 
 
 def _transformers_folder(reference: ModelReference, name: str) -> Path:
-    folder = reference.folder / Path(name).expanduser()
+    folder = named_path(name, reference.folder)
     if not (folder / "config.json").is_file():
         message = f"`{reference.build}`: there is no `{folder / 'config.json'}`"
         raise FileMissing(message, hint="give a local folder; nothing is downloaded")
@@ -272,12 +285,18 @@ def _unknown_model(name: str, names: Iterable[str], library: str) -> UnknownName
 
 def _import(module: str, *, needed_for: str) -> ModuleType:
     """Import, turning any failure into the one error; broken builds raise all kinds."""
+    library = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
-    except Exception as error:
-        library = module.partition(".")[0]
+        found = importlib.import_module(module)
+        file = getattr(sys.modules[library], "__file__", None)
+        if file is not None and library != "torch":  # torch raises what others let it raise
+            mark_as_users(Path(file).parent if Path(file).stem == "__init__" else Path(file))
+        return found
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError):
             raise MissingDependency.named(error.name or library, needed_for=needed_for) from error
+        if library not in _LIBRARIES and (users := users_error(error)) is not None:
+            raise users from error
         raise MissingDependency(
             f"{needed_for} needs `{library}`, whose import fails here: {error!r}",
             hint=f"pip install --upgrade {library}, in a version that fits the installed torch",

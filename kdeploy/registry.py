@@ -33,6 +33,18 @@ FOLDERS: Mapping[str, str] = {
     "report_format": "report",
     "wrapper": "quantization",
 }
+# What people call a kind elsewhere: by its key in a recipe.
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "data": ("dataset",),
+    "distill": ("loss", "scheme"),
+    "compress": ("compressor",),
+    "export": ("exporter",),
+    "bench": ("runtime", "metric"),
+    "gate": ("metric",),
+    "report": ("report_format",),
+    "format": ("report_format",),
+}
+_SCHEMA = "`kdeploy recipe-schema` lists keys and types"
 ModelT = TypeVar("ModelT", bound="BaseModel")
 
 
@@ -80,6 +92,20 @@ def techniques(kind: str) -> dict[str, Technique]:
     return _scan(kind)
 
 
+def kinds_of(word: str) -> list[str]:
+    """Return the kinds of technique that a word means: one of them, its plural, a recipe's key.
+
+    Raises:
+        UnknownName: it means none.
+    """
+    for name in (word, word.removesuffix("s"), word.removesuffix("es")):
+        if name in FOLDERS:
+            return [name]
+        if name in KEYS:
+            return list(KEYS[name])
+    raise UnknownName.among("kind of technique", word, [*FOLDERS, *KEYS])
+
+
 def find(kind: str, name: str, *, where: str = "") -> Technique:
     """Return one technique.
 
@@ -122,9 +148,25 @@ def check(model: type[ModelT], given: Mapping[str, Any] | None, *, where: str) -
         if key not in model.model_fields:
             raise UnknownName.among("key", str(key), model.model_fields, where=where)
     try:
-        return model.model_validate(dict(given))
+        made = model.model_validate(dict(given))
     except ValidationError as error:
         raise _first_error(error, model, where) from None
+    for key, value in given.items():
+        _check_numbers(value, getattr(made, key), where=f"{where}.{key}")
+    return made
+
+
+def _check_numbers(given: Any, made: Any, *, where: str) -> None:
+    """Refuse what pydantic takes for a number and nobody means: true for 1, infinity, 70 bits."""
+    if isinstance(given, Mapping) and isinstance(made, Mapping):
+        for key, value in given.items():
+            _check_numbers(value, made.get(key), where=f"{where}.{key}")
+    elif isinstance(given, list | tuple) and isinstance(made, list | tuple):
+        for index, (value, result) in enumerate(zip(given, made, strict=False)):
+            _check_numbers(value, result, where=f"{where}[{index}]")
+    elif type(made) in (int, float) and (type(given) is bool or not -(2**63) <= made < 2**63):
+        message = f"{where}: expected a finite number of at most 64 bits, found `{given!r}`"
+        raise RecipeError(message, hint=_SCHEMA)
 
 
 def mapping(given: Any, where: str) -> Mapping[str, Any]:
@@ -167,7 +209,7 @@ def _first_error(error: ValidationError, model: type[BaseModel], where: str) -> 
     key = ".".join([where, *parts])
     field = model.model_fields.get(str(first["loc"][0])) if first["loc"] else None
     found = "" if first["type"] == "missing" else f", found `{first['input']!r}`"
-    hint = (field.description if field else None) or "`kdeploy recipe-schema` lists keys and types"
+    hint = (field.description if field else None) or _SCHEMA
     return RecipeError(f"{key}: {first['msg'].lower()}{found}", hint=hint)
 
 

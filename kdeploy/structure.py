@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from kdeploy.layers import construct_layer, describe_layer, is_plain, to_json, t
 
 Edit = dict[str, Any]
 _INTERNAL = frozenset(vars(nn.Module()))
+_MISFITS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
 
 
 def difference(fresh: nn.Module, model: nn.Module) -> list[Edit]:
@@ -47,8 +49,15 @@ def difference(fresh: nn.Module, model: nn.Module) -> list[Edit]:
     return edits
 
 
-def replay(fresh: nn.Module, edits: Sequence[Mapping[str, Any]]) -> nn.Module:
+def replay(
+    fresh: nn.Module, edits: Sequence[Mapping[str, Any]], *, most_elements: int | None = None
+) -> nn.Module:
     """Apply the edits to `fresh` and return it, ready for the tensors.
+
+    Args:
+        fresh: The model of the build reference.
+        edits: As `difference` returned them.
+        most_elements: That a tensor of the file can have; None for any number.
 
     Raises:
         ModelError: an edit names a layer that is not on the list, or does not fit the model.
@@ -56,13 +65,29 @@ def replay(fresh: nn.Module, edits: Sequence[Mapping[str, Any]]) -> nn.Module:
     root = _Root(fresh)
     for edit in edits:
         try:
+            if most_elements is not None and _num_elements(edit) > most_elements:
+                raise ValueError(f"it asks for more than {most_elements} elements")
             _apply(root, edit)
-        except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        except (*_MISFITS, MemoryError) as error:
+            shown = repr(dict(edit))
             raise ModelError(
-                f"the edit {dict(edit)} does not fit the model: {error!r}",
+                f"the edit {shown if len(shown) < 300 else shown[:297] + '...'} does not fit the "
+                f"model: {error!r}",
                 hint="the build.py differs from the one the edits were recorded with",
             ) from error
     return root.model
+
+
+def _num_elements(edit: Mapping[str, Any]) -> int:
+    """Return how many elements the tensors of an edit have, before any is made."""
+    shapes = [spec.get("shape") for spec in (edit.get("tensors") or {}).values() if spec]
+    made = sum(int(math.prod(shape)) for shape in shapes if shape)
+    layer = edit.get("replace")
+    if not layer:
+        return made
+    with torch.device("meta"):  # shapes without memory
+        twin = construct_layer(layer)
+    return made + sum(int(tensor.numel()) for tensor in twin.state_dict().values())
 
 
 class _Root(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from kdeploy.errors import InputError, RecipeError
@@ -31,21 +32,23 @@ UNITS: dict[str, tuple[str, float]] = {
     "G": ("count", 1e9),
     "": ("", 1.0),
 }
+LONGEST_QUANTITY = 100
+LARGEST_EXTENT = 2**24
 _QUANTITY = re.compile(r"\s*([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-zµ%]*)\s*")
 
 
-def parse_quantity(text: str) -> tuple[float, str]:
+def parse_quantity(text: str, *, where: str = "") -> tuple[float, str]:
     """Return the value in its stored unit, and that unit ("" when none was written).
 
     Raises:
         InputError: `text` is not a number with a known unit.
     """
-    match = _QUANTITY.fullmatch(text)
+    match = _QUANTITY.fullmatch(text) if len(text) <= LONGEST_QUANTITY else None
     units = {u.lower(): u for u in UNITS} | {u: u for u in UNITS}
     unit = match and (match[2] if match[2] in UNITS else units.get(match[2].lower()))
-    if match is None or unit is None:
+    if match is None or unit is None or not math.isfinite(float(match[1]) * UNITS[unit][1]):
         raise InputError(
-            f"`{text}` is not a quantity",
+            f"{where}{': ' if where else ''}`{text}` is not a quantity",
             hint="write a number and a unit, e.g. `2ms`, `100KB`, `1.5MiB`, `0.9`",
         )
     stored, factor = UNITS[unit]
@@ -58,7 +61,7 @@ def parse_drop(text: str, *, where: str) -> float:
     Raises:
         RecipeError: it is none.
     """
-    value, unit = parse_quantity(text)
+    value, unit = parse_quantity(text, where=where)
     if unit != "fraction" or not 0 <= value < 1:
         raise RecipeError(f"{where}: `{text}` is no drop of accuracy", hint="e.g. `0.5pp`")
     return value
@@ -71,7 +74,7 @@ def parse_bound(text: str, unit: str, *, where: str) -> float:
         RecipeError: it is none.
     """
     example = {"s": "15ms", "B": "512MB"}[unit]
-    value, found = parse_quantity(text)
+    value, found = parse_quantity(text, where=where)
     if found != unit or value <= 0:
         raise RecipeError(f"{where}: `{text}` is not in {unit}, or not above 0", hint=example)
     return value
@@ -83,8 +86,8 @@ def parse_extents(text: str, *, where: str) -> tuple[int, ...]:
     Raises:
         RecipeError: they are none, or one is 0.
     """
-    parts = text.split("x")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    parts = text.split("x") if len(text) <= LONGEST_QUANTITY else [""]
+    if not all(part.isdecimal() and 0 < int(part) <= LARGEST_EXTENT for part in parts):
         raise RecipeError(f"{where}: `{text}` is not a size", hint="e.g. `128` or `160x96`")
     return tuple(int(part) for part in parts)
 

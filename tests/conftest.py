@@ -102,7 +102,7 @@ def tiny_model():
 @pytest.fixture
 def store_model(tmp_path, tiny_data):
     """Return a function that writes a tiny network as an artefact's folder."""
-    from kdeploy.artifact import write_manifest
+    from kdeploy.artifact import artifact_id, write_manifest
     from kdeploy.payload import save_model
     from kdeploy.references import ModelReference
 
@@ -111,7 +111,8 @@ def store_model(tmp_path, tiny_data):
         folder.mkdir()
         entry = save_model(folder, model, ModelReference(build=f"{TINY_BUILD}:net", args=args))
         data = {"name": "edges", "preprocessing": tiny_data.preprocessing.to_dict()}
-        manifest = {"id": name, "kind": "torch", "label": name, "model": entry, "data": data}
+        identity = artifact_id({"name": name})
+        manifest = {"id": identity, "kind": "torch", "label": name, "model": entry, "data": data}
         write_manifest(folder, manifest)
         return folder
 

@@ -52,3 +52,19 @@ def test_a_missing_library_is_answered_with_its_pip_command():
     assert "a recipe needs the library `yaml`" in error.message
     assert error.hint == "pip install pyyaml"
     assert MissingDependency.named("timm", needed_for="it").hint == "pip install timm"
+
+
+def test_of_long_values_words_and_texts_the_middle_is_left_out():
+    error = KdeployError(f"found `{'x ' * 50_000}`, not a number", hint="y" * 100_000)
+    assert error.message.startswith("found `x x ")
+    assert error.message.endswith("`, not a number")
+    assert "(100000 characters)" in error.message
+    assert len(error.message) < 300
+    assert len(error.hint) < 600
+    assert len(str(KdeployError("a b\n" * 50_000))) < 6100
+    assert str(error) == f"{error.message}\n\nhint: {error.hint}"
+
+
+def test_control_characters_and_broken_unicode_are_spelt_out():
+    message = KdeployError("a\x1b[31mred\x00 \u202eback \ud800 ü\n\ttab").message
+    assert message == "a\\x1b[31mred\\x00 \\u202eback \\ud800 ü\n\ttab"

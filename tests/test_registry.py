@@ -200,3 +200,27 @@ def test_loading_gives_the_decorated_object(kind):
         loaded = technique.load()
         assert loaded.kind == kind
         assert set(loaded.facts) == set(technique.facts)
+
+
+@pytest.mark.parametrize(
+    ("word", "kinds"),
+    [
+        ("loss", ["loss"]),
+        ("losses", ["loss"]),
+        ("schemes", ["scheme"]),
+        ("data", ["dataset"]),
+        ("compress", ["compressor"]),
+        ("distill", ["loss", "scheme"]),
+    ],
+)
+def test_a_kind_is_known_by_its_plural_and_by_its_key_in_a_recipe(word, kinds):
+    assert registry.kinds_of(word) == kinds
+
+
+def test_every_technique_section_of_a_recipe_names_kinds():
+    from kdeploy.recipe.sections import RecipeSection
+
+    about_techniques = {"data", "distill", "compress", "export", "bench", "gates"}
+    assert about_techniques <= set(RecipeSection.model_fields)
+    for key in about_techniques:
+        assert set(registry.kinds_of(key)) <= set(registry.FOLDERS)

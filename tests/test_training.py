@@ -201,7 +201,7 @@ def test_refuses_a_student_with_another_class_count(tiny_model, tiny_data):
 
 
 def test_refuses_a_model_for_other_items(tiny_model, tiny_data):
-    with pytest.raises(ModelError, match=r"cannot run on items \(1, 12, 12\) of edges"):
+    with pytest.raises(ModelError, match=r"cannot run on items of shape \(1, 12, 12\)"):
         fit(Supervised(tiny_model(channels=3)), tiny_data, FitContext(), epochs=1)
 
 

@@ -20,6 +20,7 @@ from kdeploy.bench.onnx_facts import OPEN, item_shape, takes_integers
 from kdeploy.bench.subject import Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
+from kdeploy.payload import preprocessing_of
 from kdeploy.preprocessing import Inputs, Preprocessing
 
 POOL_BATCHES = 16
@@ -119,10 +120,8 @@ def _preprocessing(subject: Subject) -> Preprocessing:
         return Preprocessing(shape=item_shape(subject.path))
     if subject.format in graph_facts.READERS:
         return Preprocessing(shape=graph_facts.item_shape(subject.path, subject.format))
-    if subject.format == "torch":
-        data = open_artifact(subject.path).manifest.get("data") or {}
-        if known := data.get("preprocessing"):
-            return Preprocessing.from_dict(known)
+    if subject.format == "torch" and (known := preprocessing_of(open_artifact(subject.path))):
+        return known
     raise ModelError(
         f"nothing says how large the input of {subject.label} is",
         hint="name the data to measure it on (`--data`)",

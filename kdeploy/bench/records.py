@@ -54,7 +54,7 @@ def comparisons(outcomes: Sequence[Outcome], *, baseline: str) -> list[dict[str,
     base = next((o for o in measured if o.subject.label == baseline), None)
     if base is None or base.cell.scenario == "server":  # its search takes no turns
         return []
-    others = [o for o in measured if o.subject.label != baseline]
+    others = [o for o in measured if o is not base]
     return [line for other in others for line in _compared(other, base)]
 
 

@@ -20,6 +20,7 @@ from kdeploy.channels.numbers import place_of
 from kdeploy.channels.removal import all_channels, remove_checked
 from kdeploy.channels.tracing import Graph
 from kdeploy.channels.units import Slot, Unit
+from kdeploy.user_code import described
 
 Part = Literal["heads", "width"]
 ROUNDING = 1e-3  # of the outputs' spread; sums in another order stay below 1e-4
@@ -79,7 +80,7 @@ def _tried(
                 half = all_channels(units[: max(1, len(units) // 2)])
                 moved = remove_checked(copy.deepcopy(model), half, example)
             except Exception as error:  # whatever a model's code raises
-                reason = str(error).splitlines()[0]
+                reason = described(error)
                 continue
             if best is None or moved < best[0]:
                 best = (moved, units)

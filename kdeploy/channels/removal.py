@@ -13,7 +13,7 @@ from torch_pruning.pruner.function import PrunerBox
 
 from kdeploy.channels.numbers import lower_number
 from kdeploy.channels.units import Slot, Unit
-from kdeploy.errors import ModelError
+from kdeploy.user_code import users_code
 
 
 def all_channels(units: Collection[Unit]) -> dict[Slot, tuple[int, ...]]:
@@ -38,14 +38,10 @@ def remove_checked(
     """
     hidden = hide_channels(model, channels)
     remove_channels(model, channels)
+    hint = "its code has fixed sizes; protect the layers around them with `ignore`"
     with torch.no_grad():
-        try:
+        with users_code("with fewer channels the model cannot run", hint=hint, model=model):
             found = model(example)
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(
-                f"with fewer channels the model cannot run: {error}",
-                hint="its code has fixed sizes; protect the layers around them with `ignore`",
-            ) from error
         expected = hidden(example)
     return float((found - expected).abs().max() / expected.std().clamp_min(1e-9))
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from kdeploy.channels.calls import Call, recording
 from kdeploy.errors import ModelError
+from kdeploy.model_outputs import outputs_of
+from kdeploy.user_code import described
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,20 +77,14 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
     """
     # The product makes the input a node, so that what is added to it is found.
     x = example * torch.ones((), device=example.device, requires_grad=True)
-    try:
-        with torch.no_grad():
-            model(example)
-    except Exception as error:
-        raise ModelError(
-            f"the model cannot run on {tuple(example.shape)}: {type(error).__name__}: {error}",
-            hint="the data's shape and the model's input must fit",
-        ) from error
+    hint = "the data's shape and the model's input must fit"
+    outputs_of(model, example, role="the model", hint=hint)
     try:
         with recording(model) as calls:
             dependencies = _dependencies(model, x)
     except Exception as error:
         raise ModelError(
-            f"the channels of this model cannot be followed: {type(error).__name__}: {error}",
+            f"the channels of this model cannot be followed: {described(error, model)}",
             hint="compress it in another way, or rewrite the part that computes on shapes",
         ) from error
     nodes = dependencies.module2node.values()

@@ -85,6 +85,9 @@ def bench(
     about a number is a flag with its remedy, explained in the report and in
     docs/benchmarking.md.
     """
+    from kdeploy.cli.given import check_files
+
+    check_files([*files, *([baseline] if baseline else [])])
     from kdeploy.bench.remote.hosts import parse_host
     from kdeploy.cli.output import Terminal, show_comparison, show_summary
     from kdeploy.cli.output import out as console
@@ -195,6 +198,9 @@ def package(
     debug: Debug = False,
 ) -> Result:
     """Make the edge bundle and prove it here."""
+    from kdeploy.cli.given import check_model
+
+    check_model(artifact)
     from kdeploy.cli.output import Terminal, show_checks
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates
@@ -214,6 +220,14 @@ def package(
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle: a folder or a zip.")],
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", min=1, help="Seconds for its model; else by its budgets."),
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option("--memory-limit", help="Of its model, e.g. 2GB; else by budgets and size."),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> Result:
@@ -221,8 +235,10 @@ def verify(
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_checks
     from kdeploy.package.verify import verify as verify_bundle
+    from kdeploy.units import parse_quantity
 
-    result = verify_bundle(bundle)
+    limit = None if memory_limit is None else int(parse_quantity(memory_limit)[0])
+    result = verify_bundle(bundle, timeout_seconds=timeout, memory_bytes=limit)
     show_checks(console(is_json=json), result.checks)
     document = {"bundle": str(bundle), "passed": result.passed, "checks": result.checks}
     return Result(document, exit_code=0 if result.passed else 1)

@@ -18,7 +18,9 @@ STARTER = Path(__file__).parent.parent / "starter"
 
 
 def list_techniques(
-    kind: Annotated[str | None, typer.Argument(help="loss, compressor, runtime, ...")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="loss, compressor, runtime, ..., or a key of the recipe")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="As the catalogue page.")] = False,
     json: Json = False,
     debug: Debug = False,
@@ -28,7 +30,7 @@ def list_techniques(
     from kdeploy.cli.output import out as console
     from kdeploy.report.catalogue import catalogue
 
-    kinds = [kind] if kind else list(registry.FOLDERS)
+    kinds = registry.kinds_of(kind) if kind else list(registry.FOLDERS)
     found = {k: list(registry.techniques(k).values()) for k in kinds}
     if markdown and not json:
         typer.echo(catalogue([t for group in found.values() for t in group]))

@@ -10,9 +10,13 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from kdeploy.cli.bug_report import as_document, write_bug_report
 from kdeploy.errors import KdeployError, MissingDependency, Unavailable
+from kdeploy.user_code import described, is_memory, users_error
 
 INTERRUPTED = 130
+INTERNAL = 70
+"""EX_SOFTWARE of sysexits.h: the fault is kdeploy's own."""
 REFUSED_BY_DISK = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
     | {errno.ENOSPC, errno.EDQUOT}
@@ -38,7 +42,7 @@ def _run(given: list[str]) -> int:
         )
     except KeyboardInterrupt:
         return _interrupted(is_json)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a build.py may call `sys.exit`
         if (known := _known(error)) is not None:
             if debug:
                 traceback.print_exc()
@@ -46,9 +50,9 @@ def _run(given: list[str]) -> int:
             return _fail(known.exit_code, kind, known.message, known.hint, is_json)
         if type(error).__name__ == "Abort":  # what typer made of Ctrl-C before 0.29
             return _interrupted(is_json)
-        if debug or not hasattr(error, "format_message"):
-            traceback.print_exc()
-        return _unexpected(error, is_json)
+        if isinstance(error, SystemExit):
+            raise
+        return _unexpected(error, given, is_json)
     if isinstance(document, Result):
         if is_json:
             _print_json(document.document)
@@ -66,17 +70,22 @@ class Result:
         self.exit_code = exit_code
 
 
-def _known(error: Exception) -> KdeployError | None:
-    """Return one of our errors: as raised, or for what this machine refuses or lacks."""
+def _known(error: BaseException) -> KdeployError | None:
+    """Return one of our errors: as raised, or for what a user's code, or this machine, did."""
     if isinstance(error, KdeployError):
         return error
+    library = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and library not in ("", "kdeploy"):
+        return MissingDependency.named(library, needed_for="this command")
+    if (users := users_error(error)) is not None:
+        return users
+    if is_memory(error):
+        hint = "take smaller batches (`batch_size`), or a smaller model"
+        return Unavailable(f"there is not enough memory: {described(error)}", hint=hint)
     if isinstance(error, OSError) and error.errno in REFUSED_BY_DISK:
         place = f"{error.filename}: " if error.filename else ""
         hint = "check the permissions and the room there, or name another place"
         return Unavailable(f"{place}{error.strerror}", hint=hint)
-    library = (getattr(error, "name", None) or "").partition(".")[0]
-    if isinstance(error, ModuleNotFoundError) and library not in ("", "kdeploy"):
-        return MissingDependency.named(library, needed_for="this command")
     return None
 
 
@@ -85,26 +94,25 @@ def _interrupted(is_json: bool) -> int:
     return _fail(INTERRUPTED, "Interrupted", message, "the same command goes on from here", is_json)
 
 
-def _unexpected(error: Exception, is_json: bool) -> int:
+def _unexpected(error: Exception, given: list[str], is_json: bool) -> int:
     if hasattr(error, "format_message"):  # typer's own: a wrong flag or a missing argument
         context = getattr(error, "ctx", None)
         command = getattr(context, "command_path", "kdeploy")
         message = error.format_message() or "no command was named"
         return _fail(2, "UsageError", message, f"{command} --help", is_json)
-    return _fail(
-        1,
-        type(error).__name__,
-        f"{error} (this is a bug in kdeploy)",
-        "report it with the lines above and the output of `kdeploy doctor`",
-        is_json,
-    )
+    file = write_bug_report(error, given)
+    if file is None or "--debug" in given:
+        traceback.print_exc()
+    message = f"{described(error)}: this is a fault of kdeploy, not of what you gave it"
+    what = f"{file}, which has command, versions and traceback" if file else "the lines above"
+    return _fail(INTERNAL, "InternalError", message, f"report it with {what}", is_json)
 
 
 def _fail(code: int, kind: str, message: str, hint: str | None, is_json: bool) -> int:
     text = f"{kind}: {message}" + (f"\n\nhint: {hint}" if hint else "")
     print(text, file=sys.stderr)  # noqa: T201 - the one place that prints errors
     if is_json:
-        _print_json({"error": {"kind": kind, "message": message, "hint": hint, "exit_code": code}})
+        _print_json(as_document(kind, message, hint, code))
     return code
 
 

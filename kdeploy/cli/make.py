@@ -9,6 +9,7 @@ import typer
 
 from kdeploy.cli.main import Result
 from kdeploy.cli.options import (
+    DATA_HELP,
     AsBuilt,
     CsvLog,
     Data,
@@ -49,17 +50,19 @@ def run(
     debug: Debug = False,
 ) -> Result | None:
     """Run a whole recipe; an interrupted run goes on where it stopped."""
+    from kdeploy.recipe.read import load
+
+    folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
+    loaded = load(recipe, [*(overrides or []), *folder])
+    # Torch comes with these: what is wrong with the recipe is told before.
     from kdeploy.cli.output import Terminal
     from kdeploy.errors import UnknownName
     from kdeploy.fitting.processes import started
     from kdeploy.pipeline.run import STAGES
     from kdeploy.pipeline.run import run as run_recipe
-    from kdeploy.recipe.read import load
 
     if until is not None and until not in STAGES:
         raise UnknownName.among("stage", until, STAGES)
-    folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
-    loaded = load(recipe, [*(overrides or []), *folder])
     on_each, machines = started(devices, num_nodes)
     result = run_recipe(
         loaded,
@@ -81,10 +84,11 @@ def run(
 def distill(
     teacher: Annotated[str, typer.Option("--teacher", help="A model reference or an artefact.")],
     student: Annotated[str, typer.Option("--student", help="A model reference.")],
-    data: Annotated[str, typer.Option("--data", help="A dataset, or `path.py:function`.")],
+    data: Annotated[str, typer.Option("--data", help=DATA_HELP, metavar="DATA")],
     out: Out = Path("runs/distill"),
     teacher_weights: Annotated[
-        Path | None, typer.Option("--teacher-weights", help="safetensors; else it is trained")
+        Path | None,
+        typer.Option("--teacher-weights", help="safetensors, .pt or .pth; else it is trained"),
     ] = None,
     teacher_args: Annotated[
         str, typer.Option("--teacher-args", help="YAML, e.g. '{width: 32}'")
@@ -111,16 +115,14 @@ def distill(
     debug: Debug = False,
 ) -> Result | None:
     """Distil a student from a teacher."""
-    from kdeploy.cli.output import Terminal
-    from kdeploy.fitting.processes import started
-    from kdeploy.pipeline.run import run as run_recipe
+    from kdeploy.recipe.data_text import data_section
     from kdeploy.recipe.read import overridden, read_value
     from kdeploy.recipe.resolve import parse
 
     weights = {"weights": str(teacher_weights)} if teacher_weights else {}
     given: dict[str, Any] = {
         "name": "distill",
-        "data": {"name": data, **({"folder": str(data_dir.resolve())} if data_dir else {})},
+        "data": {**data_section(data), **({"folder": str(data_dir.resolve())} if data_dir else {})},
         "teacher": {"build": teacher, "args": read_value(teacher_args), **weights},
         "student": {"build": student, "args": read_value(student_args)},
         "distill": {
@@ -130,6 +132,11 @@ def distill(
         },
     }
     recipe = parse(overridden(given, overrides or []), folder=Path())
+    # Torch comes with these: what is wrong with the words is told before.
+    from kdeploy.cli.output import Terminal
+    from kdeploy.fitting.processes import started
+    from kdeploy.pipeline.run import run as run_recipe
+
     on_each, machines = started(devices, num_nodes)
     result = run_recipe(
         recipe,
@@ -195,6 +202,9 @@ def _compress_options(
 
 
 def _compress(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -> Result:
+    from kdeploy.cli.given import check_model
+
+    check_model(common["artifact"])
     from kdeploy.cli.output import Terminal
     from kdeploy.pipeline.single import compress_one
     from kdeploy.recipe.read import read_value
@@ -223,6 +233,9 @@ def _export_options(
 
 
 def _export(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -> Result:
+    from kdeploy.cli.given import check_model
+
+    check_model(common["artifact"])
     from kdeploy.cli.output import Terminal
     from kdeploy.pipeline.single import export_one
     from kdeploy.recipe.resolve import Step
@@ -268,4 +281,6 @@ def _show_run(result: RunResult, *, is_json: bool) -> None:
     if result.chosen_because:
         screen.print(f"chosen: {result.chosen_because}")
     if result.packaged is not None:
-        screen.print(f"bundle: {result.out / 'bundle'} (verified)")
+        checks = [v.passed for v in result.verdicts if v.gate.startswith("bundle: ")]
+        said = "verified" if all(checks) else "NOT verified: see the checks above"
+        screen.print(f"bundle: {result.out / 'bundle'} ({said})")

@@ -10,12 +10,16 @@ import typer
 if TYPE_CHECKING:
     from kdeploy.data.load import DataReference
 
+DATA_HELP = (
+    "A dataset, `path.py:function`, either with its parameters as `arrays:train=x.npz,test=y.npz`"
+    " or in YAML, as in a recipe."
+)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder for the results.")]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="A dataset of `kdeploy list dataset`, or `path.py:function`."),
+    typer.Option("--data", help=DATA_HELP, metavar="DATA"),
 ]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where the files of the dataset are.")
@@ -35,7 +39,8 @@ NumNodes = Annotated[
     typer.Option("--num-nodes", min=1, help="Machines that train together, under `torchrun`."),
 ]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="safetensors, for a model that is no artefact.")
+    Path | None,
+    typer.Option("--weights", help="safetensors, .pt or .pth, for a model that is no artefact."),
 ]
 AsBuilt = Annotated[
     bool, typer.Option("--as-built", help="A model whose function gives it its weights.")
@@ -53,7 +58,8 @@ def data_reference(name: str | None, folder: Path | None, seed: int = 0) -> Data
     """Return the data that `--data` and `--data-dir` name, None when they name none."""
     if name is None:
         return None
+    from kdeploy.recipe.data_text import data_section
     from kdeploy.recipe.resolve import data_reference as resolve
 
-    given = {"name": name, **({"folder": str(folder)} if folder else {})}
+    given = {**data_section(name), **({"folder": str(folder)} if folder else {})}
     return resolve(given, Path(), seed)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from kdeploy.compress.blocks import Block, drop, find_blocks, is_inside
 from kdeploy.errors import ModelError
+from kdeploy.user_code import described
 
 NOTHING = 1e-9  # nats, or units of cost; smaller differences are none
 Cost = Callable[[nn.Module], float]
@@ -63,7 +64,7 @@ class Dropping:
                 change = max(block.divergence - self._now, NOTHING)
                 prices[block] = change / max(whole - cost(self._model), NOTHING)
             except Exception as error:  # whatever a model's code raises
-                block.reason = f"the model cannot run without it: {error}"
+                block.reason = f"the model cannot run without it: {described(error)}"
             put_back()
         if not prices:
             return False

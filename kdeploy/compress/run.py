@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.errors import KdeployError, ModelError
+from kdeploy.model_outputs import outputs_of
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.registry import find, validate
+from kdeploy.user_code import described, users_error
 
 
 def compress(
@@ -61,36 +63,19 @@ def _run(
         return step(model, context, **given)  # type: ignore[no-any-return]
     except KdeployError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if (users := users_error(error)) is not None:
+            raise ModelError(f"compress.{name}: {users.message}", hint=users.hint) from error
         raise ModelError(
-            f"compress.{name} failed: {type(error).__name__}: {error}",
+            f"compress.{name} failed: {described(error)}",
             hint="the technique does not know this architecture; --debug shows where it stopped",
         ) from error
 
 
 def _outputs(model: nn.Module, example: Tensor, name: str) -> Tensor:
     """Return what the model computes in eval mode; its modes are left as they were."""
-    in_training = [module for module in model.modules() if module.training]
-    if in_training:
-        model.eval()
-    try:
-        with torch.no_grad():
-            outputs = model(example)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ModelError(
-            f"compress.{name}: the model cannot run on items of shape {tuple(example.shape[1:])}: "
-            f"{error}",
-            hint="the data's shape and the model's input must fit",
-        ) from error
-    finally:
-        for module in in_training:
-            module.training = True
-    if not isinstance(outputs, Tensor):
-        raise ModelError(
-            f"compress.{name}: the model returns a {type(outputs).__name__}, not one tensor",
-            hint="let build.py return a model that gives the logits alone",
-        )
-    return outputs
+    hint = "the data's shape and the model's input must fit"
+    return outputs_of(model, example, role=f"compress.{name}: the model", hint=hint)
 
 
 def _check(before: Tensor, after: Tensor, name: str) -> None:

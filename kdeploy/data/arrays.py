@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.check import FLOAT_TYPES, TOKEN_TYPES, labels_from
+from kdeploy.data.check import FLOAT_TYPES, TOKEN_TYPES
 from kdeploy.data.contract import Parts, Preprocessing, Split, dataset
+from kdeploy.data.item_types import type_hint
+from kdeploy.data.labels import Labels, classes_of, labels_of
 from kdeploy.errors import DataError, FileMissing
 
 KEYS = ("x", "y")
@@ -25,6 +30,7 @@ def arrays(
     *,
     train: Path,
     test: Path,
+    validation: Path | None = None,
     mean: list[float] | None = None,
     std: list[float] | None = None,
     classes: list[str] | int | None = None,
@@ -39,35 +45,66 @@ def arrays(
     Args:
         train: A .npz or .safetensors file, or a folder with x.npy and y.npy (memory-mapped).
         test: The same for the test part.
+        validation: The same for the validation part; left out, it is held out of train.
         mean: Subtracted, one number or one a channel; 0 when left out.
         std: Divided by, one number or one a channel; 1 when left out.
         classes: Names of the classes or their number; left out, up to the largest training label.
         vocabulary: Of token ids, how many there are; left out, up to the largest training id.
     """
-    if train.resolve() == test.resolve():
-        raise DataError(
-            f"train and test are the same file: {train}", hint="keep test items out of training"
-        )
-    parts = [_split(path) for path in (train, test)]
-    if parts[1].x.dtype != parts[0].x.dtype:
-        raise DataError(
-            f"x is {parts[0].x.dtype} in {train} but {parts[1].x.dtype} in {test}",
-            hint="store both in one type",
-        )
-    x, y = parts[0].x, parts[0].y
+    paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
+    _check_apart(paths)
+    read = {part: _part(path) for part, path in paths.items()}
+    x = read["train"].x
+    for part, other in read.items():
+        if other.x.dtype != x.dtype:
+            raise DataError(
+                f"x is {x.dtype} in {train} but {other.x.dtype} in {paths[part]}",
+                hint="store both in one type, on one scale",
+            )
+    labels = {str(paths[part]): one.labels for part, one in read.items()}
     preprocessing = Preprocessing(
         shape=tuple(x.shape[1:]),
         scale=BYTE_SCALE if x.dtype == np.uint8 else 1.0,
         mean=tuple(mean or [0.0]),
         std=tuple(std or [1.0]),
-        classes=_classes(classes, y),
+        classes=tuple(classes_of(classes, labels)),
     )
     if x.dtype in TOKEN_TYPES:
         _refuse_normalization(mean, std, str(train))
         preprocessing = replace(
             preprocessing, dtype="int64", vocabulary=vocabulary or int(x.max(initial=0)) + 1
         )
-    return Parts(train=parts[0], test=parts[1], preprocessing=preprocessing, source=str(train))
+    splits = {
+        part: Split(x=one.x, y=one.labels.y, origin=str(paths[part])) for part, one in read.items()
+    }
+    return Parts(
+        train=splits["train"],
+        test=splits["test"],
+        validation=splits.get("validation"),
+        preprocessing=preprocessing,
+        source=str(train),
+        notes=tuple(note for one in read.values() for note in one.notes),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What a file holds, and what is to know of it."""
+
+    x: NDArray[Any]
+    labels: Labels
+    notes: tuple[str, ...]
+
+
+def _check_apart(paths: Mapping[str, Path]) -> None:
+    known: dict[Path, str] = {}
+    for part, path in paths.items():
+        other = known.setdefault(path.resolve(), part)
+        if other != part:
+            raise DataError(
+                f"{other} and {part} are the same file: {path}",
+                hint=f"keep {part} items out of {other}",
+            )
 
 
 def _refuse_normalization(mean: object, std: object, where: str) -> None:
@@ -78,74 +115,104 @@ def _refuse_normalization(mean: object, std: object, where: str) -> None:
         )
 
 
-def _split(path: Path) -> Split:
-    found = _read(path)
+def _part(path: Path) -> _Part:
+    found = _members(path)
     for key in KEYS:
         if key not in found:
             names = ", ".join(f"`{name}`" for name in sorted(found)) or "nothing"
             raise DataError(f"{path} has no `{key}`, found {names}", hint=f"give {FORMS}")
-    x, y = found["x"], found["y"]
+    x, y = found["x"](), found["y"]()
     is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
     if not is_tokens and (x.ndim not in (3, 4) or x.dtype not in FLOAT_TYPES):
         raise DataError(
             f"{path}: x is {x.dtype} of shape {tuple(x.shape)}; it must be uint8 or float32, "
             "(N, channels, height, width) or (N, channels, length); or int32 or int64, (N, tokens)",
-            hint="`x = x.astype('float32')`; add a channel axis with `x = x[:, None]`",
+            hint=_hint(x),
         )
-    tokens = x.shape[1] if is_tokens else None
-    return Split(x=x, y=labels_from(y, where=str(path), tokens=tokens), origin=str(path))
+    labels = labels_of(y, where=str(path), tokens=x.shape[1] if is_tokens else None)
+    others = ", ".join(f"`{name}`" for name in sorted(set(found) - set(KEYS)))
+    notes = (
+        f"{path}: of {others} nothing is read, only `x` and `y`" if others else "",
+        labels.note,
+    )
+    return _Part(x=x, labels=labels, notes=tuple(filter(None, notes)))
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
+def _hint(x: NDArray[Any]) -> str:
+    """Return what to change, for the type and for the shape that were found."""
+    if x.ndim == 2 and x.dtype.kind in "iu":
+        return "token ids are int64, `x = x.astype('int64')`; signals have channels, `x[:, None]`"
+    hints = [] if x.dtype in FLOAT_TYPES else [type_hint(x)]
+    if x.ndim == 2:
+        hints.append("one row an item is a signal of one channel: `x = x[:, None]`")
+    elif x.ndim == 1:
+        hints.append("an item has a channel axis and at least one other")
+    elif x.ndim > 4:
+        hints.append(f"an item of {x.ndim - 1} axes is neither an image nor a signal")
+    return "; ".join(hints)
+
+
+def _members(path: Path) -> Mapping[str, Callable[[], NDArray[Any]]]:
+    """Return by name how to read each array; those that nobody asks for are not read."""
     if path.is_dir():
-        files = {key: path / f"{key}.npy" for key in KEYS if (path / f"{key}.npy").is_file()}
-        return {key: _loaded(file)["array"] for key, file in files.items()}
+        return {file.stem: partial(_npy, file) for file in sorted(path.glob("*.npy"))}
     if not path.is_file():
         raise FileMissing(f"there is no {path}", hint=f"give {FORMS}")
-    if path.suffix not in (".npz", ".safetensors"):
-        raise DataError(
-            f"{path} is `{path.suffix or 'a file without ending'}`", hint=f"give {FORMS}"
-        )
-    return _loaded(path)
+    if path.suffix == ".safetensors":
+        return _tensors(path)
+    if path.suffix == ".npz":
+        return _archive(path)
+    raise DataError(f"{path} is `{path.suffix or 'a file without ending'}`", hint=f"give {FORMS}")
 
 
-def _loaded(file: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays in a file by name (of a .npy: "array"); nothing pickled is accepted."""
-    if file.suffix == ".safetensors":
-        return _tensors(file)
-    try:
-        if file.suffix == ".npy":
-            # Read-only: Linux refuses a copy-on-write map that is larger than memory.
-            return {"array": np.lib.format.open_memmap(file, mode="r")}
-        # Opened here, because numpy does not close a damaged archive.
-        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            members = [name for name in archive.namelist() if name.endswith(".npy")]
-            return {name.removesuffix(".npy"): _member(archive, name) for name in members}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file} cannot be read: {error}", hint=_SAVE) from error
+def _npy(file: Path) -> NDArray[Any]:
+    with _told(file):
+        # Read-only: Linux refuses a copy-on-write map that is larger than memory.
+        array: NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
+    return array
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with archive.open(name) as stream:
+def _archive(file: Path) -> Mapping[str, Callable[[], NDArray[Any]]]:
+    with _told(file), zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{file} holds `{twice[0]}` twice", hint=_SAVE)
+    return {name.removesuffix(".npy"): partial(_member, file, name) for name in names}
+
+
+def _member(file: Path, name: str) -> NDArray[Any]:
+    # Opened here, because numpy does not close a damaged archive.
+    with _told(file), zipfile.ZipFile(file) as archive, archive.open(name) as stream:
         array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
 
 
-def _tensors(file: Path) -> dict[str, NDArray[Any]]:
+def _tensors(file: Path) -> Mapping[str, Callable[[], NDArray[Any]]]:
+    from safetensors import safe_open
+
+    with _told(file), safe_open(file, framework="numpy") as opened:
+        return {name: partial(_tensor, file, name) for name in opened.keys()}  # noqa: SIM118
+
+
+def _tensor(file: Path, name: str) -> NDArray[Any]:
+    from safetensors import safe_open
+
+    with _told(file), safe_open(file, framework="numpy") as opened:
+        array: NDArray[Any] = opened.get_tensor(name)
+    return array
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Turn what reading a damaged file raises into one error."""
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
+    damages = (ValueError, EOFError, OSError, KeyError, TypeError, zlib.error)
     try:
-        return dict(load_file(file))
-    except (SafetensorError, KeyError, TypeError, OSError) as error:
+        yield
+    except (*damages, zipfile.BadZipFile, SafetensorError) as error:
         raise DataError(f"{file} cannot be read: {error}", hint=_SAVE) from error
-
-
-def _classes(classes: list[str] | int | None, y: NDArray[np.int64]) -> tuple[str, ...]:
-    if isinstance(classes, list):
-        return tuple(classes)
-    count = classes if classes is not None else int(y.max(initial=0)) + 1
-    return tuple(str(number) for number in range(count))
 
 
 _SAVE = "write it with `np.savez(file, x=x, y=y)` or safetensors; object arrays are refused"

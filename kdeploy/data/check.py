@@ -2,71 +2,121 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.contract import NOT_COUNTED, Parts, Preprocessing, Split
-from kdeploy.data.rows import pieces
+from kdeploy.data.contract import Parts, Preprocessing, Split
+from kdeploy.data.item_types import layout_hint, type_hint
+from kdeploy.data.labels import labels_of
+from kdeploy.data.rows import Joined, Rows, pieces
 from kdeploy.errors import DataError
 
 FLOAT_TYPES = (np.uint8, np.float32)
 TOKEN_TYPES = (np.int32, np.int64)
+_IN_ALPHA = (
+    "look at the images: if they are drawn in the colour of `background`, set another, e.g. "
+    "`background: [0, 0, 0]`"
+)
 
 
-def check_parts(parts: Parts, *, where: str) -> None:
-    """Check shapes, types, labels and preprocessing of both parts.
+def checked_parts(parts: Parts, *, where: str) -> Parts:
+    """Return the parts, their labels as int64, after checking all that a model relies on.
+
+    The notes gain what people should know of them.
 
     Raises:
         DataError: something does not fit; it names the part, what was found and what to change.
     """
-    _check_preprocessing(parts.preprocessing, where)
-    for part, split in (("train", parts.train), ("test", parts.test)):
+    known = parts.preprocessing
+    _check_preprocessing(known, where)
+    checked, notes = {}, list(parts.notes)
+    for part, split in parts.named():
         place = f"{part} part of {where}" + (f" ({split.origin})" if split.origin else "")
-        check_items(split.x, parts.preprocessing, place)
-        _check_labels(split, parts.preprocessing, place)
+        _check_kinds(split, place)
+        check_items(split.x, known, place)
+        if split.x.dtype != parts.train.x.dtype and not known.is_tokens:
+            raise DataError(
+                f"{place}: x is {split.x.dtype}, in the train part it is {parts.train.x.dtype}",
+                hint="store all parts in one type, on one scale",
+            )
+        check_varied(split.x, known, place)
+        labels = labels_of(split.y, where=place, tokens=known.shape[0] if known.is_tokens else None)
+        _check_labels(labels.y, split, known, place)
+        checked[part] = replace(split, y=labels.y)
+        notes += [labels.note] if labels.note else []
+    hint = layout_hint(known.shape)
+    notes += [f"{where}: {hint}"] if hint else []
+    notes += _constant_channels(parts, where)
+    notes += _classes_without_items(checked["train"], known.classes, where)
+    return replace(
+        parts,
+        train=checked["train"],
+        test=checked["test"],
+        validation=checked.get("validation"),
+        notes=tuple(notes),
+    )
 
 
-def labels_from(y: NDArray[Any], *, where: str, tokens: int | None = None) -> NDArray[np.int64]:
-    """Return labels as int64 after checking that they are integers (N,), none negative.
+def _check_kinds(split: Split, place: str) -> None:
+    for name, value, kinds in (
+        ("x", split.x, (np.ndarray, Rows, Joined)),
+        ("y", split.y, np.ndarray),
+    ):
+        if not isinstance(value, kinds):
+            raise DataError(
+                f"{place}: {name} is {type(value).__name__}, not a numpy array",
+                hint=f"`np.asarray({name})`, of a torch tensor `{name}.numpy()`",
+            )
 
-    Of items that are `tokens` long they may also be (N, tokens), with `NOT_COUNTED` among them.
+
+def _classes_without_items(train: Split, classes: tuple[str, ...], where: str) -> list[str]:
+    """Return a sentence if no training item has some class; of tokens, rare ones may be missing."""
+    if train.has_token_labels:
+        return []
+    counts = np.bincount(train.y, minlength=len(classes))
+    names = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if not names:
+        return []
+    listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return [f"{where}: {len(names)} of {len(classes)} classes have no training item: {listed}"]
+
+
+def check_varied(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> None:
+    """Refuse items that are all alike: nothing can be learned or measured on them.
+
+    Raises:
+        DataError: with what they all are.
     """
-    found = f"found {y.dtype} of shape {tuple(y.shape)}"
-    if y.ndim == 2 and tokens is not None and y.shape[1] == tokens:
-        return _token_labels(y, where, found)
-    if y.ndim != 1:
-        raise DataError(
-            f"{where}: labels must be one number an item, (N,); {found}",
-            hint="class indices, not one-hot: `y = y.argmax(1)` or `y = y.ravel()`",
-        )
-    if not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{where}: labels must be integers; {found}", hint="`y.astype('int64')`")
-    if len(y) and int(y.min()) < 0:
-        raise DataError(
-            f"{where}: label {int(y.min())} at item {int(y.argmin())} is negative",
-            hint="classes count from 0",
-        )
-    return y.astype(np.int64)
+    first = np.asarray(x[0])
+    if len(x) > 1 and any((piece != first).any() for _, piece in pieces(x)):
+        return
+    is_one_value = bool((first == first.flat[0]).all()) if first.size else True
+    if len(x) == 1 and not is_one_value:
+        return
+    each = f": every value is {first.flat[0]}" if is_one_value and first.size else ""
+    raise DataError(
+        f"{place}: all {len(x)} items are the same{each}",
+        hint=_IN_ALPHA if preprocessing.background else "look at how x was read and filled",
+    )
 
 
-def _token_labels(y: NDArray[Any], where: str, found: str) -> NDArray[np.int64]:
-    if not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{where}: labels must be integers; {found}", hint="`y.astype('int64')`")
-    wrong = (y < 0) & (y != NOT_COUNTED)
-    if wrong.any():
-        item, token = np.argwhere(wrong)[0]
-        raise DataError(
-            f"{where}: label {y[item, token]} at item {item}, token {token} is negative",
-            hint=f"classes count from 0; {NOT_COUNTED} marks a token that does not count",
-        )
-    if len(y) and (y == NOT_COUNTED).all():
-        raise DataError(
-            f"{where}: every label is {NOT_COUNTED}, so no token counts",
-            hint="label the tokens that shall be learned",
-        )
-    return y.astype(np.int64)
+def _constant_channels(parts: Parts, where: str) -> list[str]:
+    """Return a sentence if channels of the training items never change, though others do."""
+    if parts.preprocessing.is_tokens:
+        return []
+    x = parts.train.x
+    first = np.asarray(x[0]).reshape(x.shape[1], -1)[:, :1]
+    constant = np.ones(x.shape[1], bool)
+    for _, piece in pieces(x):
+        constant &= (piece.reshape(*piece.shape[:2], -1) == first).all(axis=(0, 2))
+        if not constant.any():  # as a rule in the first piece: the rest is not read
+            return []
+    channels = np.flatnonzero(constant)
+    listed = ", ".join(f"{channel} (always {first[channel, 0]})" for channel in channels)
+    return [f"{where}: in x of train these channels never change: {listed}"]
 
 
 def _check_preprocessing(preprocessing: Preprocessing, where: str) -> None:
@@ -116,14 +166,14 @@ def check_items(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> No
         raise DataError(f"{place} is empty", hint="each part needs items of every class")
     if x.dtype not in (TOKEN_TYPES if is_tokens else FLOAT_TYPES):
         wanted = "int32 or int64" if is_tokens else "uint8 or float32"
-        target = "int64" if is_tokens else "float32"
         raise DataError(
-            f"{place}: x is {x.dtype}, it must be {wanted}", hint=f"`x.astype('{target}')`"
+            f"{place}: x is {x.dtype}, it must be {wanted}",
+            hint="token ids are integers: `x = x.astype('int64')`" if is_tokens else type_hint(x),
         )
     if tuple(x.shape[1:]) != tuple(shape):
         raise DataError(
             f"{place}: an item has the shape {tuple(x.shape[1:])}, expected {tuple(shape)}",
-            hint="train and test must have one shape: (channels, height, width), "
+            hint="items of all parts have one shape: (channels, height, width), "
             "(channels, length) or (tokens,)",
         )
     if is_tokens:
@@ -155,19 +205,22 @@ def _check_finite(x: NDArray[Any], place: str) -> None:
             )
 
 
-def _check_labels(split: Split, preprocessing: Preprocessing, place: str) -> None:
-    classes = preprocessing.classes
-    if len(split.y) != len(split.x):
+def _check_labels(y: NDArray[np.int64], split: Split, known: Preprocessing, place: str) -> None:
+    classes = known.classes
+    if len(y) != len(split.x):
         raise DataError(
-            f"{place}: {len(split.x)} items but {len(split.y)} labels",
+            f"{place}: {len(split.x)} items but {len(y)} labels",
             hint="x and y must have one entry an item, in the same order",
         )
-    tokens = preprocessing.shape[0] if preprocessing.is_tokens else None
-    y = labels_from(split.y, where=place, tokens=tokens)
-    if int(y.max()) >= len(classes):
+    largest = int(y.max())
+    if largest >= len(classes):
         item = int(y.reshape(len(y), -1).max(axis=1).argmax())
+        begins_at_one = y.ndim == 1 and int(y.min()) == 1 and largest == len(classes)
         raise DataError(
-            f"{place}: label {int(y.max())} at item {item} is out of range, there are "
+            f"{place}: label {largest} at item {item} is out of range, there are "
             f"{len(classes)} classes: 0..{len(classes) - 1}",
-            hint="correct the label, or raise the number of `classes`",
+            hint="labels begin at 1 here: `y = y - 1`"
+            if begins_at_one
+            else "add items of that class to train, correct the label, or give the number of "
+            f"`classes`: {largest + 1}",
         )

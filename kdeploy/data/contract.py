@@ -58,15 +58,24 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a dataset function returns; the validation part is split off train later."""
+    """What a dataset function returns."""
 
     train: Split
     test: Split
     preprocessing: Preprocessing
+    validation: Split | None = None
+    """None: it is split off train later."""
     licence: str = ""
     source: str = ""
     fingerprint: str = ""
     """Of all contents, where the dataset knows it already; else the loader reads them."""
+    notes: tuple[str, ...] = ()
+    """What people should know: what was left out, converted or laid on something."""
+
+    def named(self) -> list[tuple[str, Split]]:
+        """Return all parts with their names."""
+        named = [("train", self.train), ("test", self.test), ("validation", self.validation)]
+        return [(name, split) for name, split in named if split is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +92,10 @@ class Dataset:
     licence: str = ""
     source: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What people should know of it, a sentence each."""
+    is_validation_given: bool = False
+    """Whether the validation part came with the data; else it was split off train."""
 
     @property
     def num_classes(self) -> int:

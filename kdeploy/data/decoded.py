@@ -1,19 +1,20 @@
 """Decode image files once into one memory-mapped array of bytes in the cache.
 
-Two files in the cache: a note named by what the file system says (paths, sizes, times) holds the
-key of what the images contain; the array is named by that key. So an unchanged folder is not even
-read, and a copied or touched one is read but not decoded again.
+Three files in the cache: a note named by what the file system says (paths, sizes, times) holds the
+key of what the images contain; the array and what was met while decoding are named by that key. So
+an unchanged folder is not even read, and a copied or touched one is read but not decoded again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,17 @@ from kdeploy.data.cache import cache_folder, no_room
 from kdeploy.errors import DataError
 from kdeploy.machine import allowed_cores
 
-VERSION = "1"
+if TYPE_CHECKING:
+    from PIL import Image as Pillow
+
+VERSION = "2"
 """Of what decoding does; a change makes old cache entries unused."""
 FILES_AT_ONCE = 1024
-ENDINGS = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-)
+BACKGROUND = (255, 255, 255)
+"""What transparent pixels are laid on, where nothing else is said: the white of a page."""
+WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+NAMED = 3
+"""So many damaged images are named, of the others the number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,62 +42,97 @@ class DecodedImages:
 
     x: NDArray[np.uint8]
     key: str
+    transparent: int = 0
+    """How many have pixels that are not opaque."""
+    several: int = 0
+    """How many files hold more pictures than the first, which is taken: animations and pages."""
+
+    def sentences(self, root: Path, form: Form) -> list[str]:
+        """Return what people should know of how the images of a folder were decoded."""
+        total, told = len(self.x), []
+        if self.transparent:
+            ground = ", ".join(map(str, form.background))
+            told += [
+                f"{self.transparent} of {total} images of {root} are transparent in part, and laid "
+                f"on the background ({ground}): `background: [R, G, B]` sets another"
+            ]
+        if self.several:
+            told += [
+                f"{self.several} of {total} files of {root} hold several pictures (animations, "
+                "pages): the first of each is taken"
+            ]
+        return told
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Return the image files at any depth of a folder, hidden ones left out, in order."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One decoded image (channels, height, width), and what was met on the way."""
+
+    pixels: NDArray[np.uint8]
+    is_transparent: bool
+    has_several: bool
 
 
-def decoded_images(
-    root: Path, files: Sequence[Path], *, size: tuple[int, int], channels: int
-) -> DecodedImages:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What all images are brought to."""
+
+    size: tuple[int, int]
+    """Height and width."""
+    channels: int
+    """1 for grey, 3 for colour."""
+    background: tuple[int, ...] = BACKGROUND
+    """Red, green and blue that transparent pixels are laid on."""
+
+
+def decoded_images(root: Path, files: Sequence[Path], form: Form) -> DecodedImages:
     """Return all images in order, decoded now or before.
 
     Args:
         root: The folder that the names in the key are relative to.
         files: The images.
-        size: Height and width that each is resized to.
-        channels: 1 for grey, 3 for colour.
+        form: What they are brought to.
 
     Raises:
-        DataError: an image cannot be decoded; it is named.
+        DataError: images cannot be decoded; they are named.
         Unavailable: the cache cannot be written.
     """
     folder = cache_folder("images")
-    form = f"{VERSION} {channels} {size}"
-    note = folder / f"{_sha256([form, str(root.resolve()), *map(_state, files)])}.key"
-    key = note.read_text() if note.is_file() else _contents_key(root, files, form)
-    array = folder / f"{key}.npy"
-    shape = (len(files), channels, *size)
+    text = f"{VERSION} {form.channels} {form.size} {form.background}"
+    note = folder / f"{_sha256([text, str(root.resolve()), *map(_state, files)])}.key"
+    key = note.read_text() if note.is_file() else _contents_key(root, files, text)
+    array, met = folder / f"{key}.npy", folder / f"{key}.json"
+    shape = (len(files), form.channels, *form.size)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not _is_whole(array, shape):
-            _replace(array, lambda file: _decode(files, shape, file))
+        if not (_is_whole(array, shape) and met.is_file()):
+            counts: dict[str, int] = {}
+            _replace(array, lambda file: counts.update(_decode(files, form, file)))
+            _replace(met, lambda file: file.write(json.dumps(counts).encode()))
         if not note.is_file():
             _replace(note, lambda file: file.write(key.encode()))
     except OSError as error:
         raise no_room(folder, error) from error
     # Read-only: Linux refuses a copy-on-write map that is larger than memory.
-    return DecodedImages(x=np.load(array, mmap_mode="r", allow_pickle=False), key=key)
+    x = np.load(array, mmap_mode="r", allow_pickle=False)
+    return DecodedImages(x=x, key=key, **json.loads(met.read_text()))
 
 
-def decoded_image(path: Path, *, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    """Return one image as (channels, height, width), turned upright as its EXIF data say.
+def decoded_image(path: Path, form: Form) -> Picture:
+    """Return one image, upright as its EXIF data say, and opaque.
 
     Raises:
         DataError: Pillow cannot decode it, or it has more than 8 bits a channel.
     """
     from PIL import Image, ImageOps
 
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty, 0 bytes", hint="replace or remove this image")
     try:
         with Image.open(path) as image:
-            mode = image.mode
-            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+            mode, has_several = image.mode, getattr(image, "is_animated", False)
+            opaque, is_transparent = _opaque(ImageOps.exif_transpose(image), form.background)
+            converted = opaque.convert("L" if form.channels == 1 else "RGB")
     except Exception as error:  # Pillow's plugins raise errors of many kinds on damaged files
         raise DataError(
             f"{path} cannot be decoded: {error}", hint="replace or remove this image"
@@ -101,8 +142,25 @@ def decoded_image(path: Path, *, size: tuple[int, int], channels: int) -> NDArra
             f"{path} has more than 8 bits a channel (mode {mode})",
             hint="convert it to 8 bits, or use `arrays` with float32",
         )
-    resized = upright.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(resized).reshape(*size, channels).transpose(2, 0, 1)
+    height, width = form.size
+    resized = converted.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized).reshape(height, width, form.channels).transpose(2, 0, 1)
+    return Picture(pixels=pixels, is_transparent=is_transparent, has_several=has_several)
+
+
+def _opaque(image: Pillow.Image, background: tuple[int, ...]) -> tuple[Pillow.Image, bool]:
+    """Return the image laid on the background, and whether anything of that shows through.
+
+    The runner of a bundle does the same, line by line.
+    """
+    from PIL import Image
+
+    if image.mode not in WITH_ALPHA and "transparency" not in image.info:
+        return image, False
+    layer = image.convert("RGBA")
+    if layer.getchannel("A").getextrema() == (255, 255):
+        return layer, False
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (*background, 255)), layer), True
 
 
 def _state(file: Path) -> str:
@@ -138,17 +196,43 @@ def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _decode(files: Sequence[Path], shape: tuple[int, ...], out: IO[bytes]) -> None:
+def _decode(files: Sequence[Path], form: Form, out: IO[bytes]) -> dict[str, int]:
+    """Write the array, and return what was met; all files are looked at before any is refused."""
     # Written as a stream: on a full disk a memory map would end the process with SIGBUS.
+    shape = (len(files), form.channels, *form.size)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(out, header)
+    counts = {"transparent": 0, "several": 0}
+    refused: list[DataError] = []
     with ThreadPoolExecutor(allowed_cores()) as pool:
         for batch in _batches(files):
-            for pixels in pool.map(
-                lambda file: decoded_image(file, size=(shape[2], shape[3]), channels=shape[1]),
-                batch,
-            ):
-                out.write(pixels.tobytes())
+            for picture in pool.map(lambda file: _picture_or_error(file, form), batch):
+                if isinstance(picture, DataError):
+                    refused.append(picture)
+                elif not refused:
+                    out.write(picture.pixels.tobytes())
+                    counts["transparent"] += picture.is_transparent
+                    counts["several"] += picture.has_several
+    if refused:
+        raise _all_refused(refused, len(files))
+    return counts
+
+
+def _picture_or_error(file: Path, form: Form) -> Picture | DataError:
+    try:
+        return decoded_image(file, form)
+    except DataError as error:
+        return error
+
+
+def _all_refused(refused: Sequence[DataError], total: int) -> DataError:
+    if len(refused) == 1:
+        return refused[0]
+    named = "\n".join(error.message for error in refused[:NAMED])
+    more = f"\nand {len(refused) - NAMED} more" if len(refused) > NAMED else ""
+    return DataError(
+        f"{len(refused)} of {total} images cannot be taken:\n{named}{more}", hint=refused[0].hint
+    )
 
 
 def _batches(files: Sequence[Path]) -> Iterator[Sequence[Path]]:

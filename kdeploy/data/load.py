@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from kdeploy import registry
 from kdeploy.data.augmentation import check_augmentations
-from kdeploy.data.check import check_parts
+from kdeploy.data.check import checked_parts
 from kdeploy.data.contract import Dataset, Parts, Split
 from kdeploy.data.own_function import is_own_function, parts_of
 from kdeploy.data.rows import Rows, pieces
 from kdeploy.data.split import stratified
 from kdeploy.errors import DataError, RecipeError
+from kdeploy.named_path import named_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +78,11 @@ def load(reference: DataReference) -> Dataset:
 def _load(reference_json: str) -> Dataset:
     reference = DataReference.from_dict(json.loads(reference_json))
     parts, parameters = _parts(reference)
-    check_parts(parts, where=f"data `{reference.name}`")
+    parts = checked_parts(parts, where=f"data `{reference.name}`")
     _check_augmentations(reference, parts)
-    train, validation = _split(parts.train, reference)
+    train, validation = parts.train, parts.validation
+    if validation is None:
+        train, validation = _split(parts.train, reference)
     return Dataset(
         name=reference.name,
         train=train,
@@ -91,6 +94,8 @@ def _load(reference_json: str) -> Dataset:
         licence=parts.licence,
         source=parts.source,
         parameters=parameters,
+        notes=parts.notes,
+        is_validation_given=parts.validation is not None,
     )
 
 
@@ -101,7 +106,7 @@ def _parts(reference: DataReference) -> tuple[Parts, dict[str, Any]]:
     technique = registry.find("dataset", reference.name, where="data")
     resolved = registry.validate(technique.parameters, reference.parameters, where="data")
     placed = {
-        key: reference.folder / value.expanduser() if isinstance(value, Path) else value
+        key: named_path(value, reference.folder) if isinstance(value, Path) else value
         for key, value in resolved.items()
     }
     return technique.load()(**placed), _plain(resolved)
@@ -139,10 +144,10 @@ def _rows(x: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _fingerprint(parts: Parts) -> str:
-    """Return the sha256 of train, test and preprocessing."""
+    """Return the sha256 of all parts and the preprocessing."""
     digest = hashlib.sha256(json.dumps(parts.preprocessing.to_dict(), sort_keys=True).encode())
     digest.update(parts.fingerprint.encode())
-    for split in (parts.train, parts.test):
+    for _, split in parts.named():
         digest.update(f"{split.x.dtype} {split.x.shape}".encode())
         digest.update(np.ascontiguousarray(split.y, dtype="<i8").data)
         if not parts.fingerprint:

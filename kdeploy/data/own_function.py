@@ -1,8 +1,8 @@
 """Data from a function of the user's own: `path.py:function`.
 
 It returns `kdeploy.data.contract.Parts`, or a dictionary with `x_train`, `y_train`, `x_test` and
-`y_test`, and if wanted `classes` (names or their number), `scale`, `mean`, `std`, `resize`,
-`vocabulary` (of token ids), `licence` and `source`.
+`y_test`, and if wanted `x_validation` and `y_validation`, `classes` (names or their number),
+`scale`, `mean`, `std`, `resize`, `vocabulary` (of token ids), `licence` and `source`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,27 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.check import TOKEN_TYPES, labels_from
+from kdeploy.data.check import TOKEN_TYPES
 from kdeploy.data.contract import Parts, Preprocessing, Split
+from kdeploy.data.labels import classes_of, labels_of
 from kdeploy.errors import DataError, FileMissing, UnknownName
+from kdeploy.named_path import named_path
+from kdeploy.user_code import mark_as_users, users_code
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+VALIDATION = ("x_validation", "y_validation")
 OPTIONS = ("classes", "scale", "mean", "std", "resize", "vocabulary", "licence", "source")
-_RETURNS = f"return a dictionary with {', '.join(ARRAYS)} and, if wanted, {', '.join(OPTIONS)}"
+_RETURNS = (
+    f"return a dictionary with {', '.join(ARRAYS)}, numpy arrays, and, if wanted, "
+    f"{', '.join((*VALIDATION, *OPTIONS))}"
+)
 
 
 def is_own_function(name: str) -> bool:
@@ -40,10 +48,8 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
     """
     function = _function(name, folder)
     _check_parameters(function, parameters, name)
-    try:
+    with _failing(name):
         returned = function(**parameters)
-    except Exception as error:
-        raise _failed(name, error) from error
     if isinstance(returned, Parts):
         return returned
     if isinstance(returned, Mapping):
@@ -53,17 +59,16 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
 
 def _function(name: str, folder: Path) -> Callable[..., Any]:
     file, _, attribute = name.rpartition(":")
-    path = folder / Path(file).expanduser()
+    path = named_path(file, folder)
     if not path.is_file():
         raise FileMissing(f"there is no file {path}", hint="`data: {name: path.py:function}`")
     specification = importlib.util.spec_from_file_location(f"kdeploy_data_{path.stem}", path)
     if specification is None or specification.loader is None:
         raise DataError(f"{path} is not a Python file", hint="`data: {name: path.py:function}`")
     module = importlib.util.module_from_spec(specification)
-    try:
+    mark_as_users(path, kind=DataError)
+    with _failing(str(path)):
         specification.loader.exec_module(module)
-    except Exception as error:
-        raise _failed(str(path), error) from error
     function = getattr(module, attribute, None)
     if not callable(function):
         own = [n for n, v in vars(module).items() if inspect.isfunction(v)]
@@ -86,46 +91,51 @@ def _check_parameters(function: Callable[..., Any], given: Mapping[str, Any], na
 
 
 def _parts(returned: Mapping[str, Any], name: str) -> Parts:
+    known = (*ARRAYS, *VALIDATION, *OPTIONS)
     for key in returned:
-        if key not in (*ARRAYS, *OPTIONS):
-            raise UnknownName.among("key", str(key), (*ARRAYS, *OPTIONS), where=f"data `{name}`")
-    for key in ARRAYS:
+        if key not in known:
+            raise UnknownName.among("key", str(key), known, where=f"data `{name}`")
+    needed = (*ARRAYS, *VALIDATION) if set(VALIDATION) & returned.keys() else ARRAYS
+    for key in needed:
         if not isinstance(returned.get(key), np.ndarray):
             found = type(returned[key]).__name__ if key in returned else "nothing"
             raise DataError(
                 f"data `{name}`: `{key}` must be an array, found {found}", hint=_RETURNS
             )
-    x, test = returned["x_train"], returned["x_test"]
+    x = returned["x_train"]
     is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
-    y, y_test = (
-        labels_from(
-            returned[key],
-            where=f"data `{name}`, {key}",
-            tokens=x.shape[1] if is_tokens else None,
-        )
-        for key in ("y_train", "y_test")
-    )
+    tokens = x.shape[1] if is_tokens else None
+    parts = [key.removeprefix("x_") for key in needed if key.startswith("x_")]
+    places = {part: f"data `{name}`, y_{part}" for part in parts}
+    labels = {
+        place: labels_of(returned[f"y_{part}"], where=place, tokens=tokens)
+        for part, place in places.items()
+    }
+    given = returned.get("classes")
+    # An array of names, a tuple or a number of numpy's are as good as what YAML has.
+    classes = classes_of(None if given is None else np.asarray(given).tolist(), labels)
+    splits = {p: Split(x=returned[f"x_{p}"], y=labels[place].y) for p, place in places.items()}
     return Parts(
-        train=Split(x=x, y=y),
-        test=Split(x=test, y=y_test),
-        preprocessing=_preprocessing(returned, x, y, is_tokens=is_tokens),
+        train=splits["train"],
+        test=splits["test"],
+        validation=splits.get("validation"),
+        preprocessing=_preprocessing(returned, x, classes, is_tokens=is_tokens),
         licence=str(returned.get("licence", "")),
         source=str(returned.get("source", name)),
+        notes=tuple(one.note for one in labels.values() if one.note),
     )
 
 
 def _preprocessing(
-    returned: Mapping[str, Any], x: NDArray[Any], y: NDArray[np.int64], *, is_tokens: bool
+    returned: Mapping[str, Any], x: NDArray[Any], classes: list[str], *, is_tokens: bool
 ) -> Preprocessing:
-    classes = returned.get("classes", int(y.max(initial=0)) + 1)
-    names = [str(n) for n in range(classes)] if isinstance(classes, int) else list(classes)
     return Preprocessing(
         shape=tuple(x.shape[1:]),
         scale=float(returned.get("scale", 1 / 255 if x.dtype == np.uint8 else 1.0)),
         mean=_numbers(returned.get("mean", 0.0)),
         std=_numbers(returned.get("std", 1.0)),
         resize=str(returned.get("resize", "")),
-        classes=tuple(str(n) for n in names),
+        classes=tuple(classes),
         dtype="int64" if is_tokens else "float32",
         vocabulary=int(returned.get("vocabulary", x.max(initial=0) + 1)) if is_tokens else 0,
     )
@@ -135,7 +145,5 @@ def _numbers(value: Any) -> tuple[float, ...]:
     return tuple(float(v) for v in np.atleast_1d(value))
 
 
-def _failed(what: str, error: Exception) -> DataError:
-    return DataError(
-        f"{what} raised {type(error).__name__}: {error}", hint="`--debug` shows the traceback"
-    )
+def _failing(what: str) -> AbstractContextManager[None]:
+    return users_code(f"{what} failed", kind=DataError, hint="mend that line of it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 
 from kdeploy.data.check import check_items
 from kdeploy.data.contract import Dataset, Split
-from kdeploy.data.decoded import ENDINGS, decoded_images, images_in
+from kdeploy.data.decoded import BACKGROUND, Form, decoded_images
+from kdeploy.data.image_files import ENDINGS, images_in, sentences
 from kdeploy.data.rows import Joined, Rows, pieces
 from kdeploy.errors import DataError, FileMissing
 
 NO_LABEL = -1
 BYTE_SCALE = 1 / 255
+logger = logging.getLogger(__name__)
 
 
 def with_unlabelled(data: Dataset, path: Path) -> Dataset:
@@ -67,10 +70,18 @@ def _images(path: Path, data: Dataset) -> tuple[NDArray[Any], str]:
             f"{path} is a folder of images, and {data.name} has no images of bytes",
             hint="give a .npy or .npz of the data's own shape and type",
         )
-    files = images_in(path)
-    if not files:
-        raise DataError(f"{path} holds no images", hint=f"they end in {', '.join(sorted(ENDINGS))}")
-    decoded = decoded_images(path, files, size=(shape[1], shape[2]), channels=shape[0])
+    found = images_in(path)
+    left_out = sentences(found.left_out, path)
+    if not found.images:
+        raise DataError(
+            "\n".join([f"{path} holds no images", *left_out]),
+            hint=f"they end in {', '.join(sorted(ENDINGS))}",
+        )
+    background = data.preprocessing.background or BACKGROUND
+    form = Form(size=(shape[1], shape[2]), channels=shape[0], background=background)
+    decoded = decoded_images(path, found.images, form)
+    for sentence in (*left_out, *decoded.sentences(path, form)):
+        logger.warning("%s", sentence)
     return decoded.x, decoded.key
 
 

@@ -17,6 +17,7 @@ from kdeploy.distill.signal import Knowledge
 from kdeploy.distill.tokens import real_rows
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.fitting.contract import Batch
+from kdeploy.user_code import described
 
 Features: TypeAlias = Mapping[str, Tensor]
 Answer: TypeAlias = tuple[Tensor, Features]
@@ -92,7 +93,8 @@ class Classroom(nn.Module):
                 self.lesson(name, student, teacher, example)
             except (RuntimeError, ValueError, IndexError) as error:
                 raise ModelError(
-                    f"the loss `{name}` cannot be computed for these two models: {error}",
+                    f"the loss `{name}` cannot be computed for these two models:"
+                    f" {described(error)}",
                     hint="check that their outputs and `layers` have comparable shapes",
                 ) from error
         self.load_state_dict(before)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
+from kdeploy.user_code import described
 
 INPUT, OUTPUT = "input", "output"
 AXES: Mapping[str, Mapping[int, int]] = {
@@ -61,8 +62,7 @@ def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> Ends:
         with torch.no_grad():
             result = model(*example)
     except Exception as error:  # a model may raise anything
-        shapes = [list(x.shape) for x in example]
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        shapes, reason = [list(x.shape) for x in example], described(error, model)
         raise ModelError(
             f"`{type(model).__name__}` cannot run inputs of shape {shapes}: {reason}",
             hint="the example must be what forward() takes: a tensor, or a tuple of all of them",

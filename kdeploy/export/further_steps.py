@@ -54,6 +54,7 @@ def _further(model: QuantizedModel) -> dict[str, float]:
         place(captured, PROFILES[name], float_layers=model.float_layers)
         for name in ("tensorrt", "cpu")
     )
+    model.check_ranges(other)
     known = {node.name for group in mine.groups for node in group.nodes}
     steps = {}
     for group in other.groups:

@@ -36,6 +36,8 @@ class ExportResult:
     """What ran the file."""
     max_abs: float
     """Largest error in standard deviations of the output."""
+    bound: float
+    """What `max_abs` was allowed to be."""
     cosine: float
     agreement: float
     """Fraction of items with the same first class."""
@@ -168,6 +170,7 @@ def result_of(
         path=path,
         runtime=runtime,
         max_abs=parity.max_abs,
+        bound=parity.bound,
         cosine=parity.cosine,
         agreement=parity.agreement,
         required_tolerance=parity.required_tolerance,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.counts import count_macs
+from kdeploy.user_code import described
 
 PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CONVOLUTIONS = PLAIN[1:]
@@ -154,7 +155,7 @@ def _problem(
             model = put(model, place, nn.Sequential(place.layer).eval())
         outputs = _outputs(model, example)
     except Exception as error:  # whatever the model's own code raises
-        return f"the model reads it by itself ({type(error).__name__}: {error})"
+        return f"the model reads it by itself ({described(error)})"
     finally:
         for place in places:
             model = put(model, place, place.layer)

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
 from kdeploy.fitting.batches import batches_in_order
+from kdeploy.model_outputs import outputs_of
 
 
 def predict(
@@ -73,33 +74,23 @@ def num_outputs(model: nn.Module, data: Dataset, *, name: str) -> int:
         ModelError: it cannot run on them, or does not return a tensor (items, values), of data
             with labels of tokens (items, tokens, values).
     """
-    outputs = _outputs(model, data, name)
+    place = _device_of(model)
+    x = next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=place))
+    outputs = outputs_of(
+        model,
+        x,
+        role=f"the {name}",
+        hint="check the channels and the size that its build function expects: items of"
+        f" {data.name} are {data.preprocessing.shape}",
+    )
     wanted = data.train.y[:2].shape
-    if not isinstance(outputs, Tensor) or tuple(outputs.shape[:-1]) != wanted:
-        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if tuple(outputs.shape[:-1]) != wanted:
         raise ModelError(
-            f"the {name} returns {found} for {wanted[0]} items; expected logits "
+            f"the {name} returns {tuple(outputs.shape)} for {wanted[0]} items; expected logits "
             f"({', '.join(map(str, wanted))}, classes)",
             hint="let the build function return a module whose forward gives one tensor of logits",
         )
     return outputs.shape[-1]
-
-
-@torch.no_grad()
-def _outputs(model: nn.Module, data: Dataset, name: str) -> Any:
-    device = _device_of(model)
-    x = next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=device))
-    was_training = model.training
-    try:
-        return model.eval()(x)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        shape = data.preprocessing.shape
-        raise ModelError(
-            f"the {name} cannot run on items {shape} of {data.name}: {error}",
-            hint="check the channels and the size that its build function expects",
-        ) from error
-    finally:
-        model.train(was_training)
 
 
 def _device_of(model: nn.Module) -> torch.device:

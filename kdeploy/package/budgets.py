@@ -13,11 +13,7 @@ from kdeploy.errors import InputError
 from kdeploy.gate import Gate
 from kdeploy.measurement import METRICS
 from kdeploy.package.manifest import Budget
-
-DEVICE_METRICS = frozenset(
-    {"peak_memory", "size", "load_time", "first_inference", "throughput"}
-    | {f"latency.{part}" for part in ("mean", "p50", "p90", "p99")}
-)
+from kdeploy.package.runner.python.rules import DEVICE_METRICS
 
 
 def recorded_values(accuracy: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The manifest of a bundle: what the file is, takes, gives, cost and must keep to.
 
-The dataclasses are the schema: writing, reading and checking all go by them.
+The dataclasses say what is written and read; what each value may be stands in the table of rules
+that travels with the runner (`runner/python/rules.py`), and holds on the device too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from kdeploy.errors import ArtifactCorrupt
+from kdeploy.package.runner.python.reading import MOST_TEXT_BYTES, Refused, json_object
+from kdeploy.package.runner.python.rules import document
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -45,7 +48,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPreprocessing:
-    """How an item becomes an input: resize (images), then `(x * scale - mean) / std`.
+    """How an item becomes an input: opaque and resized (images), then `(x * scale - mean) / std`.
 
     Token ids (layout "NT", `dtype` "int64") go in as they are, each below `vocabulary`.
     """
@@ -59,6 +62,8 @@ class StoredPreprocessing:
     classes: tuple[str, ...]
     dtype: Literal["float32", "int64"] = "float32"
     vocabulary: int = 0
+    background: tuple[int, ...] = ()
+    """Red, green and blue that transparent pixels are laid on; (): the data had none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +117,8 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     fields = asdict(manifest)
     if manifest.preprocessing.layout != "NT":  # floats are described as before there were tokens
         del fields["preprocessing"]["dtype"], fields["preprocessing"]["vocabulary"]
+    if not manifest.preprocessing.background:
+        del fields["preprocessing"]["background"]
     text = json.dumps(fields, indent=2, allow_nan=False, default=str)
     (folder / MANIFEST).write_text(text + "\n")
 
@@ -125,15 +132,22 @@ def read_manifest(folder: Path) -> Manifest:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        fields = json.loads((folder / MANIFEST).read_bytes())
-        _refuse_later(fields)
+        _refuse_later(json_object(folder, MANIFEST))
+        fields = document(folder, MANIFEST)
         return TypeAdapter(Manifest).validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise _not_a_manifest(f"{place}: {first['msg'].lower()}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (Refused, OSError, ValueError) as error:
         raise _not_a_manifest(str(error)) from None
+
+
+def is_bundle(folder: Path) -> bool:
+    """Return whether a folder has a bundle's manifest, of whatever version."""
+    path = folder / MANIFEST
+    is_small = path.is_file() and path.stat().st_size <= MOST_TEXT_BYTES
+    return is_small and is_manifest_of_bundle(path.read_bytes())
 
 
 def is_manifest_of_bundle(text: bytes) -> bool:

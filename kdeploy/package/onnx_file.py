@@ -11,12 +11,12 @@ import numpy as np
 from kdeploy.errors import ModelError
 from kdeploy.onnx_checks import opset_of, read_onnx
 from kdeploy.package.manifest import Manifest, Port
+from kdeploy.package.runner.python.rules import QUANTIZED
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
 BATCH: Literal["batch"] = "batch"
-_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "ConvInteger", "MatMulInteger")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def facts_of(path: Path) -> OnnxFacts:
         opset=opset_of(model),
         inputs=inputs,
         outputs=outputs,
-        is_quantized=any(n.op_type.startswith(_QUANTIZED) for n in model.graph.node),
+        is_quantized=any(n.op_type.startswith(QUANTIZED) for n in model.graph.node),
     )
 
 

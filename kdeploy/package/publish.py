@@ -19,7 +19,8 @@ from pathlib import Path
 
 from kdeploy.artifact import disk_error, sync
 from kdeploy.errors import InputError
-from kdeploy.package.manifest import MANIFEST, is_manifest_of_bundle
+from kdeploy.package.manifest import MANIFEST, is_bundle, is_manifest_of_bundle
+from kdeploy.package.runner.python.reading import MOST_TEXT_BYTES
 
 # The earliest time that a zip file can say.
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -75,17 +76,17 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _is_replaceable(folder: Path) -> bool:
-    manifest = folder / MANIFEST
     if folder.suffix == ".zip":
         return False
     is_empty = not any(folder.iterdir())
-    return is_empty or (manifest.is_file() and is_manifest_of_bundle(manifest.read_bytes()))
+    return is_empty or is_bundle(folder)
 
 
 def _is_zipped_bundle(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
-            return is_manifest_of_bundle(archive.read(MANIFEST))
+            is_small = archive.getinfo(MANIFEST).file_size <= MOST_TEXT_BYTES
+            return is_small and is_manifest_of_bundle(archive.read(MANIFEST))
     except (zipfile.BadZipFile, KeyError, OSError, RuntimeError, NotImplementedError):
         return False
 

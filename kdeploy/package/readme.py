@@ -104,6 +104,8 @@ def _costs(manifest: Manifest) -> str:
     baseline = known.pop("baseline", None) or {}
     rows = [("size of the file", format_quantity(manifest.model.size, "B"))]
     rows += [(name, _shown(name, value)) for name, value in known.items() if name != "size"]
+    if "latency.p50" not in known:
+        rows.append(("latency.p50", "not measured before: the self-test tells"))
     rows += [(f"{name} of the baseline", _shown(name, value)) for name, value in baseline.items()]
     return _table(("what", "value"), rows)
 
@@ -154,7 +156,9 @@ def _image(form: StoredPreprocessing) -> str:
     colour = "grey" if form.shape[0] == 1 else "RGB"
     size = f"{form.shape[2]} x {form.shape[1]} pixels"
     how = f"resized to {size} (Pillow, bilinear)" if form.resize else f"expected to have {size}"
-    return f"turned upright (EXIF), converted to {colour}, {how}, in channels-first order"
+    ground = ", ".join(map(str, form.background))
+    opaque = f"laid on ({ground}) where it is transparent, " if ground else ""
+    return f"turned upright (EXIF), {opaque}converted to {colour}, {how}, in channels-first order"
 
 
 def _lineage(lineage: tuple[Mapping[str, Any], ...]) -> str:

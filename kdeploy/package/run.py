@@ -39,7 +39,10 @@ from kdeploy.package.readme import readme
 from kdeploy.preprocessing import Inputs, Preprocessing
 
 RUNNER = Path(__file__).parent / "runner" / "python" / "run.py"
-RUNNER_IN_BUNDLE = "runner/python/run.py"
+RUNNER_FILES = {
+    f"runner/python/{name}": RUNNER.with_name(name)
+    for name in ("run.py", "rules.py", "reading.py", "limits.py")
+}
 _LAYOUTS: Mapping[int, Layout] = {3: "NCHW", 2: "NCL", 1: "NC"}
 
 
@@ -51,6 +54,7 @@ def package(
     golden: tuple[Inputs, NDArray[np.float32]],
     accuracy: Mapping[str, Any],
     budgets: Sequence[Gate],
+    name: str = "",
     chosen_because: str = "",
     licences: Mapping[str, str | Path] | None = None,
 ) -> Path:
@@ -66,6 +70,7 @@ def package(
         accuracy: Measured values by metric name and whatever else is known of them; the values
             of a `baseline` are needed only for budgets that compare.
         budgets: What the file must keep to on the device.
+        name: What people call it; left out: the label of the file's artefact.
         chosen_because: Why this file was packaged and not another.
         licences: By part (`model`, `data`): an SPDX identifier, a text, or a file with the text.
 
@@ -83,14 +88,18 @@ def package(
         tolerance = write_golden(folder, folder / MODEL, facts, *golden)
         described = _manifest(folder, facts, manifest, accuracy, recorded, bounds, golden[1])
         described = replace(
-            described, chosen_because=chosen_because, licences=write_licences(folder, texts)
+            described,
+            name=name or described.name,
+            chosen_because=chosen_because,
+            licences=write_licences(folder, texts),
         )
         if reason := contradiction(described, facts):
             raise ModelError(
                 f"{onnx_file} does not fit its manifest: {reason}", hint="export it again"
             )
-        (folder / RUNNER_IN_BUNDLE).parent.mkdir(parents=True)
-        shutil.copyfile(RUNNER, folder / RUNNER_IN_BUNDLE)
+        (folder / "runner" / "python").mkdir(parents=True)
+        for name, own in RUNNER_FILES.items():
+            shutil.copyfile(own, folder / name)
         write_manifest(described, folder)
         (folder / "README.md").write_text(readme(described, golden=tolerance.num_items))
         write_sums(folder)

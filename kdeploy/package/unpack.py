@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from kdeploy.errors import ArtifactCorrupt
-from kdeploy.package.checksums import MAX_FILES
+from kdeploy.package.runner.python.reading import MOST_BYTES as MAX_BYTES
+from kdeploy.package.runner.python.reading import MOST_FILES as MAX_FILES
+from kdeploy.package.runner.python.reading import Refused, check_sizes
 
-# An ONNX file with its data inside cannot be larger than protobuf's 2 GiB.
-MAX_BYTES = 2**31
 MAX_NAME = 200
+# Weights hardly shrink, text 10 times; DEFLATE makes up to 1032 bytes of one.
+MAX_RATIO = 50
+FREE_BYTES = 8 * 2**20
+# The end of a zip file: signature, and where in it the size of the directory stands.
+_END, _END_BYTES, _LONGEST_COMMENT = b"PK\x05\x06", 22, 2**16
+_END_64 = b"PK\x06\x07"
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1
 
@@ -26,6 +33,7 @@ def unpack(path: Path, folder: Path) -> None:
         ArtifactCorrupt: it is no whole zip file, or an entry would leave the folder, is a link or
             a device, comes twice, is encrypted, or the whole is larger than a bundle can be.
     """
+    _check_directory(path)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -37,8 +45,26 @@ def unpack(path: Path, folder: Path) -> None:
                     # zipfile reads no more than the declared size, then compares the CRC.
                     with archive.open(entry) as source, target.open("xb") as file:
                         shutil.copyfileobj(source, file)
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error,
+        struct.error, OverflowError,
+    ) as error:  # fmt: skip
         raise _refused(f"it is not a whole zip file ({error})") from None
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse a directory that takes more memory than one of a bundle, before it is read."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _END_BYTES - _LONGEST_COMMENT))
+        tail = file.read()
+    end = tail.rfind(_END)
+    if end < 0 or len(tail) < end + _END_BYTES:
+        raise _refused("it is not a whole zip file (its end is not there)")
+    num_bytes = int.from_bytes(tail[end + 12 : end + 16], "little")
+    # A name, 46 bytes, and what else may stand there; ZIP64 is for more than a bundle can be.
+    if num_bytes > MAX_FILES * (MAX_NAME + 300) or _END_64 in tail[max(0, end - 20) : end]:
+        raise _refused(f"its directory has {num_bytes} bytes, more than that of {MAX_FILES} files")
 
 
 def _check(entries: Sequence[zipfile.ZipInfo]) -> None:
@@ -47,6 +73,13 @@ def _check(entries: Sequence[zipfile.ZipInfo]) -> None:
     total = sum(e.file_size for e in entries)
     if total > MAX_BYTES:
         raise _refused(f"it would unpack to {total} bytes, more than {MAX_BYTES}")
+    packed = sum(e.compress_size for e in entries)
+    if total > FREE_BYTES + MAX_RATIO * packed:
+        raise _refused(f"{packed} bytes would unpack to {total}, more than {MAX_RATIO} times")
+    try:
+        check_sizes({e.filename: e.file_size for e in entries})
+    except Refused as error:
+        raise _refused(str(error)) from None
     seen: set[str] = set()
     for entry in entries:
         _check_name(entry)

@@ -25,11 +25,14 @@ from kdeploy.errors import ArtifactCorrupt, FileMissing, ModelError, Unavailable
 from kdeploy.package.checksums import check_sums, digest
 from kdeploy.package.manifest import MANIFEST, MODEL, Manifest, read_manifest
 from kdeploy.package.onnx_file import contradiction, facts_of
-from kdeploy.package.run import RUNNER, RUNNER_IN_BUNDLE
+from kdeploy.package.run import RUNNER, RUNNER_FILES
+from kdeploy.package.runner.python.reading import Refused
+from kdeploy.package.runner.python.rules import REQUIRED, check_rules
 from kdeploy.package.unpack import unpack
 
-GOLDEN = ("golden/inputs.npz", "golden/outputs.npz")
-REQUIRED = (MANIFEST, MODEL, RUNNER_IN_BUNDLE, *GOLDEN, "golden/tolerance.json", "README.md")
+# What the runner's own limits do not end is ended from here, so much later.
+GRACE_SECONDS = 30.0
+LONGEST_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +47,25 @@ class VerifyResult:
         return asdict(self)
 
 
-def verify(bundle: Path, *, timeout_seconds: float = 600) -> VerifyResult:
+def verify(
+    bundle: Path, *, timeout_seconds: float | None = None, memory_bytes: int | None = None
+) -> VerifyResult:
     """Return the verdict on a bundle, a folder or a zip; it is left as it is.
+
+    Args:
+        bundle: What nobody vouches for.
+        timeout_seconds: That its model may take; None: by its budgets, two minutes at least.
+        memory_bytes: The same of memory; None: by its budgets and size, 640 MiB at least.
 
     Raises:
         FileMissing: there is no such bundle.
-        ArtifactCorrupt: it is damaged, incomplete, not a bundle, or of a later kdeploy.
+        ArtifactCorrupt: it is damaged, incomplete, contradicts itself, or of a later kdeploy.
     """
     with _opened(bundle) as folder:
         digests = check_sums(folder)
-        manifest = _checked_manifest(folder, digests)
+        manifest = checked_manifest(folder, digests)
         contents = f"{len(digests)} files; the checksum of SHA256SUMS is {digest(folder)}"
-        report = _self_test(folder, timeout_seconds)
+        report = _self_test(folder, timeout_seconds, memory_bytes)
         checks = [
             _check("contents", True, contents),
             _runner_check(folder, manifest),
@@ -88,48 +98,56 @@ def _opened(bundle: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _checked_manifest(folder: Path, digests: Mapping[str, str]) -> Manifest:
-    missing = [name for name in REQUIRED if name not in digests]
-    if missing:
-        raise _corrupt(f"it has no {missing[0]}")
+def checked_manifest(folder: Path, digests: Mapping[str, str]) -> Manifest:
+    """Return the manifest of an unpacked bundle of which every rule holds.
+
+    Raises:
+        ArtifactCorrupt: a file is missing, or one says another thing than itself or another.
+    """
+    for name in REQUIRED:
+        if name not in digests:
+            raise _corrupt(f"it has no {name}")
     manifest = read_manifest(folder)
     try:
+        # Before the file is read whole: what each rule says of it needs its names only.
+        check_rules(folder, dict(digests))
         reason = contradiction(manifest, facts_of(folder / MODEL))
+    except Refused as error:
+        raise _corrupt(str(error)) from None
     except ModelError as error:
         raise _corrupt(error.message) from None
-    if reason or manifest.model.sha256 != digests[MODEL]:
-        raise _corrupt(f"{MANIFEST} and {MODEL} do not fit: {reason or 'another checksum'}")
-    for name in GOLDEN:
-        _check_npz(folder / name)
+    if reason:
+        raise _corrupt(f"{MANIFEST} and {MODEL} do not fit: {reason}")
     return manifest
 
 
-def _check_npz(path: Path) -> None:
-    """Refuse arrays that are packed: what was not packed cannot unpack to more than its size."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            is_plain = all(e.compress_type == zipfile.ZIP_STORED for e in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, EOFError):
-        is_plain = False
-    if not is_plain:
-        raise _corrupt(f"golden/{path.name} is no plain array file")
-
-
 def _runner_check(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    if file_sha256(folder / RUNNER_IN_BUNDLE) == file_sha256(RUNNER):
+    differing = [name for name, own in RUNNER_FILES.items() if not _is_same(folder / name, own)]
+    if not differing:
         return _check("runner", True, f"the same as that of kdeploy {__version__}")
     reason = (
-        f"{RUNNER_IN_BUNDLE} is not that of kdeploy {__version__} and was not executed; the "
-        f"bundle says kdeploy {manifest.kdeploy} made it: verify it with that version, or "
-        "package it again"
+        f"{differing[0]} is not that of kdeploy {__version__} and was not executed; the "
+        f"bundle says kdeploy {manifest.kdeploy[:40]} made it: verify it with that version, "
+        "or package it again"
     )
     return _check("runner", False, reason)
 
 
-def _self_test(folder: Path, timeout_seconds: float) -> dict[str, Any]:
+def _is_same(file: Path, own: Path) -> bool:
+    return file.is_file() and file_sha256(file) == file_sha256(own)
+
+
+def _self_test(
+    folder: Path, timeout_seconds: float | None, memory_bytes: int | None
+) -> dict[str, Any]:
     # -P: the runner's folder is not searched for modules; -B: nothing is written there.
     python = [sys.executable, "-P", "-B", str(RUNNER)]
     command = [*python, "--bundle", str(folder), "--self-test", "--json"]
+    if timeout_seconds is not None:
+        command += ["--timeout", str(timeout_seconds)]
+    if memory_bytes is not None:
+        command += ["--memory-limit", str(max(1, memory_bytes // 2**20))]
+    last_resort = (timeout_seconds or LONGEST_SECONDS) + GRACE_SECONDS
     try:
         done = subprocess.run(
             command,
@@ -137,11 +155,11 @@ def _self_test(folder: Path, timeout_seconds: float) -> dict[str, Any]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=timeout_seconds,
+            timeout=last_resort,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        reason = f"stopped after {timeout_seconds:g} s without an answer"
+        reason = f"stopped after {last_resort:g} s without an answer"
         return {"checks": [_check("self_test", False, reason)]}
     try:
         return dict(json.loads(done.stdout))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdeploy.artifact import Artifact, file_sha256, find_artifact
-from kdeploy.errors import ModelError
+from kdeploy.named_path import named_path
 from kdeploy.onnx_checks import content_sha256
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.payload import load_model
+from kdeploy.pipeline.weight_files import weights_sha256
+from kdeploy.pipeline.weights import load_weights
 from kdeploy.references import ModelReference, build_model, source_sha256
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def fresh_model(reference: ModelReference, seed: int) -> nn.Module:
 def onnx_path(reference: ModelReference) -> Path | None:
     """Return the file of an `onnx:FILE` reference, None for a torch model."""
     library, _, name = reference.build.partition(":")
-    return reference.folder / Path(name).expanduser() if library == "onnx" else None
+    return named_path(name, reference.folder) if library == "onnx" else None
 
 
 def teacher_model(reference: ModelReference) -> nn.Module:
@@ -44,13 +46,19 @@ def model_of_teacher(artifact: Artifact) -> nn.Module:
     return OnnxModel(artifact.file) if artifact.kind == "onnx" else load_model(artifact)
 
 
-def further_model(entry: Mapping[str, Any], seed: int, stores: Sequence[Path] = ()) -> nn.Module:
+def further_model(
+    entry: Mapping[str, Any],
+    seed: int,
+    stores: Sequence[Path] = (),
+    said: Callable[[str], None] | None = None,
+) -> nn.Module:
     """Return a further model of a scheme: an artefact, given weights, or fresh under the seed.
 
     Args:
         entry: `build`, `args` and `weights`; files are absolute.
         seed: Of the first weights.
         stores: Where ids of artefacts are looked for first.
+        said: Told what was done so that given weights fit.
     """
     known = find_artifact(entry["build"], stores)
     if known is not None:
@@ -59,7 +67,12 @@ def further_model(entry: Mapping[str, Any], seed: int, stores: Sequence[Path] = 
     if onnx_path(reference) is not None:
         return teacher_model(reference)
     model = fresh_model(reference, seed)
-    return load_weights(model, Path(entry["weights"])) if entry["weights"] else model
+    if not entry["weights"]:
+        return model
+    loaded = load_weights(model, Path(entry["weights"]))
+    for sentence in loaded.said if said is not None else ():
+        said(f"the weights {Path(entry['weights']).name}: {sentence}")  # type: ignore[misc]
+    return loaded.model
 
 
 def further_models(value: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -90,35 +103,13 @@ def contents_sha256(value: Any, stores: Sequence[Path] = ()) -> str:
     return sha256("\n".join(digests).encode()).hexdigest() if digests else ""
 
 
-def load_weights(model: nn.Module, file: Path) -> nn.Module:
-    """Return the model with the tensors of a safetensors file.
-
-    Raises:
-        ModelError: the file is no safetensors, or names and shapes do not fit.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{file} is not a safetensors file: {error}",
-            hint="convert once: safetensors.torch.save_file(model.state_dict(), FILE);"
-            " pickled weights are not read, they can run code",
-        ) from None
-    _check_fit(model, tensors, file)
-    model.load_state_dict(tensors, strict=True)
-    return model.eval()
-
-
 def _digests(value: Any, stores: Sequence[Path]) -> Iterator[str]:
     if isinstance(value, Mapping) and "build" in value:
         known = find_artifact(value["build"], stores)
         reference = ModelReference(build=value["build"], args=value["args"])
         file = onnx_path(reference)
         yield known.id if known else content_sha256(file) if file else source_sha256(reference)
-        yield from _digests(value["weights"], stores)
+        yield from [weights_sha256(Path(value["weights"]))] if value["weights"] else []
     elif isinstance(value, Mapping):
         for inner in value.values():
             yield from _digests(inner, stores)
@@ -129,22 +120,3 @@ def _digests(value: Any, stores: Sequence[Path]) -> Iterator[str]:
         files = sorted(p for p in value.rglob("*") if p.is_file()) if value.is_dir() else [value]
         for file in files:
             yield f"{file.relative_to(value).as_posix()} {file_sha256(file)}"
-
-
-def _check_fit(model: nn.Module, tensors: Mapping[str, torch.Tensor], file: Path) -> None:
-    expected = model.state_dict()
-    missing = sorted(set(expected) - set(tensors))
-    extra = sorted(set(tensors) - set(expected))
-    wrong = [
-        f"`{k}` is {tuple(tensors[k].shape)}, the model has {tuple(expected[k].shape)}"
-        for k in expected
-        if k in tensors and tensors[k].shape != expected[k].shape
-    ]
-    problems = [f"`{name}` is missing" for name in missing[:1]] + wrong[:1]
-    problems += [f"`{name}` is not in the model" for name in extra[:1]]
-    if problems:
-        raise ModelError(
-            f"the weights {file} do not fit the model: {'; '.join(problems)}"
-            f" ({len(missing)} missing, {len(wrong)} of another shape, {len(extra)} unknown)",
-            hint="check `args`: width, depth and classes have to be those it was trained with",
-        )

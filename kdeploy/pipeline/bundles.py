@@ -8,8 +8,9 @@ from pathlib import Path
 
 from kdeploy.bench.subject import Subject
 from kdeploy.package.checksums import check_sums
-from kdeploy.package.manifest import MANIFEST, MODEL, is_manifest_of_bundle, read_manifest
+from kdeploy.package.manifest import MODEL, is_bundle
 from kdeploy.package.unpack import unpack
+from kdeploy.package.verify import checked_manifest
 
 
 def subject_of_bundle(reference: str, out: Path) -> Subject | None:
@@ -26,12 +27,11 @@ def subject_of_bundle(reference: str, out: Path) -> Subject | None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         unpack(path, folder)
-    elif (path / MANIFEST).is_file() and is_manifest_of_bundle((path / MANIFEST).read_bytes()):
+    elif is_bundle(path):
         folder = path
     else:
         return None
-    check_sums(folder)
-    manifest = read_manifest(folder)
+    manifest = checked_manifest(folder, check_sums(folder))
     return Subject(
         artifact=manifest.artifact,
         label=manifest.name,

@@ -16,10 +16,10 @@ from kdeploy.pipeline.building import (
     fresh_model,
     further_model,
     further_models,
-    load_weights,
     model_of_teacher,
     teacher_model,
 )
+from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.teaching import Teaching
 

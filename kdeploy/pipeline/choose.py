@@ -58,7 +58,7 @@ def choose(
     if not passed:
         last, verdicts = judged[-1]
         failed = sum(not v.passed for v in verdicts)
-        reason = f"no file passes all gates; {last.model.label} fails {failed} of {len(gates)}"
+        reason = f"no file passes all gates; {last.name} fails {failed} of {len(gates)}"
         return Choice(exported=None, verdicts=tuple(verdicts), reason=reason)
     timed = [(c, _value(records, c, "latency.p50", cell)) for c in passed]
     times = [t for _, t in timed if t is not None]
@@ -88,11 +88,11 @@ def _reason(
     def shown(exported: Exported) -> str:
         latency = format_quantity(_value(records, exported, "latency.p50", cell), "s")
         size = format_quantity(exported.file.facts["size"], "B")
-        return f"{exported.model.label} ({latency}, {size})"
+        return f"{exported.name} ({latency}, {size})"
 
     gates = "passes all gates" if has_gates else "ends the chain"
     others = [shown(c) for c in passed if c is not winner]
-    failed = [c.model.label for c in candidates if c not in passed]
+    failed = [c.name for c in candidates if c not in passed]
     text = f"{shown(winner)} {gates} and is the fastest on {cell['runtime']}"
     if others:
         text += f"; slower or larger: {', '.join(others)}"

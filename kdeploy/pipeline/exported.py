@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from kdeploy.artifact import Artifact
 
@@ -13,13 +15,19 @@ class Exported:
 
     model: Artifact
     file: Artifact
+    variant: str = ""
+    """What tells it from another file of its model that has the same target and encoding."""
 
     @property
     def profile(self) -> str:
-        """Return what tells it from other files of its model: its target and its encoding.
+        """Return what tells it from other files of its model: target, encoding and variant.
 
-        Of an ONNX file that is the encoding alone; elsewhere `cpu` goes without saying.
+        Of an ONNX file the encoding stands alone; elsewhere `cpu` goes without saying.
         """
+        return "-".join(filter(None, (self._target, self.variant)))
+
+    @property
+    def _target(self) -> str:
         encoding = str(self.file.manifest["parameters"].get("profile", ""))
         technique = str(self.file.manifest["technique"])
         if self.file.manifest["stage"] != "export" or technique == "onnx":
@@ -32,3 +40,24 @@ class Exported:
         """Return the name for people: the label, what is unusual about it, the suffix."""
         unusual = [self.profile] if self.profile not in ("", "cpu") else []
         return ".".join([self.model.label, *unusual]) + self.file.file.suffix
+
+    @property
+    def name(self) -> str:
+        """Return the file's name without its ending, for sentences."""
+        return self.file_name.removesuffix(self.file.file.suffix)
+
+
+def told_apart(files: Sequence[Exported]) -> list[Exported]:
+    """Return the files with a variant where target and encoding are those of an earlier one."""
+    found: list[Exported] = []
+    for item in files:
+        twins = [f for f in found if (f.model.id, f._target) == (item.model.id, item._target)]
+        found.append(replace(item, variant=_difference(item, twins[0])) if twins else item)
+    return found
+
+
+def _difference(item: Exported, first: Exported) -> str:
+    """Return the parameters in which a file differs from another, fit for a file's name."""
+    own, others = (dict(x.file.manifest["parameters"]) for x in (item, first))
+    changed = [f"{key} {own[key]}" for key in own if own[key] != others.get(key)]
+    return "-".join(re.findall(r"[\w.]+", " ".join(changed)))

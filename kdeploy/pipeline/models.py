@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule
 
-from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.artifact import Artifact, find_artifact
 from kdeploy.counts import count_bytes, count_macs
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.contract import BuildModel
@@ -22,13 +23,14 @@ from kdeploy.pipeline.building import (
     contents_sha256,
     fresh_model,
     further_model,
-    load_weights,
     model_of_teacher,
     onnx_path,
     without_folders,
 )
 from kdeploy.pipeline.onnx_files import import_file
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.pipeline.weight_files import weights_sha256
+from kdeploy.pipeline.weights import load_weights
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
@@ -65,14 +67,14 @@ def make_student(
     """Return the student, distilled from the teacher."""
 
     def make(work: Path) -> Made:
-        student = fresh_model(reference, session.seed)
+        student, heard = fresh_model(reference, session.seed), list[str]()
         result = distill(
             student,
             model_of_teacher(teacher),
             data_of(session),
             fit_context(session, work, "distil the student"),
             teacher_normalization=spec.normalization,
-            build=building(session),
+            build=building(session, heard),
             **teaching_arguments(recipe),
         )
         scores = {
@@ -86,7 +88,8 @@ def make_student(
         )
         for name, value in result.accuracies.items():
             session.audience.said(f"validation accuracy: {name} {value:.2%}")
-        return made_model(session, result.model, reference, scores)
+        made = made_model(session, result.model, reference, scores)
+        return _with_report(made, heard)
 
     return session.step(
         kind="torch",
@@ -143,7 +146,12 @@ def _computing(model: nn.Module) -> nn.Module:
 def _import_weights(session: Session, reference: ModelReference, weights: Path) -> Artifact:
     def make(work: Path) -> Made:
         del work  # nothing to go on from
-        return made_model(session, load_weights(build_model(reference), weights), reference)
+        loaded = load_weights(build_model(reference), weights)
+        for sentence in loaded.said:
+            session.audience.said(f"the weights {weights.name}: {sentence}")
+        made = made_model(session, loaded.model, reference)
+        made = replace(made, facts={**made.facts, "weights": weights.name})
+        return _with_report(made, loaded.said)
 
     return session.step(
         kind="torch",
@@ -152,8 +160,15 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
         label="teacher",
         make=make,
         parameters={"model": _facts(reference)},
-        source=source_sha256(reference) + file_sha256(weights),
+        source=source_sha256(reference) + weights_sha256(weights),
     )
+
+
+def _with_report(made: Made, weights: Sequence[str]) -> Made:
+    """Keep with the model what was done so that given weights fit."""
+    if not weights:
+        return made
+    return replace(made, facts={**made.facts, "report": {"weights": list(weights)}})
 
 
 def _train(
@@ -210,9 +225,20 @@ def teaching_arguments(recipe: Teaching) -> dict[str, Any]:
     }
 
 
-def building(session: Session) -> BuildModel:
-    """Return the function that makes the further models of a scheme."""
-    return partial(further_model, stores=[session.store.root])
+def building(session: Session, heard: list[str] | None = None) -> BuildModel:
+    """Return the function that makes the further models of a scheme.
+
+    Args:
+        session: Whose store has artefacts, and whose audience is told.
+        heard: Takes what is said of their weights.
+    """
+
+    def said(text: str) -> None:
+        session.audience.said(text)
+        if heard is not None and text not in heard:
+            heard.append(text)
+
+    return partial(further_model, stores=[session.store.root], said=said)
 
 
 def source_of(session: Session, recipe: Teaching) -> str:

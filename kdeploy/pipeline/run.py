@@ -11,16 +11,17 @@ from typing import Any
 from kdeploy.artifact import Artifact, Store, disk_error
 from kdeploy.fitting.processes import joined
 from kdeploy.gate import Verdict
-from kdeploy.measurement import Measurement
+from kdeploy.measurement import Measurement, select
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_cell
 from kdeploy.pipeline.deliver import (
+    About,
     make_bundle,
     make_export,
     parity_records,
     subject,
 )
-from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.exported import Exported, told_apart
 from kdeploy.pipeline.log import Audience, Log, Silence
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
@@ -42,6 +43,7 @@ from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference
 from kdeploy.report.comparison import Comparison
+from kdeploy.user_code import blamed
 
 STAGES = ("teacher", "distill", "compress", "export", "bench", "package")
 
@@ -104,7 +106,7 @@ def run(
         InputError: before anything was written.
     """
     processes = joined(devices, num_nodes)
-    with processes.in_turn():
+    with processes.in_turn(), blamed():
         data = check(recipe)
     try:
         session = Session(
@@ -119,7 +121,9 @@ def run(
             session.audience = _log(out, audience or Silence(), tensorboard, csv_log)
             with session.files():
                 write_text(out / "recipe.yaml", to_yaml(recipe))
-        return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
+            session.say_of_data()
+        with blamed():
+            return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
     except OSError as error:
         raise disk_error(error, out) from error
 
@@ -166,9 +170,9 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
 def _exported(session: Session, model: Artifact, steps: Sequence[Step]) -> list[Exported]:
     """Return the files of a model; one that came as a file is also that file."""
     if model.kind != "onnx":
-        return [make_export(session, model, step) for step in steps]
+        return told_apart([make_export(session, model, step) for step in steps])
     others = [make_export(session, model, step) for step in steps if step.technique != "onnx"]
-    return [Exported(model=model, file=model), *others]
+    return told_apart([Exported(model=model, file=model), *others])
 
 
 def _distill(
@@ -238,17 +242,7 @@ def _choose(recipe: Recipe, result: RunResult) -> None:
 def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
     chosen, budgets = result.chosen, recipe.budgets or ()
     assert chosen is not None, "packaging needs a chosen file"
-    cell = target_cell(recipe.bench)
-    accuracy = {
-        r.metric: r.value
-        for r in result.records
-        if r.artifact == chosen.model.id
-        and r.runtime == cell["runtime"]
-        and r.metric.startswith(("accuracy", "agreement"))
-    }
-    bundle = make_bundle(
-        session, chosen, budgets, accuracy=accuracy, chosen_because=result.chosen_because
-    )
+    bundle, verdict = make_bundle(session, chosen, budgets, _about(recipe, result, chosen))
     with session.files():
         write_bundle(out, bundle.folder)
     result.packaged = chosen
@@ -259,8 +253,35 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
             passed=bool(check["passed"]),
             reason=str(check.get("reason", "")),
         )
-        for check in bundle.facts["checks"]
+        for check in verdict.checks
     ]
+
+
+def _about(recipe: Recipe, result: RunResult, chosen: Exported) -> About:
+    """Return what was measured of the chosen file and of the teacher, where gates are judged."""
+    cell = target_cell(recipe.bench)
+    there = [r for r in result.records if r.runtime == cell["runtime"] and r.value is not None]
+    own = [r for r in there if (r.artifact, r.profile) == (chosen.model.id, chosen.profile)]
+    teacher = [r for r in there if r.artifact == result.teacher.id and r not in own]
+    accuracy = _values(own, ("accuracy", "agreement", "perplexity"))
+    baseline = _values(teacher, ("accuracy", "perplexity"))
+    p50 = next(iter(select(own, "latency.p50", **cell)), None)
+    latency = {"latency.p50": p50.value, "latency measured in": _place(p50)} if p50 else {}
+    return About(
+        name=recipe.name,
+        accuracy={**accuracy, **({"baseline": baseline} if baseline else {})},
+        latency=latency,
+        chosen_because=result.chosen_because,
+    )
+
+
+def _values(records: Sequence[Measurement], kinds: tuple[str, ...]) -> dict[str, float | None]:
+    return {r.metric: r.value for r in reversed(records) if r.metric.startswith(kinds)}
+
+
+def _place(record: Measurement) -> str:
+    threads = "all threads" if record.threads is None else f"threads {record.threads}"
+    return f"{record.runtime}, batch {record.batch_size}, {threads}, n = {record.n}"
 
 
 def _summary(session: Session, result: RunResult) -> dict[str, Any]:
@@ -268,6 +289,7 @@ def _summary(session: Session, result: RunResult) -> dict[str, Any]:
         "teacher": result.teacher.id,
         "student": result.student.id if result.student else None,
         "packaged": result.packaged.model.id if result.packaged else None,
+        "packaged_profile": result.packaged.profile if result.packaged else None,
         "chosen": result.chosen.model.id if result.chosen else None,
         "chosen_because": result.chosen_because,
         "gates": [v.to_dict() for v in result.verdicts],

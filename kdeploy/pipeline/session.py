@@ -94,6 +94,11 @@ class Session:
         self.audience.stage_ended(record)
         return artifact
 
+    def say_of_data(self) -> None:
+        """Tell what people should know of the data: what was left out, converted, never changes."""
+        for note in self.data.notes if self.data is not None else ():
+            self.audience.said(note)
+
     def files(self) -> AbstractContextManager[None]:
         """Hold the right to replace the files of the run; two runs of one folder take turns."""
         return self.store.lock("files")
@@ -160,4 +165,5 @@ class Session:
             "reference": self.reference.to_dict(),
             "licence": self.data.licence,
             "source": self.data.source,
+            **({"notes": list(self.data.notes)} if self.data.notes else {}),
         }

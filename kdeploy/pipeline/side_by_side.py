@@ -73,14 +73,18 @@ def bench_side_by_side(
     """
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
     found = [_found(name, out) for name in names]
-    _check_labels([_label(f) for f in found])
+    labels = _labels(found)
     _check_files([f for f in found if isinstance(f, Path)], section)
     known = (data_of(f) for f in found if isinstance(f, Artifact))
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
     if command:
         write_command(out, command)
-    subjects = [s for f in found for s in _subjects(session, f, section)]
-    label = _label(found[0]) if baseline else None
+    subjects = [
+        replace(s, label=label)
+        for f, label in zip(found, labels, strict=True)
+        for s in _subjects(session, f, section)
+    ]
+    label = labels[0] if baseline else None
     session.use_cache = use_cache
     if hosts:
         away = bench_on_hosts(session, subjects, section, hosts, out, baseline=label)
@@ -91,7 +95,7 @@ def bench_side_by_side(
         with session.files():
             write_measurements(out, result)
             drawn = write_reports(out, baseline=label)
-    verdicts = _judge(gates, records, [_label(f) for f in found], label, section)
+    verdicts = _judge(gates, records, labels, label, section)
     return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
 
 
@@ -131,12 +135,35 @@ def _label(found: Artifact | Subject | Path) -> str:
     return found.stem if isinstance(found, Path) else found.label
 
 
-def _check_labels(labels: Sequence[str]) -> None:
-    twice = [label for label in labels if labels.count(label) > 1]
+def _labels(found: Sequence[Artifact | Subject | Path]) -> list[str]:
+    """Return what each is called; of equal names, with where the file lies: `teacher@run2`."""
+    labels = [_label(f) for f in found]
+    for name in {label for label in labels if labels.count(label) > 1}:
+        places = [index for index, label in enumerate(labels) if label == name]
+        folders = _differing([_place(found[index]) for index in places])
+        for index, place in zip(places, folders, strict=True):
+            labels[index] = f"{name}@{place}"
+    twice = [index for index, label in enumerate(labels) if label in labels[:index]]
     if twice:
-        raise InputError(
-            f"two of the files are called `{twice[0]}`", hint="copy one of them under another name"
-        )
+        raise InputError(f"`{_place(found[twice[0]])}` is named twice", hint="name each file once")
+    return labels
+
+
+def _place(found: Artifact | Subject | Path) -> Path:
+    if isinstance(found, Path):
+        return found.resolve().parent
+    return found.folder.resolve() if isinstance(found, Artifact) else found.path.resolve().parent
+
+
+def _differing(places: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the folders' names in which all differ, if they do."""
+    depths = range(1, 1 + max(len(place.parts) for place in places))
+    ends = ([place.parts[-depth:] for place in places] for depth in depths)
+    found = next((e for e in ends if len(set(e)) == len(places)), [p.parts for p in places])
+    # What all share at the end tells nothing: of a/exports and b/exports, a and b.
+    while min(map(len, found)) > 1 and len({e[-1] for e in found}) == 1:
+        found = [e[:-1] for e in found]
+    return ["-".join(part.strip("/") for part in end) for end in found]
 
 
 def _check_files(paths: Sequence[Path], section: BenchSection) -> None:

@@ -14,14 +14,15 @@ from kdeploy import registry
 from kdeploy.artifact import Artifact, Store, find_artifact
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.data.load import DataReference, load
-from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.errors import ArtifactCorrupt, FileMissing, RecipeError
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
 from kdeploy.package.verify import VerifyResult
-from kdeploy.pipeline.building import load_weights, onnx_path, teacher_model
+from kdeploy.pipeline.building import onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
+    About,
     make_export,
     outputs_of,
     pack,
@@ -34,6 +35,7 @@ from kdeploy.pipeline.rundir import (
 )
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
+from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.references import ModelReference, build_model
 
@@ -79,12 +81,16 @@ def package_one(
     with tempfile.TemporaryDirectory(prefix="kdeploy-package-") as folder:
         session, artifact = _begin(source, Path(folder), audience)
         exported = exported_file(session, artifact)
-        accuracy = {"accuracy.top1": _test_accuracy(session, exported)}
+        about = About(
+            name=out.stem,
+            accuracy={"accuracy.top1": _test_accuracy(session, exported)},
+            chosen_because=ASKED_FOR,
+        )
         trial = Path(folder) / f"trial{out.suffix if out.suffix == '.zip' else ''}"
-        result = pack(session, exported, trial, budgets, accuracy, ASKED_FOR)
+        result = pack(session, exported, trial, budgets, about)
         if result.passed:
             out.parent.mkdir(parents=True, exist_ok=True)
-            result = pack(session, exported, out, budgets, accuracy, ASKED_FOR)
+            result = pack(session, exported, out, budgets, about)
     return result
 
 
@@ -142,19 +148,27 @@ def session_of(out: Path, data: DataReference | None, audience: Audience) -> Ses
     """Return a session over the store in `out`, which is made once the data has been read."""
     loaded = load(data) if data is not None else None
     out.mkdir(parents=True, exist_ok=True)
-    return Session(
+    session = Session(
         store=Store(root=out / "artifacts"),
         reference=data,
         data=loaded,
         seed=data.seed if data is not None else 0,
         audience=Log(out / "log.jsonl", audience),
     )
+    session.say_of_data()
+    return session
 
 
 def data_of(artifact: Artifact) -> DataReference | None:
     """Return the data that an artefact was made with, None for one that knows none."""
-    facts = artifact.manifest.get("data")
-    return DataReference.from_dict(facts["reference"]) if facts else None
+    known = (artifact.manifest.get("data") or {}).get("reference")
+    try:
+        return DataReference.from_dict(known) if known else None
+    except (KeyError, TypeError) as error:
+        raise ArtifactCorrupt(
+            f"artefact {artifact.folder} names data that cannot be: {error!r}",
+            hint=f"remove it, and run again what made it: rm -r {artifact.folder}",
+        ) from None
 
 
 def exported_file(session: Session, artifact: Artifact) -> Exported:
@@ -184,5 +198,7 @@ def _model_of(file: Artifact) -> Artifact:
     found = find_artifact(str(folder)) if folder.is_dir() else None
     if found is not None:
         return found
+    if len(file.manifest["lineage"]) < 2:
+        return file
     model = file.manifest["lineage"][-2]
     return Artifact(id=str(model["id"]), folder=folder, manifest={**model, "kind": "torch"})

@@ -19,6 +19,7 @@ from torch.fx.graph import CodeGen
 from kdeploy.errors import ModelError
 from kdeploy.quantization.functional import functional_graph
 from kdeploy.quantization.silence import without_torch_noise
+from kdeploy.user_code import users_line
 
 aten = torch.ops.aten
 CONVOLUTIONS = (
@@ -78,11 +79,12 @@ def trace(model: nn.Module, example: Tensor, *, axes: Sequence[int] = ()) -> Gra
 def reason_of(error: BaseException) -> str:
     """Return what torch.export says in one line: the constraint that does not hold, else the first.
 
+    Where it came out of the user's code, that line stands behind it.
     A constraint is `x.size()[2]` that the code has made a constant, and stands in a list below.
     """
     lines = str(error).strip().split("\n")
     constraints = [line.strip("- ").split(" If you're")[0] for line in lines if "  - " in line]
-    return [*constraints, lines[0]][0] or type(error).__name__
+    return ([*constraints, lines[0]][0] or type(error).__name__) + users_line(error)
 
 
 def finish(graph_module: GraphModule) -> GraphModule:

@@ -7,7 +7,8 @@ that a functional ReLU, an addition or a concatenation counts like any layer. A 
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +20,8 @@ from kdeploy.quantization.profiles import Profile, Rule
 from kdeploy.quantization.rewrites import is_global_mean
 
 aten = torch.ops.aten
+# How tensors are named, as a stored model says it: 1 counted the quantized ones of one profile.
+NAMING = 2
 PADS = (aten.pad.default, aten.constant_pad_nd.default)
 KINDS: Mapping[object, str] = {
     **dict.fromkeys(CONVOLUTIONS, "conv"),
@@ -61,7 +64,9 @@ class Placement:
     weighted: tuple[Node, ...]
     """Convolutions and linear layers whose input is quantized; so is their weight then."""
     names: Mapping[Node, str]
-    """Of all sources: the path of the module that computes it, e.g. `layer1.0.conv1`."""
+    """Of all sources, as `tensor_names` has them."""
+    former_names: Mapping[Node, str]
+    """The same of sources, as models were stored with that say nothing of their naming."""
     absorbed: Mapping[Node, Node]
     """Activation to the integer operator before it, whose output code may replace it."""
 
@@ -87,6 +92,7 @@ def place(
         tailed = [n for n in rules if activation_of(n) is not None]
         rules.update({n: replace(rules[n], output=True) for n in tailed})
     wanted = _wanted(nodes, group_of, rules)
+    names = tensor_names(graph_module)
     members: dict[Node, list[Node]] = {}
     for node in nodes:
         if group_of[node] in wanted:
@@ -98,7 +104,8 @@ def place(
     return Placement(
         groups=groups,
         weighted=tuple(n for n in nodes if kinds[n] in WEIGHTED and n in rules),
-        names=_names([n for group in groups for n in group.sources]),
+        names={n: names[n] for group in groups for n in group.sources},
+        former_names=numbered([n for group in groups for n in group.sources]),
         absorbed={
             tail: n
             for n in (rules if profile.absorbs_activations else ())
@@ -197,17 +204,36 @@ def _wanted_inputs(node: Node, rule: Rule) -> list[Node]:
     return [n for n in inputs if n not in fused[:1]]
 
 
-def _names(sources: list[Node]) -> dict[Node, str]:
-    names: dict[Node, str] = {}
-    for node in sources:
-        is_activation = kind_of(node) == "activation"
-        producer = node.all_input_nodes[0] if is_activation else node
-        stack = list((producer.meta.get("nn_module_stack") or {}).values())
-        path = str(stack[-1][0]) if stack else ""
-        kind = kind_of(producer) or producer.name
-        if producer.op == "placeholder":
-            kind, path = "input", ""
-        name = path if kind in WEIGHTED and path else ".".join(filter(None, (path, kind)))
-        count = sum(1 for other in names.values() if other.split("#")[0] == name)
-        names[node] = f"{name}#{count + 1}" if count else name
+def tensor_names(graph_module: GraphModule) -> dict[Node, str]:
+    """Return a name for every tensor that the graph computes, e.g. `layer1.0.conv1`, `add#2`.
+
+    It is the path of the module and, but for a layer, the operator's kind; the same ones are
+    counted in the order of the graph, whatever any profile quantizes of them. An activation has
+    the name of the operator that it alone reads.
+    """
+    nodes = [n for n in graph_module.graph.nodes if _is_activation_tensor(n)]
+    computed = [n for n in nodes if not carried_inputs(n)]
+    names = numbered([n for n in computed if activation_of(n) is None])
+    tails = {n: tail for n in computed if (tail := activation_of(n)) is not None}
+    return names | {n: f"{_own_name(tail)}.before_activation.{n.name}" for n, tail in tails.items()}
+
+
+def numbered(nodes: Iterable[Node]) -> dict[Node, str]:
+    """Return the nodes' names, with `#2`, `#3` ... behind those that several have."""
+    counts: Counter[str] = Counter()
+    names = {}
+    for node in nodes:
+        name = _own_name(node)
+        counts[name] += 1
+        names[node] = f"{name}#{counts[name]}" if counts[name] > 1 else name
     return names
+
+
+def _own_name(node: Node) -> str:
+    producer = node.all_input_nodes[0] if kind_of(node) == "activation" else node
+    if producer.op == "placeholder":
+        return "input"
+    stack = list((producer.meta.get("nn_module_stack") or {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    kind = kind_of(producer) or producer.name
+    return path if kind in WEIGHTED and path else ".".join(filter(None, (path, kind)))

@@ -19,7 +19,7 @@ from kdeploy.quantization.capture import capture
 from kdeploy.quantization.contract import wrapper
 from kdeploy.quantization.number_format import INT7
 from kdeploy.quantization.observers import Range
-from kdeploy.quantization.placement import place
+from kdeploy.quantization.placement import NAMING, Placement, place
 from kdeploy.quantization.profiles import profile_named
 from kdeploy.quantization.rewrites import into_integer_operators
 from kdeploy.quantization.silence import without_torch_noise
@@ -46,6 +46,7 @@ class QuantizedModel(nn.Module):
         reduce_range: bool = False,
         weight_scales: Mapping[str, Sequence[float]] | None = None,
         float_layers: Collection[str] = (),
+        naming: int = NAMING,
         captured: GraphModule | None = None,
     ) -> None:
         """Quantize `base`.
@@ -59,6 +60,7 @@ class QuantizedModel(nn.Module):
             weight_scales: By the weight's name, those that were learned; of all other weights
                 the largest value decides.
             float_layers: Layers that are not quantized, as `placement.layers` names them.
+            naming: How the ranges' names were given, `placement.NAMING` by this version.
             captured: The graph of `base` on integer operators, where the caller has it already;
                 tracing takes longer than all that follows. It is taken over.
         """
@@ -69,6 +71,7 @@ class QuantizedModel(nn.Module):
         self.reduce_range = reduce_range
         self.weight_scales = {n: [float(s) for s in v] for n, v in (weight_scales or {}).items()}
         self.float_layers = list(float_layers)
+        self.naming = naming
         self.register_buffer("example", example.detach().clone(), persistent=False)
         self.graph = self._converted(captured)
         self.training = False
@@ -88,6 +91,7 @@ class QuantizedModel(nn.Module):
             "profile": self.profile,
             "reduce_range": self.reduce_range,
             "ranges": {name: list(span) for name, span in self.ranges.items()},
+            "naming": self.naming,
             **{name: value for name, value in optional.items() if value},
         }
 
@@ -95,16 +99,31 @@ class QuantizedModel(nn.Module):
         """Return the same model and ranges in the encoding and placement of another profile."""
         return pt2e(self.base, {**self.state(), "profile": profile}, self.example)
 
-    def _converted(self, captured: GraphModule | None) -> GraphModule:
-        profile = profile_named(self.profile)
-        graph_module = captured or into_integer_operators(capture(self.base, self.example))
-        placement = place(graph_module, profile, float_layers=self.float_layers)
+    def check_ranges(self, placement: Placement) -> None:
+        """Refuse a placement with tensors whose range is not known.
+
+        Raises:
+            NotCalibrated: there is none, or only under a name of an earlier version that now
+                stands for another tensor.
+        """
+        if self.naming != NAMING and placement.names != placement.former_names:
+            raise NotCalibrated(
+                "this INT8 model was stored by an earlier version, which gave "
+                f"{len(placement.names.items() - placement.former_names.items())} of its tensors "
+                "other names",
+                hint="run the INT8 step again, e.g. the recipe with `--no-cache`",
+            )
         missing = [name for name in placement.names.values() if name not in self.ranges]
         if missing:
             raise NotCalibrated(
                 f"{len(missing)} tensors have no range (first: `{missing[0]}`)",
                 hint="quantize the float model again: it is not the one that was calibrated",
             )
+
+    def _converted(self, captured: GraphModule | None) -> GraphModule:
+        profile = profile_named(self.profile)
+        graph_module = captured or into_integer_operators(capture(self.base, self.example))
+        self.check_ranges(place(graph_module, profile, float_layers=self.float_layers))
         weight_format = INT7 if self.reduce_range else profile.weight
         quantizer = RangeQuantizer(
             profile,
@@ -129,6 +148,7 @@ def pt2e(base: nn.Module, state: Mapping[str, Any], example: Tensor) -> Quantize
         reduce_range=state["reduce_range"],
         weight_scales=state.get("weight_scales"),
         float_layers=state.get("float_layers", ()),
+        naming=state.get("naming", 1),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.errors import FileMissing
+from kdeploy.named_path import named_path
 
 
 def placed(value: Any, folder: Path, where: str) -> Any:
@@ -24,7 +25,7 @@ def placed(value: Any, folder: Path, where: str) -> Any:
         return tuple(placed(inner, folder, f"{where}[{i}]") for i, inner in enumerate(value))
     if not isinstance(value, Path):
         return value
-    path = (folder / value.expanduser()).resolve()
+    path = named_path(value, folder, where=where).resolve()
     if not path.exists():
         hint = "relative paths start at the recipe, or where the command is called"
         raise FileMissing(f"{where}: there is no {path}", hint=hint)
@@ -35,8 +36,8 @@ def absolute_build(build: str, folder: Path) -> str:
     """Return a model reference or artefact; of a file, folder or module that is here, the path."""
     place, colon, name = build.partition(":")
     if place in ("onnx", "transformers"):
-        return f"{place}:{(folder / Path(name).expanduser()).resolve()}"
-    for path in (folder / Path(place).expanduser(), folder / f"{place.replace('.', '/')}.py"):
+        return f"{place}:{named_path(name, folder).resolve()}"
+    for path in (named_path(place, folder), named_path(f"{place.replace('.', '/')}.py", folder)):
         if path.exists():
             return f"{path.resolve()}{colon}{name}"
     return build

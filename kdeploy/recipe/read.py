@@ -10,10 +10,13 @@ from typing import Any
 import yaml
 
 from kdeploy import registry
+from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.recipe.files import absolute_build
 from kdeploy.recipe.resolve import OWN_TRAINING, Recipe, Step, parse
+from kdeploy.recipe.sections import ONE_WORD, spelled_out
 from kdeploy.recipe.teaching import Teaching
+from kdeploy.yaml_document import DEEPEST, yaml_file, yaml_text
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -29,10 +32,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise FileMissing(
             f"there is no recipe {path}", hint="`kdeploy init DIR` writes a first one"
         )
-    try:
-        given = yaml.load(path.read_text(), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {error}", hint="mend the line named") from None
+    given = yaml_file(path)
     if not isinstance(given, dict):
         raise RecipeError(
             f"{path}: expected keys and values, found {type(given).__name__}",
@@ -50,7 +50,7 @@ def to_yaml(recipe: Recipe) -> str:
         **({"seeds": list(recipe.seeds)} if recipe.seeds else {"seed": recipe.seed}),
         "data": {
             **_absolute({"name": data.name, **data.parameters}, ["name", *data.parameters], folder),
-            "validation_fraction": data.validation_fraction,
+            **_held_out(data),
             "augment": list(data.augment),
         },
         "teacher": {
@@ -69,6 +69,12 @@ def to_yaml(recipe: Recipe) -> str:
         resolved["package"] = {"budgets": [g.text for g in recipe.budgets]}
     plain = json.loads(json.dumps(resolved, default=str))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _held_out(data: DataReference) -> dict[str, float]:
+    if data.parameters.get("validation") is not None:
+        return {}  # a part of its own
+    return {"validation_fraction": data.validation_fraction}
 
 
 def _teaching(teaching: Teaching) -> dict[str, Any]:
@@ -105,6 +111,10 @@ def overridden(given: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
             )
         place: Any = given
         *parents, last = path.split(".")
+        if len(parents) >= DEEPEST or not all((*parents, last)):
+            raise RecipeError(
+                f"--set `{path}` names no key", hint="keys with a dot between, as distill.epochs"
+            )
         for part in parents:
             place = _entry(place, part, path)
         value = read_value(text)
@@ -121,29 +131,29 @@ def read_value(text: str) -> Any:
     Raises:
         RecipeError: it is not YAML.
     """
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(
-            f"`{text}` is not YAML: {error}", hint="write it as in a recipe, e.g. '{width: 8}'"
-        ) from None
+    return yaml_text(text, where=f"`{text}`")
 
 
-def _entry(place: Any, part: str, path: str) -> Any:
+def _entry(place: dict[str, Any] | list[Any], part: str, path: str) -> Any:
     if isinstance(place, list):
-        return place[_index(place, part, path)]
-    if place.get(part) is None:
-        place[part] = {}
-    if not isinstance(place[part], dict | list):
+        index = _index(place, part, path)
+        found = place[index] = spelled_out(place[index])
+    else:
+        if place.get(part) is None:
+            place[part] = {}
+        if part == path.partition(".")[0] and part in ONE_WORD:
+            place[part] = spelled_out(place[part], part)
+        found = place[part]
+    if not isinstance(found, dict | list):
         raise RecipeError(
             f"--set {path}: `{part}` is a value, not keys and values",
             hint="name a key of a section",
         )
-    return place[part]
+    return found
 
 
 def _index(place: list[Any], part: str, path: str) -> int:
-    if part.isdigit() and int(part) < len(place):
+    if part.isdecimal() and len(part) < 10 and int(part) < len(place):
         return int(part)
     raise RecipeError(
         f"--set {path}: `{part}` is not one of the {len(place)} entries",
@@ -155,19 +165,3 @@ def _absolute(section: Mapping[str, Any], keys: Sequence[str], folder: Path) -> 
     """Return the section with the files that `keys` name made absolute."""
     found = {k: str(section[k]) for k in keys if isinstance(section.get(k), str | Path)}
     return {**section, **{k: absolute_build(v, folder) for k, v in found.items()}}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which the same key twice is an error, not a silent loss of the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                mark = key_node.start_mark
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key `{key}` stands here twice", mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)

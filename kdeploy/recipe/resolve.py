@@ -12,6 +12,7 @@ from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
+from kdeploy.named_path import named_path
 from kdeploy.recipe.sections import (
     BenchSection,
     DataSection,
@@ -108,11 +109,11 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         student=_student(top.student, folder) if top.student else None,
         distill=teaching_of(top.distill, "distill", {}, folder) if top.distill else None,
         compress=steps,
-        export=tuple(_export(e, f"export[{i}]") for i, e in enumerate(top.export)),
+        export=_exports(top.export),
         bench=bench_section(top.bench),
         gates=parse_gates(top.gates),
         budgets=parse_gates(package.budgets, where="package.budgets") if package else None,
-        given=given,
+        given={**given, "teacher": top.teacher, "student": top.student},
         folder=folder,
     )
 
@@ -196,7 +197,7 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
     rest = {k: v for k, v in given.items() if k not in own}
     section = registry.check(DataSection, own, where="data")
     if ":" not in section.name:
-        known = registry.find("dataset", section.name, where="data")
+        known = registry.find("dataset", section.name, where="data.name")
         names = {p.name for p in known.parameters}
         for key in rest:
             if key not in names:
@@ -204,6 +205,11 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
                     "key", key, names | set(DataSection.model_fields), where="data"
                 )
         rest = registry.validate(known.parameters, rest, where="data")
+    if rest.get("validation") is not None and "validation_fraction" in given:
+        raise RecipeError(
+            "data: `validation` names a part, so `validation_fraction` of train has no sense",
+            hint="leave one of both out",
+        )
     return DataReference(
         name=section.name,
         parameters=rest,
@@ -217,7 +223,7 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
 def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
     section = registry.check(TeacherSection, given, where="teacher")
     training = registry.parameters_of("kdeploy.training", "fit")
-    weights = folder / section.weights if section.weights else None
+    weights = section.weights and named_path(section.weights, folder, where="teacher.weights")
     if weights is not None and not weights.is_file():
         raise FileMissing(
             f"teacher.weights: there is no file {weights}",
@@ -290,6 +296,19 @@ def _recovery(
             hint="recover the step before it",
         )
     return teaching_of(given, f"{where}.recover", RECOVER_DEFAULTS, folder)
+
+
+def _exports(entries: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
+    steps = tuple(_export(entry, f"export[{i}]") for i, entry in enumerate(entries))
+    for later in range(len(steps)):
+        if steps[later] in steps[:later]:
+            first = steps.index(steps[later])
+            raise RecipeError(
+                f"export[{later}] is the same as export[{first}]: `{steps[later].technique}` with"
+                " equal parameters",
+                hint="leave one of them out",
+            )
+    return steps
 
 
 def _export(entry: Mapping[str, Any], where: str) -> Step:

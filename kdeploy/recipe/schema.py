@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -35,8 +35,8 @@ def json_schema() -> dict[str, Any]:
     beside = {"recover": (teaching | None, None), "max_drop": (str | None, None)}
     fields: dict[str, Any] = {
         "data": (_data_model(), ...),
-        "teacher": (teacher, ...),
-        "student": (StudentSection | None, None),
+        "teacher": (teacher | str, ...),
+        "student": (StudentSection | str | None, None),
         "distill": (teaching | None, None),
         "compress": (list[_one_of("compressor", extra=beside)], []),  # type: ignore[misc]
         "export": (list[_one_of("exporter")], []),  # type: ignore[misc]
@@ -47,8 +47,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def _one_of(kind: str, *, around: bool = False, extra: dict[str, Any] | None = None) -> Any:
-    """Return the union of `{technique: {its parameters}}` over all techniques of a kind."""
-    models = []
+    """Return the union of `{technique: {its parameters}}` over all techniques of a kind.
+
+    One whose parameters all have defaults may stand as its name alone.
+    """
+    models: list[Any] = []
+    alone = []
     for name, technique in registry.techniques(kind).items():
         base = around_loss(technique) if around else Section
         with_extra = create_model(f"{kind}_{name}_extra", __base__=base, **(extra or {}))
@@ -56,6 +60,9 @@ def _one_of(kind: str, *, around: bool = False, extra: dict[str, Any] | None = N
         config = ConfigDict(extra="forbid", title=technique.summary)
         entry: dict[str, Any] = {name: (own | None, Field(description=technique.summary))}
         models.append(create_model(f"{kind}_{name}", __config__=config, **entry))
+        if not any(field.is_required() for field in own.model_fields.values()):
+            alone.append(name)
+    models.append(Literal[tuple(alone)])
     return Union[tuple(models)]  # noqa: UP007 - a union of a list that is made here
 
 
@@ -64,4 +71,4 @@ def _data_model() -> Any:
         registry.model_of(t.parameters, f"data_{name}", base=DataSection)
         for name, t in registry.techniques("dataset").items()
     ]
-    return Union[(*models, DataSection)]
+    return Union[(*models, DataSection, str)]

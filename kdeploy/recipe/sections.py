@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from kdeploy import registry
 from kdeploy.units import parse_bound, parse_extents
@@ -21,6 +21,29 @@ EFFORT_SECONDS: dict[Effort, float] = {"quick": 1.0, "standard": 10.0, "sustaine
 
 Scheduled: TypeAlias = float | dict[str, dict[str, Any]]
 """A number, or a schedule of `kdeploy.distill.schedules`: `{linear: {start: 0.9, end: 0.1}}`."""
+
+
+ONE_WORD: dict[str, str] = {"data": "name", "teacher": "build", "student": "build"}
+"""Sections that may be one word, and the key that it is the value of: `data: digits`."""
+
+
+def spelled_out(given: Any, section: str | None = None) -> Any:
+    """Return what one word stands for; what is more than a word as it is.
+
+    Args:
+        given: The word.
+        section: One of `ONE_WORD`; None: a technique's name, for `{name: {}}`.
+    """
+    if not isinstance(given, str):
+        return given
+    return {ONE_WORD[section]: given} if section else {given: {}}
+
+
+def _or_word(section: str | None = None) -> BeforeValidator:
+    return BeforeValidator(lambda given: spelled_out(given, section))
+
+
+TechniqueEntry: TypeAlias = Annotated[dict[str, Any], _or_word()]
 
 
 class Section(BaseModel):
@@ -42,7 +65,9 @@ class TeacherSection(Section):
 
     build: str = Field(description="a model reference, e.g. `build.py:resnet`, or an artefact")
     args: dict[str, Any] = Field({}, description="keyword arguments of the build function")
-    weights: Path | None = Field(None, description="safetensors; without it the teacher is trained")
+    weights: Path | None = Field(
+        None, description="safetensors, or a checkpoint of torch.save; without it it is trained"
+    )
     train: dict[str, Any] = Field({}, description="how it is trained: epochs, learning_rate, ...")
     mean: list[float] | None = Field(None, description="the teacher's own normalisation, if other")
     std: list[float] | None = Field(None, description="goes with `mean`")
@@ -59,7 +84,7 @@ class TeachingSection(Section):
     """How a student learns; further keys are those of training."""
 
     scheme: str | dict[str, dict[str, Any] | None] = Field("offline", description="who teaches")
-    losses: list[dict[str, dict[str, Any] | None]] = Field(
+    losses: list[Annotated[dict[str, dict[str, Any] | None], _or_word()]] = Field(
         list(DEFAULT_LOSSES), description="what is learned: `[{kd: {temperature: 4.0}}]`"
     )
     label_weight: Scheduled = Field(0.1, description="weight of the true labels' cross-entropy")
@@ -133,12 +158,12 @@ class RecipeSection(Section):
     seeds: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, min_length=1, description="distil once a seed, e.g. [0, 1, 2]; in place of `seed`"
     )
-    data: dict[str, Any]
-    teacher: dict[str, Any]
-    student: dict[str, Any] | None = None
+    data: Annotated[dict[str, Any], _or_word("data")]
+    teacher: Annotated[dict[str, Any], _or_word("teacher")]
+    student: Annotated[dict[str, Any] | None, _or_word("student")] = None
     distill: dict[str, Any] | None = None
-    compress: list[dict[str, Any]] = []
-    export: list[dict[str, Any]] = [{"onnx": {}}]
+    compress: list[TechniqueEntry] = []
+    export: list[TechniqueEntry] = [{"onnx": {}}]
     bench: dict[str, Any] = {}
     gates: list[str] = []
     package: dict[str, Any] | None = None

@@ -37,7 +37,8 @@ def teaching_of(
     given: Mapping[str, Any], where: str, defaults: Mapping[str, Any], folder: Path
 ) -> Teaching:
     """Return a teaching section resolved; keys left out are the `defaults`, then the usual."""
-    section = registry.check(teaching_model(), {**defaults, **given}, where=where).model_dump()
+    chosen = {**defaults, **registry.mapping(given, where)}
+    section = registry.check(teaching_model(), chosen, where=where).model_dump()
     scheme = section.pop("scheme")
     name, own = single(scheme if isinstance(scheme, dict) else {scheme: {}}, f"{where}.scheme")
     parameters = registry.find("scheme", name, where=f"{where}.scheme").parameters
@@ -79,7 +80,7 @@ def _weight(given: Any, where: str) -> Any:
 
 
 def _bytes(given: str, where: str) -> str:
-    value, unit = parse_quantity(given)
+    value, unit = parse_quantity(given, where=where)
     if value < 0 or (unit != "B" and value):
         raise RecipeError(f"{where}: `{given}` is no amount of bytes", hint="e.g. `4GB`, or 0")
     return given

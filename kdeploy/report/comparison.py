@@ -185,6 +185,8 @@ class Run:
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
     gates: tuple[Verdict, ...] = ()
     packaged: str | None = None
+    packaged_profile: str | None = None
+    """Which of its files; None: the run does not say."""
     chosen: str | None = None
     chosen_because: str = ""
     cell: Mapping[str, Any] = field(default_factory=dict)

@@ -86,13 +86,17 @@ def _has_speed_up(row: Row) -> bool:
 
 
 def _bare_rows(index: int, run: Run, baseline: str) -> list[Row]:
-    has_files = any(r.profile for r in run.records if r.artifact == run.packaged)
     found: dict[Row, list[Measurement]] = {}
+    packaged = _packaged_profiles(run)
+    # Of several files of the baseline the first in each runtime is what others are held against.
+    first: dict[tuple[str, str], str] = {}
     for record in run.records:
-        is_packaged = bool(record.artifact) and record.artifact == run.packaged
-        # The torch model has the id of its file, but no profile.
-        is_packaged = is_packaged and (bool(record.profile) or not has_files)
-        row = _row(index, record, run, baseline, is_packaged)
+        is_baseline = baseline in (record.label, record.artifact)
+        if is_baseline:
+            place = (record.machine, record.runtime)
+            is_baseline = first.setdefault(place, record.profile) == record.profile
+        is_packaged = record.artifact == run.packaged and record.profile in packaged
+        row = replace(_row(index, record, run), is_baseline=is_baseline, is_packaged=is_packaged)
         found.setdefault(row, []).append(record)
     cells: dict[tuple[str, str], list[Row]] = {}
     for row, records in found.items():
@@ -106,7 +110,16 @@ def _bare_rows(index: int, run: Run, baseline: str) -> list[Row]:
     ]
 
 
-def _row(index: int, record: Measurement, run: Run, baseline: str, is_packaged: bool) -> Row:
+def _packaged_profiles(run: Run) -> set[str]:
+    """Return the profiles that the records of the file in the bundle carry."""
+    if run.packaged_profile is not None:
+        return {run.packaged_profile}
+    # An earlier run does not say which file: any but the torch model, where there are files.
+    found = {r.profile for r in run.records if run.packaged and r.artifact == run.packaged}
+    return found - {""} or found
+
+
+def _row(index: int, record: Measurement, run: Run) -> Row:
     scenario, shape = scenario_of(record)
     return Row(
         run=index,
@@ -120,8 +133,6 @@ def _row(index: int, record: Measurement, run: Run, baseline: str, is_packaged: 
         threads=record.threads,
         scenario=scenario,
         input_shape=shape,
-        is_baseline=baseline in (record.label, record.artifact),
-        is_packaged=is_packaged,
     )
 
 

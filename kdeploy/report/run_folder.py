@@ -40,6 +40,7 @@ def read_run(path: Path) -> Run:
         lineages=_lineages(folder, stages),
         gates=_gates(summary, recipe),
         packaged=summary.get("packaged"),
+        packaged_profile=summary.get("packaged_profile"),
         chosen=summary.get("chosen"),
         chosen_because=str(summary.get("chosen_because") or ""),
         cell=summary.get("cell") or {},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from kdeploy.measurement import METRICS
@@ -69,7 +69,10 @@ def brief_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         "INT8 kernels": "INT8",
     }
     shown = [column for column in columns(comparison) if column.header in wanted]
-    rows = [[_brief(column, row) for column in shown] for row in comparison.rows]
+    several = _in_several_files(comparison.rows)
+    # What only carries the parity of a file that was not measured has nothing to say here.
+    measured = [row for row in comparison.rows if row.batch_size is not None or row.skipped]
+    rows = [[_brief(column, row, several) for column in shown] for row in measured]
     return [wanted[column.header] for column in shown], rows
 
 
@@ -162,12 +165,20 @@ def skipped_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _brief(column: Column, row: Row) -> str:
+def _in_several_files(rows: Sequence[Row]) -> set[str]:
+    """Return the labels of which several files were measured: there the profile is named."""
+    files = {(row.label, row.profile) for row in rows if row.profile}
+    labels = [label for label, _ in files]
+    return {label for label in labels if labels.count(label) > 1}
+
+
+def _brief(column: Column, row: Row, several: Collection[str]) -> str:
     cell = column.cell(row)
     if cell.verdict == "skipped":
         return "skipped"
     if column.header == "artefact":
-        return cell.text + (" (packaged)" if row.is_packaged else "")
+        file = f" {row.profile}" if row.profile and row.label in several else ""
+        return cell.text + file + (" (packaged)" if row.is_packaged else "")
     if column.header == "runs on":
         words = [row.runtime, f"b{row.batch_size}", f"t{row.threads or 'all'}"]
         return " ".join([*words, *(part for part in (row.input_shape, row.scenario) if part)])

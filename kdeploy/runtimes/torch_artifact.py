@@ -37,13 +37,15 @@ def preprocessing_of(artifact: Artifact) -> Preprocessing:
     Raises:
         ModelError: the artefact was made without data.
     """
-    known = (artifact.manifest.get("data") or {}).get("preprocessing")
+    from kdeploy.payload import preprocessing_of as known_of
+
+    known = known_of(artifact)
     if known is None:
         raise ModelError(
             f"{artifact.folder} does not say what its input looks like",
             hint="make it again with data, e.g. `--data digits`",
         )
-    return Preprocessing.from_dict(known)
+    return known
 
 
 def wrong_input(path: Path, batch: Inputs, error: BaseException) -> ModelError:

@@ -48,7 +48,7 @@ def test_an_artefact_says_its_shape_itself(tmp_path):
     folder = tmp_path / "artefact"
     folder.mkdir()
     data = {"preprocessing": {"shape": [1, 12, 12]}}
-    write_manifest(folder, {"id": "artefact", "kind": "torch", "data": data})
+    write_manifest(folder, {"id": "0123456789ab", "label": "a", "kind": "torch", "data": data})
     write_pool(_subject(folder, "torch"), None, batch_size=1, file=tmp_path / "pool.npy")
     assert np.load(tmp_path / "pool.npy").shape[1:] == (1, 12, 12)
 
@@ -112,7 +112,10 @@ def test_an_artefact_of_a_text_model_gets_token_ids(tmp_path):
     folder = tmp_path / "artefact"
     folder.mkdir()
     known = Preprocessing(shape=(7,), dtype="int64", vocabulary=5).to_dict()
-    write_manifest(folder, {"id": "a", "kind": "torch", "data": {"preprocessing": known}})
+    write_manifest(
+        folder,
+        {"id": "0123456789ab", "label": "a", "kind": "torch", "data": {"preprocessing": known}},
+    )
     write_pool(_subject(folder, "torch"), None, batch_size=1, file=tmp_path / "pool.npy")
     pool = np.load(tmp_path / "pool.npy")
     assert pool.dtype == np.int64

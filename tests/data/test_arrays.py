@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -111,8 +112,8 @@ def test_classes_may_be_names_or_a_number(tmp_path, good, classes, expected):
         ({"images": IMAGES}, "has no `x`, found"),
         ({"x": IMAGES[:, 0, 0], "y": LABELS}, r"x is uint8 of shape \(30, 4\)"),
         ({"x": SIGNALS.astype(np.float64), "y": LABELS}, "x is float64"),
-        ({"x": IMAGES, "y": LABELS.astype(np.float32)}, "labels must be integers; found float32"),
-        ({"x": IMAGES, "y": LABELS[:, None]}, "labels must be one number an item"),
+        ({"x": IMAGES, "y": LABELS + np.float32(0.5)}, r"2\.5 in 30 items, e\.g\. 0\.5 at item 0"),
+        ({"x": IMAGES, "y": IMAGES[:, 0]}, "labels must be one number an item"),
         ({"x": IMAGES, "y": LABELS - 1}, "label -1 at item 0 is negative"),
     ],
 )
@@ -222,3 +223,58 @@ def test_token_ids_have_no_mean(tmp_path):
     paths = [stored(tmp_path / f"{part}.npz", x=IDS, y=LABELS) for part in ("train", "test")]
     with pytest.raises(DataError, match="no mean"):
         arrays(train=paths[0], test=paths[1], mean=[0.5])
+
+
+def test_a_validation_file_is_the_validation_part(tmp_path, good):
+    more = {part: stored(tmp_path / f"{part}.npz", x=IMAGES[:9] + 1, y=LABELS[:9]) for part in "ab"}
+    parameters = {"train": good, "test": more["a"], "validation": more["b"]}
+    data = load(DataReference(name="arrays", parameters=parameters))
+    assert (len(data.train), len(data.validation), data.is_validation_given) == (30, 9, True)
+    np.testing.assert_array_equal(data.validation.x, IMAGES[:9] + 1)
+    without = load(DataReference(name="arrays", parameters={"train": good, "test": more["a"]}))
+    assert data.fingerprint != without.fingerprint
+    with pytest.raises(DataError, match="test and validation are the same file"):
+        arrays(train=good, test=more["a"], validation=more["a"])
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors", ""])
+def test_what_else_a_file_holds_is_told_and_not_read(tmp_path, good, ending):
+    more = {"mask": IMAGES[:, 0], "weight": LABELS}
+    rich = stored(tmp_path / f"rich{ending}", x=IMAGES, y=LABELS, **more)
+    parts = arrays(train=rich, test=good)
+    assert parts.notes == (f"{rich}: of `mask`, `weight` nothing is read, only `x` and `y`",)
+
+
+def test_an_object_array_that_nobody_reads_does_no_harm(tmp_path, good):
+    names = np.array([{"any": "object"}], dtype=object)
+    rich = stored(tmp_path / "rich.npz", x=IMAGES, y=LABELS, names=names)
+    assert len(arrays(train=rich, test=good).train) == 30
+
+
+def test_a_member_twice_is_refused(tmp_path, good):
+    twice = tmp_path / "twice.npz"
+    twice.write_bytes(good.read_bytes())
+    member = zipfile.ZipFile(good).read("x.npy")
+    with zipfile.ZipFile(twice, "a") as other, pytest.warns(UserWarning, match="Duplicate name"):
+        other.writestr("x.npy", member)
+    with pytest.raises(DataError, match=r"holds `x\.npy` twice"):
+        arrays(train=twice, test=good)
+
+
+@pytest.mark.parametrize("name", ["fortran.npz", "fortran"])
+def test_the_order_in_memory_changes_nothing(tmp_path, good, name):
+    fortran = stored(tmp_path / name, x=np.asfortranarray(IMAGES), y=LABELS)
+    plain = stored(tmp_path / "plain.npz", x=IMAGES, y=LABELS)
+    found = [
+        load(DataReference(name="arrays", parameters={"train": str(p), "test": str(good)}))
+        for p in (fortran, plain)
+    ]
+    assert found[0].fingerprint == found[1].fingerprint
+    np.testing.assert_array_equal(found[0].train.x[3:7], found[1].train.x[3:7])
+
+
+@pytest.mark.parametrize("classes", [["a", "b", "a"], -3, 10**9])
+def test_classes_that_cannot_be_are_refused(good, tmp_path, classes):
+    other = stored(tmp_path / "other.npz", x=IMAGES, y=LABELS)
+    with pytest.raises(DataError, match=r"two classes are called `a`|`classes` would be"):
+        arrays(train=good, test=other, classes=classes)

@@ -138,3 +138,97 @@ def test_a_corrupt_image_is_named(root):
 def test_a_size_of_nothing_is_refused(root):
     with pytest.raises(DataError, match="`size` is"):
         image_folder(train=root / "train", test=root / "test", size=(0, 16))
+
+
+def test_what_is_passed_over_is_told_and_counted(root):
+    box = root / "train" / "4"
+    count = len(list(box.iterdir()))
+    shutil.copy(next(box.iterdir()), box / "web.JFIF")
+    shutil.copy(next(box.iterdir()), box / "picture.download")
+    (box / "notes.txt").write_text("no image")
+    (box / ".DS_Store").write_text("no image")
+    (box / "gone.png").symlink_to(root / "nowhere.png")
+    (root / "train" / "readme.md").write_text("no image")
+    (root / "train" / "lost.png").write_text("no image")
+    for number in range(7):
+        (root / "test" / "4" / f"{number}.txt").write_text("no image")
+    parts = read(root)
+    assert int((parts.train.y == 4).sum()) == count + 1, "the .JFIF is an image"
+    told = "\n".join(parts.notes)
+    assert f"{root}/train/lost.png (an image in no class folder)" in told
+    assert "readme.md (its ending is not that of an image)" in told
+    assert "4/.DS_Store (hidden)" in told
+    assert "gone.png (a link that leads nowhere)" in told
+    [rest] = [note for note in parts.notes if f"more of {root / 'train'} (" in note]
+    assert rest.startswith("left out: 1 more of")
+    [rest] = [note for note in parts.notes if f"more of {root / 'test'} (" in note]
+    assert rest.startswith("left out: 2 more of")
+    assert rest.endswith("(2: its ending is not that of an image)")
+
+
+def test_an_image_under_another_ending_is_told_by_what_it_holds(root):
+    box = root / "train" / "4"
+    next(box.iterdir()).rename(box / "picture.download")
+    [note] = read(root).notes
+    assert note.endswith("though it holds PNG: rename it)")
+
+
+def test_links_to_folders_and_files_are_followed_once(root, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(root / "train" / "4", elsewhere / "deep")
+    count = len(list((elsewhere / "deep").iterdir()))
+    box = root / "train" / "4"
+    (box / "more").symlink_to(elsewhere)
+    (box / "again").symlink_to(elsewhere)
+    (elsewhere / "deep" / "loop").symlink_to(elsewhere)
+    (elsewhere / "up").symlink_to(box)
+    (box / "twice.png").symlink_to(elsewhere / "deep" / next((elsewhere / "deep").glob("*.png")))
+    parts = read(root)
+    assert int((parts.train.y == 4).sum()) == 2 * count
+    told = [note for note in parts.notes if "a link to what is read already" in note]
+    assert len(told) == 4
+
+
+def test_one_file_is_not_in_two_parts_or_classes(root):
+    (root / "test" / "4" / "link.png").symlink_to(next((root / "train" / "4").iterdir()))
+    with pytest.raises(DataError, match=r"link\.png is a link to a file that .*train/4 holds too"):
+        read(root)
+
+
+def test_a_validation_folder_is_the_validation_part(root):
+    (root / "validation").mkdir()
+    for name in "0123456789":
+        (root / "validation" / name).mkdir()
+        image = next((root / "train" / name).iterdir())
+        image.rename(root / "validation" / name / image.name)
+    parameters = {part: part for part in ("train", "test", "validation")}
+    parameters |= {"size": [16, 16], "channels": 1}
+    data = load(DataReference(name="image_folder", parameters=parameters, folder=root))
+    assert (len(data.train), len(data.validation)) == (290, 10)
+    assert data.is_validation_given
+    assert data.validation.y.tolist() == list(range(10))
+
+
+def test_a_data_set_drawn_in_the_alpha_channel_is_laid_on_white_and_told(tmp_path):
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(3):
+                drawn = np.zeros((4, 4, 4), np.uint8)
+                drawn[..., 3] = rng.integers(0, 2, (4, 4)) * 255
+                Image.fromarray(drawn).save(tmp_path / part / name / f"{number}.png")
+
+    def loaded(**more):
+        parameters = {"train": "train", "test": "test", "size": [4, 4], **more}
+        return load(DataReference(name="image_folder", parameters=parameters, folder=tmp_path))
+
+    data = loaded()
+    assert {int(v) for v in np.unique(np.asarray(data.test.x))} == {0, 255}
+    assert "6 of 6 images of" in data.notes[0]
+    assert data.preprocessing.background == (255, 255, 255)
+    with pytest.raises(DataError, match="all 6 items are the same: every value is 0") as caught:
+        loaded(background=[0, 0, 0])
+    assert "background" in caught.value.hint
+    with pytest.raises(DataError, match=r"`background` is \(0, 0, 256\)"):
+        loaded(background=[0, 0, 256])

@@ -91,6 +91,7 @@ def test_the_parameters_kept_are_complete_and_plain(own):
     assert parameters == {
         "train": "train.npz",
         "test": "test.npz",
+        "validation": None,
         "mean": None,
         "std": None,
         "classes": None,

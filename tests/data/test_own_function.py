@@ -9,6 +9,7 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.data.own_function import parts_of
 from kdeploy.errors import DataError, FileMissing, UnknownName
 
+X = np.arange(24, dtype=np.float32).reshape(3, 1, 8)
 SOURCE = """
     import numpy as np
     from kdeploy.data.contract import Parts, Preprocessing, Split
@@ -84,10 +85,11 @@ def test_loads_by_reference(folder):
         ("data.py:as_parts", {"number": 3}, UnknownName, "no key `number`"),
         ("data.py:as_parts", {}, DataError, "missing a required .*argument: 'count'"),
         ("data.py:nothing", {}, DataError, "returned NoneType"),
-        ("data.py:fails", {}, DataError, "raised KeyError: 'gone'"),
+        ("data.py:fails", {}, DataError, r"failed: KeyError: 'gone' \(.*data\.py:\d+, in fails"),
         ("data.py:blobs", {"name": "x"}, UnknownName, "no key `name`"),
         ("data.py:blobs", {"x_test": [1, 2]}, DataError, "`x_test` must be an array, found list"),
-        ("data.py:blobs", {"y_train": np.ones(24)}, DataError, "y_train: labels must be integers"),
+        ("data.py:blobs", {"y_train": np.ones(24)}, DataError, r"y_train: labels begin at 1 \(1\)"),
+        ("data.py:blobs", {"x_validation": X}, DataError, "`y_validation` must be an array"),
     ],
 )
 def test_what_cannot_be_used_is_one_clear_error(folder, name, parameters, kind, message):
@@ -96,9 +98,28 @@ def test_what_cannot_be_used_is_one_clear_error(folder, name, parameters, kind, 
     assert caught.value.hint
 
 
+def test_a_third_part_is_the_validation_part(folder):
+    more = {"x_validation": X, "y_validation": np.array([0, 1, 1])}
+    parts = parts_of("data.py:blobs", more, folder=folder)
+    np.testing.assert_array_equal(parts.validation.x, X)
+    assert parts.validation.y.tolist() == [0, 1, 1]
+
+
+def test_labels_are_converted_and_classes_may_be_an_array(folder):
+    more = {"y_train": np.arange(24) % 2 > 0, "classes": np.array(["low", "high"])}
+    parts = parts_of("data.py:blobs", more, folder=folder)
+    assert parts.train.y.tolist() == [0, 1] * 12
+    assert parts.notes == (
+        "data `data.py:blobs`, y_train: labels False and True are taken as classes 0 and 1",
+    )
+    assert parts.preprocessing.classes == ("low", "high")
+
+
 def test_a_file_that_is_no_python_is_one_clear_error(folder):
     (folder / "data.py").write_text("def broken(:")
-    with pytest.raises(DataError, match=r"data\.py raised SyntaxError"):
+    with pytest.raises(
+        DataError, match=r"data\.py failed: SyntaxError: .*\(.*data\.py:1: `def broken\(:`\)"
+    ):
         parts_of("data.py:blobs", {}, folder=folder)
 
 

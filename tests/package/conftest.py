@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -15,14 +16,22 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from kdeploy.artifact import file_sha256
 from kdeploy.data.contract import Preprocessing
 from kdeploy.gate import parse_gates
+from kdeploy.package.checksums import write_sums
 from kdeploy.package.run import RUNNER, package
 
 CLASSES = ("circle", "square", "triangle")
 SHAPE = (1, 8, 8)
 PREPROCESSING = Preprocessing(
-    shape=SHAPE, scale=1 / 255, mean=(0.4,), std=(0.3,), resize="bilinear", classes=CLASSES
+    shape=SHAPE,
+    scale=1 / 255,
+    mean=(0.4,),
+    std=(0.3,),
+    resize="bilinear",
+    background=(255, 255, 255),
+    classes=CLASSES,
 )
 
 
@@ -160,6 +169,10 @@ def runner(monkeypatch):
     spec = importlib.util.spec_from_file_location("bundle_runner", RUNNER)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    # In this process, where a test can change it: no limits, and the clock below.
+    monkeypatch.setattr(module, "_limited", lambda given, *_: module._worked(given))
+    monkeypatch.setattr(module, "np", np)
+    monkeypatch.setattr(module, "onnxruntime", onnxruntime)
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr(module, "MINIMUM_SECONDS", 0.0)
     return module
@@ -176,6 +189,9 @@ FILES = (
     "golden/tolerance.json",
     "manifest.json",
     "model.onnx",
+    "runner/python/limits.py",
+    "runner/python/reading.py",
+    "runner/python/rules.py",
     "runner/python/run.py",
 )
 
@@ -184,6 +200,26 @@ FILES = (
 def each_file(request):
     """Return the name of every file of a bundle, one a test."""
     return request.param
+
+
+def _signed_again(bundle, name, change):
+    """Change a JSON file of a bundle, and let every checksum and size fit what is there."""
+    path, model, manifest = bundle / name, bundle / "model.onnx", bundle / "manifest.json"
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+    if name != "manifest.json":
+        fields = json.loads(manifest.read_text())
+        size = model.stat().st_size
+        fields["model"].update(sha256=file_sha256(model), size=size)
+        fields["recorded"]["size"] = float(size)
+        manifest.write_text(json.dumps(fields))
+    write_sums(bundle)
+
+
+@pytest.fixture(scope="session")
+def signed_again():
+    return _signed_again
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import hashlib
 import pytest
 
 from kdeploy.errors import ArtifactCorrupt
-from kdeploy.package import checksums
 from kdeploy.package.checksums import check_sums, digest, write_sums
+from kdeploy.package.runner.python import reading
 
 
 @pytest.fixture
@@ -60,6 +60,6 @@ def test_a_name_outside_the_folder_is_refused(folder):
 
 
 def test_too_many_files_are_refused(folder, monkeypatch):
-    monkeypatch.setattr(checksums, "MAX_FILES", 2)
+    monkeypatch.setattr(reading, "MOST_FILES", 2)
     with pytest.raises(ArtifactCorrupt, match="more than 2 files"):
         check_sums(folder)

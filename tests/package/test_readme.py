@@ -32,6 +32,13 @@ def test_it_names_the_numbers_the_budgets_and_the_lineage(make_bundle, tmp_path)
     assert "None were set" not in text
 
 
+def test_it_says_when_the_latency_was_not_measured(make_bundle, tmp_path):
+    bundle = make_bundle(tmp_path / "bundle", accuracy={"accuracy.top1": 0.9})
+    assert "| latency.p50 | not measured before: the self-test tells |" in (
+        (bundle / "README.md").read_text()
+    )
+
+
 def test_its_commands_run(pristine, run_runner, tiny, tmp_path):
     np.save(tmp_path / "items.npy", tiny.stored)
     text = (pristine / "README.md").read_text()

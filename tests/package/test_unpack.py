@@ -134,3 +134,27 @@ def test_a_changed_byte_in_the_packed_data_is_refused(tmp_path, target):
     path.write_bytes(bytes(content))
     with pytest.raises(ArtifactCorrupt, match="whole zip"):
         unpack(path, target)
+
+
+def test_a_zip_of_zeros_is_refused_by_what_it_would_become(tmp_path, target):
+    path = zipped(tmp_path / "a.zip", ("model.onnx", bytes(200_000_000)))
+    assert path.stat().st_size < 250_000
+    refused(path, target, "would unpack to 200000000, more than 50 times")
+
+
+def test_a_text_of_more_than_a_mebibyte_is_refused_packed(tmp_path, target):
+    refused(zipped(tmp_path / "a.zip", ("README.md", b"x" * 2_000_000)), target, "README.md has")
+
+
+@pytest.mark.parametrize("size", [10**6, 2**32 - 1])
+def test_a_directory_of_more_entries_than_files_is_refused_unread(tmp_path, target, size):
+    path = zipped(tmp_path / "a.zip", ("x", b"1"))
+    content = bytearray(path.read_bytes())
+    content[-10:-6] = struct.pack("<I", size)
+    path.write_bytes(bytes(content))
+    refused(path, target, f"its directory has {size} bytes")
+
+
+def test_what_ends_as_no_zip_file_is_refused(tmp_path, target):
+    (tmp_path / "a.zip").write_bytes(b"PK\x05\x06" + b"\0" * 10)
+    refused(tmp_path / "a.zip", target, "its end is not there")

@@ -116,6 +116,32 @@ def test_a_scheme_that_cannot_be_is_refused_before_any_work(
     assert not (project / "run").exists()
 
 
+@pytest.fixture
+def wrapped_weights(entry, project):
+    """Return a file of weights beside the recipe, saved from a model in DataParallel."""
+    tensors = further_model(entry, seed=0).state_dict()
+    torch.save({f"module.{name}": t for name, t in tensors.items()}, project / "wrapped.pth")
+    return project / "wrapped.pth"
+
+
+def test_what_was_done_to_given_weights_is_said_and_kept(wrapped_weights, run_project, project):
+    weights = "teacher={build: build.py:net, weights: wrapped.pth}"
+    peer = "distill.scheme={mutual: {peers: [{build: build.py:net, weights: wrapped.pth}]}}"
+    first = run_project(weights, peer, until="distill")
+    sentence = "took the prefix `module.` off the names"
+    assert first.teacher.facts["report"] == {"weights": [sentence]}
+    assert first.student.facts["report"] == {"weights": [f"the weights wrapped.pth: {sentence}"]}
+    assert (project / "run" / "log.jsonl").read_text().count(sentence) == 2
+    tensors = torch.load(wrapped_weights)
+    torch.save(
+        {name: tensor + 0 for name, tensor in tensors.items()} | {"more.x": torch.ones(1)},
+        wrapped_weights,
+    )
+    second = run_project(weights, peer, until="distill")
+    assert second.teacher.id != first.teacher.id
+    assert second.student.id != first.student.id
+
+
 def test_items_that_do_not_fit_are_refused_before_any_work(run_project, project):
     np.save(project / "more.npy", np.zeros((4, 1, 8, 8), np.uint8))
     with pytest.raises(DataError, match=r"more\.npy.*shape \(1, 8, 8\)"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdeploy.artifact import Artifact
-from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.exported import Exported, told_apart
 
 
 def exported(technique, file, *, stage="export", **parameters):
@@ -40,3 +40,20 @@ def exported(technique, file, *, stage="export", **parameters):
 )
 def test_files_of_one_model_are_told_apart(item, profile, name):
     assert (item.profile, item.file_name) == (profile, name)
+
+
+def test_two_files_of_one_target_are_told_apart_by_their_parameters():
+    files = told_apart(
+        [
+            exported("onnx", "model.onnx", profile="cpu", opset=18),
+            exported("onnx", "model.onnx", profile="cpu", opset=20),
+            exported("onnx_fp16", "model.onnx"),
+            exported("onnx", "model.onnx", profile="cpu", opset=18, dynamic=["height", "width"]),
+        ]
+    )
+    assert [(f.profile, f.file_name) for f in files] == [
+        ("cpu", "student.onnx"),
+        ("cpu-opset-20", "student.cpu-opset-20.onnx"),
+        ("onnx_fp16", "student.onnx_fp16.onnx"),
+        ("cpu-dynamic-height-width", "student.cpu-dynamic-height-width.onnx"),
+    ]

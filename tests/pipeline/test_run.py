@@ -1,11 +1,13 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
-from kdeploy.artifact import open_artifact
-from kdeploy.errors import InputError, ModelError, OrderError, UnknownName
+from kdeploy.artifact import open_artifact, write_manifest
+from kdeploy.errors import ArtifactCorrupt, InputError, ModelError, OrderError, UnknownName
 from kdeploy.measurement import read
+from kdeploy.package.checksums import write_sums
 from kdeploy.package.verify import verify
 from kdeploy.payload import load_model
 
@@ -27,6 +29,14 @@ def test_goes_the_whole_way_from_teacher_to_verified_bundle(finished):
     assert all(g["passed"] for g in summary["gates"])
     assert summary["packaged"] in {s["artifact"] for s in summary["stages"]}
     assert verify(out / "bundle").passed
+    bundled = json.loads((out / "bundle" / "manifest.json").read_text())
+    assert bundled["name"] == "edges"
+    assert 0 < bundled["accuracy"]["latency.p50"] < 1
+    assert bundled["accuracy"]["latency measured in"].startswith("onnxruntime_cpu, batch 1, thread")
+    assert 0 <= bundled["accuracy"]["baseline"]["accuracy.top1"] <= 1
+    page = (out / "bundle" / "README.md").read_text()
+    assert page.startswith("# edges\n")
+    assert "| latency.p50 |" in page
     with (out / "measurements.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(read(out))
 
@@ -55,6 +65,32 @@ def test_a_second_run_makes_nothing_and_says_so(finished, finished_project, run_
     fresh = run_project("bench.minimum_count=25")
     made = {s["stage"] for s in fresh.summary["stages"] if not s["cached"]}
     assert made - {"package"} == {"bench"}  # another file may win, and is then packaged
+
+
+def stored_bundle(project):
+    folder = next(project.glob("run/artifacts/*/bundle"))
+    return folder, folder.parent / "manifest.json"
+
+
+def test_a_stored_bundle_with_one_changed_digit_is_not_delivered(finished_project, run_project):
+    inner = stored_bundle(finished_project)[0] / "manifest.json"
+    inner.write_text(inner.read_text().replace('"created": "2', '"created": "1'))
+    with pytest.raises(ArtifactCorrupt, match=r"bundle/manifest\.json does not hold"):
+        run_project()
+
+
+def test_a_stored_bundle_is_verified_again_whatever_the_store_says(finished_project, run_project):
+    bundle, outer = stored_bundle(finished_project)
+    outputs = np.load(bundle / "golden" / "outputs.npz")["outputs"]
+    np.savez(bundle / "golden" / "outputs.npz", outputs=outputs + 100)
+    write_sums(bundle)
+    entry = json.loads(outer.read_text())
+    assert entry["facts"]["passed"]
+    write_manifest(outer.parent, entry)  # the store finds nothing wrong with it
+    again = run_project()
+    assert not again.passed
+    failed = [v.gate for v in again.verdicts if not v.passed]
+    assert "bundle: golden.max_abs" in failed
 
 
 def test_a_stored_model_comes_back_bit_for_bit(finished):

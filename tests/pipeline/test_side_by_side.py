@@ -5,6 +5,7 @@ from kdeploy.bench import run as bench_run
 from kdeploy.bench.run import Interrupted
 from kdeploy.bench.subject import Outcome
 from kdeploy.data.load import DataReference
+from kdeploy.errors import InputError
 from kdeploy.measurement import read, select
 from kdeploy.pipeline.log import Silence
 from kdeploy.pipeline.side_by_side import bench_side_by_side
@@ -47,6 +48,7 @@ def bench(tmp_path, tiny_data):
     def go(*names, baseline=None, use_cache=True, batch_sizes=(1,)):
         files = [tmp_path / f"{name}.onnx" for name in names]
         for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("{}")
         given = {"runtimes": ["fake"], "threads": [1], "batch_sizes": list(batch_sizes)}
         return bench_side_by_side(
@@ -61,6 +63,17 @@ def bench(tmp_path, tiny_data):
         )
 
     return go
+
+
+def test_files_of_one_name_are_called_after_the_folders_in_which_they_differ(bench, measuring):
+    bench("run/exports/teacher", "run2/exports/teacher", "other", baseline="run/exports/teacher")
+    assert measuring.groups == [("fake-b1-t1", ["teacher@run", "teacher@run2", "other"])]
+
+
+def test_a_file_that_is_named_twice_is_refused(bench, measuring):
+    with pytest.raises(InputError, match="named twice") as caught:
+        bench("a", "b", "a")
+    assert caught.value.hint == "name each file once"
 
 
 def test_another_file_or_batch_size_measures_only_what_is_new(bench, measuring):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdeploy.quantization.capture import capture
-from kdeploy.quantization.placement import layer_of, layers, place
+from kdeploy.quantization.placement import layer_of, layers, place, tensor_names
 from kdeploy.quantization.profiles import PROFILES
 from kdeploy.quantization.rewrites import into_integer_operators
 
@@ -153,3 +153,33 @@ def test_two_uses_of_a_module_get_two_names():
 
     placement = placed(Twice(), torch.randn(2, 4), "cpu")
     assert sources(placement) == [["input"], ["layer"], ["layer#2"]]
+
+
+class Gated(nn.Module):
+    """Two products in one module: the first, of silu, is wanted on a CPU alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 12), nn.Linear(6, 4)
+
+    def forward(self, x):
+        a, b = self.up(x).chunk(2, -1)
+        return self.down(a * torch.nn.functional.silu(b))
+
+
+def test_a_product_has_the_name_that_the_graph_gives_it_in_every_profile():
+    assert ["mul#2"] in sources(placed(Gated(), torch.randn(2, 4), "tensorrt"))
+    assert ["mul"] not in sources(placed(Gated(), torch.randn(2, 4), "tensorrt"))
+    assert sources(placed(Gated(), torch.randn(2, 4), "cpu"))[-2:] == [["mul"], ["mul#2"]]
+
+
+def test_a_name_depends_on_neither_profile_nor_float_layers(architecture):
+    model, x = architecture
+    graph_module = into_integer_operators(capture(model, x[:2]))
+    names = tensor_names(graph_module)
+    assert len(set(names.values())) == len(names)
+    whole = layers(graph_module, PROFILES["cpu"])
+    for profile in PROFILES.values():
+        for float_layers in ((), *([layer] for layer in whole), whole[:-1]):
+            placement = place(graph_module, profile, float_layers=float_layers)
+            assert placement.names.items() <= names.items()

@@ -155,3 +155,46 @@ def test_a_dead_channel_with_a_large_bias_survives():
         model[0].bias[0] = 5.0
     x = torch.randn(16, 1, 4, 4)
     assert distance(quantized(model, x)(x), model(x)) < 0.02
+
+
+class Sums(nn.Module):
+    """Of three sums in one module the second is wanted as integers on a CPU alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, x):
+        a, b, c, d = self.layers
+        x = a(x) + x
+        gate = torch.sigmoid(b(x) + 100 * x)
+        return d((c(x) + x) * gate)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "arm", "tensorrt"])
+def test_operators_of_one_kind_in_one_module_keep_their_own_ranges(profile):
+    torch.manual_seed(0)
+    model, x = Sums().eval(), torch.randn(16, 6)
+    small = quantized(model, x, profile=profile)
+    assert 0 < distance(small(x), model(x)) < 0.05
+    # Another layer that is float moves no range to another tensor.
+    partly = quantized(model, x, profile=profile, float_layers=["layers.1"])
+    assert 0 < distance(partly(x), model(x)) < 0.05
+
+
+def test_a_state_without_naming_is_read_where_its_names_mean_the_same(network):
+    model, x = network("concatenating")
+    small = quantized(model, x)
+    old = {key: value for key, value in small.state().items() if key != "naming"}
+    again = pt2e(model, old, x[:2])
+    assert torch.equal(again(x), small(x))
+    assert again.state()["naming"] == 1
+
+
+def test_a_state_without_naming_is_refused_where_a_name_means_another_tensor():
+    torch.manual_seed(0)
+    model, x = Sums().eval(), torch.randn(16, 6)
+    old = {**quantized(model, x, profile="tensorrt").state(), "naming": 1}
+    with pytest.raises(NotCalibrated, match="stored by an earlier version") as caught:
+        pt2e(model, old, x[:2])
+    assert "run the INT8 step again" in caught.value.hint

@@ -34,6 +34,36 @@ def test_reads_losses_with_their_weight_and_layers():
     assert attention["attention"]["weight"] == 1.0
 
 
+def test_one_word_stands_for_a_technique_or_a_section_with_its_defaults(tmp_path):
+    words = {
+        "data": "digits",
+        "teacher": "build.py:net",
+        "student": "build.py:net",
+        "distill": {"losses": ["kd"]},
+        "compress": ["int8_ptq"],
+        "export": ["onnx"],
+    }
+    spelled = {
+        "data": {"name": "digits"},
+        "teacher": {"build": "build.py:net"},
+        "student": {"build": "build.py:net"},
+        "distill": {"losses": [{"kd": {}}]},
+        "compress": [{"int8_ptq": {}}],
+        "export": [{"onnx": {}}],
+    }
+    short, long = (parse(given, folder=tmp_path) for given in (words, spelled))
+    assert to_yaml(short) == to_yaml(long)
+
+
+def test_overrides_reach_into_what_was_one_word():
+    given = {"data": "digits", "teacher": "build.py:net", "export": ["onnx"]}
+    overridden(given, ["data.size=8", "teacher.train.epochs=1", "export.0.onnx.opset=20"])
+    recipe = parse(given, folder=Path())
+    assert recipe.data.parameters["size"] == 8
+    assert recipe.teacher.training["epochs"] == 1
+    assert recipe.export[0].parameters["opset"] == 20
+
+
 def test_a_recovery_learns_slower_than_a_training():
     step = {"prune_channels": {"ratio": 0.5, "recover": {"epochs": 1}}}
     recovery = resolved(compress=[step]).compress[0].recover
@@ -56,11 +86,12 @@ def recovery_default():
         ({"teacher": {"build": "b.py:f", "train": {"epoch": 3}}}, UnknownName, "epochs"),
         ({"teacher": {"build": "b.py:f", "train": {"epochs": "x"}}}, RecipeError, "epochs"),
         ({"student": {"build": "b.py:f"}}, RecipeError, "distill"),
+        ({"export": ["onnx", {"onnx": {"profile": "cpu"}}]}, RecipeError, "same as export"),
         ({"compress": [{"prune_chanels": {}}]}, UnknownName, "prune_channels"),
         ({"compress": [{"prune_channels": {"ration": 0.5}}]}, UnknownName, "ratio"),
         ({"compress": [{"prune_channels": {"ratio": 3}}]}, RecipeError, "ratio"),
         ({"compress": [{"a": {}, "b": {}}]}, RecipeError, "one technique"),
-        ({"compress": ["prune_channels"]}, RecipeError, "compress"),
+        ({"compress": [8]}, RecipeError, "compress"),
         ({"gates": ["latency.p50 fast"]}, RecipeError, "not a gate"),
         ({"gates": ["latency.p5: <= 2ms"]}, UnknownName, "latency.p50"),
         ({"bench": {"runtimes": ["onnxruntime"]}}, UnknownName, "onnxruntime_cpu"),
@@ -155,6 +186,15 @@ def test_the_schema_knows_every_technique_and_its_parameters():
         assert f"'{name}'" in text
 
 
+def test_the_schema_takes_one_word_where_a_recipe_does():
+    schema = json_schema()
+    exports = schema["properties"]["export"]["items"]["anyOf"]
+    assert {"onnx", "openvino"} <= set(exports[-1]["enum"])
+    losses = schema["$defs"]["Learning"]["properties"]["losses"]["items"]["anyOf"]
+    assert "kd" in losses[-1]["enum"]
+    assert {"type": "string"} in schema["properties"]["teacher"]["anyOf"]
+
+
 def test_the_first_of_several_seeds_is_that_of_data_and_teacher(tmp_path):
     recipe = resolved(**STUDENT, seeds=[3, 1])
     assert (recipe.seed, recipe.seeds, recipe.data.seed) == (3, (3, 1), 3)
@@ -177,3 +217,55 @@ def test_refuses_seeds_that_make_no_sense(sections, message):
     with pytest.raises(RecipeError, match=message) as caught:
         resolved(**sections)
     assert caught.value.hint
+
+
+def test_a_validation_part_of_its_own_takes_the_place_of_a_fraction(tmp_path):
+    paths = {part: f"{part}.npz" for part in ("train", "test", "validation")}
+    recipe = resolved(data={"name": "arrays", **paths})
+    assert recipe.data.parameters["validation"] == Path("validation.npz")
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    again = load(tmp_path / "recipe.yaml")
+    assert again.data.parameters["validation"].name == "validation.npz"
+    with pytest.raises(RecipeError, match="`validation` names a part"):
+        resolved(data={"name": "arrays", **paths, "validation_fraction": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("=1", "names no key"),
+        ("a..b=1", "names no key"),
+        (".".join("a" * 100) + "=1", "names no key"),
+        ("compress.0.x=1", "is a value"),
+        ("compress.².x=1", "not one of the 1 entries"),
+        (f"compress.{'9' * 5000}=1", "not one of the 1 entries"),
+        ("seed=[", "not YAML"),
+        ("seed=" + "[" * 3000, "in one another"),
+    ],
+)
+def test_refuses_overrides_that_lead_nowhere(override, message):
+    with pytest.raises(RecipeError, match=message):
+        overridden({"compress": [8]}, [override])
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"seed": True}, "recipe.seed"),
+        ({"teacher": {"build": "b.py:f", "train": {"epochs": True}}}, "teacher.train.epochs"),
+        ({"teacher": {"build": "b.py:f", "train": {"learning_rate": "inf"}}}, "learning_rate"),
+        ({"seed": str(2**70)}, "recipe.seed"),
+        ({**STUDENT, "distill": {"cache_budget": "much"}}, "distill.cache_budget"),
+        ({"compress": [{"int8_ptq": {"recover": False}}]}, r"compress\[0\].int8_ptq"),
+        ({"bench": {"scenarios": ["server"], "latency_limit": "9e999ms"}}, "bench.latency_limit"),
+        ({"bench": {"sizes": ["9" * 50]}}, "bench.sizes"),
+        ({"gates": ["latency.p50: <= 1e999ms"]}, "gates"),
+        ({"gates": ["a" + " " * 100_000 + "b"]}, "gates"),
+        ({"teacher": {"build": "b.py:f", "weights": "x" * 300}}, "x"),
+    ],
+)
+def test_names_the_key_of_a_value_that_cannot_be(sections, key):
+    with pytest.raises(InputError, match=key) as caught:
+        resolved(**sections)
+    assert caught.value.hint
+    assert len(str(caught.value)) < 1000

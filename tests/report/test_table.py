@@ -6,7 +6,7 @@ from kdeploy.measurement import Measurement
 from kdeploy.report.comparison import Step
 from kdeploy.report.run import comparison
 from kdeploy.report.steps import step_rows
-from kdeploy.report.table import doubt_rows, skipped_rows, table_rows
+from kdeploy.report.table import brief_rows, doubt_rows, skipped_rows, table_rows
 
 
 def cells(folder, label, **where):
@@ -115,3 +115,33 @@ def test_what_is_skipped_for_one_reason_is_said_once(write_run):
     assert skipped_rows(found) == [
         ("teacher, student", "tensorrt, batch 1; tensorrt, batch 8", "everything", "no driver")
     ]
+
+
+def test_several_files_of_one_model_are_told_apart_and_each_has_its_own_speed(
+    records_of, write_run
+):
+    records = [
+        *records_of("teacher", p50=1e-3, profile="cpu"),
+        *records_of("teacher", p50=2e-3, profile="onnx_fp16"),
+        *records_of("student", p50=1e-4, profile="cpu"),
+        *records_of("student", p50=5e-4, profile="onnx_fp16"),
+    ]
+    parity = Measurement(
+        artifact="id-student", label="student", metric="parity.cosine", value=1.0,
+        runtime="openvino", profile="openvino",
+    )  # fmt: skip
+    summary = {"packaged": "id-student", "packaged_profile": "cpu"}
+    headers, rows = brief_rows(comparison([write_run([*records, parity], summary=summary)]))
+    named = [dict(zip(headers, row, strict=True)) for row in rows]
+    assert [(row["artefact"], row["speed-up"]) for row in named] == [
+        ("teacher cpu", "1.00x"),
+        ("teacher onnx_fp16", "0.50x"),
+        ("student cpu (packaged)", "10.0x"),
+        ("student onnx_fp16", "2.00x"),
+    ]
+
+
+def test_an_earlier_run_marks_the_files_of_the_packaged_model(records_of, write_run):
+    records = [*records_of("teacher"), *records_of("student", profile="cpu")]
+    folder = write_run(records, summary={"packaged": "id-student"})
+    assert [row.label for row in comparison([folder]).rows if row.is_packaged] == ["student"]

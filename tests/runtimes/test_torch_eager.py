@@ -36,7 +36,7 @@ def test_threads_are_those_asked_for():
 
 def test_int8_is_refused_because_it_would_be_emulated(tmp_path):
     entry = {"build": "build.py:net", "wrapper": {"name": "pt2e", "state": {}}}
-    write_manifest(tmp_path, {"id": "q", "kind": "torch", "label": "q", "model": entry})
+    write_manifest(tmp_path, {"id": "0123456789ab", "kind": "torch", "label": "q", "model": entry})
     with pytest.raises(Unavailable, match="would emulate the INT8"):
         TorchEager(threads=1).open(tmp_path)
 

@@ -66,7 +66,7 @@ def test_a_quantized_artefact_is_sent_to_the_runtime_on_integers(dry, tmp_path):
     from kdeploy.artifact import write_manifest
 
     entry = {"build": "build.py:net", "wrapper": {"name": "pt2e", "state": {}}}
-    write_manifest(tmp_path, {"id": "q", "kind": "torch", "label": "q", "model": entry})
+    write_manifest(tmp_path, {"id": "0123456789ab", "kind": "torch", "label": "q", "model": entry})
     with pytest.raises(Unavailable, match="torch_cuda would emulate") as caught:
         loaded(tmp_path)
     assert "torch_int8" in caught.value.hint

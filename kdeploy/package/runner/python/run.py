@@ -14,36 +14,46 @@ import os
 import sys
 
 # A `json.py` planted beside this file must not run before the checksums had their say.
-sys.path[:] = [p for p in sys.path if p != __file__.rpartition(os.sep)[0]]
+FOLDER = __file__.rpartition(os.sep)[0]
+sys.path[:] = [p for p in sys.path if p != FOLDER]
+# Nothing is written into the bundle, and no stale bytecode read.
+sys.dont_write_bytecode, sys.pycache_prefix = True, os.devnull
 
 import argparse
-import hashlib
+import importlib
 import json
 import re
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-try:
-    import numpy as np
-    import onnxruntime
-except ImportError as error:
-    print(f"{error}\n\nhint: pip install numpy onnxruntime", file=sys.stderr)
-    raise SystemExit(3) from None
-
 WARM_UP_COUNT, WARM_UP_SECONDS = 20, 0.2
 # A 99th percentile of fewer than 1000 samples is little more than their maximum.
 MINIMUM_COUNT, P99_COUNT, MINIMUM_SECONDS, LONGEST_SECONDS = 100, 1000, 1.0, 60.0
+DAY = 86_400.0
 Json = dict[str, Any]
 Run = Callable[[Any], Any]
+np: Any = None
+onnxruntime: Any = None
+package = types.ModuleType("kdeploy_bundle")
+package.__path__ = [FOLDER]
+sys.modules[package.__name__] = package
+reading: Any = importlib.import_module("kdeploy_bundle.reading")
+limits: Any = importlib.import_module("kdeploy_bundle.limits")
+rules: Any = importlib.import_module("kdeploy_bundle.rules")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     given = _parsed(arguments)
+    if given.in_child:
+        print(json.dumps(_worked(given)))
+        return 0
     try:
-        result = _self_test(given.bundle, given.threads) if given.self_test else _classify(given)
+        result = _self_test(given, arguments) if given.self_test else _classify(given, arguments)
     except KeyboardInterrupt:
         return 130
     show = _report if given.self_test else _classes
@@ -65,10 +75,15 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     option("--top", type=int, default=1, metavar="K", help="how many classes to print")
     option("--threads", type=int, default=_allowed_cores(), metavar="N", help="of ONNX Runtime")
     option("--bundle", type=Path, default=Path(__file__).resolve().parents[2], metavar="FOLDER")
+    option("--timeout", type=float, metavar="SECONDS", help="stop after so long; else by budgets")
+    option("--memory-limit", type=int, metavar="MB", help="of the model; else by budgets and size")
+    option("--in-child", action="store_true", help=argparse.SUPPRESS)
     option("--preprocessed", action="store_true", help="INPUT is .npy, as the model takes it")
     given = parser.parse_args(arguments)
     if given.self_test == bool(given.inputs) or min(given.top, given.threads) < 1:
         parser.error("give --self-test, or inputs; --top and --threads are at least 1")
+    if not all(limit is None or limit > 0 for limit in (given.timeout, given.memory_limit)):
+        parser.error("--timeout and --memory-limit are above 0")
     return given
 
 
@@ -80,28 +95,52 @@ def _allowed_cores() -> int:
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
-def _damage(folder: Path) -> str:
-    """Return what differs from SHA256SUMS, or "": a changed, missing or unlisted file."""
-    sums = folder / "SHA256SUMS"
-    if not sums.is_file():
-        return f"{folder} has no SHA256SUMS"
-    lines = [line.partition("  ") for line in sums.read_text(errors="replace").splitlines()]
-    listed = {name: digest for digest, _, name in lines}
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
-    for name in sorted(found ^ {*listed, "SHA256SUMS"}):
-        return f"{name} is missing" if name in listed else f"{name} is not listed in SHA256SUMS"
-    for name, digest in listed.items():
-        if (folder / name).is_symlink() or _sha256(folder / name) != digest:
-            return f"{name} was changed"
-    return "" if "manifest.json" in listed else "manifest.json is missing"
+def _checked(folder: Path) -> tuple[Json, list[Json]]:
+    """Return the manifest of a bundle, and the checks that it is whole and makes sense."""
+    checks: list[Json] = []
+    try:
+        digests = reading.check_files(folder)
+        checks.append(_check("checksums", True, "every file is as packaged"))
+        manifest = rules.check_rules(folder, digests)
+        return manifest, [*checks, _check("contents", True, "nothing contradicts another part")]
+    except (reading.Refused, OSError) as error:
+        return {}, [*checks, _check("contents" if checks else "checksums", False, str(error))]
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:  # in pieces, so that the peak memory stays the model's
-        for piece in iter(lambda: file.read(1 << 16), b""):
-            digest.update(piece)
-    return digest.hexdigest()
+def _limited(given: argparse.Namespace, arguments: list[str], manifest: Json) -> Json:
+    """Return what a process of its own finds, of which the model cannot take the machine."""
+    megabytes, seconds = rules.allowances(manifest, given.threads)
+    if not given.self_test:
+        seconds = DAY  # of many items nobody knows how long they should take
+    bounds = {
+        "--memory-limit": given.memory_limit or megabytes,
+        "--timeout": given.timeout or seconds,
+    }
+    found: Json = limits.answer(__file__, [*arguments, "--in-child"], bounds)
+    return found
+
+
+def _worked(given: argparse.Namespace) -> Json:
+    """Do what was asked, in this process."""
+    global np, onnxruntime
+    try:
+        import numpy
+        import onnxruntime as runtime
+    except ImportError as error:
+        _stop(str(error), "pip install numpy onnxruntime", 3)
+    np, onnxruntime = numpy, runtime
+    manifest = json.loads((given.bundle / "manifest.json").read_bytes())
+    if given.in_child:
+        limits.limit(given.memory_limit, given.timeout, given.threads)
+    if not given.self_test:
+        return _predicted(given, manifest)
+    measured: Json = {}
+    checks: list[Json] = []
+    try:
+        _proof(given.bundle, manifest, given.threads, measured, checks)
+    except Exception as error:  # whatever a foreign file raises is a failed check
+        checks.append(_check("run", False, limits.reason(error, given.memory_limit)))
+    return {"checks": checks, "measured": measured}
 
 
 def _open(folder: Path, manifest: Json, threads: int) -> Run:
@@ -118,25 +157,26 @@ def _run_each(run: Run, items: Any) -> Any:
     return np.concatenate([run(items[i : i + 1]) for i in range(len(items))])
 
 
-def _self_test(folder: Path, threads: int) -> Json:
-    measured: Json = {}
-    damaged = _damage(folder)
-    checks = [_check("checksums", not damaged, damaged or "every file is as packaged")]
-    try:
-        checks += [] if damaged else _proof(folder, threads, measured)
-    except Exception as error:  # whatever a foreign file raises is a failed check
-        checks.append(_check("run", False, f"{type(error).__name__}: {error}"))
-    return {"passed": all(c["passed"] for c in checks), "checks": checks, "measured": measured}
+def _self_test(given: argparse.Namespace, arguments: list[str]) -> Json:
+    manifest, checks = _checked(given.bundle)
+    done: Json = {"checks": [], "measured": {}}
+    if manifest:
+        try:
+            done = _limited(given, arguments, manifest)
+        except limits.Ended as ended:
+            checks.append(_check("run", False, str(ended)))
+    checks += done["checks"]
+    passed = all(c["passed"] for c in checks)
+    return {"passed": passed, "checks": checks, "measured": done["measured"]}
 
 
-def _proof(folder: Path, threads: int, measured: Json) -> list[Json]:
-    manifest = json.loads((folder / "manifest.json").read_bytes())
+def _proof(folder: Path, manifest: Json, threads: int, measured: Json, checks: list[Json]) -> None:
     golden = np.load(folder / "golden" / "inputs.npz", allow_pickle=False)["inputs"]
     library = f"onnxruntime {onnxruntime.__version__}, {threads} threads"
     started = time.perf_counter()
     run = _open(folder, manifest, threads)
     measured["load_time"] = time.perf_counter() - started
-    checks = [_check("load", True, library, measured["load_time"], unit="s")]
+    checks.append(_check("load", True, library, measured["load_time"], unit="s"))
     measured["first_inference"] = _timed(run, golden, 1, 0)[0]
     checks += _golden_checks(folder, _run_each(run, golden))
     warm_up = len(_timed(run, golden, WARM_UP_COUNT, WARM_UP_SECONDS))
@@ -152,17 +192,25 @@ def _proof(folder: Path, threads: int, measured: Json) -> list[Json]:
     peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
     measured["peak_memory"] = int(peak[1]) * 1024 if peak else None
     measured["conditions"] = f"{len(samples)} runs after {warm_up} to warm up, {library}"
-    return checks + _budget_checks(manifest, measured)
+    checks += _budget_checks(manifest, measured)
 
 
 def _golden_checks(folder: Path, found: Any) -> list[Json]:
     expected = np.load(folder / "golden" / "outputs.npz", allow_pickle=False)["outputs"]
     tolerance = json.loads((folder / "golden" / "tolerance.json").read_bytes())
+    atol, items = tolerance["atol"], tolerance["top1_items"]
+    if not np.isfinite(expected).all():
+        return [_check("golden.max_abs", False, "the recorded outputs are no finite numbers")]
+    rows = expected.reshape(-1, expected.shape[-1])
+    lead = np.diff(np.sort(rows, axis=1)[:, -2:], axis=1)[:, 0]
+    is_derived = items == np.flatnonzero(lead > atol).tolist()  # all but near ties
+    if not (is_derived and np.isclose(float(expected.std()), tolerance["output_std"], rtol=1e-3)):
+        wrong = "golden/tolerance.json does not follow from the recorded outputs"
+        return [_check("golden.tolerance", False, wrong)]
     error = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
-    items = tolerance["top1_items"]  # without those that are near ties
     classes = [x.reshape(-1, x.shape[-1]).argmax(1) for x in (found, expected)]
     agree = int((classes[0][items] == classes[1][items]).sum())
-    atol, about = tolerance["atol"], f"largest difference to the outputs of {len(found)} items"
+    about = f"largest difference to the outputs of {len(found)} items"
     near = _check("golden.max_abs", error <= atol, about, error, atol)
     same = agree == len(items)
     return [near, _check("golden.top1", same, "items with their class", agree, len(items))]
@@ -202,7 +250,7 @@ def _check(
     factor, shown = {"s": (1e3, " ms"), "B": (1e-6, " MB"), "fraction": (100, " %")}.get(
         unit, (1, "")
     )
-    finite = value if value is not None and np.isfinite(value) else None
+    finite = value if value is not None and abs(value) < float("inf") else None
     numbers = " against ".join(f"{n * factor:.5g}{shown}" for n in (finite, bound) if n is not None)
     verdict = {"check": name, "value": finite, "bound": bound, "unit": unit}
     return {**verdict, "passed": bool(passed), "reason": ", ".join(filter(None, (numbers, reason)))}
@@ -214,10 +262,17 @@ def _report(result: Json) -> str:
     return "\n".join([*lines, "passed" if result["passed"] else "FAILED"])
 
 
-def _classify(given: argparse.Namespace) -> Json:
-    if damaged := _damage(given.bundle):
-        _stop(f"this bundle is damaged: {damaged}", "unpack or copy it again")
-    manifest = json.loads((given.bundle / "manifest.json").read_bytes())
+def _classify(given: argparse.Namespace, arguments: list[str]) -> Json:
+    manifest, checks = _checked(given.bundle)
+    if not manifest:
+        _stop(f"this bundle is damaged: {checks[-1]['reason']}", "unpack or copy it again")
+    try:
+        return _limited(given, arguments, manifest)
+    except limits.Ended as ended:
+        _stop(str(ended), "allow more with --timeout or --memory-limit, if you trust the bundle")
+
+
+def _predicted(given: argparse.Namespace, manifest: Json) -> Json:
     # All inputs are read before any is run: a wrong one leaves no half of an answer.
     form, is_ready = manifest["preprocessing"], given.preprocessed
     inputs = [(path, _model_input(path, form, is_ready)) for path in given.inputs]
@@ -227,7 +282,14 @@ def _classify(given: argparse.Namespace) -> Json:
         _stop(f"onnxruntime cannot open the model: {error}", "pip install --upgrade onnxruntime", 3)
     predictions: list[Json] = []
     for path, items in inputs:
-        for number, row in enumerate(_run_each(run, items)):
+        try:
+            rows = _run_each(run, items)
+        except Exception as error:  # as above
+            _stop(
+                f"{path}: {limits.reason(error, given.memory_limit)}",
+                "does the model fit this device?",
+            )
+        for number, row in enumerate(rows):
             best = _ranked(row, manifest, given.top)
             predictions += [{"input": str(path), "item": number, **one} for one in best]
     return {"predictions": predictions}
@@ -253,7 +315,7 @@ def _model_input(path: Path, form: Json, is_preprocessed: bool) -> Any:
     if not path.is_file():
         _stop(f"there is no file {path}", "name image files or .npy files")
     shape, is_array = tuple(form["shape"]), is_preprocessed or path.suffix == ".npy"
-    x = _array(path, shape) if is_array else _image(path, shape, form["resize"])
+    x = _array(path, shape) if is_array else _image(path, shape, form)
     if form.get("dtype") == "int64":
         if x.dtype.kind == "f" or x.min() < 0 or x.max() >= form["vocabulary"]:
             hint = f"save token ids, integers below {form['vocabulary']}"
@@ -268,8 +330,12 @@ def _model_input(path: Path, form: Json, is_preprocessed: bool) -> Any:
 
 def _array(path: Path, shape: tuple[int, ...]) -> Any:
     try:
+        with path.open("rb") as file:
+            start, _, size = reading.npy_header(file.read(reading.MOST_HEADER_BYTES))
+        if start + size != path.stat().st_size:
+            raise ValueError(f"its header asks for {size} bytes of data")
         x = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError) as error:
         _stop(f"{path} is not a .npy file of numbers: {error}", "write it with numpy.save")
     x = x[None] if x.shape == shape else x
     if x.shape[1:] != shape or len(x) == 0 or x.dtype.kind not in "uif":
@@ -280,7 +346,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> Any:
     return x
 
 
-def _image(path: Path, shape: tuple[int, ...], resize: str) -> Any:
+def _image(path: Path, shape: tuple[int, ...], form: Json) -> Any:
     if len(shape) != 3 or shape[0] not in (1, 3):
         _stop(f"{path} is no .npy file, and this model takes no images", f"save numbers: {shape}")
     try:
@@ -291,15 +357,32 @@ def _image(path: Path, shape: tuple[int, ...], resize: str) -> Any:
     channels, height, width = shape
     try:
         opened = Image.open(path)
-        image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+        opaque, ground = _opaque(ImageOps.exif_transpose(opened), form.get("background"))
+        image = opaque.convert("L" if channels == 1 else "RGB")
     except Exception as error:  # Pillow's plugins raise errors of many kinds on damaged files
         _stop(f"{path} cannot be decoded: {error}", "give another image, or a .npy file")
     if opened.mode[0] in "IF":
         _stop(f"{path} has more than 8 bits a channel", "convert it to 8 bits, or give .npy")
-    if image.size != (width, height) and resize != "bilinear":
+    if not ground:
+        hint = "lay it on a colour first; the data of this model had no transparency"
+        _stop(f"{path} is transparent in part", hint)
+    if image.size != (width, height) and form["resize"] != "bilinear":
         _stop(f"{path} has {image.size} pixels, not {(width, height)}", "resize it first")
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
+
+
+def _opaque(image: Any, background: Any) -> tuple[Any, bool]:
+    """Return the image laid on the background, and whether that could be done."""
+    from PIL import Image
+
+    has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    layer = image.convert("RGBA") if has_alpha else image
+    if not has_alpha or layer.getchannel("A").getextrema() == (255, 255):
+        return layer, True
+    if not background:
+        return layer, False
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (*background, 255)), layer), True
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""Every hint about data, provoked and read as its reader: what it must and must not say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kdeploy.data.arrays import arrays
+from kdeploy.errors import DataError
+
+N = 24
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (N, 3, 8, 8), dtype=np.uint8)
+Y = np.arange(N) % 3
+POINTS = RNG.normal(size=(N, 17, 2)).astype(np.float32)
+BOXES = RNG.normal(size=(N, 4)).astype(np.float32)
+SEVERAL = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]])[Y]
+SHARES = np.full((N, 3), 1 / 3)
+TOKENS = RNG.integers(0, 50, (N, 6))
+
+LABELS = {
+    "from one": (Y + 1, ["y = y - 1"], ["num_classes", "argmax"]),
+    "a gap": (Y * 3, ["np.unique(y, return_inverse=True)", "classes: 7"], ["argmax", "y - 1"]),
+    "minus one and one": (np.where(Y > 0, 1, -1), ["(y + 1) // 2"], ["y >= 0"]),
+    "minus one for none": (Y - 1, ["y >= 0"], ["// 2"]),
+    "other negatives": (Y - 7, ["np.unique"], ["y >= 0"]),
+    "no numbers": (np.where(Y > 0, np.nan, 1.0), ["np.isfinite(y)"], ["astype"]),
+    "a regression target": (RNG.normal(size=N), ["digitize"], ["argmax", "astype('int64')"]),
+    "counted quantities": (
+        np.arange(N) * 7,
+        ["one class an item"],
+        ["y - 1", "argmax", "classes:"],
+    ),
+    "soft labels": (SHARES, ["argmax(1)", "distill"], ["ravel"]),
+    "several classes": (SEVERAL, ["one column", "one class"], ["argmax"]),
+    "boxes": (BOXES, ["one class an item"], ["argmax", "ravel", "astype"]),
+    "keypoints": (POINTS, ["one class an item"], ["argmax", "ravel", "astype"]),
+    "masks": (X[:, 0] // 128, ["one class an item"], ["argmax", "ravel", "astype"]),
+    "names": (np.array(["cat", "dog", "owl"])[Y], ["return_inverse", "classes: [cat"], ["astype"]),
+    "dates": (Y.astype("datetime64[D]"), ["integers 0..K-1"], ["astype"]),
+}
+ITEMS = {
+    "doubles": (X / 255, ["x.astype('float32')"], ["x[:, None]", "255"]),
+    "half": ((X / 255).astype(np.float16), ["x.astype('float32')"], ["x[:, None]"]),
+    "foreign byte order": ((X / 255).astype(">f4"), ["x.astype('float32')"], ["x[:, None]"]),
+    "flags": (X > 127, ["astype('uint8') * 255"], ["float32"]),
+    "small integers": (X.astype(np.int64), ["x.astype('uint8')"], ["x[:, None]", "float32"]),
+    "twelve bits": (X.astype(np.uint16) * 16, ["x / 4095"], ["astype('uint8')"]),
+    "sixteen bits": (X.astype(np.uint16) * 257, ["x / 65535"], ["astype('uint8')"]),
+    "complex": (X + 1j, ["x.real"], ["x[:, None]"]),
+    "rows of numbers": (BOXES, ["x[:, None]"], ["astype"]),
+    "rows of bytes": (X[:, 0, 0], ["x[:, None]", "int64"], ["float32"]),
+    "short token ids": (TOKENS.astype(np.int16), ["x.astype('int64')"], ["255", "float32"]),
+    "text": (np.array(["a b", "c d", "e f"])[Y], ["token ids"], ["astype"]),
+}
+
+
+@pytest.fixture
+def good(tmp_path):
+    np.savez(tmp_path / "good.npz", x=X, y=Y)
+    return tmp_path / "good.npz"
+
+
+@pytest.mark.parametrize(("values", "says", "never"), LABELS.values(), ids=LABELS)
+def test_a_hint_about_labels_names_what_was_found(good, values, says, never):
+    np.savez(good.parent / "bad.npz", x=X, y=values)
+    read(good.parent / "bad.npz", good, says, never)
+
+
+@pytest.mark.parametrize(("values", "says", "never"), ITEMS.values(), ids=ITEMS)
+def test_a_hint_about_items_names_what_was_found(good, values, says, never):
+    np.savez(good.parent / "bad.npz", x=values, y=Y)
+    read(good.parent / "bad.npz", good, says, never)
+
+
+def read(bad, good, says, never):
+    with pytest.raises(DataError) as caught:
+        arrays(train=bad, test=good)
+    assert str(bad) in caught.value.message
+    assert [word for word in says if word not in caught.value.hint] == []
+    assert [word for word in never if word in caught.value.hint] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "mended"),
+    [
+        (LABELS["from one"][0], lambda y: y - 1),
+        (LABELS["a gap"][0], lambda y: np.unique(y, return_inverse=True)[1]),
+        (LABELS["minus one and one"][0], lambda y: (y + 1) // 2),
+        (LABELS["other negatives"][0], lambda y: np.unique(y, return_inverse=True)[1]),
+        (LABELS["a regression target"][0], lambda y: np.digitize(y, [-0.5, 0.5])),
+        (LABELS["several classes"][0], lambda y: y[:, 0]),
+    ],
+)
+def test_what_the_hint_tells_to_do_helps(good, given, mended):
+    np.savez(good.parent / "mended.npz", x=X, y=mended(given))
+    parts = arrays(train=good.parent / "mended.npz", test=good, classes=None)
+    assert 2 <= len(parts.preprocessing.classes) <= 3
