@@ -23,6 +23,7 @@ STAT = Path("/proc/stat")
 logger = logging.getLogger(__name__)
 _looked: list[tuple[float, float]] = []
 _chosen: list[int] = []
+_told: list[int] = []
 
 
 def free_threads() -> int:
@@ -41,7 +42,8 @@ def free_threads() -> int:
     # Of a machine with many processors others may have what a quota does not give us.
     free = min(float(allowed), _processors() - busy)
     chosen = max(1, round(free - 0.1))
-    if chosen < most:
+    if chosen < most and chosen not in _told:
+        _told.append(chosen)  # a run of many steps says it once
         logger.warning(
             "computes with %d of %d threads: others use %.1f processors, %d may be used here; "
             "OMP_NUM_THREADS decides otherwise",
