@@ -75,6 +75,12 @@ FLAGS: dict[str, Flag] = {
         meaning="a 2:4 sparse file of which not one layer ran in a sparse kernel",
         remedy="2:4 pays for wide layers on tensor cores only; ship the dense file here",
     ),
+    "not_finite": Flag(
+        meaning="NaN or infinite logits on some test items: they name no class, so that nothing is"
+        " counted, and a gate on it fails",
+        remedy="look at the first item that the reason names: an empty or constant one, a row that"
+        " is masked as a whole, or a number beyond float16; mend the model and export it again",
+    ),
     "random_inputs": Flag(
         meaning="timed on random inputs, not on data",
         remedy="name the data set of the model (`data:` of the recipe)",
@@ -103,5 +109,10 @@ FLAGS: dict[str, Flag] = {
         meaning="INT8 on a processor without 8-bit dot products (VNNI, AMX, ARM's dot product)",
         remedy="expect little gain here, or measure on a processor that has them; 8-bit sums may"
         " saturate, so compare the accuracy too",
+    ),
+    "validation_seen": Flag(
+        meaning="it was given with its weights and may have been trained on the validation items:"
+        " its accuracy on them is no measure, nor is a difference to it",
+        remedy="name a part that it has not seen (`validation:` in `data:`), or go by the tests",
     ),
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdeploy.artifact import Artifact, open_artifact
 from kdeploy.artifact_schema import Malformed, model_facts
 from kdeploy.errors import ArtifactCorrupt, ModelError
+from kdeploy.moved_paths import from_here, lies_now
 from kdeploy.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 BUILD = "build.py"
+BESIDE = "beside"
+"""The folder for copies of what build.py imports from beside it."""
 
 
 def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dict[str, Any]:
     """Write a model's payload; return the manifest's `model` entry that rebuilds it."""
     from safetensors.torch import save
 
-    from kdeploy.references import build_model, source_sha256, source_text
+    from kdeploy.references import build_model, source_sha256, source_text, sources_beside
     from kdeploy.structure import difference
 
     wrapper = getattr(model, "wrapper", None)
@@ -38,10 +41,15 @@ def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dic
     text = source_text(reference)
     if text is not None:
         (folder / BUILD).write_text(text)
+    for name, file in sources_beside(reference).items():
+        copy = folder / BESIDE / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
     return {
         "build": reference.build,
         "args": dict(reference.args),
         "folder": str(reference.folder.resolve()),
+        "folder_from_here": from_here(reference.folder, folder),
         "source_sha256": source_sha256(reference),
         "edits": difference(build_model(reference), base),
         "wrapper": {"name": wrapper, "state": model.state()} if wrapper else None,  # type: ignore[operator]
@@ -71,12 +79,13 @@ def preprocessing_of(artifact: Artifact) -> Preprocessing | None:
 def _reference(folder: Path, facts: Mapping[str, Any]) -> ModelReference:
     from kdeploy.references import ModelReference
 
-    kept = folder / BUILD
+    kept, beside = folder / BUILD, folder / BESIDE
     return ModelReference(
         build=facts["build"],
         args=facts["args"],
-        folder=Path(facts["folder"]),
+        folder=lies_now(facts["folder"], facts.get("folder_from_here"), folder),
         source_file=kept if kept.is_file() else None,
+        beside=beside if beside.is_dir() else None,
     )
 
 

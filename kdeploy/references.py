@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import FileMissing, InputError, MissingDependency, ModelError, UnknownName
 from kdeploy.named_path import named_path
+from kdeploy.neighbours import neighbours
 from kdeploy.user_code import mark_as_users, users_code, users_error
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class ModelReference:
     """Relative paths of `build` start here."""
     source_file: Path | None = None
     """A kept copy of build.py that is executed instead of the original (artefacts)."""
+    beside: Path | None = None
+    """Where copies of the modules that it imports from beside it are kept (artefacts)."""
 
 
 def build_model(reference: ModelReference) -> nn.Module:
@@ -64,7 +67,7 @@ def build_model(reference: ModelReference) -> nn.Module:
     if place in _LIBRARIES:
         model = _LIBRARIES[place](name, reference)
     else:
-        with _importing_from(*_import_folders(reference)):
+        with importing_from(*_import_folders(reference)):
             module = _load(reference, place)
             model = _call(_function(module, name, reference.build), reference)
     if not isinstance(model, nn.Module):
@@ -79,8 +82,33 @@ def source_text(reference: ModelReference) -> str | None:
     return _source_file(reference, place).read_text() if place.endswith(".py") else None
 
 
+def sources_beside(reference: ModelReference) -> dict[str, Path]:
+    """Return the files that the source imports from beside it, by their path there.
+
+    Of a module that stands in a folder of the user, that is the module itself, too.
+    """
+    place, name = _split(reference.build)
+    if place in _LIBRARIES:
+        return {}
+    text = source_text(reference)
+    return neighbours(text or f"from {place} import {name}", _import_folders(reference))
+
+
 def source_sha256(reference: ModelReference) -> str:
-    """Return the digest of the source file, or of `library==version:name` when installed."""
+    """Return the digest of the source with what it imports from beside it.
+
+    Of an installed library it is that of `library==version:name`.
+    """
+    place, _ = _split(reference.build)
+    digest = hashlib.sha256(_main_text(reference).encode())
+    own = f"{place.replace('.', '/')}.py"  # of a module: it is the main text
+    for path, file in sources_beside(reference).items():
+        if path not in (own, own.replace(".py", "/__init__.py")):
+            digest.update(f"\n{path}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _main_text(reference: ModelReference) -> str:
     place, name = _split(reference.build)
     text = source_text(reference)
     if text is None:
@@ -91,7 +119,7 @@ def source_sha256(reference: ModelReference) -> str:
             text = _module_text(reference, place)
     if place == "transformers":
         text += (_transformers_folder(reference, name) / "config.json").read_text()
-    return hashlib.sha256(text.encode()).hexdigest()
+    return text
 
 
 def _split(build: str) -> tuple[str, str]:
@@ -115,17 +143,18 @@ def _source_file(reference: ModelReference, place: str) -> Path:
 
 
 def _import_folders(reference: ModelReference) -> list[Path]:
-    """Return where the source may import from: its own folder, also when a copy is executed."""
+    """Return where the source may import from: copies first, then its own folder."""
     place, _ = _split(reference.build)
+    copies = [] if reference.beside is None else [reference.beside.resolve()]
     if not place.endswith(".py"):
-        return [reference.folder.resolve()]
+        return [*copies, reference.folder.resolve()]
     original = named_path(place, reference.folder).resolve().parent
     kept = [] if reference.source_file is None else [reference.source_file.resolve().parent]
-    return kept + [original] * original.is_dir()
+    return copies + kept + [original] * original.is_dir()
 
 
 @contextmanager
-def _importing_from(*folders: Path) -> Iterator[None]:
+def importing_from(*folders: Path) -> Iterator[None]:
     """Put the folders on the import path, and see to it that theirs are the modules found."""
     for name in [name for name, home in _SIBLINGS.items() if home not in folders]:
         sys.modules.pop(name, None)
@@ -155,6 +184,9 @@ def _load(reference: ModelReference, place: str) -> ModuleType:
     assert spec is not None, f"{path} ends in .py"
     module = importlib.util.module_from_spec(spec)
     sys.modules[unique] = module  # dataclasses and torch.export look their module up by name
+    original = named_path(place, reference.folder).resolve()
+    if original.parent.is_dir():
+        module.__file__ = str(original)  # beside which it may look for files of its own
     mark_as_users(path, shown=_original(reference, place))
     try:
         with users_code(f"`{path}` cannot be executed", hint=f"try `python {path}`"):
@@ -305,7 +337,7 @@ def _import(module: str, *, needed_for: str) -> ModuleType:
 
 def _module_text(reference: ModelReference, module: str) -> str:
     """Return the text of a module that stands beside the recipe or on the import path."""
-    with _importing_from(*_import_folders(reference)):
+    with importing_from(*_import_folders(reference)):
         file = _import(module, needed_for=f"`{reference.build}`").__file__
     return Path(file).read_text() if file else module
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import registry
+from kdeploy.classes import NO_CLASS, classes_of
 from kdeploy.data.contract import NOT_COUNTED, Dataset
 from kdeploy.errors import ModelError
 from kdeploy.preprocessing import Inputs
@@ -34,12 +35,16 @@ def evaluate(
 def judged(
     family: str, predicted: NDArray[np.int64], expected: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Return every metric whose name begins with `family` and a dot."""
-    return {
-        name: float(metric(predicted, expected))
-        for name, metric in _metrics("classes").items()
-        if name.startswith(f"{family}.")
-    }
+    """Return every metric of `names_of(family)`; none where a row has no class on either side."""
+    if (predicted == NO_CLASS).any() or (expected == NO_CLASS).any():
+        return {}
+    metrics = _metrics("classes")
+    return {name: float(metrics[name](predicted, expected)) for name in names_of(family)}
+
+
+def names_of(family: str) -> list[str]:
+    """Return the metrics of classes whose name begins with `family` and a dot."""
+    return [name for name in _metrics("classes") if name.startswith(f"{family}.")]
 
 
 def predict(
@@ -57,9 +62,9 @@ def predict(
         counts = labels != NOT_COUNTED
         if data.test.has_token_labels:
             log_likelihoods.append(log_likelihood(outputs[counts], labels[counts]))
-        classes.append(outputs.argmax(axis=-1)[counts])
+        classes.append(classes_of(outputs)[counts])
     found = np.concatenate(log_likelihoods) if log_likelihoods else np.zeros(0)
-    return np.concatenate(classes).astype(np.int64), found
+    return np.concatenate(classes), found
 
 
 def log_likelihood(logits: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -75,6 +80,8 @@ def _of_tokens(log_likelihoods: NDArray[np.float64]) -> dict[str, float]:
     if not len(log_likelihoods):
         return {}
     metrics = _metrics("log_likelihoods")
+    if not np.isfinite(log_likelihoods).all():
+        return dict.fromkeys(metrics, float("nan"))
     return {name: float(metric(log_likelihoods)) for name, metric in metrics.items()}
 
 

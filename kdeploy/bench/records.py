@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.bench import doubts, early_stopping, stats
-from kdeploy.bench.accuracy import judged
+from kdeploy.bench.accuracy import judged, names_of
 from kdeploy.bench.onnx_facts import count_parameters
 from kdeploy.bench.stats import Estimate
 from kdeploy.bench.subject import Outcome, Seconds, Subject
+from kdeploy.classes import not_finite
 from kdeploy.errors import ModelError
 from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.machine import Machine
@@ -22,6 +24,7 @@ from kdeploy.runtimes.files import files_of
 from kdeploy.runtimes.run import device_of
 
 PERCENTS = (50.0, 90.0, 99.0)
+NOT_FINITE = ("not_finite",)
 # Judged on the data as they are, whatever sizes are timed.
 JUDGED = ("accuracy.", "agreement.", "perplexity")
 
@@ -196,14 +199,34 @@ def _quality(outcome: Outcome, taught: NDArray[np.int64] | None) -> Iterator[_Nu
         return
     count = len(predicted)
     found = dict(outcome.accuracy)
+    yield from _without_a_class("accuracy", predicted)
     if taught is not None and len(taught) == count:
         found |= judged("agreement", predicted, taught)
+        yield from _without_a_class("agreement", predicted, taught)
     for metric, value in found.items():
+        if not math.isfinite(value):
+            reason = (
+                f"{metric} is {value}: an answer is NaN or infinite, or gives its label no chance"
+            )
+            yield _Number(metric=metric, value=None, n=count, flags=NOT_FINITE, skipped=reason)
         # Only a mean over items has a binomial's interval.
-        if metric.endswith(".top1"):
+        elif metric.endswith(".top1"):
             yield _estimated(metric, stats.fraction(value, count), count)
         else:
             yield _Number(metric=metric, value=value, n=count)
+
+
+def _without_a_class(family: str, *sides: NDArray[np.int64]) -> Iterator[_Number]:
+    """Yield the metrics of a family with the reason why they have no value, if they have none."""
+    for side, whose in zip(sides, ("", "the baseline: "), strict=False):
+        reason = not_finite(side, what="test items")
+        if reason is not None:
+            for metric in names_of(family):
+                said = whose + reason
+                yield _Number(
+                    metric=metric, value=None, n=len(side), flags=NOT_FINITE, skipped=said
+                )
+            return
 
 
 def _estimated(metric: str, estimate: Estimate, count: int, flags: tuple[str, ...] = ()) -> _Number:

@@ -63,7 +63,7 @@ def channel_count(model: nn.Module, slot: Slot) -> int:
     """Return how many channels a side of a layer has."""
     found = _get(model, slot.layer)
     if isinstance(found, nn.Parameter):
-        return found.shape[_channel_dimension(found)] if found.dim() else 1
+        return found.shape[_dimension(slot.side)]
     pruner = PrunerBox[module2type(found)]
     # torch-pruning's pruners are shared objects, with the dimension of their last layer.
     pruner.pruning_dim = -1
@@ -86,7 +86,7 @@ def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) 
             _scale(module, side, len(indices))
             continue
         if isinstance(module, nn.Parameter):
-            _remove_from_parameter(model, name, module, indices)
+            _remove_from_parameter(model, Slot(name, side), module, indices)
         elif side == "in" and isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
             _remove_grouped_inputs(module, indices)
         else:
@@ -153,18 +153,18 @@ def _remove_grouped_inputs(layer: nn.modules.conv._ConvNd, indices: Collection[i
 
 
 def _remove_from_parameter(
-    model: nn.Module, name: str, parameter: nn.Parameter, indices: Collection[int]
+    model: nn.Module, slot: Slot, parameter: nn.Parameter, indices: Collection[int]
 ) -> None:
-    dim = _channel_dimension(parameter)
+    dim = _dimension(slot.side)
     kept = [i for i in range(parameter.shape[dim]) if i not in set(indices)]
-    owner, _, own = name.rpartition(".")
+    owner, _, own = slot.layer.rpartition(".")
     narrow = parameter.detach().index_select(dim, torch.tensor(kept, device=parameter.device))
     setattr(model.get_submodule(owner), own, nn.Parameter(narrow))
 
 
-def _channel_dimension(parameter: nn.Parameter) -> int:
-    # torch-pruning follows the channels of a raw parameter along its last dimension of size > 1.
-    return max((d for d, size in enumerate(parameter.shape) if size > 1), default=0)
+def _dimension(side: str) -> int:
+    """Return which dimension of a parameter without a layer a side is, e.g. "dimension 1"."""
+    return int(side.removeprefix("dimension "))
 
 
 def _get(model: nn.Module, name: str) -> nn.Module | nn.Parameter:

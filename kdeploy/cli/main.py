@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdeploy.cli.bug_report import as_document, write_bug_report
-from kdeploy.errors import KdeployError, MissingDependency, Unavailable
+from kdeploy.errors import InputError, KdeployError, MissingDependency, Unavailable, shown
 from kdeploy.user_code import described, is_memory, users_error
 
 INTERRUPTED = 130
@@ -26,6 +27,11 @@ REFUSED_BY_DISK = frozenset(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never returns."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a sign that the terminal lacks is no reason to end
+            stream.reconfigure(errors="backslashreplace")
     code = _run(given)
     sys.stdout.flush()
     sys.exit(code)
@@ -82,6 +88,9 @@ def _known(error: BaseException) -> KdeployError | None:
     if is_memory(error):
         hint = "take smaller batches (`batch_size`), or a smaller model"
         return Unavailable(f"there is not enough memory: {described(error)}", hint=hint)
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        hint = "name another file or folder"
+        return InputError(f"`{error.filename}`: {error.strerror}", hint=hint)
     if isinstance(error, OSError) and error.errno in REFUSED_BY_DISK:
         place = f"{error.filename}: " if error.filename else ""
         hint = "check the permissions and the room there, or name another place"
@@ -109,6 +118,7 @@ def _unexpected(error: Exception, given: list[str], is_json: bool) -> int:
 
 
 def _fail(code: int, kind: str, message: str, hint: str | None, is_json: bool) -> int:
+    message, hint = shown(message), shown(hint) if hint else None
     text = f"{kind}: {message}" + (f"\n\nhint: {hint}" if hint else "")
     print(text, file=sys.stderr)  # noqa: T201 - the one place that prints errors
     if is_json:

@@ -134,6 +134,8 @@ class CompressContext:
     device: str = "cpu"
     train: Train = cannot_train
     stopwatch: Stopwatch = cannot_measure
+    is_validation_seen: bool = False
+    """Whether the model may have been trained on the validation items, which drops are seen by."""
     report: dict[str, Any] = field(default_factory=dict)
     """What people shall be told of the step, by topic: plain JSON, a table is a list of rows
     `[{"layer": ..., ...}]`. It stands in the manifest and in the reports."""

@@ -156,7 +156,15 @@ class _Search:
         return GateFailed(
             f"INT8 costs more than {100 * self.allowed:.2f} pp of validation accuracy even with "
             f"one of {len(self.ranking)} layers on integers ({self.before:.2%} in float; {said})",
-            hint="allow more (`max_drop`), or train with rounding: `int8_qat`",
+            hint="allow more (`max_drop`), or train with rounding: `int8_qat`" + self._doubt(),
+        )
+
+    def _doubt(self) -> str:
+        if not self.context.is_validation_seen:
+            return ""
+        return (
+            "; the float model was given and may have been trained on these items: name a part "
+            "that it has not seen (`validation:` in `data:`)"
         )
 
 

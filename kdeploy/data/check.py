@@ -120,6 +120,11 @@ def _constant_channels(parts: Parts, where: str) -> list[str]:
 
 
 def _check_preprocessing(preprocessing: Preprocessing, where: str) -> None:
+    if not preprocessing.shape:
+        raise DataError(
+            f"{where}: x is one number an item",
+            hint="an item is an array: (channels, height, width), (channels, length) or (tokens,)",
+        )
     if preprocessing.is_tokens:
         _check_vocabulary(preprocessing, where)
     else:

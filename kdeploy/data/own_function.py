@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kdeploy.data.check import TOKEN_TYPES
 from kdeploy.data.contract import Parts, Preprocessing, Split
 from kdeploy.data.labels import classes_of, labels_of
-from kdeploy.errors import DataError, FileMissing, UnknownName
+from kdeploy.errors import DataError, FileMissing, InputError, UnknownName
 from kdeploy.named_path import named_path
 from kdeploy.user_code import mark_as_users, users_code
 
@@ -46,15 +46,43 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
         UnknownName: the file has no such function, or the function no such parameter.
         DataError: the file or the function failed, or returned something else.
     """
-    function = _function(name, folder)
-    _check_parameters(function, parameters, name)
-    with _failing(name):
-        returned = function(**parameters)
+    # Not at the top: a process that measures other data need not know how models are built.
+    from kdeploy.references import importing_from
+
+    home = named_path(name.rpartition(":")[0], folder).resolve().parent
+    with importing_from(home):
+        function = _function(name, folder)
+        _check_parameters(function, parameters, name)
+        files = {key: str(file) for key, file in named_files(parameters, folder).items()}
+        with _failing(name):
+            returned = function(**{**parameters, **files})
     if isinstance(returned, Parts):
         return returned
     if isinstance(returned, Mapping):
         return _parts(returned, name)
     raise DataError(f"data `{name}` returned {type(returned).__name__}", hint=_RETURNS)
+
+
+def named_files(parameters: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Return the parameters that name a file or folder, by key; the function gets them absolute.
+
+    A text does if it is an absolute path, or looks like a path of something in the folder.
+    """
+    texts = {key: value for key, value in parameters.items() if isinstance(value, str) and value}
+    return {
+        key: place
+        for key, text in texts.items()
+        if (place := _place(text, folder)) is not None
+        and (Path(text).is_absolute() or (("/" in text or place.suffix) and place.exists()))
+    }
+
+
+def _place(text: str, folder: Path) -> Path | None:
+    """Return the path that a text would be; None where no file can be called so."""
+    try:
+        return named_path(text, folder)
+    except InputError:
+        return None
 
 
 def _function(name: str, folder: Path) -> Callable[..., Any]:

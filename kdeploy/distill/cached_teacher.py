@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kdeploy.distill.answers import Answers, Form, TooLarge
 from kdeploy.distill.signal import Knowledge, TeacherSignal
+from kdeploy.finite import check_answers
 from kdeploy.fitting.contract import Batch
 from kdeploy.fitting.views import View
 
@@ -113,7 +114,13 @@ class CachedTeacher:
         pieces = []
         for start in range(0, len(x), size):
             part = slice(place.start + start, min(place.start + start + size, place.stop))
-            known = self.live(_batch(x[start : start + size], part, view), paths)
+            asked = x[start : start + size]
+            known = self.live(_batch(asked, part, view), paths)
+            if x.device.type != "cpu":  # where the live one does not look
+                model, numbers = self.models[0], torch.arange(part.start, part.stop)
+                check_answers(
+                    model, asked, known.logits, name="teacher", part="training", numbers=numbers
+                )
             pieces.append([known.logits, *(known.features[path] for path in paths)])
         return [torch.cat(outputs) for outputs in zip(*pieces, strict=True)]
 

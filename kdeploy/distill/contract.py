@@ -4,10 +4,11 @@
 (batch, classes). `needs="features"` is called once per pair of the recipe's `layers`, with two
 feature maps; `adapt=True` asks for a trained projection of the student's map to the teacher's
 shape before the call. `needs="all_features"` is called once with two tuples, all maps of the
-recipe's `layers` in their order. `tokens=True` says that features are (batch, tokens, width). All
-are float32; the teacher's are constants. `labels=True` says
-that the loss cannot do without hard labels, `exact=False` that its minimum is not where the
-student's input equals the teacher's.
+recipe's `layers` in their order. `of_items=True` says that it compares items with each other, by
+vectors of any width, and takes the classifiers' inputs where no `layers` are named. `tokens=True`
+says that features are (batch, tokens, width). All are float32; the teacher's are constants.
+`labels=True` says that the loss cannot do without hard labels, `exact=False` that its minimum is
+not where the student's input equals the teacher's.
 
 A loss that trains weights or remembers is a class: an `nn.Module` with
 `__init__(self, student, teacher, facts, *, ...)`, the shapes (with the batch first; two tuples of
@@ -158,7 +159,8 @@ class SchemeContext:
     def record(self, name: str, model: nn.Module) -> float:
         """Measure a further model on the validation part, and keep the number under its name."""
         device = str(device_named(self.fit.device))
-        value = accuracy(model, self.data.validation, self.data.preprocessing, device=device)
+        data = self.data
+        value = accuracy(model, data.validation, data.preprocessing, device=device, name=name)
         logger.info("the validation accuracy of %s is %.4f", name, value)
         self.accuracies[name] = value
         return value

@@ -13,6 +13,7 @@ from kdeploy.data.contract import Preprocessing
 from kdeploy.distill.signal import Knowledge
 from kdeploy.distill.taps import tapped
 from kdeploy.errors import RecipeError
+from kdeploy.finite import check_answers
 from kdeploy.fitting.checkpoint import fingerprint_of
 from kdeploy.fitting.compilation import Call
 from kdeploy.fitting.contract import Batch
@@ -43,6 +44,9 @@ class Teacher:
             x = self.renormalize(batch.x) if self.renormalize else batch.x
             with tapped(self.model, paths, role="teacher") as features:
                 logits = self._call(x, is_hooked=bool(paths))
+        if x.device.type == "cpu":  # elsewhere a look would wait for the device; the loss tells
+            numbers = batch.rows
+            check_answers(self.model, x, logits, name="teacher", part="training", numbers=numbers)
         # Copies, because a tensor of inference mode cannot take part in a gradient.
         return Knowledge(logits.clone(), {path: value.clone() for path, value in features.items()})
 

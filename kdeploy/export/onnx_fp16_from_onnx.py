@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import onnx
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto, TensorProto
 from pydantic import Field
 from torch import Tensor
 
@@ -58,9 +58,29 @@ def onnx_fp16_from_onnx(
     del source.graph.value_info[:]
     blocked = [*DEFAULT_OP_BLOCK_LIST, *keep_float32]
     converted = convert_float_to_float16(source, keep_io_types=True, op_block_list=blocked)
+    _hand_on_float32(converted.graph)
     # Its casts stand at the end of the list of nodes, where ONNX does not allow them.
     Sorted(converted).topological_sort()
     onnx.save(converted, path)
+
+
+def _hand_on_float32(graph: GraphProto) -> None:
+    """Let operators that stay float32 give it to each other: the converter casts there and back."""
+    casts = {n.output[0]: n for n in graph.node if n.op_type == "Cast"}
+    back_in = {
+        name: casts[cast.input[0]].input[0]
+        for name, cast in casts.items()
+        if cast.attribute[0].i == TensorProto.FLOAT
+        and cast.input[0] in casts
+        and casts[cast.input[0]].attribute[0].i == TensorProto.FLOAT16
+    }
+    for node in graph.node:
+        node.input[:] = [back_in.get(name, name) for name in node.input]
+    read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    for name in [*back_in, *(n for n, c in casts.items() if n not in back_in)]:
+        if name not in read:
+            graph.node.remove(casts[name])
+            read = {n for node in graph.node for n in node.input} | {o.name for o in graph.output}
 
 
 def _check(source: ModelProto, keep_float32: tuple[str, ...]) -> None:

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from kdeploy.classes import NO_CLASS, classes_of
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ParityFailed
 from kdeploy.export.ends import named_tensors
@@ -186,9 +187,10 @@ def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
 
 
 def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float:
-    same = [
-        (np.argmax(expected, -1) == np.argmax(found, -1)).ravel()
+    classes = [
+        (classes_of(expected).ravel(), classes_of(found).ravel())
         for expected, found in pairs
         if expected.shape == found.shape
     ]
+    same = [(expected == found) & (found != NO_CLASS) for expected, found in classes]
     return float(np.concatenate(same).mean()) if same else 0.0

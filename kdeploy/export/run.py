@@ -17,6 +17,8 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import DataError, ModelError, ParityFailed, Unavailable
+from kdeploy.export.half_arithmetic import check_half_arithmetic
+from kdeploy.export.opening import check_that_it_opens
 from kdeploy.export.parity import Parity, check_parity
 from kdeploy.export.proof import conditions, parity_of
 from kdeploy.machine import fingerprint
@@ -97,8 +99,13 @@ def export(
             shutil.rmtree(unproven.parent / "source", ignore_errors=True)
             opset = write_metadata(unproven, told) if path.suffix == ".onnx" else None
             allowed = conditions(technique, parameters, model)
+            if allowed["is_half"]:
+                check_that_it_opens(unproven, runtime, name=path.name)
             parity = parity_of(unproven, runtime, model, data, **allowed)
             check_parity(parity, name=path.name)
+            if path.suffix == ".onnx":
+                sizes = allowed["batch_sizes"]
+                check_half_arithmetic(unproven, model, data, batch_sizes=sizes, name=path.name)
             return result_of(parity, unproven, path, runtime, opset)
 
     try:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
+from kdeploy.finite import check_answers
 from kdeploy.fitting.batches import batches_in_order
 from kdeploy.model_outputs import outputs_of
 
@@ -22,19 +23,30 @@ def predict(
     *,
     batch_size: int = 256,
     device: str = "cpu",
+    name: str = "model",
+    part: str = "given",
 ) -> NDArray[np.int64]:
     """Return the most likely class of each item, or of each of its tokens.
 
     The model is asked in eval mode and left as it was.
+
+    Raises:
+        ModelError: an answer is NaN or infinite; the message calls the model and the items so.
     """
     was_training, home = model.training, _device_of(model)
     model.eval().to(device)
     place = torch.device(device)
     batches = batches_in_order(x_stored, preprocessing, batch_size=batch_size, device=place)
-    # Only around the forward pass: a model moved in inference mode could not be trained again.
-    with torch.inference_mode():
-        classes = [model(x).argmax(-1) for x in batches]
-    model.train(was_training).to(home)
+    classes: list[Tensor] = []
+    try:
+        # Only around the forward pass: a model moved in inference mode could not be trained again.
+        with torch.inference_mode():
+            for number, x in enumerate(batches):
+                logits = model(x)
+                check_answers(model, x, logits, name=name, part=part, first=number * batch_size)
+                classes.append(logits.argmax(-1))
+    finally:
+        model.train(was_training).to(home)
     return torch.cat(classes).cpu().numpy() if classes else np.zeros(0, np.int64)
 
 
@@ -45,14 +57,27 @@ def accuracy(
     *,
     batch_size: int = 256,
     device: str = "cpu",
+    name: str = "model",
+    part: str = "validation",
 ) -> float:
     """Return the fraction of a part that the model gets right; not a number for an empty part.
 
     Where labels are of tokens, it is the fraction of the tokens that count.
+
+    Raises:
+        ModelError: an answer is NaN or infinite; the message calls the model and the part so.
     """
     if not len(split):
         return float("nan")
-    predicted = predict(model, split.x, preprocessing, batch_size=batch_size, device=device)
+    predicted = predict(
+        model,
+        split.x,
+        preprocessing,
+        batch_size=batch_size,
+        device=device,
+        name=name,
+        part=part,
+    )
     return float((predicted == split.y)[split.y != NOT_COUNTED].mean())
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.classes import not_finite
 from kdeploy.errors import DataError
 from kdeploy.marking import register
 
@@ -42,16 +43,23 @@ def check_classes(predicted: NDArray[Any], expected: NDArray[Any]) -> None:
     """Check that both are class indices of the same items, and that there are items.
 
     Raises:
-        DataError: shapes differ, there is nothing to compare, or they are not integers.
+        DataError: shapes differ, there is nothing to compare, they are not integers, or an item has
+            no class.
     """
     for name, classes in (("predicted", predicted), ("expected", expected)):
         if classes.ndim != 1 or not np.issubdtype(classes.dtype, np.integer):
             raise DataError(
                 f"{name} classes are {classes.dtype} of shape {classes.shape}",
-                hint="class indices (N,): `outputs.argmax(axis=1)`",
+                hint="class indices (N,): `kdeploy.classes.classes_of(outputs)`",
             )
     if len(predicted) != len(expected) or len(predicted) == 0:
         raise DataError(
             f"cannot compare {len(predicted)} predicted with {len(expected)} expected classes",
             hint="predict every item of the same, non-empty part",
         )
+    for name, classes in (("predicted", predicted), ("expected", expected)):
+        if (reason := not_finite(classes)) is not None:
+            raise DataError(
+                f"{name}: {reason}",
+                hint="find out why the model answers no numbers there; it is not a class",
+            )

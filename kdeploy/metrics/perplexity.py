@@ -22,4 +22,11 @@ def perplexity(log_likelihoods: NDArray[np.floating[Any]]) -> float:
             f"perplexity needs one number a token, found the shape {log_likelihoods.shape}",
             hint="the natural logarithm of the probability of each token that counts, (N,)",
         )
+    if not np.isfinite(log_likelihoods).all():
+        bad = np.flatnonzero(~np.isfinite(log_likelihoods))
+        raise DataError(
+            f"perplexity: {len(bad)} of {len(log_likelihoods)} log-likelihoods are NaN or infinite"
+            f" (the first, counted from 0: {bad[0]})",
+            hint="find out why the model answers no numbers there, or a chance of 0",
+        )
     return float(np.exp(-np.mean(log_likelihoods, dtype=np.float64)))

@@ -121,9 +121,13 @@ def _check_shapes(facts: OnnxFacts, inputs: Inputs, outputs: Floats) -> None:
             hint="pass the outputs of the same file for the same inputs",
         )
     if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
+        what, values = ("inputs", inputs) if not np.isfinite(inputs).all() else ("outputs", outputs)
+        rows = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
         raise ModelError(
-            "golden inputs or outputs hold NaN or infinity",
-            hint="the file computes no usable numbers: look at the artefact's parity",
+            f"the golden {what} hold NaN or infinity in {rows.sum()} of {len(values)} items (the "
+            f"first, counted from 0: {int(np.flatnonzero(rows)[0])})",
+            hint="a file that answers such items with no number is not shipped: look at the item, "
+            "and mend the layer that it breaks",
         )
 
 

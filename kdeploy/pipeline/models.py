@@ -19,6 +19,7 @@ from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
 from kdeploy.payload import save_model
+from kdeploy.pipeline import held_out
 from kdeploy.pipeline.building import (
     contents_sha256,
     fresh_model,
@@ -43,7 +44,14 @@ if TYPE_CHECKING:
 
 
 def make_teacher(session: Session, teacher: Teacher) -> Artifact:
-    """Return the teacher: an artefact as it is, given weights, or trained here."""
+    """Return the teacher, and tell what its validation accuracy is worth."""
+    made = _teacher(session, teacher)
+    held_out.say_of_start(session, made)
+    return made
+
+
+def _teacher(session: Session, teacher: Teacher) -> Artifact:
+    """Return an artefact as it is, a file, given weights, or what is trained here."""
     known = find_artifact(teacher.reference.build, [session.store.root])
     if known is not None:
         return session.store.adopt(known)
@@ -77,19 +85,24 @@ def make_student(
             build=building(session, heard),
             **teaching_arguments(recipe),
         )
+        is_seen = held_out.may_have_seen(session, teacher)
         scores = {
             **scores_of(result.fit),
             "teacher_validation_accuracy": result.teacher_accuracy,
+            **({held_out.SEEN_BEFORE: True} if is_seen else {}),
             **further_scores(result.accuracies),
         }
+        teachers = held_out.shown(result.teacher_accuracy, is_seen=is_seen)
         session.audience.said(
-            f"validation accuracy: teacher {result.teacher_accuracy:.2%}, student best"
+            f"validation accuracy: teacher {teachers}, student best"
             f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
         )
         for name, value in result.accuracies.items():
             session.audience.said(f"validation accuracy: {name} {value:.2%}")
         made = made_model(session, result.model, reference, scores)
-        return _with_report(made, heard)
+        for sentence in result.said:
+            session.audience.said(sentence)
+        return _with_report(made, {"weights": heard, "losses": result.said})
 
     return session.step(
         kind="torch",
@@ -157,8 +170,12 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
         for sentence in loaded.said:
             session.audience.said(f"the weights {weights.name}: {sentence}")
         made = made_model(session, loaded.model, reference)
-        made = replace(made, facts={**made.facts, "weights": weights.name})
-        return _with_report(made, loaded.said)
+        made = replace(
+            made,
+            facts={**made.facts, "weights": weights.name},
+            scores={**made.scores, **held_out.marks_of_given(session)},
+        )
+        return _with_report(made, {"weights": loaded.said})
 
     return session.step(
         kind="torch",
@@ -171,11 +188,10 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
     )
 
 
-def _with_report(made: Made, weights: Sequence[str]) -> Made:
-    """Keep with the model what was done so that given weights fit."""
-    if not weights:
-        return made
-    return replace(made, facts={**made.facts, "report": {"weights": list(weights)}})
+def _with_report(made: Made, topics: Mapping[str, Sequence[str]]) -> Made:
+    """Keep with the model what was chosen on the way: how weights fit, what losses compare."""
+    report = {topic: list(said) for topic, said in topics.items() if said}
+    return replace(made, facts={**made.facts, "report": report}) if report else made
 
 
 def _train(
@@ -190,7 +206,10 @@ def _train(
         objective = Supervised(fresh_model(reference, session.seed))
         context = fit_context(session, work, f"train the {label}")
         result = fit(objective, data_of(session), context, **training)
-        return made_model(session, objective.student.eval(), reference, scores_of(result))
+        # Trained for no epoch, it is what its function made it, with whatever weights that read.
+        marks = {} if training.get("epochs") else held_out.marks_of_given(session)
+        scores = {**scores_of(result), **marks}
+        return made_model(session, objective.student.eval(), reference, scores)
 
     return session.step(
         kind="torch",

@@ -11,6 +11,7 @@ from kdeploy.bench.onnx_facts import count_parameters
 from kdeploy.data.contract import Dataset
 from kdeploy.onnx_checks import content_sha256, copy_file, file_bytes
 from kdeploy.onnx_model import OnnxModel
+from kdeploy.pipeline.held_out import marks_of_given
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.training import accuracy
 
@@ -21,7 +22,8 @@ def import_file(session: Session, data: Dataset, file: Path) -> Artifact:
     def make(work: Path) -> Made:
         del work  # nothing to go on from
         right = accuracy(OnnxModel(file), data.validation, data.preprocessing)
-        return made_file(OnnxModel(file), {"validation_accuracy": right})
+        scores = {"validation_accuracy": right, **marks_of_given(session)}
+        return made_file(OnnxModel(file), scores)
 
     return session.step(
         kind="onnx",

@@ -120,7 +120,7 @@ def run(
         if processes.is_first:
             session.audience = _log(out, audience or Silence(), tensorboard, csv_log)
             with session.files():
-                write_text(out / "recipe.yaml", to_yaml(recipe))
+                write_text(out / "recipe.yaml", to_yaml(recipe, written_in=out))
             session.say_of_data()
         with blamed():
             return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])

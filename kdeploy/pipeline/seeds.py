@@ -50,7 +50,7 @@ def _test_accuracy(session: Session, model: Artifact) -> float:
             artifact=model.id,
             label=model.label,
             metric="accuracy.top1",
-            value=accuracy(load_model(model), data.test, data.preprocessing),
+            value=accuracy(load_model(model), data.test, data.preprocessing, part="test"),
             stage="distill",
             technique="seeds",
             runtime="torch_eager",

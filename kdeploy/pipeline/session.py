@@ -16,6 +16,7 @@ from kdeploy.errors import Unavailable
 from kdeploy.fitting.processes import ALONE, Processes
 from kdeploy.fitting.threads import computing_with, free_threads
 from kdeploy.machine import fingerprint
+from kdeploy.moved_paths import from_here
 from kdeploy.pipeline.log import Audience, Silence, StageRecord, noted
 
 
@@ -166,6 +167,7 @@ class Session:
             "fingerprint": self.data.fingerprint,
             "preprocessing": self.data.preprocessing.to_dict(),
             "reference": self.reference.to_dict(),
+            "folder_from_here": from_here(self.reference.folder, self.store.root / "id"),
             "licence": self.data.licence,
             "source": self.data.source,
             **({"notes": list(self.data.notes)} if self.data.notes else {}),

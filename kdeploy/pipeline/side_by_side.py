@@ -24,7 +24,7 @@ from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.on_hosts import bench_on_hosts
 from kdeploy.pipeline.rundir import write_command, write_measurements, write_reports
 from kdeploy.pipeline.session import Session
-from kdeploy.pipeline.single import data_of, exported_file, session_of
+from kdeploy.pipeline.single import data_of, exported_file, say_of_other_data, session_of
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.runtimes.files import format_of
@@ -75,8 +75,10 @@ def bench_side_by_side(
     found = [_found(name, out) for name in names]
     labels = _labels(found)
     _check_files([f for f in found if isinstance(f, Path)], section)
-    known = (data_of(f) for f in found if isinstance(f, Artifact))
+    artifacts = [f for f in found if isinstance(f, Artifact)]
+    known = (data_of(artifact) for artifact in artifacts)
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
+    say_of_other_data(session, artifacts)
     if command:
         write_command(out, command)
     subjects = [

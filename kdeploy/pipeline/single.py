@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ import numpy as np
 
 from kdeploy import registry
 from kdeploy.artifact import Artifact, Store, find_artifact
+from kdeploy.classes import classes_of
 from kdeploy.data.contract import NOT_COUNTED
+from kdeploy.data.data_files import found_again
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ArtifactCorrupt, FileMissing, RecipeError
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
+from kdeploy.moved_paths import went_along
 from kdeploy.package.verify import VerifyResult
 from kdeploy.pipeline.building import onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
@@ -96,7 +99,10 @@ def package_one(
 
 def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Artifact]:
     known = find_artifact(source.reference, [out / "artifacts"])
-    data = source.data or (data_of(known) if known else None)
+    if known is not None and source.data is not None:
+        data: DataReference | None = split_as_before(source.data, known)
+    else:
+        data = source.data or (data_of(known) if known else None)
     if data is None:
         raise RecipeError(
             f"`{source.reference}` does not say which data it is for",
@@ -106,6 +112,7 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
         _check_source(source, data)
     session = session_of(out, data, audience)
     if known is not None:
+        say_of_other_data(session, [known])
         return session, session.store.adopt(known)
     reference = ModelReference(build=source.reference, args=source.args)
     # Trained for no epoch: the model as its function returns it.
@@ -160,7 +167,30 @@ def session_of(out: Path, data: DataReference | None, audience: Audience) -> Ses
 
 
 def data_of(artifact: Artifact) -> DataReference | None:
-    """Return the data that an artefact was made with, None for one that knows none."""
+    """Return the data that an artefact was made with, None for one that knows none.
+
+    Raises:
+        FileMissing: they are neither where they were nor where they lay seen from the artefact.
+    """
+    facts = artifact.manifest.get("data") or {}
+    reference = _reference_of(artifact)
+    if reference is None or not facts.get("folder_from_here"):
+        return reference
+    now = (artifact.folder.resolve() / str(facts["folder_from_here"])).resolve()
+    found, missing = found_again(reference, now)
+    if missing:
+        moved = went_along(missing[0], was=reference.folder, now=now)
+        raise FileMissing(
+            f"`{artifact.label}` ({artifact.folder}) was made with data in {missing[0]}, and there "
+            f"is no such file, nor {moved}, where it would be if it had moved along",
+            hint="say where they are now: `--data 'NAME:KEY=PATH,...'`, e.g. "
+            "`--data arrays:train=x.npz,test=y.npz`",
+        )
+    return found
+
+
+def _reference_of(artifact: Artifact) -> DataReference | None:
+    """Return the data as the manifest has them."""
     known = (artifact.manifest.get("data") or {}).get("reference")
     try:
         return DataReference.from_dict(known) if known else None
@@ -169,6 +199,32 @@ def data_of(artifact: Artifact) -> DataReference | None:
             f"artefact {artifact.folder} names data that cannot be: {error!r}",
             hint=f"remove it, and run again what made it: rm -r {artifact.folder}",
         ) from None
+
+
+def split_as_before(data: DataReference, artifact: Artifact) -> DataReference:
+    """Return data that somebody named anew, divided as an artefact's own were."""
+    before = _reference_of(artifact)
+    if before is None:
+        return data
+    whole = DataReference(name=data.name)
+    is_plain = data.validation_fraction == whole.validation_fraction and not data.augment
+    return replace(
+        data,
+        seed=before.seed,
+        validation_fraction=before.validation_fraction if is_plain else data.validation_fraction,
+        augment=before.augment if is_plain else data.augment,
+    )
+
+
+def say_of_other_data(session: Session, artifacts: Sequence[Artifact]) -> None:
+    """Say where the data are not those that an artefact was made with."""
+    for artifact in artifacts:
+        known = (artifact.manifest.get("data") or {}).get("fingerprint")
+        if known and session.data is not None and session.data.fingerprint != known:
+            session.audience.said(
+                f"the data are not those that `{artifact.label}` was made with: their contents or "
+                "their preprocessing differ"
+            )
 
 
 def exported_file(session: Session, artifact: Artifact) -> Exported:
@@ -187,7 +243,7 @@ def _test_accuracy(session: Session, exported: Exported) -> float:
     starts = range(0, len(test), CHUNK)
     chunks = [outputs_of(exported.file.file, apply(test.x[s : s + CHUNK])) for s in starts]
     counts = test.y != NOT_COUNTED
-    return top1(np.concatenate(chunks).argmax(axis=-1)[counts], test.y[counts])
+    return top1(classes_of(np.concatenate(chunks))[counts], test.y[counts])
 
 
 def _model_of(file: Artifact) -> Artifact:

@@ -19,6 +19,7 @@ from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.payload import rebuild, reference_of, save_model
 from kdeploy.pipeline.building import model_of_teacher, without_folders
+from kdeploy.pipeline.held_out import SEEN, SEEN_BEFORE, WORDS, may_have_seen
 from kdeploy.pipeline.models import (
     building,
     data_of,
@@ -97,6 +98,7 @@ class _Making:
     def __call__(self, work: Path) -> Made:
         step = self.step
         original = model_of_teacher(self.before)
+        is_seen = may_have_seen(self.session, self.before)
         trainer = _Trainer(
             session=self.session,
             work=work,
@@ -117,11 +119,14 @@ class _Making:
             scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
             scores |= {**scores_of(result.fit), **further_scores(result.accuracies)}
             model = result.model
+        report |= {"losses": trainer.said} if trainer.said else {}
         for technique in self._sparse_steps():
             check_promise(find("compressor", technique).load(), model, technique)
+        scores |= {SEEN: True, SEEN_BEFORE: True} if is_seen else {}
+        doubt = f" (no measure: the model before {WORDS})" if is_seen else ""
         self.session.audience.said(
             f"validation accuracy: {scores['validation_accuracy_before']:.2%} before,"
-            f" {scores['validation_accuracy']:.2%} after {step.technique}"
+            f" {scores['validation_accuracy']:.2%} after {step.technique}{doubt}"
         )
         _check_drop(step, scores)
         made = self._made(model, scores)
@@ -158,6 +163,7 @@ class _Making:
             data=data_of(self.session),
             seed=self.session.seed,
             train=trainer,
+            is_validation_seen=may_have_seen(self.session, self.before),
             stopwatch=Latencies(data=self.session.reference, watch=self.session.audience.note),
         )
         model = compress(original, self.step.technique, self.step.parameters, context)
@@ -184,6 +190,8 @@ class _Trainer:
     """Weights whose zeros stay."""
     arithmetic: Mapping[str, Any] = field(default_factory=dict)
     """Of the last training."""
+    said: list[str] = field(default_factory=list)
+    """What was chosen for the losses."""
     is_done: bool = False
     """Whether the technique has trained what it made: nothing is left to recover."""
 
@@ -221,6 +229,10 @@ class _Trainer:
         )
         self.arithmetic = result.fit.arithmetic.to_dict()
         self.is_done = self.is_done or is_last
+        for sentence in result.said:
+            if sentence not in self.said:
+                self.said.append(sentence)
+                self.session.audience.said(sentence)
         return result
 
 
@@ -239,9 +251,15 @@ def _check_drop(step: Step, scores: Mapping[str, Any]) -> None:
         return
     unrecovered = scores.get("validation_accuracy_unrecovered")
     trained = f" ({unrecovered:.2%} before recovery)" if unrecovered is not None else ""
+    hint = "compress less in this step, recover longer (`recover: {epochs: ...}`), or allow more"
+    if scores.get(SEEN_BEFORE):
+        hint = (
+            f"the model before was given and {WORDS}, so this drop may be none: name a part that "
+            f"it has not seen (`validation:` in `data:`); else {hint}"
+        )
     raise GateFailed(
         f"`{step.technique}` lost {100 * (before - after):.2f} pp of validation accuracy: "
         f"{before:.2%} before, {after:.2%} after{trained}; `max_drop` allows "
         f"{format_quantity(100 * step.max_drop, '')} pp",
-        hint="compress less in this step, recover longer (`recover: {epochs: ...}`), or allow more",
+        hint=hint,
     )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdeploy.errors import ModelError
+from kdeploy.finite import has_class
 from kdeploy.quantization.fake_quant import FakeQuantized
 
 
@@ -71,6 +73,14 @@ def _decibels(expected: Sequence[Tensor], outputs: Sequence[Tensor]) -> float:
 
 
 def _accuracy(outputs: Sequence[Tensor], batches: Sequence[tuple[Tensor, Tensor]]) -> float:
+    for o, (x, _) in zip(outputs, batches, strict=True):
+        if not bool(has_class(o).all()):
+            row = int(torch.nonzero(~has_class(o).reshape(len(o), -1).all(1))[0])
+            raise ModelError(
+                f"the model answers NaN or infinity to item {row} of a batch of {len(x)}, which is "
+                "no class",
+                hint="leave such items out of the calibration, or mend the layer that they break",
+            )
     pairs = zip(outputs, batches, strict=True)
     right = torch.cat([(o.argmax(-1) == y)[y >= 0] for o, (_, y) in pairs])
     return float(right.double().mean())

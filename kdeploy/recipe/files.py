@@ -1,13 +1,21 @@
-"""What a scheme's parameters name on disk, made absolute: whoever builds it knows no recipe."""
+"""What a recipe names on disk: made absolute, and found again where a run was moved."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdeploy.artifact import MANIFEST
+from kdeploy.artifact_schema import ID
 from kdeploy.errors import FileMissing
+from kdeploy.moved_paths import went_along
 from kdeploy.named_path import named_path
+
+LIBRARIES = ("pytorchcv", "timm", "torchvision")
+_PLACE = re.compile(r"(?P<before>(onnx:|transformers:)?)(?P<place>/.+?)(?P<after>((?<=\.py):\w+)?)")
 
 
 def placed(value: Any, folder: Path, where: str) -> Any:
@@ -32,9 +40,59 @@ def placed(value: Any, folder: Path, where: str) -> Any:
     return path
 
 
+def moved_along(value: Any, *, was: Path, now: Path, where: str = "") -> Any:
+    """Return a resolved recipe with what is gone from its place taken from where it would be now.
+
+    Args:
+        value: The recipe, or a part of it.
+        was: The folder that it was written in.
+        now: The folder that it is in.
+        where: The part, for messages.
+
+    Raises:
+        FileMissing: something is in neither place.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: inner
+            if key == "args"
+            else moved_along(inner, was=was, now=now, where=f"{where}.{key}".lstrip("."))
+            for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [
+            moved_along(v, was=was, now=now, where=f"{where}[{i}]") for i, v in enumerate(value)
+        ]
+    found = _PLACE.fullmatch(value) if isinstance(value, str) else None
+    if found is None or os.path.exists(found["place"]):  # noqa: PTH110 - of any text
+        return value
+    moved = went_along(Path(found["place"]), was=was, now=now)
+    if moved.exists():
+        return f"{found['before']}{moved}{found['after']}"
+    if where.endswith(".folder"):
+        return value  # one that is filled where it is missing
+    raise FileMissing(
+        f"{where}: there is no {found['place']}, where it was when this recipe was written in "
+        f"{was}, and no {moved}, where it would be now",
+        hint=f"write where it is now, or `--set {where}=PATH`",
+    )
+
+
+def artifact_place(reference: str, folder: Path) -> str:
+    """Return where an artefact is that a recipe in `folder` names, else the reference as it is."""
+    beside = named_path(reference, folder)
+    if (beside / MANIFEST).is_file():
+        return str(beside.resolve())
+    stores = [folder / "artifacts", *sorted(folder.glob("runs/*/artifacts"))]
+    known = [store for store in stores if (store / reference / MANIFEST).is_file()]
+    return str((known[0] / reference).resolve()) if known and ID.fullmatch(reference) else reference
+
+
 def absolute_build(build: str, folder: Path) -> str:
     """Return a model reference or artefact; of a file, folder or module that is here, the path."""
     place, colon, name = build.partition(":")
+    if place in LIBRARIES and name:
+        return build  # whatever folder of that name is here
     if place in ("onnx", "transformers"):
         return f"{place}:{named_path(name, folder).resolve()}"
     for path in (named_path(place, folder), named_path(f"{place.replace('.', '/')}.py", folder)):

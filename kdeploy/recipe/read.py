@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from kdeploy import registry
+from kdeploy.data.data_files import absolute
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.recipe.files import absolute_build
@@ -41,20 +42,29 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return parse(overridden(given, overrides), folder=path.parent)
 
 
-def to_yaml(recipe: Recipe) -> str:
-    """Return the recipe as resolved: all defaults written out, all files absolute."""
+def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
+    """Return the recipe as resolved: all defaults written out, all files absolute.
+
+    Args:
+        recipe: The recipe.
+        written_in: The folder that it goes to; files that move with it are found again from there.
+    """
     folder = recipe.folder
     data = recipe.data
     resolved: dict[str, Any] = {
         "name": recipe.name,
         **({"seeds": list(recipe.seeds)} if recipe.seeds else {"seed": recipe.seed}),
         "data": {
-            **_absolute({"name": data.name, **data.parameters}, ["name", *data.parameters], folder),
+            **absolute(data),
             **_held_out(data),
             "augment": list(data.augment),
         },
         "teacher": {
-            **_absolute(recipe.given["teacher"], ["build", "weights"], folder),
+            **_absolute(
+                {**recipe.given["teacher"], "build": recipe.teacher.reference.build},
+                ["build", "weights"],
+                folder,
+            ),
             **({} if recipe.teacher.is_file else {"train": dict(recipe.teacher.training)}),
         },
     }
@@ -67,6 +77,8 @@ def to_yaml(recipe: Recipe) -> str:
     resolved["gates"] = [g.text for g in recipe.gates]
     if recipe.budgets is not None:
         resolved["package"] = {"budgets": [g.text for g in recipe.budgets]}
+    if written_in is not None:
+        resolved["written_in"] = str(written_in.resolve())
     plain = json.loads(json.dumps(resolved, default=str))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 

@@ -13,6 +13,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
 from kdeploy.named_path import named_path
+from kdeploy.recipe.files import artifact_place, moved_along
 from kdeploy.recipe.sections import (
     BenchSection,
     DataSection,
@@ -83,6 +84,10 @@ class Recipe:
 def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
     """Return the recipe of plain keys and values; relative paths start at `folder`."""
     top = registry.check(RecipeSection, given, where="recipe")
+    if top.written_in is not None:
+        given = {k: v for k, v in given.items() if k != "written_in"}
+        given = moved_along(given, was=top.written_in, now=folder.resolve())
+        top = registry.check(RecipeSection, given, where="recipe")
     teacher = _teacher(top.teacher, folder)
     seed, seeds = _seeds(top)
     steps = tuple(step(s, f"compress[{i}]", folder) for i, s in enumerate(top.compress))
@@ -216,7 +221,7 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
         validation_fraction=section.validation_fraction,
         augment=tuple(section.augment),
         seed=seed,
-        folder=folder,
+        folder=folder.resolve(),
     )
 
 
@@ -238,7 +243,9 @@ def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
         raise RecipeError("teacher: `mean` and `std` go together", hint="give both or none")
     own = {"mean": section.mean, "std": section.std} if section.mean and section.std else None
     return Teacher(
-        reference=ModelReference(build=section.build, args=section.args, folder=folder),
+        reference=ModelReference(
+            build=artifact_place(section.build, folder), args=section.args, folder=folder
+        ),
         weights=weights,
         training=registry.validate(training, section.train, where="teacher.train"),
         normalization=own,

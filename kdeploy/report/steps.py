@@ -50,7 +50,11 @@ def _score(step: Step, before: Step | None) -> str:
         return NOTHING
     old = before.scores.get("validation_accuracy") if before else None
     untrained = step.scores.get("validation_accuracy_unrecovered")
+    if step.scores.get("validation_seen_before"):
+        old = None  # a difference to a number that says little
     notes = [points(value - old)] if old is not None else []
+    if step.scores.get("validation_seen"):
+        notes.append("may have been trained on these items")
     if untrained is not None:
         notes.append(f"{format_quantity(float(untrained), 'fraction')} before recovery")
     shown = format_quantity(float(value), "fraction")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kdeploy.bench.accuracy import CHUNK, evaluate, judged, log_likelihood, predict
+from kdeploy.classes import NO_CLASS
 from kdeploy.data.load import load
 from kdeploy.errors import ModelError
 from tests.tiny.text import VOCABULARY, sequences
@@ -66,3 +67,15 @@ def test_a_log_likelihood_is_exact_for_large_logits():
     logits = np.array([[1000.0, 1000.0], [0.0, -1000.0]], np.float32)
     found = log_likelihood(logits, np.array([0, 1]))
     np.testing.assert_allclose(found, [np.log(0.5), -1000.0])
+
+
+def test_answers_of_no_numbers_are_no_class_and_give_no_metric(loaded):
+    def broken(batch):
+        logits = np.array(_infer(batch))
+        logits[0] = np.nan
+        return logits
+
+    metrics, predicted = evaluate(broken, loaded, batch_size=1)
+    assert metrics == {}
+    assert predicted[0] == NO_CLASS
+    assert (predicted[1:CHUNK] != NO_CLASS).all()

@@ -7,6 +7,7 @@ import pytest
 
 from kdeploy.bench.records import comparisons, measurements
 from kdeploy.bench.subject import Cell, Outcome, Subject
+from kdeploy.gate import judge, parse_gates
 from kdeploy.machine import Machine
 from kdeploy.runtimes.contract import Proof
 
@@ -243,3 +244,29 @@ def test_a_ratio_says_how_many_times_better_whichever_way_that_is(outcome):
 def test_without_a_measured_baseline_there_is_nothing_to_compare(outcome):
     gone = Outcome(subject=replace(outcome.subject, label="teacher"), cell=CELL, skipped="crashed")
     assert comparisons([gone, outcome], baseline="teacher") == []
+
+
+def test_answers_of_no_numbers_leave_accuracy_without_a_value(outcome):
+    broken = replace(outcome, predictions=np.array([0, -1, 2, -1]), accuracy={})
+    found = _by_metric(broken, taught=np.array([0, 1, 2, 2]))
+    for metric in ("accuracy.top1", "accuracy.f1_macro", "agreement.top1"):
+        record = found[metric]
+        assert record.value is None
+        assert record.flags == ("not_finite",)
+        assert "2 of 4 test items" in record.skipped
+        assert "counted from 0: 1)" in record.skipped
+    verdict = judge(parse_gates(["accuracy.top1: >= 0"]), list(found.values()))[0]
+    assert not verdict.passed
+
+
+def test_a_baseline_of_no_numbers_agrees_with_nobody(outcome):
+    found = _by_metric(outcome, taught=np.array([-1, 1, 2, 2]))
+    assert found["accuracy.top1"].value == 0.75
+    assert found["agreement.top1"].value is None
+    assert found["agreement.top1"].skipped.startswith("the baseline: ")
+
+
+def test_a_metric_that_is_no_number_is_flagged(outcome):
+    accuracy = {"accuracy.top1": 0.75, "perplexity": float("nan")}
+    found = _by_metric(replace(outcome, accuracy=accuracy))["perplexity"]
+    assert (found.value, found.flags) == (None, ("not_finite",))

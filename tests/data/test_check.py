@@ -61,6 +61,7 @@ def test_names_the_part_and_what_is_wrong_with_it(test, message):
         ({"std": (0.0,)}, "`std` is"),
         ({"mean": (float("nan"),)}, "`mean` is"),
         ({"classes": ("only",)}, "found 1 class"),
+        ({"shape": ()}, "x is one number an item"),
     ],
 )
 def test_refuses_a_preprocessing_that_cannot_be_applied(changed, message):

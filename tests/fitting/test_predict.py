@@ -82,3 +82,12 @@ def test_a_classifier_of_items_cannot_answer_for_tokens():
         num_outputs(Classifier(), sequences(), name="model")
     with pytest.raises(ModelError, match=r"expected logits \(2, classes\)"):
         num_outputs(Next(), items(), name="model")
+
+
+def test_an_answer_of_no_numbers_is_no_class(tiny_data):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 4), float("nan"))
+
+    with pytest.raises(ModelError, match="the student answers NaN or infinity to test item 0"):
+        accuracy(Broken(), tiny_data.test, tiny_data.preprocessing, name="student", part="test")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kdeploy.classes import NO_CLASS
 from kdeploy.errors import DataError
 from kdeploy.measurement import METRICS
 from kdeploy.registry import techniques
@@ -43,3 +44,18 @@ def test_refuses_to_judge_nothing(name):
     nothing = np.array([], dtype=np.int64)
     with pytest.raises(DataError, match="0 predicted"):
         techniques("metric")[name].load()(nothing, nothing)
+
+
+@pytest.mark.parametrize("name", JUDGING_CLASSES)
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_item_without_a_class_is_refused_on_either_side(name, side):
+    given = [CLASSES.copy(), CLASSES.copy()]
+    given[side][2] = NO_CLASS
+    with pytest.raises(DataError, match=r"1 of 3 items.*from 0: 2"):
+        techniques("metric")[name].load()(*given)
+
+
+def test_a_token_of_no_likelihood_is_refused():
+    perplexity = techniques("metric")["perplexity"].load()
+    with pytest.raises(DataError, match="1 of 3 log-likelihoods"):
+        perplexity(np.array([-1.0, np.nan, -2.0]))

@@ -13,6 +13,7 @@ PACKAGE = Path(kdeploy.__file__).parent
 # All that the modules of `device` import: what times, counts and prepares, here and there alike.
 SHARED = (
     "__init__.py",
+    "classes.py",
     "errors.py",
     "flags.py",
     "machine.py",

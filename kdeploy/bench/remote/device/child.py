@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from kdeploy.bench import measure, memory
 from kdeploy.bench.remote.device.graph import operators_of
+from kdeploy.classes import classes_of
 from kdeploy.preprocessing import Preprocessing
 from kdeploy.runtimes.onnx_options import cpu_options
 
@@ -146,8 +147,8 @@ class Session:
         for start in range(0, len(items), size):
             # Repeated items fill the batch: some files take one batch size only.
             stored = np.resize(items[start : start + size], (size, *items.shape[1:]))
-            classes.append(self.infer(apply(stored))[: len(items) - start].argmax(axis=-1))
-        np.save(request["file"], np.concatenate(classes).astype(np.int64))
+            classes.append(classes_of(self.infer(apply(stored))[: len(items) - start]))
+        np.save(request["file"], np.concatenate(classes))
         return {}
 
     def _chunk(self, batch: NDArray[Any]) -> int:

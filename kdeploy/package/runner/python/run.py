@@ -303,6 +303,8 @@ def _classes(result: Json) -> str:
 def _ranked(row: Any, manifest: Json, top: int) -> list[Json]:
     # Of a model that answers every token, what comes after the last.
     scores = row.reshape(-1, row.shape[-1])[-1].astype(np.float64)
+    if not np.isfinite(scores.max()):
+        _stop("the model answers NaN or infinity to an input, which is no class", "check the input")
     if manifest["outputs"][0]["values"] == "logits":
         scores = np.exp(scores - scores.max())
         scores /= scores.sum()

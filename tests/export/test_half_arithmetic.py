@@ -1,0 +1,167 @@
+"""A float16 file is computed in float16, whatever this processor computes it in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from kdeploy.errors import ParityFailed
+from kdeploy.export.half_arithmetic import _round, in_float32, is_half
+from kdeploy.export.run import export
+
+WIDTH = 6
+
+
+class Squared(nn.Module):
+    """Divides by the root of the mean square: right in float32 for numbers of any size."""
+
+    def forward(self, x):
+        return x / (x.pow(2).mean(1, keepdim=True) + 1e-6).sqrt()
+
+
+class Scaled(nn.Module):
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = gain
+        self.stem = nn.Linear(WIDTH, 16)
+        self.norm = Squared()
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.norm(self.stem(x) * self.gain))
+
+
+class Gated(nn.Module):
+    """A sigmoid by hand: exp(-x) is infinite in float16 where the gate is shut anyway."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(WIDTH, 4)
+
+    def forward(self, x):
+        return self.head(x / (1 + torch.exp(20 - 5 * x)))
+
+
+class Masked(nn.Module):
+    """Positions that are ruled out with minus infinity, as attention does."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(WIDTH, 4)
+
+    def forward(self, x):
+        shut = torch.arange(WIDTH) > 3
+        return self.head(x.masked_fill(shut, float("-inf")).softmax(1) * 3 + x)
+
+
+class Cosine(nn.Module):
+    """Divides by a norm that an epsilon of 1e-12 keeps from zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(WIDTH, 16, bias=False)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(4 * nn.functional.normalize(self.body(x)))
+
+
+def written(model, data, tmp_path, **parameters):
+    torch.manual_seed(0)
+    items = data((WIDTH,))
+    path = tmp_path / "m.onnx"
+    return export(model().eval(), "onnx_fp16", parameters, items, path)
+
+
+def told(caplog):
+    return [r.getMessage() for r in caplog.records if r.name.startswith("kdeploy")]
+
+
+def test_numbers_beyond_float16_are_refused_with_layer_value_and_bound(data, tmp_path):
+    with pytest.raises(ParityFailed) as caught:
+        written(lambda: Scaled(gain=3000.0), data, tmp_path)
+    message = caught.value.message
+    assert "layer `norm` (`Pow`" in message
+    assert "float16 ends at 65504" in message
+    reached = float(message.partition("reaches ")[2].partition(",")[0])
+    assert 1e6 < reached < 1e9  # squares of some thousands
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_hint_leads_to_a_file(data, tmp_path):
+    with pytest.raises(ParityFailed) as caught:
+        written(lambda: Scaled(gain=3000.0), data, tmp_path)
+    kinds = caught.value.hint.partition("[")[2].partition("]")[0].split(", ")
+    result = written(lambda: Scaled(gain=3000.0), data, tmp_path, keep_float32=tuple(kinds))
+    assert result.path.is_file()
+
+
+def test_numbers_within_float16_pass(data, tmp_path, caplog):
+    result = written(lambda: Scaled(gain=1.0), data, tmp_path)
+    assert result.path.is_file()
+    assert not told(caplog)
+
+
+def test_an_overflow_that_changes_no_output_is_told(data, tmp_path, caplog):
+    assert written(Gated, data, tmp_path).path.is_file()
+    (message,) = told(caplog)
+    assert "`Exp`, `node_exp` reaches" in message
+    assert "float16 ends at 65504; its outputs are right all the same" in message
+
+
+def test_infinities_that_are_meant_are_no_overflow(data, tmp_path, caplog):
+    assert written(Masked, data, tmp_path).path.is_file()
+    assert not told(caplog)
+
+
+def test_a_small_epsilon_is_told_where_devices_take_it_for_zero(data, tmp_path, caplog):
+    assert written(Cosine, data, tmp_path).path.is_file()
+    (message,) = told(caplog)
+    assert "take numbers below 6.1e-05 for zero" in message
+
+
+def test_every_tensor_is_rounded_as_numpy_rounds_it(tmp_path):
+    nodes = [
+        helper.make_node("Cast", ["input"], ["a"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["a", "a"], ["b"]),
+        helper.make_node("Add", ["b", "a"], ["c"]),
+        helper.make_node("Cast", ["c"], ["output"], to=TensorProto.FLOAT),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [5]) for n in ("input", "output")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    program = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    assert is_half(program)
+    twin = in_float32(program, ["a", "b", "c"], _round)
+    session = onnxruntime.InferenceSession(twin.SerializeToString())
+    x = np.array([0.1, 3e-4, 255.7, 256.5, -1e-8], np.float32)
+    half = x.astype(np.float16)
+    with np.errstate(over="ignore"):
+        expected = half * half + half
+    found = session.run(["output", "b/largest"], {"input": x})
+    assert found[0].tolist() == expected.astype(np.float32).tolist()
+    assert found[1] == np.float32(half[3]) ** 2
+
+
+def test_a_float32_file_is_passed_over(exported_float):
+    assert not is_half(onnx.load(exported_float))
+
+
+def test_few_items_are_enough_of_a_large_part(data, tmp_path):
+    torch.manual_seed(0)
+    items = data((WIDTH,))
+    one = replace(items.validation, x=items.validation.x[:1], y=items.validation.y[:1])
+    result = export(
+        Scaled(gain=1.0).eval(),
+        "onnx_fp16",
+        {},
+        replace(items, validation=one),
+        tmp_path / "m.onnx",
+    )
+    assert result.path.is_file()
