@@ -18,7 +18,6 @@ from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
-from kdeploy.payload import save_model
 from kdeploy.pipeline import held_out
 from kdeploy.pipeline.building import (
     contents_sha256,
@@ -30,6 +29,7 @@ from kdeploy.pipeline.building import (
 )
 from kdeploy.pipeline.onnx_files import import_file
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.pipeline.storing import store_model
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.quantization.contract import is_wrapped
@@ -138,7 +138,7 @@ def made_model(
         validation = data_of(session).validation
         scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}
     return Made(
-        write=lambda folder: {"model": save_model(folder, model, reference)},
+        write=lambda folder: {"model": store_model(folder, model, reference, data_of(session))},
         facts={
             "parameters": count_without_exits(base),
             "macs": count_macs(base, example),

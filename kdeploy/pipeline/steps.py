@@ -17,7 +17,7 @@ from kdeploy.distill.run import DistillResult, distill
 from kdeploy.errors import GateFailed, RecipeError
 from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
-from kdeploy.payload import rebuild, reference_of, save_model
+from kdeploy.payload import rebuild, reference_of
 from kdeploy.pipeline.building import model_of_teacher, without_folders
 from kdeploy.pipeline.held_out import SEEN, SEEN_BEFORE, WORDS, may_have_seen
 from kdeploy.pipeline.models import (
@@ -33,6 +33,7 @@ from kdeploy.pipeline.models import (
 from kdeploy.pipeline.onnx_files import is_quantized, made_file
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.pipeline.stopwatch import Latencies
+from kdeploy.pipeline.storing import store_model
 from kdeploy.recipe.resolve import Step
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.registry import find
@@ -171,7 +172,8 @@ class _Making:
             unfinished = work / f"{COMPRESSED}.part"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
-            facts = save_model(unfinished, model, reference_of(self.before))
+            data = data_of(self.session)
+            facts = store_model(unfinished, model, reference_of(self.before), data)
             facts = {"model": facts, "report": context.report, "is_trained": trainer.is_done}
             (unfinished / "facts.json").write_text(json.dumps(facts))
             unfinished.replace(kept)
