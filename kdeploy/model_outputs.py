@@ -73,7 +73,7 @@ def told(answer: Any) -> str:
         return f"a dict of {', '.join(f'`{key}`' for key in answer) or 'nothing'}"
     if isinstance(answer, list | tuple):
         return f"a {type(answer).__name__} of {len(answer)}"
-    return f"a {type(answer).__name__}"
+    return "nothing" if answer is None else f"an object of the type `{type(answer).__name__}`"
 
 
 def _at(place: str) -> str:

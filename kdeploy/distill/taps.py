@@ -1,4 +1,7 @@
-"""Taps: read the outputs of inner modules, named by their dotted path, during one forward pass."""
+"""Taps: read the outputs of inner modules, named by their dotted path, during one forward pass.
+
+`PATH:input` is what goes into a module, its first argument.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from kdeploy.errors import ModelError, UnknownName
 
 # What DataParallel, DDP and torch.compile put in front of the names of a model.
 WRAPPERS = ("module.", "_orig_mod.")
+INPUT = ":input"
 
 
 def modules_at(model: nn.Module, paths: Sequence[str], *, role: str) -> dict[str, nn.Module]:
@@ -23,10 +27,14 @@ def modules_at(model: nn.Module, paths: Sequence[str], *, role: str) -> dict[str
     exact = {name: module for name, module in model.named_modules() if name}
     bare = {stripped(name): module for name, module in exact.items()}
     known = {**bare, **exact}
-    for path in paths:
-        if path not in known and stripped(path) not in bare:
-            raise UnknownName.among("layer", path, bare.keys() - {""}, where=f"the {role}")
-    return {path: known[path] if path in known else bare[stripped(path)] for path in paths}
+    places = {path: path.removesuffix(INPUT) for path in paths}
+    for place in places.values():
+        if place not in known and stripped(place) not in bare:
+            raise UnknownName.among("layer", place, bare.keys() - {""}, where=f"the {role}")
+    return {
+        path: known[place] if place in known else bare[stripped(place)]
+        for path, place in places.items()
+    }
 
 
 @contextmanager
@@ -55,11 +63,14 @@ def stripped(path: str) -> str:
 
 
 def _recorder(path: str, features: dict[str, Tensor], role: str) -> Any:
+    is_input = path.endswith(INPUT)
+
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        del module, inputs
-        if not isinstance(output, Tensor):
+        del module
+        value, does = (output, "returns") if not is_input else (next(iter(inputs), None), "takes")
+        if not isinstance(value, Tensor):
             raise ModelError(
-                f"the layer `{path}` of the {role} returns {type(output).__name__}, not a tensor",
+                f"the layer `{path}` of the {role} {does} {type(value).__name__}, not a tensor",
                 hint="name a layer inside or after it that returns one tensor",
             )
         if path in features:
@@ -67,6 +78,6 @@ def _recorder(path: str, features: dict[str, Tensor], role: str) -> Any:
                 f"the layer `{path}` of the {role} runs more than once in a forward pass",
                 hint="name a layer that runs once: a convolution, a norm or a whole block",
             )
-        features[path] = output
+        features[path] = value
 
     return record
