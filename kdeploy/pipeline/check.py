@@ -11,9 +11,9 @@ import torch
 from kdeploy import registry
 from kdeploy.artifact import find_artifact
 from kdeploy.data.contract import Dataset
+from kdeploy.data.further_items import with_unlabelled
 from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
-from kdeploy.data.unlabelled import with_unlabelled
 from kdeploy.distill.classifier_inputs import classifier
 from kdeploy.distill.taps import INPUT
 from kdeploy.errors import ModelError, RecipeError, UnknownName

@@ -144,9 +144,16 @@ def made_model(
             "macs": count_macs(base, example),
             "sparsity": sparsity(base),
             "size": count_bytes(_computing(model)),
+            **_said_of(scores),
         },
         scores=scores,
     )
+
+
+def _said_of(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, for whoever reads of the step, where its training was not computed as asked for."""
+    because = scores.get("arithmetic", {}).get("because")
+    return {"report": {"arithmetic": because}} if because else {}
 
 
 def _computing(model: nn.Module) -> nn.Module:
@@ -279,6 +286,7 @@ def scores_of(result: FitResult) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "best_validation_accuracy": result.best_accuracy,
         "last_validation_accuracy": result.last_accuracy,
+        "arithmetic": result.arithmetic.to_dict(),
     }
 
 
