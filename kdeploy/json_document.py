@@ -10,6 +10,7 @@ from kdeploy.errors import DataError
 
 MOST_BYTES = 256 * 1024 * 1024
 DEEPEST = 64
+MOST_DIGITS = 20
 
 
 def json_file(path: Path) -> Any:
@@ -37,10 +38,11 @@ def json_text(content: bytes | str) -> Any:
     """Return what a JSON document says.
 
     Raises:
-        ValueError: it is no JSON, no UTF-8, or lists and mappings lie too deep in one another.
+        ValueError: it is no JSON, no UTF-8, a whole number has more than 20 digits, or lists and
+            mappings lie too deep in one another.
     """
     try:
-        found = json.loads(content)
+        found = json.loads(content, parse_int=_whole)
     except RecursionError:
         raise ValueError(f"more than {DEEPEST} lists and mappings in one another") from None
     level, depth = [found], 0
@@ -49,6 +51,12 @@ def json_text(content: bytes | str) -> Any:
         if depth >= DEEPEST:
             raise ValueError(f"more than {DEEPEST} lists and mappings in one another")
     return found
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
 
 
 def _inside(value: Any) -> Any:

@@ -163,12 +163,16 @@ def report(
     """Compare runs, also from several machines and with an older version."""
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_decisions, show_summary
+    from kdeploy.errors import DataError
     from kdeploy.gate import parse_gates
     from kdeploy.report.document import document
     from kdeploy.report.run import comparison, format_of, render
 
     gates = parse_gates(gate or [], where="--gate")
     drawn = comparison(results, baseline=baseline, gates=gates, against=against)
+    if not any(True for _ in drawn.records):
+        named = ", ".join(map(str, results))
+        raise DataError(f"{named}: nothing was measured", hint="`kdeploy bench` measures files")
     if out is not None or not (json or github_summary):
         text = render(drawn, format or (format_of(out) if out else "markdown"))
     if out is not None:
