@@ -63,6 +63,8 @@ def build_model(reference: ModelReference) -> nn.Module:
     """
     from torch import nn
 
+    from kdeploy.reparametrized import let_go
+
     place, name = _split(reference.build)
     if place in _LIBRARIES:
         model = _LIBRARIES[place](name, reference)
@@ -73,6 +75,7 @@ def build_model(reference: ModelReference) -> nn.Module:
     if not isinstance(model, nn.Module):
         message = f"`{reference.build}` returned a {type(model).__name__}, not a torch.nn.Module"
         raise ModelError(message, hint="return the model itself, with nothing around it")
+    let_go(model)
     return model.cpu()
 
 

@@ -12,7 +12,9 @@ from torch_pruning.ops import module2type
 from torch_pruning.pruner.function import PrunerBox
 
 from kdeploy.channels.numbers import lower_number
+from kdeploy.channels.stated_widths import hint_for
 from kdeploy.channels.units import Slot, Unit
+from kdeploy.errors import ModelError
 from kdeploy.user_code import users_code
 
 
@@ -38,10 +40,15 @@ def remove_checked(
     """
     hidden = hide_channels(model, channels)
     remove_channels(model, channels)
-    hint = "its code has fixed sizes; protect the layers around them with `ignore`"
     with torch.no_grad():
-        with users_code("with fewer channels the model cannot run", hint=hint, model=model):
-            found = model(example)
+        try:
+            with users_code("with fewer channels the model cannot run", model=model):
+                found = model(example)
+        except ModelError as error:
+            outputs = [slot for slot in channels if slot.side == "out"]
+            widths = {s.layer: (channel_count(hidden, s), channel_count(model, s)) for s in outputs}
+            error.hint = hint_for(error.message, model, widths)
+            raise
         expected = hidden(example)
     return float((found - expected).abs().max() / expected.std().clamp_min(1e-9))
 

@@ -43,7 +43,7 @@ def check_quantizable(model: nn.Module, context: CompressContext) -> None:
             f"`{getattr(model, 'profile', '?')}`)",
             hint="leave one of the two INT8 steps out; exports re-encode: `--profile tensorrt`",
         )
-    if not len(context.data.train):
+    if not len(context.data.train) and context.data.unlabelled is None:
         raise NotCalibrated(
             f"`{context.data.name}` has no training items to calibrate INT8 on",
             hint="calibration needs some; lower `data.validation_fraction`",
