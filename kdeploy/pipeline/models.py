@@ -18,6 +18,7 @@ from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
+from kdeploy.fitting.checkpoint import fingerprint_of
 from kdeploy.pipeline import held_out
 from kdeploy.pipeline.building import (
     contents_sha256,
@@ -190,7 +191,8 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
 
 def _with_report(made: Made, topics: Mapping[str, Sequence[str]]) -> Made:
     """Keep with the model what was chosen on the way: how weights fit, what losses compare."""
-    report = {topic: list(said) for topic, said in topics.items() if said}
+    own = {topic: list(said) for topic, said in topics.items() if said}
+    report = {**made.facts.get("report", {}), **own}
     return replace(made, facts={**made.facts, "report": report}) if report else made
 
 
@@ -218,8 +220,14 @@ def _train(
         label=label,
         make=make,
         parameters={"model": _facts(reference), **training},
-        source=source_sha256(reference),
+        source=source_sha256(reference) + _as_built(session, reference, training),
     )
+
+
+def _as_built(session: Session, reference: ModelReference, training: Mapping[str, Any]) -> str:
+    """Return the digest of the tensors of a model that is not trained: its function gave them."""
+    is_trained = training.get("epochs") != 0
+    return "" if is_trained else fingerprint_of({}, fresh_model(reference, session.seed))
 
 
 def fit_context(
