@@ -108,7 +108,11 @@ class _Making:
             held=sparse_weights(original) if self._sparse_steps() else (),
         )
         model, report = self._compressed(original, work, trainer)
-        scores = {**_accuracy(self.session, original, "_before"), **_accuracy(self.session, model)}
+        scores: dict[str, Any] = {
+            **_accuracy(self.session, original, "_before"),
+            **_accuracy(self.session, model),
+        }
+        scores |= {"arithmetic": trainer.arithmetic} if trainer.arithmetic else {}
         if step.recover is not None and not trainer.is_done:
             if self.facts.get("sparse"):
                 trainer.held = sparse_weights(model)
@@ -123,6 +127,7 @@ class _Making:
         self._say(scores, is_seen=is_seen)
         _check_drop(step, scores)
         made = self._made(model, scores)
+        report = {**made.facts.get("report", {}), **report}
         return replace(made, facts={**made.facts, "report": report}) if report else made
 
     def _say(self, scores: Mapping[str, Any], *, is_seen: bool) -> None:
@@ -190,6 +195,8 @@ class _Trainer:
     teaching: Teaching | None
     held: Sequence[str]
     """Weights whose zeros stay."""
+    arithmetic: Mapping[str, Any] = field(default_factory=dict)
+    """Of the last training."""
     said: list[str] = field(default_factory=list)
     """What was chosen for the losses."""
     is_done: bool = False
@@ -227,6 +234,7 @@ class _Trainer:
             build=building(self.session),
             **arguments,
         )
+        self.arithmetic = result.fit.arithmetic.to_dict()
         self.is_done = self.is_done or is_last
         for sentence in result.said:
             if sentence not in self.said:
