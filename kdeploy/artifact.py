@@ -23,6 +23,7 @@ from typing import Any
 from kdeploy import __version__
 from kdeploy.artifact_schema import ID, MOST_BYTES, Malformed, completed
 from kdeploy.errors import ArtifactCorrupt, FileMissing, Unavailable
+from kdeploy.interruption import stop_if_asked
 from kdeploy.named_path import named_path
 
 SCHEMA_VERSION = 1
@@ -130,6 +131,7 @@ class Store:
         try:
             partial.mkdir(parents=True)
             more = write(partial)
+            stop_if_asked()
             write_manifest(partial, {**manifest, **more})
             shutil.rmtree(self.root / identity, ignore_errors=True)
             partial.rename(self.root / identity)

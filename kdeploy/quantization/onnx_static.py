@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, UnknownName
+from kdeploy.interruption import stop_if_asked
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.quantization.observers import CHOICES, Range, Statistics
 
@@ -199,6 +200,7 @@ def _observed(
     seen: dict[str, Statistics | None] = {name: Statistics() for name in names}
     is_empty = True
     for batch in _pieces(batches, given.shape[0] if given.shape else None):
+        stop_if_asked()
         is_empty = False
         fed = batch.numpy().astype(np.int64 if "int64" in given.type else np.float32)
         values = dict(zip(asked, session.run(asked, {given.name: fed}), strict=True))
