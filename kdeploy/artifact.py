@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +99,15 @@ class Store:
         folder = self.root / ".work" / identity
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-made: the kernel has freed their locks."""
+        from filelock import FileLock, Timeout
+
+        for partial in self.root.glob(".partial-*"):
+            identity = partial.name.removeprefix(".partial-")
+            with suppress(Timeout), FileLock(self.root / ".locks" / f"{identity}.lock", timeout=0):
+                shutil.rmtree(partial, ignore_errors=True)
 
     def remove(self, identity: str) -> None:
         """Forget an artefact and what was begun of it."""
