@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -39,7 +40,7 @@ class OnnxModel(nn.Module):
         self._keeps_alive: Sequence[OnnxModel] = ()
         # Not a decorator: it imports what takes as long as torch itself, and many only look here.
         self._uncompiled = torch.compiler.disable(OnnxModel._answer)  # type: ignore[no-untyped-call]
-        self._session = _opened(path)
+        self._session, self._process = _opened(path), os.getpid()
         (self._input,) = self._session.get_inputs()
         self._is_integer = self._input.type == "tensor(int64)"
         fixed = next(iter(self._input.shape), None)
@@ -84,6 +85,9 @@ class OnnxModel(nn.Module):
         return torch.cat(answers).to(x.device)
 
     def _run(self, values: Tensor) -> Tensor:
+        if self._process != os.getpid():
+            # The session's threads are not in a forked process: it would wait for them for ever.
+            self._session, self._process = _opened(self.path), os.getpid()
         missing = (self._batch_size or len(values)) - len(values)
         fed = torch.cat([values, values[-1:].expand(missing, *values.shape[1:])])
         try:

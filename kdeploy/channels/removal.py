@@ -12,7 +12,9 @@ from torch_pruning.ops import module2type
 from torch_pruning.pruner.function import PrunerBox
 
 from kdeploy.channels.numbers import lower_number
+from kdeploy.channels.stated_widths import hint_for
 from kdeploy.channels.units import Slot, Unit
+from kdeploy.errors import ModelError
 from kdeploy.user_code import users_code
 
 
@@ -38,10 +40,15 @@ def remove_checked(
     """
     hidden = hide_channels(model, channels)
     remove_channels(model, channels)
-    hint = "its code has fixed sizes; protect the layers around them with `ignore`"
     with torch.no_grad():
-        with users_code("with fewer channels the model cannot run", hint=hint, model=model):
-            found = model(example)
+        try:
+            with users_code("with fewer channels the model cannot run", model=model):
+                found = model(example)
+        except ModelError as error:
+            outputs = [slot for slot in channels if slot.side == "out"]
+            widths = {s.layer: (channel_count(hidden, s), channel_count(model, s)) for s in outputs}
+            error.hint = hint_for(error.message, model, widths)
+            raise
         expected = hidden(example)
     return float((found - expected).abs().max() / expected.std().clamp_min(1e-9))
 
@@ -94,6 +101,8 @@ def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) 
             pruner.pruning_dim = -1
             prune = pruner.prune_out_channels if side == "out" else pruner.prune_in_channels
             prune(module, list(indices))
+            if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+                _remove_statistics(module, indices)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(asks[name])
         parameter.grad = None
@@ -150,6 +159,15 @@ def _remove_grouped_inputs(layer: nn.modules.conv._ConvNd, indices: Collection[i
         kept.append(weight[:, [i for i in range(size) if i not in gone]])
     layer.weight = nn.Parameter(torch.cat(kept))
     layer.in_channels -= len(indices)
+
+
+def _remove_statistics(norm: nn.Module, indices: Collection[int]) -> None:
+    # torch-pruning leaves those of an instance norm as they were.
+    for name in ("running_mean", "running_var"):
+        full = getattr(norm, name)
+        if full is not None:
+            kept = [i for i in range(len(full)) if i not in set(indices)]
+            setattr(norm, name, full[kept])
 
 
 def _remove_from_parameter(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kdeploy.cli.screen import Screen, line_of
-from kdeploy.errors import shown
+from kdeploy.errors import Unavailable, shown
 from kdeploy.units import format_seconds
 
 if TYPE_CHECKING:
@@ -50,6 +50,16 @@ def show_comparison(
         rows = [[v.gate, v.label, "pass" if v.passed else "FAIL", v.reason] for v in verdicts]
         screen.print()
         screen.table(["gate", "", "", ""], rows)
+
+
+def show_nothing_measured(reasons: Sequence[str]) -> int:
+    """Say on stderr why nothing was measured; return the exit code: something is missing here."""
+    screen = Screen(stderr=True)
+    screen.print("Unavailable: nothing was measured:")
+    for reason in reasons:
+        screen.print(f"  {reason}")
+    screen.print("\nhint: `kdeploy doctor` says what runs on this machine; name such a runtime")
+    return Unavailable.exit_code
 
 
 def show_decisions(screen: Screen, comparison: Comparison) -> None:

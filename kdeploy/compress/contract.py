@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdeploy.data.contract import Dataset, Split
+from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
 from kdeploy.errors import ModelError, OrderError
 from kdeploy.marking import Decorated, register
 from kdeploy.quantization.contract import is_wrapped
@@ -144,6 +144,14 @@ class CompressContext:
     def example(self) -> Tensor:
         """Return two preprocessed training items (2, *shape): enough to trace a model."""
         return next(self.batches(self.data.train, 2, 1))[0]
+
+    def calibration(self, batch_size: int, count: int) -> Iterator[Tensor]:
+        """Yield up to `count` preprocessed batches to see ranges on: unlabelled items, or train."""
+        part = self.data.train
+        if self.data.unlabelled is not None:
+            x = self.data.unlabelled
+            part = Split(x=x, y=np.full(len(x), NOT_COUNTED, np.int64))
+        return (x for x, _ in self.batches(part, batch_size, count))
 
     def batches(self, part: Split, batch_size: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield up to `count` preprocessed batches and labels, drawn by the seed, no item twice."""

@@ -37,16 +37,16 @@ def checked_parts(parts: Parts, *, where: str) -> Parts:
         place = f"{part} part of {where}" + (f" ({split.origin})" if split.origin else "")
         _check_kinds(split, place)
         check_items(split.x, known, place)
-        if split.x.dtype != parts.train.x.dtype and not known.is_tokens:
-            raise DataError(
-                f"{place}: x is {split.x.dtype}, in the train part it is {parts.train.x.dtype}",
-                hint="store all parts in one type, on one scale",
-            )
+        _check_type(split.x, parts, place)
         check_varied(split.x, known, place)
         labels = labels_of(split.y, where=place, tokens=known.shape[0] if known.is_tokens else None)
         _check_labels(labels.y, split, known, place)
         checked[part] = replace(split, y=labels.y)
         notes += [labels.note] if labels.note else []
+    if parts.unlabelled is not None:
+        place = f"unlabelled items of {where}"
+        check_items(parts.unlabelled, known, place)
+        _check_type(parts.unlabelled, parts, place)
     hint = layout_hint(known.shape)
     notes += [f"{where}: {hint}"] if hint else []
     notes += _constant_channels(parts, where)
@@ -58,6 +58,14 @@ def checked_parts(parts: Parts, *, where: str) -> Parts:
         validation=checked.get("validation"),
         notes=tuple(notes),
     )
+
+
+def _check_type(x: NDArray[Any], parts: Parts, place: str) -> None:
+    if x.dtype != parts.train.x.dtype and not parts.preprocessing.is_tokens:
+        raise DataError(
+            f"{place}: x is {x.dtype}, in the train part it is {parts.train.x.dtype}",
+            hint="store all parts in one type, on one scale",
+        )
 
 
 def _check_kinds(split: Split, place: str) -> None:

@@ -65,6 +65,8 @@ class Parts:
     preprocessing: Preprocessing
     validation: Split | None = None
     """None: it is split off train later."""
+    unlabelled: NDArray[Any] | None = None
+    """Further items, of the same shape and type, that INT8 is calibrated on; None: train's."""
     licence: str = ""
     source: str = ""
     fingerprint: str = ""
@@ -94,6 +96,8 @@ class Dataset:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What people should know of it, a sentence each."""
+    unlabelled: NDArray[Any] | None = None
+    """Items to calibrate on in place of those of train."""
     is_validation_given: bool = False
     """Whether the validation part came with the data; else it was split off train."""
 

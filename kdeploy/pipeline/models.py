@@ -18,7 +18,7 @@ from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
-from kdeploy.payload import save_model
+from kdeploy.fitting.checkpoint import fingerprint_of
 from kdeploy.pipeline import held_out
 from kdeploy.pipeline.building import (
     contents_sha256,
@@ -30,6 +30,7 @@ from kdeploy.pipeline.building import (
 )
 from kdeploy.pipeline.onnx_files import import_file
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.pipeline.storing import store_model
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.quantization.contract import is_wrapped
@@ -138,15 +139,22 @@ def made_model(
         validation = data_of(session).validation
         scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}
     return Made(
-        write=lambda folder: {"model": save_model(folder, model, reference)},
+        write=lambda folder: {"model": store_model(folder, model, reference, data_of(session))},
         facts={
             "parameters": count_without_exits(base),
             "macs": count_macs(base, example),
             "sparsity": sparsity(base),
             "size": count_bytes(_computing(model)),
+            **_said_of(scores),
         },
         scores=scores,
     )
+
+
+def _said_of(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, for whoever reads of the step, where its training was not computed as asked for."""
+    because = scores.get("arithmetic", {}).get("because")
+    return {"report": {"arithmetic": because}} if because else {}
 
 
 def _computing(model: nn.Module) -> nn.Module:
@@ -183,7 +191,8 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
 
 def _with_report(made: Made, topics: Mapping[str, Sequence[str]]) -> Made:
     """Keep with the model what was chosen on the way: how weights fit, what losses compare."""
-    report = {topic: list(said) for topic, said in topics.items() if said}
+    own = {topic: list(said) for topic, said in topics.items() if said}
+    report = {**made.facts.get("report", {}), **own}
     return replace(made, facts={**made.facts, "report": report}) if report else made
 
 
@@ -211,8 +220,14 @@ def _train(
         label=label,
         make=make,
         parameters={"model": _facts(reference), **training},
-        source=source_sha256(reference),
+        source=source_sha256(reference) + _as_built(session, reference, training),
     )
+
+
+def _as_built(session: Session, reference: ModelReference, training: Mapping[str, Any]) -> str:
+    """Return the digest of the tensors of a model that is not trained: its function gave them."""
+    is_trained = training.get("epochs") != 0
+    return "" if is_trained else fingerprint_of({}, fresh_model(reference, session.seed))
 
 
 def fit_context(
@@ -279,6 +294,7 @@ def scores_of(result: FitResult) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "best_validation_accuracy": result.best_accuracy,
         "last_validation_accuracy": result.last_accuracy,
+        "arithmetic": result.arithmetic.to_dict(),
     }
 
 

@@ -14,6 +14,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference
 from kdeploy.errors import Unavailable
 from kdeploy.fitting.processes import ALONE, Processes
+from kdeploy.fitting.threads import computing_with, free_threads
 from kdeploy.machine import fingerprint
 from kdeploy.moved_paths import from_here
 from kdeploy.pipeline.log import Audience, Silence, StageRecord, noted
@@ -83,7 +84,9 @@ class Session:
             is_cached = artifact is not None
             if artifact is None:
                 entry = {"id": identity, "kind": kind, "label": label, **facts}
-                artifact = self._add(entry, make(self.store.work(identity)), parents)
+                with computing_with(free_threads()):
+                    made = make(self.store.work(identity))
+                artifact = self._add(entry, made, parents)
         record = StageRecord(
             stage=stage,
             technique=technique,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from kdeploy.pipeline.deliver import (
 )
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.log import Audience, Log
+from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.rundir import (
     write_exports,
@@ -84,10 +86,13 @@ def package_one(
     with temporary_folder("package") as folder:
         session, artifact = _begin(source, folder, audience)
         exported = exported_file(session, artifact)
+        lost = warning_of_artifact(find_artifact(source.reference) or artifact)
+        if lost:
+            session.audience.said(f"warning: {lost}")
         about = About(
             name=out.stem,
             accuracy={"accuracy.top1": _test_accuracy(session, exported)},
-            chosen_because=ASKED_FOR,
+            chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
         )
         trial = folder / f"trial{out.suffix if out.suffix == '.zip' else ''}"
         result = pack(session, exported, trial, budgets, about)
@@ -140,7 +145,8 @@ def _check_source(source: Source, data: DataReference) -> None:
                 f"there is no file {source.weights}", hint="check the path of --weights"
             )
         load_weights(model, source.weights)
-    check_model(model, load(data), "model")
+    # A function that gives its model the weights gives each model the same.
+    check_model(model, load(data), "model", again=partial(build_model, reference))
 
 
 def _check_file(source: Source, reference: ModelReference, data: DataReference) -> None:

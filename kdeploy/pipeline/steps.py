@@ -17,7 +17,7 @@ from kdeploy.distill.run import DistillResult, distill
 from kdeploy.errors import GateFailed, RecipeError
 from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
-from kdeploy.payload import rebuild, reference_of, save_model
+from kdeploy.payload import rebuild, reference_of
 from kdeploy.pipeline.building import model_of_teacher, without_folders
 from kdeploy.pipeline.held_out import SEEN, SEEN_BEFORE, WORDS, may_have_seen
 from kdeploy.pipeline.models import (
@@ -33,6 +33,7 @@ from kdeploy.pipeline.models import (
 from kdeploy.pipeline.onnx_files import is_quantized, made_file
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.pipeline.stopwatch import Latencies
+from kdeploy.pipeline.storing import store_model
 from kdeploy.recipe.resolve import Step
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.registry import find
@@ -107,10 +108,11 @@ class _Making:
             held=sparse_weights(original) if self._sparse_steps() else (),
         )
         model, report = self._compressed(original, work, trainer)
-        scores = {
+        scores: dict[str, Any] = {
             "validation_accuracy_before": _accuracy(self.session, original),
             "validation_accuracy": _accuracy(self.session, model),
         }
+        scores |= {"arithmetic": trainer.arithmetic} if trainer.arithmetic else {}
         if step.recover is not None and not trainer.is_done:
             if self.facts.get("sparse"):
                 trainer.held = sparse_weights(model)
@@ -129,6 +131,7 @@ class _Making:
         )
         _check_drop(step, scores)
         made = self._made(model, scores)
+        report = {**made.facts.get("report", {}), **report}
         return replace(made, facts={**made.facts, "report": report}) if report else made
 
     def _made(self, model: nn.Module, scores: Mapping[str, Any]) -> Made:
@@ -169,7 +172,8 @@ class _Making:
             unfinished = work / f"{COMPRESSED}.part"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
-            facts = save_model(unfinished, model, reference_of(self.before))
+            data = data_of(self.session)
+            facts = store_model(unfinished, model, reference_of(self.before), data)
             facts = {"model": facts, "report": context.report, "is_trained": trainer.is_done}
             (unfinished / "facts.json").write_text(json.dumps(facts))
             unfinished.replace(kept)
@@ -186,6 +190,8 @@ class _Trainer:
     teaching: Teaching | None
     held: Sequence[str]
     """Weights whose zeros stay."""
+    arithmetic: Mapping[str, Any] = field(default_factory=dict)
+    """Of the last training."""
     said: list[str] = field(default_factory=list)
     """What was chosen for the losses."""
     is_done: bool = False
@@ -223,6 +229,7 @@ class _Trainer:
             build=building(self.session),
             **arguments,
         )
+        self.arithmetic = result.fit.arithmetic.to_dict()
         self.is_done = self.is_done or is_last
         for sentence in result.said:
             if sentence not in self.said:

@@ -44,6 +44,7 @@ def read_run(path: Path) -> Run:
         packaged_profile=summary.get("packaged_profile"),
         chosen=summary.get("chosen"),
         chosen_because=str(summary.get("chosen_because") or ""),
+        notes=tuple(str(note) for note in summary.get("notes") or ()),
         cell=summary.get("cell") or {},
         has_summary=bool(summary),
         seeds=summary.get("seeds") or {},

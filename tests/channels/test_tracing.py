@@ -42,5 +42,10 @@ def test_a_model_that_returns_no_tensor_is_one_error(example):
             return len(x)
 
     model = Counting()
-    with traceable(model), pytest.raises(ModelError, match=r"the model returns a int.*return len"):
+    with (
+        traceable(model),
+        pytest.raises(
+            ModelError, match=r"the model returns an object of the type `int`.*return len"
+        ),
+    ):
         trace(model, example)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.data.array_files import items_of
 from kdeploy.data.check import check_items
 from kdeploy.data.contract import Dataset, Split
-from kdeploy.data.decoded import BACKGROUND, Form, decoded_images
+from kdeploy.data.decoded import BACKGROUND, DecodedImages, Form, decoded_images
 from kdeploy.data.image_files import ENDINGS, images_in, sentences
 from kdeploy.data.rows import Joined, Rows, pieces
 from kdeploy.errors import DataError, FileMissing
@@ -62,6 +62,23 @@ def with_unlabelled(data: Dataset, path: Path) -> Dataset:
     )
 
 
+def images_of(path: Path, form: Form) -> tuple[DecodedImages, list[str]]:
+    """Return the images at any depth of a folder, and what people should know of them.
+
+    Raises:
+        DataError: it holds none, or one that cannot be decoded.
+    """
+    found = images_in(path)
+    left_out = sentences(found.left_out, path)
+    if not found.images:
+        raise DataError(
+            "\n".join([f"{path} holds no images", *left_out]),
+            hint=f"they end in {', '.join(sorted(ENDINGS))}",
+        )
+    decoded = decoded_images(path, found.images, form)
+    return decoded, [*left_out, *decoded.sentences(path, form)]
+
+
 def _images(path: Path, data: Dataset) -> tuple[NDArray[Any], str]:
     """Return a folder's images, and the key of their contents."""
     shape = data.preprocessing.shape
@@ -70,17 +87,10 @@ def _images(path: Path, data: Dataset) -> tuple[NDArray[Any], str]:
             f"{path} is a folder of images, and {data.name} has no images of bytes",
             hint="give a .npy or .npz of the data's own shape and type",
         )
-    found = images_in(path)
-    left_out = sentences(found.left_out, path)
-    if not found.images:
-        raise DataError(
-            "\n".join([f"{path} holds no images", *left_out]),
-            hint=f"they end in {', '.join(sorted(ENDINGS))}",
-        )
     background = data.preprocessing.background or BACKGROUND
     form = Form(size=(shape[1], shape[2]), channels=shape[0], background=background)
-    decoded = decoded_images(path, found.images, form)
-    for sentence in (*left_out, *decoded.sentences(path, form)):
+    decoded, told = images_of(path, form)
+    for sentence in told:
         logger.warning("%s", sentence)
     return decoded.x, decoded.key
 
@@ -89,18 +99,8 @@ def _array(path: Path) -> tuple[NDArray[Any], str]:
     """Return the array of a file, and the digest of its contents."""
     if not path.is_file():
         raise FileMissing(f"there is no {path}", hint="give a folder of images, a .npy or a .npz")
-    try:
-        # Read-only: Linux refuses a copy-on-write map that is larger than memory.
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                loaded = loaded["x"]
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} cannot be read: {error}",
-            hint="write it with `np.save(file, x)` or `np.savez(file, x=x)`",
-        ) from error
-    digest = hashlib.sha256(f"{loaded.dtype} {loaded.shape}".encode())
-    for _, piece in pieces(loaded):
+    x = items_of(path)
+    digest = hashlib.sha256(f"{x.dtype} {x.shape}".encode())
+    for _, piece in pieces(x):
         digest.update(np.ascontiguousarray(piece).data)
-    return loaded, digest.hexdigest()
+    return x, digest.hexdigest()

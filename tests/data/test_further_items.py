@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kdeploy.data.contract import Split
-from kdeploy.data.unlabelled import NO_LABEL, with_unlabelled
+from kdeploy.data.further_items import NO_LABEL, with_unlabelled
 from kdeploy.errors import DataError, FileMissing
 from kdeploy.fitting.views import fingerprint_of_views
 from tests.tiny.text import items, sequences
