@@ -30,10 +30,9 @@ with locked_folder("x-", Path(sys.argv[1])) as folder:
 def holder(tmp_path):
     """Return a process that holds a folder in `tmp_path`, and the folder."""
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    yield process, Path(process.stdout.readline().strip())
-    process.kill()
-    process.communicate()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process, Path(process.stdout.readline().strip())
+        process.kill()
 
 
 def test_what_a_living_process_holds_stays_and_what_a_killed_one_left_goes(tmp_path, holder):
