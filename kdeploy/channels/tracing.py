@@ -17,7 +17,7 @@ from kdeploy.channels.calls import Call, recording
 from kdeploy.channels.shuffles import Shuffle, find_shuffles
 from kdeploy.errors import ModelError
 from kdeploy.model_outputs import outputs_of
-from kdeploy.user_code import described
+from kdeploy.user_code import described, hint_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,9 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
     except Exception as error:
         raise ModelError(
             f"the channels of this model cannot be followed: {described(error, model)}",
-            hint="compress it in another way, or rewrite the part that computes on shapes",
+            hint=hint_of(
+                error, "compress it in another way, or rewrite the part that computes on shapes"
+            ),
         ) from error
     nodes = list(dependencies.module2node.values())
     shuffles = find_shuffles(nodes)
