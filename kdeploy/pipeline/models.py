@@ -190,7 +190,10 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
 
 def _with_report(made: Made, topics: Mapping[str, Sequence[str]]) -> Made:
     """Keep with the model what was chosen on the way: how weights fit, what losses compare."""
-    report = {topic: list(said) for topic, said in topics.items() if said}
+    report = {
+        **made.facts.get("report", {}),
+        **{topic: list(said) for topic, said in topics.items() if said},
+    }
     return replace(made, facts={**made.facts, "report": report}) if report else made
 
 
