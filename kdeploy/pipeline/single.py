@@ -35,6 +35,7 @@ from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.log import Audience, Log
 from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
+from kdeploy.pipeline.needed_labels import check_labels_of_step
 from kdeploy.pipeline.rundir import (
     write_exports,
 )
@@ -63,6 +64,8 @@ class Source:
 def compress_one(source: Source, step: Step, out: Path, audience: Audience) -> Artifact:
     """Return the artefact of one compression step, stored in `out`."""
     session, artifact = _begin(source, out, audience)
+    if session.data is not None:
+        check_labels_of_step(step, session.data)
     return make_step(session, artifact, step, step.technique)
 
 
@@ -91,7 +94,7 @@ def package_one(
             session.audience.said(f"warning: {lost}")
         about = About(
             name=out.stem,
-            accuracy={"accuracy.top1": _test_accuracy(session, exported)},
+            accuracy=_test_accuracy(session, exported),
             chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
         )
         trial = Path(folder) / f"trial{out.suffix if out.suffix == '.zip' else ''}"
@@ -242,14 +245,17 @@ def exported_file(session: Session, artifact: Artifact) -> Exported:
     return make_export(session, artifact, step)
 
 
-def _test_accuracy(session: Session, exported: Exported) -> float:
-    """Return the top-1 accuracy of the very file on the test part."""
+def _test_accuracy(session: Session, exported: Exported) -> dict[str, float]:
+    """Return the top-1 accuracy of the very file on the test part; nothing without labels."""
     assert session.data is not None, "a bundle is made of an artefact, and that knows its data"
+    if not session.data.test.is_labelled:
+        return {}
     test, apply = session.data.test, session.data.preprocessing.apply
     starts = range(0, len(test), CHUNK)
     chunks = [outputs_of(exported.file.file, apply(test.x[s : s + CHUNK])) for s in starts]
     counts = test.y != NOT_COUNTED
-    return top1(classes_of(np.concatenate(chunks))[counts], test.y[counts])
+    right = top1(classes_of(np.concatenate(chunks))[counts], test.y[counts])
+    return {"accuracy.top1": right}
 
 
 def _model_of(file: Artifact) -> Artifact:
