@@ -19,6 +19,7 @@ from kdeploy.machine import fingerprint
 from kdeploy.moved_paths import from_here
 from kdeploy.pipeline.log import Audience, Silence, StageRecord, noted
 from kdeploy.pipeline.unfinished import told_of_the_dead, unfinished
+from kdeploy.temporary import sweep_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,11 @@ class Session:
         self.stages.append(record)
         self.audience.stage_ended(record)
         return artifact
+
+    def sweep(self) -> None:
+        """Remove what killed runs left half-made, here and where the system has such things."""
+        self.store.sweep()
+        sweep_once()
 
     def say_of_data(self) -> None:
         """Tell what people should know of the data: what was left out, converted, never changes."""
