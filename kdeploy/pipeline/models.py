@@ -38,7 +38,7 @@ from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
 from kdeploy.sparsity.zeros import sparsity
-from kdeploy.training import Constraint, FitContext, FitResult, Supervised, accuracy, fit
+from kdeploy.training import Constraint, FitContext, FitResult, Supervised, fit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +58,7 @@ def _teacher(session: Session, teacher: Teacher) -> Artifact:
         return session.store.adopt(known)
     file = onnx_path(teacher.reference)
     if file is not None:
-        return import_file(session, data_of(session), file)
+        return import_file(session, file)
     if teacher.weights is not None:
         return _import_weights(session, teacher.reference, teacher.weights)
     return _train(session, teacher.reference, teacher.training, label="teacher", stage="teacher")
@@ -136,8 +136,7 @@ def made_model(
     base = model.base if is_wrapped(model) else model
     example = torch.from_numpy(preprocessing.example(1))
     if scores is None:
-        validation = data_of(session).validation
-        scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}
+        scores = held_out.scores_on_validation(session, model)
     return Made(
         write=lambda folder: {"model": store_model(folder, model, reference, data_of(session))},
         facts={
@@ -210,7 +209,8 @@ def _train(
         result = fit(objective, data_of(session), context, **training)
         # Trained for no epoch, it is what its function made it, with whatever weights that read.
         marks = {} if training.get("epochs") else held_out.marks_of_given(session)
-        scores = {**scores_of(result), **marks}
+        is_judged = data_of(session).validation.is_labelled
+        scores = {**scores_of(result), **marks} if is_judged else {}
         return made_model(session, objective.student.eval(), reference, scores)
 
     return session.step(
