@@ -18,6 +18,7 @@ from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
+from kdeploy.fitting.checkpoint import fingerprint_of
 from kdeploy.pipeline import held_out
 from kdeploy.pipeline.building import (
     contents_sha256,
@@ -37,7 +38,7 @@ from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
 from kdeploy.sparsity.zeros import sparsity
-from kdeploy.training import Constraint, FitContext, FitResult, Supervised, accuracy, fit
+from kdeploy.training import Constraint, FitContext, FitResult, Supervised, fit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +58,7 @@ def _teacher(session: Session, teacher: Teacher) -> Artifact:
         return session.store.adopt(known)
     file = onnx_path(teacher.reference)
     if file is not None:
-        return import_file(session, data_of(session), file)
+        return import_file(session, file)
     if teacher.weights is not None:
         return _import_weights(session, teacher.reference, teacher.weights)
     return _train(session, teacher.reference, teacher.training, label="teacher", stage="teacher")
@@ -135,8 +136,7 @@ def made_model(
     base = model.base if is_wrapped(model) else model
     example = torch.from_numpy(preprocessing.example(1))
     if scores is None:
-        validation = data_of(session).validation
-        scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}
+        scores = held_out.scores_on_validation(session, model)
     return Made(
         write=lambda folder: {"model": store_model(folder, model, reference, data_of(session))},
         facts={
@@ -190,7 +190,8 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
 
 def _with_report(made: Made, topics: Mapping[str, Sequence[str]]) -> Made:
     """Keep with the model what was chosen on the way: how weights fit, what losses compare."""
-    report = {topic: list(said) for topic, said in topics.items() if said}
+    own = {topic: list(said) for topic, said in topics.items() if said}
+    report = {**made.facts.get("report", {}), **own}
     return replace(made, facts={**made.facts, "report": report}) if report else made
 
 
@@ -208,7 +209,8 @@ def _train(
         result = fit(objective, data_of(session), context, **training)
         # Trained for no epoch, it is what its function made it, with whatever weights that read.
         marks = {} if training.get("epochs") else held_out.marks_of_given(session)
-        scores = {**scores_of(result), **marks}
+        is_judged = data_of(session).validation.is_labelled
+        scores = {**scores_of(result), **marks} if is_judged else {}
         return made_model(session, objective.student.eval(), reference, scores)
 
     return session.step(
@@ -218,8 +220,14 @@ def _train(
         label=label,
         make=make,
         parameters={"model": _facts(reference), **training},
-        source=source_sha256(reference),
+        source=source_sha256(reference) + _as_built(session, reference, training),
     )
+
+
+def _as_built(session: Session, reference: ModelReference, training: Mapping[str, Any]) -> str:
+    """Return the digest of the tensors of a model that is not trained: its function gave them."""
+    is_trained = training.get("epochs") != 0
+    return "" if is_trained else fingerprint_of({}, fresh_model(reference, session.seed))
 
 
 def fit_context(
