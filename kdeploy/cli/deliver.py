@@ -180,7 +180,7 @@ def report(
 
     gates = parse_gates(gate or [], where="--gate")
     drawn = comparison(results, baseline=baseline, gates=gates, against=against)
-    if not any(True for _ in drawn.records):
+    if not drawn.records:
         named = ", ".join(map(str, results))
         raise DataError(f"{named}: nothing was measured", hint="`kdeploy bench` measures files")
     if out is not None or not (json or github_summary):

@@ -123,6 +123,7 @@ def run(
             session.audience = _log(out, audience or Silence(), tensorboard, csv_log)
             with session.files():
                 write_text(out / "recipe.yaml", to_yaml(recipe, written_in=out))
+            session.sweep()
             session.say_of_data()
         with blamed():
             return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
