@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -44,6 +43,7 @@ from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.references import ModelReference, build_model
+from kdeploy.temporary import temporary_folder
 
 ASKED_FOR = "asked for by name"
 CHUNK = 256
@@ -86,8 +86,8 @@ def package_one(
 
     A torch artefact is exported for the CPU first.
     """
-    with tempfile.TemporaryDirectory(prefix="kdeploy-package-") as folder:
-        session, artifact = _begin(source, Path(folder), audience)
+    with temporary_folder("package") as folder:
+        session, artifact = _begin(source, folder, audience)
         exported = exported_file(session, artifact)
         lost = warning_of_artifact(find_artifact(source.reference) or artifact)
         if lost:
@@ -97,7 +97,7 @@ def package_one(
             accuracy=_test_accuracy(session, exported),
             chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
         )
-        trial = Path(folder) / f"trial{out.suffix if out.suffix == '.zip' else ''}"
+        trial = folder / f"trial{out.suffix if out.suffix == '.zip' else ''}"
         result = pack(session, exported, trial, budgets, about)
         if result.passed:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -171,6 +171,7 @@ def session_of(out: Path, data: DataReference | None, audience: Audience) -> Ses
         seed=data.seed if data is not None else 0,
         audience=Log(out / "log.jsonl", audience),
     )
+    session.sweep()
     session.say_of_data()
     return session
 
