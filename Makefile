@@ -53,7 +53,7 @@ check: $(STAMP)  ## style, types, layers, spelling; the catalogue is fresh
 		|| { echo "docs/catalogue.md is stale; hint: make docs"; exit 1; }
 	@$(BIN)/python docs/write_tree.py --check
 
-docs: $(STAMP)  ## write docs/catalogue.md and the README's file tree anew
+docs: $(STAMP)  ## write docs/catalogue.md and docs/tree.md anew
 	$(BIN)/kdeploy list --markdown > docs/catalogue.md.partial
 	mv docs/catalogue.md.partial docs/catalogue.md
 	$(BIN)/python docs/write_tree.py

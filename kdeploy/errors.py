@@ -52,10 +52,16 @@ def shown(text: str) -> str:
     Control characters, escape sequences and broken Unicode are spelt out; of long values, long
     words and long texts the middle is left out.
     """
-    spelt = "".join(c if c.isprintable() or c in "\n\t\u00a0\u202f" else _spelt(c) for c in text)
-    values = _VALUE.sub(lambda found: f"`{_cut(found[1], LONGEST_VALUE)}`", spelt)
+    values = _VALUE.sub(lambda found: f"`{_cut(found[1], LONGEST_VALUE)}`", spelt_out(text))
     words = _WORD.sub(lambda found: _cut(found[0], LONGEST_WORD), values)
     return _cut(words, LONGEST_TEXT)
+
+
+def spelt_out(text: str) -> str:
+    """Return text whose control characters and broken Unicode are written as Python does."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t\u00a0\u202f" else _spelt(c) for c in text)
 
 
 def _spelt(character: str) -> str:

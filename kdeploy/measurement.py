@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kdeploy import __version__
 from kdeploy.errors import DataError, FileMissing, UnknownName
+from kdeploy.json_document import json_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,6 +112,17 @@ class Measurement:
         return json.dumps(self.to_dict())
 
 
+LONGEST_LINE = 2**20
+_NONE = type(None)
+TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(Measurement.__dataclass_fields__, (str,)),
+    **dict.fromkeys(("value", "low", "high"), (float, int, _NONE)),
+    **dict.fromkeys(("batch_size", "threads"), (int, _NONE)),
+    "n": (int,),
+    "flags": (list,),
+    "skipped": (str, _NONE),
+}
+"""What each key of a line may be."""
 REQUIRED = frozenset(
     name
     for name, known in Measurement.__dataclass_fields__.items()
@@ -120,7 +132,7 @@ REQUIRED = frozenset(
 
 def from_json(line: str) -> Measurement:
     """Return the record of one line; keys of later versions are ignored."""
-    return _record(json.loads(line))
+    return _record(_checked(json_text(line)))
 
 
 def write(measurements: Iterable[Measurement], path: Path) -> None:
@@ -178,17 +190,39 @@ def _fields(path: Path) -> Iterator[dict[str, Any]]:
             f"there are no measurements at {file}",
             hint="name the folder of a run, or its measurements.jsonl",
         )
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        try:
-            fields: dict[str, Any] = json.loads(line)
-            if not fields.keys() >= REQUIRED:
-                raise ValueError(f"it has no {', '.join(sorted(REQUIRED - fields.keys()))}")
-        except (ValueError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{file}, line {number} is not a measurement: {error}",
-                hint="`kdeploy bench` writes such files; was it edited or cut off?",
-            ) from None
-        yield fields
+    with file.open("rb") as lines:
+        for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE), b""), start=1):
+            try:
+                yield _checked(json_text(line))
+            except (ValueError, UnknownName) as error:
+                raise DataError(
+                    f"{file}, line {number} is not a measurement: {error}",
+                    hint="`kdeploy bench` writes such files; was it edited or cut off?",
+                ) from None
+
+
+def _checked(fields: Any) -> dict[str, Any]:
+    """Return the keys of a record.
+
+    Raises:
+        ValueError: one is missing, or holds what it must not.
+    """
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected keys and values, found {type(fields).__name__}")
+    if not fields.keys() >= REQUIRED:
+        raise ValueError(f"it has no {', '.join(sorted(REQUIRED - fields.keys()))}")
+    for key, value in fields.items():
+        types = TYPES.get(key)
+        # True is an int to Python, and no number to anybody else.
+        if types and (type(value) not in types or (key == "flags" and not _are_text(value))):
+            raise ValueError(f"`{key}` is `{value!r}`")
+    if fields["metric"] not in METRICS:
+        raise UnknownName.among("metric", fields["metric"], METRICS)
+    return fields
+
+
+def _are_text(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def select(

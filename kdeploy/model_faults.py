@@ -57,7 +57,7 @@ def random_at(model: nn.Module, x: Tensor) -> str:
 
 def same(one: Tensor, other: Tensor) -> bool:
     """Tell whether two tensors hold the same values; what is not a number equals itself."""
-    return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())
+    return torch.equal(one, other) or bool(((one == other) | one.isnan() & other.isnan()).all())
 
 
 @contextmanager
@@ -77,8 +77,10 @@ def same_randomness(seed: int) -> Iterator[None]:
 
 def assigned_at(module: nn.Module, name: str) -> str:
     """Return the line of a module's class that makes an attribute or a buffer, "" for none."""
+    own = re.escape(name)
+    is_buffer = name in module._buffers
     asks = re.compile(
-        rf"self\.{re.escape(name)}\s*(?::[^=]+)?=[^=]|register_buffer\(\s*f?[\"']{name}"
+        rf"register_buffer\(\s*f?[\"']{own}" if is_buffer else rf"self\.{own}\s*(?::[^=]+)?=[^=]"
     )
     for kind in type(module).__mro__:
         try:

@@ -17,7 +17,7 @@ from kdeploy.user_code import is_users
 MOST_VALUES = 20_000
 DEEPEST = 6
 _INTERNAL = frozenset(vars(nn.Module()))
-_NUMBERS = (bool, int, float, complex, str)
+_VALUES = (Tensor, np.ndarray, bool, int, float, complex, str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +54,15 @@ def outside_state(model: nn.Module) -> dict[str, Value]:
 
 def different(one: nn.Module, other: nn.Module) -> list[Value]:
     """Return what of `one` is not the same in `other`; tensors and arrays before numbers."""
-    theirs = outside_state(other)
+    return changed(outside_state(other), outside_state(one))
+
+
+def changed(before: Mapping[str, Value], after: Mapping[str, Value]) -> list[Value]:
+    """Return what is not as it was before; tensors and arrays before numbers."""
     found = [
-        own
-        for name, own in outside_state(one).items()
-        if name not in theirs or not _same(own.value, theirs[name].value)
+        value
+        for name, value in after.items()
+        if name not in before or not _same(value.value, before[name].value)
     ]
     return sorted(found, key=lambda value: not value.is_array)
 
@@ -84,7 +88,7 @@ class _Walk:
                 )
 
     def _values(self, name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, Tensor | np.ndarray | _NUMBERS):
+        if isinstance(value, _VALUES):
             yield name, value
             return
         if depth == 0 or value is None or id(value) in self._seen:
@@ -130,7 +134,8 @@ def _same(one: Any, other: Any) -> bool:
         return one.shape == other.shape and same(one, other)
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return np.array_equal(one, other)
-    return bool(type(one) is type(other) and one == other)
+    is_nan = one != one and other != other
+    return bool(type(one) is type(other) and (one == other or is_nan))
 
 
 def _copied(value: Any) -> Any:

@@ -111,6 +111,8 @@ def format_quantity(value: float | None, unit: str) -> str:
 
 def format_seconds(value: float) -> str:
     """Return a duration: `23.1 µs`, `4.20 ms`, `3.1 s`, `4 min 12 s`, `2 h 05 min`."""
+    if not math.isfinite(value):
+        return f"{value} s"
     if value >= 3600:
         return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
     if value >= 120:

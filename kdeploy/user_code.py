@@ -25,6 +25,8 @@ LIBRARIES = tuple(
 INSTALLED = ("site-packages", "dist-packages")
 LONGEST = 300
 """Characters of a foreign error's text that a message repeats."""
+# Of these a line is wrong by itself; the others may come from what it was given.
+SLIPS = (AttributeError, LookupError, NameError, NotImplementedError, SystemExit)
 # Files and folders that references named: what an error in them is, and how they are shown.
 _KINDS: dict[str, type[InputError]] = {}
 _SHOWN: dict[str, str] = {}
@@ -68,7 +70,7 @@ def users_code(
     Args:
         what: Begins the message, e.g. "the teacher cannot take items of shape (1, 8, 8)".
         kind: Of the error.
-        hint: What to change.
+        hint: What to change, unless the line is wrong whatever it is given.
         model: Whose layers are named where an error comes out of torch alone.
 
     Raises:
@@ -84,6 +86,8 @@ def users_code(
         is_ours = place is not None and _is_own(place[0]) and _frames(error)[0] != place
         if is_ours or is_memory(error):
             raise
+        is_slip = place is not None and not _is_own(place[0]) and isinstance(error, SLIPS)
+        hint = "mend that line" if is_slip else hint
         raise kind(f"{what}: {described(error, model)}", hint=hint) from error
 
 

@@ -153,3 +153,37 @@ def test_a_value_that_is_not_a_number_survives_the_file(tmp_path):
     record = Measurement(artifact="a", label="l", metric="size", value=math.nan)
     write([record], tmp_path / "measurements.jsonl")
     assert math.isnan(read(tmp_path)[0].value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"label": 3}, "`label` is `3`"),
+        ({"value": True}, "`value` is `True`"),
+        ({"value": "1"}, "`value`"),
+        ({"n": None}, "`n` is `None`"),
+        ({"batch_size": 1.5}, "`batch_size`"),
+        ({"flags": [1]}, "`flags`"),
+        ({"metric": "latency.p51"}, "latency.p51"),
+        ({"value": 10**30}, "31 digits"),
+        ({"x": json.loads("[" * 70 + "]" * 70)}, "in one another"),
+    ],
+)
+def test_a_line_with_a_wrong_value_is_named(tmp_path, changed, message):
+    record = Measurement(artifact="a", label="l", metric="size", value=1).to_dict()
+    path = tmp_path / "measurements.jsonl"
+    path.write_text(f"{json.dumps(record)}\n{json.dumps({**record, **changed})}\n")
+    for reader in (read, load):
+        with pytest.raises(DataError, match=f"jsonl, line 2 is not a measurement: .*{message}"):
+            reader(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n", b"[" * 100_000, b"{", b"\xff\xfe{\0}\0", b"x" * 2**21, b"[]"]
+)
+def test_a_file_of_something_else_is_named_with_its_first_line(tmp_path, content):
+    path = tmp_path / "measurements.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="jsonl, line 1 is not a measurement") as caught:
+        read(path)
+    assert len(str(caught.value)) < 1000

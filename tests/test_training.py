@@ -240,3 +240,22 @@ def test_a_recipe_refuses_values_without_sense(key, value):
         registry.validate(
             registry.parameters_of("kdeploy.training", "fit"), {key: value}, where="train"
         )
+
+
+class _WithAuxiliary(nn.Module):
+    def __init__(self, model, *, has_auxiliary):
+        super().__init__()
+        self.model, self.has_auxiliary = model, has_auxiliary
+
+    def forward(self, x):
+        y = self.model(x)
+        return (y, 0 * y) if self.training and self.has_auxiliary else y
+
+
+def test_of_auxiliary_outputs_the_first_is_learned_from(tiny_model, tiny_data):
+    trained = []
+    for has_auxiliary in (False, True):
+        model = _WithAuxiliary(tiny_model(), has_auxiliary=has_auxiliary)
+        fit(Supervised(model), tiny_data, FitContext(), epochs=1, batch_size=16)
+        trained.append(model.state_dict())
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])

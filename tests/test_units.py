@@ -104,3 +104,9 @@ def test_extents_are_one_number_or_several():
     for text in ("", "0", "12x", "x", "-3", "1.5"):
         with pytest.raises(RecipeError, match="is not a size"):
             parse_extents(text, where="here")
+
+
+def test_what_is_no_finite_number_is_shown_as_it_is():
+    assert format_quantity(float("inf"), "s") == "inf s"
+    assert format_quantity(float("nan"), "s") == "nan s"
+    assert "inf" in format_quantity(float("inf"), "B")

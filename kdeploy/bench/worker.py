@@ -186,7 +186,7 @@ class Session:
         data = load(DataReference.from_dict(request["data"]))
         metrics, predicted = evaluate(self._opened.infer, data, batch_size=request["batch_size"])
         np.save(request["file"], predicted)
-        return {"metrics": metrics}
+        return {"metrics": metrics, "is_labelled": data.test.is_labelled}
 
     def _repeated(self, size: int) -> NDArray[np.float32]:
         """Return one batch of so many items, from those of the pool."""

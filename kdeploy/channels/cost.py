@@ -89,9 +89,11 @@ def _tensor_terms(model: nn.Module, *, is_size: bool) -> list[Term]:
     terms = []
     for name, parameter in model.named_parameters():
         owner = name.rpartition(".")[0]
-        sides = _sides(owner, model.get_submodule(owner)) or (Slot(name, "out"),)
+        sides = _sides(owner, model.get_submodule(owner))
+        sides = sides[:1] if parameter.dim() == 1 else sides
+        raw = (Slot(name, f"dimension {d}") for d in range(parameter.dim()))
         number = parameter.nbytes if is_size else parameter.numel()
-        terms.append(Term(number, sides[:1] if parameter.dim() == 1 else sides))
+        terms.append(Term(number, sides or tuple(raw)))
     if is_size:
         stored = model.state_dict().keys()
         for name, buffer in model.named_buffers():

@@ -16,15 +16,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
+from kdeploy.channels.explained import is_explained, reduces_channels
 from kdeploy.channels.fixed import fixed_nodes, stated_splits
 from kdeploy.channels.heads import find_heads
-from kdeploy.channels.numbering import Renumber, Shuffle, find_shuffles, number_channels
-from kdeploy.channels.operations import (
-    is_explained,
-    reduces_channels,
-    shape_made,
-    split_sizes,
-)
+from kdeploy.channels.numbering import Renumber, number_channels
+from kdeploy.channels.operations import shape_made, split_sizes
+from kdeploy.channels.shuffles import Shuffle
 from kdeploy.channels.tracing import Graph, trace
 from kdeploy.channels.units import Slot, Unit
 
@@ -56,25 +53,29 @@ def find_units(
         ModelError: the model cannot be followed.
     """
     graph = trace(model, example)
-    shuffles = find_shuffles(graph)
-    number_channels(graph, shuffles)
+    number_channels(graph)
     forest = _Forest()
-    reductions = {node for node in graph.nodes if reduces_channels(node)}
+    reductions = {node for node in graph.nodes if reduces_channels(node, graph.axes)}
     for node in graph.nodes:
         if node.type in (OPTYPE.CONV, OPTYPE.DEPTHWISE_CONV, OPTYPE.LINEAR):
             _follow(graph, node, forest, reductions)
     names = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
     stated = stated_splits(graph, model)
-    frozen = _frozen(graph, shuffles) - stated.keys()
+    frozen = _frozen(graph, reductions) - stated.keys()
     for node, side, index in list(forest.elements()):
         is_kept = not node.outputs or is_protected(names.get(node.module, ""))
         if node in frozen or (side == "out" and is_kept):
             forest.freeze((node, side, index))
-    _couple_shuffled(shuffles, forest)
+    _couple_shuffled(graph.shuffles, forest)
     places = _places(graph, names, stated)
     parts = {node: _parts(graph, node, place) for node, place in stated.items()}
-    units = [_unit(members, names, places, parts) for members in forest.classes()]
+    sides = {
+        node: f"dimension {graph.axes.made.get(node)}"
+        for node in graph.nodes
+        if node.type == OPTYPE.PARAMETER
+    }
+    units = [_unit(members, names, places, parts, sides) for members in forest.classes()]
     heads, reasons = find_heads(
         graph,
         model,
@@ -88,14 +89,13 @@ def find_units(
     return units + heads
 
 
-def _frozen(graph: Graph, shuffles: Collection[Shuffle]) -> set[Any]:
+def _frozen(graph: Graph, reductions: Collection[Any]) -> set[Any]:
     """Return the nodes through which channels are not followed."""
-    harmless = {reshape for shuffle in shuffles for reshape in shuffle.reshapes}
+    harmless = {*reductions, *graph.axes.inside, *(s.steps[-1] for s in graph.shuffles if s.steps)}
     return fixed_nodes(graph) | {
         node
         for node in graph.nodes
-        if node is graph.source
-        or (node not in harmless and not is_explained(node, is_tokens=graph.is_tokens))
+        if node is graph.source or (node not in harmless and not is_explained(node, graph.axes))
     }
 
 
@@ -151,9 +151,13 @@ def _follow(graph: Graph, root: Any, forest: _Forest, reductions: Collection[Any
             if not edge.is_triggered_by(function):
                 continue
             if _is_behind(reductions, node, edge.target):
-                if edge.target in reductions and shape_made(edge.target)[1] > 1:
+                if edge.target in reductions and not _is_one_for_all(graph, edge.target):
                     for index in indices:
                         forest.freeze((node, side, index))
+                continue
+            if _is_torn(graph, reductions, node, edge.target):
+                for index in indices:
+                    forest.freeze((node, side, index))
                 continue
             other = graph.side(edge.target, edge.handler)
             fresh = _join(graph, forest, (node, side, indices), edge, other)
@@ -170,6 +174,19 @@ def _is_behind(reductions: Collection[Any], node: Any, other: Any) -> bool:
     return (node in reductions and other in node.outputs) or (
         other in reductions and node in other.outputs
     )
+
+
+def _is_one_for_all(graph: Graph, reduction: Any) -> bool:
+    """Tell whether a sum over channels keeps their dimension, of size 1."""
+    axis = graph.axes.made.get(reduction)
+    return axis is not None and shape_made(reduction)[axis] == 1
+
+
+def _is_torn(graph: Graph, reductions: Collection[Any], node: Any, other: Any) -> bool:
+    """Tell whether two nodes take different dimensions for the channels between them."""
+    if node in reductions or other in reductions:
+        return False
+    return graph.axes.is_torn(node, other) or graph.axes.is_torn(other, node)
 
 
 def _join(
@@ -206,7 +223,7 @@ def _couple_shuffled(shuffles: Collection[Shuffle], forest: _Forest) -> None:
 
 def _parts(graph: Graph, node: Any, place: str) -> list[tuple[Slot, int]]:
     """Return for each channel of a split the place of its part's size, and which it is there."""
-    sizes = split_sizes(node, is_tokens=graph.is_tokens)
+    sizes = split_sizes(node, axis=graph.axes.given(node))
     return [
         (Slot(f"{place}.{part}", "number"), index)
         for part, size in enumerate(sizes)
@@ -228,7 +245,7 @@ def _places(
             size = module.num_channels // module.num_groups
             places[node, "out"] = (name, size, module.num_groups)
         elif node.type == OPTYPE.SPLIT and node not in stated:
-            sizes = split_sizes(node, is_tokens=graph.is_tokens)
+            sizes = split_sizes(node, axis=graph.axes.given(node))
             if sizes:
                 places[node, "out"] = (f"split {len(places)}", sizes[0], len(sizes))
     return places
@@ -239,12 +256,13 @@ def _unit(
     names: Mapping[Any, str],
     places: Mapping[tuple[Any, str], tuple[str, int, int]],
     parts: Mapping[Any, Sequence[tuple[Slot, int]]],
+    sides: Mapping[Any, str],
 ) -> Unit:
     channels: dict[Slot, list[int]] = defaultdict(list)
     shares: dict[str, list[int]] = {}
     for node, side, index in members:
         if node.module in names and node.type != OPTYPE.ELEMENTWISE:
-            channels[Slot(names[node.module], side)].append(index)
+            channels[Slot(names[node.module], sides.get(node, side))].append(index)
         if node in parts:
             number, own = parts[node][index]
             channels[number].append(own)

@@ -13,7 +13,7 @@ from torch_pruning.ops import OPTYPE
 
 from kdeploy.channels.calls import Call
 from kdeploy.channels.numbers import place_of_list
-from kdeploy.channels.operations import channel_dimension, split_sizes
+from kdeploy.channels.operations import split_sizes
 from kdeploy.channels.tracing import Graph
 
 
@@ -23,7 +23,7 @@ def fixed_nodes(graph: Graph) -> set[Any]:
     fixed = {
         node
         for node, call in calls.items()
-        if node.type == OPTYPE.ELEMENTWISE and _meets_constant(call, is_tokens=graph.is_tokens)
+        if node.type == OPTYPE.ELEMENTWISE and _meets_constant(call, graph.axes.made.get(node))
     }
     return fixed | {node for node, call in calls.items() if _states_sizes(graph, node, call)}
 
@@ -33,7 +33,7 @@ def stated_splits(graph: Graph, model: nn.Module) -> dict[Any, str]:
     found = {}
     for node, call in _calls_by_node(graph).items():
         if _states_sizes(graph, node, call):
-            sizes = split_sizes(node, is_tokens=graph.is_tokens)
+            sizes = split_sizes(node, axis=graph.axes.given(node))
             place = place_of_list(model, call.module, sizes)
             if place is not None:
                 found[node] = place
@@ -48,14 +48,15 @@ def _calls_by_node(graph: Graph) -> dict[Any, Call]:
 def _states_sizes(graph: Graph, node: Any, call: Call) -> bool:
     # `chunk` follows the channels; whoever splits by sizes states them.
     is_split = node.type == OPTYPE.SPLIT and call.name.startswith("split")
-    return is_split and bool(split_sizes(node, is_tokens=graph.is_tokens))
+    return is_split and bool(split_sizes(node, axis=graph.axes.given(node)))
 
 
-def _meets_constant(call: Call, *, is_tokens: bool) -> bool:
+def _meets_constant(call: Call, axis: int | None) -> bool:
     """Tell whether a tensor that nobody learns has a number for each channel of the result."""
-    shape = call.results[0].shape
-    from_end = len(shape) - channel_dimension(shape, is_tokens=is_tokens)
-    return from_end > 0 and any(
+    if axis is None:
+        return False  # it is not explained
+    from_end = call.results[0].dim() - axis
+    return any(
         _is_constant(tensor) and tensor.dim() >= from_end and tensor.shape[-from_end] > 1
         for tensor in call.tensors
     )

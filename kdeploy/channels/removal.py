@@ -12,7 +12,9 @@ from torch_pruning.ops import module2type
 from torch_pruning.pruner.function import PrunerBox
 
 from kdeploy.channels.numbers import lower_number
+from kdeploy.channels.stated_widths import hint_for
 from kdeploy.channels.units import Slot, Unit
+from kdeploy.errors import ModelError
 from kdeploy.user_code import users_code
 
 
@@ -38,10 +40,15 @@ def remove_checked(
     """
     hidden = hide_channels(model, channels)
     remove_channels(model, channels)
-    hint = "its code has fixed sizes; protect the layers around them with `ignore`"
     with torch.no_grad():
-        with users_code("with fewer channels the model cannot run", hint=hint, model=model):
-            found = model(example)
+        try:
+            with users_code("with fewer channels the model cannot run", model=model):
+                found = model(example)
+        except ModelError as error:
+            outputs = [slot for slot in channels if slot.side == "out"]
+            widths = {s.layer: (channel_count(hidden, s), channel_count(model, s)) for s in outputs}
+            error.hint = hint_for(error.message, model, widths)
+            raise
         expected = hidden(example)
     return float((found - expected).abs().max() / expected.std().clamp_min(1e-9))
 
@@ -63,7 +70,7 @@ def channel_count(model: nn.Module, slot: Slot) -> int:
     """Return how many channels a side of a layer has."""
     found = _get(model, slot.layer)
     if isinstance(found, nn.Parameter):
-        return found.shape[_channel_dimension(found)] if found.dim() else 1
+        return found.shape[_dimension(slot.side)]
     pruner = PrunerBox[module2type(found)]
     # torch-pruning's pruners are shared objects, with the dimension of their last layer.
     pruner.pruning_dim = -1
@@ -86,7 +93,7 @@ def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) 
             _scale(module, side, len(indices))
             continue
         if isinstance(module, nn.Parameter):
-            _remove_from_parameter(model, name, module, indices)
+            _remove_from_parameter(model, Slot(name, side), module, indices)
         elif side == "in" and isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
             _remove_grouped_inputs(module, indices)
         else:
@@ -94,6 +101,8 @@ def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) 
             pruner.pruning_dim = -1
             prune = pruner.prune_out_channels if side == "out" else pruner.prune_in_channels
             prune(module, list(indices))
+            if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+                _remove_statistics(module, indices)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(asks[name])
         parameter.grad = None
@@ -152,19 +161,28 @@ def _remove_grouped_inputs(layer: nn.modules.conv._ConvNd, indices: Collection[i
     layer.in_channels -= len(indices)
 
 
+def _remove_statistics(norm: nn.Module, indices: Collection[int]) -> None:
+    # torch-pruning leaves those of an instance norm as they were.
+    for name in ("running_mean", "running_var"):
+        full = getattr(norm, name)
+        if full is not None:
+            kept = [i for i in range(len(full)) if i not in set(indices)]
+            setattr(norm, name, full[kept])
+
+
 def _remove_from_parameter(
-    model: nn.Module, name: str, parameter: nn.Parameter, indices: Collection[int]
+    model: nn.Module, slot: Slot, parameter: nn.Parameter, indices: Collection[int]
 ) -> None:
-    dim = _channel_dimension(parameter)
+    dim = _dimension(slot.side)
     kept = [i for i in range(parameter.shape[dim]) if i not in set(indices)]
-    owner, _, own = name.rpartition(".")
+    owner, _, own = slot.layer.rpartition(".")
     narrow = parameter.detach().index_select(dim, torch.tensor(kept, device=parameter.device))
     setattr(model.get_submodule(owner), own, nn.Parameter(narrow))
 
 
-def _channel_dimension(parameter: nn.Parameter) -> int:
-    # torch-pruning follows the channels of a raw parameter along its last dimension of size > 1.
-    return max((d for d, size in enumerate(parameter.shape) if size > 1), default=0)
+def _dimension(side: str) -> int:
+    """Return which dimension of a parameter without a layer a side is, e.g. "dimension 1"."""
+    return int(side.removeprefix("dimension "))
 
 
 def _get(model: nn.Module, name: str) -> nn.Module | nn.Parameter:

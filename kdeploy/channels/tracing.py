@@ -10,8 +10,11 @@ from typing import Any
 import torch
 import torch_pruning
 from torch import Tensor, nn
+from torch_pruning.ops import OPTYPE
 
+from kdeploy.channels.axes import Axes, find_axes
 from kdeploy.channels.calls import Call, recording
+from kdeploy.channels.shuffles import Shuffle, find_shuffles
 from kdeploy.errors import ModelError
 from kdeploy.model_outputs import outputs_of
 from kdeploy.user_code import described
@@ -24,8 +27,9 @@ class Graph:
     dependencies: Any
     source: Any
     """The node of the model's input."""
-    is_tokens: bool
-    """Three dimensions are (batch, length, channels), not (batch, channels, length)."""
+    axes: Axes
+    """Which dimension of each tensor the channels are."""
+    shuffles: Sequence[Shuffle] = ()
     calls: Sequence[Call] = ()
     """What the model called, in order."""
 
@@ -43,6 +47,10 @@ class Graph:
 
     def count(self, node: Any, side: str) -> int | None:
         """Return the channels of a side; None where there is no layer."""
+        axis = self.axes.made.get(node)
+        if node.type == OPTYPE.PARAMETER and axis is not None:
+            size = int(node.module.shape[axis])
+            return size if size > 1 else 0  # one for all channels is none of them
         graph = self.dependencies
         count = (graph.get_out_channels if side == "out" else graph.get_in_channels)(node)
         return None if count is None else int(count)
@@ -87,11 +95,14 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
             f"the channels of this model cannot be followed: {described(error, model)}",
             hint="compress it in another way, or rewrite the part that computes on shapes",
         ) from error
-    nodes = dependencies.module2node.values()
+    nodes = list(dependencies.module2node.values())
+    shuffles = find_shuffles(nodes)
+    source = next((node for node in nodes if node.grad_fn is x.grad_fn), None)
     return Graph(
         dependencies=dependencies,
-        source=next((node for node in nodes if node.grad_fn is x.grad_fn), None),
-        is_tokens=not any(isinstance(module, nn.Conv1d) for module in model.modules()),
+        source=source,
+        axes=find_axes(nodes, source, shuffles),
+        shuffles=shuffles,
         calls=calls,
     )
 

@@ -12,7 +12,8 @@ class Slot(NamedTuple):
 
     Other sides are what attention needs: "number", where `layer` is the place of an attribute that
     counts channels; "product" and "scaled product", of outputs that are summed as products with
-    those of another layer; "unscaled", of a layer that makes up for scaled inputs.
+    those of another layer; "unscaled", of a layer that makes up for scaled inputs. A parameter that
+    belongs to no layer has "dimension 0", "dimension 1" ...: the one that its channels are.
     """
 
     layer: str

@@ -89,9 +89,15 @@ def bench(
 
     check_files([*files, *([baseline] if baseline else [])])
     from kdeploy.bench.remote.hosts import parse_host
-    from kdeploy.cli.output import Terminal, show_comparison, show_summary
+    from kdeploy.cli.output import (
+        Terminal,
+        show_comparison,
+        show_nothing_measured,
+        show_summary,
+    )
     from kdeploy.cli.output import out as console
     from kdeploy.gate import parse_gates
+    from kdeploy.pipeline.measuring import reasons_for_nothing
     from kdeploy.pipeline.side_by_side import bench_side_by_side
     from kdeploy.recipe.resolve import bench_section
 
@@ -132,7 +138,9 @@ def bench(
         "comparisons": measured.comparisons,
         "gates": [v.to_dict() for v in measured.verdicts],
     }
-    return Result(document, exit_code=0 if passed else 1)
+    nothing = reasons_for_nothing(measured.records)
+    code = show_nothing_measured(nothing) if nothing else 0 if passed else 1
+    return Result(document, exit_code=code)
 
 
 def report(
@@ -163,12 +171,16 @@ def report(
     """Compare runs, also from several machines and with an older version."""
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_decisions, show_summary
+    from kdeploy.errors import DataError
     from kdeploy.gate import parse_gates
     from kdeploy.report.document import document
     from kdeploy.report.run import comparison, format_of, render
 
     gates = parse_gates(gate or [], where="--gate")
     drawn = comparison(results, baseline=baseline, gates=gates, against=against)
+    if not drawn.records:
+        named = ", ".join(map(str, results))
+        raise DataError(f"{named}: nothing was measured", hint="`kdeploy bench` measures files")
     if out is not None or not (json or github_summary):
         text = render(drawn, format or (format_of(out) if out else "markdown"))
     if out is not None:

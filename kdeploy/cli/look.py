@@ -37,12 +37,12 @@ def list_techniques(
     else:
         screen = console(is_json=json)
         for name, group in found.items():
-            screen.print(f"\n[bold]{name}[/bold]")
+            screen.print("\n", (name, "bold"))
             for technique in group:
-                screen.print(f"  [cyan]{technique.name}[/cyan]  {technique.summary}", markup=True)
+                screen.print("  ", (technique.name, "cyan"), f"  {technique.summary}")
                 for p in technique.parameters:
                     shown = "required" if p.is_required else repr(p.default)
-                    screen.print(f"      {p.name} = {shown}  {p.doc}", markup=False)
+                    screen.print(f"      {p.name} = {shown}  {p.doc}")
     return Result({k: [_technique(t) for t in group] for k, group in found.items()})
 
 
@@ -68,19 +68,21 @@ def show(
 def doctor(json: Json = False, debug: Debug = False) -> Result:
     """Show this machine, which runtimes run on it, and what the others lack."""
     from kdeploy.cli.output import out as console
-    from kdeploy.cli.output import table
-    from kdeploy.machine import fingerprint
+    from kdeploy.machine import doubts_of_packages, fingerprint
     from kdeploy.runtimes.run import states
 
     machine = fingerprint().to_dict()
-    runtimes = states()
+    runtimes, doubts = states(), doubts_of_packages()
     screen = console(is_json=json)
     facts = [[k.replace("_", " "), _text(v)] for k, v in machine.items()]
-    screen.print(table(["machine", ""], facts))
+    screen.table(["machine", ""], facts)
     rows = [[n, "ready" if why is None else f"unavailable: {why}"] for n, why in runtimes.items()]
     screen.print()
-    screen.print(table(["runtime", "state"], rows))
-    return Result({"machine": machine, "runtimes": runtimes})
+    screen.table(["runtime", "state"], rows)
+    for doubt in doubts:
+        screen.print()
+        screen.print(doubt)
+    return Result({"machine": machine, "runtimes": runtimes, "doubts": doubts})
 
 
 def init(
@@ -124,7 +126,6 @@ def recipe_schema(json: Json = False, debug: Debug = False) -> Result:
 def show_artifact(artifact: Artifact, *, is_json: bool) -> None:
     """Print an artefact: its history oldest first, then its facts."""
     from kdeploy.cli.output import out as console
-    from kdeploy.cli.output import table
     from kdeploy.flags import FLAGS
     from kdeploy.report.said import said_by
     from kdeploy.units import format_quantity
@@ -145,12 +146,12 @@ def show_artifact(artifact: Artifact, *, is_json: bool) -> None:
             ]
         )
     headers = ["artefact", "label", "made by", "parameters", "MACs", "validation"]
-    screen.print(table(headers, rows))
+    screen.table(headers, rows)
     if any(row[-1].endswith("*") for row in rows):
-        screen.print(f"* {FLAGS['validation_seen'].meaning}", markup=False)
+        screen.print(f"* {FLAGS['validation_seen'].meaning}")
     for said in said_by(artifact.facts):
-        screen.print(table(said.headers or [""] * len(said.rows[0]), said.rows, title=said.topic))
-    screen.print(f"folder: {artifact.folder}", markup=False)
+        screen.table(said.headers or [""] * len(said.rows[0]), said.rows, title=said.topic)
+    screen.print(f"folder: {artifact.folder}")
 
 
 def _technique(technique: Any) -> dict[str, Any]:

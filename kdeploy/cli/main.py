@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from kdeploy.cli.bug_report import as_document, write_bug_report
-from kdeploy.errors import KdeployError, MissingDependency, Unavailable
+from kdeploy.errors import InputError, KdeployError, MissingDependency, Unavailable, shown
+from kdeploy.interruption import BASE_CODE, asked_by, heeded, stop_if_asked
 from kdeploy.user_code import described, is_memory, users_error
 
 INTERRUPTED = 130
@@ -26,13 +29,29 @@ REFUSED_BY_DISK = frozenset(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never returns."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a sign that the terminal lacks is no reason to end
+            stream.reconfigure(errors="backslashreplace")
     code = _run(given)
     sys.stdout.flush()
     sys.exit(code)
 
 
 def _run(given: list[str]) -> int:
-    is_json, debug = "--json" in given, "--debug" in given
+    is_json = "--json" in given
+    with heeded():
+        try:
+            code = _command(given, is_json)
+        except KeyboardInterrupt:
+            return _interrupted(is_json)
+        # What was made of a signal on its way here: another error, or nothing at all.
+        return code if asked_by() is None else _interrupted(is_json)
+
+
+def _command(given: list[str], is_json: bool) -> int:
+    debug = "--debug" in given
     try:
         from kdeploy.cli.app import build_app
 
@@ -40,9 +59,8 @@ def _run(given: list[str]) -> int:
         document = build_app(given)(
             args=given, prog_name="kdeploy", standalone_mode=False, obj=given
         )
-    except KeyboardInterrupt:
-        return _interrupted(is_json)
     except (Exception, SystemExit) as error:  # a build.py may call `sys.exit`
+        stop_if_asked()
         if (known := _known(error)) is not None:
             if debug:
                 traceback.print_exc()
@@ -53,12 +71,13 @@ def _run(given: list[str]) -> int:
         if isinstance(error, SystemExit):
             raise
         return _unexpected(error, given, is_json)
+    if document == INTERRUPTED:  # and since then
+        return _interrupted(is_json)
+    stop_if_asked()
     if isinstance(document, Result):
         if is_json:
             _print_json(document.document)
         return document.exit_code
-    if document == INTERRUPTED:  # and since then
-        return _interrupted(is_json)
     return document if isinstance(document, int) else 0
 
 
@@ -82,6 +101,9 @@ def _known(error: BaseException) -> KdeployError | None:
     if is_memory(error):
         hint = "take smaller batches (`batch_size`), or a smaller model"
         return Unavailable(f"there is not enough memory: {described(error)}", hint=hint)
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        hint = "name another file or folder"
+        return InputError(f"`{error.filename}`: {error.strerror}", hint=hint)
     if isinstance(error, OSError) and error.errno in REFUSED_BY_DISK:
         place = f"{error.filename}: " if error.filename else ""
         hint = "check the permissions and the room there, or name another place"
@@ -90,8 +112,11 @@ def _known(error: BaseException) -> KdeployError | None:
 
 
 def _interrupted(is_json: bool) -> int:
-    message = "interrupted; nothing that was finished is lost"
-    return _fail(INTERRUPTED, "Interrupted", message, "the same command goes on from here", is_json)
+    number = asked_by() or signal.SIGINT
+    how = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    message = f"interrupted{how}; nothing that was finished is lost"
+    hint = "the same command goes on from here"
+    return _fail(BASE_CODE + number, "Interrupted", message, hint, is_json)
 
 
 def _unexpected(error: Exception, given: list[str], is_json: bool) -> int:
@@ -109,6 +134,7 @@ def _unexpected(error: Exception, given: list[str], is_json: bool) -> int:
 
 
 def _fail(code: int, kind: str, message: str, hint: str | None, is_json: bool) -> int:
+    message, hint = shown(message), shown(hint) if hint else None
     text = f"{kind}: {message}" + (f"\n\nhint: {hint}" if hint else "")
     print(text, file=sys.stderr)  # noqa: T201 - the one place that prints errors
     if is_json:

@@ -78,7 +78,7 @@ def run(
     if not result.is_first:
         return None
     _show_run(result, is_json=json)
-    return Result({"out": str(out), **result.summary}, exit_code=0 if result.passed else 1)
+    return Result({"out": str(out), **result.summary}, exit_code=_exit_code(result))
 
 
 def distill(
@@ -268,6 +268,14 @@ def _show_artifact(artifact: Artifact, *, is_json: bool) -> None:
     from kdeploy.cli.look import show_artifact
 
     show_artifact(artifact, is_json=is_json)
+
+
+def _exit_code(result: RunResult) -> int:
+    from kdeploy.cli.output import show_nothing_measured
+    from kdeploy.pipeline.measuring import reasons_for_nothing
+
+    nothing = reasons_for_nothing(result.records) if result.comparison is not None else []
+    return show_nothing_measured(nothing) if nothing else 0 if result.passed else 1
 
 
 def _show_run(result: RunResult, *, is_json: bool) -> None:

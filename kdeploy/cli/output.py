@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
+from kdeploy.cli.screen import Screen, line_of
+from kdeploy.errors import Unavailable, shown
 from kdeploy.units import format_seconds
 
 if TYPE_CHECKING:
@@ -20,62 +21,57 @@ if TYPE_CHECKING:
     from kdeploy.report.comparison import Comparison
     from kdeploy.training import EpochRecord
 
-NUMBERS = frozenset("0123456789-+<>≤")
 # Not in the terminal's table either: that most machines have no counter of energy, and that a short
 # run has no p99, stands in the report.
 REPORTED_ONLY = frozenset({"energy", "latency.p99"})
 
 
-def out(*, is_json: bool) -> Console:
-    """Return the console for answers: stdout, or stderr where stdout belongs to JSON."""
-    return Console(stderr=is_json, highlight=False, soft_wrap=True, width=_width())
+def out(*, is_json: bool) -> Screen:
+    """Return the screen for answers: stdout, or stderr where stdout belongs to JSON.
 
-
-def _width() -> int | None:
-    """Return the terminal's own width; in a file or a pipe lines may be as long as they are."""
-    return None if sys.stdout.isatty() else 160
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
-    """Return a table; columns that begin like numbers stand to the right."""
-    drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for index, header in enumerate(headers):
-        cells = [row[index] for row in rows if row[index]]
-        is_number = bool(cells) and all(cell[0] in NUMBERS for cell in cells)
-        drawn.add_column(header, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*row)
-    return drawn
+    In a terminal it has the terminal's width; in a file lines may be as long as they are.
+    """
+    return Screen(stderr=is_json, width=None if sys.stdout.isatty() else 160)
 
 
 def show_comparison(
-    screen: Console, comparison: Comparison, verdicts: Sequence[Verdict] = ()
+    screen: Screen, comparison: Comparison, verdicts: Sequence[Verdict] = ()
 ) -> None:
     """Print the comparison with the baseline, and the gates."""
     from kdeploy.report.table import brief_rows, skipped_rows
 
     screen.print()
-    screen.print(table(*brief_rows(comparison)))
+    screen.table(*brief_rows(comparison))
     for label, place, what, reason in skipped_rows(comparison):
         if what in REPORTED_ONLY:
             continue
-        screen.print(f"skipped: {label} on {place}: {reason}", markup=False)
+        screen.print(f"skipped: {label} on {place}: {reason}")
     if verdicts:
         rows = [[v.gate, v.label, "pass" if v.passed else "FAIL", v.reason] for v in verdicts]
         screen.print()
-        screen.print(table(["gate", "", "", ""], rows))
+        screen.table(["gate", "", "", ""], rows)
 
 
-def show_decisions(screen: Console, comparison: Comparison) -> None:
+def show_nothing_measured(reasons: Sequence[str]) -> int:
+    """Say on stderr why nothing was measured; return the exit code: something is missing here."""
+    screen = Screen(stderr=True)
+    screen.print("Unavailable: nothing was measured:")
+    for reason in reasons:
+        screen.print(f"  {reason}")
+    screen.print("\nhint: `kdeploy doctor` says what runs on this machine; name such a runtime")
+    return Unavailable.exit_code
+
+
+def show_decisions(screen: Screen, comparison: Comparison) -> None:
     """Print what changed against another version, and the gates that were asked for."""
     from kdeploy.report.decisions import MOST_GATES, change_sentence, gate_rows
 
     if comparison.against:
-        screen.print(change_sentence(comparison.against), markup=False)
+        screen.print(change_sentence(comparison.against))
     judged = gate_rows(comparison)
     rows = [[gate, "pass" if ok else "FAIL", *texts] for ok, gate, *texts in judged[:MOST_GATES]]
     if rows:
-        screen.print(table(["gate", "", "where", "measured"], rows))
+        screen.table(["gate", "", "where", "measured"], rows)
 
 
 def show_summary(
@@ -86,25 +82,27 @@ def show_summary(
 
     text = github_summary(comparison, verdicts)
     path = write_summary(text)
-    screen = out(is_json=is_json)
-    screen.print(text if path is None else f"appended to {path}", markup=False, emoji=False)
+    if path is None:
+        typer.echo(text, err=is_json)
+    else:
+        out(is_json=is_json).print(f"appended to {path}")
 
 
-def show_checks(screen: Console, checks: Sequence[Mapping[str, Any]]) -> None:
+def show_checks(screen: Screen, checks: Sequence[Mapping[str, Any]]) -> None:
     """Print what verifying a bundle found."""
     rows = [
         [str(c["check"]), "pass" if c["passed"] else "FAIL", str(c.get("reason") or "")]
         for c in checks
     ]
-    screen.print(table(["check", "", ""], rows))
+    screen.table(["check", "", ""], rows)
 
 
 class Terminal:
     """The audience of the command line: a line a stage, a progress bar a training."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self.watcher = TrainingBar(self.console)
+        self.screen = Screen(stderr=True)
+        self.watcher = TrainingBar(self.screen)
         self.status: Status | None = None
         self.current = ""
 
@@ -114,21 +112,21 @@ class Terminal:
     def stage_ended(self, record: StageRecord) -> None:
         self._quiet()
         how = "stored" if record.cached else format_seconds(record.wall_time_s)
-        self.console.print(f"[green]✓[/green] {self.current:<42} {record.artifact}  {how}")
+        self.screen.print(("✓", "green"), f" {self.current:<42} {record.artifact}  {how}")
 
     def said(self, text: str) -> None:
         """Print a result."""
         self._quiet()
-        self.console.print(f"  {text}", markup=False)
+        self.screen.print(f"  {text}")
 
     def note(self, text: str) -> None:
         """Show what is being done; outside a terminal `log.jsonl` keeps it."""
-        if not self.console.is_terminal:
+        if not self.screen.is_terminal:
             return
         if self.status is None:
-            self.status = self.console.status(text)
+            self.status = self.screen.status(text)
             self.status.start()
-        self.status.update(f"{self.current}  [dim]{text}[/dim]")
+        self.status.update(line_of(f"{self.current}  ", (text, "dim")))
 
     def _quiet(self) -> None:
         if self.status is not None:
@@ -139,8 +137,8 @@ class Terminal:
 class TrainingBar:
     """Shows a training: epoch, loss, validation accuracy, throughput, time left."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         self.name = ""
@@ -148,18 +146,17 @@ class TrainingBar:
     def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None:
         self.name = name
         if done_epochs:
-            self.console.print(f"  {name}: going on after epoch {done_epochs} of {epochs}")
-        if self.console.is_terminal:
-            self.progress = _bar(self.console)
+            self.screen.print(f"  {name}: going on after epoch {done_epochs} of {epochs}")
+        if self.screen.is_terminal:
+            self.progress = _bar(self.screen)
             self.progress.start()
             self.task = self.progress.add_task(
-                name, total=epochs * steps, completed=done_epochs * steps, facts=""
+                _name(name), total=epochs * steps, completed=done_epochs * steps, facts=""
             )
 
     def prepared(self, done: int, items: int) -> None:
-        if self.progress is not None and self.task is not None:
-            facts = f"the teacher answers on a new view: {done / items:.0%}" if done < items else ""
-            self.progress.update(self.task, facts=facts)
+        is_done = done >= items
+        self._show([] if is_done else [f"the teacher answers: {done / items:.0%}"])
 
     def stepped(self, images: int) -> None:
         del images  # the bar counts steps
@@ -167,29 +164,52 @@ class TrainingBar:
             self.progress.advance(self.task)
 
     def epoch_ended(self, record: EpochRecord) -> None:
-        facts = (
-            f"epoch {record.epoch}/{record.epochs}  loss {record.loss:.4f}"
-            f"  validation {record.validation_accuracy * 100:.2f} %"
-            f"  {record.images_per_second:,.0f} items/s"
-        )
-        if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, facts=facts)
+        epoch, loss = f"epoch {record.epoch}/{record.epochs}", f"loss {record.loss:.4f}"
+        accuracy = f"validation {record.validation_accuracy * 100:.2f} %"
+        facts = [epoch, loss, accuracy, f"{record.images_per_second:,.0f} items/s"]
+        if self.progress is not None:
+            self._show(facts)
         elif record.epoch == record.epochs or record.epoch % max(1, record.epochs // 5) == 0:
-            self.console.print(f"  {self.name}: {facts}")
+            self.screen.print(f"  {self.name}: {'  '.join(facts)}")
 
     def ended(self) -> None:
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
 
+    def _show(self, facts: Sequence[str]) -> None:
+        """Show as many facts, the first ones first, as stand beside name, bar and time left."""
+        if self.progress is None or self.task is None:
+            return
+        room = self.screen.width - len(_name(self.name)) - _bar_width(self.screen) - BESIDE
+        kept = list(facts)
+        while kept and len("  ".join(kept)) > room:
+            kept.pop()
+        self.progress.update(self.task, facts="  ".join(kept))
 
-def _bar(console: Console) -> Progress:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns: list[Any] = [
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[facts]}"),
-        TimeRemainingColumn(),
-    ]
-    return Progress(*columns, console=console, transient=not sys.stderr.isatty())
+LONGEST_NAME = 20
+TIME_LEFT = 7  # characters of 1:23:45
+BESIDE = 2 + TIME_LEFT + 3  # and the indent, and a space between the columns
+
+
+def _name(name: str) -> str:
+    name = " ".join(shown(name).split())
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _bar_width(screen: Screen) -> int:
+    return 20 if screen.width >= 100 else 10
+
+
+def _bar(screen: Screen) -> Progress:
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    width = _bar_width(screen)
+    return screen.progress(
+        TextColumn("  {task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=width, table_column=Column(min_width=width)),
+        TextColumn("{task.fields[facts]}", markup=False, table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=TIME_LEFT)),
+    )

@@ -98,7 +98,7 @@ def int8_ptq(
     example = context.example
 
     def batches() -> Iterable[Tensor]:
-        return (x for x, _ in context.batches(context.data.train, batch_size, calibration_batches))
+        return context.calibration(batch_size, calibration_batches)
 
     if isinstance(model, OnnxModel):
         idle = {"equalize": equalize, "smooth": smooth, "adaround": adaround, "ignore": ignore}

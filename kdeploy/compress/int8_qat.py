@@ -77,8 +77,8 @@ def int8_qat(
     example = context.example
     base = fold_batch_norms(model, example)
     is_reduced = weight_format(profile, reduce_range, context) is INT7
-    batches = context.batches(context.data.train, batch_size, calibration_batches)
-    calibration = calibrate(base, example, (x for x, _ in batches))
+    batches = context.calibration(batch_size, calibration_batches)
+    calibration = calibrate(base, example, batches)
     ranges = calibration.ranges(observer)
     names = layers(calibration.graph_module, profile_named(profile))
     ignored = matching(names, ignore, where="int8_qat.ignore")

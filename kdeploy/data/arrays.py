@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.data.array_files import FORMS, items_of, members_of
 from kdeploy.data.check import FLOAT_TYPES, TOKEN_TYPES
 from kdeploy.data.contract import Parts, Preprocessing, Split, dataset
 from kdeploy.data.item_types import type_hint
 from kdeploy.data.labels import Labels, classes_of, labels_of
-from kdeploy.errors import DataError, FileMissing
+from kdeploy.errors import DataError
 
 KEYS = ("x", "y")
-FORMS = "a .npz or .safetensors file with `x` and `y`, or a folder with x.npy and y.npy"
 BYTE_SCALE = 1 / 255
 
 
@@ -31,6 +27,7 @@ def arrays(
     train: Path,
     test: Path,
     validation: Path | None = None,
+    unlabelled: Path | None = None,
     mean: list[float] | None = None,
     std: list[float] | None = None,
     classes: list[str] | int | None = None,
@@ -46,6 +43,7 @@ def arrays(
         train: A .npz or .safetensors file, or a folder with x.npy and y.npy (memory-mapped).
         test: The same for the test part.
         validation: The same for the validation part; left out, it is held out of train.
+        unlabelled: A file with `x` alone, or a .npy, that INT8 is calibrated on; left out, train.
         mean: Subtracted, one number or one a channel; 0 when left out.
         std: Divided by, one number or one a channel; 1 when left out.
         classes: Names of the classes or their number; left out, up to the largest training label.
@@ -81,6 +79,7 @@ def arrays(
         train=splits["train"],
         test=splits["test"],
         validation=splits.get("validation"),
+        unlabelled=items_of(unlabelled) if unlabelled else None,
         preprocessing=preprocessing,
         source=str(train),
         notes=tuple(note for one in read.values() for note in one.notes),
@@ -116,7 +115,7 @@ def _refuse_normalization(mean: object, std: object, where: str) -> None:
 
 
 def _part(path: Path) -> _Part:
-    found = _members(path)
+    found = members_of(path)
     for key in KEYS:
         if key not in found:
             names = ", ".join(f"`{name}`" for name in sorted(found)) or "nothing"
@@ -150,69 +149,3 @@ def _hint(x: NDArray[Any]) -> str:
     elif x.ndim > 4:
         hints.append(f"an item of {x.ndim - 1} axes is neither an image nor a signal")
     return "; ".join(hints)
-
-
-def _members(path: Path) -> Mapping[str, Callable[[], NDArray[Any]]]:
-    """Return by name how to read each array; those that nobody asks for are not read."""
-    if path.is_dir():
-        return {file.stem: partial(_npy, file) for file in sorted(path.glob("*.npy"))}
-    if not path.is_file():
-        raise FileMissing(f"there is no {path}", hint=f"give {FORMS}")
-    if path.suffix == ".safetensors":
-        return _tensors(path)
-    if path.suffix == ".npz":
-        return _archive(path)
-    raise DataError(f"{path} is `{path.suffix or 'a file without ending'}`", hint=f"give {FORMS}")
-
-
-def _npy(file: Path) -> NDArray[Any]:
-    with _told(file):
-        # Read-only: Linux refuses a copy-on-write map that is larger than memory.
-        array: NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
-    return array
-
-
-def _archive(file: Path) -> Mapping[str, Callable[[], NDArray[Any]]]:
-    with _told(file), zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{file} holds `{twice[0]}` twice", hint=_SAVE)
-    return {name.removesuffix(".npy"): partial(_member, file, name) for name in names}
-
-
-def _member(file: Path, name: str) -> NDArray[Any]:
-    # Opened here, because numpy does not close a damaged archive.
-    with _told(file), zipfile.ZipFile(file) as archive, archive.open(name) as stream:
-        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    return array
-
-
-def _tensors(file: Path) -> Mapping[str, Callable[[], NDArray[Any]]]:
-    from safetensors import safe_open
-
-    with _told(file), safe_open(file, framework="numpy") as opened:
-        return {name: partial(_tensor, file, name) for name in opened.keys()}  # noqa: SIM118
-
-
-def _tensor(file: Path, name: str) -> NDArray[Any]:
-    from safetensors import safe_open
-
-    with _told(file), safe_open(file, framework="numpy") as opened:
-        array: NDArray[Any] = opened.get_tensor(name)
-    return array
-
-
-@contextmanager
-def _told(file: Path) -> Iterator[None]:
-    """Turn what reading a damaged file raises into one error."""
-    from safetensors import SafetensorError
-
-    damages = (ValueError, EOFError, OSError, KeyError, TypeError, zlib.error)
-    try:
-        yield
-    except (*damages, zipfile.BadZipFile, SafetensorError) as error:
-        raise DataError(f"{file} cannot be read: {error}", hint=_SAVE) from error
-
-
-_SAVE = "write it with `np.savez(file, x=x, y=y)` or safetensors; object arrays are refused"

@@ -52,6 +52,11 @@ class Split:
     def has_token_labels(self) -> bool:
         return self.y.ndim == 2
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether any item, or token, has a class: else nothing can be trained or judged."""
+        return bool((self.y != NOT_COUNTED).any())
+
     def __len__(self) -> int:
         return len(self.y)
 
@@ -65,6 +70,8 @@ class Parts:
     preprocessing: Preprocessing
     validation: Split | None = None
     """None: it is split off train later."""
+    unlabelled: NDArray[Any] | None = None
+    """Further items, of the same shape and type, that INT8 is calibrated on; None: train's."""
     licence: str = ""
     source: str = ""
     fingerprint: str = ""
@@ -94,6 +101,8 @@ class Dataset:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What people should know of it, a sentence each."""
+    unlabelled: NDArray[Any] | None = None
+    """Items to calibrate on in place of those of train."""
     is_validation_given: bool = False
     """Whether the validation part came with the data; else it was split off train."""
 

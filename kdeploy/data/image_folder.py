@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdeploy.data.contract import Parts, Preprocessing, Split, dataset
 from kdeploy.data.decoded import DecodedImages, Form, decoded_images
+from kdeploy.data.further_items import images_of
 from kdeploy.data.image_files import (
     ENDINGS,
     Found,
@@ -33,6 +34,7 @@ def image_folder(
     train: Path,
     test: Path,
     validation: Path | None = None,
+    unlabelled: Path | None = None,
     size: tuple[int, int],
     channels: Literal[1, 3] = 3,
     mean: list[float] | None = None,
@@ -48,6 +50,7 @@ def image_folder(
         train: Folder with one sub-folder a class, images at any depth in it.
         test: The same for the test part, with the same class folders.
         validation: The same for the validation part; left out, it is held out of train.
+        unlabelled: Folder of images at any depth that INT8 is calibrated on; left out, train.
         size: Height and width in pixels that every image is brought to.
         channels: 1 for grey, 3 for colour.
         mean: Per channel, of values in 0..1; left out, that of the training images.
@@ -71,10 +74,13 @@ def image_folder(
         for part, found in classes.items()
     }
     measured = channel_statistics(decoded["train"].x)
+    more, told = images_of(unlabelled, form) if unlabelled else (None, [])
+    keys = [one.key for one in decoded.values()] + ([more.key] if more else [])
     return Parts(
         train=splits["train"],
         test=splits["test"],
         validation=splits.get("validation"),
+        unlabelled=more.x if more else None,
         preprocessing=Preprocessing(
             shape=(channels, *size),
             scale=1 / 255,
@@ -85,11 +91,14 @@ def image_folder(
             classes=tuple(classes["train"]),
         ),
         source=str(train),
-        fingerprint=hashlib.sha256("".join(d.key for d in decoded.values()).encode()).hexdigest(),
-        notes=tuple(
-            note
-            for part, root in roots.items()
-            for note in _notes(root, classes[part], decoded[part], form)
+        fingerprint=hashlib.sha256("".join(keys).encode()).hexdigest(),
+        notes=(
+            *(
+                note
+                for part, root in roots.items()
+                for note in _notes(root, classes[part], decoded[part], form)
+            ),
+            *told,
         ),
     )
 

@@ -57,6 +57,8 @@ def labels_of(y: NDArray[Any], *, where: str, tokens: int | None = None) -> Labe
         return Labels(y=y.astype(np.int64), note=told)
     if y.dtype.kind == "f":
         return _whole(y, where)
+    if len(y) and _holds_only(y, (NOT_COUNTED,)):
+        return Labels(y=y.astype(np.int64), note=f"{where}: items without labels")
     _refuse_negative(y, where)
     return Labels(y=y.astype(np.int64))
 
@@ -71,6 +73,9 @@ def classes_of(classes: Sequence[str] | int | None, labels: Mapping[str, Labels]
     Raises:
         DataError: the labels do not tell; it says which are missing.
     """
+    labels = {place: one for place, one in labels.items() if (one.y != NOT_COUNTED).any()}
+    if not labels:
+        return [] if classes is None else classes_of(classes, {"": Labels(y=np.zeros(1, np.int64))})
     (where, train), *others = labels.items()
     for place, other in others:
         if (train.num_classes or 0) != (other.num_classes or 0) and classes is None:

@@ -95,6 +95,7 @@ def _load(reference_json: str) -> Dataset:
         source=parts.source,
         parameters=parameters,
         notes=parts.notes,
+        unlabelled=parts.unlabelled,
         is_validation_given=parts.validation is not None,
     )
 
@@ -151,9 +152,17 @@ def _fingerprint(parts: Parts) -> str:
         digest.update(f"{split.x.dtype} {split.x.shape}".encode())
         digest.update(np.ascontiguousarray(split.y, dtype="<i8").data)
         if not parts.fingerprint:
-            for _, piece in pieces(split.x):
-                digest.update(np.ascontiguousarray(piece).data)
+            _take_in(digest, split.x)
+    if parts.unlabelled is not None:
+        digest.update(f"unlabelled {parts.unlabelled.shape}".encode())
+        if not parts.fingerprint:
+            _take_in(digest, parts.unlabelled)
     return digest.hexdigest()
+
+
+def _take_in(digest: hashlib._Hash, x: NDArray[Any]) -> None:
+    for _, piece in pieces(x):
+        digest.update(np.ascontiguousarray(piece).data)
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Data from a function of the user's own: `path.py:function`.
 
 It returns `kdeploy.data.contract.Parts`, or a dictionary with `x_train`, `y_train`, `x_test` and
-`y_test`, and if wanted `x_validation` and `y_validation`, `classes` (names or their number),
-`scale`, `mean`, `std`, `resize`, `vocabulary` (of token ids), `licence` and `source`.
+`y_test`, and if wanted `x_validation` and `y_validation`, `x_unlabelled` (to calibrate INT8 on),
+`classes` (names or their number), `scale`, `mean`, `std`, `resize`, `vocabulary` (of token ids),
+`licence` and `source`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from kdeploy.user_code import mark_as_users, users_code
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 VALIDATION = ("x_validation", "y_validation")
+UNLABELLED = "x_unlabelled"
 OPTIONS = ("classes", "scale", "mean", "std", "resize", "vocabulary", "licence", "source")
 _RETURNS = (
     f"return a dictionary with {', '.join(ARRAYS)}, numpy arrays, and, if wanted, "
-    f"{', '.join((*VALIDATION, *OPTIONS))}"
+    f"{', '.join((*VALIDATION, UNLABELLED, *OPTIONS))}"
 )
 
 
@@ -119,12 +121,12 @@ def _check_parameters(function: Callable[..., Any], given: Mapping[str, Any], na
 
 
 def _parts(returned: Mapping[str, Any], name: str) -> Parts:
-    known = (*ARRAYS, *VALIDATION, *OPTIONS)
+    known = (*ARRAYS, *VALIDATION, UNLABELLED, *OPTIONS)
     for key in returned:
         if key not in known:
             raise UnknownName.among("key", str(key), known, where=f"data `{name}`")
     needed = (*ARRAYS, *VALIDATION) if set(VALIDATION) & returned.keys() else ARRAYS
-    for key in needed:
+    for key in (*needed, *({UNLABELLED} & returned.keys())):
         if not isinstance(returned.get(key), np.ndarray):
             found = type(returned[key]).__name__ if key in returned else "nothing"
             raise DataError(
@@ -147,6 +149,7 @@ def _parts(returned: Mapping[str, Any], name: str) -> Parts:
         train=splits["train"],
         test=splits["test"],
         validation=splits.get("validation"),
+        unlabelled=returned.get(UNLABELLED),
         preprocessing=_preprocessing(returned, x, classes, is_tokens=is_tokens),
         licence=str(returned.get("licence", "")),
         source=str(returned.get("source", name)),

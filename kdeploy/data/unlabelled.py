@@ -1,106 +1,102 @@
-"""Items without labels beside the training part: a folder of images, or an array."""
+"""Items without labels: INT8 is calibrated on them, files are compared and timed on them."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import zipfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.check import check_items
-from kdeploy.data.contract import Dataset, Split
-from kdeploy.data.decoded import BACKGROUND, Form, decoded_images
-from kdeploy.data.image_files import ENDINGS, images_in, sentences
-from kdeploy.data.rows import Joined, Rows, pieces
-from kdeploy.errors import DataError, FileMissing
+from kdeploy.data.array_files import items_of
+from kdeploy.data.check import TOKEN_TYPES
+from kdeploy.data.contract import NOT_COUNTED, Parts, Preprocessing, Split, dataset
+from kdeploy.data.decoded import Form
+from kdeploy.data.further_items import images_of
+from kdeploy.data.rows import Rows
+from kdeploy.data.split import stratified
+from kdeploy.errors import DataError
 
-NO_LABEL = -1
 BYTE_SCALE = 1 / 255
-logger = logging.getLogger(__name__)
+FEWEST = 4
+"""To calibrate on, to compare on and to time on, one at least of each."""
+TEST_FRACTION, SEED = 0.1, 0
 
 
-def with_unlabelled(data: Dataset, path: Path) -> Dataset:
-    """Return the data with further items in its training part, all of them labelled -1.
+@dataset()
+def unlabelled(
+    *,
+    items: Path,
+    size: tuple[int, int] | None = None,
+    channels: Literal[1, 3] = 3,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    background: tuple[int, int, int] = (255, 255, 255),
+    classes: list[str] | None = None,
+    vocabulary: int | None = None,
+) -> Parts:
+    """Return the items; a tenth is the test part, and no accuracy can be measured on it.
+
+    `mean` and `std` are those that the model was trained with: images and bytes cannot tell them.
 
     Args:
-        data: Whose preprocessing the items get.
-        path: A folder of images at any depth, resized as the data's are; or a .npy, or a .npz
-            with `x`, of the data's item shape and type.
-
-    Raises:
-        FileMissing: there is no such file or folder.
-        DataError: it holds nothing, or what does not fit the data.
-        Unavailable: the cache of decoded images cannot be written.
+        items: A folder of images at any depth, a .npy, or a file with `x`.
+        size: Of images, height and width in pixels that every one is brought to.
+        channels: Of images, 1 for grey, 3 for colour.
+        mean: Subtracted, one number or one a channel; of bytes, of values in 0..1.
+        std: Divided by, one number or one a channel; of bytes, of values in 0..1.
+        background: Red, green and blue, 0..255, that transparent pixels are laid on.
+        classes: Names of the model's classes, for the bundle; left out, they have numbers.
+        vocabulary: Of token ids, how many there are; left out, up to the largest id.
     """
-    train = data.train
-    if train.has_token_labels:
+    x, key, told, is_images = _read(items, size, channels, background)
+    if len(x) < FEWEST:
+        raise DataError(f"{items} has {len(x)} items", hint=f"give {FEWEST} or more")
+    if x.dtype == np.uint8 and (mean is None or std is None):
         raise DataError(
-            f"{path}: the labels of {data.name} are of tokens, and items without labels are taken "
-            "beside labels of items only",
-            hint="give the further text a label of its own for each token: its next one",
+            f"{items} holds bytes, and `mean` or `std` is not given",
+            hint="give both as the model was trained, of values in 0..1: ImageNet's are "
+            "`mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]`; none is `[0]` and `[1]`",
         )
-    x, key = _images(path, data) if path.is_dir() else _array(path)
-    if x.dtype != train.x.dtype:
-        raise DataError(
-            f"{path}: x is {x.dtype}, the training part of {data.name} is {train.x.dtype}",
-            hint=f"store it as {train.x.dtype}, on the same scale",
-        )
-    check_items(x, data.preprocessing, f"unlabelled items ({path})")
-    more = Rows(x, np.arange(len(x)))  # known by the key: it need not be read to tell it apart
-    parts = (train.x, more)
-    labels = np.concatenate([train.y, np.full(len(x), NO_LABEL, np.int64)])
-    joined: Any = Joined(parts)  # type: ignore[arg-type]
-    return replace(
-        data,
-        train=Split(x=joined, y=labels, origin=f"{train.origin} and {path}"),
-        fingerprint=hashlib.sha256(f"{data.fingerprint} {key}".encode()).hexdigest(),
+    is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
+    kept, held_out = stratified(np.zeros(len(x), np.int64), fraction=TEST_FRACTION, seed=SEED)
+    return Parts(
+        train=_split(x, kept, items),
+        test=_split(x, held_out, items),
+        preprocessing=Preprocessing(
+            shape=tuple(x.shape[1:]),
+            scale=BYTE_SCALE if x.dtype == np.uint8 else 1.0,
+            mean=tuple(mean or [0.0]),
+            std=tuple(std or [1.0]),
+            resize="bilinear" if is_images else "",
+            background=tuple(background) if is_images else (),
+            classes=tuple(classes or ()),
+            dtype="int64" if is_tokens else "float32",
+            vocabulary=(vocabulary or int(x.max(initial=0)) + 1) if is_tokens else 0,
+        ),
+        source=str(items),
+        fingerprint=key,
+        notes=(*told, f"{items}: items without labels, on which no accuracy can be measured"),
     )
 
 
-def _images(path: Path, data: Dataset) -> tuple[NDArray[Any], str]:
-    """Return a folder's images, and the key of their contents."""
-    shape = data.preprocessing.shape
-    if len(shape) != 3 or shape[0] not in (1, 3) or data.preprocessing.scale != BYTE_SCALE:
+def _read(
+    items: Path, size: tuple[int, int] | None, channels: int, background: tuple[int, int, int]
+) -> tuple[NDArray[Any], str, list[str], bool]:
+    """Return the items, a key of their contents if it is known, and what is to know of them."""
+    is_images = items.is_dir() and not (items / "x.npy").is_file()
+    if not is_images:
+        return items_of(items), "", [], False
+    if size is None or min(size) < 1:
         raise DataError(
-            f"{path} is a folder of images, and {data.name} has no images of bytes",
-            hint="give a .npy or .npz of the data's own shape and type",
+            f"{items} is a folder of images, and `size` is {size}",
+            hint="give height and width that the model takes, e.g. `size: [224, 224]`",
         )
-    found = images_in(path)
-    left_out = sentences(found.left_out, path)
-    if not found.images:
-        raise DataError(
-            "\n".join([f"{path} holds no images", *left_out]),
-            hint=f"they end in {', '.join(sorted(ENDINGS))}",
-        )
-    background = data.preprocessing.background or BACKGROUND
-    form = Form(size=(shape[1], shape[2]), channels=shape[0], background=background)
-    decoded = decoded_images(path, found.images, form)
-    for sentence in (*left_out, *decoded.sentences(path, form)):
-        logger.warning("%s", sentence)
-    return decoded.x, decoded.key
+    form = Form(size=size, channels=channels, background=background)
+    decoded, told = images_of(items, form)
+    return decoded.x, decoded.key, told, True
 
 
-def _array(path: Path) -> tuple[NDArray[Any], str]:
-    """Return the array of a file, and the digest of its contents."""
-    if not path.is_file():
-        raise FileMissing(f"there is no {path}", hint="give a folder of images, a .npy or a .npz")
-    try:
-        # Read-only: Linux refuses a copy-on-write map that is larger than memory.
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                loaded = loaded["x"]
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} cannot be read: {error}",
-            hint="write it with `np.save(file, x)` or `np.savez(file, x=x)`",
-        ) from error
-    digest = hashlib.sha256(f"{loaded.dtype} {loaded.shape}".encode())
-    for _, piece in pieces(loaded):
-        digest.update(np.ascontiguousarray(piece).data)
-    return loaded, digest.hexdigest()
+def _split(x: NDArray[Any], rows: NDArray[np.int64], items: Path) -> Split:
+    chosen = cast("NDArray[Any]", Rows(x, rows))
+    return Split(x=chosen, y=np.full(len(rows), NOT_COUNTED, np.int64), origin=str(items))

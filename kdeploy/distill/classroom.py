@@ -162,7 +162,8 @@ class Classroom(nn.Module):
         for pair, ((own, other), sizes) in enumerate(
             zip(lesson.layers.items(), shapes, strict=True)
         ):
-            check_ranks(*sizes, where=f"loss `{lesson.name}`, layers `{own}`: `{other}`")
+            if not lesson.of_items:  # which compare vectors of any widths
+                check_ranks(*sizes, where=f"loss `{lesson.name}`, layers `{own}`: `{other}`")
             if lesson.adapt:
                 self.adapters[_key(lesson, pair)] = adapter(*sizes)
 

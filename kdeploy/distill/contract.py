@@ -4,10 +4,11 @@
 (batch, classes). `needs="features"` is called once per pair of the recipe's `layers`, with two
 feature maps; `adapt=True` asks for a trained projection of the student's map to the teacher's
 shape before the call. `needs="all_features"` is called once with two tuples, all maps of the
-recipe's `layers` in their order. `tokens=True` says that features are (batch, tokens, width). All
-are float32; the teacher's are constants. `labels=True` says
-that the loss cannot do without hard labels, `exact=False` that its minimum is not where the
-student's input equals the teacher's.
+recipe's `layers` in their order. `of_items=True` says that it compares items with each other, by
+vectors of any width, and takes the classifiers' inputs where no `layers` are named. `tokens=True`
+says that features are (batch, tokens, width). All are float32; the teacher's are constants.
+`labels=True` says that the loss cannot do without hard labels, `exact=False` that its minimum is
+not where the student's input equals the teacher's.
 
 A loss that trains weights or remembers is a class: an `nn.Module` with
 `__init__(self, student, teacher, facts, *, ...)`, the shapes (with the batch first; two tuples of

@@ -35,11 +35,18 @@ class Lesson:
     needs: str = "logits"
     adapt: bool = False
     needs_labels: bool = False
+    of_items: bool = False
+    """Whether it compares items with each other, and so may do without `layers`."""
 
     @property
     def is_module(self) -> bool:
         """Whether it trains weights or remembers: a class, not a function."""
         return isinstance(self.function, type)
+
+    @property
+    def wants_layers(self) -> bool:
+        """Whether it takes the inputs of the classifiers, as soon as these are known."""
+        return self.of_items and not self.layers
 
     def facts(self) -> dict[str, Any]:
         """Return what decides its value, as plain values."""
@@ -111,7 +118,10 @@ def _lesson(name: str, given: dict[str, Any], *, where: str) -> Lesson:
     where = f"{where}.{name}"
     weight = checked_weight(given.pop("weight", 1.0), where=f"{where}.weight")
     needs = str(known.facts.get("needs", "logits"))
-    layers = {} if needs == "logits" else _layers(given.pop("layers", None), f"{where}.layers")
+    of_items = bool(known.facts.get("of_items", False))
+    layers = given.pop("layers", None) if needs != "logits" else {}
+    is_left_out = layers is None and of_items
+    layers = _layers(layers, f"{where}.layers") if needs != "logits" and not is_left_out else {}
     parameters, temperature = checked_parameters(known.parameters, given, where=where)
     return Lesson(
         name=name,
@@ -123,6 +133,7 @@ def _lesson(name: str, given: dict[str, Any], *, where: str) -> Lesson:
         needs=needs,
         adapt=bool(known.facts.get("adapt", False)),
         needs_labels=bool(known.facts.get("labels", False)),
+        of_items=of_items,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from kdeploy import registry
 from kdeploy.data.augmentation import MIXES
 from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
+from kdeploy.distill.classifier_inputs import with_layers
 from kdeploy.distill.contract import BuildModel, SchemeContext, TaskFacts, cannot_build
 from kdeploy.distill.lessons import Lesson, checked_weight, lessons_of
 from kdeploy.distill.objective import DistillObjective
@@ -28,11 +28,13 @@ from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.fitting.device import device_named
+from kdeploy.temporary import temporary_folder
 from kdeploy.training import Batch, FitContext, FitResult, accuracy, num_outputs
 from kdeploy.units import parse_quantity
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 logger = logging.getLogger(__name__)
+progress = logging.getLogger("kdeploy.progress")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ class DistillResult:
     """On the validation part, as a fraction."""
     accuracies: Mapping[str, float] = field(default_factory=dict)
     """Of the scheme's further models, on the validation part."""
+    said: Sequence[str] = ()
+    """What was chosen for the losses, a sentence each."""
 
 
 def distill(
@@ -125,6 +129,7 @@ def distill(
         fit=fits[id(model)],
         teacher_accuracy=teacher_accuracy,
         accuracies=scheming.accuracies,
+        said=tuple(factory.said),
     )
 
 
@@ -141,6 +146,7 @@ class _Factory:
     cache: Path
     cache_bytes: float
     cache_top_k: int | None
+    said: list[str] = field(default_factory=list)
 
     def __call__(self, student: nn.Module, teacher: nn.Module | TeacherSignal) -> DistillObjective:
         own, train = self.data.preprocessing, self.data.train
@@ -151,14 +157,25 @@ class _Factory:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # the adapters' first weights
+            signal = self.signal(teacher)
+            lessons, said = with_layers(
+                self.lessons, student, next(iter(signal.models), None), example.x
+            )
+            self._say(said)
             return DistillObjective(
                 student,
-                self.signal(teacher),
-                self.lessons,
+                signal,
+                lessons,
                 label_weight=self.label_weight,
                 example=example,
                 facts=TaskFacts(num_classes=self.data.num_classes, num_items=len(train)),
             )
+
+    def _say(self, sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            if sentence not in self.said:
+                self.said.append(sentence)
+                progress.info("%s", sentence)
 
     def signal(self, teacher: nn.Module | TeacherSignal) -> TeacherSignal:
         """Return the teacher as a signal that remembers, where that may be."""
@@ -191,8 +208,8 @@ def _cache_folder(context: FitContext) -> Iterator[Path]:
     if context.cache is not None:
         yield context.cache
         return
-    with tempfile.TemporaryDirectory(prefix="kdeploy-teacher-") as folder:
-        yield Path(folder)
+    with temporary_folder("teacher") as folder:
+        yield folder
 
 
 def _check_mixes(lessons: Sequence[Lesson], data: Dataset) -> None:

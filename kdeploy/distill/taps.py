@@ -1,4 +1,7 @@
-"""Taps: read the outputs of inner modules, named by their dotted path, during one forward pass."""
+"""Taps: read the outputs of inner modules, named by their dotted path, during one forward pass.
+
+`PATH:input` is what goes into a module, its first argument.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from kdeploy.errors import ModelError, UnknownName
 
 # What DataParallel, DDP and torch.compile put in front of the names of a model.
 WRAPPERS = ("module.", "_orig_mod.")
+INPUT = ":input"
 
 
 def modules_at(model: nn.Module, paths: Sequence[str], *, role: str) -> dict[str, nn.Module]:
@@ -23,10 +28,14 @@ def modules_at(model: nn.Module, paths: Sequence[str], *, role: str) -> dict[str
     exact = {name: module for name, module in model.named_modules() if name}
     bare = {stripped(name): module for name, module in exact.items()}
     known = {**bare, **exact}
-    for path in paths:
-        if path not in known and stripped(path) not in bare:
-            raise UnknownName.among("layer", path, bare.keys() - {""}, where=f"the {role}")
-    return {path: known[path] if path in known else bare[stripped(path)] for path in paths}
+    places = {path: path.removesuffix(INPUT) for path in paths}
+    for place in places.values():
+        if place not in known and stripped(place) not in bare:
+            raise UnknownName.among("layer", place, bare.keys() - {""}, where=f"the {role}")
+    return {
+        path: known[place] if place in known else bare[stripped(place)]
+        for path, place in places.items()
+    }
 
 
 @contextmanager
@@ -40,8 +49,7 @@ def tapped(model: nn.Module, paths: Sequence[str], *, role: str) -> Iterator[dic
     features: dict[str, Tensor] = {}
     with ExitStack() as hooks:
         for path, module in modules_at(model, paths, role=role).items():
-            record = _recorder(path, features, role)
-            hooks.enter_context(module.register_forward_hook(record))
+            hooks.enter_context(_watched(module, path, features, role))
         yield features
 
 
@@ -54,12 +62,13 @@ def stripped(path: str) -> str:
     return "" if parts == ["module"] else ".".join(parts)
 
 
-def _recorder(path: str, features: dict[str, Tensor], role: str) -> Any:
-    def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        del module, inputs
-        if not isinstance(output, Tensor):
+def _watched(
+    module: nn.Module, path: str, features: dict[str, Tensor], role: str
+) -> RemovableHandle:
+    def keep(value: Any, does: str) -> None:
+        if not isinstance(value, Tensor):
             raise ModelError(
-                f"the layer `{path}` of the {role} returns {type(output).__name__}, not a tensor",
+                f"the layer `{path}` of the {role} {does} {type(value).__name__}, not a tensor",
                 hint="name a layer inside or after it that returns one tensor",
             )
         if path in features:
@@ -67,6 +76,12 @@ def _recorder(path: str, features: dict[str, Tensor], role: str) -> Any:
                 f"the layer `{path}` of the {role} runs more than once in a forward pass",
                 hint="name a layer that runs once: a convolution, a norm or a whole block",
             )
-        features[path] = output
+        # A copy: an activation in place, or `out += x`, would overwrite what is kept.
+        features[path] = value.clone()
 
-    return record
+    # What it takes is looked at before it runs, because it may change that.
+    if path.endswith(INPUT):
+        return module.register_forward_pre_hook(
+            lambda _, given: keep(next(iter(given), None), "takes")
+        )
+    return module.register_forward_hook(lambda _, given, made: keep(made, "returns"))

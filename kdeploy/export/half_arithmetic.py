@@ -10,7 +10,7 @@ each tensor is kept, so that memory is that of one run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,21 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
-from onnx import numpy_helper as numpy_of
+from onnx import ModelProto, NodeProto, ValueInfoProto
 from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ParityFailed
 from kdeploy.export.half import LARGEST
+from kdeploy.export.half_graph import (
+    SMALLEST_NORMAL,
+    Rounding,
+    in_float32,
+    is_half,
+    keep,
+    rounded,
+    rounded_and_flushed,
+)
 from kdeploy.export.layer_names import layer_of
 from kdeploy.export.parity import LOWEST_COSINE, Parity, parity_on
 from kdeploy.preprocessing import Inputs
@@ -33,11 +41,8 @@ log = logging.getLogger(__name__)
 # Batches of real items; a batch is one of those of the parity gate, and as small.
 NUM_BATCHES = 4
 LARGEST_BATCH = 8
-# Below it float16 loses digits, and some devices take zero instead.
-SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
 # Rounding alone moves an output by no more than its standard deviation.
 ROUNDING_ALONE = 1.0
-Rounding = Callable[[GraphProto, str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,125 +87,27 @@ def check_half_arithmetic(
     half = [tensor for tensor, kind in kinds.items() if kind == "tensor(float16)"]
     batches = [(batch,) for batch in _few_inputs(data, batch_sizes)]
 
-    def computed(rounding: Rounding | None) -> Computed:
+    def computed(rounding: Rounding) -> Computed:
         return _computed(in_float32(program, half, rounding), half, model, batches)
 
-    rounded = computed(_round)
-    beyond = [t for t, seen in rounded.seen.items() if seen.is_beyond]
-    exact = computed(None).seen if beyond else {}
+    seen = computed(rounded)
+    beyond = [t for t, one in seen.seen.items() if one.is_beyond]
+    exact = computed(keep).seen if beyond else {}
     # What is infinite in float32 too is meant so, e.g. a mask.
     overflow = next((t for t in beyond if exact[t].is_finite), None)
-    if _is_wrong(rounded.parity, has_overflow=overflow is not None):
-        raise _refusal(name, program, model, rounded, overflow, exact)
+    if _is_wrong(seen.parity, has_overflow=overflow is not None):
+        raise _refusal(name, program, model, seen, overflow, exact)
     if overflow is not None:
-        told = _told(overflow, rounded.seen[overflow], program, model)
+        told = _told(overflow, seen.seen[overflow], program, model)
         log.warning("%s: %s; its outputs are right all the same on the items tried", name, told)
         return
-    if _is_wrong(computed(_round_and_flush).parity, has_overflow=False):
+    if _is_wrong(computed(rounded_and_flushed).parity, has_overflow=False):
         log.warning(
             "%s: right in float16, and wrong on devices that take numbers below %.2g for zero; "
             "an epsilon or a scale may be lost there: keep its operator in `keep_float32`",
             name,
             SMALLEST_NORMAL,
         )
-
-
-def is_half(program: ModelProto) -> bool:
-    """Return whether a file holds float16 numbers, or makes them."""
-    held = any(t.data_type == TensorProto.FLOAT16 for t in program.graph.initializer)
-    return held or any(_cast_to_half(node) is not None for node in program.graph.node)
-
-
-def in_float32(
-    program: ModelProto, half: Sequence[str], rounding: Rounding | None = None
-) -> ModelProto:
-    """Return the graph in float32 with the tensors of `half` rounded to float16 once made.
-
-    Each of them adds two outputs, its largest magnitude and whether it is no number anywhere.
-    """
-    twin = ModelProto()
-    twin.CopyFrom(program)
-    graph, chosen = twin.graph, set(half)
-    _widen(graph)
-    nodes = list(graph.node)
-    del graph.node[:]
-    for node in nodes:
-        made = [tensor for tensor in node.output if tensor in chosen]
-        node.output[:] = [_exact(t) if t in chosen else t for t in node.output]
-        graph.node.append(node)
-        for tensor in made:
-            (rounding or _keep)(graph, _exact(tensor), tensor)
-            _watch(graph, tensor)
-    return twin
-
-
-def _widen(graph: GraphProto) -> None:
-    """Make float32 of all that is float16, in branches and loops too."""
-    del graph.value_info[:]
-    for tensor in graph.initializer:
-        _widen_tensor(tensor)
-    for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
-    for node in graph.node:
-        cast = _cast_to_half(node)
-        if cast is not None:
-            cast.i = TensorProto.FLOAT
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                _widen_tensor(attribute.t)
-            if attribute.HasField("g"):
-                _widen(attribute.g)
-
-
-def _widen_tensor(tensor: TensorProto) -> None:
-    if tensor.data_type == TensorProto.FLOAT16:
-        values = numpy_of.to_array(tensor).astype(np.float32)
-        tensor.CopyFrom(numpy_of.from_array(values, tensor.name))
-
-
-def _cast_to_half(node: NodeProto) -> Any:
-    """Return the attribute that makes a node's output float16."""
-    named = (a for a in node.attribute if a.name in ("to", "dtype"))
-    return next((a for a in named if a.i == TensorProto.FLOAT16), None)
-
-
-def _exact(tensor: str) -> str:
-    return f"{tensor}/exact"
-
-
-def _keep(graph: GraphProto, source: str, target: str) -> None:
-    graph.node.append(helper.make_node("Identity", [source], [target]))
-
-
-def _round(graph: GraphProto, source: str, target: str) -> None:
-    half = f"{target}/half"
-    graph.node.append(helper.make_node("Cast", [source], [half], to=TensorProto.FLOAT16))
-    graph.node.append(helper.make_node("Cast", [half], [target], to=TensorProto.FLOAT))
-
-
-def _round_and_flush(graph: GraphProto, source: str, target: str) -> None:
-    """Round, and set to zero what float16 holds with fewer digits."""
-    rounded, size, small = (f"{target}/{part}" for part in ("rounded", "size", "small"))
-    bound, zero = f"{target}/bound", f"{target}/zero"
-    _round(graph, source, rounded)
-    for name, value in ((bound, SMALLEST_NORMAL), (zero, 0.0)):
-        graph.initializer.append(numpy_of.from_array(np.array(value, np.float32), name))
-    graph.node.append(helper.make_node("Abs", [rounded], [size]))
-    graph.node.append(helper.make_node("Less", [size, bound], [small]))
-    graph.node.append(helper.make_node("Where", [small, zero, rounded], [target]))
-
-
-def _watch(graph: GraphProto, tensor: str) -> None:
-    size, largest = f"{tensor}/magnitude", f"{tensor}/largest"
-    strange, number, has_nan = f"{tensor}/nan", f"{tensor}/is_nan", f"{tensor}/has_nan"
-    graph.node.append(helper.make_node("Abs", [_exact(tensor)], [size]))
-    graph.node.append(helper.make_node("ReduceMax", [size], [largest], keepdims=0))
-    graph.node.append(helper.make_node("IsNaN", [_exact(tensor)], [strange]))
-    graph.node.append(helper.make_node("Cast", [strange], [number], to=TensorProto.FLOAT))
-    graph.node.append(helper.make_node("ReduceMax", [number], [has_nan], keepdims=0))
-    for name in (largest, has_nan):
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, []))
 
 
 def _types_of_tensors(program: ModelProto) -> dict[str, str]:
@@ -277,11 +184,11 @@ def _refusal(
     name: str,
     program: ModelProto,
     model: nn.Module,
-    rounded: Computed,
+    found: Computed,
     overflow: str | None,
     exact: Mapping[str, Seen],
 ) -> ParityFailed:
-    parity = rounded.parity
+    parity = found.parity
     wrong = (
         f"{name}: computed in float16 it is not what the model computes: the largest error is "
         f"{parity.max_abs:.3g} output standard deviations (allowed {parity.bound:.3g}), the cosine "
@@ -296,7 +203,7 @@ def _refusal(
     large = {tensor for tensor, seen in exact.items() if seen.is_beyond}
     kinds = {n.op_type for n in program.graph.node if large & {*n.input, *n.output}}
     return ParityFailed(
-        f"{wrong}; {_told(overflow, rounded.seen[overflow], program, model)}. ONNX Runtime's CPU "
+        f"{wrong}; {_told(overflow, found.seen[overflow], program, model)}. ONNX Runtime's CPU "
         "computes it in float32 and hides it",
         hint=f"no file was kept; `keep_float32: [{', '.join(sorted(kinds))}]` keeps what makes and "
         "reads such numbers, or scale them down before that layer",

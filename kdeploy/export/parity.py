@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch import nn
 from kdeploy.classes import NO_CLASS, classes_of
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ParityFailed
+from kdeploy.export.disagreement import Cause, Trial, cause_of
 from kdeploy.export.ends import named_tensors
 from kdeploy.export.half import HalfRounded
 from kdeploy.preprocessing import Inputs
@@ -65,6 +66,12 @@ class Parity:
     """Largest absolute error, in the output's own unit: what a comparison must allow."""
     bound: float
     """What `max_abs` may be."""
+    cause: Cause | None = None
+    """Why it fails, where it does."""
+
+    @property
+    def passed(self) -> bool:
+        return self.max_abs <= self.bound and self.cosine >= LOWEST_COSINE
 
 
 def measure_parity(
@@ -99,7 +106,7 @@ def parity_on(
     is_half: bool = False,
 ) -> Parity:
     """Return how far `run` is from `model` on these inputs, each a tuple of all that it takes."""
-    firsts: list[tuple[Array, Array]] = []
+    trials: list[Trial] = []
     pairs: list[tuple[Array, Array]] = []
     yardstick = HalfRounded(model) if base is None and is_half else base
     factor = ROUNDING_BOUND if base is not None else HALF_BOUND
@@ -109,32 +116,41 @@ def parity_on(
         made = run(*batch)
         found = [y.astype(np.float64) for y in (made if isinstance(made, list) else [made])]
         pairs += zip(expected, found, strict=False)  # most runtimes return the first alone
-        firsts.append((expected[0], found[0]))
+        error = max(map(_scaled_error, found, expected))
+        trials.append(Trial(batch=batch, expected=expected[0], found=found[0], error=error))
         if yardstick is not None:
             rounding = map(_scaled_error, _outputs(yardstick, batch), expected)
             bound = max(bound, factor * max(rounding))
     max_abs = max(_scaled_error(found, expected) for expected, found in pairs)
     if yardstick is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
         bound = max(bound, min(ORDER_BOUND * _own_error(model, batches), LARGEST_FLOAT_BOUND))
-    return Parity(
+    parity = Parity(
         max_abs=max_abs,
         cosine=min(_cosine(expected, found) for expected, found in pairs),
-        agreement=_agreement(firsts),
+        agreement=_agreement([(trial.expected, trial.found) for trial in trials]),
         required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=bound,
     )
+    if parity.passed:
+        return parity
+
+    def own_error() -> float:
+        return _own_error(model, batches) if yardstick is None else 0.0
+
+    return replace(parity, cause=cause_of(trials, model, own_error, bound=bound))
 
 
 def check_parity(parity: Parity, *, name: str) -> None:
     """Raise ParityFailed unless the file is within its bound of the model."""
-    if parity.max_abs <= parity.bound and parity.cosine >= LOWEST_COSINE:
+    if parity.passed:
         return
     raise ParityFailed(
         f"{name}: the file does not compute what the model computes: the largest error is "
         f"{parity.max_abs:.3g} output standard deviations (allowed {parity.bound:.3g}), the cosine "
         f"{parity.cosine:.6f} (at least {LOWEST_COSINE}), top-1 agreement {parity.agreement:.1%}; "
-        f"it would need a tolerance of {parity.required_tolerance:.3g}",
-        hint="no file was kept; another `opset` may help, else report the operator that differs",
+        f"it would need a tolerance of {parity.required_tolerance:.3g}; no file was kept"
+        + (f". {parity.cause.found[0].upper()}{parity.cause.found[1:]}" if parity.cause else ""),
+        hint=parity.cause.hint if parity.cause else "export the model in two halves to see which",
     )
 
 
@@ -150,7 +166,8 @@ def inputs(data: Dataset, batch_sizes: Sequence[int] = BATCH_SIZES) -> Iterator[
 
 def _outputs(model: nn.Module, batch: tuple[NDArray[Any], ...]) -> list[Array]:
     with torch.no_grad():
-        result = model(*(torch.from_numpy(x) for x in batch))
+        # Copies: a model that changes its input would change what the file gets.
+        result = model(*(torch.tensor(x) for x in batch))
     return [np.asarray(y.numpy(), dtype=np.float64) for y in named_tensors(result).values()]
 
 

@@ -36,12 +36,19 @@ class Call:
         self._compiled = torch.compile(self.model, dynamic=False, options=options)
 
     def __call__(self, x: Tensor, *, is_hooked: bool = False) -> Tensor:
-        """Return what the model answers."""
+        """Return what the model answers, without its auxiliary outputs."""
         if self._compiled is None or is_hooked:
-            answer: Tensor = self.model(x)
+            answer: Tensor = first_output(self.model(x))
             return answer
         self._size = self._size or x.shape
-        return self._compiled(x) if x.shape == self._size else self.model(x)
+        call = self._compiled if x.shape == self._size else self.model
+        of_this_size: Tensor = first_output(call(x))
+        return of_this_size
+
+
+def first_output(answer: Any) -> Any:
+    """Return the logits of a model that gives further, auxiliary outputs while it is trained."""
+    return answer[0] if isinstance(answer, list | tuple) and answer else answer
 
 
 def shall_compile(asked: Literal["auto", "on", "off"], *, items: int) -> bool:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kdeploy import registry
 from kdeploy.artifact import find_artifact
 from kdeploy.data.contract import Dataset
+from kdeploy.data.further_items import with_unlabelled
+from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
-from kdeploy.data.unlabelled import with_unlabelled
-from kdeploy.errors import ModelError, UnknownName
+from kdeploy.distill.classifier_inputs import classifier
+from kdeploy.distill.taps import INPUT
+from kdeploy.errors import ModelError, RecipeError, UnknownName
+from kdeploy.model_outputs import in_eval, outputs_of
 from kdeploy.pipeline.building import (
     fresh_model,
     further_model,
     further_models,
     model_of_teacher,
+    onnx_path,
     teacher_model,
 )
+from kdeploy.pipeline.needed_labels import check_labels
+from kdeploy.pipeline.purity import check_logits, check_pure, two_batches
 from kdeploy.pipeline.real_items import check_real_items
 from kdeploy.pipeline.weights import load_weights
-from kdeploy.recipe.resolve import Recipe
+from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.recipe.teaching import Teaching
+from kdeploy.references import ModelReference, build_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,68 +45,125 @@ def check(recipe: Recipe) -> Dataset:
         InputError: of the kind that fits; nothing was written.
     """
     data = load(recipe.data)
-    teacher = _teacher(recipe)
-    check_model(teacher, data, "teacher")
+    check_labels(recipe, data)
+    teacher = _checked_teacher(recipe, data)
     if recipe.student is not None and recipe.distill is not None:
         student = fresh_model(recipe.student, recipe.seed)
-        check_model(student, data, "student")
-        _check_layers(recipe.distill, student, teacher, "distill")
+        check_model(
+            student,
+            data,
+            "student",
+            again=partial(build_model, recipe.student),
+            batch_sizes={
+                "distill.batch_size": _size(recipe.distill.training),
+                **_recovering(recipe),
+            },
+        )
+        _check_layers(recipe.distill, student, teacher, data, "distill")
         _check_scheme(recipe.distill, student, data, "distill")
     before = student if recipe.student is not None else teacher
     for index, step in enumerate(recipe.compress):
         if step.recover is not None:
-            _check_layers(step.recover, before, before, f"compress[{index}].recover")
+            _check_graph_losses(step, f"compress[{index}]")
+            _check_layers(step.recover, before, before, data, f"compress[{index}].recover")
             _check_scheme(step.recover, before, data, f"compress[{index}].recover")
     return data
 
 
-def check_model(model: nn.Module, data: Dataset, role: str) -> None:
-    """Refuse a model that does not take the data's items or answers another class count."""
-    shape = data.preprocessing.shape
+def check_model(
+    model: nn.Module,
+    data: Dataset,
+    role: str,
+    *,
+    again: Callable[[], nn.Module] | None = None,
+    batch_sizes: Mapping[str, int] | None = None,
+    needs_logits: bool = False,
+) -> None:
+    """Refuse a model that does not take the data's items, answers another class count, or differs.
+
+    Args:
+        model: Is used up, see `check_pure`.
+        data: What it is to answer.
+        role: Who it is, e.g. "teacher".
+        again: Makes the model once more; None for one that comes as a file.
+        batch_sizes: Of the trainings to come, by key; None for a model that is only asked.
+        needs_logits: Whether another model learns from it.
+    """
+    batches = two_batches(data)
     wanted = (2, *data.train.y.shape[1:])
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            out = model(torch.from_numpy(data.preprocessing.example(2)))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    hint = layout_hint(data.preprocessing.shape) or (
+        f"check `{role}.args` (input channels, tokens?) and the shape of {data.name}"
+    )
+    out = outputs_of(model, batches[0], role=f"the {role}", hint=hint)
+    if tuple(out.shape[:-1]) != wanted:
         raise ModelError(
-            f"the {role} cannot take items of {data.name}, shape {shape}: {error}",
-            hint=f"check `{role}.args` (input channels, tokens?) and the data's shape",
-        ) from None
-    finally:
-        model.train(was_training)
-    if not isinstance(out, torch.Tensor) or tuple(out.shape[:-1]) != wanted:
-        found = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-        raise ModelError(
-            f"the {role} returns {found}; expected logits {(*wanted, data.num_classes)}",
+            f"the {role} returns {tuple(out.shape)}; expected logits {(*wanted, data.num_classes)}",
             hint="let the build function return a module whose forward gives one tensor of logits",
         )
-    if out.shape[-1] != data.num_classes:
+    if data.num_classes and out.shape[-1] != data.num_classes:
         raise ModelError(
-            f"the {role} has {out.shape[-1]} classes, {data.name} has {data.num_classes}",
-            hint=f"set `{role}.args.num_classes: {data.num_classes}`",
+            f"the {role} has {out.shape[-1]} classes, {data.name} has {data.num_classes}: "
+            f"labels 0..{data.num_classes - 1}",
+            hint=_classes_hint(out.shape[-1], data.num_classes, role),
         )
-    model.eval()
-    check_real_items(model, data, role)
-    model.train(was_training)
+    with in_eval(model):
+        check_real_items(model, data, role)
+    if needs_logits or batch_sizes is not None:
+        check_logits(model, batches[0], out, f"the {role}")
+    check_pure(model, batches, out, f"the {role}", again=again, batch_sizes=batch_sizes)
 
 
-def _teacher(recipe: Recipe) -> nn.Module:
-    known = find_artifact(recipe.teacher.reference.build)
-    if known is not None:
-        return model_of_teacher(known)
-    model = teacher_model(recipe.teacher.reference)
+def _classes_hint(found: int, wanted: int, role: str) -> str:
+    args = "`--args`" if role == "model" else f"`{role}.args`"
+    if found == 1:
+        return (
+            f"one output is a quantity (regression) or a score; build it with one a class: {wanted}"
+        )
+    hint = f"build it with {wanted} outputs (see {args}, e.g. `num_classes: {wanted}`)"
+    if found < wanted:
+        return f"{hint}, or leave out the items of the others"
+    return f"{hint}; if the data has {found} classes, some without items: `data.classes: {found}`"
+
+
+def _checked_teacher(recipe: Recipe, data: Dataset) -> nn.Module:
+    reference = recipe.teacher.reference
+    known = find_artifact(reference.build)
+    is_file = known is not None or recipe.teacher.is_file
+    model = model_of_teacher(known) if known is not None else teacher_model(reference)
+    sizes = {} if recipe.student else _recovering(recipe)
     if recipe.teacher.weights is not None:
         load_weights(model, recipe.teacher.weights)
+    elif not is_file and recipe.teacher.training.get("epochs") != 0:
+        sizes["teacher.train.batch_size"] = _size(recipe.teacher.training)
+    check_model(
+        model,
+        data,
+        "teacher",
+        again=None if is_file else partial(build_model, reference),
+        batch_sizes=sizes or None,
+        needs_logits=recipe.student is not None,
+    )
     return model
+
+
+def _size(training: Mapping[str, Any]) -> int:
+    return int(training.get("batch_size", 128))
+
+
+def _recovering(recipe: Recipe) -> dict[str, int]:
+    """Return the batch sizes of all trainings of steps, by key."""
+    return {
+        f"compress[{index}].recover.batch_size": _size(step.recover.training)
+        for index, step in enumerate(recipe.compress)
+        if step.recover is not None
+    }
 
 
 def _check_scheme(teaching: Teaching, student: nn.Module, data: Dataset, where: str) -> None:
     """Build the further models of a scheme, and look at the layers and items that it names."""
     place = f"{where}.scheme.{teaching.scheme}"
     for role, entry in further_models(teaching.scheme_parameters, place):
-        check_model(further_model(entry, seed=0), data, role)
+        _check_further(entry, teaching, data, role, where)
     facts, own = registry.find("scheme", teaching.scheme).facts, teaching.scheme_parameters
     known = [name for name, _ in student.named_modules() if name]
     for layer in own.get(facts.get("student_layers", ""), ()):
@@ -107,12 +174,52 @@ def _check_scheme(teaching: Teaching, student: nn.Module, data: Dataset, where: 
         with_unlabelled(data, items)
 
 
-def _check_layers(teaching: Teaching, student: nn.Module, teacher: nn.Module, where: str) -> None:
+def _check_further(
+    entry: Mapping[str, Any], teaching: Teaching, data: Dataset, role: str, where: str
+) -> None:
+    """Look at a further model of a scheme; neither a file nor with weights: trained."""
+    reference = ModelReference(build=entry["build"], args=entry["args"])
+    is_file = find_artifact(entry["build"]) is not None or onnx_path(reference) is not None
+    sizes = {f"{where}.batch_size": _size(teaching.training)}
+    check_model(
+        further_model(entry, seed=0),
+        data,
+        role,
+        again=None if is_file else partial(build_model, reference),
+        batch_sizes=None if is_file or entry["weights"] else sizes,
+        needs_logits=True,
+    )
+
+
+def _check_graph_losses(step: Step, where: str) -> None:
+    """Refuse losses on inner layers where what is trained is a quantized graph, which has none."""
+    facts = registry.find("compressor", step.technique).facts
+    if step.recover is None or not facts.get("trains") or facts.get("recoverable", True):
+        return
+    for loss in (name for entry in step.recover.losses for name in entry):
+        if registry.find("loss", loss).facts.get("needs", "logits") != "logits":
+            raise RecipeError(
+                f"{where}.recover: the loss `{loss}` reads inner layers, and `{step.technique}` "
+                "trains a quantized graph, in which layers cannot be read",
+                hint="teach it by its outputs, e.g. `losses: [{kd: {}}]`",
+            )
+
+
+def _check_layers(
+    teaching: Teaching, student: nn.Module, teacher: nn.Module, data: Dataset, where: str
+) -> None:
+    """Look at the layers that losses name, and at the classifiers where they name none."""
+    models = {"student": student, "teacher": teacher}
     names = {"student": dict(student.named_modules()), "teacher": dict(teacher.named_modules())}
     for index, entry in enumerate(teaching.losses):
         for loss, parameters in entry.items():
+            if "layers" in parameters and parameters["layers"] is None:
+                example = torch.from_numpy(data.preprocessing.example(2))
+                for role, model in models.items():
+                    classifier(model, example, role=role)
             for pair in (parameters.get("layers") or {}).items():
-                for role, layer in zip(names, pair, strict=True):
+                for role, path in zip(names, pair, strict=True):
+                    layer = path.removesuffix(INPUT)
                     if layer not in names[role]:
                         place = f"{where}.losses[{index}].{loss}.layers"
                         known = [n for n in names[role] if n]

@@ -53,8 +53,10 @@ def choose(
         cell: Runtime and batch size on which all are judged.
     """
     baseline = [r for r in records if r.artifact == teacher]
-    judged = [(c, judge(gates, _of(records, c), baseline, **cell)) for c in candidates]
+    judged = [(c, judge(gates, records_of(records, c), baseline, **cell)) for c in candidates]
     passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
+    if not judged:
+        return Choice(exported=None, verdicts=(), reason="there is no ONNX file to choose from")
     if not passed:
         last, verdicts = judged[-1]
         failed = sum(not v.passed for v in verdicts)
@@ -101,7 +103,8 @@ def _reason(
     return text
 
 
-def _of(records: Sequence[Measurement], exported: Exported) -> list[Measurement]:
+def records_of(records: Sequence[Measurement], exported: Exported) -> list[Measurement]:
+    """Return what was measured of one file."""
     wanted = ("", exported.profile)
     return [r for r in records if r.artifact == exported.model.id and r.profile in wanted]
 
@@ -109,5 +112,5 @@ def _of(records: Sequence[Measurement], exported: Exported) -> list[Measurement]
 def _value(
     records: Sequence[Measurement], exported: Exported, metric: str, cell: Mapping[str, Any]
 ) -> float | None:
-    found = select(_of(records, exported), metric, **cell)
+    found = select(records_of(records, exported), metric, **cell)
     return next((r.value for r in found if r.value is not None), None)

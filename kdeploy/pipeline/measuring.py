@@ -12,7 +12,7 @@ from kdeploy.artifact import Artifact
 from kdeploy.bench.kept import conditions, contents_sha256
 from kdeploy.bench.run import BenchResult, Interrupted, Subject, bench
 from kdeploy.machine import fingerprint
-from kdeploy.measurement import read, write
+from kdeploy.measurement import Measurement, read, write
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of, named
@@ -61,6 +61,15 @@ def result_of(artifacts: Sequence[Artifact]) -> BenchResult:
         )
         for artifact in artifacts
     )
+
+
+def reasons_for_nothing(records: Iterable[Measurement]) -> list[str]:
+    """Return why nothing at all was measured; none where anything was."""
+    measured = [r for r in records if not r.metric.startswith("parity")]
+    if any(r.value is not None for r in measured):
+        return []
+    reasons = (f"{r.label} on {r.runtime}: {r.skipped}" for r in measured if r.skipped)
+    return list(dict.fromkeys(reasons)) or ["no runtime opens any of the files"]
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
-from kdeploy.payload import save_model
+from kdeploy.fitting.checkpoint import fingerprint_of
 from kdeploy.pipeline import held_out
 from kdeploy.pipeline.building import (
     contents_sha256,
@@ -30,6 +30,7 @@ from kdeploy.pipeline.building import (
 )
 from kdeploy.pipeline.onnx_files import import_file
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.pipeline.storing import store_model
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.quantization.contract import is_wrapped
@@ -37,7 +38,7 @@ from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
 from kdeploy.sparsity.zeros import sparsity
-from kdeploy.training import Constraint, FitContext, FitResult, Supervised, accuracy, fit
+from kdeploy.training import Constraint, FitContext, FitResult, Supervised, fit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +58,7 @@ def _teacher(session: Session, teacher: Teacher) -> Artifact:
         return session.store.adopt(known)
     file = onnx_path(teacher.reference)
     if file is not None:
-        return import_file(session, data_of(session), file)
+        return import_file(session, file)
     if teacher.weights is not None:
         return _import_weights(session, teacher.reference, teacher.weights)
     return _train(session, teacher.reference, teacher.training, label="teacher", stage="teacher")
@@ -100,7 +101,9 @@ def make_student(
         for name, value in result.accuracies.items():
             session.audience.said(f"validation accuracy: {name} {value:.2%}")
         made = made_model(session, result.model, reference, scores)
-        return _with_report(made, heard)
+        for sentence in result.said:
+            session.audience.said(sentence)
+        return _with_report(made, {"weights": heard, "losses": result.said})
 
     return session.step(
         kind="torch",
@@ -133,18 +136,24 @@ def made_model(
     base = model.base if is_wrapped(model) else model
     example = torch.from_numpy(preprocessing.example(1))
     if scores is None:
-        validation = data_of(session).validation
-        scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}
+        scores = held_out.scores_on_validation(session, model)
     return Made(
-        write=lambda folder: {"model": save_model(folder, model, reference)},
+        write=lambda folder: {"model": store_model(folder, model, reference, data_of(session))},
         facts={
             "parameters": count_without_exits(base),
             "macs": count_macs(base, example),
             "sparsity": sparsity(base),
             "size": count_bytes(_computing(model)),
+            **_said_of(scores),
         },
         scores=scores,
     )
+
+
+def _said_of(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, for whoever reads of the step, where its training was not computed as asked for."""
+    because = scores.get("arithmetic", {}).get("because")
+    return {"report": {"arithmetic": because}} if because else {}
 
 
 def _computing(model: nn.Module) -> nn.Module:
@@ -166,7 +175,7 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
             facts={**made.facts, "weights": weights.name},
             scores={**made.scores, **held_out.marks_of_given(session)},
         )
-        return _with_report(made, loaded.said)
+        return _with_report(made, {"weights": loaded.said})
 
     return session.step(
         kind="torch",
@@ -179,11 +188,11 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
     )
 
 
-def _with_report(made: Made, weights: Sequence[str]) -> Made:
-    """Keep with the model what was done so that given weights fit."""
-    if not weights:
-        return made
-    return replace(made, facts={**made.facts, "report": {"weights": list(weights)}})
+def _with_report(made: Made, topics: Mapping[str, Sequence[str]]) -> Made:
+    """Keep with the model what was chosen on the way: how weights fit, what losses compare."""
+    own = {topic: list(said) for topic, said in topics.items() if said}
+    report = {**made.facts.get("report", {}), **own}
+    return replace(made, facts={**made.facts, "report": report}) if report else made
 
 
 def _train(
@@ -200,7 +209,8 @@ def _train(
         result = fit(objective, data_of(session), context, **training)
         # Trained for no epoch, it is what its function made it, with whatever weights that read.
         marks = {} if training.get("epochs") else held_out.marks_of_given(session)
-        scores = {**scores_of(result), **marks}
+        is_judged = data_of(session).validation.is_labelled
+        scores = {**scores_of(result), **marks} if is_judged else {}
         return made_model(session, objective.student.eval(), reference, scores)
 
     return session.step(
@@ -210,8 +220,14 @@ def _train(
         label=label,
         make=make,
         parameters={"model": _facts(reference), **training},
-        source=source_sha256(reference),
+        source=source_sha256(reference) + _as_built(session, reference, training),
     )
+
+
+def _as_built(session: Session, reference: ModelReference, training: Mapping[str, Any]) -> str:
+    """Return the digest of the tensors of a model that is not trained: its function gave them."""
+    is_trained = training.get("epochs") != 0
+    return "" if is_trained else fingerprint_of({}, fresh_model(reference, session.seed))
 
 
 def fit_context(
@@ -278,6 +294,7 @@ def scores_of(result: FitResult) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "best_validation_accuracy": result.best_accuracy,
         "last_validation_accuracy": result.last_accuracy,
+        "arithmetic": result.arithmetic.to_dict(),
     }
 
 

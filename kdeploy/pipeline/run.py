@@ -11,11 +11,10 @@ from typing import Any
 from kdeploy.artifact import Artifact, Store, disk_error
 from kdeploy.fitting.processes import joined
 from kdeploy.gate import Verdict
-from kdeploy.measurement import Measurement, select
+from kdeploy.measurement import Measurement
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_cell
 from kdeploy.pipeline.deliver import (
-    About,
     make_bundle,
     make_export,
     parity_records,
@@ -23,6 +22,8 @@ from kdeploy.pipeline.deliver import (
 )
 from kdeploy.pipeline.exported import Exported, told_apart
 from kdeploy.pipeline.log import Audience, Log, Silence
+from kdeploy.pipeline.losing import notes, warning
+from kdeploy.pipeline.measured_about import measured_about
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
 from kdeploy.pipeline.rundir import (
@@ -67,6 +68,8 @@ class RunResult:
     verdicts: list[Verdict] = field(default_factory=list)
     packaged: Exported | None = None
     chosen_because: str = ""
+    notes: list[str] = field(default_factory=list)
+    """What the measurements say against files of the run, in sentences."""
     summary: dict[str, Any] = field(default_factory=dict)
     comparison: Comparison | None = None
     is_first: bool = True
@@ -121,6 +124,7 @@ def run(
             session.audience = _log(out, audience or Silence(), tensorboard, csv_log)
             with session.files():
                 write_text(out / "recipe.yaml", to_yaml(recipe, written_in=out))
+            session.sweep()
             session.say_of_data()
         with blamed():
             return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
@@ -157,6 +161,7 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
     if "bench" in stages:
         _measure(recipe, out, session, result)
         _choose(recipe, result)
+        _say_what_loses(recipe, session, result)
     if "package" in stages and recipe.budgets is not None and result.chosen is not None:
         _package(recipe, out, session, result)
     result.summary = _summary(session, result)
@@ -239,10 +244,31 @@ def _choose(recipe: Recipe, result: RunResult) -> None:
     result.chosen_because = choice.reason
 
 
+def _say_what_loses(recipe: Recipe, session: Session, result: RunResult) -> None:
+    """Say why INT8 does not pay, and warn where the chosen file has nothing to be chosen for."""
+    files, models, cell = result.exported, result.models, target_cell(recipe.bench)
+    result.notes = notes(files, models, result.records, cell)
+    if result.chosen is not None:
+        lost = warning(result.chosen, files, models, result.records, cell)
+        if lost:
+            result.chosen_because += f"; warning: {lost}"
+            result.notes.append(f"warning: {lost}")
+    for note in result.notes:
+        session.audience.said(note)
+
+
 def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
     chosen, budgets = result.chosen, recipe.budgets or ()
     assert chosen is not None, "packaging needs a chosen file"
-    bundle, verdict = make_bundle(session, chosen, budgets, _about(recipe, result, chosen))
+    about = measured_about(
+        chosen,
+        result.teacher,
+        result.records,
+        target_cell(recipe.bench),
+        name=recipe.name,
+        because=result.chosen_because,
+    )
+    bundle, verdict = make_bundle(session, chosen, budgets, about)
     with session.files():
         write_bundle(out, bundle.folder)
     result.packaged = chosen
@@ -257,33 +283,6 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
     ]
 
 
-def _about(recipe: Recipe, result: RunResult, chosen: Exported) -> About:
-    """Return what was measured of the chosen file and of the teacher, where gates are judged."""
-    cell = target_cell(recipe.bench)
-    there = [r for r in result.records if r.runtime == cell["runtime"] and r.value is not None]
-    own = [r for r in there if (r.artifact, r.profile) == (chosen.model.id, chosen.profile)]
-    teacher = [r for r in there if r.artifact == result.teacher.id and r not in own]
-    accuracy = _values(own, ("accuracy", "agreement", "perplexity"))
-    baseline = _values(teacher, ("accuracy", "perplexity"))
-    p50 = next(iter(select(own, "latency.p50", **cell)), None)
-    latency = {"latency.p50": p50.value, "latency measured in": _place(p50)} if p50 else {}
-    return About(
-        name=recipe.name,
-        accuracy={**accuracy, **({"baseline": baseline} if baseline else {})},
-        latency=latency,
-        chosen_because=result.chosen_because,
-    )
-
-
-def _values(records: Sequence[Measurement], kinds: tuple[str, ...]) -> dict[str, float | None]:
-    return {r.metric: r.value for r in reversed(records) if r.metric.startswith(kinds)}
-
-
-def _place(record: Measurement) -> str:
-    threads = "all threads" if record.threads is None else f"threads {record.threads}"
-    return f"{record.runtime}, batch {record.batch_size}, {threads}, n = {record.n}"
-
-
 def _summary(session: Session, result: RunResult) -> dict[str, Any]:
     return {
         "teacher": result.teacher.id,
@@ -292,6 +291,7 @@ def _summary(session: Session, result: RunResult) -> dict[str, Any]:
         "packaged_profile": result.packaged.profile if result.packaged else None,
         "chosen": result.chosen.model.id if result.chosen else None,
         "chosen_because": result.chosen_because,
+        "notes": result.notes,
         "gates": [v.to_dict() for v in result.verdicts],
         **({"seeds": result.seeds} if result.seeds else {}),
         "stages": [asdict(s) for s in session.stages],

@@ -14,9 +14,11 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference
 from kdeploy.errors import Unavailable
 from kdeploy.fitting.processes import ALONE, Processes
+from kdeploy.fitting.threads import computing_with, free_threads
 from kdeploy.machine import fingerprint
 from kdeploy.moved_paths import from_here
 from kdeploy.pipeline.log import Audience, Silence, StageRecord, noted
+from kdeploy.temporary import sweep_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,9 @@ class Session:
             is_cached = artifact is not None
             if artifact is None:
                 entry = {"id": identity, "kind": kind, "label": label, **facts}
-                artifact = self._add(entry, make(self.store.work(identity)), parents)
+                with computing_with(free_threads()):
+                    made = make(self.store.work(identity))
+                artifact = self._add(entry, made, parents)
         record = StageRecord(
             stage=stage,
             technique=technique,
@@ -94,6 +98,11 @@ class Session:
         self.stages.append(record)
         self.audience.stage_ended(record)
         return artifact
+
+    def sweep(self) -> None:
+        """Remove what killed runs left half-made, here and where the system has such things."""
+        self.store.sweep()
+        sweep_once()
 
     def say_of_data(self) -> None:
         """Tell what people should know of the data: what was left out, converted, never changes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from kdeploy.distill.run import DistillResult, distill
 from kdeploy.errors import GateFailed, RecipeError
 from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
-from kdeploy.payload import rebuild, reference_of, save_model
+from kdeploy.payload import rebuild, reference_of
 from kdeploy.pipeline.building import model_of_teacher, without_folders
 from kdeploy.pipeline.held_out import SEEN, SEEN_BEFORE, WORDS, may_have_seen
 from kdeploy.pipeline.models import (
@@ -33,6 +33,7 @@ from kdeploy.pipeline.models import (
 from kdeploy.pipeline.onnx_files import is_quantized, made_file
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.pipeline.stopwatch import Latencies
+from kdeploy.pipeline.storing import store_model
 from kdeploy.recipe.resolve import Step
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.registry import find
@@ -107,10 +108,11 @@ class _Making:
             held=sparse_weights(original) if self._sparse_steps() else (),
         )
         model, report = self._compressed(original, work, trainer)
-        scores = {
-            "validation_accuracy_before": _accuracy(self.session, original),
-            "validation_accuracy": _accuracy(self.session, model),
+        scores: dict[str, Any] = {
+            **_accuracy(self.session, original, "_before"),
+            **_accuracy(self.session, model),
         }
+        scores |= {"arithmetic": trainer.arithmetic} if trainer.arithmetic else {}
         if step.recover is not None and not trainer.is_done:
             if self.facts.get("sparse"):
                 trainer.held = sparse_weights(model)
@@ -118,17 +120,24 @@ class _Making:
             scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
             scores |= {**scores_of(result.fit), **further_scores(result.accuracies)}
             model = result.model
+        report |= {"losses": trainer.said} if trainer.said else {}
         for technique in self._sparse_steps():
             check_promise(find("compressor", technique).load(), model, technique)
         scores |= {SEEN: True, SEEN_BEFORE: True} if is_seen else {}
+        self._say(scores, is_seen=is_seen)
+        _check_drop(step, scores)
+        made = self._made(model, scores)
+        report = {**made.facts.get("report", {}), **report}
+        return replace(made, facts={**made.facts, "report": report}) if report else made
+
+    def _say(self, scores: Mapping[str, Any], *, is_seen: bool) -> None:
+        if not data_of(self.session).validation.is_labelled:
+            return
         doubt = f" (no measure: the model before {WORDS})" if is_seen else ""
         self.session.audience.said(
             f"validation accuracy: {scores['validation_accuracy_before']:.2%} before,"
-            f" {scores['validation_accuracy']:.2%} after {step.technique}{doubt}"
+            f" {scores['validation_accuracy']:.2%} after {self.step.technique}{doubt}"
         )
-        _check_drop(step, scores)
-        made = self._made(model, scores)
-        return replace(made, facts={**made.facts, "report": report}) if report else made
 
     def _made(self, model: nn.Module, scores: Mapping[str, Any]) -> Made:
         if isinstance(model, OnnxModel):
@@ -168,7 +177,8 @@ class _Making:
             unfinished = work / f"{COMPRESSED}.part"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
-            facts = save_model(unfinished, model, reference_of(self.before))
+            data = data_of(self.session)
+            facts = store_model(unfinished, model, reference_of(self.before), data)
             facts = {"model": facts, "report": context.report, "is_trained": trainer.is_done}
             (unfinished / "facts.json").write_text(json.dumps(facts))
             unfinished.replace(kept)
@@ -185,6 +195,10 @@ class _Trainer:
     teaching: Teaching | None
     held: Sequence[str]
     """Weights whose zeros stay."""
+    arithmetic: Mapping[str, Any] = field(default_factory=dict)
+    """Of the last training."""
+    said: list[str] = field(default_factory=list)
+    """What was chosen for the losses."""
     is_done: bool = False
     """Whether the technique has trained what it made: nothing is left to recover."""
 
@@ -220,13 +234,21 @@ class _Trainer:
             build=building(self.session),
             **arguments,
         )
+        self.arithmetic = result.fit.arithmetic.to_dict()
         self.is_done = self.is_done or is_last
+        for sentence in result.said:
+            if sentence not in self.said:
+                self.said.append(sentence)
+                self.session.audience.said(sentence)
         return result
 
 
-def _accuracy(session: Session, model: nn.Module) -> float:
+def _accuracy(session: Session, model: nn.Module, when: str = "") -> dict[str, float]:
+    """Return the accuracy on the validation part as a score; nothing where that has no labels."""
     data = data_of(session)
-    return accuracy(model, data.validation, data.preprocessing)
+    if not data.validation.is_labelled:
+        return {}
+    return {f"validation_accuracy{when}": accuracy(model, data.validation, data.preprocessing)}
 
 
 def _check_drop(step: Step, scores: Mapping[str, Any]) -> None:

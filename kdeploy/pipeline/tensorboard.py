@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from kdeploy.errors import MissingDependency
@@ -41,9 +42,14 @@ class TensorBoard:
             **{f"loss/{name}": value for name, value in record.losses.items()},
         }
         for name, value in scalars.items():
-            self.writer.add_scalar(f"{self.name}/{name}", value, record.epoch)
+            self.writer.add_scalar(_tag(f"{self.name}/{name}"), value, record.epoch)
         self.writer.flush()
         self.watcher.epoch_ended(record)
 
     def ended(self) -> None:
         self.watcher.ended()
+
+
+def _tag(name: str) -> str:
+    """Return a name as TensorBoard has them; it takes no other signs."""
+    return re.sub(r"[^-/.\w]", "_", name, flags=re.ASCII)

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from kdeploy.csv_cell import csv_cell
 from kdeploy.pipeline.rundir import write_text
 from kdeploy.training import EpochRecord, Watcher
 
@@ -28,9 +29,11 @@ class TrainingCsv:
         self.rows = _rows(path)
 
     def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None:
-        self.name = name
+        self.name = csv_cell(name)
         self.rows = [
-            row for row in self.rows if row["training"] != name or int(row["epoch"]) <= done_epochs
+            row
+            for row in self.rows
+            if row["training"] != self.name or int(row["epoch"]) <= done_epochs
         ]
         self.watcher.started(name, epochs, steps, done_epochs)
 

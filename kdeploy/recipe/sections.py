@@ -184,6 +184,14 @@ class FeatureLossSection(LogitLossSection):
     layers: dict[str, str] = Field(description='pairs of modules: {"student.path": "teacher.path"}')
 
 
+class ItemLossSection(LogitLossSection):
+    """What a loss that compares items with each other takes beside its own parameters."""
+
+    layers: Annotated[dict[str, str], Field(min_length=1)] | None = Field(
+        None, description="pairs of modules, as for other losses; null: the classifiers' inputs"
+    )
+
+
 def teaching_model(*, base: type[BaseModel] = TeachingSection) -> type[BaseModel]:
     """Return the model of `distill:` and `recover:`: the section's keys and those of training."""
     training = registry.parameters_of("kdeploy.training", "fit")
@@ -192,5 +200,7 @@ def teaching_model(*, base: type[BaseModel] = TeachingSection) -> type[BaseModel
 
 def around_loss(technique: registry.Technique) -> type[LogitLossSection]:
     """Return the model of the keys that a loss takes beside its own parameters."""
+    if technique.facts.get("of_items"):
+        return ItemLossSection
     is_on_logits = technique.facts.get("needs", "logits") == "logits"
     return LogitLossSection if is_on_logits else FeatureLossSection

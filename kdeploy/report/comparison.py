@@ -189,6 +189,8 @@ class Run:
     """Which of its files; None: the run does not say."""
     chosen: str | None = None
     chosen_because: str = ""
+    notes: tuple[str, ...] = ()
+    """What the measurements say against files of the run, in sentences."""
     cell: Mapping[str, Any] = field(default_factory=dict)
     has_summary: bool = False
     seeds: Mapping[str, Any] = field(default_factory=dict)

@@ -7,6 +7,7 @@ import io
 from dataclasses import fields
 from typing import Any
 
+from kdeploy.csv_cell import csv_cell
 from kdeploy.measurement import Measurement
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.contract import report_format
@@ -14,7 +15,10 @@ from kdeploy.report.contract import report_format
 
 @report_format(suffix=".csv")
 def csv(comparison: Comparison) -> str:
-    """Return one line a record, the columns of a record; flags are joined by blanks."""
+    """Return one line a record, the columns of a record; flags are joined by blanks.
+
+    A text that begins like a formula has an apostrophe before it, as spreadsheets run those.
+    """
     columns = [field.name for field in fields(Measurement)]
     text = io.StringIO()
     lines = writer.writer(text, lineterminator="\n")
@@ -25,4 +29,4 @@ def csv(comparison: Comparison) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return " ".join(value) if isinstance(value, tuple) else value
+    return csv_cell(" ".join(value) if isinstance(value, tuple) else value)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import __version__
+from kdeploy.errors import shown
 from kdeploy.report.bars import panels_of
 from kdeploy.report.comparison import Comparison, Row
 from kdeploy.report.contract import report_format
@@ -84,6 +85,7 @@ def html(comparison: Comparison) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=lambda value: shown(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

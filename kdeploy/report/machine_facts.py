@@ -65,6 +65,6 @@ def _text(key: str, value: Any) -> str:
         return ", ".join(f"{name} {_text(name, content)}" for name, content in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_text(key, item) for item in value)
-    if key.endswith("_bytes"):
+    if key.endswith("_bytes") and isinstance(value, int | float):
         return format_quantity(value, "B")
     return f"{value:.2f}" if isinstance(value, float) else str(value)

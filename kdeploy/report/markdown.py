@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from kdeploy.errors import shown
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.contract import report_format
 from kdeploy.report.devices import place_rows
@@ -133,4 +135,6 @@ def _machines(comparison: Comparison) -> str:
 
 def _commands(comparison: Comparison) -> str:
     lines = dict.fromkeys(run.command for run in comparison.runs if run.command)
-    return "## Repeat it\n\n```sh\n" + "\n".join(lines) + "\n```" if lines else ""
+    text = "\n".join(shown(" ".join(line.splitlines())) for line in lines)
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))
+    return f"## Repeat it\n\n{fence}sh\n{text}\n{fence}" if lines else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from kdeploy.errors import shown
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.decisions import (
     BEST_HEADERS,
@@ -61,11 +62,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, escape: bool
 
 def escaped(text: str) -> str:
     """Return text in which nothing is markup: markdown viewers run HTML and split at bars."""
-    text = re.sub(r"([\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:])", r"\\\1", text)
+    text = re.sub(r"([\\`*|~]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:])", r"\\\1", shown(text))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return " ".join(text.split())
 
 
 def code(text: str) -> str:
     """Return text as code, in a table too."""
-    return f"`{' '.join(text.replace('`', '').split())}`".replace("|", "\\|")
+    return f"`{' '.join(shown(text).replace('`', '').split())}`".replace("|", "\\|")

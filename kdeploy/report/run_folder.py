@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdeploy.errors import DataError, InputError
+from kdeploy.errors import InputError, RecipeError
 from kdeploy.gate import Verdict, parse_gate
 from kdeploy.measurement import read
 from kdeploy.report.comparison import Lineage, Pair, Ratio, Run, Step, scenario_text
+from kdeploy.report.run_files import read_json, unreadable
 
 COMMAND = "command.txt"
+LONGEST_COMMAND = 10_000
 
 
 def read_run(path: Path) -> Run:
@@ -25,8 +26,8 @@ def read_run(path: Path) -> Run:
     """
     folder = path if path.is_dir() else path.parent
     records = tuple(read(path))
-    machine = _json(folder / "machine.json", {})
-    summary = _json(folder / "summary.json", {})
+    machine = read_json(folder / "machine.json", {})
+    summary = read_json(folder / "summary.json", {})
     recipe = _recipe(folder / "recipe.yaml")
     stages = {str(s.get("artifact")): s for s in summary.get("stages", [])}
     return Run(
@@ -35,14 +36,15 @@ def read_run(path: Path) -> Run:
         records=records,
         machine=str(machine.get("id") or (records[0].machine if records else "")),
         machines=_machines(folder, machine),
-        pairs=tuple(_pair(p) for p in _json(folder / "comparisons.json", [])),
-        proofs=tuple(_json(folder / "proofs.json", [])),
+        pairs=tuple(_pair(p) for p in read_json(folder / "comparisons.json", [])),
+        proofs=tuple(read_json(folder / "proofs.json", [])),
         lineages=_lineages(folder, stages),
         gates=_gates(summary, recipe),
         packaged=summary.get("packaged"),
         packaged_profile=summary.get("packaged_profile"),
         chosen=summary.get("chosen"),
         chosen_because=str(summary.get("chosen_because") or ""),
+        notes=tuple(str(note) for note in summary.get("notes") or ()),
         cell=summary.get("cell") or {},
         has_summary=bool(summary),
         seeds=summary.get("seeds") or {},
@@ -52,73 +54,48 @@ def read_run(path: Path) -> Run:
 
 def _machines(folder: Path, here: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the fingerprints of `machines/<id>.json`, and that of the run itself."""
-    others = {p.stem: _json(p, {}) for p in sorted((folder / "machines").glob("*.json"))}
+    others = {p.stem: read_json(p, {}) for p in sorted((folder / "machines").glob("*.json"))}
     found = {str(facts.get("id") or stem): facts for stem, facts in others.items()}
     return found | ({str(here.get("id") or ""): here} if here else {})
-
-
-def _json(path: Path, missing: Any) -> Any:
-    if not path.is_file():
-        return missing
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise _unreadable(path, str(error)) from None
-    if type(content) is not type(missing):
-        raise _unreadable(path, f"expected a {type(missing).__name__}")
-    return content
 
 
 def _recipe(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
-    import yaml
+    from kdeploy.yaml_document import yaml_file
 
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise _unreadable(path, str(error)) from None
+        content = yaml_file(path)
+    except RecipeError as error:
+        raise unreadable(path, error.message) from None
     return content if isinstance(content, dict) else {}
 
 
-def _unreadable(path: Path, reason: str) -> DataError:
-    return DataError(
-        f"{path} cannot be read: {reason}",
-        hint="kdeploy writes such files; was it edited or cut off? Remove it to leave it out",
-    )
-
-
 def _pair(entry: Mapping[str, Any]) -> Pair:
-    try:
-        return Pair(
-            label=entry["label"],
-            baseline=entry["baseline"],
-            runtime=entry["runtime"],
-            batch_size=entry.get("batch_size"),
-            threads=entry.get("threads"),
-            metric=entry["metric"],
-            profile=entry.get("profile"),
-            scenario=scenario_text(entry.get("scenario", "")),
-            input_shape=entry.get("input_shape", ""),
-            machine=entry.get("machine", ""),
-            ratio=Ratio(
-                times=float(entry["ratio"]),
-                low=entry.get("low"),
-                high=entry.get("high"),
-                verdict=str(entry.get("verdict") or ""),
-            ),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"comparisons.json has an entry that is no comparison: {entry!r} ({error!r})",
-            hint="remove the file to leave it out; `kdeploy bench` writes it again",
-        ) from None
+    return Pair(
+        label=entry["label"],
+        baseline=entry["baseline"],
+        runtime=entry["runtime"],
+        batch_size=entry.get("batch_size"),
+        threads=entry.get("threads"),
+        metric=entry["metric"],
+        profile=entry.get("profile"),
+        scenario=scenario_text(entry.get("scenario", "")),
+        input_shape=entry.get("input_shape", ""),
+        machine=entry.get("machine", ""),
+        ratio=Ratio(
+            times=float(entry["ratio"]),
+            low=entry.get("low"),
+            high=entry.get("high"),
+            verdict=str(entry.get("verdict") or ""),
+        ),
+    )
 
 
 def _lineages(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Lineage]:
     found: dict[str, Lineage] = {}
     for path in sorted((folder / "artifacts").glob("*/manifest.json")):
-        manifest = _json(path, {})
+        manifest = read_json(path, {})
         artifact = str(manifest.get("id") or path.parent.name)
         steps = manifest.get("lineage") or [manifest | {"id": artifact}]
         found[artifact] = Lineage(
@@ -174,7 +151,7 @@ def _command(folder: Path, summary: Mapping[str, Any], recipe: Mapping[str, Any]
     if summary.get("command"):
         return str(summary["command"])
     if (folder / COMMAND).is_file():
-        return (folder / COMMAND).read_text().strip()
+        return (folder / COMMAND).read_text(errors="replace")[:LONGEST_COMMAND].strip()
     if not recipe:
         return ""
     return (

@@ -107,6 +107,8 @@ def state_sentence(comparison: Comparison) -> str:
             said.append(f"Nothing{name} was packaged.")
         if run.chosen_because:
             said.append(f"Why: {run.chosen_because.rstrip('.')}.")
+        # A warning stands in the reason already.
+        said += [f"Note: {n.rstrip('.')}." for n in run.notes if n not in run.chosen_because]
     return " ".join(said)
 
 

@@ -90,7 +90,7 @@ def test_torchs_own_shuffle_is_followed_as_well(example):
 
 def test_a_module_that_runs_twice_ties_its_two_sides(make, example):
     units = units_of(make("Shared"), example)
-    twice = {"stem out", "twice in", "twice out", "scale out", "inner in"}
+    twice = {"stem out", "twice in", "twice out", "scale dimension 0", "inner in"}
     assert [layers(unit) for unit in units].count(twice) == 16
 
 
@@ -151,6 +151,25 @@ def test_sums_over_channels_freeze_what_they_meet_unless_they_are_broadcast(exam
     ]
 
 
+class Gated(nn.Module):
+    """A gate of the largest and the mean channel, which lose their dimension and get it back."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.gate = nn.Conv2d(3, 8, 1), nn.Conv2d(2, 1, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        both = torch.cat([x.max(1)[0].unsqueeze(1), x.mean(1).unsqueeze(1)], 1)
+        return self.head((x * self.gate(both).sigmoid()).mean((2, 3)))
+
+
+def test_sums_over_channels_without_their_dimension_let_the_channels_go(example):
+    units = units_of(Gated().eval(), example)
+    assert sum(Slot("stem", "out") in unit.channels for unit in units) == 8
+
+
 def test_a_split_by_sizes_of_an_attribute_changes_them(make, example):
     units = units_of(make("Mixed"), example)
     split = [unit for unit in units if Slot("stem", "out") in unit.channels]
@@ -173,7 +192,7 @@ def test_a_split_by_sizes_of_the_code_stays(make, example):
 def test_a_class_token_and_a_norm_of_maps_are_followed(make, example):
     units = units_of(make("Vision"), example)
     stem = {"stem out", "norm out", "patches in"}
-    stream = {"patches out", "token out", "up in", "down out", "head in"}
+    stream = {"patches out", "token dimension 2", "up in", "down out", "head in"}
     inner = {"up out", "down in"}
     found = [layers(unit) for unit in units]
     assert [found.count(sides) for sides in (stem, stream, inner)] == [16, 24, 32]

@@ -55,4 +55,4 @@ def test_a_raw_parameter_has_a_kind():
             return x * self.scale
 
     found = kinds(nn.Conv2d(3, 4, 1), Scaled(), nn.Conv2d(4, 8, 1))
-    assert ("parameter", "out", (), False) in found["0"]
+    assert ("parameter", "dimension 0", (), False) in found["0"]

@@ -84,7 +84,7 @@ def test_a_raw_parameter_gets_narrower():
             self.scale = nn.Parameter(torch.arange(4.0).view(4, 1, 1), requires_grad=False)
 
     model = nn.Sequential(Scaled())
-    slot = Slot("0.scale", "out")
+    slot = Slot("0.scale", "dimension 0")
     assert channel_count(model, slot) == 4
     remove_channels(model, {slot: (1,)})
     assert model[0].scale.flatten().tolist() == [0.0, 2.0, 3.0]

@@ -183,3 +183,13 @@ def test_a_host_that_is_no_name_is_told_before_anything_runs(kdeploy, tmp_path):
     assert answer.code == 2
     assert "names no machine" in answer.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bench_that_measured_nothing_ends_with_3_and_the_reasons(kdeploy, teacher, project):
+    flags = ["--runtime", "tensorrt", "--seconds", 0.05, "--out", project / "n", "--json"]
+    answer = kdeploy("bench", teacher, *flags)
+    assert answer.code == 3
+    assert "nothing was measured" in answer.err
+    assert "on tensorrt: " in answer.err
+    assert "hint: " in answer.err
+    assert json.loads(answer.out)["measurements"][0]["value"] is None

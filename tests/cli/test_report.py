@@ -58,3 +58,12 @@ def test_a_folder_of_folders_is_all_of_them(kdeploy, results, tmp_path):
     results("two", teacher=5e-3)
     answer = kdeploy("report", tmp_path, "--json")
     assert len(json.loads(answer.out)["measurements"]) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff" * 1000, b"[" * 3000, b'{"artifact": "a"'])
+def test_a_file_without_measurements_is_exit_code_2(kdeploy, tmp_path, content):
+    (tmp_path / "measurements.jsonl").write_bytes(content)
+    answer = kdeploy("report", tmp_path)
+    assert answer.code == 2
+    assert answer.err.startswith(f"DataError: {tmp_path}")
+    assert answer.err.count("hint:") == 1

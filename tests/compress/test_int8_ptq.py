@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -55,6 +57,25 @@ def test_calibration_looks_at_as_many_training_items_as_asked(tiny_model, contex
     monkeypatch.setattr(CompressContext, "batches", watched)
     int8_ptq(tiny_model(), context, calibration_batches=3, batch_size=5)
     assert asked == [(True, 2), *[(True, 5)] * 3]
+
+
+def test_unlabelled_items_are_calibrated_on_in_place_of_the_training_items(
+    tiny_model, tiny_data, context
+):
+    twice = np.asarray(tiny_data.train.x[:40]) // 2
+    given = replace(tiny_data, unlabelled=twice)
+    train = replace(tiny_data.train, x=twice, y=tiny_data.train.y[:40])
+    model = tiny_model()
+    found = int8_ptq(model, replace(context, data=given), batch_size=40)
+    known = int8_ptq(model, replace(context, data=replace(tiny_data, train=train)), batch_size=40)
+    other = int8_ptq(model, context, batch_size=40)
+    x = example_of(tiny_data)
+    torch.testing.assert_close(found(x), known(x), rtol=0, atol=0)
+    assert not torch.equal(found(x), other(x))
+
+
+def example_of(data):
+    return torch.from_numpy(data.preprocessing.apply(data.validation.x[:8]))
 
 
 def test_the_same_seed_gives_the_same_ranges(tiny_model, context):

@@ -209,6 +209,18 @@ def test_a_validation_folder_is_the_validation_part(root):
     assert data.validation.y.tolist() == list(range(10))
 
 
+def test_a_folder_of_images_without_labels_is_what_is_calibrated_on(root):
+    plain = read(root)
+    (root / "photos" / "deep").mkdir(parents=True)
+    for number, image in enumerate(sorted((root / "train" / "4").iterdir())[:5]):
+        shutil.copy(image, root / "photos" / "deep" / f"{number}.png")
+    (root / "photos" / "list.txt").write_text("no image")
+    parts = read(root, unlabelled=root / "photos")
+    assert parts.unlabelled.shape == (5, 1, 16, 16)
+    assert [note for note in parts.notes if "list.txt" in note]
+    assert parts.fingerprint != plain.fingerprint
+
+
 def test_a_data_set_drawn_in_the_alpha_channel_is_laid_on_white_and_told(tmp_path):
     rng = np.random.default_rng(0)
     for part in ("train", "test"):

@@ -92,6 +92,7 @@ def test_the_parameters_kept_are_complete_and_plain(own):
         "train": "train.npz",
         "test": "test.npz",
         "validation": None,
+        "unlabelled": None,
         "mean": None,
         "std": None,
         "classes": None,
@@ -143,3 +144,17 @@ def test_token_ids_are_not_augmented(tmp_path):
     with pytest.raises(DataError, match="token ids") as caught:
         load(reference)
     assert caught.value.hint
+
+
+def test_unlabelled_items_are_read_and_belong_to_the_fingerprint(own, tmp_path):
+    known = load(own()).fingerprint
+    np.save(tmp_path / "one" / "more.npy", X[:7] ^ 3)
+    data = load(own(parameters={"unlabelled": "more.npy"}))
+    np.testing.assert_array_equal(data.unlabelled, X[:7] ^ 3)
+    assert data.fingerprint != known
+    np.save(tmp_path / "one" / "more.npy", X[:7, :, :3])
+    with pytest.raises(DataError, match="unlabelled items of data `arrays`: an item has"):
+        load(own(parameters={"unlabelled": "more.npy"}, seed=1))
+    np.save(tmp_path / "one" / "more.npy", X[:7].astype(np.float32))
+    with pytest.raises(DataError, match=r"x is float32, in the train part it is uint8"):
+        load(own(parameters={"unlabelled": "more.npy"}, seed=2))

@@ -105,6 +105,13 @@ def test_a_third_part_is_the_validation_part(folder):
     assert parts.validation.y.tolist() == [0, 1, 1]
 
 
+def test_items_without_labels_may_come_too(folder):
+    parts = parts_of("data.py:blobs", {"x_unlabelled": X}, folder=folder)
+    np.testing.assert_array_equal(parts.unlabelled, X)
+    with pytest.raises(DataError, match="`x_unlabelled` must be an array, found list"):
+        parts_of("data.py:blobs", {"x_unlabelled": [1, 2]}, folder=folder)
+
+
 def test_labels_are_converted_and_classes_may_be_an_array(folder):
     more = {"y_train": np.arange(24) % 2 > 0, "classes": np.array(["low", "high"])}
     parts = parts_of("data.py:blobs", more, folder=folder)

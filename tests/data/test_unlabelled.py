@@ -1,109 +1,82 @@
-"""Unlabelled items beside the training part: out of a folder of images, or an array."""
+"""A data set of items without labels."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kdeploy.data.contract import Split
-from kdeploy.data.unlabelled import NO_LABEL, with_unlabelled
-from kdeploy.errors import DataError, FileMissing
-from kdeploy.fitting.views import fingerprint_of_views
-from tests.tiny.text import items, sequences
+from kdeploy.data.contract import NOT_COUNTED
+from kdeploy.data.load import DataReference, load
+from kdeploy.errors import DataError
 
-MORE = np.random.default_rng(0).integers(0, 255, (7, 1, 12, 12)).astype(np.uint8)
+RNG = np.random.default_rng(0)
+KNOWN = {"mean": [0.5], "std": [0.25]}
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
-def saved(tmp_path):
-    path = tmp_path / "more.npy"
-    np.save(path, MORE)
-    return path
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for number in range(20):
+        drawn = Image.fromarray(RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8))
+        drawn.save(folder / ("deep" if number % 2 else ".") / f"{number}.png")
+    return folder
 
 
-def test_the_items_come_after_the_labelled_ones(tiny_data, saved):
-    data = with_unlabelled(tiny_data, saved)
-    assert len(data.train) == len(data.train.x) == 96 + 7
-    np.testing.assert_array_equal(data.train.x[:96], tiny_data.train.x)
-    np.testing.assert_array_equal(data.train.x[96:], MORE)
-    np.testing.assert_array_equal(data.train.y[:96], tiny_data.train.y)
-    assert set(data.train.y[96:]) == {NO_LABEL}
-    assert data.validation is tiny_data.validation
+def read(path, **parameters):
+    return load(DataReference(name="unlabelled", parameters={"items": str(path), **parameters}))
 
 
-def test_reads_x_of_an_archive(tiny_data, tmp_path, saved):
-    np.savez(tmp_path / "more.npz", x=MORE)
-    data = with_unlabelled(tiny_data, tmp_path / "more.npz")
-    np.testing.assert_array_equal(data.train.x[96:], MORE)
-    assert data.fingerprint == with_unlabelled(tiny_data, saved).fingerprint
+def test_a_folder_of_images_at_any_depth_is_split_without_overlap(photos):
+    data = read(photos, size=[6, 8], **KNOWN)
+    parts = [data.train, data.validation, data.test]
+    assert [len(part) for part in parts] == [16, 2, 2]
+    items = {np.asarray(x).tobytes() for part in parts for x in part.x[:]}
+    assert len(items) == 20
+    assert data.preprocessing.shape == (3, 6, 8)
+    assert (data.preprocessing.mean, data.num_classes) == ((0.5,), 0)
+    assert not any(part.is_labelled for part in parts)
+    assert set(data.train.y) == {NOT_COUNTED}
+    assert any("no accuracy can be measured" in note for note in data.notes)
 
 
-def test_decodes_images_at_any_depth_as_the_data_are(tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("a.png", "deep/deeper/b.png"):
-        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((24, 24), 200, np.uint8)).save(tmp_path / "images" / name)
-    data = with_unlabelled(tiny_data, tmp_path / "images")
-    np.testing.assert_array_equal(data.train.x[96:], np.full((2, 1, 12, 12), 200))
-
-
-def test_other_items_are_other_data_also_for_remembered_answers(tiny_data, saved):
-    first = with_unlabelled(tiny_data, saved)
-    changed = MORE.copy()
-    changed[3, 0, 5, 5] ^= 1
-    np.save(saved, changed)
-    second = with_unlabelled(tiny_data, saved)
-    kinds = [tiny_data, first, second]
-    assert len({data.fingerprint for data in kinds}) == 3
-    assert len({fingerprint_of_views(data, 1) for data in kinds}) == 3
+def test_an_array_is_taken_as_it_is(tmp_path):
+    x = RNG.normal(size=(12, 2, 30)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    data = read(tmp_path / "x.npy")
+    assert len(data.train) + len(data.validation) + len(data.test) == 12
+    assert (data.preprocessing.shape, data.preprocessing.scale) == ((2, 30), 1.0)
+    np.savez(tmp_path / "x.npz", x=x)
+    assert read(tmp_path / "x.npz").fingerprint == data.fingerprint
+    np.savez(tmp_path / "x.npz", x=x + 1)
+    assert read(tmp_path / "x.npz", mean=[0.0]).fingerprint != data.fingerprint
 
 
 @pytest.mark.parametrize(
-    ("x", "message"),
+    ("parameters", "says", "hints"),
     [
-        (MORE.astype(np.float32), "float32, the training part of edges is uint8"),
-        (MORE[:, :, :8], r"the shape \(1, 8, 12\), expected \(1, 12, 12\)"),
-        (MORE[:0], "is empty"),
+        ({**KNOWN}, "a folder of images, and `size` is None", "size: [224, 224]"),
+        (
+            {"size": [6, 6]},
+            "holds bytes, and `mean` or `std` is not given",
+            "[0.485, 0.456, 0.406]",
+        ),
+        ({"size": [6, 6], "mean": [0.5]}, "`mean` or `std` is not given", "as the model was"),
     ],
 )
-def test_refuses_items_that_do_not_fit(x, message, tiny_data, tmp_path):
-    np.save(tmp_path / "x.npy", x)
-    with pytest.raises(DataError, match=message):
-        with_unlabelled(tiny_data, tmp_path / "x.npy")
+def test_what_images_cannot_tell_has_to_be_told(photos, parameters, says, hints):
+    with pytest.raises(DataError, match=says) as caught:
+        read(photos, **parameters)
+    assert hints in caught.value.hint
 
 
-def test_refuses_what_holds_no_items(tiny_data, tmp_path):
-    (tmp_path / "empty").mkdir()
-    np.savez(tmp_path / "y.npz", y=MORE)
-    (tmp_path / "text.npy").write_text("no array")
-    for name, error in (("none.npy", FileMissing), ("empty", DataError), ("y.npz", DataError)):
-        with pytest.raises(error):
-            with_unlabelled(tiny_data, tmp_path / name)
-    with pytest.raises(DataError, match="cannot be read"):
-        with_unlabelled(tiny_data, tmp_path / "text.npy")
-
-
-def test_refuses_images_for_data_that_are_none(tiny_data, tmp_path):
-    signals = Split(x=np.zeros((8, 1, 5), np.float32), y=np.zeros(8, np.int64))
-    shape = replace(tiny_data.preprocessing, shape=(1, 5))
-    data = replace(tiny_data, train=signals, preprocessing=shape)
-    with pytest.raises(DataError, match="no images of bytes"):
-        with_unlabelled(data, tmp_path)
-
-
-def test_token_ids_may_come_without_labels_where_items_have_them(tmp_path):
-    known = items()
-    np.save(tmp_path / "more.npy", known.train.x[:9])
-    data = with_unlabelled(known, tmp_path / "more.npy")
-    assert len(data.train.x) == len(known.train) + 9
-    np.save(tmp_path / "other.npy", known.train.x + 1)
-    with pytest.raises(DataError, match="the vocabulary has"):
-        with_unlabelled(known, tmp_path / "other.npy")
-
-
-def test_labels_of_tokens_cannot_be_left_out(tmp_path):
-    with pytest.raises(DataError, match="are of tokens"):
-        with_unlabelled(sequences(), tmp_path / "more.npy")
+def test_too_few_items_are_refused(tmp_path):
+    np.save(tmp_path / "x.npy", RNG.normal(size=(3, 2, 30)).astype(np.float32))
+    with pytest.raises(DataError, match="has 3 items"):
+        read(tmp_path / "x.npy")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kdeploy.distill.exits import Exits
-from kdeploy.errors import DataError, FileMissing, ModelError, UnknownName
+from kdeploy.errors import DataError, FileMissing, ModelError, RecipeError, UnknownName
 from kdeploy.payload import load_model
 from kdeploy.pipeline.building import contents_sha256, further_model, without_folders
 
@@ -184,3 +184,46 @@ def test_exits_are_trained_again_in_the_recovery_of_a_step(run_project):
     )
     answers = Exits(load_model(result.models[-1])).exits(torch.rand(2, 1, 12, 12))
     assert [tuple(a.shape) for a in answers] == [(2, 4)] * 2
+
+
+def test_relations_without_layers_say_and_keep_what_they_compare(run_project, project):
+    recover = "{epochs: 1, batch_size: 16, losses: [{similarity: {}}]}"
+    result = run_project(
+        "distill.losses=[{rkd: {weight: 0.1}}]",
+        f"compress=[{{prune_channels: {{ratio: 0.3, recover: {recover}}}}}]",
+        until="compress",
+    )
+    for artifact, loss in ((result.student, "rkd"), (result.models[-1], "similarity")):
+        (sentence,) = artifact.facts["report"]["losses"]
+        assert f"`{loss}`: no `layers` named" in sentence
+        assert "`head:input: head:input`" in sentence
+        assert sentence in (project / "run" / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["distill.losses=[{rkd: {layers: {nowhere: head}}}]"], UnknownName, "nowhere"),
+        (["distill.losses=[{rkd: {layers: {'nowhere:input': head}}}]"], UnknownName, "nowhere"),
+        (
+            ["distill.losses=[{crd: {}}]", "student.build=odd.py:net", "student.args={}"],
+            ModelError,
+            "classifier of the student",
+        ),
+        (
+            ["compress=[{int8_qat: {epochs: 1, recover: {losses: [{rkd: {}}]}}}]"],
+            RecipeError,
+            r"compress\[0\]\.recover: the loss `rkd` reads inner layers",
+        ),
+    ],
+)
+def test_layers_of_losses_are_looked_at_before_the_teacher_is_trained(
+    overrides, error, message, run_project, project
+):
+    (project / "odd.py").write_text(
+        "from torch import nn\ndef net():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 4, 12), nn.Flatten())\n"
+    )
+    with pytest.raises(error, match=message):
+        run_project(*overrides)
+    assert not (project / "run").exists()

@@ -69,10 +69,22 @@ def test_a_pair_of_another_scenario_is_not_of_this_row(records_of, write_run):
     [
         ("machine.json", "[1]"),
         ("comparisons.json", '[{"label": "a"}]'),
+        ("comparisons.json", '[{"label": 1}]'),
+        ("summary.json", '{"stages": [3]}'),
+        ("summary.json", '{"gates": {"a": 1}}'),
+        ("summary.json", '{"seeds": {"student": {"accuracy": []}}}'),
+        ("summary.json", '{"packaged": ["a"]}'),
+        ("proofs.json", '[{"label": "a", "runtime": "b", "operators": {"Conv": "x"}}]'),
+        ("artifacts/id-int8/manifest.json", '{"lineage": [{"facts": {"macs": "x"}}]}'),
+        ("machine.json", "[" * 100_000),
+        ("machine.json", "\0"),
         ("recipe.yaml", "a: [1"),
+        ("recipe.yaml", "a: &a [*a]"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(demo, name, content):
     (demo / name).write_text(content)
-    with pytest.raises(DataError, match=name):
+    with pytest.raises(DataError, match=name) as caught:
         read_run(demo)
+    assert caught.value.hint
+    assert len(str(caught.value)) < 1000

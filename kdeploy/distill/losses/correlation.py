@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic import Field
 
 
-@loss(paper="arXiv:1904.01802", needs="features")
+@loss(paper="arXiv:1904.01802", needs="features", of_items=True)
 def correlation(
     student: Tensor,
     teacher: Tensor,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic import Field
 
 
-@loss(paper="arXiv:1910.10699", needs="features", exact=False)
+@loss(paper="arXiv:1910.10699", needs="features", of_items=True, exact=False)
 class CRD(nn.Module):
     """Noise-contrastive estimation with a bank of embeddings for each network.
 

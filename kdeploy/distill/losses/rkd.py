@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import Field
 
 
-@loss(paper="arXiv:1904.05068", needs="features")
+@loss(paper="arXiv:1904.05068", needs="features", of_items=True)
 def rkd(
     student: Tensor,
     teacher: Tensor,

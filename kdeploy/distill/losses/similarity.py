@@ -12,7 +12,7 @@ from kdeploy.distill.contract import loss
 from kdeploy.distill.embeddings import unit
 
 
-@loss(paper="arXiv:1907.09682", needs="features")
+@loss(paper="arXiv:1907.09682", needs="features", of_items=True)
 def similarity(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     """Return the squared difference of the similarity matrices, over batch**2.
 

@@ -21,6 +21,7 @@ from kdeploy.distill.divergence import divergence
 from kdeploy.distill.exits import Exits, attach_exits
 from kdeploy.distill.taps import tapped
 from kdeploy.errors import ModelError
+from kdeploy.fitting.compilation import first_output
 from kdeploy.fitting.contract import Attentive, Objective
 from kdeploy.fitting.views import View
 
@@ -102,7 +103,9 @@ class ExitObjective(nn.Module):
         """Return the student's components, then those of each exit."""
         exits = Exits(self.student)
         deepest: list[Tensor] = []
-        hook = self.student.register_forward_hook(lambda _, __, out: deepest.append(out))
+        hook = self.student.register_forward_hook(
+            lambda _, __, out: deepest.append(first_output(out))
+        )
         try:
             with tapped(self.student, list(exits.heads), role="student") as features:
                 components = self.inner(batch)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
-from kdeploy.data.unlabelled import with_unlabelled
+from kdeploy.data.further_items import with_unlabelled
 from kdeploy.distill.contract import MakeObjective, SchemeContext, scheme
 
 logger = logging.getLogger(__name__)

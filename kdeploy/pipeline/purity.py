@@ -1,0 +1,244 @@
+"""Before any work: is a model a pure function of its input, and all that it knows in its state?
+
+What is stored is the `state_dict`, and what is measured, exported and delivered is what a fresh
+model computes with it. A model that draws random numbers, remembers, changes its input or keeps
+values elsewhere would be another one there. A few forward passes of two items show it here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdeploy.data.contract import Dataset
+from kdeploy.errors import ModelError
+from kdeploy.fitting.compilation import first_output
+from kdeploy.model_faults import assigned_at, random_at, returned_at, same, same_randomness
+from kdeploy.model_outputs import changes_its_input, outputs_of, told
+from kdeploy.onnx_model import OnnxModel
+from kdeploy.outside_state import changed, different, outside_state
+from kdeploy.user_code import users_code
+
+TOLERANCE = 1e-4
+"""Of the largest output; the same computation differs by about 1e-6 of it."""
+ANOTHER_SEED = 20150309
+logger = logging.getLogger(__name__)
+
+
+def check_pure(
+    model: nn.Module,
+    batches: tuple[Tensor, Tensor],
+    answer: Tensor,
+    who: str,
+    *,
+    again: Callable[[], nn.Module] | None = None,
+    batch_sizes: Mapping[str, int] | None = None,
+) -> None:
+    """Refuse a model that is no function of its input alone, or that a store would not bring back.
+
+    Args:
+        model: Is used up: its statistics are not what they were.
+        batches: Two batches of two real items; the first of both is the same.
+        answer: What it answered to the first batch.
+        who: Begins the messages, e.g. "the teacher".
+        again: Makes the model once more, with other random numbers; None for one that is a file.
+        batch_sizes: Of the trainings to come, by their keys in the recipe; None for a model that
+            is only asked.
+
+    Raises:
+        ModelError: it names the line, layer or attribute to change.
+    """
+    pair, other = batches
+    beside_another = outputs_of(model, other, role=who)
+    if _differ(answer, outputs_of(model, pair, role=who)):
+        raise _not_repeatable(model, pair, who)
+    if _differ(answer[:1], beside_another[:1]):
+        logger.warning("%s", _depends_on_neighbours(model, who))
+    if isinstance(model, OnnxModel):
+        return
+    if batch_sizes is not None:
+        _check_training(model, pair, answer, who, batch_sizes)
+    if again is not None:
+        _check_state(model, again, batches, who)
+
+
+def two_batches(data: Dataset) -> tuple[Tensor, Tensor]:
+    """Return two batches of two items, of which the first item is the same."""
+    count = len(data.train)
+    rows = np.array([0, count // 2, count - 1])
+    items = torch.from_numpy(np.array(data.preprocessing.apply(data.train.x[rows])))
+    return items[[0, 1]], items[[0, 2]]
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or not torch.equal(one.isfinite(), other.isfinite()):
+        return True
+    one, other = one.nan_to_num().double(), other.nan_to_num().double()
+    largest = torch.cat([one.flatten(), other.flatten()]).abs().max()
+    return bool((one - other).abs().max() > TOLERANCE * largest)
+
+
+def _not_repeatable(model: nn.Module, x: Tensor, who: str) -> ModelError:
+    """Return the error for a model that answers the same question in two ways."""
+    said = f"{who} answers the same input differently from call to call"
+    if place := random_at(model, x):
+        return ModelError(
+            f"{said}: it draws random numbers in eval mode ({place})",
+            hint="draw only `if self.training:`; `F.dropout(x, p, training=self.training)`"
+            " for `F.dropout(x, p)`",
+        )
+    before = outside_state(model)
+    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+    outputs_of(model, x, role=who)
+    moved = changed(before, outside_state(model))
+    buffers = [n for n, t in model.state_dict().items() if not same(t, tensors[n])]
+    names = buffers + [value.name for value in moved]
+    place = assigned_at(moved[0].owner, moved[0].attribute) if moved and not buffers else ""
+    kept = (
+        f"it changes `{'`, `'.join(names[:3])}` in each call"
+        if names
+        else ("it remembers earlier calls, or draws from a generator of its own")
+    )
+    kept += f" ({place})" if place else ""
+    return ModelError(
+        f"{said}: {kept}",
+        hint="compute from the input alone; start states anew in each forward, e.g."
+        " `h = x.new_zeros(...)`",
+    )
+
+
+def _depends_on_neighbours(model: nn.Module, who: str) -> str:
+    norms = [
+        f"`{name}` ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if getattr(module, "track_running_stats", True) is False
+        and "BatchNorm" in type(module).__name__
+    ]
+    why = f": {', '.join(norms[:3])} has no running statistics" if norms else ""
+    hint = (
+        "`track_running_stats=True`"
+        if norms
+        else "an attention layer without `batch_first=True`, or a mean over dimension 0, does that"
+    )
+    return (
+        f"{who} answers an item by what else is in its batch{why}; batches of other sizes get other"
+        f" accuracies; hint: {hint}"
+    )
+
+
+def check_logits(model: nn.Module, x: Tensor, answer: Tensor, who: str) -> None:
+    """Refuse probabilities from a model that is learned from, or learns.
+
+    Raises:
+        ModelError: each row of its answer is positive and adds up to 1.
+    """
+    if answer.shape[-1] < 2 or not answer.is_floating_point():
+        return
+    sums = answer.sum(-1)
+    is_shares = bool((answer >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+    if not is_shares:
+        return
+    place = returned_at(model, x) if not isinstance(model, OnnxModel) else model.path.name
+    raise ModelError(
+        f"{who} returns probabilities, not logits ({place or 'its last layer'}): each row is"
+        " positive and adds up to 1, and every loss here takes the softmax of it once more",
+        hint="leave the softmax out: return what goes into it"
+        + (", e.g. export the model again without it" if isinstance(model, OnnxModel) else ""),
+    )
+
+
+def _check_training(
+    model: nn.Module, pair: Tensor, answer: Tensor, who: str, batch_sizes: Mapping[str, int]
+) -> None:
+    """Run once as in training, and say what is used of several outputs."""
+    given = pair.clone()
+    with same_randomness(ANOTHER_SEED), torch.no_grad():
+        with users_code(f"{who} cannot run in training mode", model=model):
+            returned = model.train()(given)
+        key = next((key for key, size in batch_sizes.items() if size == 1), None)
+        if key is not None:
+            with users_code(
+                f"{who} cannot be trained with batches of one item",
+                hint=f"set `{key}: 2` or more: batch norm needs two values a channel",
+                model=model,
+            ):
+                model(pair[:1].clone())
+    if not same(given, pair):
+        raise changes_its_input(model, pair, role=who, when=" while it is trained")
+    model.eval()
+    first = first_output(returned)
+    if not isinstance(first, Tensor) or first.shape != answer.shape:
+        place = returned_at(model.train(), pair)
+        model.eval()
+        raise ModelError(
+            f"{who} returns {told(returned)} in training mode{f' ({place})' if place else ''} and"
+            f" {told(answer)} in eval mode",
+            hint="return the logits, or a tuple that begins with them, in both",
+        )
+    if first is not returned:
+        logger.warning(
+            "%s returns %s while training: the first is learned from, the others are not used",
+            who,
+            told(returned),
+        )
+
+
+def _check_state(
+    model: nn.Module, again: Callable[[], nn.Module], batches: tuple[Tensor, Tensor], who: str
+) -> None:
+    """Refuse values that a fresh model with the same `state_dict` does not have."""
+    _wake(model)
+    with same_randomness(ANOTHER_SEED):
+        twin = again()
+    with users_code(f"{who} is built with other weights each time", model=twin):
+        twin.load_state_dict(model.state_dict())
+    # The other batch first: what is kept from a first call is then not the same.
+    outputs_of(twin, batches[1], role=who)
+    one, other = (outputs_of(m, batches[0], role=who) for m in (model, twin))
+    if not _differ(one, other):
+        return
+    found = different(model, twin)
+    moved = float((one - other).abs().max())
+    said = (
+        f"a second {who.removeprefix('the ')} with the same state_dict answers differently (by up"
+        f" to {moved:.3g}): what was stored would not be what was trained"
+    )
+    if not found:
+        raise ModelError(
+            f"{said}; it depends on something that is not in the model",
+            hint='keep all that forward needs in parameters or `register_buffer("name", tensor)`',
+        )
+    first = found[0]
+    line = assigned_at(first.owner, first.attribute)
+    others = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    raise ModelError(
+        f"{said}; `{first.name}`{others} is {first.kind} and not in the state_dict"
+        f"{f' ({line})' if line else ''}",
+        hint=_registered(first.attribute, is_array=first.is_array, kind=first.kind),
+    )
+
+
+def _registered(attribute: str, *, is_array: bool, kind: str) -> str:
+    if "persistent" in kind:
+        return f'`self.register_buffer("{attribute}", ...)` without `persistent=False`'
+    if is_array:
+        return (
+            f'`self.register_buffer("{attribute}", ...)` in `__init__` for `self.{attribute} = ...`'
+        )
+    return (
+        f'`self.register_buffer("{attribute}", torch.tensor(...))`, or take it as an argument of'
+        " the build function (`args:`)"
+    )
+
+
+@torch.no_grad()
+def _wake(model: nn.Module) -> None:
+    """Fill weights of zeros: behind a last layer of zeros nothing could be seen."""
+    with same_randomness(ANOTHER_SEED):
+        for parameter in model.parameters():
+            if parameter.is_floating_point() and not parameter.any():
+                parameter.normal_(std=0.05)

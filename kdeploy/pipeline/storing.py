@@ -1,0 +1,56 @@
+"""Store a torch model: what was written is loaded back at once and compared with the live model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdeploy.data.contract import Dataset
+from kdeploy.errors import ModelError
+from kdeploy.model_outputs import in_eval
+from kdeploy.outside_state import different
+from kdeploy.payload import rebuild, save_model
+from kdeploy.references import ModelReference
+
+ITEMS = 8
+TOLERANCE = 1e-3
+"""Of the largest output; a model that computes on integers may round one code otherwise."""
+
+
+def store_model(
+    folder: Path, model: nn.Module, reference: ModelReference, data: Dataset
+) -> dict[str, Any]:
+    """Write a model's payload, compare what it brings back, and return its manifest entry.
+
+    Raises:
+        ModelError: the model that is loaded back answers differently.
+    """
+    facts = save_model(folder, model, reference)
+    loaded = rebuild(folder, facts, data.preprocessing)
+    part = data.validation if len(data.validation) else data.train
+    stored = np.array(part.x[:ITEMS])
+    x = torch.from_numpy(np.array(data.preprocessing.apply(stored)))
+    with in_eval(model), torch.no_grad():
+        expected, found = model(x.clone()).double(), loaded(x.clone()).double()
+    is_alike = torch.equal(found.isfinite(), expected.isfinite())
+    expected, found = expected.nan_to_num(), found.nan_to_num()
+    moved = float((found - expected).abs().max())
+    largest = float(expected.abs().max())
+    if moved > TOLERANCE * largest or not is_alike:
+        raise _not_the_same(model, loaded, moved, largest)
+    return facts
+
+
+def _not_the_same(model: nn.Module, loaded: nn.Module, moved: float, largest: float) -> ModelError:
+    names = [f"`{value.name}`" for value in different(model, loaded)[:3]]
+    because = f": {', '.join(names)} is not in its state_dict" if names else ""
+    return ModelError(
+        f"the model that was stored is not the one that was made: loaded back, its outputs differ"
+        f" by up to {moved:.3g} (largest output {largest:.3g}){because}; nothing was stored",
+        hint='keep all that forward needs in parameters or `register_buffer("name", tensor)`,'
+        " and let the build function make the same structure each time",
+    )
