@@ -42,7 +42,7 @@ FREE = (
     "name", "created", "kdeploy", "artifact", "model.profile", "accuracy", "recorded", "budgets",
     "chosen_because", "licences", "machine", "made_with", "lineage", "preprocessing.scale",
     "preprocessing.mean", "preprocessing.std", "preprocessing.resize", "preprocessing.dtype",
-    "preprocessing.vocabulary", "inputs.0.values", "spread",
+    "preprocessing.vocabulary", "preprocessing.background", "inputs.0.values", "spread",
 )  # fmt: skip
 
 
