@@ -28,6 +28,7 @@ from kdeploy.package.run import RUNNER, RUNNER_FILES
 from kdeploy.package.runner.python.reading import Refused
 from kdeploy.package.runner.python.rules import REQUIRED, check_rules
 from kdeploy.package.unpack import unpack
+from kdeploy.process_end import named_end
 from kdeploy.temporary import temporary_folder
 
 # What the runner's own limits do not end is ended from here, so much later.
@@ -165,7 +166,7 @@ def _self_test(
         return dict(json.loads(done.stdout))
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[0]
-        reason = f"the runner ended with code {done.returncode}: {last}"
+        reason = f"the runner ended with {named_end(done.returncode)}: {last}"
         return {"checks": [_check("self_test", False, reason)]}
 
 
