@@ -1,4 +1,4 @@
-"""Write the file tree into README.md: a line a file, its docstring's first line.
+"""Write docs/tree.md: a line a file, its docstring's first line.
 
 python docs/write_tree.py [--check]
 """
@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- tree -->", "<!-- /tree -->"
+PAGE = ROOT / "docs" / "tree.md"
+HEAD = "# The files\n\nWritten by `make docs`; a file's line is the first one of its docstring.\n\n"
 SHOWN = ("kdeploy", "benchmarks", "models", "docs")
 ABOUT = {
     "kdeploy/py.typed": "the package has types",
@@ -72,15 +73,12 @@ def _summary(path: Path) -> str:
 
 
 def main() -> None:
-    """Rewrite the part between the marks, or check that it is fresh."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    fresh = f"{before}{BEGIN}\n{tree()}\n{END}{after}"
+    """Write the page, or check that it is fresh."""
+    fresh = f"{HEAD}{tree()}\n"
     if "--check" in sys.argv:
-        sys.exit(0 if fresh == text else "README.md: the file tree is stale; hint: make docs")
-    readme.write_text(fresh)
+        is_fresh = PAGE.is_file() and PAGE.read_text() == fresh
+        sys.exit(0 if is_fresh else "docs/tree.md is stale; hint: make docs")
+    PAGE.write_text(fresh)
 
 
 if __name__ == "__main__":

@@ -43,13 +43,18 @@ def outputs_of(model: nn.Module, x: Tensor, *, role: str, hint: str | None = Non
                 hint=ONE_TENSOR,
             )
         if not same(given, x):
-            raise ModelError(
-                f"{role} changes its input in place{_at(input_changed_at(model, x))}: whoever else"
-                " is shown the same batch gets other numbers",
-                hint="compute a new tensor in that line: `x = (x - mean) / std` for"
-                " `x.sub_(mean).div_(std)`, `inplace=False` for the first activation",
-            )
+            raise changes_its_input(model, x, role=role)
     return answer
+
+
+def changes_its_input(model: nn.Module, x: Tensor, *, role: str, when: str = "") -> ModelError:
+    """Return the error for a model, in its mode, that does not leave `x` as it was."""
+    return ModelError(
+        f"{role} changes its input in place{when}{_at(input_changed_at(model, x))}: whoever else is"
+        " shown the same batch gets other numbers",
+        hint="compute a new tensor in that line: `x = (x - mean) / std` for"
+        " `x.sub_(mean).div_(std)`, `inplace=False` for the first activation",
+    )
 
 
 @contextmanager

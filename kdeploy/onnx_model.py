@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import os
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from kdeploy.onnx_checks import (
     refused,
     unfit,
 )
+from kdeploy.temporary import temporary_folder
 
 
 class OnnxModel(nn.Module):
@@ -39,7 +40,7 @@ class OnnxModel(nn.Module):
         self._keeps_alive: Sequence[OnnxModel] = ()
         # Not a decorator: it imports what takes as long as torch itself, and many only look here.
         self._uncompiled = torch.compiler.disable(OnnxModel._answer)  # type: ignore[no-untyped-call]
-        self._session = _opened(path)
+        self._session, self._process = _opened(path), os.getpid()
         (self._input,) = self._session.get_inputs()
         self._is_integer = self._input.type == "tensor(int64)"
         fixed = next(iter(self._input.shape), None)
@@ -54,14 +55,11 @@ class OnnxModel(nn.Module):
 
         Copies of the model keep it too, and `copy_file` makes it last.
         """
-        folder = Path(tempfile.mkdtemp(prefix="kdeploy-onnx-"))
-        try:
+        with ExitStack() as stack:
+            folder = stack.enter_context(temporary_folder("onnx"))
             write(folder / "model.onnx")
             model = cls(folder / "model.onnx")
-        except BaseException:
-            shutil.rmtree(folder)
-            raise
-        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+            weakref.finalize(model, stack.pop_all().close)
         return model
 
     @property
@@ -87,6 +85,9 @@ class OnnxModel(nn.Module):
         return torch.cat(answers).to(x.device)
 
     def _run(self, values: Tensor) -> Tensor:
+        if self._process != os.getpid():
+            # The session's threads are not in a forked process: it would wait for them for ever.
+            self._session, self._process = _opened(self.path), os.getpid()
         missing = (self._batch_size or len(values)) - len(values)
         fed = torch.cat([values, values[-1:].expand(missing, *values.shape[1:])])
         try:

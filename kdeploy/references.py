@@ -15,7 +15,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +51,16 @@ class ModelReference:
     """Where copies of the modules that it imports from beside it are kept (artefacts)."""
 
 
+def homed(reference: ModelReference) -> ModelReference:
+    """Return the reference with `FOLDER/package.module:function` as a module of that folder."""
+    home, slash, module = reference.build.rpartition("/")
+    place = module.partition(":")[0]
+    is_module = slash and ".py:" not in module and all(p.isidentifier() for p in place.split("."))
+    if not is_module or reference.build.partition(":")[0] in (*_LIBRARIES, "onnx"):
+        return reference
+    return replace(reference, build=module, folder=named_path(home or "/", reference.folder))
+
+
 def build_model(reference: ModelReference) -> nn.Module:
     """Return a fresh model on the CPU, with the weights that the function gives it.
 
@@ -63,6 +73,9 @@ def build_model(reference: ModelReference) -> nn.Module:
     """
     from torch import nn
 
+    from kdeploy.reparametrized import let_go
+
+    reference = homed(reference)
     place, name = _split(reference.build)
     if place in _LIBRARIES:
         model = _LIBRARIES[place](name, reference)
@@ -73,11 +86,13 @@ def build_model(reference: ModelReference) -> nn.Module:
     if not isinstance(model, nn.Module):
         message = f"`{reference.build}` returned a {type(model).__name__}, not a torch.nn.Module"
         raise ModelError(message, hint="return the model itself, with nothing around it")
+    let_go(model)
     return model.cpu()
 
 
 def source_text(reference: ModelReference) -> str | None:
     """Return the text of the build.py; None for models of installed modules and libraries."""
+    reference = homed(reference)
     place, _ = _split(reference.build)
     return _source_file(reference, place).read_text() if place.endswith(".py") else None
 
@@ -87,6 +102,7 @@ def sources_beside(reference: ModelReference) -> dict[str, Path]:
 
     Of a module that stands in a folder of the user, that is the module itself, too.
     """
+    reference = homed(reference)
     place, name = _split(reference.build)
     if place in _LIBRARIES:
         return {}
@@ -99,6 +115,7 @@ def source_sha256(reference: ModelReference) -> str:
 
     Of an installed library it is that of `library==version:name`.
     """
+    reference = homed(reference)
     place, _ = _split(reference.build)
     digest = hashlib.sha256(_main_text(reference).encode())
     own = f"{place.replace('.', '/')}.py"  # of a module: it is the main text

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
 from kdeploy.layers import construct_layer, describe_layer, is_plain, to_json, to_tuples
+from kdeploy.reparametrized import is_computed, let_go
 
 Edit = dict[str, Any]
 _INTERNAL = frozenset(vars(nn.Module()))
@@ -39,6 +40,7 @@ def difference(fresh: nn.Module, model: nn.Module) -> list[Edit]:
     Raises:
         ModelError: the change cannot be told by edits, such as a layer that is not on the list.
     """
+    let_go(fresh)
     twin, wanted = _Root(copy.deepcopy(fresh)), _Root(model)
     edits: list[Edit] = []
     # Lazy: each edit is applied before the next one is looked for.
@@ -258,7 +260,8 @@ def _type_name(module: nn.Module | None) -> str:
     # A build.py is a module of a different name each time it is read from another place.
     kind = type(module)
     home = "build.py" if kind.__module__.startswith("kdeploy_build_") else kind.__module__
-    return f"{home}.{kind.__qualname__}"
+    computed = " with computed weights" if module is not None and is_computed(module) else ""
+    return f"{home}.{kind.__qualname__}{computed}"
 
 
 def _join(path: str, name: str) -> str:

@@ -20,6 +20,9 @@ from hypothesis import settings
 
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 
+if os.environ.get("KDEPLOY_HINTS"):
+    import tests.hints  # noqa: F401 - notes which hints tests see
+
 pytest_plugins = ("tests.tiny.devices",)
 TINY_BUILD = Path(__file__).parent / "tiny" / "build.py"
 CLASSES = ("up", "down", "left", "right")

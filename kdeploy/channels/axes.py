@@ -44,6 +44,8 @@ class Axes:
     """Of each node and one that reads it."""
     flow: frozenset[Any]
     """Nodes that compute on activations, and not on the weights of a layer alone."""
+    inside: frozenset[Any]
+    """Nodes between which channels are mixed with groups or items, and come out as they went in."""
 
     def given(self, node: Any) -> int | None:
         """Return the dimension in the first input that has one."""
@@ -66,18 +68,20 @@ def find_axes(nodes: Sequence[Any], source: Any, shuffles: Sequence[Shuffle] = (
         shuffles: In it; they hand channels on that no dimension is seen of inside.
     """
     flow = _flow(nodes, source)
+    steps = [shuffle.steps for shuffle in shuffles if shuffle.steps]
+    steps += [found for node in nodes if (found := _norm_steps(node, flow))]
+    inside = frozenset(node for found in steps for node in found[:-1])
     pairs = {
         (source, node): dimension_pairs(node, source)
         for node in nodes
         for source in dict.fromkeys(node.inputs)
-        if source in flow
+        if source in flow and not {source, node} & inside
     }
-    for shuffle in shuffles:
-        for source in shuffle.steps[0].inputs if shuffle.steps else ():
-            pairs[source, shuffle.steps[-1]] = frozenset({(1, 1)})
+    for first, *_, last in steps:
+        pairs |= {(source, last): frozenset({(1, 1)}) for source in first.inputs}
     made = {node: axis for node in nodes if (axis := _stated(node)) is not None and node in flow}
     _spread(made, pairs)
-    return Axes(made=made, pairs=pairs, flow=flow)
+    return Axes(made=made, pairs=pairs, flow=flow, inside=inside)
 
 
 def dimension_pairs(node: Any, source: Any) -> Pairs:
@@ -152,6 +156,17 @@ def _flow(nodes: Sequence[Any], source: Any) -> frozenset[Any]:
         found.update(fresh)
         waiting.extend(fresh)
     return frozenset(found)
+
+
+def _norm_steps(node: Any, flow: frozenset[Any]) -> tuple[Any, ...]:
+    """Return what torch makes of an instance norm: a batch norm of (1, items x channels, ...)."""
+    norms = [n for n in node.inputs if node.type == OPTYPE.IN and n.type == OPTYPE.ELEMENTWISE]
+    if node.type != OPTYPE.IN or operation(node) not in ("View", "UnsafeView") or len(norms) != 1:
+        return ()
+    [norm] = norms
+    tables = [n for n in norm.inputs if n.type == OPTYPE.RESHAPE and n in flow]
+    weights = [n for n in norm.inputs if n not in flow]
+    return (*tables, *weights, norm, node) if len(tables) == 1 else ()
 
 
 def _stated(node: Any) -> int | None:

@@ -91,7 +91,7 @@ def find_units(
 
 def _frozen(graph: Graph, reductions: Collection[Any]) -> set[Any]:
     """Return the nodes through which channels are not followed."""
-    harmless = {*reductions, *(node for s in graph.shuffles for node in s.steps)}
+    harmless = {*reductions, *graph.axes.inside, *(s.steps[-1] for s in graph.shuffles if s.steps)}
     return fixed_nodes(graph) | {
         node
         for node in graph.nodes

@@ -101,6 +101,8 @@ def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) 
             pruner.pruning_dim = -1
             prune = pruner.prune_out_channels if side == "out" else pruner.prune_in_channels
             prune(module, list(indices))
+            if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+                _remove_statistics(module, indices)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(asks[name])
         parameter.grad = None
@@ -157,6 +159,15 @@ def _remove_grouped_inputs(layer: nn.modules.conv._ConvNd, indices: Collection[i
         kept.append(weight[:, [i for i in range(size) if i not in gone]])
     layer.weight = nn.Parameter(torch.cat(kept))
     layer.in_channels -= len(indices)
+
+
+def _remove_statistics(norm: nn.Module, indices: Collection[int]) -> None:
+    # torch-pruning leaves those of an instance norm as they were.
+    for name in ("running_mean", "running_var"):
+        full = getattr(norm, name)
+        if full is not None:
+            kept = [i for i in range(len(full)) if i not in set(indices)]
+            setattr(norm, name, full[kept])
 
 
 def _remove_from_parameter(

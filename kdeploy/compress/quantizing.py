@@ -48,6 +48,20 @@ def check_quantizable(model: nn.Module, context: CompressContext) -> None:
             f"`{context.data.name}` has no training items to calibrate INT8 on",
             hint="calibration needs some; lower `data.validation_fraction`",
         )
+    for name in without_statistics(model):
+        _LOG.warning(
+            "`%s` is a batch norm without running statistics: what the model answers to an item "
+            "depends on the others of its batch, and it stays float; "
+            "`track_running_stats=True` lets it be folded",
+            name,
+        )
+
+
+def without_statistics(model: nn.Module) -> list[str]:
+    """Return the batch norms that take mean and variance of each batch in evaluation mode too."""
+    kind = nn.modules.batchnorm._BatchNorm
+    named = model.named_modules()
+    return [name for name, norm in named if isinstance(norm, kind) and norm.running_mean is None]
 
 
 def weight_format(

@@ -7,6 +7,7 @@ names it, here and not three steps later.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,10 @@ from kdeploy.errors import KdeployError, ModelError
 from kdeploy.model_outputs import outputs_of
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.registry import find, validate
+from kdeploy.reparametrized import computed_weights, with_plain_weights
 from kdeploy.user_code import described, users_error
+
+_LOG = logging.getLogger(__name__)
 
 
 def compress(
@@ -45,7 +49,7 @@ def compress(
     resolved = validate(found.parameters, parameters, where=f"compress.{technique}")
     step = found.load()
     home = next(model.parameters(), torch.empty(0)).device
-    twin = copy.deepcopy(model).to(context.device)
+    twin = _plain_copy(model, technique).to(context.device)
     example = context.example
     before = _outputs(twin, example, technique)
     with torch.random.fork_rng(devices=[]):
@@ -54,6 +58,16 @@ def compress(
     _check(before, _outputs(result, example, technique), technique)
     check_promise(step, result, technique)
     return result.to(home)
+
+
+def _plain_copy(model: nn.Module, name: str) -> nn.Module:
+    """Return a copy without weight norm and its like: techniques change weights as they stand."""
+    computed = computed_weights(model)
+    if not computed:
+        return copy.deepcopy(model)
+    kinds = ", ".join(sorted(set(computed.values())))
+    _LOG.info("%s: %s of %d weights is folded into them", name, kinds, len(computed))
+    return with_plain_weights(model)
 
 
 def _run(

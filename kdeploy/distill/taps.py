@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from kdeploy.errors import ModelError, UnknownName
 
@@ -48,8 +49,7 @@ def tapped(model: nn.Module, paths: Sequence[str], *, role: str) -> Iterator[dic
     features: dict[str, Tensor] = {}
     with ExitStack() as hooks:
         for path, module in modules_at(model, paths, role=role).items():
-            record = _recorder(path, features, role)
-            hooks.enter_context(module.register_forward_hook(record))
+            hooks.enter_context(_watched(module, path, features, role))
         yield features
 
 
@@ -62,12 +62,10 @@ def stripped(path: str) -> str:
     return "" if parts == ["module"] else ".".join(parts)
 
 
-def _recorder(path: str, features: dict[str, Tensor], role: str) -> Any:
-    is_input = path.endswith(INPUT)
-
-    def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        del module
-        value, does = (output, "returns") if not is_input else (next(iter(inputs), None), "takes")
+def _watched(
+    module: nn.Module, path: str, features: dict[str, Tensor], role: str
+) -> RemovableHandle:
+    def keep(value: Any, does: str) -> None:
         if not isinstance(value, Tensor):
             raise ModelError(
                 f"the layer `{path}` of the {role} {does} {type(value).__name__}, not a tensor",
@@ -78,6 +76,12 @@ def _recorder(path: str, features: dict[str, Tensor], role: str) -> Any:
                 f"the layer `{path}` of the {role} runs more than once in a forward pass",
                 hint="name a layer that runs once: a convolution, a norm or a whole block",
             )
-        features[path] = value
+        # A copy: an activation in place, or `out += x`, would overwrite what is kept.
+        features[path] = value.clone()
 
-    return record
+    # What it takes is looked at before it runs, because it may change that.
+    if path.endswith(INPUT):
+        return module.register_forward_pre_hook(
+            lambda _, given: keep(next(iter(given), None), "takes")
+        )
+    return module.register_forward_hook(lambda _, given, made: keep(made, "returns"))

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
+from kdeploy.model_faults import same
+from kdeploy.model_outputs import changes_its_input
 from kdeploy.user_code import described
 
 INPUT, OUTPUT = "input", "output"
@@ -59,14 +61,18 @@ def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> Ends:
         ModelError: it does not take the example, or returns no tensor.
     """
     try:
+        given = [x.clone() for x in example]
         with torch.no_grad():
-            result = model(*example)
+            result = model(*given)
     except Exception as error:  # a model may raise anything
         shapes, reason = [list(x.shape) for x in example], described(error, model)
         raise ModelError(
             f"`{type(model).__name__}` cannot run inputs of shape {shapes}: {reason}",
             hint="the example must be what forward() takes: a tensor, or a tuple of all of them",
         ) from error
+    for x, shown in zip(example, given, strict=True):
+        if not same(x, shown):
+            raise changes_its_input(model, x, role=f"`{type(model).__name__}`")
     outputs = tuple(named_tensors(result))
     if not outputs:
         raise ModelError(

@@ -122,7 +122,7 @@ def _inputs(
 
     def see(layer: nn.Module, given: tuple[Any, ...]) -> None:
         if given:
-            seen[layer].append(given[0].detach().cpu())
+            seen[layer].append(given[0].detach().cpu().clone())  # it may be changed in place
 
     hooks = [layer.register_forward_pre_hook(see) for layer in layers]
     try:

@@ -25,6 +25,7 @@ from kdeploy.fitting.views import (
     fingerprint_of_views,
     order_of_views,
 )
+from kdeploy.interruption import stop_if_asked
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class TrainingBatches:
         self.accumulate = accumulate
         self.processes = processes
         self.device = device
-        self.is_channels_last = channels_last and len(data.preprocessing.shape) == 3
+        self.lay_out(channels_last=channels_last)
         self.normalize = Normalizer(data.preprocessing, device)
         self.augment, self.mix = None, None
         if data.augment:
@@ -84,6 +85,10 @@ class TrainingBatches:
         self.views = 0 if self.mix else views if self.augment else 1
         if views and self.mix:
             logger.warning("`views` has no effect: each mix of items is drawn anew")
+
+    def lay_out(self, *, channels_last: bool) -> None:
+        """Let images have their channels innermost from now on, or not."""
+        self.is_channels_last = channels_last and len(self.data.preprocessing.shape) == 3
 
     @property
     def steps(self) -> int:
@@ -119,6 +124,7 @@ class TrainingBatches:
         # Not from memory on a CPU: there a thread costs more than it hides.
         in_order = ahead if self.device.type == "cuda" or _is_mapped(items) else map
         for rows, (x, labels) in zip(shares, in_order(gathered, shares), strict=True):
+            stop_if_asked()
             x = x.to(self.device, non_blocking=True)
             x = x if self.normalize.is_tokens else x.float()
             if self.augment is not None and view is None:
@@ -158,6 +164,16 @@ class TrainingBatches:
             batch._replace(x=x, labels=labels, rows=rows, share=whole * len(rows) / items)
             for x, labels, rows in parts
         ]
+
+    def part_sizes(self) -> list[int]:
+        """Return the distinct numbers of items, in any process, that are learned from at once."""
+        found = set()
+        for size in {self.size(0), self.size(self.steps - 1)}:
+            count = self.processes.count if self._is_shared(size) else 1
+            for share in {size // count, -(-size // count)}:
+                parts = max(1, min(self.accumulate, size // count // 2))
+                found |= {share // parts, -(-share // parts)}
+        return sorted(found, reverse=True)
 
     def _share(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         rows = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -199,6 +215,7 @@ def batches_in_order(
     """Yield the inputs for items as stored, in their order and without augmentation."""
     normalize = Normalizer(preprocessing, device)
     for start in range(0, len(stored), batch_size):
+        stop_if_asked()
         # A copy: torch does not take arrays that are mapped read-only.
         yield normalize(torch.from_numpy(np.array(stored[start : start + batch_size])).to(device))
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from kdeploy.fitting.arithmetic import Arithmetic
 from kdeploy.fitting.views import View
 
 
@@ -167,6 +168,8 @@ class FitResult:
     best_accuracy: float
     last_accuracy: float
     kept: str
+    arithmetic: Arithmetic
+    """What it was computed with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.fitting import checkpoint
+from kdeploy.fitting.arithmetic import Arithmetic, Layers, applied
 from kdeploy.fitting.average import WeightAverage
 from kdeploy.fitting.batch_norm import average_over, synchronized
 from kdeploy.fitting.batches import TrainingBatches
@@ -34,7 +36,9 @@ from kdeploy.fitting.health import check_finite, check_used
 from kdeploy.fitting.means import Means
 from kdeploy.fitting.optimization import learning_rate_at, optimizer_of
 from kdeploy.fitting.processes import joined
-from kdeploy.fitting.validation import validation_accuracy
+from kdeploy.fitting.safe_arithmetic import modules_asked, settled
+from kdeploy.fitting.threads import computing_with, free_threads
+from kdeploy.fitting.validation import validation_accuracy, validation_batches
 from kdeploy.fitting.views import View
 
 # On CPU reading a loss waits for nothing, so a divergence is seen before the epoch ends.
@@ -54,20 +58,9 @@ class Training:
         self.device = device_named(context.device)
         self.precision = precision_on(self.device, settings.precision)
         self.told = objective if isinstance(objective, Attentive) else None
-        self.fabric = fabric_on(
-            self.device,
-            self.precision,
-            devices=context.devices,
-            num_nodes=context.num_nodes,
-            may_skip_parameters=self.told is None or bool(self.told.may_be_zero),
-        )
         self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
         self.student = objective.student
         self.objective: nn.Module = objective.to(self.device)
-        is_synchronized = self.processes.count > 1 and self.device.type == "cuda"
-        self.desynchronize = synchronized(self.objective) if is_synchronized else None
-        if settings.channels_last:
-            _lay_out(self.objective, torch.channels_last)
         self.batches = TrainingBatches(
             data,
             batch_size=settings.batch_size,
@@ -77,6 +70,18 @@ class Training:
             accumulate=settings.accumulate,
             processes=self.processes,
         )
+        self.checkpoint = self._checkpoint()
+        self.layers = Layers(objective, modules_asked(objective))
+        self.arithmetic = self._arithmetic()
+        self.fabric = fabric_on(
+            self.device,
+            self.arithmetic.precision,
+            devices=context.devices,
+            num_nodes=context.num_nodes,
+            may_skip_parameters=self.told is None or bool(self.told.may_be_zero),
+        )
+        is_synchronized = self.processes.count > 1 and self.device.type == "cuda"
+        self.desynchronize = synchronized(self.objective) if is_synchronized else None
         self.average = WeightAverage(self.student, decay=settings.ema) if settings.ema else None
         self.history: list[EpochRecord] = []
         self.best = Best()
@@ -87,6 +92,13 @@ class Training:
 
     def run(self) -> FitResult:
         """Train all epochs that no checkpoint has, and put the kept weights into the student."""
+        with (
+            computing_with(self.arithmetic.threads),
+            applied(self.arithmetic, self.layers, self.device.type),
+        ):
+            return self._run()
+
+    def _run(self) -> FitResult:
         epochs = self.settings.epochs
         if epochs:
             self.optimizer = optimizer_of(self.objective, self.settings)
@@ -97,7 +109,7 @@ class Training:
             for constraint in self.context.constraints:
                 constraint.begin(self.student)
             items = epochs * len(self.data.train)
-            if self.told and shall_compile(self.settings.compile, items=items):
+            if self.told and self._shall_compile(items):
                 self.told.compile_parts()
         self.watcher.started(self.context.name, epochs, self.batches.steps, len(self.history))
         for epoch in range(len(self.history), epochs):
@@ -105,6 +117,54 @@ class Training:
             self._save()
             self.watcher.epoch_ended(self.history[-1])
         return self._result()
+
+    def _arithmetic(self) -> Arithmetic:
+        """Return how to compute: as before an interruption, and only what is safe here."""
+        chosen = Arithmetic(
+            threads=free_threads() if self.device.type == "cpu" else torch.get_num_threads(),
+            precision=self.precision,
+            channels_last=self.settings.channels_last,
+        )
+        if self.checkpoint is not None:
+            chosen = Arithmetic.from_dict(self.checkpoint.get("arithmetic", chosen.to_dict()))
+        if not self.settings.epochs:
+            self._lay_out(chosen)
+        elif self.processes.is_first:
+            chosen = settled(
+                chosen, self.layers, self._steps, lay_out=self._lay_out, device=self.device
+            )
+        chosen = self.processes.from_first(chosen)
+        self._lay_out(chosen)
+        return chosen
+
+    def _lay_out(self, arithmetic: Arithmetic) -> None:
+        is_last = arithmetic.channels_last
+        self.batches.lay_out(channels_last=is_last)
+        if is_last or self.settings.channels_last:
+            _lay_out(self.objective, torch.channels_last if is_last else torch.contiguous_format)
+
+    def _steps(self) -> Sequence[Callable[[], object]]:
+        """Return the forward passes to come, one of each size, as they are in training."""
+        first = next(self.batches.epoch([self.context.seed, 0]))
+        parts = [
+            Batch(x=first.x[:n], labels=first.labels[:n], rows=first.rows[:n], progress=0.5)
+            for n in self.batches.part_sizes()
+        ]
+        images = validation_batches(self.data, self.device, self.processes)
+        self.objective.train()
+
+        def validate(x: Tensor) -> None:
+            with torch.no_grad():
+                self.student.eval()(x)
+
+        return [partial(self.objective, part) for part in parts] + [
+            partial(validate, x) for x in images
+        ]
+
+    def _shall_compile(self, items: int) -> bool:
+        own = self.arithmetic.float32_layers + self.arithmetic.contiguous_layers
+        # What single layers do in their own way is not in a compiled model.
+        return not own and shall_compile(self.settings.compile, items=items)
 
     def _epoch(self, epoch: int) -> None:
         started = time.perf_counter()
@@ -240,6 +300,7 @@ class Training:
             best_accuracy=self.best.accuracy,
             last_accuracy=last,
             kept=self.settings.keep,
+            arithmetic=self.arithmetic,
         )
 
     def _save(self) -> None:
@@ -252,15 +313,19 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "best": {"epoch": best.epoch, "accuracy": best.accuracy, "state": best.state},
+            "arithmetic": self.arithmetic.to_dict(),
         }
         checkpoint.save(state, self.context.work, fingerprint=self.fingerprint)
 
-    def _resume(self) -> None:
-        if self.context.work is None:
-            return
-        state = checkpoint.load(
+    def _checkpoint(self) -> dict[str, Any] | None:
+        if self.context.work is None or not self.settings.epochs:
+            return None
+        return checkpoint.load(
             self.context.work, fingerprint=self.fingerprint, processes=self.processes
         )
+
+    def _resume(self) -> None:
+        state, self.checkpoint = self.checkpoint, None
         if state is None:
             return
         self.objective.load_state_dict(state["objective"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from kdeploy.data.contract import NOT_COUNTED, Preprocessing, Split
+from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
 from kdeploy.finite import check_answers, has_class
 from kdeploy.fitting.batches import batches_in_order
@@ -54,6 +54,15 @@ def validation_accuracy(
             hint="the process that asked for them names the first one and the layer",
         )
     return float(num_right) / counted
+
+
+def validation_batches(data: Dataset, device: torch.device, processes: Processes) -> list[Tensor]:
+    """Return a batch of each size that the validation of an epoch has here."""
+    share = -(-len(data.validation) // processes.count)
+    sizes = {min(share, BATCH_SIZE), share % BATCH_SIZE} - {0}
+    part = data.validation.x[: max(sizes, default=0)]
+    batches = batches_in_order(part, data.preprocessing, batch_size=BATCH_SIZE, device=device)
+    return [x[:size] for x in batches for size in sizes]
 
 
 def _refuse(

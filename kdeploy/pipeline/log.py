@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from kdeploy.interruption import stop_if_asked
 from kdeploy.training import EpochRecord, NoWatcher, Watcher
 
 
@@ -68,6 +69,7 @@ class Log:
         self.watcher: Watcher = _LoggedTraining(self, audience.watcher)
 
     def stage_started(self, stage: str, technique: str, label: str) -> None:
+        stop_if_asked()
         self.write("stage_started", stage=stage, technique=technique, label=label)
         self.audience.stage_started(stage, technique, label)
 
@@ -92,24 +94,29 @@ class Log:
 
 @contextlib.contextmanager
 def noted(audience: Audience) -> Iterator[None]:
-    """Pass on as notes what the layers below, which know no audience, log as progress."""
-    progress = logging.getLogger("kdeploy.progress")
-    handler = _Noting(audience)
-    progress.addHandler(handler)
+    """Pass on what the layers below, which know no audience, log: progress as notes, and warnings.
+
+    A warning stays to be read, so it is in `log.jsonl` too.
+    """
+    progress, all_layers = logging.getLogger("kdeploy.progress"), logging.getLogger("kdeploy")
+    noting, saying = _Telling(audience.note), _Telling(audience.said, level=logging.WARNING)
+    progress.addHandler(noting)
     progress.setLevel(logging.INFO)
+    all_layers.addHandler(saying)
     try:
         yield
     finally:
-        progress.removeHandler(handler)
+        progress.removeHandler(noting)
+        all_layers.removeHandler(saying)
 
 
-class _Noting(logging.Handler):
-    def __init__(self, audience: Audience) -> None:
-        super().__init__()
-        self.audience = audience
+class _Telling(logging.Handler):
+    def __init__(self, tell: Callable[[str], None], level: int = logging.NOTSET) -> None:
+        super().__init__(level)
+        self.tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.audience.note(record.getMessage())
+        self.tell(record.getMessage())
 
 
 class _LoggedTraining:

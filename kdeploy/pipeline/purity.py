@@ -18,7 +18,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
 from kdeploy.fitting.compilation import first_output
 from kdeploy.model_faults import assigned_at, random_at, returned_at, same, same_randomness
-from kdeploy.model_outputs import outputs_of, told
+from kdeploy.model_outputs import changes_its_input, outputs_of, told
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.outside_state import changed, different, outside_state
 from kdeploy.user_code import users_code
@@ -167,6 +167,8 @@ def _check_training(
                 model=model,
             ):
                 model(pair[:1].clone())
+    if not same(given, pair):
+        raise changes_its_input(model, pair, role=who, when=" while it is trained")
     model.eval()
     first = first_output(returned)
     if not isinstance(first, Tensor) or first.shape != answer.shape:

@@ -14,6 +14,7 @@ from kdeploy.quantization.capture import (
     CONVOLUTIONS,
     add_constant,
     batch_norm_affine,
+    constant,
     finish,
     normalised,
 )
@@ -32,7 +33,7 @@ def into_integer_operators(graph_module: GraphModule) -> GraphModule:
     _refuse_recurrent(graph_module)
     for rewrite in (
         *(split_silu, split_attention, join_hard_gates),
-        *(unify_means, batch_norms_as_convolutions),
+        *(unify_means, batch_norms_as_convolutions, spell_batch_statistics),
     ):
         rewrite(graph_module)
     return finish(graph_module)
@@ -174,6 +175,37 @@ def batch_norms_as_convolutions(graph_module: GraphModule) -> None:
             *(node.args[0], weight, bias, ones, [0] * num_positions, ones, len(factor)),
         )
         replaced.replace_all_uses_with(convolution)
+
+
+def spell_batch_statistics(graph_module: GraphModule) -> None:
+    """Write a batch norm without running statistics as the sums and products that it is.
+
+    PT2E takes every batch norm behind a convolution for one that can be folded.
+    """
+    for node in graph_module.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
+        x: Any = node.args[0]
+        if any(constant(graph_module, statistic) is not None for statistic in node.args[3:5]):
+            continue
+        value = x.meta["val"]
+        others = [d for d in range(value.dim()) if d != 1]
+        mean = _insert(graph_module, node, aten.mean.dim, x, others, True)
+        centred = _insert(graph_module, node, aten.sub.Tensor, x, mean)
+        squared = _insert(graph_module, node, aten.square.default, centred)
+        variance = _insert(graph_module, node, aten.mean.dim, squared, others, True)
+        for narrow in (mean, variance):
+            narrow.meta["val"] = value.mean(others, keepdim=True)
+        raised = _insert(graph_module, node, aten.add.Tensor, variance, float(str(node.args[7])))
+        scale = _insert(graph_module, node, aten.rsqrt.default, raised)
+        for narrow in (raised, scale):
+            narrow.meta["val"] = variance.meta["val"]
+        result = _insert(graph_module, node, aten.mul.Tensor, centred, scale)
+        for target, tensor in zip((aten.mul.Tensor, aten.add.Tensor), node.args[1:3], strict=True):
+            given = constant(graph_module, tensor)
+            if given is not None:
+                wide = given.reshape(1, -1, *(1 for _ in others[1:]))
+                held = add_constant(graph_module, wide, node)
+                result = _insert(graph_module, node, target, result, held)
+        node.replace_all_uses_with(result)
 
 
 def _keeps_dimensions(node: Node) -> bool:

@@ -15,7 +15,11 @@ from kdeploy.moved_paths import went_along
 from kdeploy.named_path import named_path
 
 LIBRARIES = ("pytorchcv", "timm", "torchvision")
-_PLACE = re.compile(r"(?P<before>(onnx:|transformers:)?)(?P<place>/.+?)(?P<after>((?<=\.py):\w+)?)")
+# A path, also with a function of the file (`/a/build.py:net`), or a module (`/a/nets.build:net`).
+_PLACE = re.compile(
+    r"(?P<before>(onnx:|transformers:)?)(?P<place>/.+?)"
+    r"(?P<after>((?<=\.py):\w+|/(?![^/]*\.py:)[A-Za-z_][\w.]*:\w+)?)"
+)
 
 
 def placed(value: Any, folder: Path, where: str) -> Any:
@@ -64,10 +68,10 @@ def moved_along(value: Any, *, was: Path, now: Path, where: str = "") -> Any:
             moved_along(v, was=was, now=now, where=f"{where}[{i}]") for i, v in enumerate(value)
         ]
     found = _PLACE.fullmatch(value) if isinstance(value, str) else None
-    if found is None or os.path.exists(found["place"]):  # noqa: PTH110 - of any text
+    if found is None or where == "name" or _exists(found["place"]):
         return value
     moved = went_along(Path(found["place"]), was=was, now=now)
-    if moved.exists():
+    if _exists(moved):
         return f"{found['before']}{moved}{found['after']}"
     if where.endswith(".folder"):
         return value  # one that is filled where it is missing
@@ -78,14 +82,27 @@ def moved_along(value: Any, *, was: Path, now: Path, where: str = "") -> Any:
     )
 
 
+def _exists(place: str | Path) -> bool:
+    return os.path.exists(place)  # noqa: PTH110 - also of what no file can be called
+
+
 def artifact_place(reference: str, folder: Path) -> str:
-    """Return where an artefact is that a recipe in `folder` names, else the reference as it is."""
+    """Return where an artefact is that a recipe in `folder` names, else the reference as it is.
+
+    An id is looked for below the folder, then where the command is called.
+    """
     beside = named_path(reference, folder)
     if (beside / MANIFEST).is_file():
         return str(beside.resolve())
-    stores = [folder / "artifacts", *sorted(folder.glob("runs/*/artifacts"))]
-    known = [store for store in stores if (store / reference / MANIFEST).is_file()]
-    return str((known[0] / reference).resolve()) if known and ID.fullmatch(reference) else reference
+    if not ID.fullmatch(reference):
+        return reference
+    stores = [
+        store
+        for home in (folder, Path())
+        for store in (home / "artifacts", *sorted(home.glob("runs/*/artifacts")))
+    ]
+    known = [store / reference for store in stores if (store / reference / MANIFEST).is_file()]
+    return str(known[0].resolve()) if known else reference
 
 
 def absolute_build(build: str, folder: Path) -> str:
@@ -95,7 +112,8 @@ def absolute_build(build: str, folder: Path) -> str:
         return build  # whatever folder of that name is here
     if place in ("onnx", "transformers"):
         return f"{place}:{named_path(name, folder).resolve()}"
-    for path in (named_path(place, folder), named_path(f"{place.replace('.', '/')}.py", folder)):
-        if path.exists():
-            return f"{path.resolve()}{colon}{name}"
-    return build
+    if (path := named_path(place, folder)).exists():
+        return f"{path.resolve()}{colon}{name}"
+    if named_path(f"{place.replace('.', '/')}.py", folder).exists():
+        return f"{folder.resolve()}/{build}"  # stays a module: it may import by its package
+    return artifact_place(build, folder)

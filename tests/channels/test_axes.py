@@ -1,6 +1,7 @@
 """Channels are followed by their dimension; sizes that happen to be equal decide nothing."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from kdeploy.channels.coupling import find_units
 from kdeploy.channels.removal import all_channels, remove_checked
 from kdeploy.channels.tracing import trace, traceable
 
+TRACKED = {"track_running_stats": True}
 SIZE = 8  # of everything, so that a guess by size is wrong
 PARAMETERS = {
     "map": ((1, SIZE, SIZE, SIZE), lambda x, p: x + p),
@@ -142,6 +144,43 @@ def test_a_layer_norm_over_positions_has_no_channels():
     small, moved = halved(model, torch.randn(2, 3, SIZE, SIZE))
     assert small[1].weight.shape == (SIZE, SIZE)
     assert (small[0].out_channels, small[2].out_channels) == (SIZE, SIZE // 2)
+    assert moved < 1e-5
+
+
+NORMS = {
+    "instance": (nn.Conv2d, nn.InstanceNorm2d),
+    "instance, affine": (nn.Conv2d, partial(nn.InstanceNorm2d, affine=True)),
+    "instance, tracked": (nn.Conv2d, partial(nn.InstanceNorm2d, affine=True, **TRACKED)),
+    "instance of series": (nn.Conv1d, partial(nn.InstanceNorm1d, affine=True, **TRACKED)),
+    "instance of clips": (nn.Conv3d, partial(nn.InstanceNorm3d, affine=True)),
+    "batch": (nn.Conv2d, partial(nn.BatchNorm2d, track_running_stats=False)),
+    "batch, not affine": (nn.Conv2d, partial(nn.BatchNorm2d, affine=False)),
+    "batch of clips": (nn.Conv3d, nn.BatchNorm3d),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_of_every_setting_get_narrower_with_their_channels(name):
+    convolution, norm = NORMS[name]
+    shape = (2, 3, *(6,) * {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}[convolution])
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(convolution(3, SIZE, 3, padding=1), norm(SIZE), nn.ReLU()),
+        *(convolution(SIZE, SIZE, 3, padding=1), norm(SIZE), nn.Flatten()),
+        nn.Linear(SIZE * shape[-1] ** (len(shape) - 2), 4),
+    )
+    with torch.no_grad():
+        model.train()(3 * torch.randn(shape) + 1)
+    for layer in (model[1], model[4]):
+        if layer.weight is not None:
+            nn.init.normal_(layer.weight)
+            nn.init.normal_(layer.bias)
+    small, moved = halved(model.eval(), torch.randn(shape))
+    assert (small[0].out_channels, small[3].out_channels) == (SIZE // 2, SIZE // 2)
+    assert small[1].num_features == SIZE // 2
+    assert all(
+        len(tensor) == SIZE // 2 for tensor in small[1].state_dict().values() if tensor.dim()
+    )
     assert moved < 1e-5
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
-from kdeploy.errors import ParityFailed
+from kdeploy.errors import ParityFailed, Unavailable
 
 
 @pytest.mark.parametrize(
-    ("raised", "code"), [(ParityFailed("it differs", hint="look"), 1), (RuntimeError("odd"), 70)]
+    ("raised", "code"),
+    [(ParityFailed("it differs", hint="look"), 1), (Unavailable("it is gone"), 3)],
 )
 def test_what_exists_is_measured_and_reported(
     kdeploy, tmp_path, tiny_build, tiny_data, monkeypatch, raised, code

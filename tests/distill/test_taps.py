@@ -100,3 +100,38 @@ def test_a_layer_that_returns_no_tensor_is_refused():
         tapped(model, ["0"], role="teacher"),
     ):
         model(torch.rand(2, 3))
+
+
+class _InPlace(nn.Module):
+    """As residual networks are written: what a layer made is overwritten by what follows."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        out = self.act(self.conv(x))
+        out = self.second(out)
+        out += x
+        return out
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_what_follows_in_place_does_not_change_what_was_read(mode):
+    model, x = _InPlace(), torch.rand(2, 1, 6, 6)
+    with mode(), tapped(model, ["conv", "act:input", "second"], role="teacher") as features:
+        model(x)
+    made = model.conv(x)
+    assert (made < 0).any()
+    assert torch.equal(features["conv"], made)
+    assert torch.equal(features["act:input"], made)
+    assert torch.equal(features["second"], model.second(made.relu()))
+
+
+def test_gradients_of_what_was_read_reach_the_layer():
+    model, x = _InPlace(), torch.rand(2, 1, 6, 6)
+    with tapped(model, ["conv"], role="student") as features:
+        model(x)
+    features["conv"].sum().backward()
+    assert model.conv.bias.grad.tolist() == pytest.approx([2 * 36] * 4)

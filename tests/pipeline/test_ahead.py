@@ -10,8 +10,9 @@ import pytest
 from kdeploy.errors import InputError, ModelError, RecipeError, Unavailable
 from kdeploy.measurement import METRICS
 from kdeploy.pipeline.ahead import check_ahead
-from kdeploy.pipeline.run import STAGES, run
+from kdeploy.pipeline.run import run
 from kdeploy.recipe.resolve import parse
+from kdeploy.recipe.sections import STAGES
 from kdeploy.registry import techniques
 from kdeploy.runtimes.run import formats_of
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
 
-from kdeploy.pipeline.log import Silence, noted
+from kdeploy.pipeline.log import Log, Silence, noted
 
 PROGRESS = logging.getLogger("kdeploy.progress")
 
@@ -30,3 +31,11 @@ def test_who_listened_is_gone_after_an_error():
     with pytest.raises(KeyboardInterrupt), noted(Listener()):
         raise KeyboardInterrupt
     assert PROGRESS.handlers == before
+
+
+def test_a_warning_of_the_layers_below_stays_to_be_read(tmp_path):
+    log = Log(tmp_path / "log.jsonl", Silence())
+    with noted(log):
+        logging.getLogger("kdeploy.fitting.any").warning("layer `%s` is slow", "a")
+    (event,) = map(json.loads, log.path.read_text().splitlines())
+    assert (event["event"], event["text"]) == ("said", "layer `a` is slow")

@@ -237,3 +237,60 @@ def test_a_folder_called_as_data_or_a_library_is_no_path(tmp_path, tiny_data, mo
     monkeypatch.chdir(tmp_path)
     run(load(Path("recipe.yaml")), Path("run"), until="teacher")
     assert load(tmp_path / "run/recipe.yaml").data.name == "arrays"
+
+
+def test_a_module_is_the_same_by_either_recipe_and_keeps_its_package(
+    tmp_path, tiny_data, monkeypatch
+):
+    teacher = {"build": "nets.build:net", "train": TRAIN}
+    written(tmp_path / "a", tiny_data, teacher=teacher)
+    (tmp_path / "a/nets").mkdir()
+    (tmp_path / "a/nets/build.py").write_text("from .plain import net\n")
+    (tmp_path / "a/nets/plain.py").write_text(TINY_BUILD.read_text())
+    monkeypatch.chdir(tmp_path)
+    first = run(load(Path("a/recipe.yaml")), Path("a/run"), until="teacher").teacher
+    (tmp_path / "a").rename(tmp_path / "b")
+    for recipe in ("b/recipe.yaml", "b/run/recipe.yaml"):
+        assert run(load(Path(recipe)), Path("b/run"), until="teacher").teacher.id == first.id
+        assert all_cached(tmp_path / "b/run")
+    shutil.rmtree(tmp_path / "b/nets")
+    model = load_model(tmp_path / "b/run/artifacts" / first.id)
+    assert model(torch.rand(2, 1, 12, 12)).shape == (2, 4)
+
+
+def test_an_id_in_a_recipe_is_a_place_as_resolved(tmp_path, tiny_data, monkeypatch):
+    written(tmp_path / "a", tiny_data)
+    monkeypatch.chdir(tmp_path / "a")
+    first = run(load(Path("recipe.yaml")), Path("runs/one"), until="teacher").teacher
+    peer = {"build": first.id}
+    recipe = {
+        **RECIPE,
+        "teacher": {"build": first.id},
+        "distill": {**TRAIN, "scheme": {"ensemble": {"teachers": [peer]}}},
+    }
+    Path("second.yaml").write_text(yaml.safe_dump(recipe))
+    second = run(load(Path("second.yaml")), Path("two"), until="distill").student
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/second.yaml", "a/two/recipe.yaml"):
+        assert run(load(Path(name)), Path("a/two"), until="distill").student.id == second.id
+        assert all_cached(tmp_path / "a/two")
+
+
+def test_weights_that_a_function_reads_itself_count_by_contents(tmp_path, tiny_data, monkeypatch):
+    written(tmp_path, tiny_data, teacher={"build": "own.py:net", "train": {"epochs": 0}})
+    (tmp_path / "own.py").write_text(
+        "from pathlib import Path\nimport torch\nimport plain\n"
+        "def net():\n    model = plain.net()\n"
+        "    model.load_state_dict(torch.load(Path(__file__).with_name('w.pt')))\n"
+        "    return model\n"
+    )
+    (tmp_path / "plain.py").write_text(TINY_BUILD.read_text())
+    monkeypatch.chdir(tmp_path)
+    ids = []
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        names: dict = {}
+        exec(TINY_BUILD.read_text(), names)
+        torch.save(names["net"]().state_dict(), "w.pt")
+        ids.append(run(load(Path("recipe.yaml")), Path("run"), until="teacher").teacher.id)
+    assert ids[0] == ids[2] != ids[1]

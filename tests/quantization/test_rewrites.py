@@ -111,3 +111,18 @@ def test_recurrent_layers_are_refused(kind):
     with pytest.raises(ModelError, match=f"`{name}.*is a recurrent layer") as caught:
         rewritten(Net(), torch.randn(2, 7, 4))
     assert "hidden size" in caught.value.hint
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_batch_norm_without_statistics_becomes_sums_and_products(affine):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, affine=affine, track_running_stats=False)
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 1), norm).eval(), 3 * torch.randn(4, 3, 5, 5) + 1
+    graph_module = into_integer_operators(capture(model, x[:2]))
+    targets = {node.target for node in graph_module.graph.nodes}
+    assert torch.ops.aten.batch_norm.default not in targets
+    with torch.no_grad():
+        torch.testing.assert_close(graph_module(x), model(x), rtol=1e-5, atol=1e-5)

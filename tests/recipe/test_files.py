@@ -11,7 +11,7 @@ from kdeploy.recipe.files import placed
     ("build", "expected"),
     [
         ("nets/build.py:net", "{folder}/nets/build.py:net"),
-        ("nets.build:net", "{folder}/nets/build.py:net"),
+        ("nets.build:net", "{folder}/nets.build:net"),
         ("artifact", "{folder}/artifact"),
         ("transformers:vit", "transformers:{folder}/vit"),
         ("timm:resnet18", "timm:resnet18"),
