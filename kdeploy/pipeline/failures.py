@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from kdeploy.errors import ArtifactCorrupt
+
 log = logging.getLogger(__name__)
 
 
@@ -42,9 +44,15 @@ class Failure:
 def kept_for_later(
     failures: list[Failure], stage: str, technique: str, label: str
 ) -> Iterator[None]:
-    """Add an error of the block to `failures` in place of raising it."""
+    """Add an error of the block to `failures` in place of raising it.
+
+    Raises:
+        ArtifactCorrupt: the store is damaged, so that what is left is not to be trusted either.
+    """
     try:
         yield
+    except ArtifactCorrupt:
+        raise
     except Exception as error:  # an exporter's library may raise anything
         failure = Failure(stage=stage, technique=technique, label=label, error=error)
         log.warning("%s; the run goes on with the rest", failure.told)
