@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 from kdeploy import __version__
 from kdeploy.artifact_schema import ID, MOST_BYTES, Malformed, completed
 from kdeploy.errors import ArtifactCorrupt, FileMissing, Unavailable
+from kdeploy.interruption import stop_if_asked
 from kdeploy.named_path import named_path
 
 SCHEMA_VERSION = 1
@@ -99,6 +100,15 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def sweep(self) -> None:
+        """Remove what killed processes left half-made: the kernel has freed their locks."""
+        from filelock import FileLock, Timeout
+
+        for partial in self.root.glob(".partial-*"):
+            identity = partial.name.removeprefix(".partial-")
+            with suppress(Timeout), FileLock(self.root / ".locks" / f"{identity}.lock", timeout=0):
+                shutil.rmtree(partial, ignore_errors=True)
+
     def remove(self, identity: str) -> None:
         """Forget an artefact and what was begun of it."""
         shutil.rmtree(self.root / identity, ignore_errors=True)
@@ -130,6 +140,7 @@ class Store:
         try:
             partial.mkdir(parents=True)
             more = write(partial)
+            stop_if_asked()
             write_manifest(partial, {**manifest, **more})
             shutil.rmtree(self.root / identity, ignore_errors=True)
             partial.rename(self.root / identity)

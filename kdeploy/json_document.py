@@ -38,19 +38,30 @@ def json_text(content: bytes | str) -> Any:
     """Return what a JSON document says.
 
     Raises:
-        ValueError: it is no JSON, no UTF-8, a whole number has more than 20 digits, or lists and
-            mappings lie too deep in one another.
+        ValueError: it is no JSON, no UTF-8, a whole number has more than 20 digits, a text
+            is of broken Unicode, or lists and mappings lie too deep in one another.
     """
     try:
         found = json.loads(content, parse_int=_whole)
     except RecursionError:
         raise ValueError(f"more than {DEEPEST} lists and mappings in one another") from None
+    escape = b"\\ud" if isinstance(content, bytes) else "\\ud"
+    if escape in content.lower():  # type: ignore[operator]
+        _check_unicode(found)
     level, depth = [found], 0
     while level := [v for c in level for v in _inside(c) if isinstance(v, dict | list)]:
         depth += 1
         if depth >= DEEPEST:
             raise ValueError(f"more than {DEEPEST} lists and mappings in one another")
     return found
+
+
+def _check_unicode(found: Any) -> None:
+    """Refuse half of a pair of escapes: no file and no terminal takes the text that it makes."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        raise ValueError("a text of broken Unicode") from None
 
 
 def _whole(text: str) -> int:

@@ -110,6 +110,19 @@ def allowed_cores(*, root: Path = _ROOT) -> int:
     return max(1, int(min([affinity, *quotas])))
 
 
+def doubts_of_packages() -> list[str]:
+    """Return what is wrong with the packages that are installed here, with the remedy."""
+    found = _versions()
+    both = [name for name in ("onnxruntime", "onnxruntime-gpu") if name in found]
+    if len(both) < 2:
+        return []
+    return [
+        f"onnxruntime {found[both[0]]} and onnxruntime-gpu {found[both[1]]} are both installed, and"
+        " write into one folder: which of them runs is chance; keep one: pip uninstall -y"
+        " onnxruntime onnxruntime-gpu && pip install onnxruntime (or 'onnxruntime-gpu[cuda,cudnn]')"
+    ]
+
+
 def throttled_count(*, root: Path = _ROOT) -> int:
     """Return how often the cgroup's quota or heat has stopped or slowed this machine so far."""
     stats = [_text(folder / "cpu.stat") for folder in _cgroup_folders("cpu", root)]

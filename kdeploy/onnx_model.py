@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from kdeploy.onnx_checks import (
     refused,
     unfit,
 )
+from kdeploy.temporary import temporary_folder
 
 
 class OnnxModel(nn.Module):
@@ -55,14 +55,11 @@ class OnnxModel(nn.Module):
 
         Copies of the model keep it too, and `copy_file` makes it last.
         """
-        folder = Path(tempfile.mkdtemp(prefix="kdeploy-onnx-"))
-        try:
+        with ExitStack() as stack:
+            folder = stack.enter_context(temporary_folder("onnx"))
             write(folder / "model.onnx")
             model = cls(folder / "model.onnx")
-        except BaseException:
-            shutil.rmtree(folder)
-            raise
-        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+            weakref.finalize(model, stack.pop_all().close)
         return model
 
     @property

@@ -77,6 +77,16 @@ def test_what_a_kill_left_half_written_is_no_artefact(store):
     assert not half.exists()
 
 
+def test_what_killed_runs_left_half_written_is_swept_unless_it_is_being_made(store):
+    for identity in ("a" * 12, "b" * 12):
+        (store.root / f".partial-{identity}" / "inner").mkdir(parents=True)
+    with store.lock("b" * 12):
+        store.sweep()
+        assert [p.name for p in store.root.glob(".partial-*")] == [f".partial-{'b' * 12}"]
+    store.sweep()
+    assert list(store.root.glob(".partial-*")) == []
+
+
 def test_only_one_of_several_makes_an_artefact(store):
     made = []
 

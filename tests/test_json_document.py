@@ -18,9 +18,15 @@ def test_reads_what_is_not_too_deep():
     assert json_text(b'{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b'{"a": ' + b"9" * 5000 + b"}", b"\0"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\x00", b'{"a": ' + b"9" * 5000 + b"}", b"\0", b'["\\uD800"]']
+)
 def test_names_the_file_that_is_no_json(tmp_path, content):
     path = tmp_path / "summary.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"summary\.json is not JSON"):
         json_file(path)
+
+
+def test_reads_a_pair_of_escapes_as_the_sign_that_it_is():
+    assert json_text(r'["\ud83d\ude00"]') == ["\N{GRINNING FACE}"]

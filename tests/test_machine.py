@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from kdeploy.machine import Machine, allowed_cores, fingerprint, throttled_count
+from kdeploy.machine import (
+    Machine,
+    allowed_cores,
+    doubts_of_packages,
+    fingerprint,
+    throttled_count,
+)
 
 X86 = """processor\t: 0
 model name\t: Intel(R) Xeon(R) Platinum 8480+
@@ -134,3 +140,14 @@ def test_imports_nothing_heavy():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip() == "[]", answer.stderr
+
+
+def test_two_builds_of_onnx_runtime_in_one_environment_are_told(monkeypatch):
+    found = {"onnxruntime": "1.31.1"}
+    monkeypatch.setattr("kdeploy.machine._versions", lambda: found)
+    assert doubts_of_packages() == []
+    found["onnxruntime-gpu"] = "1.30.0"
+    (doubt,) = doubts_of_packages()
+    assert "1.31.1" in doubt
+    assert "1.30.0" in doubt
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in doubt

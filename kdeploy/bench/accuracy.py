@@ -23,11 +23,14 @@ def evaluate(
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
     """Return every metric of accuracy, and the predicted classes of all test items.
 
+    Of a test part without labels there are the classes alone, to compare files by.
     Of token labels the classes are those of all tokens that count, one after the other. Files with
     a fixed batch size are run in batches of `batch_size`, the size they were timed at.
     """
     y = np.asarray(data.test.y)
     predicted, log_likelihoods = predict(infer, data, chunk=_chunk(infer, data, batch_size))
+    if not data.test.is_labelled:
+        return {}, predicted
     metrics = judged("accuracy", predicted, y[y != NOT_COUNTED])
     return {**metrics, **_of_tokens(log_likelihoods)}, predicted
 
@@ -59,7 +62,7 @@ def predict(
     for start in range(0, count, chunk):
         outputs = infer(_items(data, start, chunk))[: count - start]
         labels = y[start : start + chunk]
-        counts = labels != NOT_COUNTED
+        counts = labels != NOT_COUNTED if data.test.is_labelled else np.ones(len(labels), bool)
         if data.test.has_token_labels:
             log_likelihoods.append(log_likelihood(outputs[counts], labels[counts]))
         classes.append(classes_of(outputs)[counts])

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import KdeployError
+from kdeploy.process_end import named_end
 
 if TYPE_CHECKING:
     from typing import Self
@@ -142,10 +143,10 @@ class Worker:
             self.close()
             return "the worker closed its replies and went on running"
         if code >= 0:
-            return f"the worker ended with exit code {code}: {self._last_words()}"
+            return f"the worker ended with {named_end(code)}: {self._last_words()}"
         if -code == signal.SIGKILL:
             return "killed (SIGKILL), as the kernel does when memory runs out"
-        return f"crashed ({signal.Signals(-code).name}): {self._last_words()}"
+        return f"crashed ({named_end(code)}): {self._last_words()}"
 
     def _last_words(self) -> str:
         lines = self._printed.read_text(errors="replace").split("\n")

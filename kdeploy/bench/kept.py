@@ -25,6 +25,7 @@ from kdeploy.data.load import load
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
 from kdeploy.runtimes.files import files_of
+from kdeploy.temporary import locked_folder, sweep
 
 FACTS, ARRAYS = "group.json", "arrays.npz"
 
@@ -88,17 +89,17 @@ class KeptGroups:
         if self.folder is None:
             return
         target = self.folder / self._key(group)
-        partial = self.folder / f".partial-{target.name}-{os.getpid()}"
         try:
-            partial.mkdir(parents=True, exist_ok=True)
-            _write(group, finished, partial)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(".partial-", self.folder)
+            with locked_folder(".partial-", self.folder) as partial:
+                (whole := partial / target.name).mkdir()
+                _write(group, finished, whole)
+                shutil.rmtree(target, ignore_errors=True)
+                whole.rename(target)
         except OSError as error:
             if not (target / FACTS).is_file():  # else another process has kept the same just now
                 raise disk_error(error, self.folder) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def _key(self, group: Group) -> str:
         return artifact_id(

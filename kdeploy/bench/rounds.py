@@ -7,7 +7,6 @@ is left alone only when its threads have stopped spinning: they would slow down 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from kdeploy.bench.client import Worker
 from kdeploy.bench.side import Side
 from kdeploy.bench.subject import Cell, Outcome, Plan, Subject
 from kdeploy.bench.surroundings import doubts_between, free_bytes, look
+from kdeploy.temporary import temporary_folder
 
 Watch = Callable[[str], None]
 FREE_SHARE = 0.8  # of the free memory, for the batches of scenario `offline`
@@ -29,11 +29,11 @@ def measure_group(
     if cell.scenario == "offline" and plan.memory_limit_bytes is None:
         share = int(FREE_SHARE * free_bytes() / len(subjects))
         plan = replace(plan, memory_limit_bytes=share)
-    with tempfile.TemporaryDirectory(prefix="kdeploy-bench-") as folder, ExitStack() as stack:
+    with temporary_folder("bench") as folder, ExitStack() as stack:
         sides = []
         for index, subject in enumerate(subjects):
             watch(f"{cell}: {subject.name} warms up")
-            place = Path(folder) / str(index)
+            place = folder / str(index)
             sides.append(stack.enter_context(opened(subject, cell, plan, place)))
         take_turns = _serve if cell.scenario == "server" else _alternate
         flags = take_turns(sides, plan, lambda text: watch(f"{cell}: {text}"))

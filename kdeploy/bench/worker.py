@@ -72,8 +72,10 @@ class Session:
         except Exception as error:  # whatever a runtime raises is the cell's reason
             import traceback
 
+            from kdeploy.user_code import described
+
             traceback.print_exc()
-            return {"error": f"{type(error).__name__}: {error}"}
+            return {"error": described(error)}
 
     def _open(self, request: Request) -> Reply:
         path = Path(request["path"])
@@ -186,7 +188,7 @@ class Session:
         data = load(DataReference.from_dict(request["data"]))
         metrics, predicted = evaluate(self._opened.infer, data, batch_size=request["batch_size"])
         np.save(request["file"], predicted)
-        return {"metrics": metrics}
+        return {"metrics": metrics, "is_labelled": data.test.is_labelled}
 
     def _repeated(self, size: int) -> NDArray[np.float32]:
         """Return one batch of so many items, from those of the pool."""

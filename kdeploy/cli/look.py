@@ -68,18 +68,21 @@ def show(
 def doctor(json: Json = False, debug: Debug = False) -> Result:
     """Show this machine, which runtimes run on it, and what the others lack."""
     from kdeploy.cli.output import out as console
-    from kdeploy.machine import fingerprint
+    from kdeploy.machine import doubts_of_packages, fingerprint
     from kdeploy.runtimes.run import states
 
     machine = fingerprint().to_dict()
-    runtimes = states()
+    runtimes, doubts = states(), doubts_of_packages()
     screen = console(is_json=json)
     facts = [[k.replace("_", " "), _text(v)] for k, v in machine.items()]
     screen.table(["machine", ""], facts)
     rows = [[n, "ready" if why is None else f"unavailable: {why}"] for n, why in runtimes.items()]
     screen.print()
     screen.table(["runtime", "state"], rows)
-    return Result({"machine": machine, "runtimes": runtimes})
+    for doubt in doubts:
+        screen.print()
+        screen.print(doubt)
+    return Result({"machine": machine, "runtimes": runtimes, "doubts": doubts})
 
 
 def init(

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 from kdeploy.cli.bug_report import as_document, write_bug_report
 from kdeploy.errors import InputError, KdeployError, MissingDependency, Unavailable, shown
+from kdeploy.interruption import BASE_CODE, asked_by, heeded, stop_if_asked
 from kdeploy.user_code import described, is_memory, users_error
 
 INTERRUPTED = 130
@@ -38,7 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: list[str]) -> int:
-    is_json, debug = "--json" in given, "--debug" in given
+    is_json = "--json" in given
+    with heeded():
+        try:
+            code = _command(given, is_json)
+        except KeyboardInterrupt:
+            return _interrupted(is_json)
+        # What was made of a signal on its way here: another error, or nothing at all.
+        return code if asked_by() is None else _interrupted(is_json)
+
+
+def _command(given: list[str], is_json: bool) -> int:
+    debug = "--debug" in given
     try:
         from kdeploy.cli.app import build_app
 
@@ -46,9 +59,8 @@ def _run(given: list[str]) -> int:
         document = build_app(given)(
             args=given, prog_name="kdeploy", standalone_mode=False, obj=given
         )
-    except KeyboardInterrupt:
-        return _interrupted(is_json)
     except (Exception, SystemExit) as error:  # a build.py may call `sys.exit`
+        stop_if_asked()
         if (known := _known(error)) is not None:
             if debug:
                 traceback.print_exc()
@@ -59,12 +71,13 @@ def _run(given: list[str]) -> int:
         if isinstance(error, SystemExit):
             raise
         return _unexpected(error, given, is_json)
+    if document == INTERRUPTED:  # and since then
+        return _interrupted(is_json)
+    stop_if_asked()
     if isinstance(document, Result):
         if is_json:
             _print_json(document.document)
         return document.exit_code
-    if document == INTERRUPTED:  # and since then
-        return _interrupted(is_json)
     return document if isinstance(document, int) else 0
 
 
@@ -99,8 +112,11 @@ def _known(error: BaseException) -> KdeployError | None:
 
 
 def _interrupted(is_json: bool) -> int:
-    message = "interrupted; nothing that was finished is lost"
-    return _fail(INTERRUPTED, "Interrupted", message, "the same command goes on from here", is_json)
+    number = asked_by() or signal.SIGINT
+    how = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    message = f"interrupted{how}; nothing that was finished is lost"
+    hint = "the same command goes on from here"
+    return _fail(BASE_CODE + number, "Interrupted", message, hint, is_json)
 
 
 def _unexpected(error: Exception, given: list[str], is_json: bool) -> int:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
-from kdeploy.errors import ModelError, OrderError
+from kdeploy.errors import DataError, ModelError, OrderError
 from kdeploy.marking import Decorated, register
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.training import Constraint
@@ -144,6 +144,19 @@ class CompressContext:
     def example(self) -> Tensor:
         """Return two preprocessed training items (2, *shape): enough to trace a model."""
         return next(self.batches(self.data.train, 2, 1))[0]
+
+    def labelled(self, part: Split, batch_size: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches as `batches` does, of a part whose labels are used.
+
+        Raises:
+            DataError: it has none.
+        """
+        if not part.is_labelled:
+            raise DataError(
+                f"this step reads the labels of `{self.data.name}`, which has none",
+                hint="take a way that needs none (`importance: bn_scale`), or data with labels",
+            )
+        return self.batches(part, batch_size, count)
 
     def calibration(self, batch_size: int, count: int) -> Iterator[Tensor]:
         """Yield up to `count` preprocessed batches to see ranges on: unlabelled items, or train."""

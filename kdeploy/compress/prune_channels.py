@@ -209,9 +209,11 @@ def _rating(
         case "random":
             return lambda units: _random(len(units), context.seed)
         case "taylor":
-            values = taylor(model, context.batches(part, batch_size, batches))
+            values = taylor(model, context.labelled(part, batch_size, batches))
         case "hessian":
-            values = hessian(model, context.batches(part, 1, min(batch_size * batches, MOST_ITEMS)))
+            values = hessian(
+                model, context.labelled(part, 1, min(batch_size * batches, MOST_ITEMS))
+            )
         case "bn_scale" | "fpgm":
             values = batch_norm_scale(model) if importance == "bn_scale" else fpgm(model)
             otherwise = magnitude(model, power=2)

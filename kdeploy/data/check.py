@@ -31,7 +31,7 @@ def checked_parts(parts: Parts, *, where: str) -> Parts:
         DataError: something does not fit; it names the part, what was found and what to change.
     """
     known = parts.preprocessing
-    _check_preprocessing(known, where)
+    _check_preprocessing(known, where, has_labels=any(s.is_labelled for _, s in parts.named()))
     checked, notes = {}, list(parts.notes)
     for part, split in parts.named():
         place = f"{part} part of {where}" + (f" ({split.origin})" if split.origin else "")
@@ -39,6 +39,9 @@ def checked_parts(parts: Parts, *, where: str) -> Parts:
         check_items(split.x, known, place)
         _check_type(split.x, parts, place)
         check_varied(split.x, known, place)
+        if not _is_to_be_judged(split, place):
+            checked[part] = split
+            continue
         labels = labels_of(split.y, where=place, tokens=known.shape[0] if known.is_tokens else None)
         _check_labels(labels.y, split, known, place)
         checked[part] = replace(split, y=labels.y)
@@ -58,6 +61,17 @@ def checked_parts(parts: Parts, *, where: str) -> Parts:
         validation=checked.get("validation"),
         notes=tuple(notes),
     )
+
+
+def _is_to_be_judged(split: Split, place: str) -> bool:
+    """Return whether the items have labels; of those without, each has `NOT_COUNTED` instead."""
+    if split.y.ndim != 1 or split.is_labelled:
+        return True
+    if len(split.y) != len(split.x):
+        raise DataError(
+            f"{place}: {len(split.x)} items but {len(split.y)} labels", hint="give one for each"
+        )
+    return False
 
 
 def _check_type(x: NDArray[Any], parts: Parts, place: str) -> None:
@@ -82,7 +96,7 @@ def _check_kinds(split: Split, place: str) -> None:
 
 def _classes_without_items(train: Split, classes: tuple[str, ...], where: str) -> list[str]:
     """Return a sentence if no training item has some class; of tokens, rare ones may be missing."""
-    if train.has_token_labels:
+    if train.has_token_labels or not train.is_labelled:
         return []
     counts = np.bincount(train.y, minlength=len(classes))
     names = [name for name, count in zip(classes, counts, strict=True) if not count]
@@ -127,7 +141,9 @@ def _constant_channels(parts: Parts, where: str) -> list[str]:
     return [f"{where}: in x of train these channels never change: {listed}"]
 
 
-def _check_preprocessing(preprocessing: Preprocessing, where: str) -> None:
+def _check_preprocessing(
+    preprocessing: Preprocessing, where: str, *, has_labels: bool = True
+) -> None:
     if not preprocessing.shape:
         raise DataError(
             f"{where}: x is one number an item",
@@ -138,7 +154,7 @@ def _check_preprocessing(preprocessing: Preprocessing, where: str) -> None:
         _check_vocabulary(preprocessing, where)
     else:
         _check_normalization(preprocessing, where)
-    if len(preprocessing.classes) < 2:
+    if len(preprocessing.classes) < 2 and has_labels:
         raise DataError(
             f"{where}: found {len(preprocessing.classes)} class, classification needs two or more",
             hint="add the other classes, to train as well as to test",

@@ -52,6 +52,11 @@ class Split:
     def has_token_labels(self) -> bool:
         return self.y.ndim == 2
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether any item, or token, has a class: else nothing can be trained or judged."""
+        return bool((self.y != NOT_COUNTED).any())
+
     def __len__(self) -> int:
         return len(self.y)
 

@@ -57,6 +57,8 @@ def labels_of(y: NDArray[Any], *, where: str, tokens: int | None = None) -> Labe
         return Labels(y=y.astype(np.int64), note=told)
     if y.dtype.kind == "f":
         return _whole(y, where)
+    if len(y) and _holds_only(y, (NOT_COUNTED,)):
+        return Labels(y=y.astype(np.int64), note=f"{where}: items without labels")
     _refuse_negative(y, where)
     return Labels(y=y.astype(np.int64))
 
@@ -71,6 +73,9 @@ def classes_of(classes: Sequence[str] | int | None, labels: Mapping[str, Labels]
     Raises:
         DataError: the labels do not tell; it says which are missing.
     """
+    labels = {place: one for place, one in labels.items() if (one.y != NOT_COUNTED).any()}
+    if not labels:
+        return [] if classes is None else classes_of(classes, {"": Labels(y=np.zeros(1, np.int64))})
     (where, train), *others = labels.items()
     for place, other in others:
         if (train.num_classes or 0) != (other.num_classes or 0) and classes is None:
@@ -142,8 +147,9 @@ def _refuse_negative(y: NDArray[Any], where: str) -> None:
         return
     if _holds_only(y, (-1, 1)):
         hint = "labels are -1 and 1: make them classes 0 and 1, `y = (y + 1) // 2`"
-    elif y.min() == -1 and len(np.unique(y)) > 2:
-        hint = "if -1 means without a label, drop those: `keep = y >= 0; x, y = x[keep], y[keep]`"
+    elif y.min() in (-1, NOT_COUNTED) and _holds_only(y[y < 0], (int(y.min()),)):
+        hint = f"if {y.min():g} means without a label, drop those: `keep = y >= 0; x, y = x[keep], "
+        hint += "y[keep]`; INT8 can be calibrated on them as `unlabelled:`"
     else:
         hint = f"classes count from 0; {_NUMBER}"
     raise DataError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.fitting.device import device_named
+from kdeploy.temporary import temporary_folder
 from kdeploy.training import Batch, FitContext, FitResult, accuracy, num_outputs
 from kdeploy.units import parse_quantity
 
@@ -208,8 +208,8 @@ def _cache_folder(context: FitContext) -> Iterator[Path]:
     if context.cache is not None:
         yield context.cache
         return
-    with tempfile.TemporaryDirectory(prefix="kdeploy-teacher-") as folder:
-        yield Path(folder)
+    with temporary_folder("teacher") as folder:
+        yield folder
 
 
 def _check_mixes(lessons: Sequence[Lesson], data: Dataset) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from kdeploy.errors import ModelError
+from kdeploy.process_end import named_end
 
 OPEN = (
     "import sys; from pathlib import Path; from kdeploy.runtimes.run import open_runtime;"
@@ -24,8 +25,8 @@ def check_that_it_opens(file: Path, runtime: str, *, name: str) -> None:
     ended = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if ended.returncode < 0:
         raise ModelError(
-            f"{name}: `{runtime}` ended its process (signal {-ended.returncode}) when it opened the"
-            " file, as it would on any such machine",
+            f"{name}: `{runtime}` ended its process ({named_end(ended.returncode)}) when it opened"
+            " the file, as it would on any such machine",
             hint="no file was kept; often one kind of operator in float32 is enough, of attention "
             "`keep_float32: [Transpose]`; else export it as `onnx`",
         )

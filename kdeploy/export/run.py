@@ -21,6 +21,7 @@ from kdeploy.export.half_arithmetic import check_half_arithmetic
 from kdeploy.export.opening import check_that_it_opens
 from kdeploy.export.parity import Parity, check_parity
 from kdeploy.export.proof import conditions, parity_of
+from kdeploy.interruption import stop_if_asked
 from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.registry import Technique, find, validate
@@ -95,13 +96,16 @@ def export(
     def write(parameters: Mapping[str, Any]) -> ExportResult:
         with kept_if_it_passes(path) as unproven:
             source = _source(model, technique, parameters, example, unproven.parent / "source")
+            stop_if_asked()
             technique.load()(source, example, unproven, **parameters)
+            stop_if_asked()
             shutil.rmtree(unproven.parent / "source", ignore_errors=True)
             opset = write_metadata(unproven, told) if path.suffix == ".onnx" else None
             allowed = conditions(technique, parameters, model)
             if allowed["is_half"]:
                 check_that_it_opens(unproven, runtime, name=path.name)
             parity = parity_of(unproven, runtime, model, data, **allowed)
+            stop_if_asked()
             check_parity(parity, name=path.name)
             if path.suffix == ".onnx":
                 sizes = allowed["batch_sizes"]

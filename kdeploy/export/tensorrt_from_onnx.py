@@ -7,7 +7,6 @@ elsewhere. Beside it stand `<name>.json`, with what it was built of, on and with
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +26,7 @@ from kdeploy.onnx_checks import content_sha256
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.runtimes import tensorrt_api
 from kdeploy.runtimes.engine_sidecar import Sidecar
+from kdeploy.temporary import temporary_folder
 
 USUAL_BEST_BATCH = 8
 
@@ -105,8 +105,8 @@ def tensorrt_from_onnx(
     if reason is not None:
         raise Unavailable(f"no engine can be built here: {reason}", hint="kdeploy doctor")
     facts = facts_of(model.path)
-    with tempfile.TemporaryDirectory(prefix="kdeploy-engine-") as folder:
-        file = in_half(model.path, Path(folder)) if fp16 else model.path
+    with temporary_folder("engine") as folder:
+        file = in_half(model.path, folder) if fp16 else model.path
         built = _built(file, settings, keeps_timings=timing_cache)
     path.write_bytes(built.plan)
     path.with_suffix(".layers").write_text(built.layers)

@@ -9,10 +9,8 @@ https://docs.pytorch.org/docs/stable/onnx_export.html
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
 import onnx
 import torch
@@ -25,6 +23,7 @@ from kdeploy.export.onnx_dynamic import translations
 from kdeploy.export.operator_table import operators_read_once
 from kdeploy.quantization.capture import reason_of
 from kdeploy.quantization.silence import without_torch_noise
+from kdeploy.temporary import temporary_folder
 
 log = logging.getLogger(__name__)
 # What each writes by itself; other opsets are made of these.
@@ -84,21 +83,20 @@ def export_trace(
         ModelError: it cannot either; the message is `because`, why the newer one could not.
     """
     log.warning("%s; PyTorch's older exporter is used instead", because.message)
-    folder = tempfile.TemporaryDirectory(prefix="kdeploy-trace-")
     try:
-        with folder as name, without_torch_noise(), warnings.catch_warnings():
+        with temporary_folder("trace") as folder, without_torch_noise(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is deprecated, and says what it freezes
             torch.onnx.export(
                 model,
                 example,
-                Path(name, "model.onnx"),
+                folder / "model.onnx",
                 dynamo=False,
                 opset_version=min(opset, HIGHEST_TORCHSCRIPT_OPSET),
                 input_names=list(ends.inputs),
                 output_names=list(ends.outputs),
                 dynamic_axes={end: {0: BATCH} for end in (*ends.inputs, *ends.outputs)},
             )
-            return onnx.load(Path(name, "model.onnx"))
+            return onnx.load(folder / "model.onnx")
     except Exception as error:  # it raises whatever tracing raises
         log.warning("the older exporter: %s", reason_of(error))
         raise because from error

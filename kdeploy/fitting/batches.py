@@ -25,6 +25,7 @@ from kdeploy.fitting.views import (
     fingerprint_of_views,
     order_of_views,
 )
+from kdeploy.interruption import stop_if_asked
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class TrainingBatches:
         # Not from memory on a CPU: there a thread costs more than it hides.
         in_order = ahead if self.device.type == "cuda" or _is_mapped(items) else map
         for rows, (x, labels) in zip(shares, in_order(gathered, shares), strict=True):
+            stop_if_asked()
             x = x.to(self.device, non_blocking=True)
             x = x if self.normalize.is_tokens else x.float()
             if self.augment is not None and view is None:
@@ -213,6 +215,7 @@ def batches_in_order(
     """Yield the inputs for items as stored, in their order and without augmentation."""
     normalize = Normalizer(preprocessing, device)
     for start in range(0, len(stored), batch_size):
+        stop_if_asked()
         # A copy: torch does not take arrays that are mapped read-only.
         yield normalize(torch.from_numpy(np.array(stored[start : start + batch_size])).to(device))
 

@@ -31,6 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdeploy.fitting.arithmetic import Layers
 from kdeploy.fitting.kernel_trial import describe
+from kdeploy.process_end import named_end
 
 # What vendors write kernels for, and where layout, precision and threads choose between them.
 NAMES = (
@@ -109,8 +110,7 @@ def _read(readable: int) -> tuple[bytes, bool]:
 
 
 def _named_end(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    return named_end(os.waitstatus_to_exitcode(status))
 
 
 def _record_and_leave(

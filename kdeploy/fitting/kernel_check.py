@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import torch
 
 from kdeploy.fitting import kernel_trial
 from kdeploy.fitting.kernel_faults import known_fault
+from kdeploy.process_end import named_end
 from kdeploy.user_cache import cache_folder
 
 DIED, LATE = "died", "late"
@@ -150,7 +150,7 @@ class _Trial:
     def _end_of(self, code: int) -> str:
         self.errors.seek(0)
         told = self.errors.read().decode(errors="replace").strip().splitlines()
-        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        name = named_end(code)
         return f"{name}: {told[-1][:100]}" if told else name
 
 

@@ -60,14 +60,14 @@ def accuracy(
     name: str = "model",
     part: str = "validation",
 ) -> float:
-    """Return the fraction of a part that the model gets right; not a number for an empty part.
+    """Return the fraction of a part that the model gets right; not a number where none is labelled.
 
     Where labels are of tokens, it is the fraction of the tokens that count.
 
     Raises:
         ModelError: an answer is NaN or infinite; the message calls the model and the part so.
     """
-    if not len(split):
+    if not len(split) or not split.is_labelled:
         return float("nan")
     predicted = predict(
         model,
@@ -84,7 +84,7 @@ def accuracy(
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
     """Raise ModelError unless the model returns one value for each class of the data."""
     found = num_outputs(model, data, name=name)
-    if found != data.num_classes:
+    if data.num_classes and found != data.num_classes:  # items without labels tell no classes
         raise ModelError(
             f"the {name} has {found} outputs, {data.name} has {data.num_classes} classes",
             hint=f"build the {name} for {data.num_classes} classes (see `args` of its build "

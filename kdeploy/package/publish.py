@@ -7,11 +7,9 @@ folder that the next packaging removes. Zip files are byte for byte the same for
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import shutil
 import stat
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from kdeploy.artifact import disk_error, sync
 from kdeploy.errors import InputError
 from kdeploy.package.manifest import MANIFEST, is_bundle, is_manifest_of_bundle
 from kdeploy.package.runner.python.reading import MOST_TEXT_BYTES
+from kdeploy.temporary import locked_folder, sweep
 
 # The earliest time that a zip file can say.
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -38,8 +37,9 @@ def published(out: Path) -> Iterator[Path]:
     _refuse_foreign(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        with _staging(out) as staging:
+        prefix = f".{out.name}.partial-"
+        sweep(prefix, out.parent)
+        with locked_folder(prefix, out.parent) as staging:
             bundle = staging / "bundle"
             bundle.mkdir()
             yield bundle
@@ -89,48 +89,6 @@ def _is_zipped_bundle(path: Path) -> bool:
             return is_small and is_manifest_of_bundle(archive.read(MANIFEST))
     except (zipfile.BadZipFile, KeyError, OSError, RuntimeError, NotImplementedError):
         return False
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """Yield a new folder beside `out`, locked while this process lives, removed at the end."""
-    folder, lock = _locked_folder(out)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def _locked_folder(out: Path) -> tuple[Path, int]:
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
-        lock = os.open(folder, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Between its making and its lock another process may have swept it away.
-        if folder.exists():
-            return folder, lock
-        os.close(lock)
-
-
-def _prefix(out: Path) -> str:
-    return f".{out.name}.partial-"
-
-
-def _sweep(out: Path) -> None:
-    """Remove what killed processes left: the kernel has freed their locks."""
-    for folder in out.parent.glob(f"{_prefix(out)}*"):
-        try:
-            lock = os.open(folder, os.O_RDONLY)
-        except OSError:  # its owner has just removed it
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:  # someone packages to the same place right now
-            pass
-        finally:
-            os.close(lock)
 
 
 def _put(ready: Path, out: Path, staging: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +28,8 @@ from kdeploy.package.run import RUNNER, RUNNER_FILES
 from kdeploy.package.runner.python.reading import Refused
 from kdeploy.package.runner.python.rules import REQUIRED, check_rules
 from kdeploy.package.unpack import unpack
+from kdeploy.process_end import named_end
+from kdeploy.temporary import temporary_folder
 
 # What the runner's own limits do not end is ended from here, so much later.
 GRACE_SECONDS = 30.0
@@ -87,15 +88,15 @@ def _opened(bundle: Path) -> Iterator[Path]:
             f"{bundle} is neither a folder nor a whole zip file",
             hint="name the bundle's folder or its .zip; was it cut off while copying?",
         )
-    with tempfile.TemporaryDirectory(prefix="kdeploy-verify-") as folder:
+    with temporary_folder("verify") as folder:
         try:
-            unpack(bundle, Path(folder))
+            unpack(bundle, folder)
         except OSError as error:
             raise Unavailable(
                 f"{bundle} cannot be unpacked to {folder}: {error}",
                 hint="free some space, or set TMPDIR to a folder with more",
             ) from error
-        yield Path(folder)
+        yield folder
 
 
 def checked_manifest(folder: Path, digests: Mapping[str, str]) -> Manifest:
@@ -165,7 +166,7 @@ def _self_test(
         return dict(json.loads(done.stdout))
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[0]
-        reason = f"the runner ended with code {done.returncode}: {last}"
+        reason = f"the runner ended with {named_end(done.returncode)}: {last}"
         return {"checks": [_check("self_test", False, reason)]}
 
 

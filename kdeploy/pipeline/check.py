@@ -26,6 +26,7 @@ from kdeploy.pipeline.building import (
     onnx_path,
     teacher_model,
 )
+from kdeploy.pipeline.needed_labels import check_labels
 from kdeploy.pipeline.purity import check_logits, check_pure, two_batches
 from kdeploy.pipeline.real_items import check_real_items
 from kdeploy.pipeline.weights import load_weights
@@ -44,6 +45,7 @@ def check(recipe: Recipe) -> Dataset:
         InputError: of the kind that fits; nothing was written.
     """
     data = load(recipe.data)
+    check_labels(recipe, data)
     teacher = _checked_teacher(recipe, data)
     if recipe.student is not None and recipe.distill is not None:
         student = fresh_model(recipe.student, recipe.seed)
@@ -98,7 +100,7 @@ def check_model(
             f"the {role} returns {tuple(out.shape)}; expected logits {(*wanted, data.num_classes)}",
             hint="let the build function return a module whose forward gives one tensor of logits",
         )
-    if out.shape[-1] != data.num_classes:
+    if data.num_classes and out.shape[-1] != data.num_classes:
         raise ModelError(
             f"the {role} has {out.shape[-1]} classes, {data.name} has {data.num_classes}: "
             f"labels 0..{data.num_classes - 1}",

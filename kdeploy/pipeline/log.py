@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from kdeploy.interruption import stop_if_asked
 from kdeploy.training import EpochRecord, NoWatcher, Watcher
 
 
@@ -68,6 +69,7 @@ class Log:
         self.watcher: Watcher = _LoggedTraining(self, audience.watcher)
 
     def stage_started(self, stage: str, technique: str, label: str) -> None:
+        stop_if_asked()
         self.write("stage_started", stage=stage, technique=technique, label=label)
         self.audience.stage_started(stage, technique, label)
 

@@ -38,7 +38,7 @@ from kdeploy.recipe.resolve import Teacher
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference, build_model, source_sha256
 from kdeploy.sparsity.zeros import sparsity
-from kdeploy.training import Constraint, FitContext, FitResult, Supervised, accuracy, fit
+from kdeploy.training import Constraint, FitContext, FitResult, Supervised, fit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 def make_teacher(session: Session, teacher: Teacher) -> Artifact:
     """Return the teacher, and tell what its validation accuracy is worth."""
     made = _teacher(session, teacher)
-    held_out.say_of_start(session, made)
+    held_out.say_of_start(session, made, judges=teacher.normalization is None)
     return made
 
 
@@ -58,7 +58,7 @@ def _teacher(session: Session, teacher: Teacher) -> Artifact:
         return session.store.adopt(known)
     file = onnx_path(teacher.reference)
     if file is not None:
-        return import_file(session, data_of(session), file)
+        return import_file(session, file)
     if teacher.weights is not None:
         return _import_weights(session, teacher.reference, teacher.weights)
     return _train(session, teacher.reference, teacher.training, label="teacher", stage="teacher")
@@ -98,8 +98,10 @@ def make_student(
             f"validation accuracy: teacher {teachers}, student best"
             f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
         )
+        is_seen = held_out.further_may_have_seen(session, recipe.scheme_parameters)
         for name, value in result.accuracies.items():
-            session.audience.said(f"validation accuracy: {name} {value:.2%}")
+            shown = held_out.shown(value, is_seen=is_seen)
+            session.audience.said(f"validation accuracy: {name} {shown}")
         made = made_model(session, result.model, reference, scores)
         for sentence in result.said:
             session.audience.said(sentence)
@@ -136,8 +138,7 @@ def made_model(
     base = model.base if is_wrapped(model) else model
     example = torch.from_numpy(preprocessing.example(1))
     if scores is None:
-        validation = data_of(session).validation
-        scores = {"validation_accuracy": accuracy(model, validation, preprocessing)}
+        scores = held_out.scores_on_validation(session, model)
     return Made(
         write=lambda folder: {"model": store_model(folder, model, reference, data_of(session))},
         facts={
@@ -170,12 +171,9 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
         loaded = load_weights(build_model(reference), weights)
         for sentence in loaded.said:
             session.audience.said(f"the weights {weights.name}: {sentence}")
-        made = made_model(session, loaded.model, reference)
-        made = replace(
-            made,
-            facts={**made.facts, "weights": weights.name},
-            scores={**made.scores, **held_out.marks_of_given(session)},
-        )
+        scores = held_out.scores_of_given(session, loaded.model)
+        made = made_model(session, loaded.model, reference, scores)
+        made = replace(made, facts={**made.facts, "weights": weights.name})
         return _with_report(made, {"weights": loaded.said})
 
     return session.step(
@@ -210,7 +208,8 @@ def _train(
         result = fit(objective, data_of(session), context, **training)
         # Trained for no epoch, it is what its function made it, with whatever weights that read.
         marks = {} if training.get("epochs") else held_out.marks_of_given(session)
-        scores = {**scores_of(result), **marks}
+        is_judged = data_of(session).validation.is_labelled
+        scores = {**scores_of(result), **marks} if is_judged else {}
         return made_model(session, objective.student.eval(), reference, scores)
 
     return session.step(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -38,6 +37,7 @@ from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run_folder import COMMAND
 from kdeploy.runtimes.run import named
+from kdeploy.temporary import temporary_folder
 
 SCENARIO: Scenario = "single_stream"
 
@@ -78,14 +78,14 @@ def bench_on_hosts(
     plan = replace(plan, rounds=rounds_of(plan, SCENARIO))
     # Of a torch artefact the file that was made of it goes; the other runtimes' rows say so.
     files = [subject for subject in subjects if subject.format == "onnx"]
-    with tempfile.TemporaryDirectory(prefix="kdeploy-hosts-") as folder:
+    with temporary_folder("hosts") as folder:
         job = job_of(
             files,
             plan,
             batch_sizes=section.batch_sizes,
             threads=section.threads,
             sizes=section.item_sizes,
-            folder=Path(folder),
+            folder=folder,
         )
         if job.test is not None:
             items, total = len(job.test.items), job.test.total

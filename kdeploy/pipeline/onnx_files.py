@@ -8,22 +8,18 @@ from typing import Any
 
 from kdeploy.artifact import ONNX, Artifact
 from kdeploy.bench.onnx_facts import count_parameters
-from kdeploy.data.contract import Dataset
 from kdeploy.onnx_checks import content_sha256, copy_file, file_bytes
 from kdeploy.onnx_model import OnnxModel
-from kdeploy.pipeline.held_out import marks_of_given
+from kdeploy.pipeline.held_out import scores_of_given
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.training import accuracy
 
 
-def import_file(session: Session, data: Dataset, file: Path) -> Artifact:
+def import_file(session: Session, file: Path) -> Artifact:
     """Return the artefact of a file that somebody else made."""
 
     def make(work: Path) -> Made:
         del work  # nothing to go on from
-        right = accuracy(OnnxModel(file), data.validation, data.preprocessing)
-        scores = {"validation_accuracy": right, **marks_of_given(session)}
-        return made_file(OnnxModel(file), scores)
+        return made_file(OnnxModel(file), scores_of_given(session, OnnxModel(file)))
 
     return session.step(
         kind="onnx",

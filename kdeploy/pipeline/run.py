@@ -41,12 +41,11 @@ from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.pipeline.training_csv import TrainingCsv
 from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe, Step
+from kdeploy.recipe.sections import STAGES
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference
 from kdeploy.report.comparison import Comparison
 from kdeploy.user_code import blamed
-
-STAGES = ("teacher", "distill", "compress", "export", "bench", "package")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,6 +123,7 @@ def run(
             session.audience = _log(out, audience or Silence(), tensorboard, csv_log)
             with session.files():
                 write_text(out / "recipe.yaml", to_yaml(recipe, written_in=out))
+            session.sweep()
             session.say_of_data()
         with blamed():
             return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])

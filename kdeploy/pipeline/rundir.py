@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from kdeploy.pipeline.measuring import COMPARISONS, PROOFS
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
 from kdeploy.report.run_folder import COMMAND
+from kdeploy.temporary import locked_folder, sweep
 
 REPORTS = {"report.md": "markdown", "report.html": "html", "measurements.csv": "csv"}
 
@@ -70,9 +70,10 @@ def write_exports(out: Path, exported: Sequence[Exported]) -> None:
 
 def _write_onnx(file: Path, target: Path) -> None:
     """Copy an ONNX file with its weights, which are named after it, so that two can lie here."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as partial:
-        copy_file(file, Path(partial, target.name))
-        for written in sorted(Path(partial).iterdir(), reverse=True):  # the weights first
+    sweep(".partial-", target.parent)
+    with locked_folder(".partial-", target.parent) as partial:
+        copy_file(file, partial / target.name)
+        for written in sorted(partial.iterdir(), reverse=True):  # the weights first
             written.replace(target.parent / written.name)
 
 

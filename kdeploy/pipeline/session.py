@@ -18,6 +18,8 @@ from kdeploy.fitting.threads import computing_with, free_threads
 from kdeploy.machine import fingerprint
 from kdeploy.moved_paths import from_here
 from kdeploy.pipeline.log import Audience, Silence, StageRecord, noted
+from kdeploy.pipeline.unfinished import told_of_the_dead, unfinished
+from kdeploy.temporary import sweep_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +79,16 @@ class Session:
         }
         identity = artifact_id({**facts, "source": source, **self._data_inputs()})
         started = time.perf_counter()
+        for line in told_of_the_dead(self._out) if self.processes.is_first else ():
+            self.audience.said(line)
         self.audience.stage_started(stage, technique, label)
         with self._lock(identity), noted(self.audience):
             artifact = self._stored(identity)
             is_cached = artifact is not None
             if artifact is None:
                 entry = {"id": identity, "kind": kind, "label": label, **facts}
-                with computing_with(free_threads()):
+                working = unfinished(self._out, f"{stage} {technique} {label}")
+                with computing_with(free_threads()), working:
                     made = make(self.store.work(identity))
                 artifact = self._add(entry, made, parents)
         record = StageRecord(
@@ -98,10 +103,19 @@ class Session:
         self.audience.stage_ended(record)
         return artifact
 
+    def sweep(self) -> None:
+        """Remove what killed runs left half-made, here and where the system has such things."""
+        self.store.sweep()
+        sweep_once()
+
     def say_of_data(self) -> None:
         """Tell what people should know of the data: what was left out, converted, never changes."""
         for note in self.data.notes if self.data is not None else ():
             self.audience.said(note)
+
+    @property
+    def _out(self) -> Path:
+        return self.store.root.parent
 
     def files(self) -> AbstractContextManager[None]:
         """Hold the right to replace the files of the run; two runs of one folder take turns."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,6 +34,7 @@ from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.log import Audience, Log
 from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
+from kdeploy.pipeline.needed_labels import check_labels_of_step
 from kdeploy.pipeline.rundir import (
     write_exports,
 )
@@ -43,6 +43,7 @@ from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.references import ModelReference, build_model
+from kdeploy.temporary import temporary_folder
 
 ASKED_FOR = "asked for by name"
 CHUNK = 256
@@ -63,6 +64,8 @@ class Source:
 def compress_one(source: Source, step: Step, out: Path, audience: Audience) -> Artifact:
     """Return the artefact of one compression step, stored in `out`."""
     session, artifact = _begin(source, out, audience)
+    if session.data is not None:
+        check_labels_of_step(step, session.data)
     return make_step(session, artifact, step, step.technique)
 
 
@@ -83,18 +86,18 @@ def package_one(
 
     A torch artefact is exported for the CPU first.
     """
-    with tempfile.TemporaryDirectory(prefix="kdeploy-package-") as folder:
-        session, artifact = _begin(source, Path(folder), audience)
+    with temporary_folder("package") as folder:
+        session, artifact = _begin(source, folder, audience)
         exported = exported_file(session, artifact)
         lost = warning_of_artifact(find_artifact(source.reference) or artifact)
         if lost:
             session.audience.said(f"warning: {lost}")
         about = About(
             name=out.stem,
-            accuracy={"accuracy.top1": _test_accuracy(session, exported)},
+            accuracy=_test_accuracy(session, exported),
             chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
         )
-        trial = Path(folder) / f"trial{out.suffix if out.suffix == '.zip' else ''}"
+        trial = folder / f"trial{out.suffix if out.suffix == '.zip' else ''}"
         result = pack(session, exported, trial, budgets, about)
         if result.passed:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -168,6 +171,7 @@ def session_of(out: Path, data: DataReference | None, audience: Audience) -> Ses
         seed=data.seed if data is not None else 0,
         audience=Log(out / "log.jsonl", audience),
     )
+    session.sweep()
     session.say_of_data()
     return session
 
@@ -242,14 +246,17 @@ def exported_file(session: Session, artifact: Artifact) -> Exported:
     return make_export(session, artifact, step)
 
 
-def _test_accuracy(session: Session, exported: Exported) -> float:
-    """Return the top-1 accuracy of the very file on the test part."""
+def _test_accuracy(session: Session, exported: Exported) -> dict[str, float]:
+    """Return the top-1 accuracy of the very file on the test part; nothing without labels."""
     assert session.data is not None, "a bundle is made of an artefact, and that knows its data"
+    if not session.data.test.is_labelled:
+        return {}
     test, apply = session.data.test, session.data.preprocessing.apply
     starts = range(0, len(test), CHUNK)
     chunks = [outputs_of(exported.file.file, apply(test.x[s : s + CHUNK])) for s in starts]
     counts = test.y != NOT_COUNTED
-    return top1(classes_of(np.concatenate(chunks))[counts], test.y[counts])
+    right = top1(classes_of(np.concatenate(chunks))[counts], test.y[counts])
+    return {"accuracy.top1": right}
 
 
 def _model_of(file: Artifact) -> Artifact:

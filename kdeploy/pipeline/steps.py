@@ -109,8 +109,8 @@ class _Making:
         )
         model, report = self._compressed(original, work, trainer)
         scores: dict[str, Any] = {
-            "validation_accuracy_before": _accuracy(self.session, original),
-            "validation_accuracy": _accuracy(self.session, model),
+            **_accuracy(self.session, original, "_before"),
+            **_accuracy(self.session, model),
         }
         scores |= {"arithmetic": trainer.arithmetic} if trainer.arithmetic else {}
         if step.recover is not None and not trainer.is_done:
@@ -124,15 +124,20 @@ class _Making:
         for technique in self._sparse_steps():
             check_promise(find("compressor", technique).load(), model, technique)
         scores |= {SEEN: True, SEEN_BEFORE: True} if is_seen else {}
-        doubt = f" (no measure: the model before {WORDS})" if is_seen else ""
-        self.session.audience.said(
-            f"validation accuracy: {scores['validation_accuracy_before']:.2%} before,"
-            f" {scores['validation_accuracy']:.2%} after {step.technique}{doubt}"
-        )
+        self._say(scores, is_seen=is_seen)
         _check_drop(step, scores)
         made = self._made(model, scores)
         report = {**made.facts.get("report", {}), **report}
         return replace(made, facts={**made.facts, "report": report}) if report else made
+
+    def _say(self, scores: Mapping[str, Any], *, is_seen: bool) -> None:
+        if not data_of(self.session).validation.is_labelled:
+            return
+        doubt = f" (no measure: the model before {WORDS})" if is_seen else ""
+        self.session.audience.said(
+            f"validation accuracy: {scores['validation_accuracy_before']:.2%} before,"
+            f" {scores['validation_accuracy']:.2%} after {self.step.technique}{doubt}"
+        )
 
     def _made(self, model: nn.Module, scores: Mapping[str, Any]) -> Made:
         if isinstance(model, OnnxModel):
@@ -238,9 +243,12 @@ class _Trainer:
         return result
 
 
-def _accuracy(session: Session, model: nn.Module) -> float:
+def _accuracy(session: Session, model: nn.Module, when: str = "") -> dict[str, float]:
+    """Return the accuracy on the validation part as a score; nothing where that has no labels."""
     data = data_of(session)
-    return accuracy(model, data.validation, data.preprocessing)
+    if not data.validation.is_labelled:
+        return {}
+    return {f"validation_accuracy{when}": accuracy(model, data.validation, data.preprocessing)}
 
 
 def _check_drop(step: Step, scores: Mapping[str, Any]) -> None:

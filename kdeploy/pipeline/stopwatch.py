@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
 from kdeploy.runtimes.run import formats_of, named
+from kdeploy.temporary import temporary_folder
 
 TIMEOUT_SECONDS = 600.0
 MINIMUM_COUNT = 16
@@ -58,8 +58,8 @@ class Latencies:
             energy=False,
         )
         cell = Cell(runtime=runtime, batch_size=batch_size, threads=threads or allowed_cores())
-        with tempfile.TemporaryDirectory(prefix="kdeploy-stopwatch-") as folder:
-            subjects = [_exported(m, example, Path(folder), i) for i, m in enumerate(models)]
+        with temporary_folder("stopwatch") as folder:
+            subjects = [_exported(m, example, folder, i) for i, m in enumerate(models)]
             outcomes = measure_group(subjects, cell, plan, with_accuracy=False, watch=self.watch)
         return [_median(outcome) for outcome in outcomes]
 

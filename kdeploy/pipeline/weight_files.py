@@ -163,10 +163,11 @@ def _loaded(file: Path) -> Any:
 
 
 def _refuse_other_zip(file: Path) -> None:
-    if not zipfile.is_zipfile(file):
-        return
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError, RuntimeError):
+        return  # no zip, or a damaged one, of which torch will say so
     if any(name.endswith(".npy") for name in names):
         raise ModelError(
             f"{file} holds NumPy arrays ({', '.join(names[:3])}), not what `torch.save` wrote",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from kdeploy.errors import ModelError, NotCalibrated
+from kdeploy.interruption import stop_if_asked
 from kdeploy.quantization.capture import capture
 from kdeploy.quantization.observers import CHOICES, PERCENTILE, Range, Statistics, percentile
 from kdeploy.quantization.placement import kind_of, place
@@ -100,6 +101,7 @@ def calibrate(model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> C
     num_items = 0
     with torch.no_grad(), _fast_layout(graph_module) as layout:
         for batch in batches:
+            stop_if_asked()
             pieces = torch.split(batch, PIECE_ITEMS)
             for piece in pieces:
                 observer.run(piece.contiguous(memory_format=layout) if batch.dim() == 4 else piece)

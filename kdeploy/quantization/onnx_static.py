@@ -8,7 +8,6 @@ calibrators, which keep all tensors of all batches in memory, are not used.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,10 @@ import torch
 from torch import Tensor
 
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, UnknownName
+from kdeploy.interruption import stop_if_asked
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.quantization.observers import CHOICES, Range, Statistics
+from kdeploy.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -103,10 +104,10 @@ def quantize_file(
     if profile not in PROFILES:
         raise UnknownName.among("profile", profile, PROFILES)
     options = PROFILES[profile]
-    with tempfile.TemporaryDirectory(prefix="kdeploy-int8-") as folder:
-        model = _prepared(source, Path(folder))
+    with temporary_folder("int8") as folder:
+        model = _prepared(source, folder)
         _check(model, source)
-        seen = _observed(model, batches, options.operators, Path(folder))
+        seen = _observed(model, batches, options.operators, folder)
         ranges = {name: CHOICES[observer](s) for name, s in seen.items() if s is not None}
         quantized = _quantized(model, ranges, options, reduce_range=reduce_range)
     if profile == "tensorrt":
@@ -199,6 +200,7 @@ def _observed(
     seen: dict[str, Statistics | None] = {name: Statistics() for name in names}
     is_empty = True
     for batch in _pieces(batches, given.shape[0] if given.shape else None):
+        stop_if_asked()
         is_empty = False
         fed = batch.numpy().astype(np.int64 if "int64" in given.type else np.float32)
         values = dict(zip(asked, session.run(asked, {given.name: fed}), strict=True))

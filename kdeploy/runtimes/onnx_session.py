@@ -58,15 +58,15 @@ class OnnxSession:
 
     def proof_of_use(self) -> Proof:
         """Return what a session with the same options executes, from the graph that it saves."""
-        import tempfile  # 0.7 MB, and this is asked after the peak memory is read
-
         import onnx
 
+        from kdeploy.temporary import temporary_folder  # 0.7 MB; the peak memory has been read
+
         source = onnx.load(self._path, load_external_data=False)
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder("executed") as folder:
             options = self._options()
             options.log_severity_level = 3  # it warns that the saved graph fits this CPU only
-            options.optimized_model_filepath = str(Path(folder) / "executed.onnx")
+            options.optimized_model_filepath = str(folder / "executed.onnx")
             _open(self._path, options, self._providers)
             executed = onnx.load(options.optimized_model_filepath, load_external_data=False)
         operators = _operators(executed.graph.node)

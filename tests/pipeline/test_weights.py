@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 
 import numpy as np
@@ -327,3 +328,25 @@ def test_what_does_not_fit_is_told_by_name_and_shapes(tensors, message, hint, tm
     with pytest.raises(ModelError, match=message) as caught:
         load_weights(network(), tmp_path / "w.pt")
     assert re.search(hint, caught.value.hint), caught.value.hint
+
+
+def test_damaged_files_are_refused_in_words_or_read(tmp_path):
+    draw = random.Random(0)
+    save_file(TENSORS, tmp_path / "w.safetensors")
+    torch.save({"state_dict": under("module."), "epoch": 1}, tmp_path / "w.pt")
+    torch.save(TENSORS, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    whole = [(tmp_path / f"w.{form}").read_bytes() for form in ("safetensors", "pt", "pth")]
+    hints = []
+    for number in range(150):
+        damaged = bytearray(whole[number % 3])
+        for _ in range(draw.choice([1, 2, 5])):
+            damaged[draw.randrange(draw.choice([200, len(damaged)]))] = draw.randrange(256)
+        if number % 5 == 0:
+            del damaged[draw.randrange(len(damaged)) :]
+        (tmp_path / "m.pt").write_bytes(damaged)
+        try:
+            load_weights(network(), tmp_path / "m.pt")
+        except ModelError as error:
+            hints.append(error.hint)
+    assert len(hints) > 75
+    assert all(hints)

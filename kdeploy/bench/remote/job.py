@@ -149,7 +149,8 @@ def job_of(
 
     models = [add(_in_one_file(s.path, folder / f"{n}.onnx")) for n, s in enumerate(subjects)]
     dataset = load(plan.data) if plan.data is not None else None
-    test = _test(dataset) if dataset is not None and plan.accuracy else None
+    is_judged = plan.accuracy and dataset is not None and dataset.test.is_labelled
+    test = _test(dataset) if is_judged and dataset is not None else None
     items = add(_saved(folder / "items.npy", test.items)) if test is not None else ""
     groups = []
     swept = itertools.product(sizes, batch_sizes, threads)

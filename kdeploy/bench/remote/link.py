@@ -10,7 +10,6 @@ import json
 import os
 import select
 import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from typing import IO, Any, Self
 from kdeploy.bench.remote.device.commands import MARK
 from kdeploy.bench.remote.hosts import Host
 from kdeploy.bench.remote.refusals import Unreachable, of_answer, of_program, of_ssh
+from kdeploy.temporary import temporary_folder
 
 COMMAND = "KDEPLOY_SSH_COMMAND"
 OPTIONS = {
@@ -53,7 +53,8 @@ class Link:
 
     def __enter__(self) -> Self:
         # Short, because a socket's path may have 104 characters.
-        self._folder = Path(tempfile.mkdtemp(prefix="kdeploy-", dir="/tmp"))
+        self._kept = ExitStack()
+        self._folder = self._kept.enter_context(temporary_folder("ssh", place=Path("/tmp")))
         own = {**OPTIONS, "ControlPath": str(self._folder / "link")}
         self._ssh = [
             *shlex.split(os.environ.get(COMMAND, "ssh")),
@@ -71,7 +72,7 @@ class Link:
             closing = [*self._ssh, "-O", "exit", self.host.name]
             with suppress(subprocess.TimeoutExpired):  # it ends by itself a minute later
                 subprocess.run(closing, capture_output=True, timeout=30, check=False)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._kept.close()
 
     def boot(self, job: str, *, source: bytes, runner: bytes) -> None:
         """Put the runner on the device, into the folder of a job."""

@@ -52,9 +52,14 @@ def answer(script: str, arguments: Sequence[str], bounds: Mapping[str, float]) -
         return dict(json.loads(done.stdout))
     except ValueError:
         raise Ended(
-            f"the model's process died with code {done.returncode}; it may take {megabytes} MB "
+            f"the model's process died ({_end(done.returncode)}); it may take {megabytes} MB "
             "(--memory-limit)"
         ) from None
+
+
+def _end(code: int) -> str:
+    names = {-number: number.name for number in signal.Signals}
+    return names.get(code, f"code {code}")
 
 
 def limit(megabytes: int, seconds: float, threads: int) -> None:

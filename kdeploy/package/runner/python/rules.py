@@ -131,6 +131,12 @@ RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
         ("preprocessing.std", _listed, "a list"),
         ("preprocessing.std[]", _number(1 / LARGE, LARGE), "a number above 0, and finite"),
         ("preprocessing.resize", _one_of("", "bilinear"), "bilinear or empty"),
+        (
+            "preprocessing.background?",
+            lambda v: _listed(v) and len(v) in (0, 3),
+            "red, green, blue",
+        ),
+        ("preprocessing.background?[]", _integer(0, 255), "a whole number from 0 to 255"),
         ("preprocessing.classes", _listed, "a list"),
         ("preprocessing.classes[]", _named, "a name"),
         ("preprocessing.dtype?", _one_of("float32", "int64"), "float32 or int64"),
@@ -206,7 +212,7 @@ def _values(found: Json, keys: list[str], place: str) -> Iterator[tuple[str, Jso
         return
     key = keys[0].rstrip("[]{}?")
     inner = found.get(key, _ABSENT) if isinstance(found, dict) else _ABSENT
-    if inner is _ABSENT and keys[0].endswith("?"):
+    if "?" in keys[0] and isinstance(found, dict) and key not in found:
         return
     place = f"{place}.{key}"
     if keys[0].endswith("[]") and isinstance(inner, list):

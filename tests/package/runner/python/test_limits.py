@@ -46,7 +46,7 @@ def test_time_is_bounded_awake_and_asleep(tmp_path):
 
 
 def test_a_death_is_told_with_its_code(tmp_path):
-    with pytest.raises(Ended, match=r"died with code -11; it may take 200 MB"):
+    with pytest.raises(Ended, match=r"died \(SIGSEGV\); it may take 200 MB"):
         ran(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
 
 

@@ -1,0 +1,57 @@
+"""What of a recipe needs labels, so that data without them are refused before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kdeploy.artifact import find_artifact
+from kdeploy.data.contract import Dataset
+from kdeploy.errors import DataError
+from kdeploy.recipe.resolve import Recipe, Step
+
+
+def check_labels(recipe: Recipe, data: Dataset) -> None:
+    """Refuse a recipe that trains or judges on data without labels.
+
+    Raises:
+        DataError: it names the key that needs them.
+    """
+    teacher = recipe.teacher
+    is_given = (
+        teacher.weights is not None
+        or teacher.is_file
+        or find_artifact(teacher.reference.build) is not None
+        or teacher.training.get("epochs") == 0
+    )
+    wanting = [] if is_given else ["teacher.train"]
+    wanting += ["distill"] if recipe.distill is not None else []
+    _refuse([*wanting, *_of_steps(recipe.compress)], data)
+    if not data.test.is_labelled:
+        bounds = (*recipe.gates, *(recipe.budgets or ()))
+        _refuse([g.text for g in bounds if g.metric.startswith("accuracy.")], data)
+
+
+def check_labels_of_step(step: Step, data: Dataset) -> None:
+    """Refuse one compression step that needs labels on data without."""
+    _refuse(list(_of_steps([step])), data)
+
+
+def _of_steps(steps: Sequence[Step]) -> Iterator[str]:
+    for step in steps:
+        own = step.parameters
+        if step.recover is not None:
+            yield f"the training of `{step.technique}`"
+        if step.max_drop is not None or own.get("max_drop") is not None:
+            yield f"`max_drop` of `{step.technique}`"
+        if own.get("sensitivity"):
+            yield f"`sensitivity` of `{step.technique}`"
+
+
+def _refuse(wanting: Sequence[str], data: Dataset) -> None:
+    is_labelled = data.train.is_labelled and data.validation.is_labelled and data.test.is_labelled
+    if wanting and not is_labelled:
+        raise DataError(
+            f"{wanting[0]} needs labels, and `{data.name}` has none",
+            hint="leave it out, or name data with labels; items to calibrate on beside them are "
+            "`unlabelled:`",
+        )
