@@ -50,19 +50,19 @@ def run(
     debug: Debug = False,
 ) -> Result | None:
     """Run a whole recipe; an interrupted run goes on where it stopped."""
+    from kdeploy.errors import UnknownName
     from kdeploy.recipe.read import load
+    from kdeploy.recipe.sections import STAGES
 
+    if until is not None and until not in STAGES:
+        raise UnknownName.among("stage", until, STAGES)
     folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
     loaded = load(recipe, [*(overrides or []), *folder])
     # Torch comes with these: what is wrong with the recipe is told before.
     from kdeploy.cli.output import Terminal
-    from kdeploy.errors import UnknownName
     from kdeploy.fitting.processes import started
-    from kdeploy.pipeline.run import STAGES
     from kdeploy.pipeline.run import run as run_recipe
 
-    if until is not None and until not in STAGES:
-        raise UnknownName.among("stage", until, STAGES)
     on_each, machines = started(devices, num_nodes)
     result = run_recipe(
         loaded,

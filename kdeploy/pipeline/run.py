@@ -41,12 +41,11 @@ from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.pipeline.training_csv import TrainingCsv
 from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe, Step
+from kdeploy.recipe.sections import STAGES
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference
 from kdeploy.report.comparison import Comparison
 from kdeploy.user_code import blamed
-
-STAGES = ("teacher", "distill", "compress", "export", "bench", "package")
 
 
 @dataclass(slots=True, kw_only=True)
