@@ -9,7 +9,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-tensorrt-api check bench test-gpu bench-gpu docs
+.PHONY: help setup demo test fuzz test-tensorrt-api check bench test-gpu bench-gpu docs
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +36,9 @@ demo: $(STAMP)  ## from a teacher to a verified bundle in minutes; writes runs/d
 # A worker that died is not replaced: xdist would wait for ever for what it had been given.
 test: $(STAMP)  ## all tests; those that need a GPU skip without one
 	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
+
+fuzz: $(STAMP)  ## thousands of mutated bundles, ONNX files, artefacts, recipes (MUTANTS=3000 SEED=...)
+	$(ONE_THREAD) $(BIN)/python -m tests.fuzz $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(SEED),--seed $(SEED))
 
 test-tensorrt-api: $(STAMP)  ## the names of TensorRT's real bindings are those that tests use; needs PyPI and cc
 	$(BIN)/python tests/runtimes/tensorrt_names/write.py --check

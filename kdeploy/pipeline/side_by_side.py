@@ -15,13 +15,13 @@ from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
-from kdeploy.onnx_checks import read_onnx
 from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import subject
 from kdeploy.pipeline.log import Audience
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.on_hosts import bench_on_hosts
+from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.rundir import write_command, write_measurements, write_reports
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.single import data_of, exported_file, say_of_other_data, session_of
@@ -173,7 +173,7 @@ def _check_files(paths: Sequence[Path], section: BenchSection) -> None:
     if any(not named(text)[0].facts.get("opens_anything") for text in section.runtimes):
         for path in paths:
             if format_of(path) == "onnx":
-                read_onnx(path)
+                check_runs(path)
 
 
 def _subjects(
