@@ -127,10 +127,11 @@ def _part(path: Path) -> _Part:
             raise DataError(f"{path} has no `{key}`, found {names}", hint=f"give {FORMS}")
     x, y = found["x"](), found["y"]()
     is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
-    if not is_tokens and (x.ndim not in (3, 4) or x.dtype not in FLOAT_TYPES):
+    if not is_tokens and (x.ndim not in (3, 4, 5) or x.dtype not in FLOAT_TYPES):
         raise DataError(
             f"{path}: x is {x.dtype} of shape {tuple(x.shape)}; it must be uint8 or float32, "
-            "(N, channels, height, width) or (N, channels, length); or int32 or int64, (N, tokens)",
+            "(N, channels, height, width), (N, channels, length) or (N, channels, frames, height, "
+            "width); or int32 or int64, (N, tokens)",
             hint=_hint(x),
         )
     labels = labels_of(y, where=str(path), tokens=x.shape[1] if is_tokens else None)
@@ -151,6 +152,6 @@ def _hint(x: NDArray[Any]) -> str:
         hints.append("one row an item is a signal of one channel: `x = x[:, None]`")
     elif x.ndim == 1:
         hints.append("an item has a channel axis and at least one other")
-    elif x.ndim > 4:
-        hints.append(f"an item of {x.ndim - 1} axes is neither an image nor a signal")
+    elif x.ndim > 5:
+        hints.append(f"an item of {x.ndim - 1} axes is neither an image, a signal nor a clip")
     return "; ".join(hints)

@@ -43,7 +43,7 @@ RUNNER_FILES = {
     f"runner/python/{name}": RUNNER.with_name(name)
     for name in ("run.py", "rules.py", "reading.py", "limits.py")
 }
-_LAYOUTS: Mapping[int, Layout] = {3: "NCHW", 2: "NCL", 1: "NC"}
+_LAYOUTS: Mapping[int, Layout] = {4: "NCTHW", 3: "NCHW", 2: "NCL", 1: "NC"}
 
 
 def package(
@@ -165,7 +165,8 @@ def _preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
     except (TypeError, KeyError) as error:
         raise ModelError(
             f"the artefact's preprocessing is not what the runner can do: {error}",
-            hint="inputs are (channels, height, width), (channels, length), (features,), (tokens,)",
+            hint="inputs are (channels, height, width), (channels, length), (channels, frames, "
+            "height, width), (features,), (tokens,)",
         ) from None
 
 

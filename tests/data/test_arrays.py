@@ -15,6 +15,7 @@ from kdeploy.errors import DataError, FileMissing
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (30, 3, 5, 4), dtype=np.uint8)
 SIGNALS = RNG.normal(size=(30, 2, 16)).astype(np.float32)
+CLIPS = RNG.integers(0, 256, (30, 1, 2, 5, 4), dtype=np.uint8)
 LABELS = np.arange(30) % 3
 
 
@@ -36,7 +37,7 @@ def good(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors", ""])
-@pytest.mark.parametrize("x", [IMAGES, SIGNALS], ids=["images", "signals"])
+@pytest.mark.parametrize("x", [IMAGES, SIGNALS, CLIPS], ids=["images", "signals", "clips"])
 def test_reads_every_form_with_equal_contents(tmp_path, ending, x):
     train = stored(tmp_path / f"train{ending}", x=x, y=LABELS)
     test = stored(tmp_path / f"test{ending}", x=x[:6], y=LABELS[:6])
@@ -113,6 +114,7 @@ def test_classes_may_be_names_or_a_number(tmp_path, good, classes, expected):
         ({"images": IMAGES}, "has no `x`, found"),
         ({"x": IMAGES[:, 0, 0], "y": LABELS}, r"x is uint8 of shape \(30, 4\)"),
         ({"x": SIGNALS.astype(np.float64), "y": LABELS}, "x is float64"),
+        ({"x": CLIPS[:, None], "y": LABELS}, "neither an image, a signal nor a clip"),
         ({"x": IMAGES, "y": LABELS + np.float32(0.5)}, r"2\.5 in 30 items, e\.g\. 0\.5 at item 0"),
         ({"x": IMAGES, "y": IMAGES[:, 0]}, "labels must be one number an item"),
         ({"x": IMAGES, "y": LABELS - 1}, "label -1 at item 0 is negative"),
