@@ -43,7 +43,7 @@ RUNNER_FILES = {
     f"runner/python/{name}": RUNNER.with_name(name)
     for name in ("run.py", "rules.py", "reading.py", "limits.py")
 }
-_LAYOUTS: Mapping[int, Layout] = {3: "NCHW", 2: "NCL", 1: "NC"}
+_LAYOUTS: Mapping[int, Layout] = {4: "NCTHW", 3: "NCHW", 2: "NCL", 1: "NC"}
 
 
 def package(
@@ -171,7 +171,7 @@ def stored_preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
         raise ModelError(
             f"the runner of a bundle makes no inputs of shape {list(stored.get('shape', ()))}",
             hint="leave `package` out; inputs are (channels, height, width), (channels, length), "
-            "(features,), (tokens,)",
+            "(channels, frames, height, width), (features,), (tokens,)",
         ) from None
 
 

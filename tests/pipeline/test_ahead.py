@@ -124,9 +124,9 @@ def test_a_bundle_without_a_file_that_fits(checked, sections, said):
 
 
 def test_a_bundle_of_inputs_that_its_runner_cannot_make(checked, tiny_data):
-    clips = replace(tiny_data.preprocessing, shape=(1, 4, 12, 12))
-    with pytest.raises(RecipeError, match=r"no inputs of shape \[1, 4, 12, 12\]"):
-        checked(package={}, data=replace(tiny_data, preprocessing=clips))
+    volumes = replace(tiny_data.preprocessing, shape=(1, 2, 3, 12, 12))
+    with pytest.raises(RecipeError, match=r"no inputs of shape \[1, 2, 3, 12, 12\]"):
+        checked(package={}, data=replace(tiny_data, preprocessing=volumes))
 
 
 def test_a_budget_that_no_device_can_judge(checked):
