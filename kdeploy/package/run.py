@@ -167,9 +167,14 @@ def stored_preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
         known = Preprocessing.from_dict(stored)
         layout = "NT" if known.is_tokens else _LAYOUTS[len(known.shape)]
         return StoredPreprocessing(layout=layout, **asdict(known))
-    except (TypeError, KeyError):
+    except TypeError as error:  # a key that the runner does not know
         raise ModelError(
-            f"the runner of a bundle makes no inputs of shape {list(stored.get('shape', ()))}",
+            f"the artefact's preprocessing is not what the runner can do: {error}",
+            hint="export the model again with this version",
+        ) from None
+    except KeyError:
+        raise ModelError(
+            f"the runner of a bundle makes no inputs of shape {list(stored['shape'])}",
             hint="leave `package` out; inputs are (channels, height, width), (channels, length), "
             "(channels, frames, height, width), (features,), (tokens,)",
         ) from None
