@@ -67,12 +67,12 @@ def _command(given: list[str], is_json: bool) -> int:
             kind = type(known).__name__
             return _fail(known.exit_code, kind, known.message, known.hint, is_json)
         if type(error).__name__ == "Abort":  # what typer made of Ctrl-C before 0.29
-            return _interrupted(is_json)
+            raise KeyboardInterrupt from None
         if isinstance(error, SystemExit):
             raise
         return _unexpected(error, given, is_json)
     if document == INTERRUPTED:  # and since then
-        return _interrupted(is_json)
+        raise KeyboardInterrupt
     stop_if_asked()
     if isinstance(document, Result):
         if is_json:

@@ -20,7 +20,7 @@ from kdeploy.package.runner.python.rules import document
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 MODEL: Final = "model.onnx"
-Layout = Literal["NCHW", "NCL", "NC", "NT"]
+Layout = Literal["NCTHW", "NCHW", "NCL", "NC", "NT"]
 Values = Literal["logits", "probabilities", ""]
 
 

@@ -14,7 +14,7 @@ from kdeploy import registry
 from kdeploy.artifact import Artifact, Store, find_artifact
 from kdeploy.classes import classes_of
 from kdeploy.data.contract import NOT_COUNTED
-from kdeploy.data.data_files import found_again
+from kdeploy.data.data_files import files_of, found_again
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ArtifactCorrupt, FileMissing, RecipeError
 from kdeploy.export.run import check_that_it_runs
@@ -196,10 +196,17 @@ def data_of(artifact: Artifact) -> DataReference | None:
         raise FileMissing(
             f"`{artifact.label}` ({artifact.folder}) was made with data in {missing[0]}, and there "
             f"is no such file, nor {moved}, where it would be if it had moved along",
-            hint="say where they are now: `--data 'NAME:KEY=PATH,...'`, e.g. "
-            "`--data arrays:train=x.npz,test=y.npz`",
+            hint=f"say where they are now: `--data {_written(reference)}`",
         )
     return found
+
+
+def _written(reference: DataReference) -> str:
+    """Return data as `--data` names them, with PATH for each file."""
+    keys = [key for key, file in files_of(reference).items() if key != "name"]
+    options = ",".join(f"{key}=PATH" for key in keys)
+    name = "PATH.py:" + reference.name.rpartition(":")[2] if ":" in reference.name else ""
+    return f"{name or reference.name}{f':{options}' if options else ''}"
 
 
 def _reference_of(artifact: Artifact) -> DataReference | None:
