@@ -37,7 +37,7 @@ demo: $(STAMP)  ## from a teacher to a verified bundle in minutes; writes runs/d
 test: $(STAMP)  ## all tests; those that need a GPU skip without one
 	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
 
-fuzz: $(STAMP)  ## thousands of mutated bundles, ONNX files, artefacts, recipes (MUTANTS=3000 SEED=...)
+fuzz: $(STAMP)  ## thousands of mutated bundles, ONNX files, artefacts, recipes, runs (MUTANTS=3000 SEED=...)
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(SEED),--seed $(SEED))
 
 test-tensorrt-api: $(STAMP)  ## the names of TensorRT's real bindings are those that tests use; needs PyPI and cc

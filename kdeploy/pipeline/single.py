@@ -37,6 +37,7 @@ from kdeploy.pipeline.log import Audience, Log
 from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.needed_labels import check_labels_of_step
+from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.rundir import (
     write_exports,
 )
@@ -123,6 +124,8 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
         _check_source(source, data)
     session = session_of(out, data, audience)
     if known is not None:
+        if known.kind == "onnx" and known.folder.parent.resolve() != session.store.root.resolve():
+            check_runs(known.file)
         say_of_other_data(session, [known])
         return session, session.store.adopt(known)
     reference = ModelReference(build=source.reference, args=source.args)
