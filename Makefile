@@ -14,7 +14,7 @@ TESTS_OF_THREADS := tests/test_training.py tests/fitting/test_safe_arithmetic.py
 HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-tensorrt-api check bench test-gpu bench-gpu docs
+.PHONY: help setup demo test fuzz test-tensorrt-api check bench test-gpu bench-gpu docs
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,9 @@ demo: $(STAMP)  ## from a teacher to a verified bundle in minutes; writes runs/d
 test: $(STAMP)  ## all tests; those that need a GPU skip without one
 	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
 	$(TWO_THREADS) $(BIN)/pytest $(TESTS_OF_THREADS)
+
+fuzz: $(STAMP)  ## thousands of mutated bundles, ONNX files, artefacts, recipes, runs (MUTANTS=3000 SEED=...)
+	$(ONE_THREAD) $(BIN)/python -m tests.fuzz $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(SEED),--seed $(SEED))
 
 test-tensorrt-api: $(STAMP)  ## the names of TensorRT's real bindings are those that tests use; needs PyPI and cc
 	$(BIN)/python tests/runtimes/tensorrt_names/write.py --check

@@ -66,6 +66,7 @@ _PREPROCESSING: Mapping[str, tuple[type, ...]] = {
     "mean": (list, int, float),
     "std": (list, int, float),
     "resize": (str,),
+    "background": (list, int),
     "classes": (list, str),
     "dtype": (str,),
     "vocabulary": (int,),

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import FileMissing, ModelError
+from kdeploy.onnx_fields import check_fields, nodes, num_bytes, tensors_of_model, told
+from kdeploy.onnx_wire import Malformed, check_wire
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx import ModelProto, TensorProto
 
 # As ONNX Runtime and as OpenVINO name them.
 INPUT_TYPES = frozenset({"tensor(float)", "tensor(int64)", "f32", "i64"})
@@ -33,8 +35,8 @@ def read_onnx(path: Path) -> ModelProto:
 
     Raises:
         FileMissing: there is no such file, or none of those beside it.
-        ModelError: it is no whole ONNX file, holds operators that ONNX does not have, or wants
-            to read outside its folder.
+        ModelError: it is no whole ONNX file, a field of it holds what no reader could use, it
+            holds operators that ONNX does not have, or wants to read outside its folder.
     """
     import onnx
 
@@ -46,25 +48,23 @@ def read_onnx(path: Path) -> ModelProto:
     if not path.stat().st_size:
         raise ModelError(f"{path} is not an ONNX file: it is empty", hint=_AGAIN)
     try:
+        check_wire(path)
         model = onnx.load_model(path, format="protobuf", load_external_data=False)
+    except Malformed as error:
+        raise ModelError(f"{path} is not an ONNX file: {error}", hint=_AGAIN) from None
     except Exception as error:  # protobuf's errors have no public base
         raise ModelError(
             f"{path} is not an ONNX file, or only the beginning of one", hint=_AGAIN
         ) from error
     if not model.graph.node:
         raise ModelError(f"{path} is not an ONNX file: it holds no graph", hint=_AGAIN)
+    try:
+        check_fields(model)
+    except Malformed as error:
+        raise ModelError(f"{path} cannot be used: {error}", hint=_AGAIN) from None
     _check_files(model, path)
     _check_operators(model, path)
     return model
-
-
-def tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Yield every stored tensor: of the graph, of its nodes, of the graphs inside its nodes."""
-    yield from graph.initializer
-    for attribute in (a for node in graph.node for a in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from tensors(inner)
 
 
 def files_beside(model: ModelProto) -> list[str]:
@@ -103,7 +103,7 @@ def copy_file(path: Path, target: Path) -> None:
         return
     numbers = [""] if len(beside) == 1 else [f".{n}" for n in range(len(beside))]
     renamed = {b: f"{target.name}{n}.data" for b, n in zip(beside, numbers, strict=True)}
-    for tensor in tensors(model.graph):
+    for tensor in tensors_of_model(model):
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = renamed[entry.value]
@@ -165,35 +165,59 @@ def unfit(path: Path, shape: Iterable[int], takes: Any, error: Exception) -> Mod
 
 def _check_files(model: ModelProto, path: Path) -> None:
     """Raise unless all tensors kept in other files are there, in the file's own folder."""
-    folder = path.parent.resolve()
     for tensor, entries in _kept_outside(model):
-        location = entries["location"]
-        file = (folder / location).resolve()  # of a link, where it leads
-        if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
+        file = _file_beside(path, tensor.name, entries["location"])
+        numbers = [entries.get(key) or "0" for key in ("offset", "length")]
+        if not all(n.isascii() and n.isdecimal() and len(n) < 20 for n in numbers):
             raise ModelError(
-                f"{path} wants to read its tensor `{tensor}` from `{location}`, outside its own "
-                "folder; that is refused, for a file could read anything so",
-                hint="get the file from somebody you trust, with its tensors beside it",
+                f"{path} keeps its tensor {told(tensor.name)} at {told(numbers[0])} with "
+                f"{told(numbers[1])} bytes, which are no numbers",
+                hint=_AGAIN,
             )
-        if not file.is_file():
-            raise FileMissing(
-                f"{path} keeps its tensor `{tensor}` in the file `{location}`, which is not "
-                "beside it",
-                hint="copy or download it into the same folder, under that name",
+        offset, length = map(int, numbers)
+        if length not in (0, num_bytes(tensor)):
+            raise ModelError(
+                f"{path}: the tensor {told(tensor.name)} is {length} bytes of `{file.name}`; its "
+                f"shape {told(list(tensor.dims))} takes {num_bytes(tensor)}",
+                hint=_AGAIN,
             )
-        end = int(entries.get("offset") or 0) + int(entries.get("length") or 0)
+        end = offset + num_bytes(tensor)
         if file.stat().st_size < end:
             raise ModelError(
-                f"{path}: `{location}` is cut off: it has {file.stat().st_size} bytes, and the "
-                f"tensor `{tensor}` ends at {end}",
+                f"{path}: `{entries['location']}` is cut off: it has {file.stat().st_size} bytes, "
+                f"and the tensor `{tensor.name[:200]}` ends at {end}",
                 hint=_AGAIN,
             )
 
 
-def _kept_outside(model: ModelProto) -> Iterator[tuple[str, dict[str, str]]]:
-    for tensor in tensors(model.graph):
+def _file_beside(path: Path, tensor: str, location: str) -> Path:
+    """Return the file that a tensor is kept in, which is there and in the graph's own folder."""
+    folder = path.parent.resolve()
+    try:
+        file = (folder / location).resolve()  # of a link, where it leads
+        is_inside = location and not Path(location).is_absolute() and file.is_relative_to(folder)
+        is_there = file.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, links in a circle
+        is_inside = is_there = False
+    if not is_inside:
+        raise ModelError(
+            f"{path} wants to read its tensor `{tensor[:200]}` from {told(location)}, outside its "
+            "own folder; that is refused, for a file could read anything so",
+            hint="get the file from somebody you trust, with its tensors beside it",
+        )
+    if not is_there:
+        raise FileMissing(
+            f"{path} keeps its tensor `{tensor[:200]}` in the file `{location}`, which is not "
+            "beside it",
+            hint="copy or download it into the same folder, under that name",
+        )
+    return file
+
+
+def _kept_outside(model: ModelProto) -> Iterator[tuple[TensorProto, dict[str, str]]]:
+    for tensor in tensors_of_model(model):
         if tensor.data_location == tensor.EXTERNAL:
-            yield tensor.name, {"location": "", **{e.key: e.value for e in tensor.external_data}}
+            yield tensor, {"location": "", **{e.key: e.value for e in tensor.external_data}}
 
 
 def _check_operators(model: ModelProto, path: Path) -> None:
@@ -204,15 +228,16 @@ def _check_operators(model: ModelProto, path: Path) -> None:
     unknown = sorted(
         {
             node.op_type
-            for node in _nodes(model.graph)
+            for node in nodes(model.graph.node)
             if node.domain in ("", "ai.onnx")
             and (node.domain, node.op_type) not in own
             and not defs.has(node.op_type, domain="")
         }
     )
     if unknown:
+        first = ", ".join(name[:100] or "one without a name" for name in unknown[:10])
         raise ModelError(
-            f"{path} holds {len(unknown)} operators that ONNX does not have: {', '.join(unknown)}",
+            f"{path} holds {len(unknown)} operators that ONNX does not have: {first}",
             hint="an operator of a library of its own needs that library's domain; "
             "else replace it in the model and export again",
         )
@@ -222,14 +247,6 @@ def _check_operators(model: ModelProto, path: Path) -> None:
             f"to {defs.onnx_opset_version()}",
             hint="update onnx and the runtimes, or export the file again with a lower opset",
         )
-
-
-def _nodes(graph: GraphProto) -> Iterator[Any]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
 
 
 def _reason(error: Exception) -> str:

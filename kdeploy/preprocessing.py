@@ -28,8 +28,8 @@ class Preprocessing:
     """
 
     shape: tuple[int, ...]
-    """Of one input as the model sees it: (channels, height, width), (channels, length) or
-    (tokens,)."""
+    """Of one input as the model sees it: (channels, height, width), (channels, length),
+    (channels, frames, height, width) or (tokens,)."""
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)

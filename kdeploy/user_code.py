@@ -86,9 +86,14 @@ def users_code(
         is_ours = place is not None and _is_own(place[0]) and _frames(error)[0] != place
         if is_ours or is_memory(error):
             raise
-        is_slip = place is not None and not _is_own(place[0]) and isinstance(error, SLIPS)
-        hint = "mend that line" if is_slip else hint
-        raise kind(f"{what}: {described(error, model)}", hint=hint) from error
+        raise kind(f"{what}: {described(error, model)}", hint=hint_of(error, hint)) from error
+
+
+def hint_of(error: BaseException, otherwise: str | None) -> str | None:
+    """Return the hint, unless a line of the user's is wrong whatever it is given."""
+    place = _place(error)
+    is_users = place is not None and not _is_own(place[0])
+    return "mend that line" if is_users and isinstance(error, SLIPS) else otherwise
 
 
 @contextmanager

@@ -72,8 +72,10 @@ class Session:
         except Exception as error:  # whatever a runtime raises is the cell's reason
             import traceback
 
+            from kdeploy.user_code import described
+
             traceback.print_exc()
-            return {"error": f"{type(error).__name__}: {error}"}
+            return {"error": described(error)}
 
     def _open(self, request: Request) -> Reply:
         path = Path(request["path"])

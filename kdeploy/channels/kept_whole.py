@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from kdeploy.channels.coupling import Slot, Unit
 from kdeploy.channels.importance import weights
 
+OUTPUT = "its outputs are the model's"
 FROZEN = (
-    "its outputs are the model's or are joined to those of a layer that keeps its own, "
-    "or they pass what cannot be followed"
+    "its outputs are joined to those of a layer that keeps its own, or they pass what cannot be "
+    "followed"
 )
 UNEVEN = "its channels cannot be taken evenly from all groups"
 
@@ -19,6 +23,7 @@ UNEVEN = "its channels cannot be taken evenly from all groups"
 def kept_whole(
     original: nn.Module,
     pruned: nn.Module,
+    example: Tensor,
     *,
     found: Iterable[Unit],
     ranked: Iterable[Unit],
@@ -30,12 +35,14 @@ def kept_whole(
     Args:
         original: Before.
         pruned: After.
+        example: A batch that the model can run on.
         found: The units that coupling allows to go, before anything is balanced.
         ranked: Those that were ranked.
         is_protected: As for `find_units`.
         round_to: Of the rules.
     """
     before, after = (_widths(model) for model in (original, pruned))
+    ends = _ends(original, example)
     may_go, was_ranked = (_sides(units) for units in (found, ranked))
 
     def reason(name: str) -> str:
@@ -43,7 +50,7 @@ def kept_whole(
         if is_protected(name):
             return "`ignore` names it"
         if slot not in may_go:
-            return FROZEN
+            return OUTPUT if name in ends else FROZEN
         if slot not in was_ranked:
             return UNEVEN
         return f"too few of its channels are among the least important to round to {round_to}"
@@ -53,6 +60,25 @@ def kept_whole(
         for name, width in before.items()
         if after[name] == width
     ]
+
+
+def _ends(model: nn.Module, example: Tensor) -> set[str]:
+    """Return the layers whose outputs are the model's as they are, reshaped at most."""
+    made: dict[str, Tensor] = {}
+
+    def watched(name: str) -> Any:
+        return lambda module, inputs, output: made.__setitem__(name, output)
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name in weights(model):
+            hook = model.get_submodule(name).register_forward_hook(watched(name))
+            hooks.enter_context(hook)
+        outputs = model(example.to(next(model.parameters()).device))
+    return {
+        name
+        for name, tensor in made.items()
+        if isinstance(outputs, Tensor) and tensor.data_ptr() == outputs.data_ptr()
+    }
 
 
 def _widths(model: nn.Module) -> dict[str, int]:

@@ -17,7 +17,7 @@ from kdeploy.channels.calls import Call, recording
 from kdeploy.channels.shuffles import Shuffle, find_shuffles
 from kdeploy.errors import ModelError
 from kdeploy.model_outputs import outputs_of
-from kdeploy.user_code import described
+from kdeploy.user_code import described, hint_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +88,15 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
     hint = "the data's shape and the model's input must fit"
     outputs_of(model, example, role="the model", hint=hint)
     try:
+        call = _all_outputs if _has_more(model, example) else _eval_output
         with recording(model) as calls:
-            dependencies = _dependencies(model, x)
+            dependencies = _dependencies(model, x, call)
     except Exception as error:
         raise ModelError(
             f"the channels of this model cannot be followed: {described(error, model)}",
-            hint="compress it in another way, or rewrite the part that computes on shapes",
+            hint=hint_of(
+                error, "compress it in another way, or rewrite the part that computes on shapes"
+            ),
         ) from error
     nodes = list(dependencies.module2node.values())
     shuffles = find_shuffles(nodes)
@@ -107,12 +110,36 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
     )
 
 
-def _dependencies(model: nn.Module, x: Tensor) -> Any:
+@torch.no_grad()
+def _has_more(model: nn.Module, example: Tensor) -> bool:
+    try:
+        return isinstance(_all_outputs(model, example), list | tuple)
+    except Exception:  # it may not be meant for training at all
+        return False
+
+
+def _all_outputs(model: nn.Module, x: Tensor) -> Any:
+    """Return also the outputs that the model has only while it is trained.
+
+    What reads channels for them has to lose those channels as well, or it could not be trained.
+    """
+    model.training = True  # of the model alone: its layers compute as in eval mode
+    try:
+        return model(x)
+    finally:
+        model.training = False
+
+
+def _eval_output(model: nn.Module, x: Tensor) -> Any:
+    return model(x)
+
+
+def _dependencies(model: nn.Module, x: Tensor, call: Callable[..., Any]) -> Any:
     """Take the steps of `build_dependency` but its last: its numbering guesses at shapes."""
     graph = torch_pruning.DependencyGraph()
     graph.model, graph.verbose, graph.ignored_params = model, False, []
     graph._module2name = {module: name for name, module in model.named_modules()}
     graph._param_to_name, graph.unwrapped_parameters = graph._detect_unwrapped_parameters(None)
-    graph.module2node = graph._trace(model, x, lambda model, x: model(x), output_transform=None)
+    graph.module2node = graph._trace(model, x, call, output_transform=None)
     graph._build_dependency(graph.module2node)
     return graph

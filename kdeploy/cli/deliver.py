@@ -85,20 +85,9 @@ def bench(
     about a number is a flag with its remedy, explained in the report and in
     docs/benchmarking.md.
     """
-    from kdeploy.cli.given import check_files
-
-    check_files([*files, *([baseline] if baseline else [])])
     from kdeploy.bench.remote.hosts import parse_host
-    from kdeploy.cli.output import (
-        Terminal,
-        show_comparison,
-        show_nothing_measured,
-        show_summary,
-    )
-    from kdeploy.cli.output import out as console
+    from kdeploy.cli.given import check_files
     from kdeploy.gate import parse_gates
-    from kdeploy.pipeline.measuring import reasons_for_nothing
-    from kdeploy.pipeline.side_by_side import bench_side_by_side
     from kdeploy.recipe.resolve import bench_section
 
     given: dict[str, Any] = {
@@ -115,12 +104,25 @@ def bench(
         {k: v for k, v in given.items() if v is not None} | {"effort": effort, "accuracy": accuracy}
     )
     hosts = [parse_host(text) for text in dict.fromkeys(host or [])]
+    gates = parse_gates(gate or [], where="--gate")
+    check_files([*files, *([baseline] if baseline else [])])
+    # Torch comes with these: what is wrong with the words is told before.
+    from kdeploy.cli.output import (
+        Terminal,
+        show_comparison,
+        show_nothing_measured,
+        show_summary,
+    )
+    from kdeploy.cli.output import out as console
+    from kdeploy.pipeline.measuring import reasons_for_nothing
+    from kdeploy.pipeline.side_by_side import bench_side_by_side
+
     measured = bench_side_by_side(
         files,
         section,
         out,
         baseline=baseline,
-        gates=parse_gates(gate or [], where="--gate"),
+        gates=gates,
         data=data_reference(data, data_dir),
         hosts=hosts,
         audience=Terminal(),
@@ -171,6 +173,7 @@ def report(
     """Compare runs, also from several machines and with an older version."""
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_decisions, show_summary
+    from kdeploy.cli.screen import write
     from kdeploy.errors import DataError
     from kdeploy.gate import parse_gates
     from kdeploy.report.document import document
@@ -191,7 +194,7 @@ def report(
     if github_summary:
         show_summary(drawn, is_json=json)
     elif out is None and not json:
-        typer.echo(text)
+        write(text)
     said = {"out": str(out) if out else None, **(document(drawn) if json else {})}
     return Result(said, exit_code=0 if drawn.passed else 1)
 

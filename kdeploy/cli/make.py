@@ -50,19 +50,19 @@ def run(
     debug: Debug = False,
 ) -> Result | None:
     """Run a whole recipe; an interrupted run goes on where it stopped."""
+    from kdeploy.errors import UnknownName
     from kdeploy.recipe.read import load
+    from kdeploy.recipe.sections import STAGES
 
+    if until is not None and until not in STAGES:
+        raise UnknownName.among("stage", until, STAGES)
     folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
     loaded = load(recipe, [*(overrides or []), *folder])
     # Torch comes with these: what is wrong with the recipe is told before.
     from kdeploy.cli.output import Terminal
-    from kdeploy.errors import UnknownName
     from kdeploy.fitting.processes import started
-    from kdeploy.pipeline.run import STAGES
     from kdeploy.pipeline.run import run as run_recipe
 
-    if until is not None and until not in STAGES:
-        raise UnknownName.among("stage", until, STAGES)
     on_each, machines = started(devices, num_nodes)
     result = run_recipe(
         loaded,
@@ -78,6 +78,8 @@ def run(
     if not result.is_first:
         return None
     _show_run(result, is_json=json)
+    if result.failures:
+        raise result.failures[0].error
     return Result({"out": str(out), **result.summary}, exit_code=_exit_code(result))
 
 
@@ -250,12 +252,13 @@ def _export(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -
 def _source(common: dict[str, Any]) -> Any:
     from kdeploy.pipeline.single import Source
     from kdeploy.recipe.read import read_value
+    from kdeploy.registry import mapping
 
     return Source(
         reference=common["artifact"],
         weights=common["weights"],
         as_built=common["as_built"],
-        args=read_value(common["model_args"]),
+        args=mapping(read_value(common["model_args"]), "--args"),
         data=data_reference(common["data"], common["data_dir"]),
     )
 

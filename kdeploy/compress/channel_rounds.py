@@ -99,6 +99,7 @@ class Pruning:
             self._context.report["kept_whole"] = kept_whole(
                 self._model,
                 self.pruned,
+                self._example,
                 found=found,
                 ranked=units,
                 is_protected=self._is_protected,

@@ -28,6 +28,7 @@ AUGMENTATIONS: Mapping[str, Callable[[Sequence[int]], Augment]] = {
 KINDS = {
     2: ("signals (channels, length)", {*SIGNAL_AUGMENTATIONS, *MIXES} - FOR_IMAGES),
     3: ("images (channels, height, width)", {*IMAGE_AUGMENTATIONS, *MIXES}),
+    4: ("clips (channels, frames, height, width)", {*MIXES} - FOR_IMAGES),
 }
 """By the number of dimensions of an item: what it is, and what is for it."""
 

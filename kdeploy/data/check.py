@@ -147,7 +147,8 @@ def _check_preprocessing(
     if not preprocessing.shape:
         raise DataError(
             f"{where}: x is one number an item",
-            hint="an item is an array: (channels, height, width), (channels, length) or (tokens,)",
+            hint="an item is an array: (channels, height, width), (channels, length), (channels, "
+            "frames, height, width) or (tokens,)",
         )
     if preprocessing.is_tokens:
         _check_vocabulary(preprocessing, where)

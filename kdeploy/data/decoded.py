@@ -26,7 +26,7 @@ from kdeploy.machine import allowed_cores
 if TYPE_CHECKING:
     from PIL import Image as Pillow
 
-VERSION = "2"
+VERSION = "3"
 """Of what decoding does; a change makes old cache entries unused."""
 FILES_AT_ONCE = 1024
 BACKGROUND = (255, 255, 255)
@@ -46,6 +46,8 @@ class DecodedImages:
     """How many have pixels that are not opaque."""
     several: int = 0
     """How many files hold more pictures than the first, which is taken: animations and pages."""
+    deep: int = 0
+    """How many had 16 bits a channel, of which the upper 8 are kept."""
 
     def sentences(self, root: Path, form: Form) -> list[str]:
         """Return what people should know of how the images of a folder were decoded."""
@@ -61,6 +63,11 @@ class DecodedImages:
                 f"{self.several} of {total} files of {root} hold several pictures (animations, "
                 "pages): the first of each is taken"
             ]
+        if self.deep:
+            told += [
+                f"{self.deep} of {total} files of {root} have 16 bits a channel: the upper 8 are "
+                "kept"
+            ]
         return told
 
 
@@ -71,6 +78,7 @@ class Picture:
     pixels: NDArray[np.uint8]
     is_transparent: bool
     has_several: bool
+    is_deep: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +139,7 @@ def decoded_image(path: Path, form: Form) -> Picture:
     try:
         with Image.open(path) as image:
             mode, has_several = image.mode, getattr(image, "is_animated", False)
+            is_deep = any("16" in str(tile[3]) for tile in image.tile)  # as the decoder is told
             opaque, is_transparent = _opaque(ImageOps.exif_transpose(image), form.background)
             converted = opaque.convert("L" if form.channels == 1 else "RGB")
     except Exception as error:  # Pillow's plugins raise errors of many kinds on damaged files
@@ -145,7 +154,9 @@ def decoded_image(path: Path, form: Form) -> Picture:
     height, width = form.size
     resized = converted.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(resized).reshape(height, width, form.channels).transpose(2, 0, 1)
-    return Picture(pixels=pixels, is_transparent=is_transparent, has_several=has_several)
+    return Picture(
+        pixels=pixels, is_transparent=is_transparent, has_several=has_several, is_deep=is_deep
+    )
 
 
 def _opaque(image: Pillow.Image, background: tuple[int, ...]) -> tuple[Pillow.Image, bool]:
@@ -202,7 +213,7 @@ def _decode(files: Sequence[Path], form: Form, out: IO[bytes]) -> dict[str, int]
     shape = (len(files), form.channels, *form.size)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(out, header)
-    counts = {"transparent": 0, "several": 0}
+    counts = {"transparent": 0, "several": 0, "deep": 0}
     refused: list[DataError] = []
     with ThreadPoolExecutor(allowed_cores()) as pool:
         for batch in _batches(files):
@@ -213,6 +224,7 @@ def _decode(files: Sequence[Path], form: Form, out: IO[bytes]) -> dict[str, int]
                     out.write(picture.pixels.tobytes())
                     counts["transparent"] += picture.is_transparent
                     counts["several"] += picture.has_several
+                    counts["deep"] += picture.is_deep
     if refused:
         raise _all_refused(refused, len(files))
     return counts

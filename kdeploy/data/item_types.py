@@ -15,6 +15,10 @@ def type_hint(x: NDArray[Any]) -> str:
     """Return how to store items whose type is not taken."""
     kind, name = x.dtype.kind, x.dtype.name
     if kind == "f":
+        some = np.abs(np.asarray(x[:LOOKED_AT], np.float64))
+        top = float(some[np.isfinite(some)].max(initial=0.0))
+        if top > float(np.finfo(np.float32).max):
+            return f"values reach {top:.3g}, which float32 cannot hold: scale them first"
         return "`x = x.astype('float32')`"
     if kind == "b":
         return "`x = x.astype('uint8') * 255`"

@@ -147,8 +147,9 @@ def _refuse_negative(y: NDArray[Any], where: str) -> None:
         return
     if _holds_only(y, (-1, 1)):
         hint = "labels are -1 and 1: make them classes 0 and 1, `y = (y + 1) // 2`"
-    elif y.min() == -1 and len(np.unique(y)) > 2:
-        hint = "if -1 means without a label, drop those: `keep = y >= 0; x, y = x[keep], y[keep]`"
+    elif y.min() in (-1, NOT_COUNTED) and _holds_only(y[y < 0], (int(y.min()),)):
+        hint = f"if {y.min():g} means without a label, drop those: `keep = y >= 0; x, y = x[keep], "
+        hint += "y[keep]`; INT8 can be calibrated on them as `unlabelled:`"
     else:
         hint = f"classes count from 0; {_NUMBER}"
     raise DataError(

@@ -23,6 +23,8 @@ from kdeploy.data.split import stratified
 from kdeploy.errors import DataError, RecipeError
 from kdeploy.named_path import named_path
 
+VALIDATION_FRACTION = 0.1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReference:
@@ -31,7 +33,7 @@ class DataReference:
     name: str
     """Of a registered dataset, or `path.py:function`."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    validation_fraction: float = 0.1
+    validation_fraction: float = VALIDATION_FRACTION
     augment: tuple[str, ...] = ()
     seed: int = 0
     folder: Path = Path()
@@ -81,8 +83,11 @@ def _load(reference_json: str) -> Dataset:
     parts = checked_parts(parts, where=f"data `{reference.name}`")
     _check_augmentations(reference, parts)
     train, validation = parts.train, parts.validation
+    notes = parts.notes
     if validation is None:
         train, validation = _split(parts.train, reference)
+    elif reference.validation_fraction != VALIDATION_FRACTION:
+        notes += ("data.validation_fraction has no effect: the data bring a validation part",)
     return Dataset(
         name=reference.name,
         train=train,
@@ -94,7 +99,7 @@ def _load(reference_json: str) -> Dataset:
         licence=parts.licence,
         source=parts.source,
         parameters=parameters,
-        notes=parts.notes,
+        notes=notes,
         unlabelled=parts.unlabelled,
         is_validation_given=parts.validation is not None,
     )

@@ -20,7 +20,7 @@ from kdeploy.errors import ModelError
 HEADS = "exit_heads"
 # A name of a module cannot have a dot in it.
 DOT = "/"
-POOLS = {3: nn.AdaptiveAvgPool1d, 4: nn.AdaptiveAvgPool2d}
+POOLS = {3: nn.AdaptiveAvgPool1d, 4: nn.AdaptiveAvgPool2d, 5: nn.AdaptiveAvgPool3d}
 
 
 def attach_exits(
@@ -156,5 +156,5 @@ def _head(path: str, shape: Sequence[int], rank: int, num_classes: int) -> nn.Mo
         return nn.Sequential(POOLS[len(shape)](1), nn.Flatten(), linear)
     raise ModelError(
         f"the layer `{path}` of the student gives {tuple(shape) or 'nothing'}: no exit can read it",
-        hint="name layers that run in the forward pass and give features of 2 to 4 dimensions",
+        hint="name layers that run in the forward pass and give features of 2 to 5 dimensions",
     )

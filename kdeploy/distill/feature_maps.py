@@ -12,9 +12,10 @@ from kdeploy.errors import ModelError
 POOLS: dict[int, Callable[..., Tensor]] = {
     3: functional.adaptive_avg_pool1d,
     4: functional.adaptive_avg_pool2d,
+    5: functional.adaptive_avg_pool3d,
 }
-PROJECTIONS = {2: nn.Linear, 3: nn.Conv1d, 4: nn.Conv2d}
-NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}
+PROJECTIONS = {2: nn.Linear, 3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 
 def pooled_alike(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,9 @@ def check_used(
             raise TrainingDiverged(
                 f"the loss component `{name}` was exactly zero over all of epoch {epoch + 1} "
                 f"of {settings.epochs}: it teaches nothing",
-                hint=f"check the weight and the layers of `{name}`, or leave it out",
+                hint="relations between items need two of them: set `batch_size: 2` or more"
+                if settings.batch_size == 1
+                else f"check the weight and the layers of `{name}`, or leave it out",
             )
 
 

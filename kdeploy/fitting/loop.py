@@ -358,7 +358,10 @@ def _seed_of(seed: int, epoch: int, rank: int) -> int:
 
 
 def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
-    model.to(memory_format=layout)  # type: ignore[call-overload]
+    # Not `model.to`: it refuses the layout of images where one weight is of clips, of five axes.
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=layout)
 
 
 def _copied(model: nn.Module) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,7 +20,7 @@ from kdeploy.package.runner.python.rules import document
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 MODEL: Final = "model.onnx"
-Layout = Literal["NCHW", "NCL", "NC", "NT"]
+Layout = Literal["NCTHW", "NCHW", "NCL", "NC", "NT"]
 Values = Literal["logits", "probabilities", ""]
 
 
@@ -129,18 +130,26 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         ArtifactCorrupt: it is not of the schema, or of a later one.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         _refuse_later(json_object(folder, MANIFEST))
         fields = document(folder, MANIFEST)
-        return TypeAdapter(Manifest).validate_json(json.dumps(fields), strict=True)
+        found: Manifest = _adapter().validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise _not_a_manifest(f"{place}: {first['msg'].lower()}") from None
     except (Refused, OSError, ValueError) as error:
         raise _not_a_manifest(str(error)) from None
+    return found
+
+
+@lru_cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Manifest)
 
 
 def is_bundle(folder: Path) -> bool:

@@ -83,7 +83,14 @@ _EXPORT = "export it again: `kdeploy export onnx`"
 def _port(value: ValueInfoProto) -> Port:
     from onnx.helper import tensor_dtype_to_np_dtype
 
+    if value.type.WhichOneof("value") != "tensor_type":
+        raise ModelError(
+            f"`{value.name[:200]}` is no tensor but {value.type.WhichOneof('value') or 'untyped'}",
+            hint=_EXPORT,
+        )
     tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise ModelError(f"`{value.name[:200]}` has no shape", hint=_EXPORT)
     sizes: list[int | Literal["batch"]] = [
         d.dim_value if d.HasField("dim_value") else BATCH for d in tensor.shape.dim
     ]

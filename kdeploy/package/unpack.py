@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.package.runner.python.reading import MOST_BYTES as MAX_BYTES
@@ -43,13 +44,20 @@ def unpack(path: Path, folder: Path) -> None:
                     target = folder / entry.filename
                     target.parent.mkdir(parents=True, exist_ok=True)
                     # zipfile reads no more than the declared size, then compares the CRC.
-                    with archive.open(entry) as source, target.open("xb") as file:
+                    with _entry(archive, entry) as source, target.open("xb") as file:
                         shutil.copyfileobj(source, file)
     except (
         zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error,
         struct.error, OverflowError,
     ) as error:  # fmt: skip
         raise _refused(f"it is not a whole zip file ({error})") from None
+
+
+def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
+    try:
+        return archive.open(entry)
+    except OSError as error:  # it would lie before the beginning of the file
+        raise _refused(f"`{entry.filename}` is not there ({error})") from None
 
 
 def _check_directory(path: Path) -> None:

@@ -14,6 +14,7 @@ from kdeploy.named_path import named_path
 from kdeploy.onnx_checks import content_sha256
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.payload import load_model
+from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.references import ModelReference, build_model, source_sha256
@@ -38,7 +39,10 @@ def onnx_path(reference: ModelReference) -> Path | None:
 def teacher_model(reference: ModelReference) -> nn.Module:
     """Return a model that is only asked: a torch model, or a file run by ONNX Runtime."""
     file = onnx_path(reference)
-    return OnnxModel(file) if file is not None else build_model(reference)
+    if file is None:
+        return build_model(reference)
+    check_runs(file)
+    return OnnxModel(file)
 
 
 def model_of_teacher(artifact: Artifact) -> nn.Module:

@@ -7,13 +7,19 @@ against them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch.nn import functional
 
-from kdeploy.artifact import Artifact
-from kdeploy.data.contract import NOT_COUNTED, Split
+from kdeploy.artifact import Artifact, find_artifact
+from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
+from kdeploy.fitting.batches import batches_in_order
 from kdeploy.flags import FLAGS
+from kdeploy.model_outputs import in_eval
+from kdeploy.pipeline.building import further_models
 from kdeploy.pipeline.session import Session
 from kdeploy.training import accuracy
 
@@ -25,6 +31,7 @@ SEEN = "validation_seen"
 SEEN_BEFORE = "validation_seen_before"
 """Key of a score: the model that it was made of, or learned from, may have been."""
 WORDS = "may have been trained on these items"
+MOST_ITEMS, BATCH_SIZE = 1024, 64
 LEAST_SKILL = 0.1
 """Of what lies between always answering the most frequent class and being always right."""
 
@@ -54,6 +61,24 @@ def marks_of_given(session: Session) -> dict[str, bool]:
     return {} if is_apart else {SEEN: True}
 
 
+def further_may_have_seen(session: Session, parameters: Mapping[str, Any]) -> bool:
+    """Return whether a further model in a scheme's parameters comes with weights from elsewhere."""
+    entries = [entry for _, entry in further_models(parameters, "scheme")]
+    is_given = any(
+        entry.get("weights") or entry["build"].startswith("onnx:") or find_artifact(entry["build"])
+        for entry in entries
+    )
+    return is_given and bool(marks_of_given(session))
+
+
+def scores_of_given(session: Session, model: nn.Module) -> dict[str, Any]:
+    """Return the scores of a model that came with its weights, its cross-entropy among them."""
+    scores = {**scores_on_validation(session, model), **marks_of_given(session)}
+    if session.data is None or "validation_accuracy" not in scores:
+        return scores
+    return {**scores, "validation_cross_entropy": _cross_entropy(model, session.data)}
+
+
 def scores_on_validation(session: Session, model: nn.Module) -> dict[str, float]:
     """Return the accuracy on the validation part; nothing where that has no labels."""
     data = session.data
@@ -67,28 +92,55 @@ def shown(value: float, *, is_seen: bool) -> str:
     return f"{value:.2%} ({WORDS})" if is_seen else f"{value:.2%}"
 
 
-def say_of_start(session: Session, model: Artifact) -> None:
-    """Tell where the first model's validation accuracy says little, and where it knows little."""
+def say_of_start(session: Session, model: Artifact, *, judges: bool = True) -> None:
+    """Tell where the first model's validation accuracy says little, and where it knows little.
+
+    Args:
+        session: Whose audience is told.
+        model: The teacher, or what a single stage starts from.
+        judges: Whether its scores are those of the items as it wants them.
+    """
     if may_have_seen(session, model):
         flag = FLAGS[SEEN]
         session.audience.said(f"{model.label}: {flag.meaning}; {flag.remedy}")
-    found = model.scores.get("validation_accuracy")
-    if session.data is not None and found is not None:
-        doubt = _doubt(float(found), session.data.validation)
+    if session.data is not None and "validation_accuracy" in model.scores and judges:
+        doubt = _doubt(model.scores, session.data.validation)
         if doubt:
             session.audience.said(f"{model.label}: {doubt}")
 
 
-def _doubt(value: float, validation: Split) -> str:
+def _doubt(scores: Mapping[str, Any], validation: Split) -> str:
     """Return a sentence on a model that is hardly better than a guess, else ""."""
     counted = validation.y[validation.y != NOT_COUNTED]
-    if not len(counted):
+    value = float(scores["validation_accuracy"])
+    if not len(counted) or not np.isfinite(value):
         return ""
-    frequent = float(np.bincount(counted).max() / len(counted))
-    if not np.isfinite(value) or value - frequent >= LEAST_SKILL * (1 - frequent):
+    shares = np.bincount(counted) / len(counted)
+    frequent = float(shares.max())
+    if value - frequent < LEAST_SKILL * (1 - frequent):
+        return (
+            f"right on {value:.2%} of {len(counted)} validation labels, where the most frequent "
+            f"class alone makes {frequent:.2%}: are its weights trained, the labels those of this "
+            "data, and are they classes?"
+        )
+    found = float(scores.get("validation_cross_entropy", 0.0))
+    known = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+    if not found > known:
         return ""
     return (
-        f"right on {value:.2%} of {len(counted)} validation labels, where the most frequent "
-        f"class alone makes {frequent:.2%}: are its weights trained, the labels those of this "
-        "data, and are they classes?"
+        f"right on {value:.2%} of {len(counted)} validation labels, but its cross-entropy is "
+        f"{found:.3g} nats, where the frequencies of the classes alone make {known:.3g}: are its "
+        "outputs logits of these classes, or quantities (regression), which top-1 says nothing of?"
     )
+
+
+def _cross_entropy(model: nn.Module, data: Dataset) -> float:
+    """Return the mean over the first validation labels, in nats."""
+    part, place = data.validation, torch.device("cpu")
+    y = torch.from_numpy(np.array(part.y[:MOST_ITEMS]))
+    x = part.x[:MOST_ITEMS]
+    batches = batches_in_order(x, data.preprocessing, batch_size=BATCH_SIZE, device=place)
+    with in_eval(model), torch.no_grad():
+        logits = torch.cat([model(batch).float() for batch in batches])
+    flat = logits.reshape(-1, logits.shape[-1])
+    return float(functional.cross_entropy(flat, y.reshape(-1), ignore_index=NOT_COUNTED))

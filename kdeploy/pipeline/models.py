@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 def make_teacher(session: Session, teacher: Teacher) -> Artifact:
     """Return the teacher, and tell what its validation accuracy is worth."""
     made = _teacher(session, teacher)
-    held_out.say_of_start(session, made)
+    held_out.say_of_start(session, made, judges=teacher.normalization is None)
     return made
 
 
@@ -98,8 +98,10 @@ def make_student(
             f"validation accuracy: teacher {teachers}, student best"
             f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
         )
+        is_seen = held_out.further_may_have_seen(session, recipe.scheme_parameters)
         for name, value in result.accuracies.items():
-            session.audience.said(f"validation accuracy: {name} {value:.2%}")
+            shown = held_out.shown(value, is_seen=is_seen)
+            session.audience.said(f"validation accuracy: {name} {shown}")
         made = made_model(session, result.model, reference, scores)
         for sentence in result.said:
             session.audience.said(sentence)
@@ -169,12 +171,9 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
         loaded = load_weights(build_model(reference), weights)
         for sentence in loaded.said:
             session.audience.said(f"the weights {weights.name}: {sentence}")
-        made = made_model(session, loaded.model, reference)
-        made = replace(
-            made,
-            facts={**made.facts, "weights": weights.name},
-            scores={**made.scores, **held_out.marks_of_given(session)},
-        )
+        scores = held_out.scores_of_given(session, loaded.model)
+        made = made_model(session, loaded.model, reference, scores)
+        made = replace(made, facts={**made.facts, "weights": weights.name})
         return _with_report(made, {"weights": loaded.said})
 
     return session.step(

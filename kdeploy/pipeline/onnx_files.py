@@ -10,7 +10,7 @@ from kdeploy.artifact import ONNX, Artifact
 from kdeploy.bench.onnx_facts import count_parameters
 from kdeploy.onnx_checks import content_sha256, copy_file, file_bytes
 from kdeploy.onnx_model import OnnxModel
-from kdeploy.pipeline.held_out import marks_of_given, scores_on_validation
+from kdeploy.pipeline.held_out import scores_of_given
 from kdeploy.pipeline.session import Made, Session
 
 
@@ -19,8 +19,7 @@ def import_file(session: Session, file: Path) -> Artifact:
 
     def make(work: Path) -> Made:
         del work  # nothing to go on from
-        scores = {**scores_on_validation(session, OnnxModel(file)), **marks_of_given(session)}
-        return made_file(OnnxModel(file), scores)
+        return made_file(OnnxModel(file), scores_of_given(session, OnnxModel(file)))
 
     return session.step(
         kind="onnx",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,10 +22,15 @@ from kdeploy.model_faults import assigned_at, random_at, returned_at, same, same
 from kdeploy.model_outputs import changes_its_input, outputs_of, told
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.outside_state import changed, different, outside_state
+from kdeploy.structure import difference, replay
 from kdeploy.user_code import users_code
 
 TOLERANCE = 1e-4
 """Of the largest output; the same computation differs by about 1e-6 of it."""
+RANDOM_NODES = frozenset(
+    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike"}
+    | {"RandomUniform", "RandomUniformLike"}
+)
 ANOTHER_SEED = 20150309
 logger = logging.getLogger(__name__)
 
@@ -85,6 +91,11 @@ def _differ(one: Tensor, other: Tensor) -> bool:
 def _not_repeatable(model: nn.Module, x: Tensor, who: str) -> ModelError:
     """Return the error for a model that answers the same question in two ways."""
     said = f"{who} answers the same input differently from call to call"
+    if isinstance(model, OnnxModel):
+        return ModelError(
+            f"{said}: {model.path.name} {_random_nodes(model.path)}",
+            hint="export it in eval mode, without noise and dropout",
+        )
     if place := random_at(model, x):
         return ModelError(
             f"{said}: it draws random numbers in eval mode ({place})",
@@ -109,6 +120,14 @@ def _not_repeatable(model: nn.Module, x: Tensor, who: str) -> ModelError:
         hint="compute from the input alone; start states anew in each forward, e.g."
         " `h = x.new_zeros(...)`",
     )
+
+
+def _random_nodes(path: Path) -> str:
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    found = [f"`{n.op_type}` ({n.name or n.output[0]})" for n in nodes if n.op_type in RANDOM_NODES]
+    return f"draws random numbers in {', '.join(found[:3])}" if found else "is not repeatable"
 
 
 def _depends_on_neighbours(model: nn.Module, who: str) -> str:
@@ -194,8 +213,9 @@ def _check_state(
     _wake(model)
     with same_randomness(ANOTHER_SEED):
         twin = again()
-    with users_code(f"{who} is built with other weights each time", model=twin):
-        twin.load_state_dict(model.state_dict())
+    # As a store keeps it: changed numbers and shapes are told beside the tensors.
+    twin = replay(twin, difference(twin, model))
+    twin.load_state_dict(model.state_dict())
     # The other batch first: what is kept from a first call is then not the same.
     outputs_of(twin, batches[1], role=who)
     one, other = (outputs_of(m, batches[0], role=who) for m in (model, twin))

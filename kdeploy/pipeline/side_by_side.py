@@ -15,13 +15,13 @@ from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
-from kdeploy.onnx_checks import read_onnx
 from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import subject
 from kdeploy.pipeline.log import Audience
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.on_hosts import bench_on_hosts
+from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.rundir import write_command, write_measurements, write_reports
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.single import data_of, exported_file, say_of_other_data, session_of
@@ -74,7 +74,8 @@ def bench_side_by_side(
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
     found = [_found(name, out) for name in names]
     labels = _labels(found)
-    _check_files([f for f in found if isinstance(f, Path)], section)
+    files = [f if isinstance(f, Path) else f.path for f in found if not isinstance(f, Artifact)]
+    _check_files(files, section)
     artifacts = [f for f in found if isinstance(f, Artifact)]
     known = (data_of(artifact) for artifact in artifacts)
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
@@ -173,7 +174,7 @@ def _check_files(paths: Sequence[Path], section: BenchSection) -> None:
     if any(not named(text)[0].facts.get("opens_anything") for text in section.runtimes):
         for path in paths:
             if format_of(path) == "onnx":
-                read_onnx(path)
+                check_runs(path)
 
 
 def _subjects(

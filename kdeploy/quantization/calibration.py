@@ -126,7 +126,8 @@ def calibrate(model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> C
 @contextmanager
 def _fast_layout(graph_module: GraphModule) -> Iterator[torch.memory_format]:
     """Let images be laid out with their channels last, which convolutions run fastest on."""
-    is_flat = all(parameter.dim() <= 4 for parameter in graph_module.parameters())
+    tensors = (*graph_module.parameters(), *graph_module.buffers())
+    is_flat = all(tensor.dim() <= 4 for tensor in tensors)
     layout = torch.channels_last if is_flat else torch.contiguous_format
     graph_module.to(memory_format=layout)  # type: ignore[call-overload]
     try:

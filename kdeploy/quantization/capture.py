@@ -19,7 +19,7 @@ from torch.fx.graph import CodeGen
 from kdeploy.errors import ModelError
 from kdeploy.quantization.functional import functional_graph
 from kdeploy.quantization.silence import without_torch_noise
-from kdeploy.user_code import users_line
+from kdeploy.user_code import hint_of, users_line
 
 aten = torch.ops.aten
 CONVOLUTIONS = (
@@ -69,7 +69,9 @@ def trace(model: nn.Module, example: Tensor, *, axes: Sequence[int] = ()) -> Gra
         raise ModelError(
             f"`{type(model).__name__}` cannot be traced with a dynamic batch"
             f"{f' and open axes {list(axes)}' if axes else ''}: {reason_of(error)}",
-            hint="forward() must not branch on values, nor fix an open size in a reshape",
+            hint=hint_of(
+                error, "forward() must not branch on values, nor fix an open size in a reshape"
+            ),
         ) from error
     _flatten(graph_module)
     _drop_copies(graph_module)

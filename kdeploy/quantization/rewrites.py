@@ -21,7 +21,10 @@ from kdeploy.quantization.capture import (
 
 aten = torch.ops.aten
 RECURRENT = (aten.gru.input, aten.lstm.input, aten.rnn_tanh.input, aten.rnn_relu.input)
-GLOBAL_POOLS = (aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default)
+GLOBAL_POOLS = (
+    *(aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default),
+    aten.adaptive_avg_pool3d.default,
+)
 
 
 def into_integer_operators(graph_module: GraphModule) -> GraphModule:

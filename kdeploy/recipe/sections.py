@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from kdeploy import registry
 from kdeploy.units import parse_bound, parse_extents
 
+STAGES = ("teacher", "distill", "compress", "export", "bench", "package")
+"""Of a run, in order."""
 DEFAULT_LOSSES: tuple[dict[str, Any], ...] = ({"kd": {}},)
 
 Effort: TypeAlias = Literal["quick", "standard", "sustained"]

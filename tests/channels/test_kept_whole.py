@@ -3,11 +3,14 @@
 import copy
 
 import pytest
+import torch
 
 from kdeploy.channels.coupling import Slot, find_units
-from kdeploy.channels.kept_whole import FROZEN, UNEVEN, kept_whole
+from kdeploy.channels.kept_whole import FROZEN, OUTPUT, UNEVEN, kept_whole
 from kdeploy.channels.removal import all_channels, remove_channels
 from kdeploy.channels.tracing import traceable
+
+EXAMPLE = torch.rand(2, 3, 8, 8)
 
 
 @pytest.fixture
@@ -19,8 +22,8 @@ def residual(make, example):
 
 
 def rows(model, pruned, **given):
-    options = {"is_protected": lambda name: name == "down", "round_to": 8}
-    return {r["layer"]: r["reason"] for r in kept_whole(model, pruned, **options, **given)}
+    options = {"is_protected": lambda name: name == "down", "round_to": 8, **given}
+    return {r["layer"]: r["reason"] for r in kept_whole(model, pruned, EXAMPLE, **options)}
 
 
 def test_reasons_are_the_pattern_the_output_and_the_rounding(residual):
@@ -34,7 +37,7 @@ def test_reasons_are_the_pattern_the_output_and_the_rounding(residual):
         "stem": rounding,
         "outer": rounding,
         "down": "`ignore` names it",
-        "head": FROZEN,
+        "head": OUTPUT,
     }
     assert "round to 8" in rounding
 
@@ -43,3 +46,11 @@ def test_what_balance_left_out_is_uneven(residual):
     model, units = residual
     ranked = [unit for unit in units if Slot("inner", "out") not in unit.channels]
     assert rows(model, model, found=units, ranked=ranked)["inner"] == UNEVEN
+
+
+def test_what_is_joined_to_a_layer_that_stays_is_not_called_the_output(make):
+    model = make("Residual")
+    with traceable(model):
+        units = find_units(model, EXAMPLE, is_protected=lambda name: name == "stem")
+    found = rows(model, model, found=units, ranked=units, is_protected=lambda name: name == "stem")
+    assert (found["stem"], found["outer"], found["head"]) == ("`ignore` names it", FROZEN, OUTPUT)

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from kdeploy.channels.coupling import find_units
+from kdeploy.channels.removal import all_channels, remove_checked
 from kdeploy.channels.tracing import trace, traceable
 from kdeploy.errors import ModelError
 
@@ -49,3 +51,38 @@ def test_a_model_that_returns_no_tensor_is_one_error(example):
         ),
     ):
         trace(model, example)
+
+
+class _WithAuxiliary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1)
+        self.head, self.auxiliary = nn.Linear(6, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        y = self.head(torch.relu(self.b(h)).mean((2, 3)))
+        return (y, self.auxiliary(h.mean((2, 3)))) if self.training else y
+
+
+def test_outputs_of_training_alone_lose_their_channels_too():
+    model, x = _WithAuxiliary(), torch.rand(2, 1, 6, 6)
+    with traceable(model):
+        units = find_units(model, x)
+        of_a = [unit for unit in units if any(slot.layer == "a" for slot in unit.channels)]
+        assert {slot.layer for slot in of_a[0].channels} == {"a", "b", "auxiliary"}
+        assert remove_checked(model, all_channels(of_a[:3]), x) < 1e-5
+    assert model.auxiliary.in_features == 5
+    assert [tuple(out.shape) for out in model.train()(x)] == [(2, 3), (2, 3)]
+
+
+def test_a_model_that_is_not_meant_for_training_is_followed(example):
+    class Serving(nn.Sequential):
+        def forward(self, x):
+            assert not self.training, "for inference"
+            return super().forward(x)
+
+    model = Serving(nn.Flatten(), nn.Linear(example[0].numel(), 6), nn.ReLU(), nn.Linear(6, 3))
+    model.eval()
+    with traceable(model):
+        assert len(find_units(model, example)) == 6

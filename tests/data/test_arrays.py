@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from kdeploy.data.arrays import arrays
@@ -14,6 +15,7 @@ from kdeploy.errors import DataError, FileMissing
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (30, 3, 5, 4), dtype=np.uint8)
 SIGNALS = RNG.normal(size=(30, 2, 16)).astype(np.float32)
+CLIPS = RNG.integers(0, 256, (30, 1, 2, 5, 4), dtype=np.uint8)
 LABELS = np.arange(30) % 3
 
 
@@ -35,7 +37,7 @@ def good(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors", ""])
-@pytest.mark.parametrize("x", [IMAGES, SIGNALS], ids=["images", "signals"])
+@pytest.mark.parametrize("x", [IMAGES, SIGNALS, CLIPS], ids=["images", "signals", "clips"])
 def test_reads_every_form_with_equal_contents(tmp_path, ending, x):
     train = stored(tmp_path / f"train{ending}", x=x, y=LABELS)
     test = stored(tmp_path / f"test{ending}", x=x[:6], y=LABELS[:6])
@@ -112,6 +114,7 @@ def test_classes_may_be_names_or_a_number(tmp_path, good, classes, expected):
         ({"images": IMAGES}, "has no `x`, found"),
         ({"x": IMAGES[:, 0, 0], "y": LABELS}, r"x is uint8 of shape \(30, 4\)"),
         ({"x": SIGNALS.astype(np.float64), "y": LABELS}, "x is float64"),
+        ({"x": CLIPS[:, None], "y": LABELS}, "neither an image, a signal nor a clip"),
         ({"x": IMAGES, "y": LABELS + np.float32(0.5)}, r"2\.5 in 30 items, e\.g\. 0\.5 at item 0"),
         ({"x": IMAGES, "y": IMAGES[:, 0]}, "labels must be one number an item"),
         ({"x": IMAGES, "y": LABELS - 1}, "label -1 at item 0 is negative"),
@@ -235,6 +238,20 @@ def test_a_validation_file_is_the_validation_part(tmp_path, good):
     assert data.fingerprint != without.fingerprint
     with pytest.raises(DataError, match="test and validation are the same file"):
         arrays(train=good, test=more["a"], validation=more["a"])
+
+
+def test_the_items_to_calibrate_on_may_be_a_folder_of_images(tmp_path, good, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    other = stored(tmp_path / "other.npz", x=IMAGES, y=LABELS)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(IMAGES[0].transpose(1, 2, 0)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "list.txt").write_text("no image")
+    parts = arrays(train=good, test=other, unlabelled=tmp_path / "photos")
+    np.testing.assert_array_equal(parts.unlabelled, IMAGES[:1])
+    assert "list.txt" in parts.notes[0]
+    floats = [stored(tmp_path / f"{n}.npz", x=IMAGES / np.float32(9), y=LABELS) for n in "ab"]
+    with pytest.raises(DataError, match="has no images of bytes"):
+        arrays(train=floats[0], test=floats[1], unlabelled=tmp_path / "photos")
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors", ""])

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -188,6 +190,29 @@ def test_counts_what_is_transparent_and_what_holds_several_pictures(images, tmp_
     assert "(255, 255, 255)" in told[0]
     assert "1 of 3 files" in told[1]
     assert found.x[0, 0].max() < 20, "the first picture is taken"
+
+
+def test_sixteen_bits_of_colour_are_cut_to_the_upper_eight_and_told(tmp_path):
+    stored = np.random.default_rng(0).integers(0, 2**16, (4, 3, 3))
+    path = tmp_path / "deep.png"
+    path.write_bytes(png_of_sixteen_bits(stored))
+    form = Form(size=(4, 3), channels=3)
+    found = decoded_images(tmp_path, [path], form)
+    np.testing.assert_array_equal(found.x[0], (stored >> 8).transpose(2, 0, 1))
+    [told] = found.sentences(tmp_path, form)
+    assert "1 of 1 files" in told
+    assert "the upper 8 are kept" in told
+
+
+def png_of_sixteen_bits(colours):
+    """Return a PNG of (height, width, 3) numbers below 65536; Pillow does not write them."""
+    height, width, _ = colours.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts
+    )
 
 
 def test_another_background_is_decoded_anew(images):

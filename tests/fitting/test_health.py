@@ -9,7 +9,7 @@ import torch
 from kdeploy.errors import TrainingDiverged
 from kdeploy.fitting.health import check_finite, check_used, check_weights
 
-SETTINGS = SimpleNamespace(epochs=5, learning_rate=0.1)
+SETTINGS = SimpleNamespace(epochs=5, learning_rate=0.1, batch_size=16)
 
 
 @pytest.mark.parametrize("value", [nan, inf, -inf])
@@ -24,6 +24,10 @@ def test_a_component_that_is_zero_all_epoch_has_to_be_allowed_to():
     check_used(losses, 1, SETTINGS, may_be_zero={"kd"})
     with pytest.raises(TrainingDiverged, match="`kd` was exactly zero over all of epoch 2 of 5"):
         check_used(losses, 1, SETTINGS, may_be_zero=())
+    one = SimpleNamespace(epochs=5, learning_rate=0.1, batch_size=1)
+    with pytest.raises(TrainingDiverged, match="zero") as caught:
+        check_used(losses, 1, one, may_be_zero=())
+    assert "`batch_size: 2`" in caught.value.hint
 
 
 @pytest.mark.parametrize("value", [nan, inf, -1e20])

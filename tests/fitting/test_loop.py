@@ -119,6 +119,25 @@ class Plain(nn.Module):
         return self.last(self.first(x).relu().flatten(1))
 
 
+class WithClips(Plain):
+    """Takes images, and holds a weight of five axes, which no layout of images fits."""
+
+    def __init__(self):
+        super().__init__()
+        self.clips = nn.Conv3d(1, 1, (1, 3, 3), padding=(0, 1, 1))
+
+    def forward(self, x):
+        return super().forward(self.clips(x[:, :, None])[:, :, 0])
+
+
+def test_a_weight_of_five_axes_trains_in_the_layout_of_images(tiny_data):
+    torch.manual_seed(0)
+    model = WithClips()
+    before = model.clips.weight.detach().clone()
+    fit(Supervised(model), tiny_data, FitContext(), channels_last=True, **QUICK)
+    assert not torch.equal(model.clips.weight, before)
+
+
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5, "ema": 0.9, "optimizer": "adamw"}])
 def test_a_step_in_parts_is_the_step(options, tiny_data):
     data = replace(tiny_data, augment=("random_crop",))

@@ -46,7 +46,7 @@ def data(tmp_path):
 def test_items_in_another_layout_are_told_with_what_brings_them_right(
     data, shape, channels, says, never
 ):
-    with pytest.raises(ModelError, match="cannot take items of arrays") as caught:
+    with pytest.raises(ModelError, match="teacher cannot run on items of shape") as caught:
         check_model(network(channels=channels), data(*shape), "teacher")
     assert says in caught.value.hint
     assert never not in caught.value.hint

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from kdeploy.artifact import open_artifact
@@ -115,3 +116,49 @@ def test_a_teacher_that_guesses_is_told(run_project):
     _, heard = go(run_project, "teacher.train.epochs=0", until="teacher")
     [doubt] = [text for text in heard if "most frequent class alone makes" in text]
     assert "are they classes?" in doubt
+
+
+REGRESSOR = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        # The quantity itself, and its bound: the larger of both is a class by accident.
+        mean = x.mean((1, 2, 3), keepdim=False)
+        return 40 * self.scale * torch.stack([0 * mean, mean], 1)
+
+def two():
+    return Two()
+"""
+
+
+def test_a_regression_dressed_as_classes_is_told_by_its_cross_entropy(project, run_project):
+    rng = np.random.default_rng(0)
+    y = np.arange(96) % 2
+    x = rng.normal(size=(96, 1, 8, 8)).astype(np.float32)
+    x += (np.where(rng.random(96) < 0.75, y, 1 - y) - 0.5)[:, None, None, None]
+    for part in ("train", "test"):
+        np.savez(project / f"{part}.npz", x=x, y=y)
+        x = x + np.float32(0.01)
+    (project / "build.py").write_text(REGRESSOR)
+    save_file({"scale": torch.ones(1)}, project / "teacher.safetensors")
+    given = ["teacher.weights=teacher.safetensors", "teacher.train={}", "teacher.args={}"]
+    names = ["teacher.build=build.py:two", "student=null", "distill=null"]
+    _, heard = go(run_project, *given, *names, until="teacher")
+    [doubt] = [text for text in heard if "cross-entropy" in text]
+    assert "0.693" in doubt
+    assert "quantities (regression)" in doubt
+
+
+def test_further_teachers_with_weights_are_marked(run_project, weights):
+    entry = {"build": "build.py:net", "args": {"width": 8}, "weights": "teacher.safetensors"}
+    scheme = json.dumps({"ensemble": {"teachers": [entry]}})
+    _, heard = go(run_project, f"distill.scheme={scheme}", until="distill")
+    further = [text for text in accuracies(heard) if "student best" not in text]
+    assert further
+    assert all(WORDS in text for text in further)

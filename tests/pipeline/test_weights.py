@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,7 +102,10 @@ def test_names_are_read_with_what_wrappers_put_in_front(form, tensors, said, tmp
     ("checkpoint", "said"),
     [
         ({"state_dict": TENSORS, "epoch": 3}, ["took the entry `state_dict`"]),
-        ({"model": TENSORS, "args": argparse.Namespace(lr=0.1)}, ["took the entry `model`"]),
+        (
+            {"model": TENSORS, "args": argparse.Namespace(lr=0.1, out=Path("runs"))},
+            ["took the entry `model`"],
+        ),
         (
             {"model_state_dict": TENSORS, "best": np.float64(0.9)},
             ["took the entry `model_state_dict`"],
@@ -327,3 +332,25 @@ def test_what_does_not_fit_is_told_by_name_and_shapes(tensors, message, hint, tm
     with pytest.raises(ModelError, match=message) as caught:
         load_weights(network(), tmp_path / "w.pt")
     assert re.search(hint, caught.value.hint), caught.value.hint
+
+
+def test_damaged_files_are_refused_in_words_or_read(tmp_path):
+    draw = random.Random(0)
+    save_file(TENSORS, tmp_path / "w.safetensors")
+    torch.save({"state_dict": under("module."), "epoch": 1}, tmp_path / "w.pt")
+    torch.save(TENSORS, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    whole = [(tmp_path / f"w.{form}").read_bytes() for form in ("safetensors", "pt", "pth")]
+    hints = []
+    for number in range(150):
+        damaged = bytearray(whole[number % 3])
+        for _ in range(draw.choice([1, 2, 5])):
+            damaged[draw.randrange(draw.choice([200, len(damaged)]))] = draw.randrange(256)
+        if number % 5 == 0:
+            del damaged[draw.randrange(len(damaged)) :]
+        (tmp_path / "m.pt").write_bytes(damaged)
+        try:
+            load_weights(network(), tmp_path / "m.pt")
+        except ModelError as error:
+            hints.append(error.hint)
+    assert len(hints) > 75
+    assert all(hints)

@@ -28,6 +28,8 @@ MOST_TEXT_BYTES = 2**20  # of every file but the model and the golden arrays
 MOST_ARRAY_BYTES = 2**28
 MOST_HEADER_BYTES = 10_000
 MOST_FIELDS = 1_000_000  # of an ONNX file, tensors counted once
+# What zipfile raises besides its own error; a place before the file's beginning is an OSError.
+_FOREIGN = (ValueError, EOFError, OSError, NotImplementedError, RuntimeError, struct.error)
 
 
 class Refused(Exception):
@@ -134,7 +136,7 @@ def array_shape(path: Path, key: str) -> tuple[int, ...]:
                 start, shape, size = npy_header(file.read(MOST_HEADER_BYTES))
         if start + size != entry.file_size or entry.file_size > path.stat().st_size:
             raise ValueError(f"{shape} does not fit its {entry.file_size} bytes")
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, *_FOREIGN) as error:
         raise Refused(f"{where} is no plain array file: {str(error)[:200]}") from None
     return shape
 

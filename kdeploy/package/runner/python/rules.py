@@ -118,7 +118,11 @@ RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
         ("outputs", lambda v: _listed(v) and 1 <= len(v) <= 1000, "a list of outputs"),
         *((f"outputs[].{key}", test, wanted) for key, test, wanted in _PORT),
         ("preprocessing", _table, "a table"),
-        ("preprocessing.layout", _one_of("NCHW", "NCL", "NC", "NT"), "NCHW, NCL, NC or NT"),
+        (
+            "preprocessing.layout",
+            _one_of("NCTHW", "NCHW", "NCL", "NC", "NT"),
+            "NCTHW, NCHW, NCL, NC or NT",
+        ),
         ("preprocessing.shape", _listed, "a list"),
         ("preprocessing.shape[]", _integer(1, MOST_NUMBERS), "a whole number above 0"),
         ("preprocessing.scale", _number(1 / LARGE, LARGE), "a number above 0, and finite"),
@@ -127,6 +131,12 @@ RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
         ("preprocessing.std", _listed, "a list"),
         ("preprocessing.std[]", _number(1 / LARGE, LARGE), "a number above 0, and finite"),
         ("preprocessing.resize", _one_of("", "bilinear"), "bilinear or empty"),
+        (
+            "preprocessing.background?",
+            lambda v: _listed(v) and len(v) in (0, 3),
+            "red, green, blue",
+        ),
+        ("preprocessing.background?[]", _integer(0, 255), "a whole number from 0 to 255"),
         ("preprocessing.classes", _listed, "a list"),
         ("preprocessing.classes[]", _named, "a name"),
         ("preprocessing.dtype?", _one_of("float32", "int64"), "float32 or int64"),
@@ -202,7 +212,7 @@ def _values(found: Json, keys: list[str], place: str) -> Iterator[tuple[str, Jso
         return
     key = keys[0].rstrip("[]{}?")
     inner = found.get(key, _ABSENT) if isinstance(found, dict) else _ABSENT
-    if inner is _ABSENT and keys[0].endswith("?"):
+    if "?" in keys[0] and isinstance(found, dict) and key not in found:
         return
     place = f"{place}.{key}"
     if keys[0].endswith("[]") and isinstance(inner, list):
@@ -266,7 +276,7 @@ def _of_the_input(manifest: Json) -> Iterator[str]:
     if not shape or not lengths <= {1, shape[0]}:
         found = f"{form['mean'][:9]}, {form['std'][:9]}"
         yield f"{MANIFEST}: mean and std {found} do not fit {shape[:1]} channels"
-    axes = {"NCHW": 3, "NCL": 2, "NC": 1, "NT": 1}[form["layout"]]
+    axes = {"NCTHW": 4, "NCHW": 3, "NCL": 2, "NC": 1, "NT": 1}[form["layout"]]
     if len(shape) != axes or (form["layout"] == "NT") != (dtype == "int64"):
         yield f"{MANIFEST}: layout {form['layout']} for {dtype} items of shape {shape}"
     if (dtype == "int64") != (form.get("vocabulary", 0) > 0):
