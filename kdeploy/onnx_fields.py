@@ -41,6 +41,8 @@ def check_fields(model: ModelProto) -> None:
     for tensor in tensors_of_model(model):
         _check_tensor(tensor)
     graph = model.graph
+    if not graph.output:
+        raise Malformed("its graph has no output")
     stored = {tensor.name for tensor in graph.initializer}
     for kind, values in (("input", graph.input), ("output", graph.output)):
         _check_names(kind, [value.name for value in values])
@@ -127,6 +129,8 @@ def _check_tensor(tensor: TensorProto) -> None:
     if tensor.HasField("segment"):
         raise Malformed(f"{what} is a segment of one, which no runtime reads")
     if tensor.data_location == tensor.EXTERNAL:
+        if tensor.HasField("raw_data"):
+            raise Malformed(f"{what} has data in the file and in another one")
         return
     bits, field = _TYPES[tensor.data_type]
     if tensor.HasField("raw_data"):
