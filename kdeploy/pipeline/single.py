@@ -157,7 +157,8 @@ def _check_file(source: Source, reference: ModelReference, data: DataReference) 
         raise RecipeError(
             f"`{source.reference}` has its weights in the file", hint="leave `--weights` out"
         )
-    check_model(teacher_model(reference), load(data), "model")
+    loaded = load(data)
+    check_model(teacher_model(reference, loaded.preprocessing), loaded, "model")
 
 
 def session_of(out: Path, data: DataReference | None, audience: Audience) -> Session:
