@@ -21,7 +21,13 @@ from kdeploy.onnx_model import OnnxModel
 from kdeploy.runtimes.operators import is_quantized
 
 
-@exporter(source={"onnx"}, suffix=".onnx", runtime="onnxruntime_cpu", rounds_to_half=True)
+@exporter(
+    source={"onnx"},
+    suffix=".onnx",
+    runtime="onnxruntime_cpu",
+    rounds_to_half=True,
+    refuses={"int8", "int8_dynamic"},
+)
 def onnx_fp16_from_onnx(
     model: OnnxModel,
     example: Tensor,
