@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ REFUSED_BY_DISK = frozenset(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never returns."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if logging.lastResort is not None:  # warnings quote what others wrote
+        logging.lastResort.setFormatter(_Shown())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
             stream, io.TextIOWrapper
@@ -87,6 +90,13 @@ class Result:
     def __init__(self, document: Any, *, exit_code: int = 0) -> None:
         self.document = document
         self.exit_code = exit_code
+
+
+class _Shown(logging.Formatter):
+    """Messages as errors are shown: no escape sequences, nothing endless."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 def _known(error: BaseException) -> KdeployError | None:

@@ -78,6 +78,8 @@ def run(
     if not result.is_first:
         return None
     _show_run(result, is_json=json)
+    if result.failures:
+        raise result.failures[0].error
     return Result({"out": str(out), **result.summary}, exit_code=_exit_code(result))
 
 

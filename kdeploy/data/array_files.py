@@ -97,7 +97,8 @@ def _told(file: Path) -> Iterator[None]:
     """Turn what reading a damaged file raises into one error."""
     from safetensors import SafetensorError
 
-    damages = (ValueError, EOFError, OSError, KeyError, TypeError, zlib.error)
+    # A few bytes of header can declare more numbers than memory holds.
+    damages = (ValueError, EOFError, OSError, KeyError, TypeError, MemoryError, zlib.error)
     try:
         yield
     except (*damages, zipfile.BadZipFile, SafetensorError) as error:

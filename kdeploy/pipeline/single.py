@@ -21,7 +21,9 @@ from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
 from kdeploy.moved_paths import went_along
+from kdeploy.package.budgets import check_budgets
 from kdeploy.package.verify import VerifyResult
+from kdeploy.pipeline.ahead import FACTS
 from kdeploy.pipeline.building import onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
@@ -35,6 +37,7 @@ from kdeploy.pipeline.log import Audience, Log
 from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.needed_labels import check_labels_of_step
+from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.rundir import (
     write_exports,
 )
@@ -86,6 +89,7 @@ def package_one(
 
     A torch artefact is exported for the CPU first.
     """
+    check_budgets(budgets, [*FACTS, "accuracy.top1"], [])
     with temporary_folder("package") as folder:
         session, artifact = _begin(source, folder, audience)
         exported = exported_file(session, artifact)
@@ -120,6 +124,8 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
         _check_source(source, data)
     session = session_of(out, data, audience)
     if known is not None:
+        if known.kind == "onnx" and known.folder.parent.resolve() != session.store.root.resolve():
+            check_runs(known.file)
         say_of_other_data(session, [known])
         return session, session.store.adopt(known)
     reference = ModelReference(build=source.reference, args=source.args)

@@ -126,7 +126,7 @@ def _parts(file: Path) -> list[Path]:
 def _from_torch(file: Path) -> StoredTensors:
     entry, said = _loaded(file), []
     for _ in range(MOST_NESTED):
-        if not isinstance(entry, Mapping) or _is_state_dict(entry):
+        if not isinstance(entry, Mapping) or not entry or _is_state_dict(entry):
             break
         name = _entry_name(entry, file)
         others = [key for key in _state_dicts(entry) if key != name]
