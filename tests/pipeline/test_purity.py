@@ -56,6 +56,11 @@ FINE = {
         "self.register_buffer('w', torch.rand(144))",
         "x = x * self.w.view(12, 12)",
     ),
+    "an activation in place where it may be": (
+        "self.layers = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU(inplace=True))",
+        "x = self.layers(x)",
+    ),
+    "frozen weights": ("self.out.requires_grad_(False)", "pass"),
     "dropout": ("self.drop = nn.Dropout(0.5)", "x = self.drop(x)"),
     "noise in training alone": ("pass", "x = x + torch.randn_like(x) if self.training else x"),
     "a counter that nobody reads": ("self.calls = 0", "self.calls += 1"),
@@ -212,6 +217,12 @@ FAULTS = {
         "x = x.add_(0.1) if self.training else x",
         r"in place while it is trained \(.*build\.py:16",
         "new tensor",
+    ),
+    "what backward needs is overwritten": (
+        "self.scale = nn.Parameter(torch.ones(1))",
+        "x = (x * self.scale).sigmoid(); x += 1; x = x * 1",
+        r"cannot be trained: .*modified by an inplace operation.*build\.py:16, in forward",
+        "`x = x + y` for `x += y`",
     ),
     "probabilities": (
         "pass",
