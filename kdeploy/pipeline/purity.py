@@ -8,7 +8,8 @@ values elsewhere would be another one there. A few forward passes of two items s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,26 @@ RANDOM_NODES = frozenset(
 )
 ANOTHER_SEED = 20150309
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Yield a list that takes what is said of models while the block runs, once each."""
+    found: list[str] = []
+
+    class Taking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() not in found:
+                found.append(record.getMessage())
+
+    handler, passed_on = Taking(), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = passed_on
 
 
 def check_pure(
