@@ -29,38 +29,65 @@ class Metric:
     unit: str
     better: Better
     about: str
+    needs: str = ""
+    """What there has to be: "accuracy" or "tokens" to judge, a scenario, a "cuda" device, or what a
+    compressor `makes`; "" for what every file has, or only the machine knows."""
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy.top1": Metric(unit="fraction", better="higher", about="test images classified right"),
-    "accuracy.f1_macro": Metric(unit="fraction", better="higher", about="mean F1 over classes"),
-    "agreement.top1": Metric(unit="fraction", better="higher", about="same class as the teacher"),
-    "perplexity": Metric(unit="", better="lower", about="exp of the mean cross-entropy of tokens"),
+    "accuracy.top1": Metric(
+        unit="fraction", better="higher", about="test images classified right", needs="accuracy"
+    ),
+    "accuracy.f1_macro": Metric(
+        unit="fraction", better="higher", about="mean F1 over classes", needs="accuracy"
+    ),
+    "agreement.top1": Metric(
+        unit="fraction", better="higher", about="same class as the teacher", needs="accuracy"
+    ),
+    "perplexity": Metric(
+        unit="", better="lower", about="exp of the mean cross-entropy of tokens", needs="tokens"
+    ),
     "latency.mean": Metric(unit="s", better="lower", about="mean time of one batch"),
     "latency.p50": Metric(unit="s", better="lower", about="median time of one batch"),
     "latency.p90": Metric(unit="s", better="lower", about="90 % of batches are faster"),
     "latency.p99": Metric(unit="s", better="lower", about="99 % of batches are faster"),
-    "device_latency.p50": Metric(unit="s", better="lower", about="median on the device, no copies"),
-    "device_latency.p90": Metric(unit="s", better="lower", about="the same, 90 % are faster"),
-    "device_latency.p99": Metric(unit="s", better="lower", about="the same, 99 % are faster"),
+    "device_latency.p50": Metric(
+        unit="s", better="lower", about="median on the device, no copies", needs="cuda"
+    ),
+    "device_latency.p90": Metric(
+        unit="s", better="lower", about="the same, 90 % are faster", needs="cuda"
+    ),
+    "device_latency.p99": Metric(
+        unit="s", better="lower", about="the same, 99 % are faster", needs="cuda"
+    ),
     "throughput": Metric(unit="items/s", better="higher", about="items a second, end to end"),
-    "server_rate": Metric(unit="items/s", better="higher", about="most arrivals with p99 in limit"),
-    "offline_batch_size": Metric(unit="count", better="higher", about="largest batch that fits"),
+    "server_rate": Metric(
+        unit="items/s", better="higher", about="most arrivals with p99 in limit", needs="server"
+    ),
+    "offline_batch_size": Metric(
+        unit="count", better="higher", about="largest batch that fits", needs="offline"
+    ),
     "size": Metric(unit="B", better="lower", about="bytes of the file"),
     "parameters": Metric(unit="count", better="lower", about="numbers that were learned"),
     "macs": Metric(unit="count", better="lower", about="multiply-accumulates for one item"),
     "peak_memory": Metric(unit="B", better="lower", about="VmHWM of the process that ran it"),
     "memory_over_runtime": Metric(unit="B", better="lower", about="peak, less that of no file"),
     "load_memory": Metric(unit="B", better="lower", about="the same, once the file is open"),
-    "device_memory": Metric(unit="B", better="lower", about="accelerator memory of the process"),
+    "device_memory": Metric(
+        unit="B", better="lower", about="accelerator memory of the process", needs="cuda"
+    ),
     "cold_start": Metric(unit="s", better="lower", about="process start to first answer"),
     "load_time": Metric(unit="s", better="lower", about="time to open the file"),
     "first_inference": Metric(unit="s", better="lower", about="time of the first batch"),
     "energy": Metric(unit="J/item", better="lower", about="energy of one item"),
     "parity.max_abs": Metric(unit="std", better="lower", about="largest error / output std"),
     "parity.cosine": Metric(unit="", better="higher", about="cosine of the outputs"),
-    "integer_kernels": Metric(unit="fraction", better="higher", about="eligible ops run as INT8"),
-    "sparse_kernels": Metric(unit="fraction", better="higher", about="eligible ops run as 2:4"),
+    "integer_kernels": Metric(
+        unit="fraction", better="higher", about="eligible ops run as INT8", needs="int8"
+    ),
+    "sparse_kernels": Metric(
+        unit="fraction", better="higher", about="eligible ops run as 2:4", needs="two_four"
+    ),
 }
 
 

@@ -80,7 +80,9 @@ class KeptGroups:
                 _outcome(subject, group.cell, fields, arrays)
                 for subject, fields in zip(group.subjects, facts["outcomes"], strict=True)
             ]
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        except (MemoryError, zipfile.BadZipFile):
             return None
         return Finished(outcomes=outcomes, created=str(facts["created"]))
 

@@ -177,6 +177,7 @@ def report(
     """Compare runs, also from several machines and with an older version."""
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_decisions, show_summary
+    from kdeploy.cli.screen import write
     from kdeploy.errors import DataError
     from kdeploy.gate import parse_gates
     from kdeploy.report.document import document
@@ -197,7 +198,7 @@ def report(
     if github_summary:
         show_summary(drawn, is_json=json)
     elif out is None and not json:
-        typer.echo(text)
+        write(text)
     said = {"out": str(out) if out else None, **(document(drawn) if json else {})}
     return Result(said, exit_code=0 if drawn.passed else 1)
 

@@ -28,12 +28,13 @@ def list_techniques(
     """List techniques with their parameters."""
     from kdeploy import registry
     from kdeploy.cli.output import out as console
+    from kdeploy.cli.screen import write
     from kdeploy.report.catalogue import catalogue
 
     kinds = registry.kinds_of(kind) if kind else list(registry.FOLDERS)
     found = {k: list(registry.techniques(k).values()) for k in kinds}
     if markdown and not json:
-        typer.echo(catalogue([t for group in found.values() for t in group]))
+        write(catalogue([t for group in found.values() for t in group]))
     else:
         screen = console(is_json=json)
         for name, group in found.items():
@@ -119,7 +120,9 @@ def recipe_schema(json: Json = False, debug: Debug = False) -> Result:
 
     schema = json_schema()
     if not json:
-        typer.echo(text.dumps(schema, indent=2, default=str))
+        from kdeploy.cli.screen import write
+
+        write(text.dumps(schema, indent=2, default=str))
     return Result(schema)
 
 

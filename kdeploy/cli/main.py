@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ REFUSED_BY_DISK = frozenset(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never returns."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if logging.lastResort is not None:  # warnings quote what others wrote
+        logging.lastResort.setFormatter(_Shown())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
             stream, io.TextIOWrapper
@@ -67,12 +70,12 @@ def _command(given: list[str], is_json: bool) -> int:
             kind = type(known).__name__
             return _fail(known.exit_code, kind, known.message, known.hint, is_json)
         if type(error).__name__ == "Abort":  # what typer made of Ctrl-C before 0.29
-            return _interrupted(is_json)
+            raise KeyboardInterrupt from None
         if isinstance(error, SystemExit):
             raise
         return _unexpected(error, given, is_json)
     if document == INTERRUPTED:  # and since then
-        return _interrupted(is_json)
+        raise KeyboardInterrupt
     stop_if_asked()
     if isinstance(document, Result):
         if is_json:
@@ -87,6 +90,13 @@ class Result:
     def __init__(self, document: Any, *, exit_code: int = 0) -> None:
         self.document = document
         self.exit_code = exit_code
+
+
+class _Shown(logging.Formatter):
+    """Messages as errors are shown: no escape sequences, nothing endless."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 def _known(error: BaseException) -> KdeployError | None:

@@ -80,6 +80,8 @@ def run(
     if not result.is_first:
         return None
     _show_run(result, is_json=json)
+    if result.failures:
+        raise result.failures[0].error
     return Result({"out": str(out), **result.summary}, exit_code=_exit_code(result))
 
 
@@ -254,12 +256,17 @@ def _export(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -
 def _source(common: dict[str, Any]) -> Any:
     from kdeploy.pipeline.single import Source
     from kdeploy.recipe.read import read_value
+    from kdeploy.registry import mapping
 
     return Source(
         reference=common["artifact"],
         weights=common["weights"],
         as_built=common["as_built"],
-        args=with_inputs(common["artifact"], read_value(common["model_args"]), common["inputs"]),
+        args=with_inputs(
+            common["artifact"],
+            mapping(read_value(common["model_args"]), "--args"),
+            common["inputs"],
+        ),
         data=data_reference(common["data"], common["data_dir"]),
     )
 

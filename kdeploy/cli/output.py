@@ -6,9 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from kdeploy.cli.screen import Screen, line_of
+from kdeploy.cli.screen import Screen, line_of, write
 from kdeploy.errors import Unavailable, shown
 from kdeploy.units import format_seconds
 
@@ -83,7 +81,7 @@ def show_summary(
     text = github_summary(comparison, verdicts)
     path = write_summary(text)
     if path is None:
-        typer.echo(text, err=is_json)
+        write(text, stderr=is_json)
     else:
         out(is_json=is_json).print(f"appended to {path}")
 

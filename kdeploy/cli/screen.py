@@ -6,6 +6,7 @@ brackets and colons mean nothing, control characters and escape sequences are sp
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
@@ -40,6 +41,8 @@ class Screen:
             highlight=False,
             soft_wrap=True,
         )
+        # Its own way out is exit code 1, and that is a failed gate.
+        self._console.on_broken_pipe = read_no_further  # type: ignore[method-assign]
 
     @property
     def is_terminal(self) -> bool:
@@ -77,6 +80,19 @@ class Screen:
         from rich.progress import Progress
 
         return Progress(*columns, console=self._console, transient=not sys.stderr.isatty())
+
+
+def write(text: str, *, stderr: bool = False) -> None:
+    """Write a whole document as it is."""
+    try:
+        print(text, file=sys.stderr if stderr else sys.stdout, flush=True)
+    except BrokenPipeError:
+        read_no_further()
+
+
+def read_no_further() -> None:
+    """Go on where `| head` has seen enough; Python flushes once more on leaving."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def text_of(*pieces: Piece) -> Text:

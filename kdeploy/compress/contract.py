@@ -9,6 +9,8 @@ Further facts, literals all of them:
                  rest of it (losses, optimizer, ...)
     sparse       True: zeros that it made stay zero in every later training
     machine      True: the result depends on the processor that it is made on
+    makes        "int8", "int8_dynamic" or "two_four": what exporters may refuse (`refuses`), and
+                 runtimes and metrics may need (`needs`)
     formats      {"torch", "onnx"}: takes an `OnnxModel` as well, and returns one then
 `ensures(model) -> None` raises `AssertionError` when the result does not hold what the technique
 promises; that of a sparse one is asked again after each later step.

@@ -26,7 +26,7 @@ def is_dynamic(model: nn.Module) -> None:
     assert model.layers(), "no layer is INT8"
 
 
-@compressor(paper="arXiv:2103.13630", recoverable=False, ensures=is_dynamic)
+@compressor(paper="arXiv:2103.13630", recoverable=False, makes="int8_dynamic", ensures=is_dynamic)
 def int8_dynamic(
     model: nn.Module,
     context: CompressContext,

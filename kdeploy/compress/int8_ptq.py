@@ -33,6 +33,7 @@ _LOG = logging.getLogger(__name__)
     paper="arXiv:2106.08295",
     recoverable=False,
     machine=True,
+    makes="int8",
     formats={"torch", "onnx"},
     ensures=is_quantized,
 )

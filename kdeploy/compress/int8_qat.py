@@ -27,7 +27,12 @@ from kdeploy.quantization.pt2e import QuantizedModel
 
 
 @compressor(
-    paper="arXiv:1902.08153", recoverable=False, trains=True, machine=True, ensures=is_quantized
+    paper="arXiv:1902.08153",
+    recoverable=False,
+    trains=True,
+    machine=True,
+    makes="int8",
+    ensures=is_quantized,
 )
 def int8_qat(
     model: nn.Module,

@@ -42,6 +42,7 @@ _LOG = logging.getLogger(__name__)
     paper="arXiv:2104.08378",
     before={"int8_ptq", "int8_qat", "int8_dynamic"},
     sparse=True,
+    makes="two_four",
     ensures=check_two_four,
 )
 def two_four(

@@ -17,6 +17,9 @@ from kdeploy.errors import DataError, FileMissing
 
 FORMS = "a .npz or .safetensors file with `x` and `y`, or a folder with x.npy and y.npy"
 
+ITEM_FORMS = "a folder of images, a .npy, or a .npz or .safetensors file with the items as `x`"
+SEVERAL = (".npz", ".safetensors")
+
 
 def members_of(path: Path) -> Mapping[str, Callable[[], NDArray[Any]]]:
     """Return by name how to read each array; those that nobody asks for are not read."""
@@ -38,12 +41,16 @@ def items_of(path: Path) -> NDArray[Any]:
         FileMissing: there is no such file.
         DataError: it has no `x`, or cannot be read.
     """
+    if not path.exists():
+        raise FileMissing(f"there is no {path}", hint=f"give {ITEM_FORMS}")
     if path.is_file() and path.suffix == ".npy":
         return _npy(path)
+    if path.is_file() and path.suffix not in SEVERAL:
+        raise DataError(f"{path} holds no arrays by its ending", hint=f"give {ITEM_FORMS}")
     members = members_of(path)
     if "x" not in members:
         names = ", ".join(f"`{name}`" for name in sorted(members)) or "nothing"
-        raise DataError(f"{path} has no `x`, found {names}", hint="call the items `x`")
+        raise DataError(f"{path} has no `x`, found {names}", hint=f"give {ITEM_FORMS}")
     return members["x"]()
 
 
@@ -90,7 +97,8 @@ def _told(file: Path) -> Iterator[None]:
     """Turn what reading a damaged file raises into one error."""
     from safetensors import SafetensorError
 
-    damages = (ValueError, EOFError, OSError, KeyError, TypeError, zlib.error)
+    # A few bytes of header can declare more numbers than memory holds.
+    damages = (ValueError, EOFError, OSError, KeyError, TypeError, MemoryError, zlib.error)
     try:
         yield
     except (*damages, zipfile.BadZipFile, SafetensorError) as error:

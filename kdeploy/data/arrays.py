@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.array_files import FORMS, items_of, members_of
+from kdeploy.data.array_files import FORMS, members_of
 from kdeploy.data.check import FLOAT_TYPES, TOKEN_TYPES
 from kdeploy.data.contract import Parts, Preprocessing, Split, dataset
+from kdeploy.data.further_items import further_items
 from kdeploy.data.item_types import type_hint
 from kdeploy.data.labels import Labels, classes_of, labels_of
 from kdeploy.errors import DataError
@@ -43,7 +44,8 @@ def arrays(
         train: A .npz or .safetensors file, or a folder with x.npy and y.npy (memory-mapped).
         test: The same for the test part.
         validation: The same for the validation part; left out, it is held out of train.
-        unlabelled: A file with `x` alone, or a .npy, that INT8 is calibrated on; left out, train.
+        unlabelled: A .npy, a file with `x`, or of bytes a folder of images, that INT8 is
+            calibrated on; left out, train.
         mean: Subtracted, one number or one a channel; 0 when left out.
         std: Divided by, one number or one a channel; 1 when left out.
         classes: Names of the classes or their number; left out, up to the largest training label.
@@ -75,14 +77,17 @@ def arrays(
     splits = {
         part: Split(x=one.x, y=one.labels.y, origin=str(paths[part])) for part, one in read.items()
     }
+    more, told = None, list[str]()
+    if unlabelled is not None:
+        more, _, told = further_items(unlabelled, preprocessing, str(train))
     return Parts(
         train=splits["train"],
         test=splits["test"],
         validation=splits.get("validation"),
-        unlabelled=items_of(unlabelled) if unlabelled else None,
+        unlabelled=more,
         preprocessing=preprocessing,
         source=str(train),
-        notes=tuple(note for one in read.values() for note in one.notes),
+        notes=(*(note for one in read.values() for note in one.notes), *told),
     )
 
 

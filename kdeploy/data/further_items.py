@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,14 @@ from numpy.typing import NDArray
 
 from kdeploy.data.array_files import items_of
 from kdeploy.data.check import check_items
-from kdeploy.data.contract import Dataset, Split
+from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.data.decoded import BACKGROUND, DecodedImages, Form, decoded_images
 from kdeploy.data.image_files import ENDINGS, images_in, sentences
 from kdeploy.data.rows import Joined, Rows, pieces
-from kdeploy.errors import DataError, FileMissing
+from kdeploy.errors import DataError
 
 NO_LABEL = -1
 BYTE_SCALE = 1 / 255
-logger = logging.getLogger(__name__)
 
 
 def with_unlabelled(data: Dataset, path: Path) -> Dataset:
@@ -44,7 +42,7 @@ def with_unlabelled(data: Dataset, path: Path) -> Dataset:
             "beside labels of items only",
             hint="give the further text a label of its own for each token: its next one",
         )
-    x, key = _images(path, data) if path.is_dir() else _array(path)
+    x, key, told = further_items(path, data.preprocessing, data.name)
     if x.dtype != train.x.dtype:
         raise DataError(
             f"{path}: x is {x.dtype}, the training part of {data.name} is {train.x.dtype}",
@@ -59,7 +57,27 @@ def with_unlabelled(data: Dataset, path: Path) -> Dataset:
         data,
         train=Split(x=joined, y=labels, origin=f"{train.origin} and {path}"),
         fingerprint=hashlib.sha256(f"{data.fingerprint} {key}".encode()).hexdigest(),
+        notes=(*data.notes, *told),
     )
+
+
+def further_items(
+    path: Path, known: Preprocessing, name: str
+) -> tuple[NDArray[Any], str, list[str]]:
+    """Return items as the data's are stored, the key of their contents, and what is to know.
+
+    Args:
+        path: A folder of images at any depth, or a file or folder of arrays.
+        known: How the data's items become inputs.
+        name: Of the data, for messages.
+    """
+    if path.is_dir() and not (path / "x.npy").is_file():
+        return _images(path, known, name)
+    x = items_of(path)
+    digest = hashlib.sha256(f"{x.dtype} {x.shape}".encode())
+    for _, piece in pieces(x):
+        digest.update(np.ascontiguousarray(piece).data)
+    return x, digest.hexdigest(), []
 
 
 def images_of(path: Path, form: Form) -> tuple[DecodedImages, list[str]]:
@@ -79,28 +97,14 @@ def images_of(path: Path, form: Form) -> tuple[DecodedImages, list[str]]:
     return decoded, [*left_out, *decoded.sentences(path, form)]
 
 
-def _images(path: Path, data: Dataset) -> tuple[NDArray[Any], str]:
-    """Return a folder's images, and the key of their contents."""
-    shape = data.preprocessing.shape
-    if len(shape) != 3 or shape[0] not in (1, 3) or data.preprocessing.scale != BYTE_SCALE:
+def _images(path: Path, known: Preprocessing, name: str) -> tuple[NDArray[Any], str, list[str]]:
+    shape = known.shape
+    if len(shape) != 3 or shape[0] not in (1, 3) or known.scale != BYTE_SCALE:
         raise DataError(
-            f"{path} is a folder of images, and {data.name} has no images of bytes",
+            f"{path} is a folder of images, and {name} has no images of bytes",
             hint="give a .npy or .npz of the data's own shape and type",
         )
-    background = data.preprocessing.background or BACKGROUND
+    background = known.background or BACKGROUND
     form = Form(size=(shape[1], shape[2]), channels=shape[0], background=background)
     decoded, told = images_of(path, form)
-    for sentence in told:
-        logger.warning("%s", sentence)
-    return decoded.x, decoded.key
-
-
-def _array(path: Path) -> tuple[NDArray[Any], str]:
-    """Return the array of a file, and the digest of its contents."""
-    if not path.is_file():
-        raise FileMissing(f"there is no {path}", hint="give a folder of images, a .npy or a .npz")
-    x = items_of(path)
-    digest = hashlib.sha256(f"{x.dtype} {x.shape}".encode())
-    for _, piece in pieces(x):
-        digest.update(np.ascontiguousarray(piece).data)
-    return x, digest.hexdigest()
+    return decoded.x, decoded.key, told

@@ -37,7 +37,7 @@ def with_layers(
     if not wanting:
         return tuple(lessons), []
     if teacher is None:
-        raise _unknown("teacher", "it is a file, of which no inner layer can be read")
+        raise _file("teacher")
     own, other = (
         f"{classifier(model, example, role=role)}{INPUT}"
         for role, model in (("student", student), ("teacher", teacher))
@@ -54,6 +54,8 @@ def classifier(model: nn.Module, example: Tensor, *, role: str) -> str:
     Raises:
         ModelError: the last such layer makes something else, sees tokens, or there is none.
     """
+    if next(model.children(), None) is None and next(model.parameters(), None) is None:
+        raise _file(role)
     last: list[tuple[str, tuple[int, ...], Any]] = []
 
     def watched(path: str) -> Any:
@@ -88,6 +90,13 @@ def _is_pointwise(module: nn.Module) -> bool:
     if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return isinstance(module, nn.Linear)
     return module.groups == 1 and set(module.kernel_size) == {1}
+
+
+def _file(role: str) -> ModelError:
+    return ModelError(
+        f"the {role} is a file, of which no inner layer can be compared",
+        hint="use losses on outputs, e.g. `losses: [{kd: {}}]`, or a torch model",
+    )
 
 
 def _unknown(role: str, found: str) -> ModelError:

@@ -8,8 +8,9 @@
 target `onnx` makes of a torch model, with the parameters that both have. `path` ends in `suffix`
 and lies in an empty folder: whatever else is written there (weights, a sidecar) is kept beside it.
 `rounds_to_half` says that the file holds float16 numbers, or names the parameter that says so.
-`portable=False` says that the file fits this machine and these versions only: elsewhere a stored
-one is not taken for it.
+`refuses` names what a compressor `makes` and the exporter does not take: a recipe with both is
+refused before any work. `portable=False` says that the file fits this machine and these versions
+only: elsewhere a stored one is not taken for it.
 
 The parity gate stands outside, in `run.py`: it runs the file in `runtime`, so that whoever can
 export can also prove, with batches from the parameter `min_batch` to `max_batch` where an exporter

@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
+from kdeploy.errors import ModelError
 from kdeploy.export.float_layers import guard_float_layers
 from kdeploy.export.onnx_rewrites import drop_unused, store_integer_biases
 from kdeploy.export.quantizers import AVERAGES, CARRIERS, Codes, Graph, Quantizer, properties
+from kdeploy.json_document import json_text
 
 log = logging.getLogger(__name__)
 STEPS = "kdeploy.steps"
@@ -49,12 +52,27 @@ def profile_of(model: ModelProto) -> str | None:
     return "arm" if any(q.zero_point for q in found) else "tensorrt"
 
 
+def _told_steps(model: ModelProto) -> dict[str, float]:
+    """Return the steps that the file's metadata tell, which anyone may have written."""
+    try:
+        told = json_text(properties(model).get(STEPS, "{}"))
+        steps = {str(name): float(step) for name, step in told.items()}
+        if not all(0 < step < math.inf for step in steps.values()):
+            raise ValueError("a step is no finite number above 0")
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ModelError(
+            f"the file's metadata `{STEPS}` are not what was written there: {error}",
+            hint="export the file again",
+        ) from None
+    return steps
+
+
 def encode(model: ModelProto, profile: str) -> None:
     """Write a quantized model in the encoding of `profile`, in place."""
     before = profile_of(model)
     if before is None or before == profile:
         return
-    steps = {str(k): float(v) for k, v in json.loads(properties(model).get(STEPS, "{}")).items()}
+    steps = _told_steps(model)
     graph = Graph(model)
     if profile == "tensorrt":
         _write_out_relus(graph)

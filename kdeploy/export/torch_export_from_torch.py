@@ -18,7 +18,12 @@ from kdeploy.quantization.contract import is_wrapped
 from kdeploy.quantization.silence import without_torch_noise
 
 
-@exporter(source={"torch"}, suffix=".pt2", runtime="torch_export")
+@exporter(
+    source={"torch"},
+    suffix=".pt2",
+    runtime="torch_export",
+    refuses={"int8", "int8_dynamic"},
+)
 def torch_export_from_torch(model: nn.Module, example: Tensor, path: Path) -> None:
     """Write a float model to `path`.
 

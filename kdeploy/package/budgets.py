@@ -34,6 +34,20 @@ def budgets_of(
     return tuple(_budget(gate, recorded, baseline) for gate in gates)
 
 
+def check_budgets(gates: Iterable[Gate], recorded: Iterable[str], baseline: Iterable[str]) -> None:
+    """Refuse, before there is a file, budgets that could not be judged on a device.
+
+    Args:
+        gates: The budgets.
+        recorded: The metrics that will be known of the file,
+        baseline: and of what it is compared with.
+
+    Raises:
+        InputError: as of `budgets_of`.
+    """
+    budgets_of(gates, dict.fromkeys(recorded, 1.0), dict.fromkeys(baseline, 1.0))
+
+
 def _budget(gate: Gate, recorded: Mapping[str, float], baseline: Mapping[str, Any]) -> Budget:
     is_upper, bound = _absolute(gate, baseline)
     if gate.metric not in DEVICE_METRICS and gate.metric not in recorded:

@@ -124,7 +124,7 @@ def _manifest(
     outputs: NDArray[np.float32],
 ) -> Manifest:
     model = folder / MODEL
-    preprocessing = _preprocessing(source["data"]["preprocessing"])
+    preprocessing = stored_preprocessing(source["data"]["preprocessing"])
     values: Values = "probabilities" if _are_probabilities(outputs) else "logits"
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -157,16 +157,26 @@ def _manifest(
     )
 
 
-def _preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
+def stored_preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
+    """Return what a bundle says of its inputs.
+
+    Raises:
+        ModelError: the runner cannot make such inputs.
+    """
     try:
         known = Preprocessing.from_dict(stored)
         layout = "NT" if known.is_tokens else _LAYOUTS[len(known.shape)]
         return StoredPreprocessing(layout=layout, **asdict(known))
-    except (TypeError, KeyError) as error:
+    except TypeError as error:  # a key that the runner does not know
         raise ModelError(
             f"the artefact's preprocessing is not what the runner can do: {error}",
-            hint="inputs are (channels, height, width), (channels, length), (channels, frames, "
-            "height, width), (features,), (tokens,)",
+            hint="export the model again with this version",
+        ) from None
+    except KeyError:
+        raise ModelError(
+            f"the runner of a bundle makes no inputs of shape {list(stored['shape'])}",
+            hint="leave `package` out; inputs are (channels, height, width), (channels, length), "
+            "(channels, frames, height, width), (features,), (tokens,)",
         ) from None
 
 

@@ -21,7 +21,8 @@ from kdeploy.measurement import Measurement
 from kdeploy.package.run import package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.building import model_of_teacher
-from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.exported import Exported, told_apart
+from kdeploy.pipeline.failures import Failure, kept_for_later
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
@@ -82,6 +83,22 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         source=bound_to(step.technique),
     )
     return Exported(model=model, file=file)
+
+
+def make_exports(
+    session: Session, model: Artifact, steps: Sequence[Step], failures: list[Failure]
+) -> list[Exported]:
+    """Return the files of a model; one that came as a file is also that file.
+
+    What cannot be exported is kept as a failure, and the rest goes on.
+    """
+    is_file = model.kind == "onnx"
+    files = [Exported(model=model, file=model)] if is_file else []
+    for step in steps:
+        if not (is_file and step.technique == "onnx"):
+            with kept_for_later(failures, "export", step.technique, model.label):
+                files.append(make_export(session, model, step))
+    return told_apart(files)
 
 
 def subject(model: Artifact, exported: Exported | None = None) -> Subject:

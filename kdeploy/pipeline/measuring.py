@@ -11,6 +11,8 @@ from typing import Any
 from kdeploy.artifact import Artifact
 from kdeploy.bench.kept import conditions, contents_sha256
 from kdeploy.bench.run import BenchResult, Interrupted, Subject, bench
+from kdeploy.errors import ArtifactCorrupt
+from kdeploy.json_document import json_file
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, read, write
 from kdeploy.pipeline.session import Made, Session
@@ -56,7 +58,7 @@ def result_of(artifacts: Sequence[Artifact]) -> BenchResult:
     return _joined(
         BenchResult(
             measurements=read(artifact.folder),
-            comparisons=json.loads((artifact.folder / COMPARISONS).read_text()),
+            comparisons=_lines(artifact.folder / COMPARISONS),
             proofs=_lines(artifact.folder / PROOFS),
         )
         for artifact in artifacts
@@ -74,7 +76,11 @@ def reasons_for_nothing(records: Iterable[Measurement]) -> list[str]:
 
 def _lines(file: Path) -> list[dict[str, Any]]:
     """Return what a file says, nothing where an earlier version wrote none."""
-    lines: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    lines: list[dict[str, Any]] = json_file(file) if file.is_file() else []
+    if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
+        raise ArtifactCorrupt(
+            f"{file} is no list of records", hint=f"remove it, and run again: rm -r {file.parent}"
+        )
     return lines
 
 

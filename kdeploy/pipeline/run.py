@@ -12,20 +12,23 @@ from kdeploy.artifact import Artifact, Store, disk_error
 from kdeploy.fitting.processes import joined
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
+from kdeploy.pipeline.ahead import check_ahead
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_cell
 from kdeploy.pipeline.deliver import (
     make_bundle,
-    make_export,
+    make_exports,
     parity_records,
     subject,
 )
-from kdeploy.pipeline.exported import Exported, told_apart
+from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.failures import Failure, kept_for_later
 from kdeploy.pipeline.log import Audience, Log, Silence
 from kdeploy.pipeline.losing import notes, warning
 from kdeploy.pipeline.measured_about import measured_about
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
+from kdeploy.pipeline.purity import heard
 from kdeploy.pipeline.rundir import (
     write_bundle,
     write_exports,
@@ -39,8 +42,9 @@ from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.pipeline.training_csv import TrainingCsv
+from kdeploy.pipeline.trial import check_by_trial
 from kdeploy.recipe.read import to_yaml
-from kdeploy.recipe.resolve import Recipe, Step
+from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.sections import STAGES
 from kdeploy.recipe.teaching import Teaching
 from kdeploy.references import ModelReference
@@ -67,6 +71,8 @@ class RunResult:
     verdicts: list[Verdict] = field(default_factory=list)
     packaged: Exported | None = None
     chosen_because: str = ""
+    failures: list[Failure] = field(default_factory=list)
+    """What could not be exported or packaged; all else was done."""
     notes: list[str] = field(default_factory=list)
     """What the measurements say against files of the run, in sentences."""
     summary: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +82,7 @@ class RunResult:
 
     @property
     def passed(self) -> bool:
-        return all(v.passed for v in self.verdicts)
+        return all(v.passed for v in self.verdicts) and not self.failures
 
 
 def run(
@@ -108,8 +114,12 @@ def run(
         InputError: before anything was written.
     """
     processes = joined(devices, num_nodes)
-    with processes.in_turn(), blamed():
+    with processes.in_turn(), blamed(), heard() as of_models:
         data = check(recipe)
+        stages = STAGES[: STAGES.index(until or STAGES[-1]) + 1]
+        check_ahead(recipe, data, stages)
+        if "export" in stages and not (out / "artifacts").is_dir():  # an earlier run has tried it
+            check_by_trial(recipe, data)
     try:
         session = Session(
             store=Store(root=out / "artifacts"),
@@ -125,8 +135,10 @@ def run(
                 write_text(out / "recipe.yaml", to_yaml(recipe, written_in=out))
             session.sweep()
             session.say_of_data()
+            for sentence in of_models:
+                session.audience.said(sentence)
         with blamed():
-            return _run(recipe, out, session, STAGES[: STAGES.index(until or STAGES[-1]) + 1])
+            return _run(recipe, out, session, stages)
     except OSError as error:
         raise disk_error(error, out) from error
 
@@ -154,29 +166,24 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
     if "export" in stages:
         extra = [result.baseline] if result.baseline else []
         for model in [*result.models, *extra]:
-            result.exported += _exported(session, model, recipe.export)
+            result.exported += make_exports(session, model, recipe.export, result.failures)
         with session.files():
             write_exports(out, result.exported)
     if "bench" in stages:
         _measure(recipe, out, session, result)
         _choose(recipe, result)
         _say_what_loses(recipe, session, result)
-    if "package" in stages and recipe.budgets is not None and result.chosen is not None:
-        _package(recipe, out, session, result)
+    is_wanted = "package" in stages and recipe.budgets is not None
+    # What is chosen among the files that are left may not be what is wanted.
+    if is_wanted and result.chosen is not None and not result.failures:
+        with kept_for_later(result.failures, "package", "bundle", result.chosen.model.label):
+            _package(recipe, out, session, result)
     result.summary = _summary(session, result)
     with session.files():
         write_json(out / "summary.json", result.summary)
         if "bench" in stages:
             result.comparison = write_reports(out)
     return result
-
-
-def _exported(session: Session, model: Artifact, steps: Sequence[Step]) -> list[Exported]:
-    """Return the files of a model; one that came as a file is also that file."""
-    if model.kind != "onnx":
-        return told_apart([make_export(session, model, step) for step in steps])
-    others = [make_export(session, model, step) for step in steps if step.technique != "onnx"]
-    return told_apart([Exported(model=model, file=model), *others])
 
 
 def _distill(
@@ -290,7 +297,8 @@ def _summary(session: Session, result: RunResult) -> dict[str, Any]:
         "packaged_profile": result.packaged.profile if result.packaged else None,
         "chosen": result.chosen.model.id if result.chosen else None,
         "chosen_because": result.chosen_because,
-        "notes": result.notes,
+        "notes": [*(f.told for f in result.failures), *result.notes],
+        **({"failures": [f.to_dict() for f in result.failures]} if result.failures else {}),
         "gates": [v.to_dict() for v in result.verdicts],
         **({"seeds": result.seeds} if result.seeds else {}),
         "stages": [asdict(s) for s in session.stages],

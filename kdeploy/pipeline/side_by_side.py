@@ -79,7 +79,8 @@ def bench_side_by_side(
     found = [_found(name, out) for name in names]
     labels = _labels(found)
     declared = parse_inputs(inputs, where="--input")
-    _check_files([f for f in found if isinstance(f, Path)], section)
+    files = [f if isinstance(f, Path) else f.path for f in found if not isinstance(f, Artifact)]
+    _check_files(files, section)
     artifacts = [f for f in found if isinstance(f, Artifact)]
     known = (data_of(artifact) for artifact in artifacts)
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)

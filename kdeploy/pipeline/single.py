@@ -14,14 +14,16 @@ from kdeploy import registry
 from kdeploy.artifact import Artifact, Store, find_artifact
 from kdeploy.classes import classes_of
 from kdeploy.data.contract import NOT_COUNTED
-from kdeploy.data.data_files import found_again
+from kdeploy.data.data_files import files_of, found_again
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ArtifactCorrupt, FileMissing, RecipeError
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
 from kdeploy.moved_paths import went_along
+from kdeploy.package.budgets import check_budgets
 from kdeploy.package.verify import VerifyResult
+from kdeploy.pipeline.ahead import FACTS
 from kdeploy.pipeline.building import onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
@@ -35,6 +37,8 @@ from kdeploy.pipeline.log import Audience, Log
 from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.needed_labels import check_labels_of_step
+from kdeploy.pipeline.onnx_trial import check_runs
+from kdeploy.pipeline.purity import heard
 from kdeploy.pipeline.rundir import (
     write_exports,
 )
@@ -86,6 +90,7 @@ def package_one(
 
     A torch artefact is exported for the CPU first.
     """
+    check_budgets(budgets, [*FACTS, "accuracy.top1"], [])
     with temporary_folder("package") as folder:
         session, artifact = _begin(source, folder, audience)
         exported = exported_file(session, artifact)
@@ -116,10 +121,15 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
             f"`{source.reference}` does not say which data it is for",
             hint="name it, e.g. `--data digits`; artefacts know theirs",
         )
-    if known is None:
-        _check_source(source, data)
+    with heard() as of_model:
+        if known is None:
+            _check_source(source, data)
     session = session_of(out, data, audience)
+    for sentence in of_model:
+        session.audience.said(sentence)
     if known is not None:
+        if known.kind == "onnx" and known.folder.parent.resolve() != session.store.root.resolve():
+            check_runs(known.file)
         say_of_other_data(session, [known])
         return session, session.store.adopt(known)
     reference = ModelReference(build=source.reference, args=source.args)
@@ -194,10 +204,17 @@ def data_of(artifact: Artifact) -> DataReference | None:
         raise FileMissing(
             f"`{artifact.label}` ({artifact.folder}) was made with data in {missing[0]}, and there "
             f"is no such file, nor {moved}, where it would be if it had moved along",
-            hint="say where they are now: `--data 'NAME:KEY=PATH,...'`, e.g. "
-            "`--data arrays:train=x.npz,test=y.npz`",
+            hint=f"say where they are now: `--data {_written(reference)}`",
         )
     return found
+
+
+def _written(reference: DataReference) -> str:
+    """Return data as `--data` names them, with PATH for each file."""
+    keys = [key for key, file in files_of(reference).items() if key != "name"]
+    options = ",".join(f"{key}=PATH" for key in keys)
+    name = "PATH.py:" + reference.name.rpartition(":")[2] if ":" in reference.name else ""
+    return f"{name or reference.name}{f':{options}' if options else ''}"
 
 
 def _reference_of(artifact: Artifact) -> DataReference | None:

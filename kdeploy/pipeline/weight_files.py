@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,13 @@ STATE_DICT_NAMES = ("state_dict", "model_state_dict", "model", "module", "net", 
 AVERAGED_NAMES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
 MOST_NESTED = 3
 _NUMPY_SCALAR = np.float64(0).__reduce__()[0]
+_SYSTEMS = ("Posix", "Windows", "PurePosix", "PureWindows")
 _HARMLESS: list[Any] = [
     argparse.Namespace,  # what timm and many training scripts keep beside the tensors
     np.dtype,
     (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
     (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+    *((PurePath, f"pathlib.{local}{kind}Path") for local in ("", "_local.") for kind in _SYSTEMS),
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
 ]
 _PICKLED = re.compile(r"GLOBAL ([\w.]+)")
@@ -124,7 +126,7 @@ def _parts(file: Path) -> list[Path]:
 def _from_torch(file: Path) -> StoredTensors:
     entry, said = _loaded(file), []
     for _ in range(MOST_NESTED):
-        if not isinstance(entry, Mapping) or _is_state_dict(entry):
+        if not isinstance(entry, Mapping) or not entry or _is_state_dict(entry):
             break
         name = _entry_name(entry, file)
         others = [key for key in _state_dicts(entry) if key != name]

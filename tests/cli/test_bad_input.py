@@ -86,3 +86,15 @@ def test_a_recipe_that_is_not_yaml_is_refused(kdeploy, folder, text):
     assert "recipe.yaml" in answer.err
     assert "hint:" in answer.err
     assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "3", "~", "[" * 3000, "a: &a [*a]", "!!int x", "\x1b["]
+)
+def test_arguments_that_are_no_keys_and_values_are_refused_or_none(kdeploy, folder, text):
+    given = ["build.py:net", "--as-built", "--args", text, "--out", folder / "o"]
+    answer = kdeploy("compress", "prune_channels", *given)
+    assert answer.code == 2
+    assert answer.err.count("hint:") == 1
+    assert len(answer.err) < 1000
+    assert not (folder / "o").exists()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,19 @@ def test_a_long_name_leaves_room_for_the_facts():
     assert "a student with a ve…" in line
     assert "epoch 12/30" in line
     assert line.rstrip().endswith("-:--:--"), line
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--markdown"], ["recipe-schema"]])
+def test_a_reader_who_has_seen_enough_is_no_failed_gate(command):
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{sys.executable} -m kdeploy {' '.join(command)} | :; echo ${{PIPESTATUS[0]}}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0\n"
+    assert done.stderr == ""

@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from kdeploy.data.arrays import arrays
@@ -237,6 +238,20 @@ def test_a_validation_file_is_the_validation_part(tmp_path, good):
     assert data.fingerprint != without.fingerprint
     with pytest.raises(DataError, match="test and validation are the same file"):
         arrays(train=good, test=more["a"], validation=more["a"])
+
+
+def test_the_items_to_calibrate_on_may_be_a_folder_of_images(tmp_path, good, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    other = stored(tmp_path / "other.npz", x=IMAGES, y=LABELS)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(IMAGES[0].transpose(1, 2, 0)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "list.txt").write_text("no image")
+    parts = arrays(train=good, test=other, unlabelled=tmp_path / "photos")
+    np.testing.assert_array_equal(parts.unlabelled, IMAGES[:1])
+    assert "list.txt" in parts.notes[0]
+    floats = [stored(tmp_path / f"{n}.npz", x=IMAGES / np.float32(9), y=LABELS) for n in "ab"]
+    with pytest.raises(DataError, match="has no images of bytes"):
+        arrays(train=floats[0], test=floats[1], unlabelled=tmp_path / "photos")
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors", ""])

@@ -106,5 +106,11 @@ def test_networks_of_different_kinds_are_compared_by_vectors():
 
 
 def test_a_file_has_no_inner_layers():
-    with pytest.raises(ModelError, match=r"classifier of the teacher.*file"):
-        with_layers(lessons_of([{"rkd": {}}]), Hidden(), None, X)
+    class File(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :4]
+
+    for teacher in (None, File()):
+        with pytest.raises(ModelError, match="the teacher is a file") as caught:
+            with_layers(lessons_of([{"rkd": {}}]), Hidden(), teacher, X)
+        assert "kd" in caught.value.hint

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.int8_ptq import int8_ptq
-from kdeploy.export.encodings import encode, profile_of, without_rounding
+from kdeploy.errors import ModelError
+from kdeploy.export.encodings import STEPS, encode, profile_of, without_rounding
 from kdeploy.export.onnx_from_torch import onnx_from_torch
 from kdeploy.export.quantizers import Graph, properties
 from kdeploy.onnx_model import OnnxModel
@@ -168,6 +169,16 @@ def test_the_codes_are_those_of_the_encoding(files, profiles, codes):
 def test_codes_for_arm_are_those_for_the_cpu_moved_by_128(files):
     outputs = [run(files("residual", *p), "openvino")[0] for p in (("cpu",), ("cpu", "arm"))]
     np.testing.assert_allclose(*outputs, atol=step(outputs[0]))
+
+
+@pytest.mark.parametrize(
+    "told", ["no json", "[]", '{"a": "x"}', '{"a": -1}', '{"a": 1e999}', "[" * 999]
+)
+def test_steps_in_the_metadata_that_anyone_could_write_are_one_error(files, told):
+    written = onnx.load(files("residual", "cpu"))
+    helper.set_model_props(written, {**properties(written), STEPS: told})
+    with pytest.raises(ModelError, match=r"metadata `kdeploy\.steps`"):
+        encode(written, "tensorrt")
 
 
 def test_there_and_back_is_the_same_graph_with_the_same_steps(files):

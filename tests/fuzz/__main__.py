@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.fuzz.harness import HEADER, tried
 
 # The share of all mutants that a kind gets.
-KINDS = {"bundles": 0.35, "onnx": 0.3, "store": 0.2, "recipes": 0.15}
+KINDS = {"bundles": 0.3, "onnx": 0.3, "store": 0.15, "recipes": 0.15, "runs": 0.1}
 
 
 def main() -> int:

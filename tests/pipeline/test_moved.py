@@ -162,7 +162,7 @@ def test_what_moved_twice_is_told_with_both_places(moved, tmp_path, capsys):
         data_of(artifact)
     assert f"{was}/d/train.npz" in caught.value.message
     assert str(tmp_path / "d/train.npz") in caught.value.message
-    assert "--data arrays:train=" in caught.value.hint
+    assert caught.value.hint.endswith("`--data arrays:train=PATH,test=PATH`")
     assert kdeploy("run", run_folder / "recipe.yaml", "--out", run_folder) == 2
     said = capsys.readouterr().err
     assert f"data.train: there is no {was}/d/train.npz" in said

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from kdeploy.artifact import open_artifact, write_manifest
 from kdeploy.errors import ArtifactCorrupt, InputError, ModelError, OrderError, UnknownName
@@ -168,9 +169,10 @@ def test_refuses_weights_that_do_not_fit(run_project, project):
     assert "args" in caught.value.hint
     assert not (project / "other").exists()
     pickled = project / "weights.pt"
-    pickled.write_bytes(b"\x80\x02}q\x00.")
-    with pytest.raises(ModelError, match="not a safetensors"):
+    torch.save({}, pickled)
+    with pytest.raises(ModelError, match="and no tensors by name"):
         run_project(f"teacher.weights={pickled}", out="other")
+    assert not (project / "other").exists()
 
 
 def test_writes_events_for_tensorboard_when_asked(run_project, project):
@@ -178,4 +180,17 @@ def test_writes_events_for_tensorboard_when_asked(run_project, project):
     run_project(until="teacher", tensorboard=True)
     events = list((project / "run" / "tensorboard").glob("events*"))
     assert len(events) == 1
-    assert b"train the teacher/loss" in events[0].read_bytes()
+    assert b"train_the_teacher/loss" in events[0].read_bytes()
+
+
+def test_what_is_to_know_of_the_data_is_told_and_kept(project, run_project):
+    for part in ("train", "test"):
+        known = dict(np.load(project / f"{part}.npz"))
+        np.savez(project / f"{part}.npz", x=known["x"], y=known["y"].astype(np.float32), mask=[1])
+    result = run_project("compress=[]", until="bench")
+    told = [n for n in result.teacher.facts["report"]["data"] if n.startswith("train.npz: ")]
+    assert "of `mask` nothing is read" in told[0]
+    assert "float32 labels are whole numbers" in told[1]
+    events = [json.loads(line) for line in (result.out / "log.jsonl").read_text().splitlines()]
+    assert {f"{project}/{note}" for note in told} <= {e.get("text") for e in events}
+    assert "of `mask` nothing is read" in (result.out / "report.html").read_text()

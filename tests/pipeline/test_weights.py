@@ -6,6 +6,7 @@ import argparse
 import json
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,7 +102,10 @@ def test_names_are_read_with_what_wrappers_put_in_front(form, tensors, said, tmp
     ("checkpoint", "said"),
     [
         ({"state_dict": TENSORS, "epoch": 3}, ["took the entry `state_dict`"]),
-        ({"model": TENSORS, "args": argparse.Namespace(lr=0.1)}, ["took the entry `model`"]),
+        (
+            {"model": TENSORS, "args": argparse.Namespace(lr=0.1, out=Path("runs"))},
+            ["took the entry `model`"],
+        ),
         (
             {"model_state_dict": TENSORS, "best": np.float64(0.9)},
             ["took the entry `model_state_dict`"],

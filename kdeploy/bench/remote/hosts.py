@@ -24,7 +24,7 @@ class Host:
     @property
     def slug(self) -> str:
         """The name as that of a folder."""
-        return re.sub(r"[^\w.@-]+", "-", self.name)
+        return re.sub(r"[^\w.@-]+", "-", self.name).lstrip(".") or "host"
 
 
 def parse_host(text: str) -> Host:

@@ -44,6 +44,8 @@ def unlabelled(
     data = context.data
     if extra is not None:
         data = with_unlabelled(data, extra)
+        for note in data.notes[len(context.data.notes) :]:
+            logger.warning("%s", note)
         logger.info(
             "%d items of the training part, %d more without labels",
             len(context.data.train),

@@ -11,6 +11,8 @@ def test_a_name_is_what_ssh_understands():
     assert parse_host("pi@fe80::1") == Host(name="pi@fe80::1")
     assert parse_host("pi@10.0.0.7").slug == "pi@10.0.0.7"
     assert parse_host("ssh://pi@x:22").slug == "ssh-pi@x-22"
+    assert parse_host("..").slug == "host"
+    assert parse_host("../../a").slug == "-..-a"
 
 
 def test_options_name_the_python_and_the_folder():

@@ -207,6 +207,11 @@ def _golden_checks(folder: Path, found: Any) -> list[Json]:
     if not (is_derived and np.isclose(float(expected.std()), tolerance["output_std"], rtol=1e-3)):
         wrong = "golden/tolerance.json does not follow from the recorded outputs"
         return [_check("golden.tolerance", False, wrong)]
+    values = json.loads((folder / "manifest.json").read_bytes())["outputs"][0]["values"]
+    sums_to_one = (expected >= 0).all() and np.allclose(expected.sum(axis=-1), 1, atol=1e-3)
+    if values != ("probabilities" if sums_to_one else "logits"):
+        wrong = f"outputs.0.values is {values!r}, which the recorded outputs are not"
+        return [_check("golden.values", False, wrong)]
     error = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
     classes = [x.reshape(-1, x.shape[-1]).argmax(1) for x in (found, expected)]
     agree = int((classes[0][items] == classes[1][items]).sum())

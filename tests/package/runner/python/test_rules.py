@@ -249,7 +249,7 @@ def test_a_model_that_takes_the_machine_is_stopped_and_said(bundle, signed_again
     onnx.save(bomb(kind), bundle / "model.onnx")
     signed_again(bundle, T, lambda t: None)
     write_sums(bundle)
-    result = verify(bundle, timeout_seconds=6)
+    result = verify(bundle, timeout_seconds=60 if kind == "memory" else 8)
     assert not result.passed
     failed = [c for c in result.checks if not c["passed"]]
     assert [c["check"] for c in failed] == ["run"]

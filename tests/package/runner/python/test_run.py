@@ -182,6 +182,13 @@ def test_a_file_that_is_no_model_is_a_failed_check(bundle, runner, capsys):
     assert (last["check"], last["passed"]) == ("contents", False)
 
 
+def test_logits_that_are_called_probabilities_fail(bundle, signed_again, runner, capsys):
+    signed_again(bundle, "manifest.json", lambda m: m["outputs"][0].update(values="probabilities"))
+    assert runner.main(["--self-test", "--json", "--bundle", str(bundle)]) == 1
+    failed = [c for c in json.loads(capsys.readouterr().out)["checks"] if not c["passed"]]
+    assert [c["check"] for c in failed] == ["golden.values"]
+
+
 def test_budgets_that_hold_pass_with_their_values(make_bundle, tmp_path, runner, capsys):
     gates = [
         *("peak_memory: <= 16GB", "latency.p50: <= 10s", "latency.mean: <= 10s", "size: <= 1MB"),

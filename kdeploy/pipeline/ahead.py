@@ -1,0 +1,190 @@
+"""What a recipe asks for and can never get, told before any work: by facts in the decorators.
+
+A training of hours shall not end at an exporter that takes no INT8, a library that is missing, a
+runtime that opens none of the files, a gate on what nobody measures, or a bundle that cannot be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from kdeploy import registry
+from kdeploy.artifact import find_artifact
+from kdeploy.data.contract import Dataset
+from kdeploy.errors import ModelError, RecipeError, Unavailable
+from kdeploy.export.ends import open_axes
+from kdeploy.export.run import check_that_it_runs
+from kdeploy.measurement import METRICS
+from kdeploy.package.budgets import check_budgets
+from kdeploy.package.onnx_file import facts_of
+from kdeploy.package.run import stored_preprocessing
+from kdeploy.pipeline.building import onnx_path
+from kdeploy.pipeline.choose import target_cell
+from kdeploy.pipeline.onnx_files import is_quantized
+from kdeploy.recipe.resolve import Recipe, Step
+from kdeploy.runtimes.files import SUFFIXES
+from kdeploy.runtimes.run import device_of, formats_of, named
+
+FACTS = ("parameters", "macs", "size", "parity.max_abs", "parity.cosine")
+"""What is known of every exported file."""
+
+
+def check_ahead(recipe: Recipe, data: Dataset, stages: Sequence[str]) -> None:
+    """Refuse what cannot come to its end, as far as these stages go.
+
+    Raises:
+        RecipeError, ModelError, InputError: the recipe asks for what cannot be.
+        Unavailable: this machine lacks what the recipe needs.
+    """
+    if "export" in stages:
+        for index, step in enumerate(recipe.export):
+            _check_export(recipe, step, data, f"export[{index}]")
+    if "bench" in stages:
+        _check_runtimes(recipe)
+        for gate in recipe.gates:
+            reason = reason_unmeasured(recipe, data, gate.metric)
+            if reason is not None:
+                raise RecipeError(
+                    f"gates: `{gate.text}` can never hold: {gate.metric} is not measured, because "
+                    f"{reason}",
+                    hint="change that, or leave the gate out",
+                )
+    if "package" in stages and recipe.budgets is not None:
+        _check_package(recipe, data)
+
+
+def made_by(recipe: Recipe) -> set[str]:
+    """Return what the steps of the recipe make of the model, e.g. "int8", or it is already."""
+    made = {str(m) for s in recipe.compress if (m := _fact(s, "makes"))}
+    known = find_artifact(recipe.teacher.reference.build)
+    file = onnx_path(recipe.teacher.reference)
+    already = known.is_quantized if known else file is not None and is_quantized(file)
+    return made | ({"int8"} if already else set())
+
+
+def _fact(step: Step, name: str) -> object:
+    return registry.find("compressor", step.technique).facts.get(name)
+
+
+def _check_export(recipe: Recipe, step: Step, data: Dataset, where: str) -> None:
+    facts = registry.find("exporter", step.technique).facts
+    refused = set(facts.get("refuses") or ()) & made_by(recipe)
+    if refused:
+        steps = [s.technique for s in recipe.compress if _fact(s, "makes") in refused]
+        by = f"`{steps[0]}` makes" if steps else "the teacher is"
+        raise RecipeError(
+            f"{where}: `{step.technique}` takes float models only, and {by} INT8; every model of "
+            "the recipe is exported to every target",
+            hint=f"leave `{step.technique}` out, or export the float model in a recipe of its own",
+        )
+    if recipe.teacher.is_file and "onnx" not in facts["source"]:
+        raise RecipeError(
+            f"{where}: `{step.technique}` is made of a torch model, and the teacher is a file",
+            hint=f"leave `{step.technique}` out, or name the model that the file was made of",
+        )
+    axes = tuple(step.parameters.get("dynamic") or ())
+    if axes:
+        open_axes(axes, (torch.zeros(2, *data.preprocessing.shape),))
+    if axes and recipe.teacher.is_file:
+        raise RecipeError(
+            f"{where}: the sizes of the teacher, which is a file, are what they are",
+            hint="leave `dynamic` out, or name the model that the file was made of",
+        )
+    check_that_it_runs(step.technique)
+
+
+def _formats(recipe: Recipe) -> set[str]:
+    """Return the kinds of file and model that the recipe makes."""
+    suffixes = {registry.find("exporter", s.technique).facts["suffix"] for s in recipe.export}
+    models = {"onnx"} if recipe.teacher.is_file else {"torch"}
+    models |= {"torch"} if recipe.student is not None else set()
+    return {SUFFIXES[suffix] for suffix in suffixes} | models
+
+
+def _check_runtimes(recipe: Recipe) -> None:
+    made, formats = made_by(recipe), _formats(recipe)
+    for index, name in enumerate(recipe.bench.runtimes):
+        facts, where = named(name)[0].facts, f"bench.runtimes[{index}]"
+        if not formats_of(name) & formats:
+            raise RecipeError(
+                f"{where}: `{name}` opens {_listed(formats_of(name))}, and the recipe makes "
+                f"{_listed(formats)}",
+                hint=_how_to_make(formats_of(name)),
+            )
+        if facts.get("needs") and facts["needs"] not in made:
+            makers = _listed(_makers(str(facts["needs"])))
+            raise RecipeError(
+                f"{where}: `{name}` runs models of {makers} alone, and the recipe has no such step",
+                hint=f"leave `{name}` out, or add the step to `compress`",
+            )
+    reasons = {r: named(r)[0].load().unavailable() for r in recipe.bench.runtimes}
+    if all(reasons.values()):
+        told = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
+        raise Unavailable(
+            f"none of the runtimes to measure in can run here: {told}",
+            hint="kdeploy doctor; or stop before it: `--until export`",
+        )
+
+
+def _makers(what: str) -> list[str]:
+    known = registry.techniques("compressor").items()
+    return [name for name, technique in known if technique.facts.get("makes") == what]
+
+
+def _how_to_make(formats: Iterable[str]) -> str:
+    known = registry.techniques("exporter").items()
+    able = [name for name, t in known if SUFFIXES[t.facts["suffix"]] in set(formats)]
+    add = f"add {_listed(able)} to `export`, or " if able else ""
+    return f"{add}leave the runtime out"
+
+
+def reason_unmeasured(recipe: Recipe, data: Dataset, metric: str) -> str | None:
+    """Return why a metric is not measured where gates are judged; None where it is, or may be."""
+    cell, needs = target_cell(recipe.bench), METRICS[metric].needs
+    if needs in ("accuracy", "tokens") and not recipe.bench.accuracy:
+        return "`bench.accuracy` is false"
+    if needs == "tokens" and not data.test.has_token_labels:
+        return "the labels are of whole items, not of tokens"
+    if needs == "cuda" and device_of(cell["runtime"]) != "cuda":
+        return f"`{cell['runtime']}` runs on {device_of(cell['runtime'])}"
+    if needs in ("server", "offline") and cell["scenario"] != needs:
+        return f"the scenario is `{cell['scenario']}`, not `{needs}`"
+    makers = _makers(needs) if needs else []
+    if makers and not {m for m in made_by(recipe) if m.startswith(needs)}:
+        return f"the recipe has no step that makes such a model ({_listed(makers)})"
+    return None
+
+
+def _check_package(recipe: Recipe, data: Dataset) -> None:
+    exports = [s for s in recipe.export if _suffix(s) == ".onnx"]
+    file = onnx_path(recipe.teacher.reference)
+    if not exports and file is None:
+        raise RecipeError(
+            "package: a bundle ships an ONNX file, and the recipe exports none",
+            hint="add `- onnx: {}` to `export`, or leave `package` out",
+        )
+    if exports and all(s.parameters.get("dynamic") for s in exports) and file is None:
+        raise RecipeError(
+            "package: the files have open sizes (`dynamic`), and a bundle takes one size",
+            hint="add an `onnx` without `dynamic` to `export`, or leave `package` out",
+        )
+    if file is not None and recipe.student is None:
+        facts_of(file)
+    try:
+        stored_preprocessing(data.preprocessing.to_dict())
+    except ModelError as error:
+        raise RecipeError(f"package: {error.message}", hint=error.hint) from None
+    judged = [m for m in METRICS if m.startswith(("accuracy", "agreement", "perplexity"))]
+    known = [m for m in judged if reason_unmeasured(recipe, data, m) is None]
+    of_teacher = [m for m in known if not m.startswith("agreement")]
+    check_budgets(recipe.budgets or (), [*FACTS, *known], of_teacher)
+
+
+def _suffix(step: Step) -> str:
+    return str(registry.find("exporter", step.technique).facts["suffix"])
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
