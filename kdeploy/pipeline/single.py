@@ -38,6 +38,7 @@ from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.needed_labels import check_labels_of_step
 from kdeploy.pipeline.onnx_trial import check_runs
+from kdeploy.pipeline.purity import heard
 from kdeploy.pipeline.rundir import (
     write_exports,
 )
@@ -120,9 +121,12 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
             f"`{source.reference}` does not say which data it is for",
             hint="name it, e.g. `--data digits`; artefacts know theirs",
         )
-    if known is None:
-        _check_source(source, data)
+    with heard() as of_model:
+        if known is None:
+            _check_source(source, data)
     session = session_of(out, data, audience)
+    for sentence in of_model:
+        session.audience.said(sentence)
     if known is not None:
         if known.kind == "onnx" and known.folder.parent.resolve() != session.store.root.resolve():
             check_runs(known.file)
@@ -163,7 +167,8 @@ def _check_file(source: Source, reference: ModelReference, data: DataReference) 
         raise RecipeError(
             f"`{source.reference}` has its weights in the file", hint="leave `--weights` out"
         )
-    check_model(teacher_model(reference), load(data), "model")
+    loaded = load(data)
+    check_model(teacher_model(reference, loaded.preprocessing), loaded, "model")
 
 
 def session_of(out: Path, data: DataReference | None, audience: Audience) -> Session:
