@@ -6,6 +6,11 @@ STAMP := $(VENV)/.installed
 
 # Two test workers share the machine: one thread each, so that they do not fight for the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# And a part with two: what threads do to a kernel, one thread never shows.
+TWO_THREADS := OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 OMP_WAIT_POLICY=passive
+TESTS_OF_THREADS := tests/test_training.py tests/fitting/test_safe_arithmetic.py \
+	tests/fitting/test_loop.py tests/distill/test_run.py tests/distill/test_resume.py \
+	tests/compress/test_int8_qat.py tests/compress/test_chains.py tests/pipeline/test_kill.py
 HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
 
 .DEFAULT_GOAL := help
@@ -36,6 +41,7 @@ demo: $(STAMP)  ## from a teacher to a verified bundle in minutes; writes runs/d
 # A worker that died is not replaced: xdist would wait for ever for what it had been given.
 test: $(STAMP)  ## all tests; those that need a GPU skip without one
 	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
+	$(TWO_THREADS) $(BIN)/pytest $(TESTS_OF_THREADS)
 
 fuzz: $(STAMP)  ## thousands of mutated bundles, ONNX files, artefacts, recipes, runs (MUTANTS=3000 SEED=...)
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(SEED),--seed $(SEED))

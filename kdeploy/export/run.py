@@ -95,11 +95,7 @@ def export(
 
     def write(parameters: Mapping[str, Any]) -> ExportResult:
         with kept_if_it_passes(path) as unproven:
-            source = _source(model, technique, parameters, example, unproven.parent / "source")
-            stop_if_asked()
-            technique.load()(source, example, unproven, **parameters)
-            stop_if_asked()
-            shutil.rmtree(unproven.parent / "source", ignore_errors=True)
+            write_file(model, technique, parameters, example, unproven)
             opset = write_metadata(unproven, told) if path.suffix == ".onnx" else None
             allowed = conditions(technique, parameters, model)
             if allowed["is_half"]:
@@ -119,6 +115,25 @@ def export(
             raise
         log.warning("%s; it is written again with `optimize: none`", error.message)
         return write({**resolved, "optimize": "none"})
+
+
+def write_file(
+    model: nn.Module,
+    technique: Technique,
+    parameters: Mapping[str, Any],
+    example: Any,
+    path: Path,
+) -> None:
+    """Write the file of an exporter, and nothing beside what belongs to it; it is not proven.
+
+    Raises:
+        ModelError: the model cannot be exported.
+    """
+    source = _source(model, technique, parameters, example, path.parent / "source")
+    stop_if_asked()
+    technique.load()(source, example, path, **parameters)
+    stop_if_asked()
+    shutil.rmtree(path.parent / "source", ignore_errors=True)
 
 
 def _of_data(data: Dataset) -> dict[str, str]:

@@ -32,7 +32,7 @@ from kdeploy.fitting.contract import (
     Settings,
 )
 from kdeploy.fitting.device import device_named, fabric_on, precision_on
-from kdeploy.fitting.health import check_finite, check_used
+from kdeploy.fitting.health import check_finite, check_used, check_weights
 from kdeploy.fitting.means import Means
 from kdeploy.fitting.optimization import learning_rate_at, optimizer_of
 from kdeploy.fitting.processes import joined
@@ -171,6 +171,7 @@ class Training:
         losses, images = self._train(epoch, self._view(epoch))
         trained = time.perf_counter()
         check_finite(losses, epoch, self.settings)
+        check_weights(self.objective, epoch, self.settings)
         may_be_zero = self.told.may_be_zero if self.told else ()
         check_used(losses, epoch, self.settings, may_be_zero=may_be_zero)
         accuracy = self._validate(epoch)

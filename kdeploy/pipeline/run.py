@@ -41,6 +41,7 @@ from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.pipeline.training_csv import TrainingCsv
+from kdeploy.pipeline.trial import check_by_trial
 from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.sections import STAGES
@@ -116,6 +117,8 @@ def run(
         data = check(recipe)
         stages = STAGES[: STAGES.index(until or STAGES[-1]) + 1]
         check_ahead(recipe, data, stages)
+        if "export" in stages and not (out / "artifacts").is_dir():  # an earlier run has tried it
+            check_by_trial(recipe, data)
     try:
         session = Session(
             store=Store(root=out / "artifacts"),

@@ -21,7 +21,9 @@ from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
 from kdeploy.moved_paths import went_along
+from kdeploy.package.budgets import check_budgets
 from kdeploy.package.verify import VerifyResult
+from kdeploy.pipeline.ahead import FACTS
 from kdeploy.pipeline.building import onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
@@ -87,6 +89,7 @@ def package_one(
 
     A torch artefact is exported for the CPU first.
     """
+    check_budgets(budgets, [*FACTS, "accuracy.top1"], [])
     with temporary_folder("package") as folder:
         session, artifact = _begin(source, folder, audience)
         exported = exported_file(session, artifact)

@@ -12,14 +12,14 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
 
-FOLDER = ".unfinished"
+PREFIX = ".unfinished-"
 VMSTAT, BOOT = Path("/proc/vmstat"), Path("/proc/sys/kernel/random/boot_id")
 CHANGES = (
     "if it happens again, set OMP_NUM_THREADS=1, or in the training `precision: fp32` and "
@@ -31,11 +31,10 @@ MEMORY_CHANGES = "smaller batches (`batch_size`, `accumulate`) take less"
 @contextmanager
 def unfinished(out: Path, step: str) -> Iterator[None]:
     """Leave word in the folder of a run, for as long as the `with` lasts, of what is being made."""
-    folder = out / FOLDER
-    own = folder / f"{os.getpid()}.json"
+    own = out / f"{PREFIX}{os.getpid()}.json"
     is_outer = not own.exists()  # a step in a step is told as the outer one
     if is_outer:
-        folder.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         own.write_text(json.dumps({**_here(), "step": step, "threads": torch.get_num_threads()}))
     try:
         with _last_words(own.with_suffix(".fault")):
@@ -43,14 +42,12 @@ def unfinished(out: Path, step: str) -> Iterator[None]:
     finally:
         if is_outer:
             own.unlink(missing_ok=True)
-            with suppress(OSError):  # another process may be at work there
-                folder.rmdir()
 
 
 def told_of_the_dead(out: Path) -> list[str]:
     """Return a line for each process that died in the folder of a run, and forget them."""
     lines = []
-    for path in sorted((out / FOLDER).glob("*.json")):
+    for path in sorted(out.glob(f"{PREFIX}*.json")):
         try:
             left = json.loads(path.read_text())
             is_gone = left["host"] == socket.gethostname() and not _is_alive(left)
@@ -60,8 +57,6 @@ def told_of_the_dead(out: Path) -> list[str]:
             lines.append(_line(left, path.with_suffix(".fault")))
             for file in (path, path.with_suffix(".fault")):
                 file.unlink(missing_ok=True)
-    with suppress(OSError):
-        (out / FOLDER).rmdir()
     return lines
 
 

@@ -50,10 +50,11 @@ class Resize(nn.Module):
 
 
 class Residual(nn.Module):
-    def __init__(self):
+    def __init__(self, width=8):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
-        self.shortcut = nn.Conv2d(8, 16, 1, stride=2)
+        first = nn.Conv2d(1, width, 3, padding=1)
+        self.stem = nn.Sequential(first, nn.Conv2d(width, width, 3, padding=1))
+        self.shortcut = nn.Conv2d(width, 16, 1, stride=2)
         self.head = nn.Linear(16, 4)
 
     def forward(self, x):
@@ -139,7 +140,8 @@ def test_all_batch_sizes_to_come_are_tried(tiny_data, monkeypatch):
         return [], 0
 
     monkeypatch.setattr(safe_arithmetic, "findings", remember)
-    fit(Supervised(Residual()), tiny_data, FitContext(), epochs=1, batch_size=40, accumulate=3)
+    model = Residual(width=16)  # narrower, two threads would die of it: nothing is looked for here
+    fit(Supervised(model), tiny_data, FitContext(), epochs=1, batch_size=40, accumulate=3)
     # 96 items: batches of 40, 40, 16, in three parts each; 32 to validate, without a gradient.
     sizes = {int(t.split('"tensor": [[')[1].split(",")[0]) for t in seen if "convolution" in t}
     assert sizes == {14, 13, 6, 5, 32}

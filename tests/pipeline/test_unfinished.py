@@ -62,16 +62,15 @@ def test_who_is_at_work_is_not_dead(tmp_path):
         assert told_of_the_dead(tmp_path) == []
         with unfinished(tmp_path, "inner"):
             pass
-        (file,) = (tmp_path / module.FOLDER).glob("*.json")
+        (file,) = tmp_path.glob(f"{module.PREFIX}*.json")
         assert json.loads(file.read_text())["step"] == "compress int8_qat"
     assert list(tmp_path.iterdir()) == []
 
 
 def left_behind(tmp_path, **changed):
     with unfinished(tmp_path, "s"):
-        (file,) = (tmp_path / module.FOLDER).glob("*.json")
+        (file,) = tmp_path.glob(f"{module.PREFIX}*.json")
         left = json.loads(file.read_text()) | {"pid": 2**22 + 1, **changed}
-    file.parent.mkdir()
     file.write_text(json.dumps(left))
     return file
 
