@@ -122,6 +122,8 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
         )
     if known is None:
         _check_source(source, data)
+    else:
+        _check_artifact(source, known)
     session = session_of(out, data, audience)
     if known is not None:
         if known.kind == "onnx" and known.folder.parent.resolve() != session.store.root.resolve():
@@ -133,6 +135,17 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
     training = {"epochs": 0} if source.as_built and source.weights is None else {}
     teacher = Teacher(reference=reference, weights=source.weights, training=training)
     return session, make_teacher(session, teacher)
+
+
+def _check_artifact(source: Source, known: Artifact) -> None:
+    """Refuse what an artefact has itself, and would be passed over."""
+    given = {"--weights": source.weights, "--as-built": source.as_built, "--args": source.args}
+    for option in (name for name, value in given.items() if value):
+        raise RecipeError(
+            f"`{source.reference}` is the artefact `{known.label}`, which has its model and weights"
+            f": `{option}` would have no effect",
+            hint=f"leave `{option}` out, or name the model's function in place of the artefact",
+        )
 
 
 def _check_source(source: Source, data: DataReference) -> None:
