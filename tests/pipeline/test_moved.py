@@ -16,8 +16,8 @@ from kdeploy.artifact import open_artifact
 from kdeploy.cli.main import main
 from kdeploy.errors import FileMissing
 from kdeploy.payload import load_model
+from kdeploy.pipeline.artifact_data import data_of, split_as_before
 from kdeploy.pipeline.run import run
-from kdeploy.pipeline.single import data_of, split_as_before
 from kdeploy.recipe.data_text import data_section
 from kdeploy.recipe.read import load
 from kdeploy.recipe.resolve import data_reference
