@@ -17,8 +17,6 @@ from kdeploy.errors import ModelError
 from kdeploy.model_faults import input_changed_at, returned_at, same
 from kdeploy.user_code import users_code
 
-ONE_TENSOR = 'let forward return one tensor of logits, e.g. `return out["logits"]`'
-
 
 def outputs_of(model: nn.Module, x: Tensor, *, role: str, hint: str | None = None) -> Tensor:
     """Return what the model answers in eval mode; modes and `x` are left as they were.
@@ -87,7 +85,7 @@ def _which(answer: Any) -> str:
         keys = [key for key in ("logits", "out", *answer) if key in answer]
         return f": `[{keys[0]!r}]` of that" if keys else ""
     if isinstance(answer, list | tuple):
-        return ": `[0]` of that, if they come first" if answer else ""
+        return ": `[0]` of that" if answer else ""
     return ": `.logits` of that" if hasattr(answer, "logits") else ""
 
 
