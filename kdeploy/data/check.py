@@ -192,6 +192,11 @@ def check_items(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> No
         DataError: something does not fit.
     """
     shape, is_tokens = preprocessing.shape, preprocessing.is_tokens
+    if 0 in x.shape[1:]:
+        raise DataError(
+            f"{place}: items of shape {tuple(x.shape[1:])} hold no values",
+            hint="look at how x was cut: no axis may be empty",
+        )
     if len(x) == 0:
         raise DataError(f"{place} is empty", hint="each part needs items of every class")
     if x.dtype not in (TOKEN_TYPES if is_tokens else FLOAT_TYPES):
