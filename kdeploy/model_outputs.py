@@ -40,7 +40,7 @@ def outputs_of(model: nn.Module, x: Tensor, *, role: str, hint: str | None = Non
         if not isinstance(answer, Tensor):
             raise ModelError(
                 f"{role} returns {told(answer)}{_at(returned_at(model, x))}; expected one tensor",
-                hint=ONE_TENSOR,
+                hint=f"let forward return one tensor of logits{_which(answer)}",
             )
         if not same(given, x):
             raise changes_its_input(model, x, role=role)
@@ -79,6 +79,16 @@ def told(answer: Any) -> str:
     if isinstance(answer, list | tuple):
         return f"a {type(answer).__name__} of {len(answer)}"
     return "nothing" if answer is None else f"an object of the type `{type(answer).__name__}`"
+
+
+def _which(answer: Any) -> str:
+    """Return how the logits may be taken out of what a model returned, "" where none are seen."""
+    if isinstance(answer, dict):
+        keys = [key for key in ("logits", "out", *answer) if key in answer]
+        return f": `[{keys[0]!r}]` of that" if keys else ""
+    if isinstance(answer, list | tuple):
+        return ": `[0]` of that, if they come first" if answer else ""
+    return ": `.logits` of that" if hasattr(answer, "logits") else ""
 
 
 def _at(place: str) -> str:
