@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,7 @@ BASE_CODE = 128
 
 _asked: int | None = None
 _is_heeding = False
+_taken_along: list[Path] = []
 
 
 class Stopped(KeyboardInterrupt):
@@ -47,6 +49,17 @@ def stop_if_asked() -> None:
 def asked_by() -> int | None:
     """Return the number of the signal that came, None where none did."""
     return _asked
+
+
+@contextlib.contextmanager
+def taken_along(*paths: Path) -> Iterator[None]:
+    """Remove these files, too, where a second signal ends the process at once."""
+    _taken_along.extend(paths)
+    try:
+        yield
+    finally:
+        for path in paths:
+            _taken_along.remove(path)
 
 
 @contextlib.contextmanager
@@ -119,6 +132,9 @@ class _SecondSignal:
             ours = [number for number in told if number in self.signals]
             count += len(ours)
             if count > 1:
+                for path in tuple(_taken_along):
+                    with contextlib.suppress(OSError):
+                        path.unlink()
                 os.write(2, b"\nended at once\n")
                 os._exit(BASE_CODE + ours[-1])
         os.close(reading)

@@ -89,6 +89,13 @@ def users_code(
         raise kind(f"{what}: {described(error, model)}", hint=hint_of(error, hint)) from error
 
 
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as another:  # a class of the user's own may not know how
+        return f"its text raises {type(another).__name__}"
+
+
 def hint_of(error: BaseException, otherwise: str | None) -> str | None:
     """Return the hint, unless a line of the user's is wrong whatever it is given."""
     place = _place(error)
@@ -125,7 +132,7 @@ def described(error: BaseException, model: Any = None) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         code = (error.text or "").strip()
         return f"SyntaxError: {error.msg} ({shown(error.filename)}:{error.lineno}: `{code}`)"
-    text = " ".join(str(error).split())
+    text = " ".join(_text(error).split())
     text = f"{text[:LONGEST]} ..." if len(text) > LONGEST else text
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     place = _place(error)
