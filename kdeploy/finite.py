@@ -65,7 +65,14 @@ def refusal(model: nn.Module, x: Tensor, row: int, *, name: str, item: str) -> M
 
 @torch.no_grad()
 def first_layer(model: nn.Module, x: Tensor) -> str | None:
-    """Return the innermost module that first answers NaN, or else infinity; None for none."""
+    """Return the innermost module that first answers NaN, or else infinity; None for none.
+
+    A file says its own operator, and what stands on a plain model is looked at there.
+    """
+    of_file = getattr(model, "first_operator_without_numbers", None)
+    if of_file is not None:
+        operator: str | None = of_file(x)
+        return operator
     found: dict[str, str] = {}
     hooks = [
         module.register_forward_hook(partial(_note, found, name))
@@ -75,10 +82,17 @@ def first_layer(model: nn.Module, x: Tensor) -> str | None:
     try:
         model(x)
     except Exception:  # what it answered before is known all the same
-        return found.get("nan", found.get("infinity"))
+        return _first_of(found)
     finally:
         for hook in hooks:
             hook.remove()
+    base = getattr(model, "base", None)
+    if not found and isinstance(base, nn.Module):
+        return first_layer(base, x)
+    return _first_of(found)
+
+
+def _first_of(found: dict[str, str]) -> str | None:
     return found.get("nan", found.get("infinity"))
 
 

@@ -94,7 +94,12 @@ def judge(
         cell: Runtime, batch_size and threads to judge on; left out, the first record counts.
     """
     return [
-        _judge(g, _value(candidate, g.metric, cell), _value(baseline, g.metric, cell))
+        _judge(
+            g,
+            _value(candidate, g.metric, cell),
+            _value(baseline, g.metric, cell),
+            _why_missing(candidate, g.metric),
+        )
         for g in gates
     ]
 
@@ -135,13 +140,18 @@ def _per_runtime(metric: str) -> bool:
     return metric.split(".")[0] in ("accuracy", "agreement", "parity") or metric.endswith("kernels")
 
 
-def _judge(gate: Gate, value: float | None, baseline: float | None) -> Verdict:
+def _why_missing(measurements: Sequence[Measurement], metric: str) -> str:
+    """Return the reason that a record without a value gives, "" where there is none."""
+    return next((m.skipped for m in measurements if m.metric == metric and m.skipped), "")
+
+
+def _judge(gate: Gate, value: float | None, baseline: float | None, why: str = "") -> Verdict:
     def verdict(passed: bool, reason: str, missed: str = "") -> Verdict:
         said = reason if passed or not missed else f"{reason}, missed by {missed}"
         return Verdict(gate=gate.text, value=value, passed=passed, reason=said)
 
     if value is None:
-        return verdict(False, f"{gate.metric} was not measured")
+        return verdict(False, f"{gate.metric} was not measured{f': {why}' if why else ''}")
     metric = METRICS[gate.metric]
     shown = format_quantity(value, metric.unit)
     if not gate.needs_baseline:

@@ -9,6 +9,7 @@ import inspect
 import random
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kdeploy.user_code import line_of, users_frame
+from kdeploy.user_code import frames_in, is_own, is_users, line_of, users_frame
 
 
 def returned_at(model: nn.Module, x: Tensor) -> str:
@@ -53,6 +54,36 @@ def random_at(model: nn.Module, x: Tensor) -> str:
     """Return the line or layer at which random numbers were drawn, "" where none were."""
     before = _random_state()
     return _first_place(model, x.clone(), lambda: _random_state() != before)
+
+
+def not_differentiable_at(model: nn.Module, x: Tensor) -> str:
+    """Return the line whose result autograd cannot differentiate in training, "" if unknown."""
+    modes = {module: module.training for module in model.modules()}
+    # Anomaly detection warns with the traceback of the forward pass, as text.
+    with warnings.catch_warnings(record=True) as told, torch.enable_grad():
+        warnings.simplefilter("always")
+        try:
+            with torch.autograd.detect_anomaly(check_nan=False):
+                answer = model.train()(x.clone())
+                answer = answer[0] if isinstance(answer, list | tuple) else answer
+                answer.float().sum().backward()
+        except Exception:  # it is known to fail; where is in the warning
+            pass
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+    return _last_users_line("".join(str(w.message) for w in told))
+
+
+def _last_users_line(traceback: str) -> str:
+    """Return the innermost line of the user's that we called, out of a traceback as text."""
+    place = ""
+    for file, line, function in frames_in(traceback):
+        if is_own(file):
+            place = ""  # whoever called us is not meant
+        elif is_users(file):
+            place = line_of(file, line, function)
+    return place
 
 
 def same(one: Tensor, other: Tensor) -> bool:

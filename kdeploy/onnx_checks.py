@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # As ONNX Runtime and as OpenVINO name them.
 INPUT_TYPES = frozenset({"tensor(float)", "tensor(int64)", "f32", "i64"})
+# Of a file from elsewhere: what can be measured as it is, and be fitted to data (`onnx_fitting`).
+WHOLE_TYPES = frozenset({"tensor(uint8)", "tensor(int32)", "u8", "i32"})
 _AGAIN = "export it again, or check the download"
 # What runtimes say of an operator that they do not know: ONNX Runtime twice, OpenVINO.
 _UNKNOWN = (
@@ -117,14 +119,17 @@ def opset_of(model: ModelProto) -> int:
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
-def check_input(path: Path, types: Mapping[str, str]) -> None:
+def check_input(
+    path: Path, types: Mapping[str, str], *, known: frozenset[str] = INPUT_TYPES
+) -> None:
     """Raise unless a file takes one tensor that data can be.
 
     Args:
         path: The file, for the message.
         types: Of each input by its name, as a runtime says it.
+        known: The types that are taken.
     """
-    if len(types) == 1 and set(types.values()) <= INPUT_TYPES:
+    if len(types) == 1 and set(types.values()) <= known:
         return
     found = ", ".join(f"`{name}`: {kind}" for name, kind in types.items()) or "none"
     raise ModelError(

@@ -37,12 +37,12 @@ _SIZED_BY_ATTRIBUTE = ("RandomNormal", "RandomUniform")
 
 def check_fields(model: ModelProto) -> None:
     """Raise `Malformed` when a field holds what no reader could use."""
-    for opset in model.opset_import:
-        if not 0 < opset.version < 2**31:
-            raise Malformed(f"its opset is {opset.version}")
+    _check_opsets(model)
     for tensor in tensors_of_model(model):
         _check_tensor(tensor)
     graph = model.graph
+    if not graph.output:
+        raise Malformed("its graph has no output")
     stored = {tensor.name for tensor in graph.initializer}
     for kind, values in (("input", graph.input), ("output", graph.output)):
         _check_names(kind, [value.name for value in values])
@@ -52,6 +52,18 @@ def check_fields(model: ModelProto) -> None:
         for attribute in node.attribute:
             _check_attribute(node, attribute)
     _check_sizes(graph)
+
+
+def _check_opsets(model: ModelProto) -> None:
+    for opset in model.opset_import:
+        if not 0 < opset.version < 2**31:
+            raise Malformed(f"its opset is {opset.version}")
+    named = {(o.domain if o.domain != "ai.onnx" else "", o.version) for o in model.opset_import}
+    domains = [domain for domain, _ in named]
+    if len(set(domains)) != len(domains):
+        raise Malformed(f"it names two opsets of one domain: {told(sorted(named))}")
+    if "" not in domains and any(node.domain in ("", "ai.onnx") for node in model.graph.node):
+        raise Malformed("it does not name the opset of its operators")
 
 
 def tensors_of_model(model: ModelProto) -> Iterator[TensorProto]:
@@ -114,7 +126,11 @@ def _check_tensor(tensor: TensorProto) -> None:
     count = math.prod(tensor.dims)
     if any(size < 0 for size in tensor.dims) or count > MOST_STORED or len(tensor.dims) > 64:
         raise Malformed(f"{what} has the shape {told(list(tensor.dims))}")
+    if tensor.HasField("segment"):
+        raise Malformed(f"{what} is a segment of one, which no runtime reads")
     if tensor.data_location == tensor.EXTERNAL:
+        if tensor.HasField("raw_data"):
+            raise Malformed(f"{what} has data in the file and in another one")
         return
     bits, field = _TYPES[tensor.data_type]
     if tensor.HasField("raw_data"):

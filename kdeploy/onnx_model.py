@@ -67,6 +67,32 @@ class OnnxModel(nn.Module):
         """The only batch size that the file takes; None where it takes any."""
         return self._batch_size
 
+    def first_operator_without_numbers(self, x: Tensor) -> str | None:
+        """Return the first operator of the file that answers NaN, or else infinity, to a batch."""
+        import onnx
+
+        program = onnx.load(self.path)
+        known = {output.name for output in program.graph.output}
+        made = {name: node for node in program.graph.node for name in node.output if name}
+        program.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in made if name not in known
+        )
+        if program.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
+            return None
+        twin = _session_of(program.SerializeToString())
+        size = self._batch_size or len(x)
+        values = x[torch.arange(size) % len(x)]
+        fed = (values.long() if self._is_integer else values.float()).numpy()
+        names = [output.name for output in twin.get_outputs()]
+        answers = dict(zip(names, twin.run(names, {self._input.name: fed}), strict=True))
+        floats = [
+            (name, torch.from_numpy(answers[name])) for name in made if _is_float(answers[name])
+        ]
+        nan = (name for name, value in floats if value.isnan().any())
+        infinite = (name for name, value in floats if value.isinf().any())
+        first = next(nan, next(infinite, None))
+        return f"{made[first].op_type} {made[first].name}".strip() if first else None
+
     def __deepcopy__(self, memo: dict[int, Any]) -> OnnxModel:
         twin = OnnxModel(self.path)
         twin._keeps_alive = (self,)  # in a tuple: a module of its own would be a part of it
@@ -95,6 +121,20 @@ class OnnxModel(nn.Module):
         except Exception as error:  # onnxruntime's errors have no common base
             raise unfit(self.path, fed.shape, self._input.shape, error) from error
         return torch.from_numpy(first)[: len(values)]
+
+
+def _is_float(value: Any) -> bool:
+    return getattr(getattr(value, "dtype", None), "kind", "") == "f"
+
+
+def _session_of(content: bytes) -> Any:
+    """Open a graph as it stands: an optimised one would not have all of its tensors."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _opened(path: Path) -> Any:

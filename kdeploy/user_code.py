@@ -7,6 +7,7 @@ own code comes before one of kdeploy's: whatever torch raised in between was ask
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -52,7 +53,7 @@ def is_users(file: str) -> bool:
 
     Libraries that a reference named (`mark_as_users`) are the user's choice too.
     """
-    if file.startswith("<") or _is_own(file):
+    if file.startswith("<") or is_own(file):
         return False
     path = Path(file)
     if _kind_of(file) is not None:
@@ -83,16 +84,23 @@ def users_code(
     except (Exception, SystemExit) as error:
         place = _place(error)
         # The first frame is of the function with the block, and no sign of our fault.
-        is_ours = place is not None and _is_own(place[0]) and _frames(error)[0] != place
+        is_ours = place is not None and is_own(place[0]) and _frames(error)[0] != place
         if is_ours or is_memory(error):
             raise
         raise kind(f"{what}: {described(error, model)}", hint=hint_of(error, hint)) from error
 
 
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as another:  # a class of the user's own may not know how
+        return f"its text raises {type(another).__name__}"
+
+
 def hint_of(error: BaseException, otherwise: str | None) -> str | None:
     """Return the hint, unless a line of the user's is wrong whatever it is given."""
     place = _place(error)
-    is_users = place is not None and not _is_own(place[0])
+    is_users = place is not None and not is_own(place[0])
     return "mend that line" if is_users and isinstance(error, SLIPS) else otherwise
 
 
@@ -110,7 +118,7 @@ def blamed() -> Iterator[None]:
 def users_error(error: BaseException) -> InputError | None:
     """Return the error that names the user's line, None where the fault is not the user's."""
     place = _place(error)
-    if isinstance(error, KdeployError) or place is None or _is_own(place[0]) or is_memory(error):
+    if isinstance(error, KdeployError) or place is None or is_own(place[0]) or is_memory(error):
         return None
     kind = _kind_of(place[0]) or ModelError
     what = "data" if issubclass(kind, DataError) else "model"
@@ -125,11 +133,11 @@ def described(error: BaseException, model: Any = None) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         code = (error.text or "").strip()
         return f"SyntaxError: {error.msg} ({shown(error.filename)}:{error.lineno}: `{code}`)"
-    text = " ".join(str(error).split())
+    text = " ".join(_text(error).split())
     text = f"{text[:LONGEST]} ..." if len(text) > LONGEST else text
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     place = _place(error)
-    if place is not None and not _is_own(place[0]):
+    if place is not None and not is_own(place[0]):
         return f"{said} ({line_of(*place)})"
     layer = _layer(error, model) if model is not None else ""
     return f"{said} (in the layer {layer})" if layer else said
@@ -138,7 +146,7 @@ def described(error: BaseException, model: Any = None) -> str:
 def users_line(error: BaseException) -> str:
     """Return the user's line that an error came out of, in brackets; "" where it is not theirs."""
     place = _place(error)
-    return "" if place is None or _is_own(place[0]) else f" ({line_of(*place)})"
+    return "" if place is None or is_own(place[0]) else f" ({line_of(*place)})"
 
 
 def line_of(file: str, number: int, function: str) -> str:
@@ -156,7 +164,7 @@ def shown(file: str) -> str:
 
 def users_frame(frame: FrameType | None) -> tuple[str, int, str] | None:
     """Return file, line and function of the user's innermost code that we run, None for none."""
-    while frame is not None and not _is_own(frame.f_code.co_filename):
+    while frame is not None and not is_own(frame.f_code.co_filename):
         if is_users(frame.f_code.co_filename):
             return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
         frame = frame.f_back
@@ -172,7 +180,7 @@ def is_memory(error: BaseException) -> bool:
 def _place(error: BaseException) -> tuple[str, int, str] | None:
     """Return the innermost frame that is the user's or ours, None where there is neither."""
     for place in reversed(_frames(error)):
-        if _is_own(place[0]) or is_users(place[0]):
+        if is_own(place[0]) or is_users(place[0]):
             return place
     return None
 
@@ -185,8 +193,17 @@ def _frames(error: BaseException) -> list[tuple[str, int, str]]:
         code = trace.tb_frame.f_code
         found.append((code.co_filename, trace.tb_lineno, code.co_name))
         trace = trace.tb_next
+    # A compiler reads the user's lines instead of running them, and tells them in its text.
+    _, _, read = _text(error).partition("from user code:")
+    found += frames_in(read)
     # Where the block itself is a generator, its own frame comes first and is no caller.
     return [place for place in found if place[0] != __file__] or found
+
+
+def frames_in(traceback: str) -> list[tuple[str, int, str]]:
+    """Return file, line and function of the frames in a traceback that is text."""
+    found = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', traceback)
+    return [(file, int(line), function) for file, line, function in found]
 
 
 def _layer(error: BaseException, model: Any) -> str:
@@ -209,5 +226,6 @@ def _kind_of(file: str) -> type[InputError] | None:
     return None
 
 
-def _is_own(file: str) -> bool:
+def is_own(file: str) -> bool:
+    """Tell whether a file of a frame is one of kdeploy's."""
     return file.startswith(OWN + "/") or file.startswith(OWN + "\\")

@@ -60,3 +60,19 @@ def test_classes_that_are_ruled_out_are_answers():
 def test_a_mask_of_infinities_is_not_blamed_for_the_nan_behind_it():
     model = nn.Sequential(Ruled(), nn.Softmax(1), nn.Linear(2, 2)).eval()
     assert first_layer(model, -torch.ones(2, 2)) == "1"
+
+
+def test_what_stands_on_a_plain_model_is_looked_at_there():
+    class Standing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self._held = [network()]
+
+        @property
+        def base(self):
+            return self._held[0]
+
+        def forward(self, x):
+            return self.base(x)
+
+    assert first_layer(Standing(), torch.zeros(2, 3)) == "1"

@@ -174,3 +174,12 @@ def test_a_verdict_is_plain_data():
         "reason": "1 B against 9 B",
         "label": "",
     }
+
+
+def test_a_missing_value_says_why_where_its_record_does():
+    record = Measurement(
+        artifact="a", label="a", metric="accuracy.top1", value=None, skipped="15 rows of NaN"
+    )
+    (verdict,) = judge(parse_gates(["accuracy.top1: >= 0.5"]), [record])
+    assert not verdict.passed
+    assert verdict.reason == "accuracy.top1 was not measured: 15 rows of NaN"

@@ -95,6 +95,17 @@ MALFORMED = {
     "two inputs of a name": (lambda m: m.graph.input.append(m.graph.input[0]), "two inputs"),
     "an opset of -1": (lambda m: setattr(m.opset_import[0], "version", -1), "opset is -1"),
     "an opset of 2^62": (lambda m: setattr(m.opset_import[0], "version", 2**62), "opset is"),
+    "no output": (lambda m: m.graph.ClearField("output"), "has no output"),
+    "data here and elsewhere": (
+        lambda m: setattr(m.graph.initializer[0], "data_location", TensorProto.EXTERNAL),
+        "in the file and in another one",
+    ),
+    "no opset": (lambda m: m.ClearField("opset_import"), "does not name the opset"),
+    "two opsets": (lambda m: m.opset_import.add(version=17), "two opsets of one domain"),
+    "a segment": (
+        lambda m: m.graph.initializer[0].segment.SetInParent(),
+        "is a segment",
+    ),
     "an attribute without a type": (
         lambda m: m.graph.node[0].attribute[0].ClearField("type"),
         "no type or no name",

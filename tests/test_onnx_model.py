@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from kdeploy.errors import ModelError
+from kdeploy.finite import first_layer
 from kdeploy.onnx_checks import copy_file
 from kdeploy.onnx_model import OnnxModel
 
@@ -71,3 +72,21 @@ def test_tensors_in_files_beside_are_copied_too(tmp_path):
     copy_file(tmp_path / "m.onnx", tmp_path / "other" / "model.onnx")
     assert (tmp_path / "other" / "model.onnx.data").is_file()
     assert OnnxModel(tmp_path / "other" / "model.onnx")(torch.ones(1, 3)).tolist() == [[2, 2, 2]]
+
+
+def test_names_the_first_operator_that_answers_no_number(tmp_path):
+    nodes = [
+        helper.make_node("Relu", ["input"], ["a"], name="front"),
+        helper.make_node("Div", ["a", "a"], ["b"], name="ratio"),
+        helper.make_node("Neg", ["b"], ["output"], name="end"),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3])
+        for name in ("input", "output")
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    program = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(program, tmp_path / "m.onnx")
+    model = OnnxModel(tmp_path / "m.onnx")
+    assert model.first_operator_without_numbers(torch.ones(2, 3)) is None
+    assert first_layer(model, torch.zeros(2, 3)) == "Div ratio"

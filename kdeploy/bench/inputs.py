@@ -20,12 +20,14 @@ from kdeploy.bench.onnx_facts import OPEN, item_shape, takes_integers
 from kdeploy.bench.subject import Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
+from kdeploy.onnx_fitting import input_dtype, is_declared
 from kdeploy.payload import preprocessing_of
 from kdeploy.preprocessing import Inputs, Preprocessing
 
 POOL_BATCHES = 16
 POOL_BYTES = 4 * 2**20
 _SEED = 0
+_VALUES = {"uint8": 256}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +75,15 @@ def _noise(subject: Subject, batch_size: int, size: Sequence[int]) -> Inputs:
     if OPEN in known.shape:
         raise ModelError(
             f"{subject.label} leaves the size of its input open: {list(known.shape)}",
-            hint="name a size (`--size 128`), or the data to measure it on (`--data`)",
+            hint="name its sizes (`--size 128`, or `--input NAME=1,3,224,224`), or the data to "
+            "measure it on (`--data`)",
         )
     generator = np.random.default_rng(_SEED)
-    return known.random(_count(known.shape, batch_size), generator)
+    count = _count(known.shape, batch_size)
+    if subject.format == "onnx" and np.dtype(dtype := input_dtype(subject.path)).kind in "iu":
+        # Of ids, the first two: any vocabulary has them. Bytes are what images are made of.
+        return generator.integers(_VALUES.get(dtype, 2), size=(count, *known.shape), dtype=dtype)
+    return known.random(count, generator)
 
 
 def _sized(shape: tuple[int, ...], size: Sequence[int]) -> tuple[int, ...]:
@@ -112,10 +119,11 @@ def _count(shape: tuple[int, ...], batch_size: int) -> int:
 def _preprocessing(subject: Subject) -> Preprocessing:
     """Return what the subject itself says of its input: the shape, and the kind of numbers."""
     if subject.format == "onnx":
-        if takes_integers(subject.path):
+        if takes_integers(subject.path) and not is_declared(subject.path):
             raise ModelError(
                 f"{subject.label} takes token ids, and nothing says how many there are",
-                hint="name the data to measure it on (`--data`)",
+                hint="name the data to measure it on (`--data`), or measure it on the first two "
+                "ids: `--input NAME=1,128`",
             )
         return Preprocessing(shape=item_shape(subject.path))
     if subject.format in graph_facts.READERS:

@@ -27,7 +27,7 @@ _BOOKKEEPING = {
 # Of element types FLOAT, UINT8, INT8, INT32, FLOAT16, DOUBLE, BFLOAT16, UINT4, INT4: shapes and
 # indices are INT64, and nobody learned them.
 _LEARNED_TYPES = frozenset({1, 2, 3, 6, 10, 11, 16, 21, 22})
-_INT64 = 7
+_INT32, _INT64 = 6, 7
 OPEN = 0  # in a shape: any size is taken
 
 
@@ -48,9 +48,9 @@ def item_shape(path: Path) -> tuple[int, ...]:
 
 
 def takes_integers(path: Path) -> bool:
-    """Return whether the input holds 64-bit integers: token ids."""
+    """Return whether the input holds integers of 32 or 64 bits: token ids."""
     tensor = _input(path)
-    return tensor is not None and tensor.elem_type == _INT64
+    return tensor is not None and tensor.elem_type in (_INT32, _INT64)
 
 
 def count_parameters(path: Path) -> int:

@@ -14,10 +14,12 @@ from kdeploy.cli.options import (
     DataDir,
     Debug,
     GitHubSummary,
+    Inputs,
     Json,
     Out,
     Weights,
     data_reference,
+    with_inputs,
 )
 
 
@@ -69,6 +71,7 @@ def bench(
         list[str] | None,
         typer.Option("--host", help="Measure there, over ssh: user@device; repeat for more."),
     ] = None,
+    inputs: Inputs = None,
     data: Data = None,
     data_dir: DataDir = None,
     accuracy: Annotated[bool, typer.Option(help="Also measure accuracy.")] = True,
@@ -124,6 +127,7 @@ def bench(
         baseline=baseline,
         gates=gates,
         data=data_reference(data, data_dir),
+        inputs=inputs or (),
         hosts=hosts,
         audience=Terminal(),
         use_cache=not no_cache,
@@ -207,6 +211,7 @@ def package(
     ] = None,
     weights: Weights = None,
     as_built: AsBuilt = False,
+    inputs: Inputs = None,
     data: Data = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -225,6 +230,7 @@ def package(
         reference=artifact,
         weights=weights,
         as_built=as_built,
+        args=with_inputs(artifact, {}, inputs),
         data=data_reference(data, data_dir),
     )
     budgets = parse_gates(budget or [], where="--budget")

@@ -16,12 +16,14 @@ from kdeploy.cli.options import (
     DataDir,
     Debug,
     Devices,
+    Inputs,
     Json,
     NumNodes,
     Out,
     TensorBoard,
     Weights,
     data_reference,
+    with_inputs,
 )
 
 if TYPE_CHECKING:
@@ -187,6 +189,7 @@ def _compress_options(
     weights: Weights = None,
     as_built: AsBuilt = False,
     model_args: Annotated[str, typer.Option("--args", help="YAML, for a model reference.")] = "{}",
+    inputs: Inputs = None,
     recover: Annotated[
         str | None,
         typer.Option("--recover", help="Fine-tune by distillation, YAML: '{epochs: 3}'"),
@@ -226,6 +229,7 @@ def _export_options(
     weights: Weights = None,
     as_built: AsBuilt = False,
     model_args: Annotated[str, typer.Option("--args", help="YAML, for a model reference.")] = "{}",
+    inputs: Inputs = None,
     data: Data = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -258,7 +262,11 @@ def _source(common: dict[str, Any]) -> Any:
         reference=common["artifact"],
         weights=common["weights"],
         as_built=common["as_built"],
-        args=mapping(read_value(common["model_args"]), "--args"),
+        args=with_inputs(
+            common["artifact"],
+            mapping(read_value(common["model_args"]), "--args"),
+            common["inputs"],
+        ),
         data=data_reference(common["data"], common["data_dir"]),
     )
 

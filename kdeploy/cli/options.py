@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +43,10 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="safetensors, .pt or .pth, for a model that is no artefact."),
 ]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="Of an ONNX file with open sizes: NAME=1,3,224,224[:dtype]."),
+]
 AsBuilt = Annotated[
     bool, typer.Option("--as-built", help="A model whose function gives it its weights.")
 ]
@@ -63,3 +68,17 @@ def data_reference(name: str | None, folder: Path | None, seed: int = 0) -> Data
 
     given = {**data_section(name), **({"folder": str(folder)} if folder else {})}
     return resolve(given, Path(), seed)
+
+
+def with_inputs(reference: str, args: Any, inputs: Sequence[str] | None) -> Any:
+    """Return the arguments of a model reference with what `--input` says of a file."""
+    if not inputs:
+        return args
+    if not reference.startswith("onnx:"):
+        from kdeploy.errors import RecipeError
+
+        raise RecipeError(
+            f"`--input` is for ONNX files from elsewhere, `{reference[:200]}` is none",
+            hint="name the file as `onnx:FILE`, or leave `--input` out",
+        )
+    return {**args, "input": list(inputs)}

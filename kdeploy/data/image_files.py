@@ -83,7 +83,7 @@ def beside_folders(root: Path) -> list[LeftOut]:
     return [
         LeftOut(path=Path(entry.path), reason=_reason_at_top(entry))
         for entry in _entries(root)
-        if entry.name.startswith(".") or not entry.is_dir()
+        if entry.name.startswith(".") or not Path(entry.path).is_dir()
     ]
 
 
@@ -122,10 +122,11 @@ def _reason(entry: os.DirEntry[str]) -> str:
     """Return why an entry is passed over, "" for one that is not."""
     if entry.name.startswith("."):
         return HIDDEN
-    if entry.is_dir():
-        return ""
+    # Asked first: of a link that leads to itself nothing else can be asked.
     if entry.is_symlink() and not Path(entry.path).exists():
         return NOWHERE
+    if entry.is_dir():
+        return ""
     if not entry.is_file():
         return NO_FILE
     return "" if Path(entry.name).suffix.lower() in ENDINGS else NO_IMAGE

@@ -148,8 +148,8 @@ def _check_apart(roots: dict[str, Path], classes: dict[str, Classes]) -> None:
     if shared is not None:
         one, other, path = shared
         raise DataError(
-            f"{path} is a link to a file that {one} holds too",
-            hint=f"let an image be in {one} or in {other}, not in both",
+            f"{path} is in {one} too: a link makes one file stand in both",
+            hint=f"remove the link: let an image be in {one} or in {other}",
         )
 
 

@@ -146,6 +146,9 @@ def _split(train: Split, reference: DataReference) -> tuple[Split, Split]:
 
 def _rows(x: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     # A memory map stays on disk: taking its rows would read all of it into memory.
+    held: object = x
+    if isinstance(held, Rows):
+        return cast("NDArray[Any]", Rows(held.stored, held.order[rows]))
     return cast("NDArray[Any]", Rows(x, rows)) if isinstance(x, np.memmap) else x[rows]
 
 

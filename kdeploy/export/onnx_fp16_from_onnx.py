@@ -1,7 +1,8 @@
 """An ONNX file in half precision: half the bytes, and GPUs compute it faster.
 
 onnxruntime's converter; inputs and outputs stay float32, as do operators that have no float16.
-A processor mostly computes it in float32 and rounds in between, which is slower.
+A processor mostly computes it in float32 and rounds in between, which is slower; so the file is
+also computed with every tensor in float16, and refused where a number goes beyond 65504.
 https://onnxruntime.ai/docs/performance/model-optimizations/float16.html
 """
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import DataError, ModelError, ParityFailed, Unavailable
+from kdeploy.errors import DataError, KdeployError, ModelError, ParityFailed, Unavailable
 from kdeploy.export.half_arithmetic import check_half_arithmetic
 from kdeploy.export.opening import check_that_it_opens
 from kdeploy.export.parity import Parity, check_parity
@@ -26,6 +26,7 @@ from kdeploy.machine import fingerprint
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.registry import Technique, find, validate
 from kdeploy.runtimes.run import named
+from kdeploy.user_code import described
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +132,26 @@ def write_file(
     """
     source = _source(model, technique, parameters, example, path.parent / "source")
     stop_if_asked()
-    technique.load()(source, example, path, **parameters)
+    _written(technique, source, example, path, parameters)
     stop_if_asked()
     shutil.rmtree(path.parent / "source", ignore_errors=True)
+
+
+def _written(
+    technique: Technique, source: Any, example: Any, path: Path, parameters: Mapping[str, Any]
+) -> None:
+    """Write a file; what a library's converter raises at a file is an error of that file."""
+    try:
+        technique.load()(source, example, path, **parameters)
+    except KdeployError:
+        raise
+    except Exception as error:
+        if not isinstance(source, OnnxModel):
+            raise
+        raise ModelError(
+            f"{technique.name} cannot be written of {source.path}: {described(error)}",
+            hint="its converter does not know such a graph; --debug shows where it stopped",
+        ) from error
 
 
 def _of_data(data: Dataset) -> dict[str, str]:

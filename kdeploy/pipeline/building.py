@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.errors import UnknownName
 from kdeploy.named_path import named_path
-from kdeploy.onnx_checks import content_sha256
+from kdeploy.onnx_checks import content_sha256, copy_file
+from kdeploy.onnx_fitting import Declared, fitted_file, parse_inputs
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.payload import load_model
 from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.references import ModelReference, build_model, source_sha256
+from kdeploy.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from kdeploy.preprocessing import Preprocessing
 
 
 def fresh_model(reference: ModelReference, seed: int) -> nn.Module:
@@ -36,13 +41,48 @@ def onnx_path(reference: ModelReference) -> Path | None:
     return named_path(name, reference.folder) if library == "onnx" else None
 
 
-def teacher_model(reference: ModelReference) -> nn.Module:
-    """Return a model that is only asked: a torch model, or a file run by ONNX Runtime."""
-    file = onnx_path(reference)
-    if file is None:
+def teacher_model(reference: ModelReference, form: Preprocessing | None = None) -> nn.Module:
+    """Return a model that is only asked: a torch model, or a file run by ONNX Runtime.
+
+    Args:
+        reference: What it is.
+        form: Of the data that a file is fitted to; None leaves it as it is.
+    """
+    if onnx_path(reference) is None:
         return build_model(reference)
+    return file_model(reference, form)[0]
+
+
+def file_model(
+    reference: ModelReference, form: Preprocessing | None
+) -> tuple[OnnxModel, Sequence[str]]:
+    """Return the model of an `onnx:FILE` reference, and what was done to fit it to the data."""
+    file = onnx_path(reference)
+    assert file is not None, f"{reference.build} is no file"
+    given = declared_inputs(reference)
     check_runs(file)
-    return OnnxModel(file)
+    if form is None:
+        return OnnxModel(file), ()
+    with temporary_folder("fitted") as folder:
+        fitted = folder / "model.onnx"
+        said = fitted_file(file, fitted, form, given)
+        if not said:
+            return OnnxModel(file), ()
+        return OnnxModel.written_by(lambda path: copy_file(fitted, path)), said
+
+
+def declared_inputs(reference: ModelReference) -> dict[str, Declared]:
+    """Return what a reference to a file says of its inputs: `args: {input: x=1,3,64,64}`.
+
+    Raises:
+        RecipeError: it says something else, or in another form.
+    """
+    given = dict(reference.args)
+    texts = given.pop("input", ())
+    if given:
+        raise UnknownName.among("argument", next(iter(given)), ["input"], where=reference.build)
+    listed = texts if isinstance(texts, list | tuple) else [texts]
+    return parse_inputs(listed, where=f"the input of `{reference.build}`")
 
 
 def model_of_teacher(artifact: Artifact) -> nn.Module:

@@ -129,7 +129,11 @@ def _checked_teacher(recipe: Recipe, data: Dataset) -> nn.Module:
     reference = recipe.teacher.reference
     known = find_artifact(reference.build)
     is_file = known is not None or recipe.teacher.is_file
-    model = model_of_teacher(known) if known is not None else teacher_model(reference)
+    model = (
+        model_of_teacher(known)
+        if known is not None
+        else teacher_model(reference, data.preprocessing)
+    )
     sizes = {} if recipe.student else _recovering(recipe)
     if recipe.teacher.weights is not None:
         load_weights(model, recipe.teacher.weights)

@@ -56,9 +56,8 @@ def _teacher(session: Session, teacher: Teacher) -> Artifact:
     known = find_artifact(teacher.reference.build, [session.store.root])
     if known is not None:
         return session.store.adopt(known)
-    file = onnx_path(teacher.reference)
-    if file is not None:
-        return import_file(session, file)
+    if onnx_path(teacher.reference) is not None:
+        return import_file(session, teacher.reference)
     if teacher.weights is not None:
         return _import_weights(session, teacher.reference, teacher.weights)
     return _train(session, teacher.reference, teacher.training, label="teacher", stage="teacher")

@@ -10,16 +10,25 @@ from kdeploy.artifact import ONNX, Artifact
 from kdeploy.bench.onnx_facts import count_parameters
 from kdeploy.onnx_checks import content_sha256, copy_file, file_bytes
 from kdeploy.onnx_model import OnnxModel
+from kdeploy.pipeline.building import declared_inputs, file_model, onnx_path
 from kdeploy.pipeline.held_out import scores_of_given
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.references import ModelReference
 
 
-def import_file(session: Session, file: Path) -> Artifact:
-    """Return the artefact of a file that somebody else made."""
+def import_file(session: Session, reference: ModelReference) -> Artifact:
+    """Return the artefact of a file that somebody else made, fitted to the session's data."""
+    file = onnx_path(reference)
+    assert file is not None, f"{reference.build} is no file"
+    given = declared_inputs(reference)
 
     def make(work: Path) -> Made:
         del work  # nothing to go on from
-        return made_file(OnnxModel(file), scores_of_given(session, OnnxModel(file)))
+        form = session.data.preprocessing if session.data is not None else None
+        model, said = file_model(reference, form)
+        for sentence in said:
+            session.audience.said(f"{file.name}: {sentence}")
+        return made_file(model, scores_of_given(session, model))
 
     return session.step(
         kind="onnx",
@@ -27,7 +36,7 @@ def import_file(session: Session, file: Path) -> Artifact:
         technique="onnx",
         label="teacher",
         make=make,
-        source=content_sha256(file),
+        source=" ".join([content_sha256(file), *(f"{n}={d.shape}" for n, d in given.items())]),
     )
 
 

@@ -8,7 +8,8 @@ values elsewhere would be another one there. A few forward passes of two items s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,19 @@ from torch import Tensor, nn
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
 from kdeploy.fitting.compilation import first_output
-from kdeploy.model_faults import assigned_at, random_at, returned_at, same, same_randomness
+from kdeploy.model_faults import (
+    assigned_at,
+    not_differentiable_at,
+    random_at,
+    returned_at,
+    same,
+    same_randomness,
+)
 from kdeploy.model_outputs import changes_its_input, outputs_of, told
 from kdeploy.onnx_model import OnnxModel
 from kdeploy.outside_state import changed, different, outside_state
 from kdeploy.structure import difference, replay
-from kdeploy.user_code import users_code
+from kdeploy.user_code import described, is_memory, users_code
 
 TOLERANCE = 1e-4
 """Of the largest output; the same computation differs by about 1e-6 of it."""
@@ -33,6 +41,26 @@ RANDOM_NODES = frozenset(
 )
 ANOTHER_SEED = 20150309
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Yield a list that takes what is said of models while the block runs, once each."""
+    found: list[str] = []
+
+    class Taking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() not in found:
+                found.append(record.getMessage())
+
+    handler, passed_on = Taking(), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = passed_on
 
 
 def check_pure(
@@ -175,7 +203,7 @@ def _check_training(
 ) -> None:
     """Run once as in training, and say what is used of several outputs."""
     given = pair.clone()
-    with same_randomness(ANOTHER_SEED), torch.no_grad():
+    with same_randomness(ANOTHER_SEED), torch.enable_grad():
         with users_code(f"{who} cannot run in training mode", model=model):
             returned = model.train()(given)
         key = next((key for key, size in batch_sizes.items() if size == 1), None)
@@ -198,12 +226,31 @@ def _check_training(
             f" {told(answer)} in eval mode",
             hint="return the logits, or a tuple that begins with them, in both",
         )
+    _check_backward(model, first, pair, who)
     if first is not returned:
         logger.warning(
             "%s returns %s while training: the first is learned from, the others are not used",
             who,
             told(returned),
         )
+
+
+def _check_backward(model: nn.Module, first: Tensor, x: Tensor, who: str) -> None:
+    """Refuse what autograd refuses, such as a tensor that was overwritten before it was needed."""
+    if not first.requires_grad:
+        return
+    try:
+        first.float().sum().backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        if is_memory(error):
+            raise
+        place = not_differentiable_at(model, x)
+        raise ModelError(
+            f"{who} cannot be trained: {described(error)}{f' ({place})' if place else ''}",
+            hint="compute a new tensor there: `x = x + y` for `x += y`, `inplace=False`",
+        ) from error
+    finally:
+        model.zero_grad(set_to_none=True)
 
 
 def _check_state(

@@ -28,6 +28,7 @@ from kdeploy.pipeline.losing import notes, warning
 from kdeploy.pipeline.measured_about import measured_about
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
+from kdeploy.pipeline.purity import heard
 from kdeploy.pipeline.rundir import (
     write_bundle,
     write_exports,
@@ -113,7 +114,7 @@ def run(
         InputError: before anything was written.
     """
     processes = joined(devices, num_nodes)
-    with processes.in_turn(), blamed():
+    with processes.in_turn(), blamed(), heard() as of_models:
         data = check(recipe)
         stages = STAGES[: STAGES.index(until or STAGES[-1]) + 1]
         check_ahead(recipe, data, stages)
@@ -134,6 +135,8 @@ def run(
                 write_text(out / "recipe.yaml", to_yaml(recipe, written_in=out))
             session.sweep()
             session.say_of_data()
+            for sentence in of_models:
+                session.audience.said(sentence)
         with blamed():
             return _run(recipe, out, session, stages)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -151,10 +152,19 @@ class Session:
                 return self._of_first(entry["id"])
             return self._write(entry, made, parents)
 
+    def _facts(self, stage: str, made: Made) -> dict[str, Any]:
+        """Return what is known of a result; the first of a chain also tells of the data."""
+        if stage != "teacher" or self.data is None or not self.data.notes:
+            return dict(made.facts)
+        # Bundles carry a lineage along: where the recipe lay is nobody's business there.
+        here = f"{self.reference.folder}{os.sep}" if self.reference is not None else ""
+        notes = [note.replace(here, "") if here else note for note in self.data.notes]
+        return {**made.facts, "report": {**made.facts.get("report", {}), "data": notes}}
+
     def _write(self, entry: dict[str, Any], made: Made, parents: Sequence[Artifact]) -> Artifact:
         entry |= {
             "data": self._data_facts(),
-            "facts": dict(made.facts),
+            "facts": self._facts(entry["stage"], made),
             "scores": dict(made.scores),
             "machine": fingerprint().id,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
+from kdeploy.onnx_fitting import Declared, declared_file, fitted_file, parse_inputs
+from kdeploy.pipeline.artifact_data import data_of, say_of_other_data
 from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import subject
@@ -24,11 +26,12 @@ from kdeploy.pipeline.on_hosts import bench_on_hosts
 from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.rundir import write_command, write_measurements, write_reports
 from kdeploy.pipeline.session import Session
-from kdeploy.pipeline.single import data_of, exported_file, say_of_other_data, session_of
+from kdeploy.pipeline.single import exported_file, session_of
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import formats_of, named
+from kdeploy.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ def bench_side_by_side(
     baseline: str | None,
     gates: Sequence[Gate],
     data: DataReference | None,
+    inputs: Sequence[str] = (),
     hosts: Sequence[Host] = (),
     audience: Audience,
     use_cache: bool = True,
@@ -66,6 +70,7 @@ def bench_side_by_side(
         baseline: What all are compared with, a reference too.
         gates: What each but the baseline must hold, on the first runtime and batch size asked for.
         data: For ONNX files, which know none; artefacts know theirs.
+        inputs: Sizes that files leave open, `NAME=1,3,224,224[:dtype]`.
         hosts: Other machines to measure on, side by side, instead of this one.
         audience: Who is told.
         use_cache: Whether what was measured before counts.
@@ -74,6 +79,7 @@ def bench_side_by_side(
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
     found = [_found(name, out) for name in names]
     labels = _labels(found)
+    declared = parse_inputs(inputs, where="--input")
     files = [f if isinstance(f, Path) else f.path for f in found if not isinstance(f, Artifact)]
     _check_files(files, section)
     artifacts = [f for f in found if isinstance(f, Artifact)]
@@ -82,24 +88,57 @@ def bench_side_by_side(
     say_of_other_data(session, artifacts)
     if command:
         write_command(out, command)
-    subjects = [
-        replace(s, label=label)
-        for f, label in zip(found, labels, strict=True)
-        for s in _subjects(session, f, section)
-    ]
     label = labels[0] if baseline else None
     session.use_cache = use_cache
-    if hosts:
-        away = bench_on_hosts(session, subjects, section, hosts, out, baseline=label)
-        records, comparisons, drawn = away.records, away.comparisons, away.drawn
-    else:
-        result = _measured_here(session, subjects, section, out, baseline=label)
-        records, comparisons = result.measurements, result.comparisons
-        with session.files():
-            write_measurements(out, result)
-            drawn = write_reports(out, baseline=label)
+    with temporary_folder("declared") as folder:
+        subjects = [
+            replace(s, label=label)
+            for f, label in zip(_fitted(session, found, declared, folder), labels, strict=True)
+            for s in _subjects(session, f, section)
+        ]
+        if hosts:
+            away = bench_on_hosts(session, subjects, section, hosts, out, baseline=label)
+            records, comparisons, drawn = away.records, away.comparisons, away.drawn
+        else:
+            result = _measured_here(session, subjects, section, out, baseline=label)
+            records, comparisons = result.measurements, result.comparisons
+            with session.files():
+                write_measurements(out, result)
+                drawn = write_reports(out, baseline=label)
     verdicts = _judge(gates, records, labels, label, section)
     return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
+
+
+def _fitted(
+    session: Session,
+    found: Sequence[Artifact | Subject | Path],
+    given: Mapping[str, Declared],
+    folder: Path,
+) -> list[Artifact | Subject | Path]:
+    """Return the same, with copies of files that take something else than the data give.
+
+    Without data, of those whose inputs somebody named sizes of.
+    """
+    if given and not any(isinstance(f, Path) for f in found):
+        raise InputError(
+            "`--input` is for ONNX files from elsewhere, and none is measured",
+            hint="artefacts and bundles know their inputs: leave it out",
+        )
+    copies: list[Artifact | Subject | Path] = []
+    for number, one in enumerate(found):
+        copies.append(one)
+        if not isinstance(one, Path) or format_of(one) != "onnx":
+            continue
+        copy = folder / f"{number}" / one.name
+        copy.parent.mkdir()
+        if session.data is not None:
+            form = session.data.preprocessing
+            for sentence in fitted_file(one, copy, form, given, closes=False):
+                session.audience.said(f"{one.name}: {sentence}")
+        elif given:
+            declared_file(one, copy, given)
+        copies[-1] = copy if copy.is_file() else one
+    return copies
 
 
 def _measured_here(

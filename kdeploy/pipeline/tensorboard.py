@@ -42,7 +42,8 @@ class TensorBoard:
             **{f"loss/{name}": value for name, value in record.losses.items()},
         }
         for name, value in scalars.items():
-            self.writer.add_scalar(_tag(f"{self.name}/{name}"), value, record.epoch)
+            tag = _tag(f"{self.name.replace('/', '_')}/{name}")
+            self.writer.add_scalar(tag, value, record.epoch)
         self.writer.flush()
         self.watcher.epoch_ended(record)
 

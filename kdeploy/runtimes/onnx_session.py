@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import Unavailable
-from kdeploy.onnx_checks import check_input, refused, unfit
+from kdeploy.onnx_checks import INPUT_TYPES, WHOLE_TYPES, check_input, refused, unfit
 from kdeploy.runtimes.contract import Proof
 from kdeploy.runtimes.operators import integer_and_eligible, is_quantized
 from kdeploy.runtimes.sparse_weights import num_two_four_of_file
@@ -29,7 +29,7 @@ class OnnxSession:
         self._path, self._options, self._providers = path, options, providers
         self._session = _open(path, options(), providers)
         inputs = self._session.get_inputs()
-        check_input(path, {i.name: i.type for i in inputs})
+        check_input(path, {i.name: i.type for i in inputs}, known=INPUT_TYPES | WHOLE_TYPES)
         self._input = inputs[0].name
         self._expected = inputs[0].shape
         self._outputs = [self._session.get_outputs()[0].name]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
-from kdeploy.onnx_checks import check_input, refused, unfit
+from kdeploy.onnx_checks import INPUT_TYPES, WHOLE_TYPES, check_input, refused, unfit
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.files import format_of
@@ -68,7 +68,7 @@ class Openvino:
                 ) from error
             raise refused("OpenVINO", path, error) from error
         types = {i.any_name: str(i.element_type.to_string()) for i in self._compiled.inputs}
-        check_input(path, types)
+        check_input(path, types, known=INPUT_TYPES | WHOLE_TYPES)
         # A Q/DQ pair is read as FakeQuantize; the executed graph no longer has it.
         self._is_quantized = any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
         self._path = path

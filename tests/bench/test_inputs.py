@@ -11,6 +11,7 @@ from kdeploy.bench.inputs import write_pool
 from kdeploy.bench.subject import Subject
 from kdeploy.data.load import load
 from kdeploy.errors import ModelError
+from kdeploy.onnx_fitting import Declared, declared_file
 from kdeploy.preprocessing import Preprocessing
 
 
@@ -130,3 +131,21 @@ def test_a_file_of_token_ids_needs_data(tmp_path):
     with pytest.raises(ModelError, match="takes token ids") as caught:
         write_pool(_subject(tmp_path / "ids.onnx"), None, batch_size=1, file=tmp_path / "pool.npy")
     assert "--data" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"), [(TensorProto.UINT8, 256), (TensorProto.INT32, 2), (TensorProto.INT64, 2)]
+)
+def test_a_file_of_whole_numbers_gets_some_once_its_sizes_are_declared(tmp_path, kind, values):
+    ports = [helper.make_tensor_value_info(name, kind, ["batch", "some"]) for name in "xy"]
+    node = helper.make_node("Identity", ["x"], ["y"])
+    graph = helper.make_graph([node], "whole", ports[:1], ports[1:])
+    onnx.save(helper.make_model(graph), tmp_path / "whole.onnx")
+    given = {"x": Declared(shape=(1, 1000))}
+    declared_file(tmp_path / "whole.onnx", tmp_path / "declared.onnx", given)
+    file = tmp_path / "pool.npy"
+    write_pool(_subject(tmp_path / "declared.onnx"), None, batch_size=1, file=file)
+    pool = np.load(file)
+    assert pool.shape[1:] == (1000,)
+    assert pool.dtype == helper.tensor_dtype_to_np_dtype(kind)
+    assert len(np.unique(pool)) == values

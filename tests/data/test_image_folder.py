@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -148,6 +149,7 @@ def test_what_is_passed_over_is_told_and_counted(root):
     (box / "notes.txt").write_text("no image")
     (box / ".DS_Store").write_text("no image")
     (box / "gone.png").symlink_to(root / "nowhere.png")
+    (root / "test" / "0" / "self").symlink_to("self")
     (root / "train" / "readme.md").write_text("no image")
     (root / "train" / "lost.png").write_text("no image")
     for number in range(7):
@@ -162,8 +164,9 @@ def test_what_is_passed_over_is_told_and_counted(root):
     [rest] = [note for note in parts.notes if f"more of {root / 'train'} (" in note]
     assert rest.startswith("left out: 1 more of")
     [rest] = [note for note in parts.notes if f"more of {root / 'test'} (" in note]
-    assert rest.startswith("left out: 2 more of")
-    assert rest.endswith("(2: its ending is not that of an image)")
+    assert rest.startswith("left out: 3 more of")
+    assert rest.endswith("(3: its ending is not that of an image)")
+    assert "0/self (a link that leads nowhere)" in told
 
 
 def test_an_image_under_another_ending_is_told_by_what_it_holds(root):
@@ -191,7 +194,7 @@ def test_links_to_folders_and_files_are_followed_once(root, tmp_path):
 
 def test_one_file_is_not_in_two_parts_or_classes(root):
     (root / "test" / "4" / "link.png").symlink_to(next((root / "train" / "4").iterdir()))
-    with pytest.raises(DataError, match=r"link\.png is a link to a file that .*train/4 holds too"):
+    with pytest.raises(DataError, match=r"link\.png is in .*train/4 too: a link makes one"):
         read(root)
 
 
@@ -244,3 +247,9 @@ def test_a_data_set_drawn_in_the_alpha_channel_is_laid_on_white_and_told(tmp_pat
     assert "background" in caught.value.hint
     with pytest.raises(DataError, match=r"`background` is \(0, 0, 256\)"):
         loaded(background=[0, 0, 256])
+
+
+def test_what_is_no_file_is_not_waited_for(root):
+    os.mkfifo(root / "train" / "4" / "pipe.png")
+    [note] = read(root).notes
+    assert note.endswith("4/pipe.png (not a regular file)")

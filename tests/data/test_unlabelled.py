@@ -40,6 +40,7 @@ def test_a_folder_of_images_at_any_depth_is_split_without_overlap(photos):
     items = {np.asarray(x).tobytes() for part in parts for x in part.x[:]}
     assert len(items) == 20
     assert data.preprocessing.shape == (3, 6, 8)
+    assert all(isinstance(part.x.stored, np.memmap) for part in parts), "it stays on the disk"
     assert (data.preprocessing.mean, data.num_classes) == ((0.5,), 0)
     assert not any(part.is_labelled for part in parts)
     assert set(data.train.y) == {NOT_COUNTED}

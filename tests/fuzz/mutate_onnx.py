@@ -24,6 +24,7 @@ from kdeploy.package.onnx_file import facts_of
 from kdeploy.package.runner.python import limits
 from kdeploy.pipeline import onnx_trial
 from kdeploy.runtimes.run import named, open_runtime
+from kdeploy.runtimes.sparse_weights import num_two_four_of_file
 from tests.fuzz.bases import bases
 from tests.fuzz.harness import apart
 from tests.fuzz.values import damaged
@@ -115,7 +116,7 @@ def _copied(path: Path) -> None:
 
 READERS = (
     read_onnx, facts_of, count_parameters, item_shape, takes_integers, content_sha256, file_bytes,
-    _copied, _asked, _opened,
+    num_two_four_of_file, _copied, _asked, _opened,
 )  # fmt: skip
 
 

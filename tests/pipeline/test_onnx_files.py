@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import warnings
+from dataclasses import replace
 
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from kdeploy.data.load import DataReference
-from kdeploy.errors import RecipeError
+from kdeploy.errors import ModelError, RecipeError
 from kdeploy.export.onnx_from_torch import onnx_from_torch
 from kdeploy.onnx_checks import file_bytes
 from kdeploy.onnx_model import OnnxModel
@@ -39,6 +42,43 @@ def test_a_file_becomes_int8_and_a_bundle(source, tmp_path):
     assert again.id == made.id
     bundled = package_one(Source(reference=str(made.folder)), [], tmp_path / "bundle", Silence())
     assert bundled.passed
+
+
+class FromBytes(nn.Module):
+    """Takes bytes (batch, height, width, channels), as files of other frameworks do."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model((x.float() / 255).permute(0, 3, 1, 2))
+
+
+def test_a_file_of_bytes_with_channels_last_becomes_int8_and_a_bundle(tmp_path, tiny_model):
+    x = torch.zeros(2, 12, 12, 1, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            FromBytes(tiny_model(classes=10)).eval(),
+            (x,),
+            tmp_path / "bytes.onnx",
+            dynamo=True,
+            input_names=["image"],
+            dynamic_shapes=(dict.fromkeys((0, 1, 2), torch.export.Dim.DYNAMIC),),
+        )
+    source = Source(
+        reference=f"onnx:{tmp_path / 'bytes.onnx'}",
+        args={"input": "image=1,12,12,1:uint8"},
+        data=DataReference(name="digits", parameters={"size": 12}),
+    )
+    wanted = step({"int8_ptq": {"calibration_batches": 2}}, "compress")
+    made = compress_one(source, wanted, tmp_path / "out", Silence())
+    assert OnnxModel(made.file)(torch.zeros(3, 1, 12, 12)).shape == (3, 10)
+    assert package_one(source, [], tmp_path / "bundle", Silence()).passed
+    other = replace(source, args={"input": "image=1,9,12,1"})
+    with pytest.raises(ModelError, match="is declared, and the data have items of shape"):
+        compress_one(other, wanted, tmp_path / "other", Silence())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 
 from kdeploy.errors import ModelError
 from kdeploy.pipeline.check import check_model
+from kdeploy.pipeline.purity import heard
 from kdeploy.references import ModelReference, build_model
 
 HEAD = """
@@ -56,6 +57,11 @@ FINE = {
         "self.register_buffer('w', torch.rand(144))",
         "x = x * self.w.view(12, 12)",
     ),
+    "an activation in place where it may be": (
+        "self.layers = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU(inplace=True))",
+        "x = self.layers(x)",
+    ),
+    "frozen weights": ("self.out.requires_grad_(False)", "pass"),
     "dropout": ("self.drop = nn.Dropout(0.5)", "x = self.drop(x)"),
     "noise in training alone": ("pass", "x = x + torch.randn_like(x) if self.training else x"),
     "a counter that nobody reads": ("self.calls = 0", "self.calls += 1"),
@@ -213,6 +219,12 @@ FAULTS = {
         r"in place while it is trained \(.*build\.py:16",
         "new tensor",
     ),
+    "what backward needs is overwritten": (
+        "self.scale = nn.Parameter(torch.ones(1))",
+        "x = (x * self.scale).sigmoid(); x += 1; x = x * 1",
+        r"cannot be trained: .*modified by an inplace operation.*build\.py:16, in forward",
+        "`x = x + y` for `x += y`",
+    ),
     "probabilities": (
         "pass",
         "return self.out(self.flat(x)).softmax(-1)",
@@ -262,21 +274,26 @@ def test_a_model_that_is_only_asked_may_fail_in_training(tmp_path, tiny_data):
     )
 
 
-def test_answers_that_depend_on_neighbours_are_said(tmp_path, tiny_data, caplog):
+def said(*given):
+    with heard() as found:
+        checked(*given)
+    return found
+
+
+def test_answers_that_depend_on_neighbours_are_said(tmp_path, tiny_data):
     norm = "self.norm = nn.BatchNorm2d(1, track_running_stats=False)"
-    checked(tmp_path, tiny_data, norm, "x = self.norm(x)")
-    assert "`norm` (BatchNorm2d) has no running statistics" in caplog.text
-    caplog.clear()
-    checked(tmp_path, tiny_data, "pass", "x = x - x.mean(0)")
-    assert "by what else is in its batch" in caplog.text
-    caplog.clear()
-    checked(tmp_path, tiny_data, "self.norm = nn.BatchNorm2d(1)", "x = self.norm(x)")
-    assert not caplog.text
+    (text,) = said(tmp_path, tiny_data, norm, "x = self.norm(x)")
+    assert "`norm` (BatchNorm2d) has no running statistics" in text
+    (text,) = said(tmp_path, tiny_data, "pass", "x = x - x.mean(0)")
+    assert "by what else is in its batch" in text
+    assert said(tmp_path, tiny_data, "self.norm = nn.BatchNorm2d(1)", "x = self.norm(x)") == []
 
 
-def test_auxiliary_outputs_are_said(tmp_path, tiny_data, caplog):
-    checked(tmp_path, tiny_data, "pass", "if self.training: return self.out(self.flat(x)), x")
-    assert "returns a tuple of 2 while training: the first is learned from" in caplog.text
+def test_auxiliary_outputs_are_said(tmp_path, tiny_data):
+    (text,) = said(
+        tmp_path, tiny_data, "pass", "if self.training: return self.out(self.flat(x)), x"
+    )
+    assert "returns a tuple of 2 while training: the first is learned from" in text
 
 
 def test_batches_of_one_item_are_refused_where_the_model_cannot_take_them(tmp_path, tiny_data):

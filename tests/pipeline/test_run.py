@@ -181,3 +181,16 @@ def test_writes_events_for_tensorboard_when_asked(run_project, project):
     events = list((project / "run" / "tensorboard").glob("events*"))
     assert len(events) == 1
     assert b"train_the_teacher/loss" in events[0].read_bytes()
+
+
+def test_what_is_to_know_of_the_data_is_told_and_kept(project, run_project):
+    for part in ("train", "test"):
+        known = dict(np.load(project / f"{part}.npz"))
+        np.savez(project / f"{part}.npz", x=known["x"], y=known["y"].astype(np.float32), mask=[1])
+    result = run_project("compress=[]", until="bench")
+    told = [n for n in result.teacher.facts["report"]["data"] if n.startswith("train.npz: ")]
+    assert "of `mask` nothing is read" in told[0]
+    assert "float32 labels are whole numbers" in told[1]
+    events = [json.loads(line) for line in (result.out / "log.jsonl").read_text().splitlines()]
+    assert {f"{project}/{note}" for note in told} <= {e.get("text") for e in events}
+    assert "of `mask` nothing is read" in (result.out / "report.html").read_text()

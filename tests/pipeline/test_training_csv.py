@@ -64,3 +64,12 @@ def test_a_run_writes_it_when_asked(run_project, project):
     [row] = rows(project / "run" / "training.csv")
     assert (row["training"], row["epoch"]) == ("train the teacher", "1")
     assert float(row["loss"]) == float(row["loss.labels"]) > 0
+
+
+def test_a_name_like_a_formula_is_text_and_its_rows_are_found_again(tmp_path):
+    for _ in range(2):
+        table = TrainingCsv(tmp_path / "training.csv", NoWatcher())
+        table.started("=1+1", 1, 10, 0)
+        table.epoch_ended(record(1, labels=-1.5))
+    (row,) = rows(tmp_path / "training.csv")
+    assert (row["training"], row["loss"]) == ("'=1+1", "-1.5")

@@ -18,6 +18,7 @@ SHARED = (
     "flags.py",
     "machine.py",
     "preprocessing.py",
+    "process_end.py",
     "bench/__init__.py",
     "bench/client.py",
     "bench/measure.py",
