@@ -17,8 +17,6 @@ from kdeploy.errors import ModelError
 from kdeploy.model_faults import input_changed_at, returned_at, same
 from kdeploy.user_code import users_code
 
-ONE_TENSOR = 'let forward return one tensor of logits, e.g. `return out["logits"]`'
-
 
 def outputs_of(model: nn.Module, x: Tensor, *, role: str, hint: str | None = None) -> Tensor:
     """Return what the model answers in eval mode; modes and `x` are left as they were.
@@ -40,7 +38,7 @@ def outputs_of(model: nn.Module, x: Tensor, *, role: str, hint: str | None = Non
         if not isinstance(answer, Tensor):
             raise ModelError(
                 f"{role} returns {told(answer)}{_at(returned_at(model, x))}; expected one tensor",
-                hint=ONE_TENSOR,
+                hint=f"let forward return one tensor of logits{_which(answer)}",
             )
         if not same(given, x):
             raise changes_its_input(model, x, role=role)
@@ -79,6 +77,16 @@ def told(answer: Any) -> str:
     if isinstance(answer, list | tuple):
         return f"a {type(answer).__name__} of {len(answer)}"
     return "nothing" if answer is None else f"an object of the type `{type(answer).__name__}`"
+
+
+def _which(answer: Any) -> str:
+    """Return how the logits may be taken out of what a model returned, "" where none are seen."""
+    if isinstance(answer, dict):
+        keys = [key for key in ("logits", "out", *answer) if key in answer]
+        return f": `[{keys[0]!r}]` of that" if keys else ""
+    if isinstance(answer, list | tuple):
+        return ": `[0]` of that" if answer else ""
+    return ": `.logits` of that" if hasattr(answer, "logits") else ""
 
 
 def _at(place: str) -> str:

@@ -7,6 +7,7 @@ own code comes before one of kdeploy's: whatever torch raised in between was ask
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -89,6 +90,13 @@ def users_code(
         raise kind(f"{what}: {described(error, model)}", hint=hint_of(error, hint)) from error
 
 
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as another:  # a class of the user's own may not know how
+        return f"its text raises {type(another).__name__}"
+
+
 def hint_of(error: BaseException, otherwise: str | None) -> str | None:
     """Return the hint, unless a line of the user's is wrong whatever it is given."""
     place = _place(error)
@@ -125,7 +133,7 @@ def described(error: BaseException, model: Any = None) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         code = (error.text or "").strip()
         return f"SyntaxError: {error.msg} ({shown(error.filename)}:{error.lineno}: `{code}`)"
-    text = " ".join(str(error).split())
+    text = " ".join(_text(error).split())
     text = f"{text[:LONGEST]} ..." if len(text) > LONGEST else text
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     place = _place(error)
@@ -185,8 +193,17 @@ def _frames(error: BaseException) -> list[tuple[str, int, str]]:
         code = trace.tb_frame.f_code
         found.append((code.co_filename, trace.tb_lineno, code.co_name))
         trace = trace.tb_next
+    # A compiler reads the user's lines instead of running them, and tells them in its text.
+    _, _, read = _text(error).partition("from user code:")
+    found += frames_in(read)
     # Where the block itself is a generator, its own frame comes first and is no caller.
     return [place for place in found if place[0] != __file__] or found
+
+
+def frames_in(traceback: str) -> list[tuple[str, int, str]]:
+    """Return file, line and function of the frames in a traceback that is text."""
+    found = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', traceback)
+    return [(file, int(line), function) for file, line, function in found]
 
 
 def _layer(error: BaseException, model: Any) -> str:

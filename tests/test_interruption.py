@@ -47,11 +47,13 @@ with heeded():
         print("arrived")
 """
 NATIVE = """
-import ctypes, signal
-from kdeploy.interruption import heeded
+import ctypes, signal, sys
+from pathlib import Path
+from kdeploy.interruption import heeded, taken_along
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-with heeded():
+Path(sys.argv[1]).touch()
+with heeded(), taken_along(Path(sys.argv[1])):
     mutex, libc = ctypes.create_string_buffer(256), ctypes.CDLL(None)
     libc.pthread_mutex_lock(mutex)
     print("ready", flush=True)
@@ -76,8 +78,8 @@ def test_what_other_code_swallows_is_raised_at_the_next_step():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_native_code_at_once(number):
-    command = [sys.executable, "-c", NATIVE]
+def test_a_second_signal_ends_native_code_at_once(tmp_path, number):
+    command = [sys.executable, "-c", NATIVE, str(tmp_path / "mark")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as child:
         assert child.stdout.readline() == "ready\n"
@@ -85,10 +87,12 @@ def test_a_second_signal_ends_native_code_at_once(number):
         child.send_signal(number)
         time.sleep(0.5)
         assert child.poll() is None
+        assert (tmp_path / "mark").exists()
         child.send_signal(number)
         _, errors = child.communicate(timeout=10)
     assert child.returncode == 128 + number
     assert errors == "\nended at once\n"
+    assert not (tmp_path / "mark").exists()
 
 
 def test_handlers_are_as_they_were_afterwards():

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -38,18 +40,22 @@ def test_what_is_not_a_number_does_not_count_as_changed():
 
 
 @pytest.mark.parametrize(
-    ("answer", "text"),
+    ("answer", "text", "hint"),
     [
-        (None, "returns nothing"),
-        ({"logits": 1, "aux": 2}, "returns a dict of `logits`, `aux`"),
-        ((1, 2), "returns a tuple of 2"),
-        (object(), "returns an object of the type `object`"),
+        (None, "returns nothing", "one tensor of logits"),
+        ({"aux": 2, "logits": 1}, "returns a dict of `aux`, `logits`", "`['logits']` of that"),
+        ({"aux": 2, "out": 1}, "returns a dict of `aux`, `out`", "`['out']` of that"),
+        ({"y": 2}, "returns a dict of `y`", "`['y']` of that"),
+        ((1, 2), "returns a tuple of 2", "`[0]` of that"),
+        (SimpleNamespace(logits=1), "of the type `SimpleNamespace`", "`.logits` of that"),
+        (object(), "returns an object of the type `object`", "one tensor of logits"),
     ],
 )
-def test_what_is_no_tensor_is_told_in_words(answer, text):
+def test_what_is_no_tensor_is_told_in_words(answer, text, hint):
     class Odd(nn.Module):
         def forward(self, x):
             return answer
 
-    with pytest.raises(ModelError, match=text):
+    with pytest.raises(ModelError, match=text) as caught:
         outputs_of(Odd(), torch.rand(2, 3), role="the model")
+    assert caught.value.hint.endswith(hint)

@@ -7,7 +7,7 @@ from torch import nn
 from kdeploy.errors import DataError, KdeployError, ModelError
 from kdeploy.model_outputs import outputs_of
 from kdeploy.references import ModelReference, build_model
-from kdeploy.user_code import blamed, is_users, mark_as_users, users_code, users_error
+from kdeploy.user_code import blamed, described, is_users, mark_as_users, users_code, users_error
 
 BUILD = """
 import sys
@@ -131,6 +131,23 @@ def test_our_own_faults_stay_what_they_are():
     with pytest.raises(TypeError) as caught, users_code("the model"):
         parse_quantity(None)
     assert users_error(caught.value) is None
+
+
+def test_a_line_that_a_compiler_read_is_the_users_too(build):
+    # As torch.compile tells it; no frame of the file is in the traceback then.
+    file = build().forward.__code__.co_filename
+    text = f'fake tensors failed\n\nfrom user code:\n   File "{file}", line 19, in forward\n  ...'
+    found = users_error(RuntimeError(text))
+    assert f"({file}:19, in forward: `return self.layer(x.mT)`)" in found.message
+
+
+def test_an_error_that_cannot_be_told_is_told_by_its_type():
+    class Odd(ValueError):
+        def __str__(self):
+            return 1 / 0
+
+    assert described(Odd()) == "Odd: its text raises ZeroDivisionError"
+    assert len(described(ValueError("long " * 10_000))) < 400
 
 
 def test_our_own_errors_pass_as_they_are():

@@ -24,6 +24,8 @@ type_as view_as reshape_as tensor_split moveaxis t alias
 """
 _ALIKE = "mul div __mul__ __truediv__ __rmul__ __imul__ dropout identity"
 _BETWEEN = "add sub masked_fill masked_fill_ where softmax type __add__ __iadd__ add_ clamp"
+# After the softmax: rows of only padding have no numbers.
+_AFTER = "dropout type nan_to_num masked_fill masked_fill_ where"
 _PRODUCTS = "matmul __matmul__ bmm"
 FUSED = "scaled_dot_product_attention"
 TORCHS_OWN = "multi_head_attention_forward"
@@ -229,7 +231,7 @@ def _weighted(flow: _Flow, index: int, call: Call) -> tuple[Call, int]:
         index = flow.reader(tensor, index)
         call = flow.calls[index]
         tensor = call.result
-        if call.name not in (*_PRODUCTS.split(), *_MOVES.split(), "dropout", "type"):
+        if call.name not in (*_PRODUCTS.split(), *_MOVES.split(), *_AFTER.split()):
             raise NotFollowed(call.name)
     return call, index
 

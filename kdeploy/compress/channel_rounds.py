@@ -94,9 +94,9 @@ class Pruning:
             self._sizes = self._sizes or ranking.sizes
             kept = self._choose(ranking, self._aim.fraction**progress, is_last=is_last)
             channels = all_channels(ranking.units(kept))
-            _warn(channels, remove_checked(self.pruned, channels, self._example))
+            _warn_of_moved(remove_checked(self.pruned, channels, self._example))
         if is_last:
-            self._context.report["kept_whole"] = kept_whole(
+            rows = kept_whole(
                 self._model,
                 self.pruned,
                 self._example,
@@ -105,6 +105,9 @@ class Pruning:
                 is_protected=self._is_protected,
                 round_to=self._rules.round_to,
             )
+            self._context.report["kept_whole"] = rows
+            if not channels:
+                _warn_of_nothing(rows)
 
     def _find(self) -> list[Unit]:
         whole: dict[str, str] = {}
@@ -201,9 +204,22 @@ def _row(trial: Trial, ranking: Ranking, *, is_chosen: bool) -> dict[str, Any]:
     }
 
 
-def _warn(channels: Mapping[Slot, tuple[int, ...]], moved: float) -> None:
-    if not channels:
-        _LOG.warning("prune_channels: no channel may go by these rules; nothing has changed")
+def _warn_of_nothing(kept: Sequence[Mapping[str, str]]) -> None:
+    """Say that nothing went, and of each reason the layers."""
+    layers: dict[str, list[str]] = {}
+    for row in kept:
+        layers.setdefault(row["reason"], []).append(f"`{row['layer']}`")
+    reasons = [
+        f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''}: {reason}"
+        for reason, names in layers.items()
+    ]
+    _LOG.warning(
+        "prune_channels: no channel may go by these rules; nothing has changed. %s",
+        "; ".join(reasons) or "The model has no linear or convolution layer",
+    )
+
+
+def _warn_of_moved(moved: float) -> None:
     if moved > ROUNDING:
         _LOG.warning(
             "prune_channels: an operation across channels (a layer norm, an attention) sees fewer "

@@ -44,14 +44,24 @@ def items_of(path: Path) -> NDArray[Any]:
     if not path.exists():
         raise FileMissing(f"there is no {path}", hint=f"give {ITEM_FORMS}")
     if path.is_file() and path.suffix == ".npy":
-        return _npy(path)
+        return _as_items(_npy(path), path)
     if path.is_file() and path.suffix not in SEVERAL:
         raise DataError(f"{path} holds no arrays by its ending", hint=f"give {ITEM_FORMS}")
     members = members_of(path)
     if "x" not in members:
         names = ", ".join(f"`{name}`" for name in sorted(members)) or "nothing"
         raise DataError(f"{path} has no `x`, found {names}", hint=f"give {ITEM_FORMS}")
-    return members["x"]()
+    return _as_items(members["x"](), path)
+
+
+def _as_items(x: NDArray[Any], path: Path) -> NDArray[Any]:
+    if x.ndim < 2 or x.dtype.kind not in "biuf":
+        raise DataError(
+            f"{path}: x is {x.dtype} of shape {tuple(x.shape)}, no items",
+            hint="items are numbers, (N, channels, height, width), (N, channels, length) or "
+            "(N, tokens)",
+        )
+    return x
 
 
 def _npy(file: Path) -> NDArray[Any]:

@@ -150,7 +150,7 @@ def _hint(x: NDArray[Any]) -> str:
     hints = [] if x.dtype in FLOAT_TYPES else [type_hint(x)]
     if x.ndim == 2:
         hints.append("one row an item is a signal of one channel: `x = x[:, None]`")
-    elif x.ndim == 1:
+    elif x.ndim < 2:
         hints.append("an item has a channel axis and at least one other")
     elif x.ndim > 5:
         hints.append(f"an item of {x.ndim - 1} axes is neither an image, a signal nor a clip")

@@ -172,6 +172,21 @@ def _check_vocabulary(preprocessing: Preprocessing, where: str) -> None:
 
 def _check_normalization(preprocessing: Preprocessing, where: str) -> None:
     channels = preprocessing.shape[0]
+    if not np.isfinite(preprocessing.scale) or preprocessing.scale == 0:
+        raise DataError(
+            f"{where}: `scale` is {preprocessing.scale}",
+            hint="what stored values are multiplied by: 1 for none, 1 / 255 for bytes",
+        )
+    if preprocessing.resize not in ("", "bilinear"):
+        raise DataError(
+            f"{where}: `resize` is `{preprocessing.resize:.40}`, which no bundle can do",
+            hint='"bilinear" (Pillow), or "" where images are not resized',
+        )
+    ground = preprocessing.background
+    if ground and (len(ground) != 3 or not 0 <= min(ground) <= max(ground) <= 255):
+        raise DataError(
+            f"{where}: `background` is {ground}", hint="red, green and blue, each from 0 to 255"
+        )
     for name in ("mean", "std"):
         values = getattr(preprocessing, name)
         if len(values) not in (1, channels):
@@ -192,6 +207,11 @@ def check_items(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> No
         DataError: something does not fit.
     """
     shape, is_tokens = preprocessing.shape, preprocessing.is_tokens
+    if 0 in x.shape[1:]:
+        raise DataError(
+            f"{place}: items of shape {tuple(x.shape[1:])} hold no values",
+            hint="look at how x was cut: no axis may be empty",
+        )
     if len(x) == 0:
         raise DataError(f"{place} is empty", hint="each part needs items of every class")
     if x.dtype not in (TOKEN_TYPES if is_tokens else FLOAT_TYPES):

@@ -14,16 +14,16 @@ MOST_COLOURS = 4
 def type_hint(x: NDArray[Any]) -> str:
     """Return how to store items whose type is not taken."""
     kind, name = x.dtype.kind, x.dtype.name
+    some = np.atleast_1d(x)[:LOOKED_AT]
     if kind == "f":
-        some = np.abs(np.asarray(x[:LOOKED_AT], np.float64))
-        top = float(some[np.isfinite(some)].max(initial=0.0))
+        sizes = np.abs(np.asarray(some, np.float64))
+        top = float(sizes[np.isfinite(sizes)].max(initial=0.0))
         if top > float(np.finfo(np.float32).max):
             return f"values reach {top:.3g}, which float32 cannot hold: scale them first"
         return "`x = x.astype('float32')`"
     if kind == "b":
         return "`x = x.astype('uint8') * 255`"
-    if kind in "iu" and len(x):
-        some = np.asarray(x[:LOOKED_AT])
+    if kind in "iu" and some.size:
         low, high = int(some.min()), int(some.max())
         if low >= 0 and high <= np.iinfo(np.uint8).max:
             return f"values are {low}..{high}, which uint8 holds: `x = x.astype('uint8')`"

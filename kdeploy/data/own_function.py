@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,34 +142,55 @@ def _parts(returned: Mapping[str, Any], name: str) -> Parts:
         place: labels_of(returned[f"y_{part}"], where=place, tokens=tokens)
         for part, place in places.items()
     }
-    given = returned.get("classes")
-    # An array of names, a tuple or a number of numpy's are as good as what YAML has.
-    classes = classes_of(None if given is None else np.asarray(given).tolist(), labels)
+    option = partial(_option, returned, name)
+    classes = classes_of(option("classes", _plain, None), labels)
     splits = {p: Split(x=returned[f"x_{p}"], y=labels[place].y) for p, place in places.items()}
     return Parts(
         train=splits["train"],
         test=splits["test"],
         validation=splits.get("validation"),
         unlabelled=returned.get(UNLABELLED),
-        preprocessing=_preprocessing(returned, x, classes, is_tokens=is_tokens),
+        preprocessing=_preprocessing(option, x, classes, is_tokens=is_tokens),
         licence=str(returned.get("licence", "")),
         source=str(returned.get("source", name)),
         notes=tuple(one.note for one in labels.values() if one.note),
     )
 
 
+def _option(
+    returned: Mapping[str, Any], name: str, key: str, convert: Callable[[Any], Any], default: Any
+) -> Any:
+    """Return an option as what it has to be, or raise DataError with what it is."""
+    value = returned.get(key, default)
+    try:
+        return convert(value)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(
+            f"data `{name}`: `{key}` is {value!r:.60}", hint=f"{_RETURNS}; mend `{key}`"
+        ) from None
+
+
+def _plain(classes: Any) -> Any:
+    """Return names or a number as YAML has them, of an array, a tuple or a number of numpy's."""
+    return None if classes is None else np.asarray(classes).tolist()
+
+
 def _preprocessing(
-    returned: Mapping[str, Any], x: NDArray[Any], classes: list[str], *, is_tokens: bool
+    option: Callable[[str, Callable[[Any], Any], Any], Any],
+    x: NDArray[Any],
+    classes: list[str],
+    *,
+    is_tokens: bool,
 ) -> Preprocessing:
     return Preprocessing(
         shape=tuple(x.shape[1:]),
-        scale=float(returned.get("scale", 1 / 255 if x.dtype == np.uint8 else 1.0)),
-        mean=_numbers(returned.get("mean", 0.0)),
-        std=_numbers(returned.get("std", 1.0)),
-        resize=str(returned.get("resize", "")),
+        scale=option("scale", float, 1 / 255 if x.dtype == np.uint8 else 1.0),
+        mean=option("mean", _numbers, 0.0),
+        std=option("std", _numbers, 1.0),
+        resize=option("resize", str, ""),
         classes=tuple(classes),
         dtype="int64" if is_tokens else "float32",
-        vocabulary=int(returned.get("vocabulary", x.max(initial=0) + 1)) if is_tokens else 0,
+        vocabulary=option("vocabulary", int, x.max(initial=0) + 1) if is_tokens else 0,
     )
 
 

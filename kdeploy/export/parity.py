@@ -27,7 +27,7 @@ from torch import nn
 
 from kdeploy.classes import NO_CLASS, classes_of
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import ParityFailed
+from kdeploy.errors import ModelError, ParityFailed
 from kdeploy.export.disagreement import Cause, Trial, cause_of
 from kdeploy.export.ends import named_tensors
 from kdeploy.export.half import HalfRounded
@@ -108,11 +108,13 @@ def parity_on(
     """Return how far `run` is from `model` on these inputs, each a tuple of all that it takes."""
     trials: list[Trial] = []
     pairs: list[tuple[Array, Array]] = []
+    numbers: list[bool] = []
     yardstick = HalfRounded(model) if base is None and is_half else base
     factor = ROUNDING_BOUND if base is not None else HALF_BOUND
     bound = FLOAT_BOUND
     for batch in batches:
         expected = _outputs(model, batch)
+        numbers += [bool(np.isfinite(one).any()) for one in expected]
         made = run(*batch)
         found = [y.astype(np.float64) for y in (made if isinstance(made, list) else [made])]
         pairs += zip(expected, found, strict=False)  # most runtimes return the first alone
@@ -121,6 +123,11 @@ def parity_on(
         if yardstick is not None:
             rounding = map(_scaled_error, _outputs(yardstick, batch), expected)
             bound = max(bound, factor * max(rounding))
+    if not any(numbers):
+        raise ModelError(
+            f"`{type(model).__name__}` answers NaN or infinity to every input of the parity gate",
+            hint="look at its weights and at its first layers: nothing can be compared",
+        )
     max_abs = max(_scaled_error(found, expected) for expected, found in pairs)
     if yardstick is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
         bound = max(bound, min(ORDER_BOUND * _own_error(model, batches), LARGEST_FLOAT_BOUND))
@@ -187,18 +194,29 @@ def _own_error(model: nn.Module, batches: Sequence[tuple[Inputs, ...]]) -> float
 
 def _scaled_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     smallest = float(np.finfo(np.float32).tiny)
-    return float(_largest_error(found, expected) / max(float(expected.std()), smallest))
+    numbers = expected[np.isfinite(expected)]
+    deviation = float(numbers.std()) if numbers.size else 0.0
+    return float(_largest_error(found, expected) / max(deviation, smallest))
 
 
 def _largest_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    if found.shape != expected.shape or not np.isfinite(found).all():
+    """Return the largest difference; infinite where only one of the two is a number.
+
+    Where the model itself answers none, as a logarithm does to noise, the file has to as well.
+    """
+    if found.shape != expected.shape:
         return float("inf")
-    return float(np.abs(found - expected).max())
+    is_number = np.isfinite(expected)
+    if not np.array_equal(np.isfinite(found), is_number):
+        return float("inf")
+    return float(np.abs(found[is_number] - expected[is_number]).max(initial=0.0))
 
 
 def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     if found.shape != expected.shape:
         return 0.0
+    is_number = np.isfinite(expected) & np.isfinite(found)
+    found, expected = found[is_number], expected[is_number]
     norms = float(np.linalg.norm(found) * np.linalg.norm(expected))
     return float((found * expected).sum()) / norms if norms else float(not found.any())
 
@@ -209,5 +227,6 @@ def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> 
         for expected, found in pairs
         if expected.shape == found.shape
     ]
-    same = [(expected == found) & (found != NO_CLASS) for expected, found in classes]
-    return float(np.concatenate(same).mean()) if same else 0.0
+    # Of items to which the model answers a class; a file that answers none does not agree.
+    same = np.concatenate([(e == f)[e != NO_CLASS] for e, f in classes] or [np.zeros(0, bool)])
+    return float(same.mean()) if same.size else 0.0

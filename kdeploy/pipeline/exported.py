@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 
 from kdeploy.artifact import Artifact
 
+LONGEST_STEM = 100
+_NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]+")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
@@ -37,9 +40,13 @@ class Exported:
 
     @property
     def file_name(self) -> str:
-        """Return the name for people: the label, what is unusual about it, the suffix."""
+        """Return the name for people: the label, what is unusual about it, the suffix.
+
+        The label may be that of somebody else's artefact: it stays the name of one file.
+        """
         unusual = [self.profile] if self.profile not in ("", "cpu") else []
-        return ".".join([self.model.label, *unusual]) + self.file.file.suffix
+        stem = _NO_NAME.sub("-", ".".join([self.model.label, *unusual])).lstrip(".")
+        return (stem[:LONGEST_STEM] or "model") + self.file.file.suffix
 
     @property
     def name(self) -> str:

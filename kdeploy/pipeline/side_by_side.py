@@ -16,6 +16,7 @@ from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
 from kdeploy.onnx_fitting import Declared, declared_file, fitted_file, parse_inputs
+from kdeploy.pipeline.artifact_data import data_of, say_of_other_data
 from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import subject
@@ -25,7 +26,7 @@ from kdeploy.pipeline.on_hosts import bench_on_hosts
 from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.rundir import write_command, write_measurements, write_reports
 from kdeploy.pipeline.session import Session
-from kdeploy.pipeline.single import data_of, exported_file, say_of_other_data, session_of
+from kdeploy.pipeline.single import exported_file, session_of
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.runtimes.files import format_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,15 @@ from kdeploy import registry
 from kdeploy.artifact import Artifact, Store, find_artifact
 from kdeploy.classes import classes_of
 from kdeploy.data.contract import NOT_COUNTED
-from kdeploy.data.data_files import files_of, found_again
 from kdeploy.data.load import DataReference, load
-from kdeploy.errors import ArtifactCorrupt, FileMissing, RecipeError
+from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.metrics.top1 import top1
-from kdeploy.moved_paths import went_along
 from kdeploy.package.budgets import check_budgets
 from kdeploy.package.verify import VerifyResult
 from kdeploy.pipeline.ahead import FACTS
+from kdeploy.pipeline.artifact_data import data_of, say_of_other_data, split_as_before
 from kdeploy.pipeline.building import onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.deliver import (
@@ -124,6 +123,8 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
     with heard() as of_model:
         if known is None:
             _check_source(source, data)
+        else:
+            _check_artifact(source, known)
     session = session_of(out, data, audience)
     for sentence in of_model:
         session.audience.said(sentence)
@@ -137,6 +138,17 @@ def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Arti
     training = {"epochs": 0} if source.as_built and source.weights is None else {}
     teacher = Teacher(reference=reference, weights=source.weights, training=training)
     return session, make_teacher(session, teacher)
+
+
+def _check_artifact(source: Source, known: Artifact) -> None:
+    """Refuse what an artefact has itself, and would be passed over."""
+    given = {"--weights": source.weights, "--as-built": source.as_built, "--args": source.args}
+    for option in (name for name, value in given.items() if value):
+        raise RecipeError(
+            f"`{source.reference}` is the artefact `{known.label}`, which has its model and weights"
+            f": `{option}` would have no effect",
+            hint=f"leave `{option}` out, or name the model's function in place of the artefact",
+        )
 
 
 def _check_source(source: Source, data: DataReference) -> None:
@@ -185,74 +197,6 @@ def session_of(out: Path, data: DataReference | None, audience: Audience) -> Ses
     session.sweep()
     session.say_of_data()
     return session
-
-
-def data_of(artifact: Artifact) -> DataReference | None:
-    """Return the data that an artefact was made with, None for one that knows none.
-
-    Raises:
-        FileMissing: they are neither where they were nor where they lay seen from the artefact.
-    """
-    facts = artifact.manifest.get("data") or {}
-    reference = _reference_of(artifact)
-    if reference is None or not facts.get("folder_from_here"):
-        return reference
-    now = (artifact.folder.resolve() / str(facts["folder_from_here"])).resolve()
-    found, missing = found_again(reference, now)
-    if missing:
-        moved = went_along(missing[0], was=reference.folder, now=now)
-        raise FileMissing(
-            f"`{artifact.label}` ({artifact.folder}) was made with data in {missing[0]}, and there "
-            f"is no such file, nor {moved}, where it would be if it had moved along",
-            hint=f"say where they are now: `--data {_written(reference)}`",
-        )
-    return found
-
-
-def _written(reference: DataReference) -> str:
-    """Return data as `--data` names them, with PATH for each file."""
-    keys = [key for key, file in files_of(reference).items() if key != "name"]
-    options = ",".join(f"{key}=PATH" for key in keys)
-    name = "PATH.py:" + reference.name.rpartition(":")[2] if ":" in reference.name else ""
-    return f"{name or reference.name}{f':{options}' if options else ''}"
-
-
-def _reference_of(artifact: Artifact) -> DataReference | None:
-    """Return the data as the manifest has them."""
-    known = (artifact.manifest.get("data") or {}).get("reference")
-    try:
-        return DataReference.from_dict(known) if known else None
-    except (KeyError, TypeError) as error:
-        raise ArtifactCorrupt(
-            f"artefact {artifact.folder} names data that cannot be: {error!r}",
-            hint=f"remove it, and run again what made it: rm -r {artifact.folder}",
-        ) from None
-
-
-def split_as_before(data: DataReference, artifact: Artifact) -> DataReference:
-    """Return data that somebody named anew, divided as an artefact's own were."""
-    before = _reference_of(artifact)
-    if before is None:
-        return data
-    whole = DataReference(name=data.name)
-    is_plain = data.validation_fraction == whole.validation_fraction and not data.augment
-    return replace(
-        data,
-        seed=before.seed,
-        validation_fraction=before.validation_fraction if is_plain else data.validation_fraction,
-        augment=before.augment if is_plain else data.augment,
-    )
-
-
-def say_of_other_data(session: Session, artifacts: Sequence[Artifact]) -> None:
-    """Say where the data are not those that an artefact was made with."""
-    for artifact in artifacts:
-        known = (artifact.manifest.get("data") or {}).get("fingerprint")
-        if known and session.data is not None and session.data.fingerprint != known:
-            session.audience.said(
-                f"the data are not those that `{artifact.label}` was made with: their contents or "
-                "their preprocessing differ"
-            )
 
 
 def exported_file(session: Session, artifact: Artifact) -> Exported:

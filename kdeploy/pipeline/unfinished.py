@@ -19,6 +19,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import torch
 
+from kdeploy.interruption import taken_along
+
 PREFIX = ".unfinished-"
 VMSTAT, BOOT = Path("/proc/vmstat"), Path("/proc/sys/kernel/random/boot_id")
 CHANGES = (
@@ -37,7 +39,8 @@ def unfinished(out: Path, step: str) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         own.write_text(json.dumps({**_here(), "step": step, "threads": torch.get_num_threads()}))
     try:
-        with _last_words(own.with_suffix(".fault")):
+        # Who asks twice to end it has not seen it die.
+        with taken_along(own, own.with_suffix(".fault")), _last_words(own.with_suffix(".fault")):
             yield
     finally:
         if is_outer:

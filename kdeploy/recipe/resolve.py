@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import registry
+from kdeploy.artifact import MANIFEST
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
@@ -239,13 +240,17 @@ def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
             f"teacher: `{section.build}` has its weights and cannot be trained",
             hint="leave `weights` and `train` out",
         )
+    build = artifact_place(section.build, folder)
+    if weights is not None and (Path(build) / MANIFEST).is_file():
+        raise RecipeError(
+            f"teacher: `{section.build}` is an artefact and has its weights",
+            hint="leave `weights` out, or name the model's function as `build`",
+        )
     if (section.mean is None) != (section.std is None):
         raise RecipeError("teacher: `mean` and `std` go together", hint="give both or none")
     own = {"mean": section.mean, "std": section.std} if section.mean and section.std else None
     return Teacher(
-        reference=ModelReference(
-            build=artifact_place(section.build, folder), args=section.args, folder=folder
-        ),
+        reference=ModelReference(build=build, args=section.args, folder=folder),
         weights=weights,
         training=registry.validate(training, section.train, where="teacher.train"),
         normalization=own,

@@ -295,3 +295,52 @@ def test_classes_that_cannot_be_are_refused(good, tmp_path, classes):
     other = stored(tmp_path / "other.npz", x=IMAGES, y=LABELS)
     with pytest.raises(DataError, match=r"two classes are called `a`|`classes` would be"):
         arrays(train=good, test=other, classes=classes)
+
+
+TYPES = "uint8 int8 uint16 int64 uint64 float16 float32 float64 >f4 bool complex64 U3 datetime64[D]"
+
+
+def any_array(rng, shapes):
+    """Return numbers, names or dates in one of these shapes, now and then with a NaN."""
+    shape, dtype = shapes[rng.integers(len(shapes))], rng.choice(TYPES.split())
+    count = int(np.prod(shape))
+    values = [np.zeros(count), rng.integers(-9, 400, count), rng.normal(size=count)]
+    drawn = [*values, np.arange(count) % 3, np.full(count, -100)][rng.integers(5)]
+    with np.errstate(invalid="ignore"):
+        made = drawn.astype(np.int64 if dtype.startswith("date") else dtype).astype(dtype)
+    if made.dtype.kind == "f" and count and rng.random() < 0.1:
+        made[0] = np.nan
+    return made.reshape(shape)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_whatever_arrays_hold_they_are_taken_or_refused_with_a_hint(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    items = [(9,), (9, 5), (9, 1, 6), (9, 3, 4, 4), (9, 4, 4, 1), (), (0,), (9, 0, 3)]
+    labels = [(9,), (9,), (9, 1), (9, 3), (9, 2, 2), (), (0,), (8,), (9, 0)]
+    good = {"x": rng.integers(0, 256, (9, 3, 4, 4), dtype=np.uint8), "y": np.arange(9) % 3}
+    for name in ("train", "test", "validation"):
+        named = dict(good)
+        if rng.random() < 0.4:
+            named["x"] = any_array(rng, items)
+        if rng.random() < 0.6:
+            named["y"] = any_array(rng, labels)
+        np.savez(tmp_path / f"{name}.npz", **named)
+    np.save(tmp_path / "more.npy", any_array(rng, items))
+    more = {"validation": "validation.npz"} if seed % 3 == 0 else {}
+    more |= {"unlabelled": "more.npy"} if seed % 4 == 0 else {}
+    parameters = {"train": "train.npz", "test": "test.npz", **more}
+    reference = DataReference(name="arrays", parameters=parameters, folder=tmp_path)
+    if seed % 7 == 0:
+        known = {"items": "train.npz", "mean": [0.5], "std": [0.2]}
+        reference = DataReference(name="unlabelled", parameters=known, folder=tmp_path)
+    found, hint = loaded_or_hint(reference)
+    assert hint or found.train.y.dtype == np.int64
+    assert hint or np.isfinite(found.preprocessing.apply(found.train.x[:2])).all()
+
+
+def loaded_or_hint(reference):
+    try:
+        return load(reference), None
+    except DataError as error:
+        return None, error.hint

@@ -62,6 +62,11 @@ def test_names_the_part_and_what_is_wrong_with_it(test, message):
         ({"mean": (float("nan"),)}, "`mean` is"),
         ({"classes": ("only",)}, "found 1 class"),
         ({"shape": ()}, "x is one number an item"),
+        ({"scale": 0.0}, r"`scale` is 0\.0"),
+        ({"scale": float("inf")}, "`scale` is inf"),
+        ({"resize": "bicubic"}, "`resize` is `bicubic`, which no bundle can do"),
+        ({"background": (1, 2)}, r"`background` is \(1, 2\)"),
+        ({"background": (1, 2, 256)}, r"`background` is \(1, 2, 256\)"),
     ],
 )
 def test_refuses_a_preprocessing_that_cannot_be_applied(changed, message):

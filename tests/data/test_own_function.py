@@ -90,6 +90,11 @@ def test_loads_by_reference(folder):
         ("data.py:blobs", {"x_test": [1, 2]}, DataError, "`x_test` must be an array, found list"),
         ("data.py:blobs", {"y_train": np.ones(24)}, DataError, r"y_train: labels begin at 1 \(1\)"),
         ("data.py:blobs", {"x_validation": X}, DataError, "`y_validation` must be an array"),
+        ("data.py:blobs", {"scale": "large"}, DataError, "`scale` is 'large'"),
+        ("data.py:blobs", {"mean": {"r": 1}}, DataError, r"`mean` is \{'r': 1\}"),
+        ("data.py:blobs", {"std": None}, DataError, "`std` is None"),
+        ("data.py:blobs", {"classes": [["a"], ["b", "c"]]}, DataError, "`classes` is"),
+        ("data.py:blobs", {"classes": 2.5}, DataError, r"`classes` would be 2\.5"),
     ],
 )
 def test_what_cannot_be_used_is_one_clear_error(folder, name, parameters, kind, message):

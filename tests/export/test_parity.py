@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.errors import ParityFailed
+from kdeploy.errors import ModelError, ParityFailed
 from kdeploy.export.parity import BATCH_SIZES, FLOAT_BOUND, check_parity, inputs, measure_parity
 
 
@@ -154,3 +154,35 @@ def test_a_half_file_may_be_as_far_off_as_float16_is(data):
     wrong = measure_parity(Steps(), runs(Steps(), lambda y: 1.05 * y), items, is_half=True)
     with pytest.raises(ParityFailed):
         check_parity(wrong, name="m.onnx")
+
+
+class Logarithm(nn.Module):
+    """Has no number for what is negative, as half of the noise is."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.head(x.flatten(1)) + torch.log(x[:, :1, 0])
+
+
+def test_where_the_model_answers_no_number_the_file_has_to_as_well(data):
+    model, items = Logarithm(), data((3, 4))
+    parity = measure_parity(model, runs(model), items)
+    assert (parity.max_abs, parity.agreement) == (0, 1)
+    check_parity(parity, name="m.onnx")
+    filled = measure_parity(model, runs(model, np.nan_to_num), items)
+    assert filled.max_abs == float("inf")
+
+
+def test_a_file_that_answers_no_number_agrees_with_nobody(model, data):
+    parity = measure_parity(model, runs(model, lambda y: y * float("nan")), data((3, 4)))
+    assert (parity.max_abs, parity.agreement) == (float("inf"), 0.0)
+
+
+def test_a_model_that_answers_nothing_is_no_measure(data):
+    broken = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    nn.init.constant_(broken[1].bias, float("nan"))
+    with pytest.raises(ModelError, match="to every input of the parity gate"):
+        measure_parity(broken, runs(broken), data((3, 4)))

@@ -14,8 +14,8 @@ import torch._dynamo  # noqa: F401 - imported once, before a child is forked for
 
 from kdeploy.artifact import open_artifact, write_manifest
 from kdeploy.payload import load_model, preprocessing_of, reference_of
+from kdeploy.pipeline.artifact_data import data_of
 from kdeploy.pipeline.deliver import subject
-from kdeploy.pipeline.single import data_of
 from tests.fuzz.bases import bases
 from tests.fuzz.values import changed, damaged
 

@@ -8,8 +8,8 @@ from kdeploy.artifact import Artifact
 from kdeploy.pipeline.exported import Exported, told_apart
 
 
-def exported(technique, file, *, stage="export", **parameters):
-    model = Artifact(id="1", folder=Path(), manifest={"label": "student", "kind": "torch"})
+def exported(technique, file, *, stage="export", label="student", **parameters):
+    model = Artifact(id="1", folder=Path(), manifest={"label": label, "kind": "torch"})
     manifest = {"stage": stage, "technique": technique, "parameters": parameters, "file": file}
     return Exported(model=model, file=Artifact(id="2", folder=Path(), manifest=manifest))
 
@@ -57,3 +57,17 @@ def test_two_files_of_one_target_are_told_apart_by_their_parameters():
         ("onnx_fp16", "student.onnx_fp16.onnx"),
         ("cpu-dynamic-height-width", "student.cpu-dynamic-height-width.onnx"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("../../evil", "-..-evil.onnx"),
+        ("/etc/x", "-etc-x.onnx"),
+        ("..", "model.onnx"),
+        ("a\0\n b", "a- b.onnx"),
+        ("x" * 5000, "x" * 100 + ".onnx"),
+    ],
+)
+def test_a_foreign_label_names_a_file_in_its_folder(label, name):
+    assert exported("onnx", "model.onnx", label=label).file_name == name

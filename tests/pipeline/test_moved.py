@@ -16,8 +16,8 @@ from kdeploy.artifact import open_artifact
 from kdeploy.cli.main import main
 from kdeploy.errors import FileMissing
 from kdeploy.payload import load_model
+from kdeploy.pipeline.artifact_data import data_of, split_as_before
 from kdeploy.pipeline.run import run
-from kdeploy.pipeline.single import data_of, split_as_before
 from kdeploy.recipe.data_text import data_section
 from kdeploy.recipe.read import load
 from kdeploy.recipe.resolve import data_reference
@@ -294,3 +294,22 @@ def test_weights_that_a_function_reads_itself_count_by_contents(tmp_path, tiny_d
         torch.save(names["net"]().state_dict(), "w.pt")
         ids.append(run(load(Path("recipe.yaml")), Path("run"), until="teacher").teacher.id)
     assert ids[0] == ids[2] != ids[1]
+
+
+def test_every_verb_takes_data_with_parameters(moved, capsys):
+    text = "arrays:train=../renamed/deeper/d/train.npz,test=../renamed/deeper/d/test.npz"
+    build = moved / "my nets/build.py:net"
+    file = moved / "run/exports/student.onnx"
+    verbs = [
+        ("export", "onnx", build, "--as-built"),
+        ("bench", file, "--seconds", 0.05, "--threads", 1),
+        ("package", f"onnx:{file}"),
+        ("distill", "--teacher", build, "--student", build, "--epochs", 0),
+    ]
+    for verb in verbs:
+        code = kdeploy(*verb, "--data", text, "--out", f"out-{verb[0]}")
+        assert code == 0, capsys.readouterr().err
+    with Path("out-distill/recipe.yaml").open() as resolved:
+        assert yaml.safe_load(resolved)["data"]["test"] == str(moved.resolve() / "d/test.npz")
+    assert kdeploy("export", "onnx", build, "--as-built", "--data", "arrays:train=x.npz") == 2
+    assert "test" in capsys.readouterr().err
