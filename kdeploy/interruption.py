@@ -11,6 +11,7 @@ Only the command line installs this (`heeded`); as a library kdeploy leaves all 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -22,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 AGAIN_SECONDS = 0.05
 BASE_CODE = 128
 """A shell's exit code of a process that a signal ended, less the signal's number."""
@@ -72,9 +74,7 @@ def heeded() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # handlers are the main thread's alone
         return
-    mine = [
-        s for s in SIGNALS if signal.getsignal(s) in (signal.SIG_DFL, signal.default_int_handler)
-    ]
+    mine = [s for s in SIGNALS if signal.getsignal(s) in DEFAULTS]
     before: dict[int, Any] = {s: signal.signal(s, _ask) for s in mine}
     before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _ask_again)
     hook, sys.unraisablehook = sys.unraisablehook, _raise_again(sys.unraisablehook)
@@ -89,6 +89,17 @@ def heeded() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _asked, _is_heeding = None, False
+
+
+def leave(code: int) -> None:
+    """End this process as the interpreter does, but for its taking libraries apart, unasked-for.
+
+    That takes seconds with torch loaded, in which a further Ctrl-C would change the exit code.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _ask(number: int, frame: FrameType | None) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kdeploy.user_code import is_own, is_users, line_of, users_frame
+from kdeploy.user_code import frames_in, is_own, is_users, line_of, users_frame
 
 
 def returned_at(model: nn.Module, x: Tensor) -> str:
@@ -78,11 +78,11 @@ def not_differentiable_at(model: nn.Module, x: Tensor) -> str:
 def _last_users_line(traceback: str) -> str:
     """Return the innermost line of the user's that we called, out of a traceback as text."""
     place = ""
-    for file, line, name in re.findall(r'File "([^"]+)", line (\d+), in (\w+)', traceback):
+    for file, line, function in frames_in(traceback):
         if is_own(file):
             place = ""  # whoever called us is not meant
         elif is_users(file):
-            place = line_of(file, int(line), name)
+            place = line_of(file, line, function)
     return place
 
 

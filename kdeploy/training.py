@@ -117,8 +117,9 @@ def fit(
             (0: three tenths of the training).
         clip_norm: Largest norm of all gradients together; null: not clipped.
         precision: `bf16` is autocast with float32 weights; `auto` uses it where the hardware
-            has it.
-        channels_last: Memory layout of images that convolutions are fastest in.
+            has it, and float32 in layers that bf16 lacks an operator for.
+        channels_last: Memory layout of images that convolutions are fastest in; not where its
+            kernels fail on the shapes to come.
         ema: Decay of a moving average of the weights that is validated and kept instead of the
             weights themselves, e.g. 0.999; null: no average.
         views: Augmented versions of each item, the same in every run, so that a teacher answers on

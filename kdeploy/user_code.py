@@ -7,6 +7,7 @@ own code comes before one of kdeploy's: whatever torch raised in between was ask
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -192,8 +193,17 @@ def _frames(error: BaseException) -> list[tuple[str, int, str]]:
         code = trace.tb_frame.f_code
         found.append((code.co_filename, trace.tb_lineno, code.co_name))
         trace = trace.tb_next
+    # A compiler reads the user's lines instead of running them, and tells them in its text.
+    _, _, read = _text(error).partition("from user code:")
+    found += frames_in(read)
     # Where the block itself is a generator, its own frame comes first and is no caller.
     return [place for place in found if place[0] != __file__] or found
+
+
+def frames_in(traceback: str) -> list[tuple[str, int, str]]:
+    """Return file, line and function of the frames in a traceback that is text."""
+    found = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', traceback)
+    return [(file, int(line), function) for file, line, function in found]
 
 
 def _layer(error: BaseException, model: Any) -> str:

@@ -133,6 +133,14 @@ def test_our_own_faults_stay_what_they_are():
     assert users_error(caught.value) is None
 
 
+def test_a_line_that_a_compiler_read_is_the_users_too(build):
+    # As torch.compile tells it; no frame of the file is in the traceback then.
+    file = build().forward.__code__.co_filename
+    text = f'fake tensors failed\n\nfrom user code:\n   File "{file}", line 19, in forward\n  ...'
+    found = users_error(RuntimeError(text))
+    assert f"({file}:19, in forward: `return self.layer(x.mT)`)" in found.message
+
+
 def test_an_error_that_cannot_be_told_is_told_by_its_type():
     class Odd(ValueError):
         def __str__(self):

@@ -15,7 +15,7 @@ from typing import Any
 
 from kdeploy.cli.bug_report import as_document, write_bug_report
 from kdeploy.errors import InputError, KdeployError, MissingDependency, Unavailable, shown
-from kdeploy.interruption import BASE_CODE, asked_by, heeded, stop_if_asked
+from kdeploy.interruption import BASE_CODE, asked_by, heeded, leave, stop_if_asked
 from kdeploy.user_code import described, is_memory, users_error
 
 INTERRUPTED = 130
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     code = _run(given)
     sys.stdout.flush()
+    if arguments is None and code > BASE_CODE:
+        leave(code)
     sys.exit(code)
 
 

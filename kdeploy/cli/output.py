@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,7 @@ class Terminal:
         self.watcher = TrainingBar(self.screen)
         self.status: Status | None = None
         self.current = ""
+        atexit.register(self._quiet)  # an error leaves a stage: the cursor comes back
 
     def stage_started(self, stage: str, technique: str, label: str) -> None:
         self.current = f"{stage:<8} {technique:<15} {label}"

@@ -7,7 +7,6 @@ checkpoint that has one among its entries. A pickled module is refused: loading 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import warnings
 import zipfile
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from kdeploy.artifact import file_sha256
 from kdeploy.errors import FileMissing, ModelError
+from kdeploy.json_document import json_text
 
 INDEX_ENDING = ".index.json"
 STATE_DICT_NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")
@@ -110,7 +110,7 @@ def _from_index(file: Path) -> StoredTensors:
 
 def _parts(file: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(file.read_text())["weight_map"].values()))
+        names = sorted(set(json_text(file.read_bytes())["weight_map"].values()))
         parts = [file.parent / Path(name).name for name in names]
     except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise ModelError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.errors import ModelError
+from kdeploy.json_document import json_text
 from kdeploy.runtimes.tensorrt_api import Device
 
 REBUILD = "build it again here: `kdeploy export tensorrt` with the parameters in {sidecar}"
@@ -54,7 +55,7 @@ class Sidecar:
         if not path.is_file():
             return None
         try:
-            entries = json.loads(path.read_text())
+            entries = json_text(path.read_bytes())
             # A later version may write more.
             known = {k: v for k, v in entries.items() if k in cls.__dataclass_fields__}
             return cls(**{**known, "sparsity": tuple(known["sparsity"])})

@@ -129,6 +129,18 @@ def test_a_broken_name_ends_a_command_in_words(kdeploy):
     assert str(KdeployError("[/red]")) == "[/red]"
 
 
+def test_what_ends_a_stage_gives_the_cursor_back(monkeypatch):
+    screen, printed = screen_of(is_terminal=True)
+    monkeypatch.setattr(output, "Screen", lambda **_: screen)
+    at_exit = []
+    monkeypatch.setattr(output.atexit, "register", at_exit.append)
+    Terminal().note("works")
+    assert "\x1b[?25h" not in printed.getvalue()
+    for function in at_exit:
+        function()
+    assert "\x1b[?25h" in printed.getvalue()
+
+
 def epoch(**changed):
     fields = {"epoch": 12, "epochs": 30, "loss": 0.1234, "losses": {}, "validation_accuracy": 0.987}
     fields |= {"images_per_second": 16_234.0, "seconds": 1.0, "learning_rate": 0.1}

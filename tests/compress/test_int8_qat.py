@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,6 +17,25 @@ from kdeploy.quantization.fake_quant import FakeQuantized
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.training import FitContext, NoWatcher
 from tests.tiny.compressing import Trainer
+
+REAL_CASE = """
+from dataclasses import replace
+from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.int8_qat import int8_qat
+from kdeploy.data.contract import Split
+from kdeploy.data.load import DataReference, load
+from kdeploy.distill.run import distill
+from kdeploy.references import ModelReference, build_model
+from kdeploy.training import FitContext
+data = load(DataReference(name="digits"))
+data = replace(data, train=Split(x=data.train.x[:123], y=data.train.y[:123]))
+arguments = {"width": 8, "depth": 1}
+model = build_model(ModelReference(build="models/digits/build.py:resnet", args=arguments)).eval()
+def train(student, teacher, **more):
+    result = distill(student, teacher, data, FitContext(), training={"epochs": 1})
+    print(result.fit.arithmetic.threads, result.fit.arithmetic.channels_last)
+int8_qat(model, CompressContext(data=data, seed=0, train=train), epochs=1)
+"""
 
 
 @pytest.fixture
@@ -107,3 +129,19 @@ def test_layers_that_a_pattern_names_stay_float_and_are_listed(tiny_model, conte
     assert context.report["float_layers"] == [{"layer": names[-1], "reason": "`ignore`"}]
     assert names[-1] not in {row["layer"] for row in context.report["sensitivity"]}
     json.dumps(context.report, allow_nan=False)
+
+
+def test_a_narrow_residual_network_is_trained_on_two_threads():
+    two = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+    done = subprocess.run(
+        [sys.executable, "-c", REAL_CASE],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **two, "OMP_WAIT_POLICY": "passive"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # The convolutions of a fake-quantized model are its own, so it is laid out as a whole.
+    has_fault = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    assert done.stdout.split() == ["2", str(not has_fault)]

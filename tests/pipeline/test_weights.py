@@ -354,3 +354,11 @@ def test_damaged_files_are_refused_in_words_or_read(tmp_path):
             hints.append(error.hint)
     assert len(hints) > 75
     assert all(hints)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"weight_map": 3}', "\0", '{"a": 1}'])
+def test_an_index_of_something_else_is_named(tmp_path, text):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(text)
+    with pytest.raises(ModelError, match=r"index\.json is no index of files of weights"):
+        load_weights(network(), index)
