@@ -40,7 +40,7 @@ NAMES = (
     *("native_group_norm", "upsample", "_upsample", "grid_sampler", "mkldnn_rnn_layer"),
     *("max_pool", "avg_pool", "adaptive", "_adaptive", "_scaled_dot_product"),
 )
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 120.0
 MakeSteps = Callable[[], Sequence[Callable[[], object]]]
 
 

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from kdeploy.measurement import read
+from kdeploy.pipeline.unfinished import told_of_the_dead
 
 LONGER = ["--set", "teacher.train.epochs=6", "--set", "distill.epochs=6"]
 
@@ -80,11 +81,26 @@ def test_two_runs_at_once_share_one_store(project):
 
 def test_ctrl_c_leaves_with_130_and_the_way_on(project):
     process = start(project, "run", "--set", "teacher.train.epochs=2000")
-    log = project / "run" / "log.jsonl"
-    while process.poll() is None and not (log.is_file() and '"epoch"' in log.read_text()):
-        time.sleep(0.1)
+    wait_for(process, project / "run" / "log.jsonl", '"epoch"')
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
     assert "goes on from here" in errors
     assert "Traceback" not in errors
+    assert told_of_the_dead(project / "run") == []
+
+
+def test_a_run_that_was_killed_is_told_at_the_next_start(project):
+    log, words = project / "run" / "log.jsonl", "was killed, or died without a word"
+    for expected in ('"epoch"', words):
+        process = start(project, "run", "--set", "teacher.train.epochs=2000")
+        wait_for(process, log, expected)
+        os.killpg(process.pid, signal.SIGKILL)
+        _, errors = process.communicate()
+    assert f"{words}, while `teacher train teacher` was made, with" in errors
+    assert "OMP_NUM_THREADS=1" in errors
+
+
+def wait_for(process, log, words):
+    while process.poll() is None and not (log.is_file() and words in log.read_text()):
+        time.sleep(0.1)
