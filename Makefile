@@ -8,9 +8,9 @@ STAMP := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # And a part with two: what threads do to a kernel, one thread never shows.
 TWO_THREADS := OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 OMP_WAIT_POLICY=passive
-TESTS_OF_THREADS := tests/test_training.py tests/fitting/test_safe_arithmetic.py \
-	tests/fitting/test_loop.py tests/distill/test_run.py tests/distill/test_resume.py \
-	tests/compress/test_int8_qat.py tests/compress/test_chains.py tests/pipeline/test_kill.py
+TESTS_OF_THREADS := tests/training/test_fit.py tests/training/test_safe_arithmetic.py \
+	tests/training/test_loop.py tests/distill/test_run.py tests/distill/test_resume.py \
+	tests/compress/compressors/test_int8_qat.py tests/compress/test_chains.py tests/pipeline/test_kill.py
 HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
 
 .DEFAULT_GOAL := help

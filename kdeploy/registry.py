@@ -25,12 +25,12 @@ ROOT = Path(__file__).parent
 FOLDERS: Mapping[str, str] = {
     "loss": "distill/losses",
     "scheme": "distill/schemes",
-    "compressor": "compress",
-    "exporter": "export",
+    "compressor": "compress/compressors",
+    "exporter": "export/exporters",
     "runtime": "runtimes",
     "metric": "metrics",
-    "dataset": "data",
-    "report_format": "report",
+    "dataset": "data/datasets",
+    "report_format": "report/formats",
     "wrapper": "quantization",
 }
 # What people call a kind elsewhere: by its key in a recipe.

@@ -90,7 +90,7 @@ def tiny_model():
     """Return a function that makes the tiny network: seeded, in eval mode, statistics filled."""
     import torch
 
-    from kdeploy.references import ModelReference, build_model
+    from kdeploy.store.references import ModelReference, build_model
 
     def make(*, seed=0, **args):
         torch.manual_seed(seed)
@@ -105,9 +105,9 @@ def tiny_model():
 @pytest.fixture
 def store_model(tmp_path, tiny_data):
     """Return a function that writes a tiny network as an artefact's folder."""
-    from kdeploy.artifact import artifact_id, write_manifest
-    from kdeploy.payload import save_model
-    from kdeploy.references import ModelReference
+    from kdeploy.store.artifact import artifact_id, write_manifest
+    from kdeploy.store.model_io import save_model
+    from kdeploy.store.references import ModelReference
 
     def store(model, *, name="model", **args):
         folder = tmp_path / name

@@ -12,7 +12,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.reparametrized import computed_weights, with_plain_weights
-from kdeploy.structure import difference, replay
+from kdeploy.store.structure import difference, replay
 
 
 def quietly(function):

@@ -6,7 +6,7 @@ from torch import nn
 
 from kdeploy.errors import DataError, KdeployError, ModelError
 from kdeploy.model_outputs import outputs_of
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 from kdeploy.user_code import blamed, described, is_users, mark_as_users, users_code, users_error
 
 BUILD = """

@@ -30,7 +30,7 @@ from torch.utils.data import RandomSampler, TensorDataset, default_collate
 
 from kdeploy.data.augmentation import augmenter
 from kdeploy.data.contract import Dataset
-from kdeploy.fitting.batches import Normalizer
+from kdeploy.training.batches import Normalizer
 
 CPU = torch.device("cpu")
 TRAIN, COLLATE = "train", "kdeploy_peer_collate"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.errors import MissingDependency
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 
 SMALL: dict[str, Any] = {"image_size": 64, "patch_size": 8, "num_labels": 100}
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from benchmarks.shared.noise import noise
-from kdeploy.artifact import write_manifest
+from kdeploy.store.artifact import write_manifest
 from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.two_four import two_four
+from kdeploy.compress.compressors.two_four import two_four
 from kdeploy.data.contract import Dataset
-from kdeploy.payload import save_model
+from kdeploy.store.model_io import save_model
 from kdeploy.quantization.pt2e import QuantizedModel, observe
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 
 DENSE, SPARSE, INT8, SPARSE_INT8 = "dense", "2:4", "int8", "2:4 int8"
 # The kernels for INT8 want both sizes of a product in multiples of 32.

@@ -20,12 +20,12 @@ from torch import nn
 
 from kdeploy.bench.run import Subject, bench
 from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.int8_ptq import int8_ptq
+from kdeploy.compress.compressors.int8_ptq import int8_ptq
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference
-from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.export.run import export
-from kdeploy.quantization.silence import without_torch_noise
+from kdeploy.quantization.suppress_warnings import without_torch_noise
 from kdeploy.runtimes.run import open_runtime
 
 Images = NDArray[np.float32]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.shared.architectures import ARCHITECTURES, settle
 from benchmarks.shared.noise import noise
 from kdeploy.data.contract import Dataset, Preprocessing, Split
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 
 NUM_CLASSES, VOCABULARY, WIDTH = 10, 200, 32
 

@@ -29,7 +29,7 @@ from benchmarks.shared.noise import noise
 from kdeploy.bench.run import Subject, bench
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
-from kdeploy.counts import count_macs, count_parameters
+from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.errors import KdeployError
 from kdeploy.export.run import export
 from kdeploy.machine import fingerprint

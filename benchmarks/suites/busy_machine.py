@@ -25,8 +25,8 @@ EPOCH = """
 from dataclasses import replace
 from kdeploy.data.contract import Split
 from kdeploy.data.load import DataReference, load
-from kdeploy.references import ModelReference, build_model
-from kdeploy.training import FitContext, Supervised, fit
+from kdeploy.store.references import ModelReference, build_model
+from kdeploy.training.fit import FitContext, Supervised, fit
 model = build_model(ModelReference(build="models/digits/build.py:resnet", args={"width": 16}))
 data = load(DataReference(name="digits"))
 data = replace(data, train=Split(x=data.train.x[:256], y=data.train.y[:256]))

@@ -33,7 +33,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
-from kdeploy.training import FitContext, accuracy
+from kdeploy.training.fit import FitContext, accuracy
 
 TRAINING = {
     "learning_rate": 0.05,

@@ -36,11 +36,11 @@ from kdeploy.data.augmentation import augmenter
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
-from kdeploy.fitting.batches import Normalizer
-from kdeploy.fitting.device import precision_on
-from kdeploy.fitting.views import augmented
+from kdeploy.training.batches import Normalizer
+from kdeploy.training.device import precision_on
+from kdeploy.training.views import augmented
 from kdeploy.machine import fingerprint
-from kdeploy.training import FitContext, NoWatcher
+from kdeploy.training.fit import FitContext, NoWatcher
 
 BATCH = 128
 STEPS = 20  # of a slice

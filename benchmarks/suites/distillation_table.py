@@ -29,8 +29,8 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.pipeline.building import fresh_model, further_model, load_weights
-from kdeploy.references import ModelReference
-from kdeploy.training import FitContext, Supervised, accuracy, fit
+from kdeploy.store.references import ModelReference
+from kdeploy.training.fit import FitContext, Supervised, accuracy, fit
 
 FOLDER = Path(__file__).parents[2] / "models" / "fashion_mnist"
 TRAINING = {

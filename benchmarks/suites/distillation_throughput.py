@@ -36,14 +36,14 @@ from torch.nn import functional
 
 from benchmarks.peers.torchdistill_peer import Peer, unavailable
 from benchmarks.suites.distillation_table import CACHE, ROWS, first_items, model, shipped_teacher
-from kdeploy.counts import count_macs
+from kdeploy.complexity import count_macs
 from kdeploy.data.augmentation import augmenter
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
-from kdeploy.fitting.batches import Normalizer
+from kdeploy.training.batches import Normalizer
 from kdeploy.machine import fingerprint
-from kdeploy.training import FitContext, Supervised, fit
+from kdeploy.training.fit import FitContext, Supervised, fit
 
 TUTORIAL = "tutorial loop"
 BATCH = 128

@@ -29,7 +29,7 @@ from benchmarks.shared.running import here, table, write_result
 from kdeploy.bench.accuracy import evaluate
 from kdeploy.data.load import load
 from kdeploy.machine import Machine
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 from kdeploy.recipe.resolve import data_reference
 from kdeploy.runtimes.run import open_runtime
 

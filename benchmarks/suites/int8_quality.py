@@ -27,8 +27,8 @@ from torch import nn
 from benchmarks.suites.distillation_table import TRAINING, model, shipped_teacher
 from kdeploy.bench.accuracy import evaluate
 from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.int8_ptq import int8_ptq
-from kdeploy.compress.int8_qat import int8_qat
+from kdeploy.compress.compressors.int8_ptq import int8_ptq
+from kdeploy.compress.compressors.int8_qat import int8_qat
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
@@ -36,7 +36,7 @@ from kdeploy.export.run import export
 from kdeploy.machine import fingerprint
 from kdeploy.pipeline.building import load_weights
 from kdeploy.registry import find, validate
-from kdeploy.training import Constraint, FitContext, Supervised, fit
+from kdeploy.training.fit import Constraint, FitContext, Supervised, fit
 
 STUDENTS = ("labels alone", "distilled")
 STEPS = ("float", "int8_ptq", "int8_qat")

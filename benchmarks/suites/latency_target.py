@@ -28,8 +28,8 @@ from torch import nn
 from benchmarks.shared.noise import noise
 from kdeploy.bench.run import Subject, bench
 from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.prune_channels import prune_channels
-from kdeploy.counts import count_macs, count_parameters
+from kdeploy.compress.compressors.prune_channels import prune_channels
+from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.export.run import export
 from kdeploy.machine import Machine, allowed_cores, fingerprint
 from kdeploy.pipeline.stopwatch import Latencies

@@ -30,14 +30,14 @@ from torch import Tensor, nn
 
 from benchmarks.suites.distillation_table import TRAINING, shipped_teacher
 from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.prune_channels import prune_channels
-from kdeploy.counts import count_macs, count_parameters
+from kdeploy.compress.compressors.prune_channels import prune_channels
+from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.pipeline.stopwatch import Latencies
-from kdeploy.training import FitContext, accuracy
+from kdeploy.training.fit import FitContext, accuracy
 
 KEEP = (0.5, 0.3, 0.15)
 TOLERANCE = 0.02

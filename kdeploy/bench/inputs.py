@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kdeploy.artifact import open_artifact
-from kdeploy.bench import graph_facts
-from kdeploy.bench.onnx_facts import OPEN, item_shape, takes_integers
-from kdeploy.bench.subject import Subject
+from kdeploy.store.artifact import open_artifact
+from kdeploy.onnx_graph import input_facts as graph_facts
+from kdeploy.onnx_graph.facts import OPEN, item_shape, takes_integers
+from kdeploy.bench.model_under_test import Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
-from kdeploy.onnx_fitting import input_dtype, is_declared
-from kdeploy.payload import preprocessing_of
+from kdeploy.onnx_graph.input_fitting import input_dtype, is_declared
+from kdeploy.store.model_io import preprocessing_of
 from kdeploy.preprocessing import Inputs, Preprocessing
 
 POOL_BATCHES = 16

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from kdeploy.bench import doubts, early_stopping, stats
 from kdeploy.bench.accuracy import judged, names_of
-from kdeploy.bench.onnx_facts import count_parameters
+from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.bench.stats import Estimate
-from kdeploy.bench.subject import Outcome, Seconds, Subject
+from kdeploy.bench.model_under_test import Outcome, Seconds, Subject
 from kdeploy.classes import not_finite
 from kdeploy.errors import ModelError
 from kdeploy.flags import P99_MINIMUM_COUNT

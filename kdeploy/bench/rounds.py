@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdeploy.bench.client import Worker
-from kdeploy.bench.side import Side
-from kdeploy.bench.subject import Cell, Outcome, Plan, Subject
-from kdeploy.bench.surroundings import doubts_between, free_bytes, look
+from kdeploy.bench.model_session import Side
+from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Subject
+from kdeploy.bench.system_load import doubts_between, free_bytes, look
 from kdeploy.temporary import temporary_folder
 
 Watch = Callable[[str], None]

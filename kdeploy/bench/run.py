@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.bench.kept import Finished, Group, KeptGroups, finished_now
+from kdeploy.bench.cache import Finished, Group, KeptGroups, finished_now
 from kdeploy.bench.records import comparisons, measurements, proven
 from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
-from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario, Subject
+from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Scenario, Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import UnknownName
 from kdeploy.machine import Machine, allowed_cores, fingerprint

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdeploy.bench.doubts import unstable_rounds
-from kdeploy.bench.subject import Outcome, Seconds
+from kdeploy.bench.model_under_test import Outcome, Seconds
 
 
 def keep(outcomes: Sequence[Outcome], folder: Path) -> None:

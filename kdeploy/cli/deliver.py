@@ -88,7 +88,7 @@ def bench(
     about a number is a flag with its remedy, explained in the report and in
     docs/benchmarking.md.
     """
-    from kdeploy.bench.remote.hosts import parse_host
+    from kdeploy.bench.ssh.hosts import parse_host
     from kdeploy.cli.given import check_files
     from kdeploy.gate import parse_gates
     from kdeploy.recipe.resolve import bench_section
@@ -180,7 +180,7 @@ def report(
     from kdeploy.cli.screen import write
     from kdeploy.errors import DataError
     from kdeploy.gate import parse_gates
-    from kdeploy.report.document import document
+    from kdeploy.report.as_dict import document
     from kdeploy.report.run import comparison, format_of, render
 
     gates = parse_gates(gate or [], where="--gate")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdeploy.artifact import is_id
+from kdeploy.store.artifact import is_id
 from kdeploy.errors import FileMissing
 
 FILE = "onnx:"

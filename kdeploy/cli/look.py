@@ -12,7 +12,7 @@ from kdeploy.cli.main import Result
 from kdeploy.cli.options import Debug, Json
 
 if TYPE_CHECKING:
-    from kdeploy.artifact import Artifact
+    from kdeploy.store.artifact import Artifact
 
 STARTER = Path(__file__).parent.parent / "starter"
 
@@ -53,7 +53,7 @@ def show(
     debug: Debug = False,
 ) -> Result:
     """Show where an artefact comes from and what is known of it."""
-    from kdeploy.artifact import find_artifact
+    from kdeploy.store.artifact import find_artifact
     from kdeploy.errors import FileMissing
 
     found = find_artifact(artifact)
@@ -130,7 +130,7 @@ def show_artifact(artifact: Artifact, *, is_json: bool) -> None:
     """Print an artefact: its history oldest first, then its facts."""
     from kdeploy.cli.output import out as console
     from kdeploy.flags import FLAGS
-    from kdeploy.report.said import said_by
+    from kdeploy.report.step_table import said_by
     from kdeploy.units import format_quantity
 
     screen = console(is_json=is_json)

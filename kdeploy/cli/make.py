@@ -27,7 +27,7 @@ from kdeploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from kdeploy.artifact import Artifact
+    from kdeploy.store.artifact import Artifact
     from kdeploy.pipeline.run import RunResult
     from kdeploy.registry import Technique
 
@@ -62,7 +62,7 @@ def run(
     loaded = load(recipe, [*(overrides or []), *folder])
     # Torch comes with these: what is wrong with the recipe is told before.
     from kdeploy.cli.output import Terminal
-    from kdeploy.fitting.processes import started
+    from kdeploy.training.processes import started
     from kdeploy.pipeline.run import run as run_recipe
 
     on_each, machines = started(devices, num_nodes)
@@ -138,7 +138,7 @@ def distill(
     recipe = parse(overridden(given, overrides or []), folder=Path())
     # Torch comes with these: what is wrong with the words is told before.
     from kdeploy.cli.output import Terminal
-    from kdeploy.fitting.processes import started
+    from kdeploy.training.processes import started
     from kdeploy.pipeline.run import run as run_recipe
 
     on_each, machines = started(devices, num_nodes)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdeploy.gate import Verdict
     from kdeploy.pipeline.log import StageRecord
     from kdeploy.report.comparison import Comparison
-    from kdeploy.training import EpochRecord
+    from kdeploy.training.fit import EpochRecord
 
 # Not in the terminal's table either: that most machines have no counter of energy, and that a short
 # run has no p99, stands in the report.

@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 from torch import nn
 
-from kdeploy.channels.choice import Family, Kept, Ranking, Rules, balance, choose, choose_to_budget
-from kdeploy.channels.cost import cost_without
-from kdeploy.channels.coupling import Slot, Unit, find_units
-from kdeploy.channels.group_lasso import GroupLasso
-from kdeploy.channels.isomorphism import kinds_of
-from kdeploy.channels.kept_whole import kept_whole
-from kdeploy.channels.latency import LOWEST, Trial, choose_to_latency
-from kdeploy.channels.removal import all_channels, remove_channels, remove_checked
-from kdeploy.channels.tracing import traceable
+from kdeploy.pruning.choice import Family, Kept, Ranking, Rules, balance, choose, choose_to_budget
+from kdeploy.pruning.cost import cost_without
+from kdeploy.pruning.coupling import Slot, Unit, find_units
+from kdeploy.pruning.group_lasso import GroupLasso
+from kdeploy.pruning.isomorphism import kinds_of
+from kdeploy.pruning.skipped_layers import kept_whole
+from kdeploy.pruning.latency import LOWEST, Trial, choose_to_latency
+from kdeploy.pruning.removal import all_channels, remove_channels, remove_checked
+from kdeploy.pruning.tracing import traceable
 from kdeploy.compress.contract import CompressContext
 
 _LOG = logging.getLogger(__name__)

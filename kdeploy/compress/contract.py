@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
 from kdeploy.errors import DataError, ModelError, OrderError
-from kdeploy.marking import Decorated, register
+from kdeploy.registration import Decorated, register
 from kdeploy.quantization.contract import is_wrapped
-from kdeploy.training import Constraint
+from kdeploy.training.fit import Constraint
 
 compressor: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "compressor")
 

@@ -18,7 +18,7 @@ from kdeploy.errors import DataError, GateFailed
 from kdeploy.quantization.fake_quant import FakeQuantized
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.sensitivity import Sensitivity, sensitivities
-from kdeploy.training import accuracy
+from kdeploy.training.fit import accuracy
 from kdeploy.units import parse_drop
 
 _LOG = logging.getLogger(__name__)

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, refuse_integers
-from kdeploy.compress.factor_settings import Settings
-from kdeploy.counts import count_macs, count_parameters
+from kdeploy.compress.low_rank_settings import Settings
+from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.errors import ModelError
-from kdeploy.factors.offers import Offers
-from kdeploy.factors.places import Place, find_places, put
-from kdeploy.factors.ranks import Aim, Factorisation, Ranks, choose
-from kdeploy.moments import input_moments
+from kdeploy.low_rank.candidates import Offers
+from kdeploy.low_rank.layer_sites import Place, find_places, put
+from kdeploy.low_rank.ranks import Aim, Factorisation, Ranks, choose
+from kdeploy.input_gram import input_moments
 from kdeploy.patterns import matching
 
 _LOG = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.marking import register
+from kdeploy.registration import register
 from kdeploy.preprocessing import Preprocessing
 
 __all__ = ["NOT_COUNTED", "Dataset", "Parts", "Preprocessing", "Split", "dataset"]

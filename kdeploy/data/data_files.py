@@ -10,7 +10,7 @@ from typing import Any
 from kdeploy import registry
 from kdeploy.data.load import DataReference
 from kdeploy.data.own_function import is_own_function, named_files
-from kdeploy.moved_paths import went_along
+from kdeploy.store.moved_paths import went_along
 from kdeploy.named_path import named_path
 
 

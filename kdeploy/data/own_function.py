@@ -50,7 +50,7 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
         DataError: the file or the function failed, or returned something else.
     """
     # Not at the top: a process that measures other data need not know how models are built.
-    from kdeploy.references import importing_from
+    from kdeploy.store.references import importing_from
 
     home = named_path(name.rpartition(":")[0], folder).resolve().parent
     with importing_from(home):

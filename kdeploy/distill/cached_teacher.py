@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.answers import Answers, Form, TooLarge
-from kdeploy.distill.signal import Knowledge, TeacherSignal
+from kdeploy.distill.teacher_cache import Answers, Form, TooLarge
+from kdeploy.distill.teacher_protocol import Knowledge, TeacherSignal
 from kdeploy.finite import check_answers
-from kdeploy.fitting.contract import Batch
-from kdeploy.fitting.views import View
+from kdeploy.training.contract import Batch
+from kdeploy.training.views import View
 
 PIECE = 64
 """Items that a teacher on a CPU is asked for at once: features stay in the cores' caches."""

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.lessons import Lesson
-from kdeploy.distill.taps import INPUT
+from kdeploy.distill.loss_specs import Lesson
+from kdeploy.distill.feature_hooks import INPUT
 from kdeploy.errors import ModelError
 
 

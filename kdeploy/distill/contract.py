@@ -38,11 +38,11 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.schedules import Schedule
-from kdeploy.distill.signal import TeacherSignal
+from kdeploy.distill.teacher_protocol import TeacherSignal
 from kdeploy.errors import ModelError
-from kdeploy.fitting.device import device_named
-from kdeploy.marking import Decorated, register
-from kdeploy.training import (
+from kdeploy.training.device import device_named
+from kdeploy.registration import Decorated, register
+from kdeploy.training.fit import (
     Batch,
     FitContext,
     FitResult,

@@ -13,8 +13,8 @@ from contextlib import ExitStack, suppress
 import torch
 from torch import Tensor, nn
 
-from kdeploy.counts import count_parameters
-from kdeploy.distill.taps import modules_at, tapped
+from kdeploy.complexity import count_parameters
+from kdeploy.distill.feature_hooks import modules_at, tapped
 from kdeploy.errors import ModelError
 
 HEADS = "exit_heads"

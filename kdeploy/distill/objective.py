@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.classroom import Classroom
+from kdeploy.distill.loss_bank import Classroom
 from kdeploy.distill.contract import TaskFacts
-from kdeploy.distill.fading import Fading
-from kdeploy.distill.lessons import Lesson
+from kdeploy.distill.plateau_decay import Fading
+from kdeploy.distill.loss_specs import Lesson
 from kdeploy.distill.schedules import Schedule
-from kdeploy.distill.signal import TeacherSignal
-from kdeploy.distill.taps import tapped
+from kdeploy.distill.teacher_protocol import TeacherSignal
+from kdeploy.distill.feature_hooks import tapped
 from kdeploy.errors import ModelError, RecipeError
-from kdeploy.fitting.checkpoint import fingerprint_of
-from kdeploy.fitting.compilation import Call
-from kdeploy.fitting.contract import Batch
-from kdeploy.fitting.entropy import entropy
-from kdeploy.fitting.views import View
+from kdeploy.training.checkpoint import fingerprint_of
+from kdeploy.training.compilation import Call
+from kdeploy.training.contract import Batch
+from kdeploy.training.cross_entropy import entropy
+from kdeploy.training.views import View
 
 LABELS = "labels"
 

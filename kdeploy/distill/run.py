@@ -20,16 +20,16 @@ from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.classifier_inputs import with_layers
 from kdeploy.distill.contract import BuildModel, SchemeContext, TaskFacts, cannot_build
-from kdeploy.distill.lessons import Lesson, checked_weight, lessons_of
+from kdeploy.distill.loss_specs import Lesson, checked_weight, lessons_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule
-from kdeploy.distill.signal import TeacherSignal
+from kdeploy.distill.teacher_protocol import TeacherSignal
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import ModelError, RecipeError
-from kdeploy.fitting.device import device_named
+from kdeploy.training.device import device_named
 from kdeploy.temporary import temporary_folder
-from kdeploy.training import Batch, FitContext, FitResult, accuracy, num_outputs
+from kdeploy.training.fit import Batch, FitContext, FitResult, accuracy, num_outputs
 from kdeploy.units import parse_quantity
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Preprocessing
-from kdeploy.distill.signal import Knowledge
-from kdeploy.distill.taps import tapped
+from kdeploy.distill.teacher_protocol import Knowledge
+from kdeploy.distill.feature_hooks import tapped
 from kdeploy.errors import RecipeError
 from kdeploy.finite import check_answers
-from kdeploy.fitting.checkpoint import fingerprint_of
-from kdeploy.fitting.compilation import Call
-from kdeploy.fitting.contract import Batch
-from kdeploy.fitting.views import View
+from kdeploy.training.checkpoint import fingerprint_of
+from kdeploy.training.compilation import Call
+from kdeploy.training.contract import Batch
+from kdeploy.training.views import View
 
 
 class Teacher:

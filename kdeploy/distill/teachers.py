@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdeploy.distill.signal import Knowledge, TeacherSignal
+from kdeploy.distill.teacher_protocol import Knowledge, TeacherSignal
 from kdeploy.errors import ModelError
-from kdeploy.fitting.contract import Batch
-from kdeploy.fitting.views import View
+from kdeploy.training.contract import Batch
+from kdeploy.training.views import View
 
 
 class Ensemble:

@@ -23,6 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from kdeploy.marking import Decorated, register
+from kdeploy.registration import Decorated, register
 
 exporter: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "exporter")

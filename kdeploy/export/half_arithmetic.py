@@ -23,7 +23,7 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ParityFailed
-from kdeploy.export.half import LARGEST
+from kdeploy.export.fp16_reference import LARGEST
 from kdeploy.export.half_graph import (
     SMALLEST_NORMAL,
     Rounding,

@@ -10,7 +10,7 @@ from onnx import GraphProto, NodeProto
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.onnx_model import OnnxModel
+from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.quantization.capture import capture
 
 OF_THE_EXPORTER = "node_"

@@ -18,11 +18,11 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
-from kdeploy.export.ends import Ends
+from kdeploy.export.io_signature import Ends
 from kdeploy.export.onnx_dynamic import translations
 from kdeploy.export.operator_table import operators_read_once
 from kdeploy.quantization.capture import reason_of
-from kdeploy.quantization.silence import without_torch_noise
+from kdeploy.quantization.suppress_warnings import without_torch_noise
 from kdeploy.temporary import temporary_folder
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kdeploy.classes import not_finite
 from kdeploy.errors import DataError
-from kdeploy.marking import register
+from kdeploy.registration import register
 
 Measured = TypeVar("Measured", bound=Callable[..., float])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdeploy.artifact import file_sha256
+from kdeploy.store.artifact import file_sha256
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.package.runner.python.reading import SUMS, Refused, check_files
 

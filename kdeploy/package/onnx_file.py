@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from kdeploy.errors import ModelError
-from kdeploy.onnx_checks import opset_of, read_onnx
+from kdeploy.onnx_graph.checks import opset_of, read_onnx
 from kdeploy.package.manifest import Manifest, Port
 from kdeploy.package.runner.python.rules import QUANTIZED
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import __version__
-from kdeploy.artifact import file_sha256
+from kdeploy.store.artifact import file_sha256
 from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
-from kdeploy.onnx_checks import copy_file, file_bytes
+from kdeploy.onnx_graph.checks import copy_file, file_bytes
 from kdeploy.package.budgets import budgets_of, recorded_values
 from kdeploy.package.checksums import write_sums
 from kdeploy.package.golden import write_golden

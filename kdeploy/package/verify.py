@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import __version__
-from kdeploy.artifact import file_sha256
+from kdeploy.store.artifact import file_sha256
 from kdeploy.errors import ArtifactCorrupt, FileMissing, ModelError, Unavailable
 from kdeploy.package.checksums import check_sums, digest
 from kdeploy.package.manifest import MANIFEST, MODEL, Manifest, read_manifest

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from kdeploy import registry
-from kdeploy.artifact import find_artifact
+from kdeploy.store.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError, RecipeError, Unavailable
-from kdeploy.export.ends import open_axes
+from kdeploy.export.io_signature import open_axes
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.measurement import METRICS
 from kdeploy.package.budgets import check_budgets

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kdeploy.artifact import Artifact
+from kdeploy.store.artifact import Artifact
 from kdeploy.data.data_files import files_of, found_again
 from kdeploy.data.load import DataReference
 from kdeploy.errors import ArtifactCorrupt, FileMissing
-from kdeploy.moved_paths import went_along
+from kdeploy.store.moved_paths import went_along
 from kdeploy.pipeline.session import Session
 
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdeploy.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.store.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.errors import UnknownName
 from kdeploy.named_path import named_path
-from kdeploy.onnx_checks import content_sha256, copy_file
-from kdeploy.onnx_fitting import Declared, fitted_file, parse_inputs
-from kdeploy.onnx_model import OnnxModel
-from kdeploy.payload import load_model
+from kdeploy.onnx_graph.checks import content_sha256, copy_file
+from kdeploy.onnx_graph.input_fitting import Declared, fitted_file, parse_inputs
+from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
-from kdeploy.references import ModelReference, build_model, source_sha256
+from kdeploy.store.references import ModelReference, build_model, source_sha256
 from kdeploy.temporary import temporary_folder
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from kdeploy.bench.subject import Subject
+from kdeploy.bench.model_under_test import Subject
 from kdeploy.package.checksums import check_sums
 from kdeploy.package.manifest import MODEL, is_bundle
 from kdeploy.package.unpack import unpack

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdeploy import registry
-from kdeploy.artifact import find_artifact
+from kdeploy.store.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.data.further_items import with_unlabelled
 from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
 from kdeploy.distill.classifier_inputs import classifier
-from kdeploy.distill.taps import INPUT
+from kdeploy.distill.feature_hooks import INPUT
 from kdeploy.errors import ModelError, RecipeError, UnknownName
 from kdeploy.model_outputs import in_eval, outputs_of
 from kdeploy.pipeline.building import (
@@ -31,8 +31,8 @@ from kdeploy.pipeline.purity import check_logits, check_pure, two_batches
 from kdeploy.pipeline.real_items import check_real_items
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Recipe, Step
-from kdeploy.recipe.teaching import Teaching
-from kdeploy.references import ModelReference, build_model
+from kdeploy.recipe.distill_config import Teaching
+from kdeploy.store.references import ModelReference, build_model
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import registry
-from kdeploy.artifact import Artifact
+from kdeploy.store.artifact import Artifact
 from kdeploy.bench.run import Subject
 from kdeploy.errors import ModelError
 from kdeploy.export.run import bound_to, export
@@ -40,7 +40,7 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
     def make(work: Path) -> Made:
         if session.data is None:
             raise ModelError("the parity gate needs data", hint="name it, e.g. `--data digits`")
-        metadata = {"kdeploy.artifact": model.id, "kdeploy.label": model.label}
+        metadata = {"kdeploy.store.artifact": model.id, "kdeploy.label": model.label}
         result = export(
             model_of_teacher(model),
             step.technique,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kdeploy.artifact import Artifact
+from kdeploy.store.artifact import Artifact
 
 LONGEST_STEM = 100
 _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]+")

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from kdeploy.artifact import Artifact, find_artifact
+from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
-from kdeploy.fitting.batches import batches_in_order
+from kdeploy.training.batches import batches_in_order
 from kdeploy.flags import FLAGS
 from kdeploy.model_outputs import in_eval
 from kdeploy.pipeline.building import further_models
 from kdeploy.pipeline.session import Session
-from kdeploy.training import accuracy
+from kdeploy.training.fit import accuracy
 
 if TYPE_CHECKING:
     from torch import nn

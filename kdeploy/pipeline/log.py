@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdeploy.interruption import stop_if_asked
-from kdeploy.training import EpochRecord, NoWatcher, Watcher
+from kdeploy.training.fit import EpochRecord, NoWatcher, Watcher
 
 
 class Audience(Protocol):

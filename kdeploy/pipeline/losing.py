@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdeploy.artifact import Artifact
+from kdeploy.store.artifact import Artifact
 from kdeploy.bench.narrow import narrow_layers
 from kdeploy.gate import times_better
 from kdeploy.measurement import METRICS, Measurement, read, select

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdeploy.artifact import Artifact
+from kdeploy.store.artifact import Artifact
 from kdeploy.measurement import Measurement, select
 from kdeploy.pipeline.deliver import About
 from kdeploy.pipeline.exported import Exported

@@ -8,8 +8,8 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import Artifact
-from kdeploy.bench.kept import conditions, contents_sha256
+from kdeploy.store.artifact import Artifact
+from kdeploy.bench.cache import conditions, contents_sha256
 from kdeploy.bench.run import BenchResult, Interrupted, Subject, bench
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.json_document import json_file

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule
 
-from kdeploy.artifact import Artifact, find_artifact
-from kdeploy.counts import count_bytes, count_macs
+from kdeploy.store.artifact import Artifact, find_artifact
+from kdeploy.complexity import count_bytes, count_macs
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
-from kdeploy.fitting.checkpoint import fingerprint_of
+from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.pipeline import held_out
 from kdeploy.pipeline.building import (
     contents_sha256,
@@ -35,10 +35,10 @@ from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.recipe.resolve import Teacher
-from kdeploy.recipe.teaching import Teaching
-from kdeploy.references import ModelReference, build_model, source_sha256
+from kdeploy.recipe.distill_config import Teaching
+from kdeploy.store.references import ModelReference, build_model, source_sha256
 from kdeploy.sparsity.zeros import sparsity
-from kdeploy.training import Constraint, FitContext, FitResult, Supervised, fit
+from kdeploy.training.fit import Constraint, FitContext, FitResult, Supervised, fit
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kdeploy.artifact import find_artifact
+from kdeploy.store.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import DataError
 from kdeploy.recipe.resolve import Recipe, Step

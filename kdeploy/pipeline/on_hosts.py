@@ -21,13 +21,13 @@ from typing import Any
 
 from kdeploy.bench.records import comparisons as compared
 from kdeploy.bench.records import measurements
-from kdeploy.bench.remote.hosts import Host
-from kdeploy.bench.remote.job import RUNTIME, Job, job_of
-from kdeploy.bench.remote.outcomes import outcomes_of
-from kdeploy.bench.remote.visit import Answers, visit
+from kdeploy.bench.ssh.hosts import Host
+from kdeploy.bench.ssh.job import RUNTIME, Job, job_of
+from kdeploy.bench.ssh.outcomes import outcomes_of
+from kdeploy.bench.ssh.ssh_run import Answers, visit
 from kdeploy.bench.run import Subject, rounds_of
 from kdeploy.bench.samples import keep
-from kdeploy.bench.subject import Cell, Outcome, Plan, Scenario
+from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Scenario
 from kdeploy.errors import KdeployError, ModelError, RecipeError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement, write

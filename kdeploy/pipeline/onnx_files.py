@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import ONNX, Artifact
-from kdeploy.bench.onnx_facts import count_parameters
-from kdeploy.onnx_checks import content_sha256, copy_file, file_bytes
-from kdeploy.onnx_model import OnnxModel
+from kdeploy.store.artifact import ONNX, Artifact
+from kdeploy.onnx_graph.facts import count_parameters
+from kdeploy.onnx_graph.checks import content_sha256, copy_file, file_bytes
+from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.pipeline.building import declared_inputs, file_model, onnx_path
 from kdeploy.pipeline.held_out import scores_of_given
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.references import ModelReference
+from kdeploy.store.references import ModelReference
 
 
 def import_file(session: Session, reference: ModelReference) -> Artifact:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.errors import InputError, ModelError
-from kdeploy.onnx_checks import file_bytes, read_onnx
+from kdeploy.onnx_graph.checks import file_bytes, read_onnx
 from kdeploy.package.runner.python import limits
 
 SECONDS = 120.0

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import Artifact, Store, disk_error
-from kdeploy.fitting.processes import joined
+from kdeploy.store.artifact import Artifact, Store, disk_error
+from kdeploy.training.processes import joined
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.ahead import check_ahead
@@ -46,8 +46,8 @@ from kdeploy.pipeline.trial import check_by_trial
 from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.sections import STAGES
-from kdeploy.recipe.teaching import Teaching
-from kdeploy.references import ModelReference
+from kdeploy.recipe.distill_config import Teaching
+from kdeploy.store.references import ModelReference
 from kdeploy.report.comparison import Comparison
 from kdeploy.user_code import blamed
 

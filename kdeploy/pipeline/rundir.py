@@ -12,7 +12,7 @@ from typing import Any
 from kdeploy.bench.run import BenchResult
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import write
-from kdeploy.onnx_checks import copy_file
+from kdeploy.onnx_graph.checks import copy_file
 from kdeploy.pipeline.deliver import BUNDLE
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.measuring import COMPARISONS, PROOFS

@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from kdeploy.artifact import Artifact
+from kdeploy.store.artifact import Artifact
 from kdeploy.errors import ModelError
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, read, write
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.training import accuracy
+from kdeploy.training.fit import accuracy
 
 
 def over_seeds(

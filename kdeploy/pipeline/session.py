@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import Artifact, Store, artifact_id
+from kdeploy.store.artifact import Artifact, Store, artifact_id
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference
 from kdeploy.errors import Unavailable
-from kdeploy.fitting.processes import ALONE, Processes
-from kdeploy.fitting.threads import computing_with, free_threads
+from kdeploy.training.processes import ALONE, Processes
+from kdeploy.training.threads import computing_with, free_threads
 from kdeploy.machine import fingerprint
-from kdeploy.moved_paths import from_here
+from kdeploy.store.moved_paths import from_here
 from kdeploy.pipeline.log import Audience, Silence, StageRecord, noted
 from kdeploy.pipeline.unfinished import told_of_the_dead, unfinished
 from kdeploy.temporary import sweep_once

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import Artifact, find_artifact
-from kdeploy.bench.kept import contents_sha256
-from kdeploy.bench.remote.hosts import Host
+from kdeploy.store.artifact import Artifact, find_artifact
+from kdeploy.bench.cache import contents_sha256
+from kdeploy.bench.ssh.hosts import Host
 from kdeploy.bench.run import BenchResult, Interrupted, Subject
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
-from kdeploy.onnx_fitting import Declared, declared_file, fitted_file, parse_inputs
+from kdeploy.onnx_graph.input_fitting import Declared, declared_file, fitted_file, parse_inputs
 from kdeploy.pipeline.artifact_data import data_of, say_of_other_data
 from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdeploy import registry
-from kdeploy.artifact import Artifact, Store, find_artifact
+from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.classes import classes_of
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.data.load import DataReference, load
@@ -45,7 +45,7 @@ from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Step, Teacher
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 from kdeploy.temporary import temporary_folder
 
 ASKED_FOR = "asked for by name"

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdeploy.artifact import Artifact
+from kdeploy.store.artifact import Artifact
 from kdeploy.compress.contract import CompressContext, no_training
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.compress.run import check_promise, compress
 from kdeploy.distill.run import DistillResult, distill
 from kdeploy.errors import GateFailed, RecipeError
 from kdeploy.machine import fingerprint
-from kdeploy.onnx_model import OnnxModel
-from kdeploy.payload import rebuild, reference_of
+from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.store.model_io import rebuild, reference_of
 from kdeploy.pipeline.building import model_of_teacher, without_folders
 from kdeploy.pipeline.held_out import SEEN, SEEN_BEFORE, WORDS, may_have_seen
 from kdeploy.pipeline.models import (
@@ -35,10 +35,10 @@ from kdeploy.pipeline.session import Made, Session
 from kdeploy.pipeline.stopwatch import Latencies
 from kdeploy.pipeline.storing import store_model
 from kdeploy.recipe.resolve import Step
-from kdeploy.recipe.teaching import Teaching
+from kdeploy.recipe.distill_config import Teaching
 from kdeploy.registry import find
 from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
-from kdeploy.training import Constraint, accuracy
+from kdeploy.training.fit import Constraint, accuracy
 from kdeploy.units import format_quantity
 
 if TYPE_CHECKING:

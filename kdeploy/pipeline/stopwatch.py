@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdeploy import registry
 from kdeploy.bench.rounds import measure_group
-from kdeploy.bench.subject import Cell, Outcome, Plan, Subject
+from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores

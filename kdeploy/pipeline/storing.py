@@ -13,9 +13,9 @@ from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
 from kdeploy.model_outputs import in_eval
 from kdeploy.outside_state import different
-from kdeploy.payload import rebuild, save_model
+from kdeploy.store.model_io import rebuild, save_model
 from kdeploy.quantization.contract import is_wrapped
-from kdeploy.references import ModelReference
+from kdeploy.store.references import ModelReference
 
 ITEMS = 8
 TOLERANCE = 1e-3

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from kdeploy.errors import MissingDependency
-from kdeploy.training import EpochRecord, Watcher
+from kdeploy.training.fit import EpochRecord, Watcher
 
 
 class TensorBoard:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdeploy.csv_cell import csv_cell
 from kdeploy.pipeline.rundir import write_text
-from kdeploy.training import EpochRecord, Watcher
+from kdeploy.training.fit import EpochRecord, Watcher
 
 BEFORE = ("training", "epoch", "loss")
 AFTER = ("validation_accuracy", "images_per_second", "seconds", "learning_rate")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kdeploy import registry
-from kdeploy.artifact import find_artifact
+from kdeploy.store.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
 from kdeploy.export.run import write_file

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdeploy.artifact import file_sha256
+from kdeploy.store.artifact import file_sha256
 from kdeploy.errors import FileMissing, ModelError
 from kdeploy.json_document import json_text
 

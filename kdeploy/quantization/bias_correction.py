@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdeploy.quantization.calibration import Calibration
 from kdeploy.quantization.number_format import NumberFormat, on_grid
-from kdeploy.quantization.ownership import Layer, own_layers
+from kdeploy.quantization.unshared_parameters import Layer, own_layers
 
 
 def correct_biases(

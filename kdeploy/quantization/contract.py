@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor, nn
 
-from kdeploy.marking import Decorated, register
+from kdeploy.registration import Decorated, register
 
 wrapper: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "wrapper")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from kdeploy.quantization.ownership import Layer
+from kdeploy.quantization.unshared_parameters import Layer
 from kdeploy.quantization.placement import kind_of
 
 aten = torch.ops.aten

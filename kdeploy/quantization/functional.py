@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from kdeploy.quantization.silence import without_torch_noise
+from kdeploy.quantization.suppress_warnings import without_torch_noise
 
 aten = torch.ops.aten
 

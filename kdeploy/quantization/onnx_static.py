@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, UnknownName
 from kdeploy.interruption import stop_if_asked
-from kdeploy.onnx_model import OnnxModel
+from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.quantization.observers import CHOICES, Range, Statistics
 from kdeploy.temporary import temporary_folder
 

@@ -22,7 +22,7 @@ from kdeploy.quantization.observers import Range
 from kdeploy.quantization.placement import NAMING, Placement, place
 from kdeploy.quantization.profiles import profile_named
 from kdeploy.quantization.rewrites import into_integer_operators
-from kdeploy.quantization.silence import without_torch_noise
+from kdeploy.quantization.suppress_warnings import without_torch_noise
 from kdeploy.quantization.torchao_pt2e import convert_pt2e, prepare_pt2e
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-from kdeploy.quantization.ownership import Layer, own_parameters
+from kdeploy.quantization.unshared_parameters import Layer, own_parameters
 from kdeploy.quantization.placement import kind_of
 
 aten = torch.ops.aten

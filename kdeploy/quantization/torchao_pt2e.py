@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdeploy.quantization.silence import without_torch_noise
+from kdeploy.quantization.suppress_warnings import without_torch_noise
 
 with without_torch_noise():
     from torchao.quantization.pt2e.observer import ObserverBase

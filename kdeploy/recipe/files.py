@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import MANIFEST
-from kdeploy.artifact_schema import ID
+from kdeploy.store.artifact import MANIFEST
+from kdeploy.store.artifact_schema import ID
 from kdeploy.errors import FileMissing
-from kdeploy.moved_paths import went_along
+from kdeploy.store.moved_paths import went_along
 from kdeploy.named_path import named_path
 
 LIBRARIES = ("pytorchcv", "timm", "torchvision")

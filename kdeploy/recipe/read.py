@@ -16,7 +16,7 @@ from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.recipe.files import absolute_build
 from kdeploy.recipe.resolve import OWN_TRAINING, Recipe, Step, parse
 from kdeploy.recipe.sections import ONE_WORD, spelled_out
-from kdeploy.recipe.teaching import Teaching
+from kdeploy.recipe.distill_config import Teaching
 from kdeploy.yaml_document import DEEPEST, yaml_file, yaml_text
 
 

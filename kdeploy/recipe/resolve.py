@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import registry
-from kdeploy.artifact import MANIFEST
+from kdeploy.store.artifact import MANIFEST
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
@@ -23,8 +23,8 @@ from kdeploy.recipe.sections import (
     StudentSection,
     TeacherSection,
 )
-from kdeploy.recipe.teaching import RECOVER_DEFAULTS, Teaching, single, teaching_of
-from kdeploy.references import ModelReference
+from kdeploy.recipe.distill_config import RECOVER_DEFAULTS, Teaching, single, teaching_of
+from kdeploy.store.references import ModelReference
 from kdeploy.runtimes.run import named
 from kdeploy.units import parse_drop
 
@@ -228,7 +228,7 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
 
 def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
     section = registry.check(TeacherSection, given, where="teacher")
-    training = registry.parameters_of("kdeploy.training", "fit")
+    training = registry.parameters_of("kdeploy.training.fit", "fit")
     weights = section.weights and named_path(section.weights, folder, where="teacher.weights")
     if weights is not None and not weights.is_file():
         raise FileMissing(

@@ -30,7 +30,7 @@ def json_schema() -> dict[str, Any]:
         losses=(list[losses], []),  # type: ignore[valid-type]
     )
     teaching = teaching_model(base=learns)
-    training = registry.model_of(registry.parameters_of("kdeploy.training", "fit"), "Training")
+    training = registry.model_of(registry.parameters_of("kdeploy.training.fit", "fit"), "Training")
     teacher = create_model("Teacher", __base__=TeacherSection, train=(training, {}))
     beside = {"recover": (teaching | None, None), "max_drop": (str | None, None)}
     fields: dict[str, Any] = {

@@ -196,7 +196,7 @@ class ItemLossSection(LogitLossSection):
 
 def teaching_model(*, base: type[BaseModel] = TeachingSection) -> type[BaseModel]:
     """Return the model of `distill:` and `recover:`: the section's keys and those of training."""
-    training = registry.parameters_of("kdeploy.training", "fit")
+    training = registry.parameters_of("kdeploy.training.fit", "fit")
     return registry.model_of(training, base.__name__.removesuffix("Section"), base=base)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kdeploy.report.comparison import OFFLINE, Comparison, Row
 from kdeploy.report.devices import runtime_of
 from kdeploy.report.machine_facts import short_names
-from kdeploy.report.sentences import interval, quantity, task
+from kdeploy.report.wording import interval, quantity, task
 
 METRIC = "latency.p50"
 

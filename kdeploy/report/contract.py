@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from kdeploy.marking import register
+from kdeploy.registration import register
 
 Drawn = TypeVar("Drawn", bound=Callable[..., str])
 

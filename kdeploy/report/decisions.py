@@ -11,7 +11,7 @@ from kdeploy.report.best import metric_of
 from kdeploy.report.comparison import Against, Change, Choice, Comparison, Row
 from kdeploy.report.devices import runtime_of
 from kdeploy.report.machine_facts import short_names
-from kdeploy.report.sentences import (
+from kdeploy.report.wording import (
     NOTHING,
     change,
     quantity,
@@ -19,7 +19,7 @@ from kdeploy.report.sentences import (
     task,
     where,
 )
-from kdeploy.report.shelf import ONCE_A_FILE, ONCE_A_RUNTIME
+from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME
 
 BEST_TITLE = "Best configuration of each device"
 BEST_HEADERS = (

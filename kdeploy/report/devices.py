@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdeploy.report.comparison import Comparison, Row
 from kdeploy.report.machine_facts import short_names
-from kdeploy.report.sentences import NOTHING, task
+from kdeploy.report.wording import NOTHING, task
 from kdeploy.report.table import Cell, Column, columns, text_column
 
 SHOWN = (

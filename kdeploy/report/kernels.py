@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdeploy.report.comparison import Comparison, Row
 from kdeploy.report.machine_facts import short_names
-from kdeploy.report.sentences import NOTHING
+from kdeploy.report.wording import NOTHING
 
 HEADERS = ("artefact", "runs on", "device", "INT8 kernels", "2:4 kernels", "what ran")
 ALARMS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdeploy.report.comparison import Comparison
-from kdeploy.report.said import Said, said_by
+from kdeploy.report.step_table import Said, said_by
 
 TOPIC = "sensitivity"
 

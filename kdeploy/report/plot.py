@@ -13,7 +13,7 @@ from kdeploy.report.bars import series_of
 from kdeploy.report.comparison import OFFLINE, Comparison, Row
 from kdeploy.report.machine_facts import short_names
 from kdeploy.report.pareto import front
-from kdeploy.report.sentences import quantity, where
+from kdeploy.report.wording import quantity, where
 from kdeploy.units import format_quantity
 
 X, Y, AREA = "latency.p50", "accuracy.top1", "size"

@@ -15,7 +15,7 @@ from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.gate import times_better
 from kdeploy.measurement import METRICS, Measurement
 from kdeploy.report.comparison import OFFLINE, Pair, Ratio, Row, Run, Value, scenario_of
-from kdeploy.report.shelf import ONCE_A_FILE, ONCE_A_RUNTIME, Shelf, shelves_of
+from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME, Shelf, shelves_of
 
 SPEED = (
     *("latency.", "device_latency.", "throughput", "server_rate"),

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from kdeploy.report.comparison import Comparison
-from kdeploy.report.sentences import points, quantity
+from kdeploy.report.wording import points, quantity
 
 TITLE = "Over seeds: mean ± standard deviation"
 HEADERS = ("", "top-1 accuracy, test part", "seeds")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdeploy.report.comparison import Step
-from kdeploy.report.said import said_by
-from kdeploy.report.sentences import NOTHING, points, settings
+from kdeploy.report.step_table import said_by
+from kdeploy.report.wording import NOTHING, points, settings
 from kdeploy.units import format_quantity, format_seconds
 
 LEAST_SPARSITY = 0.01  # below it zeros are chance

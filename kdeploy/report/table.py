@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kdeploy.measurement import METRICS
 from kdeploy.report.comparison import OFFLINE, Comparison, Row
 from kdeploy.report.machine_facts import short_names
-from kdeploy.report.sentences import (
+from kdeploy.report.wording import (
     NOTHING,
     change,
     interval,

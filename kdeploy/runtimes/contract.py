@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.marking import register
+from kdeploy.registration import register
 
 if TYPE_CHECKING:
     from kdeploy.preprocessing import Inputs

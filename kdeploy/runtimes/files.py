@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdeploy.errors import ModelError
-from kdeploy.onnx_checks import files_beside, read_onnx
+from kdeploy.onnx_graph.checks import files_beside, read_onnx
 
 SUFFIXES = {
     ".onnx": "onnx",

@@ -19,12 +19,12 @@ from pydantic import Field
 
 from kdeploy.machine import allowed_cores
 from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes import tensorrt_api
+from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from kdeploy.runtimes.onnx_provider import gpu_options, without_provider
-from kdeploy.runtimes.operators import is_quantized
-from kdeploy.runtimes.tensorrt_encoding import check_encoding
+from kdeploy.onnx_graph.operators import is_quantized
+from kdeploy.tensorrt.encoding import check_encoding
 from kdeploy.user_cache import cache_folder
 
 PROVIDER = "TensorrtExecutionProvider"

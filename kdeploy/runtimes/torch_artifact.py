@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdeploy.artifact import Artifact, open_artifact
+from kdeploy.store.artifact import Artifact, open_artifact
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.preprocessing import Inputs, Preprocessing
 
@@ -23,7 +23,7 @@ def open_float(path: Path, runtime: str, *, hint: str = EXPORT) -> tuple[Any, Ar
     Raises:
         Unavailable: it is quantized, and torch would only play that it computes integers.
     """
-    from kdeploy.payload import load_model
+    from kdeploy.store.model_io import load_model
 
     artifact = open_artifact(path)
     if artifact.is_quantized:
@@ -37,7 +37,7 @@ def preprocessing_of(artifact: Artifact) -> Preprocessing:
     Raises:
         ModelError: the artefact was made without data.
     """
-    from kdeploy.payload import preprocessing_of as known_of
+    from kdeploy.store.model_io import preprocessing_of as known_of
 
     known = known_of(artifact)
     if known is None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.nvidia_driver import without_gpu
-from kdeploy.runtimes.sparse_weights import num_two_four
+from kdeploy.nvidia_driver import without_gpu
+from kdeploy.onnx_graph.sparse_weights import num_two_four
 from kdeploy.runtimes.torch_gpu import TorchGpu
 
 

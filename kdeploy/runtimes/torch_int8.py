@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.artifact import open_artifact
+from kdeploy.store.artifact import open_artifact
 from kdeploy.errors import Unavailable
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.nvidia_driver import without_gpu
+from kdeploy.nvidia_driver import without_gpu
 from kdeploy.runtimes.torch_gpu import TorchGpu
 
 
@@ -50,7 +50,7 @@ class TorchInt8:
     def open(self, path: Path) -> None:
         from kdeploy.kernels import fastest, int8_kernels
         from kdeploy.kernels.int8_graph import integer_graph
-        from kdeploy.payload import load_model
+        from kdeploy.store.model_io import load_model
 
         quantized: Any = load_model(open_artifact(path))
         if not hasattr(quantized, "with_profile"):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kdeploy.errors import Unavailable
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.nvidia_driver import without_gpu
+from kdeploy.nvidia_driver import without_gpu
 from kdeploy.runtimes.torch_gpu import TorchGpu
 
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from kdeploy.bench.subject import Subject
+from kdeploy.bench.model_under_test import Subject
 from kdeploy.data.load import DataReference
 
 SHAPE = (2, 6, 6)

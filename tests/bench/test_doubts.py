@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdeploy.bench import doubts, records, side, surroundings
+from kdeploy.bench import doubts, records
+from kdeploy.bench import model_session as side
+from kdeploy.bench import system_load as surroundings
 from kdeploy.flags import FLAGS
 from kdeploy.machine import Machine
 from kdeploy.pipeline import held_out

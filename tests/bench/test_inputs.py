@@ -5,13 +5,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from kdeploy.artifact import write_manifest
+from kdeploy.store.artifact import write_manifest
 from kdeploy.bench import inputs
 from kdeploy.bench.inputs import write_pool
-from kdeploy.bench.subject import Subject
+from kdeploy.bench.model_under_test import Subject
 from kdeploy.data.load import load
 from kdeploy.errors import ModelError
-from kdeploy.onnx_fitting import Declared, declared_file
+from kdeploy.onnx_graph.input_fitting import Declared, declared_file
 from kdeploy.preprocessing import Preprocessing
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from kdeploy.bench.narrow import narrow_layers
-from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 
 
 def test_names_narrow_and_depthwise_layers_but_not_the_head(tmp_path):

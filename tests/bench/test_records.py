@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdeploy.bench.records import comparisons, measurements
-from kdeploy.bench.subject import Cell, Outcome, Subject
+from kdeploy.bench.model_under_test import Cell, Outcome, Subject
 from kdeploy.gate import judge, parse_gates
 from kdeploy.machine import Machine
 from kdeploy.runtimes.contract import Proof

@@ -4,9 +4,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from kdeploy.bench import rounds, side
+from kdeploy.bench import rounds
+from kdeploy.bench import model_session as side
 from kdeploy.bench.inputs import Pool
-from kdeploy.bench.subject import Cell, Plan
+from kdeploy.bench.model_under_test import Cell, Plan
 
 CELL = Cell(runtime="fake", batch_size=1, threads=1)
 PLAN = Plan(

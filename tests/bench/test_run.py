@@ -11,7 +11,7 @@ import pytest
 from kdeploy.bench.run import Subject, bench, rounds_of
 from kdeploy.bench.scenarios import server
 from kdeploy.bench.scenarios.server import Run
-from kdeploy.bench.subject import Plan
+from kdeploy.bench.model_under_test import Plan
 from kdeploy.data.load import load
 from kdeploy.errors import DataError, FileMissing, UnknownName
 from kdeploy.flags import FLAGS

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from kdeploy.bench.samples import keep
-from kdeploy.bench.subject import Cell, Outcome, Subject
+from kdeploy.bench.model_under_test import Cell, Outcome, Subject
 from kdeploy.runtimes.contract import Proof
 
 CELL = Cell(runtime="fake", batch_size=1, threads=2)

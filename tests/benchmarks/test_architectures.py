@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks.shared.architectures import settle
-from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 
 
 def test_settled_batch_norms_leave_every_convolution_a_bias(tmp_path):

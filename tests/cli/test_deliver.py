@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from kdeploy.measurement import read
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_without_a_folder_of_the_run_the_file_lies_in_the_cache(
     project, kdeploy, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("kdeploy.artifact.find_artifact", None)
+    monkeypatch.setattr("kdeploy.store.artifact.find_artifact", None)
     answer = kdeploy("show", project)
     assert answer.code == INTERNAL
     (file,) = (tmp_path / "cache/kdeploy/errors").iterdir()

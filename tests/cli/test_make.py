@@ -21,7 +21,7 @@ def test_what_exists_is_measured_and_reported(
     def failing(*arguments, **parameters):
         raise raised
 
-    target = "kdeploy.export.onnx_fp16_from_onnx.onnx_fp16_from_onnx"
+    target = "kdeploy.export.exporters.onnx_fp16_from_onnx.onnx_fp16_from_onnx"
     monkeypatch.setattr(target, failing)
     monkeypatch.chdir(tmp_path)  # where an internal error leaves what a report needs
     for name, part in (("train", tiny_data.train), ("test", tiny_data.test)):

@@ -20,7 +20,7 @@ from kdeploy.errors import KdeployError
 from kdeploy.measurement import Measurement, write
 from kdeploy.pipeline.log import StageRecord
 from kdeploy.report.run import comparison
-from kdeploy.training import EpochRecord
+from kdeploy.training.fit import EpochRecord
 
 ODD = ("[/red]", "[bold]x", ":smile:", "[link=http://x]y[/link]", "{0}", "%s", "\x1b[31mred\x07")
 SOURCES = sorted(Path(kdeploy.__file__).parent.rglob("*.py"))

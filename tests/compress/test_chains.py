@@ -9,7 +9,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.errors import OrderError
 from kdeploy.export.run import export
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 from kdeploy.recipe.resolve import check_order, step
 from kdeploy.registry import find
 from tests.tiny.compressing import Trainer, stopwatch

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.int8_ptq import int8_ptq
+from kdeploy.compress.compressors.int8_ptq import int8_ptq
 from kdeploy.compress.mixed_precision import precision_of
 from kdeploy.errors import DataError, GateFailed, RecipeError
 

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.factor_settings import Settings
+from kdeploy.compress.low_rank_settings import Settings
 from kdeploy.compress.replacement import replace_layers
-from kdeploy.counts import count_macs, count_parameters
+from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.errors import ModelError, OrderError, UnknownName
-from kdeploy.factors.pair import pair_of
-from kdeploy.factors.promise import factorised
+from kdeploy.low_rank.pair import pair_of
+from kdeploy.low_rank.invariants import factorised
 
 
 @pytest.fixture

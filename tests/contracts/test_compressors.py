@@ -11,7 +11,7 @@ import torch
 
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 from kdeploy.registry import techniques
 from tests.tiny.compressing import Trainer, stopwatch
 

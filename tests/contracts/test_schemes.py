@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdeploy.distill.run import distill
-from kdeploy.fitting.contract import FitContext
+from kdeploy.training.contract import FitContext
 
 KINDS = ("scheme",)
 TRAINING = {"epochs": 3, "batch_size": 32, "learning_rate": 0.05, "precision": "fp32"}

@@ -11,7 +11,7 @@ from PIL import Image
 from kdeploy.data.contract import Split
 from kdeploy.data.further_items import NO_LABEL, with_unlabelled
 from kdeploy.errors import DataError, FileMissing
-from kdeploy.fitting.views import fingerprint_of_views
+from kdeploy.training.views import fingerprint_of_views
 from tests.tiny.text import items, sequences
 
 MORE = np.random.default_rng(0).integers(0, 255, (7, 1, 12, 12)).astype(np.uint8)

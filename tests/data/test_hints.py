@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdeploy.data.arrays import arrays
+from kdeploy.data.datasets.arrays import arrays
 from kdeploy.data.idx import read_idx
 from kdeploy.data.load import DataReference, load
 from kdeploy.data.ts_file import read_ts

@@ -11,8 +11,8 @@ import torch
 from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
-from kdeploy.fitting.batches import TrainingBatches
-from kdeploy.training import FitContext, NoWatcher
+from kdeploy.training.batches import TrainingBatches
+from kdeploy.training.fit import FitContext, NoWatcher
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32", "views": 2, "epochs": 4}
 PATHS = ("blocks.1", "pool")
@@ -112,8 +112,8 @@ def test_a_changed_teacher_data_or_view_is_asked_anew(live, tiny_model, data, tm
 
 
 def test_half_a_view_is_completed_and_not_asked_again(live, tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdeploy.fitting.views.BLOCK", 32)
-    for module in ("kdeploy.distill.answers",):
+    monkeypatch.setattr("kdeploy.training.views.BLOCK", 32)
+    for module in ("kdeploy.distill.teacher_cache",):
         monkeypatch.setattr(f"{module}.BLOCK", 32)
         monkeypatch.setattr(f"{module}.BLOCKS_AT_ONCE", 1)
     batches = batches_of(tiny_data)

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from kdeploy.distill.classifier_inputs import classifier, with_layers
-from kdeploy.distill.lessons import lessons_of
+from kdeploy.distill.loss_specs import lessons_of
 from kdeploy.distill.losses.rkd import rkd
 from kdeploy.distill.run import distill
-from kdeploy.distill.taps import tapped
+from kdeploy.distill.feature_hooks import tapped
 from kdeploy.errors import ModelError
-from kdeploy.training import FitContext
+from kdeploy.training.fit import FitContext
 
 X = torch.rand(6, 1, 12, 12)
 

@@ -7,7 +7,7 @@ import pytest
 from kdeploy.distill.contract import SchemeContext
 from kdeploy.distill.schedules import Constant
 from kdeploy.errors import ModelError
-from kdeploy.training import FitContext, accuracy
+from kdeploy.training.fit import FitContext, accuracy
 
 ENTRY = {"build": "other", "args": {}, "weights": None}
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdeploy.distill.contract import Batch, TaskFacts
-from kdeploy.distill.lessons import checked_weight, lessons_of
+from kdeploy.distill.loss_specs import checked_weight, lessons_of
 from kdeploy.distill.losses.attention import attention
 from kdeploy.distill.losses.kd import kd
 from kdeploy.distill.objective import DistillObjective

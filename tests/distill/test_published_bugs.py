@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdeploy.distill.contract import Batch, TaskFacts
-from kdeploy.distill.lessons import checked_weight, lessons_of
+from kdeploy.distill.loss_specs import checked_weight, lessons_of
 from kdeploy.distill.losses.dkd import dkd
 from kdeploy.distill.losses.kd import kd
 from kdeploy.distill.losses.nkd import nkd
@@ -19,7 +19,7 @@ from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
 from kdeploy.errors import ModelError
 from kdeploy.registry import techniques
-from kdeploy.training import FitContext, fit
+from kdeploy.training.fit import FitContext, fit
 
 LABELS = torch.arange(6) % 4
 LAYERS = {"layers": {"blocks.0": "blocks.0"}}

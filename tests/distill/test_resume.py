@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdeploy.distill.run import distill
-from kdeploy.training import FitContext, NoWatcher
+from kdeploy.training.fit import FitContext, NoWatcher
 
 EPOCHS, STEPS = 4, 3
 LOSSES = [

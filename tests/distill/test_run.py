@@ -10,12 +10,12 @@ import torch
 
 from kdeploy.data.contract import Split
 from kdeploy.distill.contract import Batch, SchemeContext, TaskFacts
-from kdeploy.distill.lessons import checked_weight, lessons_of
+from kdeploy.distill.loss_specs import checked_weight, lessons_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
 from kdeploy.errors import ModelError, RecipeError, UnknownName
-from kdeploy.training import FitContext, NoWatcher, Supervised, accuracy, fit, predict
+from kdeploy.training.fit import FitContext, NoWatcher, Supervised, accuracy, fit, predict
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
 HINTS = {"hints": {"layers": {"blocks.1": "blocks.1"}, "weight": 0.1}}

@@ -11,7 +11,7 @@ from torch import nn
 from kdeploy.data.contract import Preprocessing
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.errors import RecipeError
-from kdeploy.fitting.contract import Batch
+from kdeploy.training.contract import Batch
 
 DATA = Preprocessing(shape=(3, 4, 4), scale=1 / 255, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from kdeploy.distill.signal import Knowledge, TeacherSignal
+from kdeploy.distill.teacher_protocol import Knowledge, TeacherSignal
 from kdeploy.distill.teacher import Teacher
 from kdeploy.distill.teachers import Ensemble, log_of_mean
 from kdeploy.errors import ModelError
-from kdeploy.fitting.contract import Batch
+from kdeploy.training.contract import Batch
 
 BATCH = Batch(x=torch.rand(3, 1, 12, 12), labels=torch.zeros(3).long(), rows=torch.arange(3))
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.int8_ptq import int8_ptq
+from kdeploy.compress.compressors.int8_ptq import int8_ptq
 from kdeploy.data.contract import Dataset, Preprocessing, Split
-from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 
 ARCHITECTURES = runpy.run_path(str(Path(__file__).parents[1] / "tiny" / "architectures.py"))
 

@@ -9,7 +9,7 @@ import pytest
 
 from kdeploy.errors import DataError, ParityFailed, RecipeError, UnknownName
 from kdeploy.export import run
-from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.export.run import export
 
 
@@ -53,7 +53,7 @@ def test_a_file_that_differs_is_not_left_behind(network, tmp_path, monkeypatch):
         bias.CopyFrom(onnx.numpy_helper.from_array(np.full(5, 0.3, np.float32), bias.name))
         onnx.save(file, path)
 
-    monkeypatch.setattr("kdeploy.export.onnx_from_torch.onnx_from_torch", broken)
+    monkeypatch.setattr("kdeploy.export.exporters.onnx_from_torch.onnx_from_torch", broken)
     with pytest.raises(ParityFailed, match=r"m\.onnx"):
         export(model, "onnx", {}, items, path)
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
@@ -109,7 +109,7 @@ def test_an_optimised_file_that_differs_is_written_again_without(
         bias.CopyFrom(onnx.numpy_helper.from_array(np.full(5, 0.3, np.float32), bias.name))
         return program
 
-    monkeypatch.setattr("kdeploy.export.onnx_from_torch.slimmed", breaks)
+    monkeypatch.setattr("kdeploy.export.exporters.onnx_from_torch.slimmed", breaks)
     result = export(model, "onnx", {"optimize": "onnxslim"}, items, tmp_path / "m.onnx")
     assert result.max_abs < 1e-4
     assert "written again with `optimize: none`" in caplog.text

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.int8_ptq import int8_ptq
+from kdeploy.compress.compressors.int8_ptq import int8_ptq
 from kdeploy.export.run import export
 from tests.tiny.text import VOCABULARY, Classifier, Next, Recurrent, items, sequences
 

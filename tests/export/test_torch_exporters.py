@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.export.ends import Ends, Flat, ends_of
+from kdeploy.export.io_signature import Ends, Flat, ends_of
 from kdeploy.export.torch_exporters import export_program, export_trace
 
 PLAIN = Ends(inputs=("input",), outputs=("output",))

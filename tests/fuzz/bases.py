@@ -95,10 +95,10 @@ def _write_models(folder: Path, inputs: object) -> None:
 
 
 def _write_store(folder: Path) -> None:
-    from kdeploy.artifact import artifact_id, write_manifest
-    from kdeploy.payload import save_model
+    from kdeploy.store.artifact import artifact_id, write_manifest
+    from kdeploy.store.model_io import save_model
     from kdeploy.preprocessing import Preprocessing
-    from kdeploy.references import ModelReference, build_model
+    from kdeploy.store.references import ModelReference, build_model
 
     build = Path(__file__).parents[1] / "tiny" / "build.py"
     known = Preprocessing(shape=(1, 12, 12), scale=1 / 255, classes=("up", "down", "left", "right"))

@@ -25,7 +25,7 @@ import onnx  # noqa: F401 - imported once, before a child is forked for every mu
 import onnxruntime  # noqa: F401 - the same
 import pydantic  # noqa: F401 - the same
 
-from kdeploy.artifact import file_sha256
+from kdeploy.store.artifact import file_sha256
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.package import verify as verify_module
 from kdeploy.package.manifest import read_manifest

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 
 MODELS = Path(__file__).parents[2] / "models"
 NAMES = ("digits", "fashion_mnist")

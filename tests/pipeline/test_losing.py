@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from kdeploy.artifact import Artifact
+from kdeploy.store.artifact import Artifact
 from kdeploy.measurement import Measurement, write
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.losing import base_of, notes, warning, warning_of_artifact

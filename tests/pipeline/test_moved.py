@@ -12,10 +12,10 @@ import pytest
 import torch
 import yaml
 
-from kdeploy.artifact import open_artifact
+from kdeploy.store.artifact import open_artifact
 from kdeploy.cli.main import main
 from kdeploy.errors import FileMissing
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.artifact_data import data_of, split_as_before
 from kdeploy.pipeline.run import run
 from kdeploy.recipe.data_text import data_section

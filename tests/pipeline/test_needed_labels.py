@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdeploy.artifact import open_artifact
+from kdeploy.store.artifact import open_artifact
 from kdeploy.data.load import DataReference
 from kdeploy.errors import DataError
-from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.pipeline.log import Silence
 from kdeploy.pipeline.single import Source, compress_one, package_one
 from kdeploy.recipe.resolve import step

@@ -13,9 +13,9 @@ from torch import nn
 
 from kdeploy.data.load import DataReference
 from kdeploy.errors import ModelError, RecipeError
-from kdeploy.export.onnx_from_torch import onnx_from_torch
-from kdeploy.onnx_checks import file_bytes
-from kdeploy.onnx_model import OnnxModel
+from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
+from kdeploy.onnx_graph.checks import file_bytes
+from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.pipeline.log import Silence
 from kdeploy.pipeline.single import Source, compress_one, export_one, package_one
 from kdeploy.recipe.resolve import Step, step

@@ -9,10 +9,10 @@ import torch
 import yaml
 
 from kdeploy.errors import FileMissing, ModelError, RecipeError, UnknownName
-from kdeploy.onnx_model import OnnxModel
+from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.pipeline.run import run
 from kdeploy.recipe.read import load
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 from tests.conftest import TINY_BUILD
 
 RECIPE = {

@@ -11,7 +11,7 @@ from kdeploy.errors import InputError, ModelError
 from kdeploy.pipeline import onnx_trial
 from kdeploy.pipeline.building import teacher_model
 from kdeploy.pipeline.onnx_trial import check_runs
-from kdeploy.references import ModelReference
+from kdeploy.store.references import ModelReference
 from tests.fuzz.mutate_onnx import _asking
 
 

@@ -7,7 +7,7 @@ import torch
 from kdeploy.errors import ModelError
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.purity import heard
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 
 HEAD = """
 import math, random

@@ -6,14 +6,14 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper, save
 from safetensors.torch import save_file
 
-from kdeploy.artifact import Store
+from kdeploy.store.artifact import Store
 from kdeploy.errors import ModelError
 from kdeploy.pipeline.log import Silence
 from kdeploy.pipeline.run import run
 from kdeploy.pipeline.single import Source, compress_one
 from kdeploy.recipe.read import load
 from kdeploy.recipe.resolve import Step
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 
 BUILD = """
 import torch
@@ -94,7 +94,7 @@ def test_a_stored_teacher_is_looked_at_too(project):
     kept = made.folder / "build.py"
     kept.write_text(kept.read_text().replace('if self.fault == "in place":', "if True:"))
     # As an artefact of a version that did not look: its checksums hold.
-    from kdeploy.artifact import write_manifest
+    from kdeploy.store.artifact import write_manifest
 
     write_manifest(made.folder, made.manifest)
     with pytest.raises(ModelError, match="in place"):

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from kdeploy.artifact import open_artifact, write_manifest
+from kdeploy.store.artifact import open_artifact, write_manifest
 from kdeploy.errors import ArtifactCorrupt, InputError, ModelError, OrderError, UnknownName
 from kdeploy.measurement import read
 from kdeploy.package.checksums import write_sums
 from kdeploy.package.verify import verify
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 
 
 def test_goes_the_whole_way_from_teacher_to_verified_bundle(finished):

@@ -7,9 +7,9 @@ from statistics import fmean, stdev
 
 import pytest
 
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.seeds import spread
-from kdeploy.training import accuracy
+from kdeploy.training.fit import accuracy
 
 
 def test_the_deviation_is_that_of_a_sample_and_one_value_has_none():

@@ -3,7 +3,7 @@ import pytest
 
 from kdeploy.bench import run as bench_run
 from kdeploy.bench.run import Interrupted
-from kdeploy.bench.subject import Outcome
+from kdeploy.bench.model_under_test import Outcome
 from kdeploy.data.load import DataReference
 from kdeploy.errors import InputError
 from kdeploy.measurement import read, select

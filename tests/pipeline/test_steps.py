@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import kdeploy.pipeline.steps as steps
-from kdeploy.artifact import open_artifact
+from kdeploy.store.artifact import open_artifact
 from kdeploy.errors import GateFailed, RecipeError
-from kdeploy.payload import load_model
+from kdeploy.store.model_io import load_model
 from kdeploy.recipe.resolve import step
 
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.artifact import Store
+from kdeploy.store.artifact import Store
 from kdeploy.errors import ModelError
-from kdeploy.payload import rebuild
+from kdeploy.store.model_io import rebuild
 from kdeploy.pipeline.storing import store_model
-from kdeploy.references import ModelReference, build_model
+from kdeploy.store.references import ModelReference, build_model
 
 BUILD = """
 import torch

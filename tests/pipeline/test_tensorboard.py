@@ -3,7 +3,7 @@
 import pytest
 
 from kdeploy.pipeline.tensorboard import TensorBoard
-from kdeploy.training import EpochRecord, NoWatcher
+from kdeploy.training.fit import EpochRecord, NoWatcher
 
 events = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="the extra is not installed"

@@ -3,7 +3,7 @@
 import csv
 
 from kdeploy.pipeline.training_csv import TrainingCsv
-from kdeploy.training import EpochRecord, NoWatcher
+from kdeploy.training.fit import EpochRecord, NoWatcher
 
 
 def record(epoch, **losses):

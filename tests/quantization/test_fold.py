@@ -82,7 +82,7 @@ def test_a_norm_that_does_more_stays():
 
 
 def test_an_artefact_can_tell_the_difference(tiny_model, store_model):
-    from kdeploy.payload import load_model
+    from kdeploy.store.model_io import load_model
 
     model, x = tiny_model(), torch.randn(4, 1, 12, 12)
     folded = fold_batch_norms(model, x)

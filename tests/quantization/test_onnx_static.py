@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, UnknownName
-from kdeploy.export.onnx_from_torch import onnx_from_torch
+from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.quantization.onnx_static import PROFILES, check_integers, quantize_file
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 from tests.quantization.conftest import built

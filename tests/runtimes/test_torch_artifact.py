@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdeploy.artifact import open_artifact, write_manifest
+from kdeploy.store.artifact import open_artifact, write_manifest
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.runtimes.torch_artifact import count_layers, open_float, preprocessing_of
 

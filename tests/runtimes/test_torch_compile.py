@@ -65,7 +65,7 @@ class Broken(torch.nn.Module):
 def test_counts_graphs_and_breaks(monkeypatch, store_model, tiny_model):
     folder = store_model(tiny_model())
     model = Broken()
-    monkeypatch.setattr("kdeploy.payload.load_model", lambda artifact: model)
+    monkeypatch.setattr("kdeploy.store.model_io.load_model", lambda artifact: model)
     runtime = TorchCompile(threads=1)
     runtime.open(folder)
     batch = np.random.default_rng(0).normal(size=(1, 1, 12, 12)).astype(np.float32)
@@ -97,7 +97,7 @@ def test_a_model_that_is_not_compiled_at_all_is_no_measurement(
     monkeypatch, store_model, tiny_model
 ):
     folder = store_model(tiny_model())
-    monkeypatch.setattr("kdeploy.payload.load_model", lambda artifact: Recurrent())
+    monkeypatch.setattr("kdeploy.store.model_io.load_model", lambda artifact: Recurrent())
     with pytest.raises(Unavailable, match="takes no part of") as caught:
         TorchCompile(threads=1).open(folder)
     assert "`onnx`" in caught.value.hint

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdeploy.artifact import write_manifest
+from kdeploy.store.artifact import write_manifest
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.runtimes.torch_eager import TorchEager
 

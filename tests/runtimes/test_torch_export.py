@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdeploy.errors import ModelError
-from kdeploy.export.torch_export_from_torch import torch_export_from_torch
+from kdeploy.export.exporters.torch_export_from_torch import torch_export_from_torch
 from kdeploy.runtimes.torch_export import TorchExport
 
 

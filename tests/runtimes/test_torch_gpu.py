@@ -63,7 +63,7 @@ def test_closed_it_holds_nothing_and_is_called_no_more(dry, store_model, tiny_mo
 
 
 def test_a_quantized_artefact_is_sent_to_the_runtime_on_integers(dry, tmp_path):
-    from kdeploy.artifact import write_manifest
+    from kdeploy.store.artifact import write_manifest
 
     entry = {"build": "build.py:net", "wrapper": {"name": "pt2e", "state": {}}}
     write_manifest(tmp_path, {"id": "0123456789ab", "kind": "torch", "label": "q", "model": entry})

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.two_four import two_four
+from kdeploy.compress.compressors.two_four import two_four
 from kdeploy.errors import Unavailable
 from kdeploy.kernels.fastest import device_seconds
 from kdeploy.kernels.sparse_layers import CuSparseLtProduct, SparseLayer

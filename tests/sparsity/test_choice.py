@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.moments import input_rows, input_squares
+from kdeploy.input_gram import input_rows, input_squares
 from kdeploy.sparsity.choice import Choice, input_norms, set_zeros
 
 

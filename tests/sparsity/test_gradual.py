@@ -9,7 +9,7 @@ from kdeploy.distill.run import distill
 from kdeploy.sparsity.choice import Choice
 from kdeploy.sparsity.gradual import GradualZeros, sparsity_at
 from kdeploy.sparsity.zeros import sparsity
-from kdeploy.training import FitContext, Supervised, fit
+from kdeploy.training.fit import FitContext, Supervised, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
 NAMES = ("blocks.0.conv1.weight", "blocks.1.conv2.weight", "head.weight")

@@ -16,7 +16,7 @@ from kdeploy.sparsity.zeros import (
     sparse_weights,
     sparsity,
 )
-from kdeploy.training import FitContext, Supervised, fit
+from kdeploy.training.fit import FitContext, Supervised, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from kdeploy.counts import count_parameters
+from kdeploy.complexity import count_parameters
 from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
 
 STEPS = 4

@@ -1,6 +1,6 @@
 """As much of TensorRT's Python API as kdeploy uses, in plain Python: for tests of what uses it.
 
-`tests/runtimes/test_tensorrt_api.py` holds every name here against the names of the real bindings.
+`tests/tensorrt/test_api.py` holds every name here against the names of the real bindings.
 `make(version)` returns a module; what it should do wrong stands in its `faults`, what was done with
 it in its `seen`.
 """
@@ -12,7 +12,7 @@ import sys
 import types
 from types import SimpleNamespace
 
-from kdeploy.runtimes.tensorrt_api import Device
+from kdeploy.tensorrt.api import Device
 from tests.tiny import fake_cuda, fake_tensorrt_build, fake_tensorrt_run, fake_tensorrt_types
 from tests.tiny.fake_tensorrt_build import Builder
 from tests.tiny.fake_tensorrt_run import Runtime
@@ -43,7 +43,7 @@ def install(
     monkeypatch.setitem(sys.modules, name, module)
     here = Device(gpu="NVIDIA H200", compute_capability=capability, driver="580.1")
     for key, answer in {"without_gpu": None, "cuda_major": driver_cuda, "device": here}.items():
-        monkeypatch.setattr(f"kdeploy.runtimes.tensorrt_api.{key}", lambda answer=answer: answer)
+        monkeypatch.setattr(f"kdeploy.tensorrt.api.{key}", lambda answer=answer: answer)
     monkeypatch.setattr("kdeploy.runtimes.tensorrt.CudaStream", lambda: module.api.stream)
     return module.api
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from kdeploy.counts import count_parameters
+from kdeploy.complexity import count_parameters
 from kdeploy.distill.contract import FurtherModel, MakeObjective, SchemeContext, scheme
 
 logger = logging.getLogger(__name__)

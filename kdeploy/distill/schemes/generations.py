@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from torch import Tensor, nn
 
-from kdeploy.distill.beginnings import fresh_copy
+from kdeploy.distill.reinitialize import fresh_copy
 from kdeploy.distill.contract import MakeObjective, SchemeContext, scheme
 from kdeploy.distill.teachers import log_of_mean
 

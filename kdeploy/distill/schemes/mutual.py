@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.beginnings import fresh_copy
+from kdeploy.distill.reinitialize import fresh_copy
 from kdeploy.distill.contract import Batch, FurtherModel, MakeObjective, SchemeContext, scheme
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.tokens import real_rows
-from kdeploy.fitting.compilation import Call
-from kdeploy.fitting.entropy import entropy
-from kdeploy.fitting.views import View
+from kdeploy.training.compilation import Call
+from kdeploy.training.cross_entropy import entropy
+from kdeploy.training.views import View
 
 if TYPE_CHECKING:
     from pydantic import Field

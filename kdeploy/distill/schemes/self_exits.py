@@ -19,11 +19,11 @@ from torch.nn import functional
 from kdeploy.distill.contract import Batch, MakeObjective, SchemeContext, scheme
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.exits import Exits, attach_exits
-from kdeploy.distill.taps import tapped
+from kdeploy.distill.feature_hooks import tapped
 from kdeploy.errors import ModelError
-from kdeploy.fitting.compilation import first_output
-from kdeploy.fitting.contract import Attentive, Objective
-from kdeploy.fitting.views import View
+from kdeploy.training.compilation import first_output
+from kdeploy.training.contract import Attentive, Objective
+from kdeploy.training.views import View
 
 if TYPE_CHECKING:
     from pydantic import Field

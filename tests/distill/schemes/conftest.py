@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdeploy.distill.run import distill
-from kdeploy.training import FitContext, NoWatcher, Supervised, fit
+from kdeploy.training.fit import FitContext, NoWatcher, Supervised, fit
 
 KD = ({"kd": {}},)
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}

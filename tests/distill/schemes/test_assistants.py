@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from kdeploy.errors import UnknownName
-from kdeploy.training import FitContext
+from kdeploy.training.fit import FitContext
 
 MODELS = [{"build": "large"}, {"build": "middle"}]
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from kdeploy.errors import ModelError, RecipeError
-from kdeploy.training import FitContext, accuracy
+from kdeploy.training.fit import FitContext, accuracy
 
 OTHER = {"build": "other"}
 HINTS = {"hints": {"layers": {"blocks.1": "blocks.1"}, "weight": 0.1}}

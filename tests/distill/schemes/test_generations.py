@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from kdeploy.errors import UnknownName
-from kdeploy.training import FitContext, NoWatcher
+from kdeploy.training.fit import FitContext, NoWatcher
 
 HINTS = {"hints": {"layers": {"blocks.1": "blocks.1"}, "weight": 0.1}}
 

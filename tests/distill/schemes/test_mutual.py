@@ -12,8 +12,8 @@ from torch import nn
 
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.schemes.mutual import MutualObjective
-from kdeploy.fitting.contract import Attentive, Batch
-from kdeploy.training import accuracy
+from kdeploy.training.contract import Attentive, Batch
+from kdeploy.training.fit import accuracy
 from tests.tiny.text import Next, sequences
 
 PEER = {"build": "peer"}

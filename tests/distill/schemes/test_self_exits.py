@@ -14,8 +14,8 @@ from kdeploy.distill.exits import Exits, attach_exits
 from kdeploy.distill.run import distill
 from kdeploy.distill.schemes.self_exits import ExitObjective
 from kdeploy.errors import ModelError, UnknownName
-from kdeploy.fitting.contract import Attentive, Batch
-from kdeploy.training import FitContext, Supervised, accuracy
+from kdeploy.training.contract import Attentive, Batch
+from kdeploy.training.fit import FitContext, Supervised, accuracy
 from tests.tiny.text import Next, sequences
 
 EXITS = ["blocks.0", "blocks.1"]

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kdeploy.distill.lessons import lessons_of
+from kdeploy.distill.loss_specs import lessons_of
 from kdeploy.distill.run import distill
 from kdeploy.errors import RecipeError
-from kdeploy.training import FitContext
+from kdeploy.training.fit import FitContext
 
 
 @pytest.fixture

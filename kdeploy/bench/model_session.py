@@ -1,0 +1,300 @@
+"""One subject in its process: what is asked of it, and all that was seen of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdeploy.bench import doubts, energy, nvml
+from kdeploy.bench.client import Worker, WorkerFailed
+from kdeploy.bench.early_stopping import discarded
+from kdeploy.bench.inputs import write_pool
+from kdeploy.bench.scenarios import server
+from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Seconds, Subject
+from kdeploy.errors import KdeployError, Unavailable
+from kdeploy.runtimes.contract import Proof
+from kdeploy.runtimes.run import available, check_format, device_of
+from kdeploy.units import format_quantity
+
+OFFLINE_COUNT = 3  # batches of a round: each may take as long as the round
+
+
+class Side:
+    """One subject from its inputs to its outcome; after a failure it is asked nothing more."""
+
+    def __init__(self, subject: Subject, cell: Cell, plan: Plan, folder: Path) -> None:
+        self.subject, self._cell, self._plan, self._folder = subject, cell, plan, folder
+        self.failure: str | None = None
+        self._device = device_of(cell.runtime)
+        self._runtime: dict[str, Any] = {}
+        self._input_shape: tuple[int, ...] = ()
+        self._is_steady = True
+        self._flags: list[str] = []
+        self._rounds: list[Seconds] = []
+        self._device_rounds: list[Seconds] = []
+        self._elapsed_seconds: list[float] = []
+        self._seen: dict[str, Any] = {}
+        self._numbers: dict[str, float] = {}
+        self._missing: dict[str, str] = {}
+        self._not_told: dict[str, str] = {}
+
+    @property
+    def pid(self) -> int:
+        return self._worker.pid
+
+    def prepare(self) -> None:
+        """Look up the runtime and write the inputs, before the process starts: that is timed."""
+        self._pool = self._folder / "pool.npy"
+        try:
+            technique, options = available(self._cell.runtime)
+            check_format(self._cell.runtime, self.subject.path)
+            pool = write_pool(
+                self.subject,
+                self._plan.data,
+                batch_size=self._cell.batch_size,
+                size=self._cell.size,
+                file=self._pool,
+            )
+        except KdeployError as error:
+            self.failure = f"{type(error).__name__}: {error.message}"
+            return
+        self._runtime = {"module": technique.module, "kind": technique.function, "options": options}
+        self._input_shape = pool.shape
+        self._flags += [] if pool.is_real else ["random_inputs"]
+
+    def open(self, worker: Worker) -> None:
+        """Open the file in a process that has just been started, and warm it up."""
+        self._worker, cell, plan = worker, self._cell, self._plan
+        reply = self._ask(
+            {
+                "do": "open",
+                **self._runtime,
+                "threads": cell.threads,
+                "path": str(self.subject.path),
+                "pool": str(self._pool),
+                "batch_size": cell.batch_size,
+            }
+        )
+        self._seen.update(reply)
+        self._numbers["cold_start"] = worker.age_seconds
+        if cell.scenario == "offline":
+            self._fit()
+        reply = self._ask(
+            {
+                "do": "warm_up",
+                "window_seconds": plan.window_seconds,
+                "limit_seconds": plan.warm_up_limit_seconds,
+            }
+        )
+        self._seen.update(reply)
+        self._is_steady = bool(reply.get("is_steady", True))
+        self._slowed = self._slowed_nanoseconds()
+
+    def measure(self) -> None:
+        """Take one round; where the device has a clock, a shorter one by that as well."""
+        plan = self._plan
+        is_offline = self._cell.scenario == "offline"
+        count = OFFLINE_COUNT if is_offline else math.ceil(plan.minimum_count / plan.rounds)
+        file = self._folder / "samples.npy"
+        request = {"seconds": plan.window_seconds, "count": count, "file": str(file)}
+        reply = self._ask({"do": "measure", **request})
+        if reply:
+            self._rounds.append(np.load(file) * 1e-9)
+            self._elapsed_seconds.append(reply["elapsed_seconds"])
+        if self._seen.get("has_device_clock") and self._ask({"do": "device", **request}):
+            self._device_rounds.append(np.load(file) * 1e-9)
+
+    def serve(self, watch: Callable[[str], None]) -> None:
+        """Look for the highest rate of random arrivals that keeps the p99 within the limit."""
+        limit = self._plan.latency_limit_seconds
+        assert limit is not None, "the scenario `server` without a limit"
+        if self.failure is not None:
+            return
+        batch_seconds = self._seen["batch_seconds"]
+        capacity, seeds, plan = 1 / batch_seconds, itertools.count(), self._plan
+
+        def holds(rate: float, run: server.Run, seconds: float) -> bool:
+            watch(f"{self.subject.name}, {rate:.3g} requests/s")
+            count = server.num_requests(
+                rate, run, capacity=capacity, seconds=seconds, limit_seconds=limit
+            )
+            is_sure = run is server.CONFIRMING
+            late_allowed = discarded(count, 0.99) if is_sure else int(0.01 * count)
+            return self._holds(rate, count, limit, late_allowed or 0, seed=next(seeds))
+
+        rate = None
+        if batch_seconds < limit:
+            rate = server.highest_rate(
+                lambda rate: holds(rate, server.SEARCHING, plan.window_seconds),
+                lambda rate: holds(rate, server.CONFIRMING, plan.minimum_seconds),
+                capacity=capacity,
+            )
+        if rate is not None:
+            self._numbers["server_rate"] = rate * self._items
+        elif self.failure is None:
+            self.failure = (
+                f"no rate keeps the p99 within {format_quantity(limit, 's')}:"
+                f" one request alone takes {format_quantity(batch_seconds, 's')}"
+            )
+
+    def finish(self, *, with_accuracy: bool) -> None:
+        """Ask for the rest, memory first: reading the proof and the data would raise it."""
+        self._seen.update(self._ask({"do": "memory"}))
+        if self.failure is not None:
+            return
+        if self._slowed_nanoseconds() > self._slowed:
+            self._flags.append("throttled")
+        if self._device == "cuda":
+            self._look_at_device_memory()
+        if self._plan.energy and self._cell.scenario != "server":
+            self._look_at_energy()
+        self._extra("integer_kernels", {"do": "proof"})
+        if with_accuracy and self._plan.data is not None:
+            file = self._folder / "predictions.npy"
+            request = {
+                "do": "accuracy",
+                "data": self._plan.data.to_dict(),
+                "batch_size": self._cell.batch_size,
+                "file": str(file),
+            }
+            self._extra("accuracy.top1", request)
+            if "metrics" in self._seen:
+                self._seen["predictions"] = np.load(file)
+            if not self._seen.get("is_labelled", True):
+                self._not_told["accuracy.top1"] = "the test items have no labels"
+        self._worker.close()
+
+    def outcome(self, flags: Sequence[str]) -> Outcome:
+        """Return all that was seen; `flags` are the doubts about all subjects alike."""
+        if self.failure is not None:
+            return Outcome(
+                subject=self.subject,
+                cell=self._cell,
+                skipped=self.failure,
+                input_shape=self._input_shape,
+            )
+        seen, peak_bytes = self._seen, self._seen["peak_bytes"]
+        own = [*self._flags, *flags, *doubts.of_warm_up(is_steady=self._is_steady)]
+        if self._cell.scenario != "server":  # waiting times vary by nature
+            own += doubts.of_samples(self._rounds)
+        return Outcome(
+            subject=self.subject,
+            cell=self._cell,
+            largest_batch=seen.get("largest_batch"),
+            input_shape=self._input_shape,
+            load_seconds=seen["load_seconds"],
+            first_seconds=seen["first_seconds"],
+            rounds=tuple(self._rounds),
+            elapsed_seconds=tuple(self._elapsed_seconds),
+            device_rounds=tuple(self._device_rounds),
+            peak_memory_bytes=peak_bytes,
+            numbers={
+                **self._numbers,
+                "load_memory": seen["loaded_bytes"] - seen["empty_bytes"],
+                "memory_over_runtime": peak_bytes - seen["empty_bytes"],
+            },
+            proof=Proof(**seen["proof"]) if "proof" in seen else None,
+            accuracy=seen.get("metrics", {}),
+            predictions=seen.get("predictions"),
+            missing={**self._missing, **self._not_told},
+            flags=(*own, *doubts.of_memory(swapped_bytes=seen["swapped_bytes"])),
+        )
+
+    def _fit(self) -> None:
+        limit = self._plan.memory_limit_bytes
+        assert limit is not None, "the scenario `offline` without a limit"
+        seconds = self._plan.window_seconds
+        reply = self._ask({"do": "fit", "seconds": seconds, "memory_bytes": limit})
+        if reply and reply["batch_size"] is None:
+            self.failure = (
+                f"a batch of {self._cell.batch_size} does not fit: it takes longer than"
+                f" {format_quantity(seconds, 's')} or more than {format_quantity(limit, 'B')}"
+            )
+        elif reply:
+            self._seen["largest_batch"] = reply["batch_size"]
+            self._numbers["offline_batch_size"] = reply["batch_size"]
+
+    def _holds(
+        self, rate: float, count: int, limit: float, late_allowed: int, *, seed: int
+    ) -> bool:
+        """Return whether no more than so many of the requests are late."""
+        longest_seconds = max(self._plan.timeout_seconds, 1.1 * self._plan.minimum_seconds)
+        if count / rate > longest_seconds and self.failure is None:
+            self.failure = (
+                f"{count} requests at {rate:.3g} a second take longer than"
+                f" {longest_seconds:g} s: raise `timeout_seconds`"
+            )
+        file = self._folder / "served.npy"
+        reply = self._ask(
+            {
+                "do": "serve",
+                "rate": rate,
+                "count": count,
+                "seed": seed,
+                "limit_seconds": limit,
+                "late_allowed": late_allowed,
+                "file": str(file),
+            },
+            expected_seconds=count / rate,
+        )
+        if not reply:
+            return False
+        samples = np.load(file) * 1e-9
+        self._rounds = np.array_split(samples, self._plan.rounds)
+        return len(samples) == count and int(np.sum(samples > limit)) <= late_allowed
+
+    def _look_at_device_memory(self) -> None:
+        try:
+            self._numbers["device_memory"] = nvml.memory_bytes(self.pid)
+        except Unavailable as error:
+            reason = f"device memory is not told here: {_with_remedy(error)}"
+            self._not_told["device_memory"] = reason
+
+    def _look_at_energy(self) -> None:
+        try:
+            meter = energy.Meter(self._device)
+            self._extra("energy", {"do": "keep_busy", "seconds": energy.WINDOW_SECONDS})
+            joules = meter.joules()
+        except Unavailable as error:
+            self._not_told["energy"] = f"energy is not measurable here: {_with_remedy(error)}"
+            return
+        if "num_batches" in self._seen:
+            items = self._seen["num_batches"] * self._items
+            self._numbers["energy"] = joules / items
+
+    @property
+    def _items(self) -> int:
+        """Return the items of a batch that is timed."""
+        return int(self._seen.get("largest_batch", self._cell.batch_size))
+
+    def _slowed_nanoseconds(self) -> int:
+        return nvml.slowed_nanoseconds() if self._device == "cuda" else 0
+
+    def _ask(self, request: dict[str, Any], *, expected_seconds: float = 0.0) -> dict[str, Any]:
+        """Return the reply, empty after a failure."""
+        if self.failure is not None:
+            return {}
+        try:
+            return self._worker.ask(request, expected_seconds=expected_seconds)
+        except WorkerFailed as error:
+            self.failure = error.message
+            self._worker.close()
+            return {}
+
+    def _extra(self, metric: str, request: dict[str, Any]) -> None:
+        """Ask for what may fail without taking the times with it."""
+        if self.failure is not None or self._missing:
+            return
+        try:
+            self._seen.update(self._worker.ask(request))
+        except WorkerFailed as error:
+            self._missing[metric] = error.message
+
+
+def _with_remedy(error: KdeployError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message

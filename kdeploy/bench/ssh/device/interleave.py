@@ -1,0 +1,134 @@
+"""Measure the files of one group on the device: each in its own process, in turns, one awake.
+
+The order of `kdeploy.bench.rounds`, which judges at home; here only what was seen is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.bench.client import Worker, WorkerFailed
+from kdeploy.bench.ssh.device.processor import look
+
+CHILD = "kdeploy.bench.ssh.device.child"
+Json = dict[str, Any]
+Arrays = dict[str, NDArray[Any]]
+
+
+def measure_group(
+    group: Mapping[str, Any], job: Mapping[str, Any], place: Path, note: Callable[[str], None]
+) -> tuple[Json, Arrays]:
+    """Return what was seen of each file, and its samples and predictions by number.
+
+    Args:
+        group: The files, and the conditions that they share.
+        job: How long is measured, and what is predicted.
+        place: The folder that holds the files.
+        note: Called with a line for people at every step.
+    """
+    work = place / "work"
+    with ExitStack() as stack:
+        sides = []
+        for number, subject in enumerate(group["subjects"]):
+            note(f"{subject['name']} warms up")
+            folder = work / str(number)
+            folder.mkdir(parents=True)
+            worker = Worker(folder, timeout_seconds=job["timeout_seconds"], module=CHILD)
+            side = Side(stack.enter_context(worker), folder)
+            side.open(group, subject, job, place)
+            sides.append(side)
+        pids = [side.pid for side in sides]
+        before = look(pids)
+        for turn in range(job["rounds"]):
+            note(f"round {turn + 1} of {job['rounds']}")
+            for side in sides if turn % 2 == 0 else reversed(sides):
+                side.measure(job)
+        after = look(pids)
+        for side, subject in zip(sides, group["subjects"]):  # noqa: B905 - Python 3.9
+            note(f"{subject['name']}, memory and predictions")
+            side.finish(group, job, place)
+    arrays = {f"{name}-{n}": a for n, side in enumerate(sides) for name, a in side.arrays.items()}
+    return {"sides": [s.seen for s in sides], "before": before, "after": after}, arrays
+
+
+class Side:
+    """One file in its process, and all that was seen of it until it failed or finished."""
+
+    def __init__(self, worker: Worker, folder: Path) -> None:
+        self._worker, self._folder = worker, folder
+        self.pid = worker.pid
+        self.seen: Json = {"failure": None, "missing": {}, "elapsed_seconds": []}
+        self.arrays: Arrays = {}
+        self._rounds: list[NDArray[Any]] = []
+
+    def open(
+        self,
+        group: Mapping[str, Any],
+        subject: Mapping[str, Any],
+        job: Mapping[str, Any],
+        place: Path,
+    ) -> None:
+        """Open the file and warm it up."""
+        opening = {
+            "do": "open",
+            "threads": group["threads"],
+            "batch_size": group["batch_size"],
+            "path": str(place / subject["file"]),
+            "pool": str(place / subject["pool"]),
+        }
+        self.seen.update(self._ask(opening))
+        self.seen["cold_start_seconds"] = self._worker.age_seconds
+        limits = {key: job[key] for key in ("window_seconds", "limit_seconds")}
+        self.seen.update(self._ask({"do": "warm_up", **limits}))
+
+    def measure(self, job: Mapping[str, Any]) -> None:
+        """Take one turn."""
+        file = self._folder / "samples.npy"
+        wanted = {"seconds": job["round_seconds"], "count": job["round_count"]}
+        reply = self._ask({"do": "measure", **wanted, "file": str(file)})
+        if reply:
+            self._rounds.append(np.load(file))
+            self.seen["elapsed_seconds"].append(reply["elapsed_seconds"])
+
+    def finish(self, group: Mapping[str, Any], job: Mapping[str, Any], place: Path) -> None:
+        """Ask for the rest, memory first: the proof and the predictions would raise it."""
+        self.seen.update(self._ask({"do": "memory"}))
+        self._extra("integer_kernels", {"do": "proof", "folder": str(self._folder)})
+        if group["with_accuracy"]:
+            file, items = self._folder / "predictions.npy", str(place / job["items"])
+            wanted = {"items": items, "preprocessing": job["preprocessing"], "file": str(file)}
+            if self._extra("accuracy.top1", {"do": "predict", **wanted}):
+                self.arrays["predictions"] = np.load(file)
+        counts = [len(r) for r in self._rounds]
+        if counts:
+            self.arrays["nanoseconds"] = np.concatenate(self._rounds)
+            self.arrays["counts"] = np.array(counts)
+        self._worker.close()
+
+    def _ask(self, request: Json) -> Json:
+        """Return the reply, empty after a failure."""
+        if self.seen["failure"] is not None:
+            return {}
+        try:
+            return self._worker.ask(request)
+        except WorkerFailed as error:
+            self.seen["failure"] = error.message
+            self._worker.close()
+            return {}
+
+    def _extra(self, metric: str, request: Json) -> bool:
+        """Ask for what may fail without taking the times with it."""
+        if self.seen["failure"] is not None or self.seen["missing"]:
+            return False
+        try:
+            self.seen.update(self._worker.ask(request))
+        except WorkerFailed as error:
+            self.seen["missing"][metric] = error.message
+            return False
+        return True

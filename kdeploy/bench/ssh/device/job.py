@@ -1,0 +1,67 @@
+"""The process that measures on the device, detached from whoever started it.
+
+Groups that have a result are not measured again. It ends when all are done and nobody waits any
+more, or before, when the lease has run out; then it removes its folder.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kdeploy.bench.ssh.device.workdir import Place
+from kdeploy.bench.ssh.device.interleave import measure_group
+
+LINGER_SECONDS = 0.5
+
+
+class NobodyWaits(Exception):
+    """The lease has run out."""
+
+
+def run(place: Place) -> None:
+    """Measure what `job.json` asks for, alone on this device."""
+    with place.holding_the_device():
+        try:
+            _measure_all(place)
+            place.end(None)
+        except NobodyWaits:  # nobody reads an end either; what is finished lies in the results
+            pass
+        except Exception as error:
+            traceback.print_exc()
+            place.end(f"{type(error).__name__}: {error}")
+    while place.is_wanted():
+        time.sleep(LINGER_SECONDS)
+    place.remove()
+
+
+def _measure_all(place: Place) -> None:
+    job = json.loads((place.folder / "job.json").read_text())
+    for number, group in enumerate(job["groups"], start=1):
+        if (place.results / f"{group['key']}.npz").exists():
+            continue
+        shutil.rmtree(place.folder / "work", ignore_errors=True)
+        title = f"{number} of {len(job['groups'])}, {group['name']}"
+
+        def note(text: str, title: str = title) -> None:
+            if not place.is_wanted():
+                raise NobodyWaits
+            place.note(f"{title}: {text}")
+
+        seen, arrays = measure_group(group, job, place.folder, note)
+        _keep(place, group["key"], seen, arrays)
+
+
+def _keep(place: Place, key: str, seen: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    whole = io.BytesIO()
+    np.savez_compressed(whole, seen=np.array(json.dumps(seen)), **arrays)
+    partial = place.results / f"{key}.partial"
+    partial.write_bytes(whole.getvalue())
+    partial.replace(place.results / f"{key}.npz")

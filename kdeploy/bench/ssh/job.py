@@ -1,0 +1,219 @@
+"""What a device is asked to measure: the files that travel, and groups that share conditions."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.store.artifact import file_sha256
+from kdeploy.bench.inputs import write_pool
+from kdeploy.bench.ssh.payload_zip import runner
+from kdeploy.bench.model_under_test import Cell, Plan, Subject
+from kdeploy.data.contract import Dataset
+from kdeploy.data.load import load
+from kdeploy.machine import Machine
+from kdeploy.onnx_graph.checks import file_bytes
+
+RUNTIME = "onnxruntime_cpu"
+ITEMS_BYTES = 32 * 2**20
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentItems:
+    """The test items that are sent: all, or as many as may travel, drawn at random."""
+
+    items: NDArray[Any]
+    labels: NDArray[np.int64]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The files that are measured in turns, under the same conditions."""
+
+    cell: Cell
+    """`threads` is 0 where all cores of the device are meant."""
+    with_accuracy: bool
+    pools: tuple[str, ...]
+    """The name of each subject's inputs; they are one where data are named."""
+    input_shapes: tuple[tuple[int, ...], ...]
+    """Of an item, a subject each."""
+    is_real: bool
+
+    def on(self, machine: Machine) -> Group:
+        """Return the group as that machine will run it."""
+        return replace(self, cell=replace(self.cell, threads=self.cell.threads or machine.cores))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything that one device is asked; the same for all of them."""
+
+    subjects: Sequence[Subject]
+    groups: Sequence[Group]
+    plan: Plan
+    files: Mapping[str, Path]
+    """What travels, by its name on the device."""
+    models: Sequence[str]
+    """The names of the subjects' files, in their order."""
+    test: SentItems | None
+    items: str = ""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of its folder on the device, so that a job that was cut off is found again."""
+        conditions = [[str(g.cell), g.with_accuracy, g.pools] for g in self.groups]
+        return _digest(conditions, self.models, self.items, self._timing(), _code())
+
+    def key(self, group: Group, machine: Machine) -> str:
+        """Return what a result is kept under: all that it depends on."""
+        where = [machine.id, machine.python, machine.versions.get("onnxruntime"), _code()]
+        items = self.items if group.with_accuracy else ""
+        return _digest(str(group.cell), group.pools, self.models, items, self._timing(), where)
+
+    def request(self, groups: Mapping[str, Group]) -> bytes:
+        """Return `job.json`: the groups still to be measured, by their keys."""
+        return json.dumps(
+            {
+                **self._timing(),
+                "items": self.items,
+                "preprocessing": dict(self.preprocessing),
+                "groups": [
+                    {
+                        "key": key,
+                        "name": str(group.cell),
+                        "batch_size": group.cell.batch_size,
+                        "threads": group.cell.threads,
+                        "with_accuracy": group.with_accuracy,
+                        "subjects": self._subjects(group),
+                    }
+                    for key, group in groups.items()
+                ],
+            }
+        ).encode()
+
+    def files_for(self, groups: Sequence[Group]) -> dict[str, Path]:
+        """Return the files that these groups need there."""
+        items = [self.items] if any(g.with_accuracy for g in groups) else []
+        wanted = [*self.models, *(pool for g in groups for pool in g.pools), *items]
+        return {name: self.files[name] for name in dict.fromkeys(wanted)}
+
+    def _subjects(self, group: Group) -> list[dict[str, str]]:
+        files = zip(self.subjects, self.models, group.pools, strict=True)
+        return [{"name": s.name, "file": file, "pool": pool} for s, file, pool in files]
+
+    def _timing(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "rounds": plan.rounds,
+            "round_seconds": plan.window_seconds,
+            "round_count": math.ceil(plan.minimum_count / plan.rounds),
+            "window_seconds": plan.window_seconds,
+            "limit_seconds": plan.warm_up_limit_seconds,
+            "timeout_seconds": plan.timeout_seconds,
+        }
+
+
+def job_of(
+    subjects: Sequence[Subject],
+    plan: Plan,
+    *,
+    batch_sizes: Sequence[int],
+    threads: Sequence[int | None],
+    sizes: Sequence[tuple[int, ...]] = ((),),
+    folder: Path,
+) -> Job:
+    """Return the job; what travels and is no file yet is written into `folder`.
+
+    Raises:
+        ModelError: a file cannot be read, or nothing says how large its input is.
+        DataError: the data cannot be used.
+    """
+    files: dict[str, Path] = {}
+
+    def add(path: Path) -> str:
+        name = f"file-{file_sha256(path)}{path.suffix}"
+        files.setdefault(name, path)
+        return name
+
+    models = [add(_in_one_file(s.path, folder / f"{n}.onnx")) for n, s in enumerate(subjects)]
+    dataset = load(plan.data) if plan.data is not None else None
+    is_judged = plan.accuracy and dataset is not None and dataset.test.is_labelled
+    test = _test(dataset) if is_judged and dataset is not None else None
+    items = add(_saved(folder / "items.npy", test.items)) if test is not None else ""
+    groups = []
+    swept = itertools.product(sizes, batch_sizes, threads)
+    for number, (size, batch_size, count) in enumerate(swept):
+        names, shapes = [], []
+        for side, subject in enumerate(subjects):
+            file = folder / f"pool-{number}-{side}.npy"
+            pool = write_pool(subject, plan.data, batch_size=batch_size, size=size, file=file)
+            names.append(add(file))
+            shapes.append(pool.shape)
+        groups.append(
+            Group(
+                cell=Cell(runtime=RUNTIME, batch_size=batch_size, threads=count or 0, size=size),
+                with_accuracy=test is not None and number == 0,
+                pools=tuple(names),
+                input_shapes=tuple(shapes),
+                is_real=dataset is not None,
+            )
+        )
+    known = dataset.preprocessing.to_dict() if dataset is not None else {}
+    return Job(
+        subjects=subjects,
+        groups=groups,
+        plan=plan,
+        files=files,
+        models=models,
+        test=test,
+        items=items,
+        preprocessing=known,
+    )
+
+
+def _test(data: Dataset) -> SentItems:
+    """Return the items of the test part that travel, as they are stored."""
+    total = len(data.test)
+    one = np.asarray(data.test.x[:1])
+    count = min(total, max(1, ITEMS_BYTES // one.nbytes))
+    # Drawn, because files often keep their classes one after the other.
+    drawn = np.random.default_rng(_SEED).choice(total, count, replace=False)
+    rows = np.sort(drawn) if count < total else np.arange(total)
+    return SentItems(
+        items=np.asarray(data.test.x[rows]), labels=np.asarray(data.test.y)[rows], total=total
+    )
+
+
+def _in_one_file(path: Path, target: Path) -> Path:
+    """Return the file, or a copy that holds what lies in files beside it."""
+    if file_bytes(path) == path.stat().st_size:
+        return path
+    import onnx
+
+    onnx.save(onnx.load(path), target)
+    return target
+
+
+def _saved(path: Path, array: NDArray[Any]) -> Path:
+    np.save(path, array)
+    return path
+
+
+def _code() -> str:
+    return hashlib.sha256(runner()).hexdigest()
+
+
+def _digest(*facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]

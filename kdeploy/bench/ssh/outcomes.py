@@ -1,0 +1,122 @@
+"""Judge at home what a device has seen, with the same rules as what was measured here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.bench import doubts
+from kdeploy.bench.accuracy import judged
+from kdeploy.bench.ssh.job import Group, Job, SentItems
+from kdeploy.bench.model_under_test import Outcome, Seconds
+from kdeploy.bench.system_load import Counters, doubts_between
+from kdeploy.data.contract import NOT_COUNTED
+from kdeploy.runtimes.contract import Proof
+from kdeploy.onnx_graph.operators import integer_and_eligible, is_quantized
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def outcomes_of(file: Path, group: Group, job: Job) -> list[Outcome]:
+    """Return one outcome a subject, from the result of a group."""
+    with np.load(file) as kept:
+        arrays: dict[str, NDArray[Any]] = dict(kept)
+    seen = json.loads(str(arrays["seen"]))
+    flags = doubts_between(Counters(**seen["before"]), Counters(**seen["after"]))
+    outcomes = []
+    for number, side in enumerate(seen["sides"]):
+        own = {name: arrays[f"{name}-{number}"] for name in _NAMES if f"{name}-{number}" in arrays}
+        outcomes.append(_outcome(side, own, number, (group, job), flags))
+    return outcomes
+
+
+_NAMES = ("nanoseconds", "counts", "predictions")
+
+
+def _outcome(
+    side: Mapping[str, Any],
+    arrays: Arrays,
+    number: int,
+    asked: tuple[Group, Job],
+    flags: tuple[str, ...],
+) -> Outcome:
+    group, job = asked
+    subject = job.subjects[number]
+    if side["failure"] is not None:
+        return Outcome(
+            subject=subject,
+            cell=group.cell,
+            input_shape=group.input_shapes[number],
+            skipped=side["failure"],
+        )
+    rounds, peak_bytes = _rounds(arrays), side["peak_bytes"]
+    predictions, accuracy, missing = _quality(arrays, job.test)
+    return Outcome(
+        subject=subject,
+        cell=group.cell,
+        input_shape=group.input_shapes[number],
+        load_seconds=side["load_seconds"],
+        first_seconds=side["first_seconds"],
+        rounds=rounds,
+        elapsed_seconds=tuple(side["elapsed_seconds"]),
+        peak_memory_bytes=peak_bytes,
+        numbers={
+            "cold_start": side["cold_start_seconds"],
+            "load_memory": side["loaded_bytes"] - side["empty_bytes"],
+            "memory_over_runtime": peak_bytes - side["empty_bytes"],
+        },
+        proof=_proof(side, group) if "operators" in side else None,
+        accuracy=accuracy,
+        predictions=predictions,
+        missing={**side["missing"], **missing},
+        flags=(
+            *(() if group.is_real else ("random_inputs",)),
+            *flags,
+            *doubts.of_warm_up(is_steady=side["is_steady"]),
+            *doubts.of_samples(rounds),
+            *doubts.of_memory(swapped_bytes=side["swapped_bytes"]),
+        ),
+    )
+
+
+def _rounds(arrays: Arrays) -> tuple[Seconds, ...]:
+    ends = np.cumsum(arrays["counts"])[:-1]
+    return tuple(np.split(arrays["nanoseconds"] * 1e-9, ends))
+
+
+def _proof(side: Mapping[str, Any], group: Group) -> Proof:
+    integer, eligible = integer_and_eligible(side["operators"])
+    return Proof(
+        provider=side["provider"],
+        eligible=eligible,
+        integer=integer,
+        is_quantized=is_quantized(side["stored_operators"]),
+        operators=side["operators"],
+        settings={"intra_op_num_threads": group.cell.threads, "allow_spinning": True},
+    )
+
+
+def _quality(
+    arrays: Arrays, test: SentItems | None
+) -> tuple[NDArray[np.int64] | None, dict[str, float], dict[str, str]]:
+    """Return the classes that count, the metrics of accuracy, and what could not be had."""
+    if test is None or "predictions" not in arrays:
+        return None, {}, {}
+    classes = arrays["predictions"]
+    if classes.shape != test.labels.shape:
+        reason = f"the file answers {list(classes.shape)}, the labels are {list(test.labels.shape)}"
+        return None, {}, {"accuracy.top1": reason}
+    counts = test.labels != NOT_COUNTED
+    predicted = classes[counts]
+    missing = {"perplexity": "a device sends classes home, no probabilities"}
+    is_tokens = test.labels.ndim > 1
+    return (
+        predicted,
+        judged("accuracy", predicted, test.labels[counts]),
+        missing if is_tokens else {},
+    )

@@ -1,0 +1,49 @@
+"""What is copied to a device besides the files: a zip of the sources that measure there."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import kdeploy
+
+PACKAGE = Path(kdeploy.__file__).parent
+# All that the modules of `device` import: what times, counts and prepares, here and there alike.
+SHARED = (
+    "__init__.py",
+    "classes.py",
+    "errors.py",
+    "flags.py",
+    "machine.py",
+    "preprocessing.py",
+    "process_end.py",
+    "bench/__init__.py",
+    "bench/client.py",
+    "bench/measure.py",
+    "bench/memory.py",
+    "bench/remote/__init__.py",
+    "runtimes/__init__.py",
+    "runtimes/onnx_options.py",
+)
+DEVICE = PACKAGE / "bench" / "ssh" / "device"
+MAIN = "from kdeploy.bench.ssh.device.commands import main\n\nmain()\n"
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+
+
+@cache
+def runner() -> bytes:
+    """Return the zip; the same sources give the same bytes."""
+    sources = [PACKAGE / name for name in SHARED] + sorted(DEVICE.glob("*.py"))
+    texts = {f"kdeploy/{s.relative_to(PACKAGE).as_posix()}": s.read_text() for s in sources}
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in {**texts, "__main__.py": MAIN}.items():
+            archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), text, zipfile.ZIP_DEFLATED)
+    return whole.getvalue()
+
+
+def boot() -> bytes:
+    """Return the source that receives the zip."""
+    return (DEVICE / "boot.py").read_bytes()

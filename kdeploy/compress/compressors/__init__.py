@@ -1,0 +1,1 @@
+"""The compressors, one technique a file."""

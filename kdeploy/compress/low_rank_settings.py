@@ -1,0 +1,70 @@
+"""What `low_rank` and `tucker` can both be told: the aim, the calibration, the measurement."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from kdeploy.errors import RecipeError
+from kdeploy.low_rank.ranks import Aim
+
+_LOG = logging.getLogger(__name__)
+ENERGY = 0.99  # when no aim is given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The parameters, under the names and with the defaults that both techniques give them."""
+
+    technique: str
+    whiten: bool
+    """Their defaults differ."""
+    energy: float | None = None
+    rank_ratio: float | None = None
+    vbmf: bool = False
+    target: Mapping[Literal["macs", "parameters"], float] | None = None
+    round_to: int = 8
+    batches: int = 8
+    batch_size: int = 32
+    runtime: str = "onnxruntime_cpu"
+    threads: int | None = None
+    latency_batch_size: int = 1
+    always: bool = False
+    ignore: tuple[str, ...] = ()
+
+    def aim(self) -> Aim:
+        """Return the one aim that was given, or the default one.
+
+        Raises:
+            RecipeError: more than one was.
+        """
+        aims: dict[Any, float] = dict(self.target or {})
+        if self.energy is not None:
+            aims["energy"] = self.energy
+        if self.rank_ratio is not None:
+            aims["rank_ratio"] = self.rank_ratio
+        if self.vbmf:
+            aims["vbmf"] = 1.0
+        if len(aims) > 1 or self.target == {}:
+            raise RecipeError(
+                f"{self.technique} takes one aim, found {', '.join(aims) or 'an empty target'}",
+                hint="write `energy: 0.99`, `rank_ratio: 0.5`, `vbmf: true` or "
+                "`target: {macs: 0.5}`",
+            )
+        [(rule, value)] = (aims or {"energy": ENERGY}).items()
+        return Aim(rule=rule, value=value, round_to=self.round_to)
+
+    def warn_of_those_without_effect(self) -> None:
+        """Log what was set and is not looked at."""
+        if self.always:
+            self._warn("`always`", "runtime", "threads", "latency_batch_size")
+        if not self.whiten:
+            self._warn("`whiten: false`", "batches", "batch_size")
+
+    def _warn(self, cause: str, *names: str) -> None:
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in names:
+            if getattr(self, name) != defaults[name]:
+                _LOG.warning("%s: `%s` has no effect with %s", self.technique, name, cause)

@@ -1,0 +1,80 @@
+"""What the INT8 techniques share: what they refuse, what they promise, how wide weights are."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from torch import nn
+
+from kdeploy.compress.contract import CompressContext
+from kdeploy.errors import NotCalibrated, OrderError
+from kdeploy.machine import fingerprint
+from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.quantization.contract import is_wrapped
+from kdeploy.quantization.number_format import INT7, INT8, NumberFormat
+from kdeploy.quantization.onnx_static import check_integers
+from kdeploy.quantization.pt2e import QuantizedModel
+from kdeploy.quantization.saturation import saturates
+
+_LOG = logging.getLogger(__name__)
+
+
+def is_quantized(model: nn.Module) -> None:
+    """Raise AssertionError unless the model, or file, computes on integers."""
+    if isinstance(model, OnnxModel):
+        check_integers(model.path)
+        return
+    assert isinstance(model, QuantizedModel), "the model has no quantizers"
+    targets = [str(node.target) for node in model.graph.graph.nodes]
+    assert any("dequantize_per_channel" in t for t in targets), "no weight is INT8"
+
+
+def check_quantizable(model: nn.Module, context: CompressContext) -> None:
+    """Refuse what cannot be calibrated.
+
+    Raises:
+        OrderError: the model is quantized already.
+        NotCalibrated: there is no training data.
+    """
+    if is_wrapped(model):
+        raise OrderError(
+            f"the model is quantized already (`{model.wrapper}`, profile "
+            f"`{getattr(model, 'profile', '?')}`)",
+            hint="leave one of the two INT8 steps out; exports re-encode: `--profile tensorrt`",
+        )
+    if not len(context.data.train) and context.data.unlabelled is None:
+        raise NotCalibrated(
+            f"`{context.data.name}` has no training items to calibrate INT8 on",
+            hint="calibration needs some; lower `data.validation_fraction`",
+        )
+    for name in without_statistics(model):
+        _LOG.warning(
+            "`%s` is a batch norm without running statistics: what the model answers to an item "
+            "depends on the others of its batch, and it stays float; "
+            "`track_running_stats=True` lets it be folded",
+            name,
+        )
+
+
+def without_statistics(model: nn.Module) -> list[str]:
+    """Return the batch norms that take mean and variance of each batch in evaluation mode too."""
+    kind = nn.modules.batchnorm._BatchNorm
+    named = model.named_modules()
+    return [name for name, norm in named if isinstance(norm, kind) and norm.running_mean is None]
+
+
+def weight_format(
+    profile: str, reduce_range: bool | Literal["auto"], context: CompressContext
+) -> NumberFormat:
+    """Return 7 or 8 bits for the weights, and say why."""
+    is_reduced, reason = reduce_range is True, f"`reduce_range: {reduce_range}`"
+    if reduce_range == "auto":
+        machine = fingerprint()
+        is_reduced = profile == "cpu" and saturates(machine)
+        sums = "saturates" if is_reduced else "does not saturate"
+        reason = f"profile `{profile}`: `{machine.cpu}` {sums} in sums of 8-bit products"
+    bits = 7 if is_reduced else 8
+    context.report["weights"] = [{"bits": bits, "reason": reason}]
+    _LOG.info("%d-bit weights: %s", bits, reason)
+    return INT7 if is_reduced else INT8

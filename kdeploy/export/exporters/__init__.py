@@ -1,0 +1,1 @@
+"""The exporters, one target and source a file."""

@@ -1,0 +1,194 @@
+"""An ONNX file by torch.export: float, or INT8 as QuantizeLinear and DequantizeLinear.
+
+PyTorch's dynamo exporter with a dynamic batch; INT8 weights are stored as int8. The input is
+called `input`, the output `output`; several are named by the model. Where the dynamo exporter
+cannot, PyTorch's older one is tried, and a warning and the file's property `kdeploy.exporter` say
+so. A file is written anew in another encoding or opset.
+https://docs.pytorch.org/docs/stable/onnx_export.html
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+import onnx
+from onnx import ModelProto
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdeploy import __version__
+from kdeploy.errors import ModelError
+from kdeploy.export.contract import exporter
+from kdeploy.onnx_graph.encodings import PROFILE, STEPS, encode, profile_of
+from kdeploy.export.io_signature import Ends, Flat, ends_of, open_axes
+from kdeploy.onnx_graph.float_layers import guard_float_layers
+from kdeploy.export.extra_scales import marked, unmark
+from kdeploy.onnx_graph.rewrites import (
+    describe,
+    drop_traces,
+    drop_unused,
+    pool_globally,
+    store_integer_biases,
+    transpose_weights,
+)
+from kdeploy.onnx_graph.opsets import in_opset
+from kdeploy.onnx_graph.optimization import slimmed
+from kdeploy.onnx_graph.padding import pad_inside
+from kdeploy.onnx_graph.quantizers import properties
+from kdeploy.export.torch_exporters import LOWEST_OPSET, export_program, export_trace
+from kdeploy.onnx_graph.checks import opset_of
+from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.quantization.capture import capture, finish
+from kdeploy.quantization.dynamic import DynamicModel
+from kdeploy.quantization.pt2e import QuantizedModel
+from kdeploy.quantization.rewrites import unify_means
+
+# Protocol buffers cannot hold more; larger weights go to a file beside it.
+LARGEST_FILE_BYTES = 2**31 - 2**20
+DYNAMO, TORCHSCRIPT, RECODED = "torch.onnx dynamo", "torch.onnx torchscript", "kdeploy"
+
+
+@exporter(source={"torch", "onnx"}, suffix=".onnx", runtime="onnxruntime_cpu")
+def onnx_from_torch(
+    model: nn.Module,
+    example: Tensor | tuple[Tensor, ...],
+    path: Path,
+    *,
+    profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
+    opset: Annotated[int, Field(ge=17, le=21)] | None = None,
+    dynamic: tuple[Literal["height", "width", "length"], ...] = (),
+    optimize: Literal["none", "onnxslim", "onnxscript"] = "onnxscript",
+    external_data: bool = False,
+) -> None:
+    """Write `model` to `path` with a dynamic batch.
+
+    Args:
+        model: Float or quantized, in evaluation mode, or a file.
+        example: Two rows of input, to trace the model with; of several inputs a tuple.
+        path: The file.
+        profile: The encoding of a quantized model; its ranges are written anew when it was made
+            for another one. A float model has none.
+        opset: The ONNX operator set, 17 to 21. Left out: 18, the lowest that PyTorch's exporter
+            writes and read by every runtime here; of a file its own.
+        dynamic: Which sizes are left open beside the batch, e.g. `[height, width]`.
+        optimize: `onnxscript` is the optimiser inside PyTorch's exporter, which folds constants
+            and needs nothing more; `onnxslim` runs behind it, and also on files. If the optimised
+            file fails the parity gate, the file without is kept.
+        external_data: Keep the weights in a file beside; always so beyond two gigabytes.
+
+    Raises:
+        ModelError: PyTorch cannot export the model, or not with these sizes or in this opset.
+    """
+    examples = example if isinstance(example, tuple) else (example,)
+    if isinstance(model, OnnxModel):
+        program = _recoded(model, profile, opset, dynamic)
+    else:
+        program = _exported(model, examples, profile, opset or LOWEST_OPSET, dynamic, optimize)
+    if optimize == "onnxslim":
+        program = slimmed(program)
+    stored_bytes = sum(len(t.raw_data) for t in program.graph.initializer)
+    is_beside = external_data or stored_bytes > LARGEST_FILE_BYTES
+    beside = path.with_name(f"{path.name}.data")
+    onnx.save(program, path, save_as_external_data=is_beside, location=beside.name)
+    if beside.exists():
+        shutil.copymode(path, beside)  # onnx writes it for its owner's eyes only
+
+
+def _recoded(
+    model: OnnxModel, profile: str, opset: int | None, dynamic: tuple[str, ...]
+) -> ModelProto:
+    """Return the graph of a file in another encoding and opset."""
+    if dynamic:
+        raise ModelError(
+            f"{model.path} is a file, and the sizes in it are what they are",
+            hint="leave `dynamic` out, or export the model that the file was made of",
+        )
+    program = onnx.load(model.path)
+    known = properties(program)
+    if profile_of(program) is not None:
+        encode(program, profile)
+    program = in_opset(program, opset or opset_of(program))
+    told = {
+        "kdeploy.version": __version__,
+        PROFILE: known.get(PROFILE, "float") if profile_of(program) is None else profile,
+        "kdeploy.exporter": known.get("kdeploy.exporter", RECODED),
+    }
+    describe(program, {**properties(program), **told})
+    return program
+
+
+def _exported(
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    profile: str,
+    opset: int,
+    dynamic: tuple[str, ...],
+    optimize: str,
+) -> ModelProto:
+    """Return the graph of a torch model, rewritten for runtimes."""
+    is_quantized = isinstance(model, QuantizedModel)
+    ends = ends_of(model, example)
+    axes = open_axes(dynamic, example)
+    if isinstance(model, QuantizedModel) and model.profile != profile:
+        model = model.with_profile(profile)
+    exporter_name, steps = DYNAMO, {}
+    try:
+        graph = _graph(model, example, ends, axes)
+        program = export_program(
+            graph, example, ends, opset=opset, axes=axes, optimize=optimize != "none"
+        )
+        steps = unmark(program) if is_quantized and profile == "tensorrt" else {}
+        _rewrite(program, is_quantized=is_quantized, profile=profile)
+        program = in_opset(program, opset)
+    except ModelError as error:
+        if axes or isinstance(model, QuantizedModel | DynamicModel):
+            raise  # a trace would fix the sizes; it knows no quantizers
+        exporter_name = TORCHSCRIPT
+        flat = model if ends.is_plain else Flat(model).eval()
+        program = export_trace(flat, example, ends, opset=opset, because=error)
+        _rewrite(program, is_quantized=False, profile=profile)
+        program = in_opset(program, opset)
+    metadata = {
+        "kdeploy.version": __version__,
+        "kdeploy.exporter": exporter_name,
+        "kdeploy.optimize": optimize,
+        PROFILE: _profile(model, profile),
+        "kdeploy.input": ",".join(ends.inputs),
+        "kdeploy.output": ",".join(ends.outputs),
+        **({STEPS: json.dumps(steps, sort_keys=True)} if steps else {}),
+    }
+    describe(program, metadata)
+    return program
+
+
+def _rewrite(program: ModelProto, *, is_quantized: bool, profile: str) -> None:
+    for rewrite in (drop_traces, pool_globally, transpose_weights, pad_inside):
+        rewrite(program)
+    if is_quantized and profile != "tensorrt":  # TensorRT refuses integer biases
+        store_integer_biases(program)
+        guard_float_layers(program)
+    drop_unused(program)
+
+
+def _profile(model: nn.Module, asked_for: str) -> str:
+    if isinstance(model, DynamicModel):
+        return model.wrapper
+    return asked_for if isinstance(model, QuantizedModel) else "float"
+
+
+def _graph(
+    model: nn.Module, example: tuple[Tensor, ...], ends: Ends, axes: dict[int, str]
+) -> nn.Module:
+    """Return what is exported: a graph with batch norms folded, or a model of several ends."""
+    if isinstance(model, DynamicModel):
+        return model.graph
+    if isinstance(model, QuantizedModel):
+        return marked(model) if model.profile == "tensorrt" else model.graph
+    if not ends.is_plain:
+        return Flat(model).eval()
+    graph_module = capture(model, example[0], axes=tuple(axes))
+    unify_means(graph_module)
+    return finish(graph_module)

@@ -1,0 +1,78 @@
+"""Keep the steps of tensors that TensorRT wants as floats and ONNX Runtime as integers.
+
+A quantized model knows the range of every tensor that any profile quantizes; a file for TensorRT
+has only those that TensorRT wants. The others are marked in the graph that is exported, by
+quantizers of another type than its own, because no name of a tensor survives an exporter; then
+they are taken out again, and their steps become a property of the file, which `encodings` reads.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from onnx import ModelProto
+from torch.fx import GraphModule, Node
+
+from kdeploy.onnx_graph.quantizers import Graph
+from kdeploy.quantization.capture import capture, finish
+from kdeploy.quantization.number_format import INT8
+from kdeploy.quantization.placement import place
+from kdeploy.quantization.profiles import PROFILES
+from kdeploy.quantization.pt2e import QuantizedModel
+from kdeploy.quantization.rewrites import into_integer_operators
+
+# No code of a file for TensorRT has this type.
+MARK = torch.uint8
+_CODES = (128, 0, 255, MARK)
+
+
+def marked(model: QuantizedModel) -> GraphModule:
+    """Return the graph of a model for TensorRT with the further quantizers of the CPU's."""
+    graph_module = copy.deepcopy(model.graph)
+    nodes = {node.name: node for node in graph_module.graph.nodes}
+    for name, step in _further(model).items():
+        if name in nodes and not any(user.op == "output" for user in nodes[name].users):
+            _mark(graph_module, nodes[name], step)
+    return finish(graph_module)
+
+
+def unmark(program: ModelProto) -> dict[str, float]:
+    """Take the marks out of an exported graph; return the step of each tensor."""
+    graph = Graph(program)
+    marks = [q for q in graph.quantizers() if q.dtype == "uint8"]
+    for quantizer in marks:
+        graph.remove_quantizer(quantizer)
+    graph.write()
+    return {quantizer.tensor: quantizer.scale for quantizer in marks}
+
+
+def _further(model: QuantizedModel) -> dict[str, float]:
+    """Return the int8 step of each node that only the CPU's profile quantizes, by its name."""
+    captured = into_integer_operators(capture(model.base, model.example))
+    mine, other = (
+        place(captured, PROFILES[name], float_layers=model.float_layers)
+        for name in ("tensorrt", "cpu")
+    )
+    model.check_ranges(other)
+    known = {node.name for group in mine.groups for node in group.nodes}
+    steps = {}
+    for group in other.groups:
+        ranges = [model.ranges[other.names[n]] for n in group.sources]
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        step, _ = INT8.scale_and_zero_point(low, high)
+        steps.update({n.name: step for n in group.nodes if n.name not in known})
+    return steps
+
+
+def _mark(graph_module: GraphModule, node: Node, step: float) -> None:
+    ops = torch.ops.quantized_decomposed
+    with graph_module.graph.inserting_after(node):
+        codes = graph_module.graph.call_function(
+            ops.quantize_per_tensor.default, (node, step, *_CODES)
+        )
+    with graph_module.graph.inserting_after(codes):
+        real = graph_module.graph.call_function(
+            ops.dequantize_per_tensor.default, (codes, step, *_CODES)
+        )
+    node.replace_all_uses_with(real, delete_user_cb=lambda user: user is not codes)

@@ -1,0 +1,113 @@
+"""The parity of a written file: what it is run on, and which yardstick its kind of model has.
+
+A quantized model is measured in distances to what it rounds. Of a torch model that is its float
+base; of a file it is the file itself without the quantizers of its activations: a file written in
+another encoding may be as far from it as rounding is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from kdeploy.data.contract import Dataset
+from kdeploy.errors import ModelError
+from kdeploy.export.io_signature import AXES
+from kdeploy.export.parity import BATCH_SIZES, Parity, Run, measure_parity
+from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.quantization.contract import is_wrapped
+from kdeploy.registry import Technique
+from kdeploy.runtimes.contract import SeveralOutputs
+from kdeploy.runtimes.run import open_runtime
+
+
+def parity_of(
+    file: Path,
+    runtime: str,
+    model: nn.Module,
+    data: Dataset,
+    *,
+    dynamic: tuple[str, ...] = (),
+    is_half: bool = False,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> Parity:
+    """Return how far a file is from its model: all its outputs, and at larger open sizes too."""
+    session = open_runtime(runtime, file)
+    run = session.infer_all if isinstance(session, SeveralOutputs) else session.infer
+    base = _base(model)
+    try:
+        found = [
+            measure_parity(model, run, data, base=base, is_half=is_half, batch_sizes=batch_sizes)
+        ]
+        if dynamic:
+            found.append(_parity_of_larger(model, run, _larger(data, dynamic), base))
+    finally:
+        session.close()
+    return max(found, key=lambda parity: parity.max_abs / parity.bound)
+
+
+def conditions(
+    technique: Technique, parameters: Mapping[str, Any], model: nn.Module
+) -> dict[str, Any]:
+    """Return the keywords of `parity_of` for what an exporter wrote with these parameters."""
+    half = technique.facts.get("rounds_to_half", False)
+    return {
+        "dynamic": tuple(parameters.get("dynamic", ())),
+        "is_half": bool(parameters[half] if isinstance(half, str) else half),
+        "batch_sizes": _batch_sizes(model, parameters),
+    }
+
+
+def _batch_sizes(model: nn.Module, parameters: Mapping[str, Any]) -> list[int]:
+    """Return what the gate runs at once: its own sizes, brought into what the file takes."""
+    fixed = model.batch_size if isinstance(model, OnnxModel) else None
+    smallest = fixed or parameters.get("min_batch", min(BATCH_SIZES))
+    largest = fixed or parameters.get("max_batch", max(BATCH_SIZES))
+    return sorted({min(max(size, smallest), largest) for size in BATCH_SIZES})
+
+
+def _parity_of_larger(model: nn.Module, run: Run, data: Dataset, base: nn.Module | None) -> Parity:
+    try:
+        return measure_parity(model, run, data, base=base)
+    except RuntimeError as error:  # of torch
+        raise ModelError(
+            f"the model cannot run items of shape {data.preprocessing.shape}, so their size cannot "
+            f"be left open: {str(error).partition(chr(10))[0]}",
+            hint="a quantized model keeps the sizes that its graph was traced with: leave "
+            "`dynamic` out, or export the float model",
+        ) from error
+
+
+def _base(model: nn.Module) -> nn.Module | None:
+    """Return what a quantized model rounds, None for a float one."""
+    if is_wrapped(model):
+        return model.base
+    if not isinstance(model, OnnxModel):
+        return None
+    import onnx
+
+    from kdeploy.onnx_graph.encodings import profile_of, without_rounding
+
+    graph = onnx.load(model.path)
+    if profile_of(graph) is None:
+        return None
+    without_rounding(graph)
+    return OnnxModel.written_by(lambda path: onnx.save(graph, path))
+
+
+def _larger(data: Dataset, dynamic: tuple[str, ...]) -> Dataset:
+    """Return some of the data with items twice as large along the open axes."""
+    x = np.asarray(data.validation.x[: max(BATCH_SIZES)])
+    y = data.validation.y[: len(x)]
+    for name in dynamic:
+        x = np.repeat(x, 2, axis=AXES[name][x.ndim])
+    return replace(
+        data,
+        validation=replace(data.validation, x=x, y=y),
+        preprocessing=replace(data.preprocessing, shape=tuple(x.shape[1:])),
+    )

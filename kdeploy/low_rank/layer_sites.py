@@ -1,0 +1,169 @@
+"""Where a model has layers that plain layers can take the place of, and what they are given."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdeploy.complexity import count_macs
+from kdeploy.user_code import described
+
+PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = PLAIN[1:]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One layer, by each name that it has, and an input of each call in a run of the model."""
+
+    names: tuple[str, ...]
+    layer: Any
+    inputs: tuple[Tensor, ...]
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def weights(self) -> int:
+        return int(self.layer.weight.numel())
+
+    def macs(self, layer: nn.Module) -> int:
+        """Return the multiply-accumulates of all calls together, were `layer` called."""
+        device = next(layer.parameters()).device
+        return sum(count_macs(layer, x.to(device)) * len(x) for x in self.inputs)
+
+
+def find_places(
+    model: nn.Module, example: Tensor, ignore: Iterable[str] = ()
+) -> tuple[list[Place], dict[str, str]]:
+    """Return the layers that others can take the place of, and why not those that cannot.
+
+    Args:
+        model: In eval mode; run a few times, and left as it was.
+        example: What it is run on.
+        ignore: Patterns of names of layers that stay.
+    """
+    names: dict[nn.Module, list[str]] = defaultdict(list)
+    for name, module in model.named_modules(remove_duplicate=False):
+        if _is_weighted(module):
+            names[module].append(name)
+    places, reasons = [], {}
+    inputs = _inputs(model, example, names)
+    users = _users(model)
+    for layer, known in names.items():
+        reason = _reason(layer, known, tuple(ignore), users)
+        if reason is None and not inputs.get(layer):
+            reason = "does not run on the data"
+        if reason is not None:
+            reasons[known[0]] = reason
+        else:
+            places.append(Place(names=tuple(known), layer=layer, inputs=tuple(inputs[layer])))
+    for place, problem in _cannot_be_replaced(model, example, places):
+        reasons[place.name] = problem
+    return [place for place in places if place.name not in reasons], reasons
+
+
+def put(model: nn.Module, place: Place, layer: nn.Module) -> nn.Module:
+    """Put `layer` where the place's layer is, and return the model."""
+    for name in place.names:
+        if not name:
+            return layer
+        parent, _, own = name.rpartition(".")
+        model.get_submodule(parent)._modules[own] = layer
+    return model
+
+
+def _is_weighted(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+
+
+def _reason(
+    layer: Any, names: list[str], ignore: tuple[str, ...], users: dict[Tensor, set[nn.Module]]
+) -> str | None:
+    for pattern in ignore:
+        if any(fnmatchcase(name, pattern) for name in names):
+            return f"ignored (`{pattern}`)"
+    if getattr(layer, "transposed", False):
+        return "a transposed convolution"
+    groups = getattr(layer, "groups", 1)
+    if groups > 1:
+        kind = "depthwise" if groups == layer.in_channels else "grouped"
+        return f"a {kind} convolution ({groups} groups)"
+    if type(layer) not in PLAIN:
+        return f"a {type(layer).__name__}, not a plain layer of torch.nn"
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return "has hooks, which would be lost"
+    if any(len(users[tensor]) > 1 for tensor in layer.parameters()):
+        return "shares its weight with another layer"
+    return None
+
+
+def _users(model: nn.Module) -> dict[Tensor, set[nn.Module]]:
+    users: dict[Tensor, set[nn.Module]] = defaultdict(set)
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                users[parameter].add(module)
+    return users
+
+
+def _inputs(
+    model: nn.Module, example: Tensor, layers: Iterable[nn.Module]
+) -> dict[nn.Module, list[Tensor]]:
+    """Run the model and return what each layer was given, call by call, on the CPU."""
+    seen: dict[nn.Module, list[Tensor]] = defaultdict(list)
+
+    def see(layer: nn.Module, given: tuple[Any, ...]) -> None:
+        if given:
+            seen[layer].append(given[0].detach().cpu().clone())  # it may be changed in place
+
+    hooks = [layer.register_forward_pre_hook(see) for layer in layers]
+    try:
+        _outputs(model, example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _cannot_be_replaced(
+    model: nn.Module, example: Tensor, places: list[Place]
+) -> list[tuple[Place, str]]:
+    """Return the places whose layer the model does not only call, with what went wrong.
+
+    A module that holds nothing but the layer computes the same, but has no `weight`.
+    """
+    expected = _outputs(model, example)
+    if _problem(model, example, expected, places) is None:
+        return []
+    problems = [(place, _problem(model, example, expected, [place])) for place in places]
+    return [(place, problem) for place, problem in problems if problem is not None]
+
+
+def _problem(
+    model: nn.Module, example: Tensor, expected: Tensor, places: list[Place]
+) -> str | None:
+    try:
+        for place in places:
+            model = put(model, place, nn.Sequential(place.layer).eval())
+        outputs = _outputs(model, example)
+    except Exception as error:  # whatever the model's own code raises
+        return f"the model reads it by itself ({described(error)})"
+    finally:
+        for place in places:
+            model = put(model, place, place.layer)
+    is_same = torch.allclose(outputs, expected, equal_nan=True)
+    return None if is_same else "the model asks for its type"
+
+
+def _outputs(model: nn.Module, example: Tensor) -> Tensor:
+    with torch.no_grad():
+        outputs: Tensor = model(example)
+    return outputs

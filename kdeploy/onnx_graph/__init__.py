@@ -1,0 +1,1 @@
+"""All that knows ONNX files: checks, facts, passes, encodings."""

@@ -1,0 +1,98 @@
+"""What an ONNX file says about itself: the shape of an item, the numbers it learned.
+
+Source: the ONNX specification, https://github.com/onnx/onnx/blob/main/docs/IR.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdeploy.errors import ModelError
+from kdeploy.onnx_graph.checks import read_onnx
+
+# Inputs that hold scales and zero-points, by operator; what remains was learned.
+_BOOKKEEPING = {
+    "QuantizeLinear": (1, 2),
+    "DequantizeLinear": (1, 2),
+    "QLinearConv": (1, 2, 4, 5, 6, 7),
+    "QLinearMatMul": (1, 2, 4, 5, 6, 7),
+    "QGemm": (1, 2, 4, 5, 7, 8),
+    "ConvInteger": (2, 3),
+    "MatMulInteger": (2, 3),
+    "DynamicQuantizeLSTM": (8, 9, 10, 11),
+}
+# Of element types FLOAT, UINT8, INT8, INT32, FLOAT16, DOUBLE, BFLOAT16, UINT4, INT4: shapes and
+# indices are INT64, and nobody learned them.
+_LEARNED_TYPES = frozenset({1, 2, 3, 6, 10, 11, 16, 21, 22})
+_INT32, _INT64 = 6, 7
+OPEN = 0  # in a shape: any size is taken
+
+
+def item_shape(path: Path) -> tuple[int, ...]:
+    """Return the shape of one input item, without the batch; `OPEN` for what is not fixed.
+
+    Raises:
+        ModelError: no ONNX file, or one that does not say how many dimensions its input has.
+    """
+    tensor = _input(path)
+    shape = tuple(d.dim_value for d in list(tensor.shape.dim)[1:]) if tensor else ()
+    if not shape:
+        raise ModelError(
+            f"{path} does not say how large its input is: {list(shape)}",
+            hint="name the data to measure it on (`--data`)",
+        )
+    return shape
+
+
+def takes_integers(path: Path) -> bool:
+    """Return whether the input holds integers of 32 or 64 bits: token ids."""
+    tensor = _input(path)
+    return tensor is not None and tensor.elem_type in (_INT32, _INT64)
+
+
+def count_parameters(path: Path) -> int:
+    """Return how many numbers the file has learned, whatever they are stored in."""
+    model = read_onnx(path)
+    nodes = list(_nodes(model.graph))
+    bookkeeping = {
+        node.input[i]
+        for node in nodes
+        for i in _BOOKKEEPING.get(node.op_type, ())
+        if i < len(node.input)
+    }
+    steps = {n.output[1] for n in nodes if n.op_type == "DynamicQuantizeLinear"}
+    # The scales of weights are multiplied by that of the input before they are used.
+    bookkeeping |= {
+        name for n in nodes if n.op_type == "Mul" and steps & set(n.input) for name in n.input
+    }
+    constants = [
+        (node.output[0], attribute.t)
+        for node in nodes
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    ]
+    tensors = [(t.name, t) for t in model.graph.initializer] + constants
+    return sum(
+        math.prod(tensor.dims)
+        for name, tensor in tensors
+        if name not in bookkeeping and tensor.data_type in _LEARNED_TYPES
+    )
+
+
+def _input(path: Path) -> Any:
+    """Return the type of the first input that is not stored in the file, None without one."""
+    model = read_onnx(path)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in stored]
+    return inputs[0].type.tensor_type if inputs else None
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g)

@@ -1,0 +1,89 @@
+"""Write a graph in another version of ONNX's operators.
+
+onnx's own converter does the work between opsets 18 and 21. From 18 down to 17 it refuses graphs
+that lose nothing on the way, so that step is made here, from the changes that opset 18 brought:
+https://github.com/onnx/onnx/blob/main/docs/Changelog.md#version-18-of-the-default-onnx-operator-set
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import ModelProto, NodeProto, defs, helper, numpy_helper
+
+from kdeploy.errors import ModelError
+from kdeploy.onnx_graph.checks import opset_of
+
+# Operators that only gained something in opset 18: inputs beyond these, attributes without effect.
+_NUM_INPUTS = {"Pad": 3, "Resize": 4, "ScatterElements": 3, "ScatterND": 3, "Split": 2}
+_NEW_ATTRIBUTES = frozenset(
+    {"noop_with_empty_axes", "num_outputs", "antialias", "keep_aspect_ratio_policy"}
+)
+_WITHOUT_EFFECT = (0, b"stretch")
+
+
+def in_opset(model: ModelProto, opset: int) -> ModelProto:
+    """Return the model with the operators of `opset`; its properties stay.
+
+    Raises:
+        ModelError: an operator cannot be said in it.
+    """
+    before = opset_of(model)
+    try:
+        converted = model
+        if before != opset and (before, opset) != (18, 17):
+            converted = onnx.version_converter.convert_version(model, max(opset, 18))
+        if opset < 18 <= before:
+            _lower_to_17(converted)
+        if before != opset:
+            onnx.checker.check_model(converted)
+    except Exception as error:  # the converter's C++ raises several types
+        reason = str(error).strip().split("\n")[0].rpartition("failed: ")[2]
+        raise ModelError(
+            f"the model cannot be written in opset {opset}: {reason}",
+            hint=f"opset {before} works",
+        ) from error
+    kept = {p.key: p.value for p in model.metadata_props}
+    helper.set_model_props(converted, kept)
+    converted.producer_name = model.producer_name
+    return converted
+
+
+def _lower_to_17(model: ModelProto) -> None:
+    """Write what opset 18 says in other words as opset 17 did, in place.
+
+    Raises:
+        ValueError: an operator that opset 17 does not have, or not so.
+    """
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    for node in model.graph.node:
+        if node.domain in ("", "ai.onnx") and _is_new(node):
+            axes = constants.get(node.input[1]) if len(node.input) > 1 else None
+            is_reduction = node.op_type.startswith("Reduce")
+            if is_reduction and axes is not None:
+                node.attribute.append(helper.make_attribute("axes", [int(a) for a in axes]))
+                del node.input[1:]
+            elif not is_reduction and len(node.input) > _NUM_INPUTS.get(node.op_type, -1):
+                message = f"{node.op_type} came with opset 18, or is used as opset 18 has it"
+                raise ValueError(message)
+            _drop_new_attributes(node)
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = 17
+
+
+def _is_new(node: NodeProto) -> bool:
+    return bool(defs.get_schema(node.op_type, 18).since_version == 18)
+
+
+def _drop_new_attributes(node: NodeProto) -> None:
+    kept = [a for a in node.attribute if a.name not in _NEW_ATTRIBUTES]
+    dropped = [a for a in node.attribute if a.name in _NEW_ATTRIBUTES and a.name != "num_outputs"]
+    told = [a for a in dropped if (a.s or a.i) not in _WITHOUT_EFFECT]
+    if told:
+        message = f"{node.op_type} with {told[0].name} came with opset 18"
+        raise ValueError(message)
+    del node.attribute[:]
+    node.attribute.extend(kept)

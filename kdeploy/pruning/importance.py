@@ -1,0 +1,128 @@
+"""How much a model would miss its channels, told by its weights alone.
+
+The score of channels that go together is the mean over the layers' sides that they have values
+in, divided by the mean of all like them, so that layers can be compared (Fang et al., CVPR 2023,
+arXiv:2301.12900, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from kdeploy.pruning.coupling import Slot, Unit
+
+Values = Mapping[Slot, Sequence[float]]
+"""One number for each channel of a layer's side."""
+NOTHING: Values = MappingProxyType({})
+
+
+def magnitude(model: nn.Module, *, power: int) -> Values:
+    """Return the sum of |weight|**power of each channel.
+
+    Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710 (power 1).
+    """
+    powers = {name: weight.detach().abs().pow(power) for name, weight in weights(model).items()}
+    return {slot: sums.tolist() for slot, sums in by_channel(model, powers).items()}
+
+
+def batch_norm_scale(model: nn.Module) -> Values:
+    """Return |gamma| of each channel of each batch norm.
+
+    Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
+    arXiv:1708.06519.
+    """
+    return {
+        Slot(name, "out"): weight.detach().abs().tolist()
+        for name, weight in weights(model).items()
+        if isinstance(model.get_submodule(name), nn.modules.batchnorm._BatchNorm)
+    }
+
+
+def fpgm(model: nn.Module) -> Values:
+    """Return the sum of Euclidean distances of each filter to all others of its layer.
+
+    The filter nearest to the geometric median is the one that the others replace best: He et al.,
+    Filter Pruning via Geometric Median, CVPR 2019, arXiv:1811.00250, equation 8.
+    """
+    found = {}
+    for name, weight in weights(model).items():
+        layer = model.get_submodule(name)
+        if weight.dim() > 1:
+            turned = weight.transpose(0, 1) if outputs_are_second(layer) else weight
+            filters = turned.detach().flatten(1)
+            found[Slot(name, "out")] = torch.cdist(filters, filters).sum(1).tolist()
+    return found
+
+
+def score(units: Sequence[Unit], values: Values, *, otherwise: Values = NOTHING) -> list[float]:
+    """Return the score of each unit; those of like units have the mean 1.
+
+    Args:
+        units: What is scored.
+        values: Of channels.
+        otherwise: Taken for the units of which `values` knows no side.
+    """
+    plain = [_plain_score(unit, values if knows(values, unit) else otherwise) for unit in units]
+    families = defaultdict(list)
+    for unit, number in zip(units, plain, strict=True):
+        families[unit.family].append(number)
+    means = {family: fmean(numbers) or 1.0 for family, numbers in families.items()}
+    return [number / means[unit.family] for unit, number in zip(units, plain, strict=True)]
+
+
+def knows(values: Values, unit: Unit) -> bool:
+    """Tell whether there are values of any side of a unit."""
+    return any(slot in values for slot in unit.channels)
+
+
+def _plain_score(unit: Unit, values: Values) -> float:
+    """Return the mean over the sides, for one channel of the unit."""
+    sums = [
+        sum(values[slot][index] for index in indices)
+        for slot, indices in unit.channels.items()
+        if slot in values
+    ]
+    return fmean(sums) / unit.width if sums else 0.0
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of all layers that have channels, by the layer's name."""
+    layers = (
+        nn.Linear,
+        nn.modules.conv._ConvNd,
+        nn.modules.batchnorm._BatchNorm,
+        nn.LayerNorm,
+        nn.GroupNorm,
+    )
+    return {
+        name: module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, layers) and module.weight is not None
+    }
+
+
+def by_channel(model: nn.Module, numbers: Mapping[str, Tensor]) -> dict[Slot, Tensor]:
+    """Return the sums over all but the channels of tensors of the weights' shapes."""
+    sums = {}
+    for name, tensor in numbers.items():
+        layer = model.get_submodule(name)
+        if tensor.dim() == 1:
+            sums[Slot(name, "out")] = tensor
+            continue
+        table = tensor.flatten(2).sum(2) if tensor.dim() > 2 else tensor
+        table = table.T if outputs_are_second(layer) else table
+        sums[Slot(name, "out")] = table.sum(1)
+        groups = getattr(layer, "groups", 1)
+        sums[Slot(name, "in")] = torch.cat([rows.sum(0) for rows in table.chunk(groups)])
+    return sums
+
+
+def outputs_are_second(layer: nn.Module) -> bool:
+    """Tell whether a weight is (inputs, outputs, ...); grouped, a transposed one is neither."""
+    return getattr(layer, "transposed", False) and getattr(layer, "groups", 1) == 1

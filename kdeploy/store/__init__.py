@@ -1,0 +1,1 @@
+"""What is stored: artefacts, models as build reference, structure and tensors."""

@@ -1,0 +1,1 @@
+"""What the TensorRT exporter and runtime share."""

@@ -1,0 +1,225 @@
+"""Batches of a dataset: gathered as stored, then on the device augmented and normalised."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdeploy.data.contract import Dataset, Preprocessing
+from kdeploy.data.mixing import mixer
+from kdeploy.errors import DataError
+from kdeploy.training.prefetch import ahead
+from kdeploy.training.contract import Batch
+from kdeploy.training.processes import ALONE, Processes
+from kdeploy.training.views import (
+    MEMORY_BYTES,
+    View,
+    augmented,
+    fingerprint_of_views,
+    order_of_views,
+)
+from kdeploy.interruption import stop_if_asked
+
+logger = logging.getLogger(__name__)
+
+
+class Normalizer:
+    """`Preprocessing.apply` as tensors on a device."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self.is_tokens = preprocessing.is_tokens
+        per_channel = (-1, *(1 for _ in preprocessing.shape[1:]))
+        self.scale = preprocessing.scale
+        self.mean = torch.tensor(preprocessing.mean, device=device).reshape(per_channel)
+        self.std = torch.tensor(preprocessing.std, device=device).reshape(per_channel)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the model's input from items as stored, (batch, *shape)."""
+        if self.is_tokens:
+            return x.long()
+        return (x.float() * self.scale - self.mean) / self.std
+
+
+class TrainingBatches:
+    """The training part in a new order each epoch; order and augmentation follow from a seed.
+
+    All processes draw the same order, and each takes its share of every step.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        *,
+        batch_size: int,
+        device: torch.device,
+        channels_last: bool,
+        views: int = 0,
+        accumulate: int = 1,
+        processes: Processes = ALONE,
+    ) -> None:
+        if not len(data.train):
+            raise DataError(f"the training part of {data.name} is empty", hint="check `data`")
+        self.data = data
+        self.split = data.train
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.processes = processes
+        self.device = device
+        self.lay_out(channels_last=channels_last)
+        self.normalize = Normalizer(data.preprocessing, device)
+        self.augment, self.mix = None, None
+        if data.augment:
+            from kdeploy.data.augmentation import augmenter
+
+            self.augment = augmenter(data.augment, data.preprocessing.shape)
+            self.mix = mixer(data.augment, data.num_classes)
+        self._versions: dict[int, NDArray[Any]] = {}
+        # What is not augmented has one version, whatever was asked for; a mix is always new.
+        self.views = 0 if self.mix else views if self.augment else 1
+        if views and self.mix:
+            logger.warning("`views` has no effect: each mix of items is drawn anew")
+
+    def lay_out(self, *, channels_last: bool) -> None:
+        """Let images have their channels innermost from now on, or not."""
+        self.is_channels_last = channels_last and len(self.data.preprocessing.shape) == 3
+
+    @property
+    def steps(self) -> int:
+        """Batches to an epoch; a last batch of one item is left out, batch norm cannot take it."""
+        full, rest = divmod(len(self.split), self.batch_size)
+        return full + (rest > (1 if full else 0))
+
+    def view(self, epoch: int, *, seed: int, passed: Callable[[int, int], None]) -> View | None:
+        """Return what the epoch shows of all items, or None where each batch is drawn anew."""
+        if not self.views:
+            return None
+        index = order_of_views(self.views, seed=seed, epoch=epoch)
+        return View(
+            index=index,
+            count=self.views,
+            fingerprint=self._views_fingerprint,
+            items=self._version(index),
+            preprocessed=lambda items: self._preprocessed(
+                self._pinned(items).to(self.device, non_blocking=True)
+            ),
+            passed=passed,
+        )
+
+    def epoch(self, seed: list[int], view: View | None = None) -> Generator[Batch, None, None]:
+        """Yield batches on the device, of a view of the items or each augmented anew."""
+        order = np.random.default_rng(seed).permutation(len(self.split))
+        items = view.items if view else self.split.x
+        shares = [self._share(order, step) for step in range(self.steps)]
+
+        def gathered(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+            return self._pinned(items[rows]), self._pinned(self.split.y[rows])
+
+        # Not from memory on a CPU: there a thread costs more than it hides.
+        in_order = ahead if self.device.type == "cuda" or _is_mapped(items) else map
+        for rows, (x, labels) in zip(shares, in_order(gathered, shares), strict=True):
+            stop_if_asked()
+            x = x.to(self.device, non_blocking=True)
+            x = x if self.normalize.is_tokens else x.float()
+            if self.augment is not None and view is None:
+                x = self.augment(x)
+            labels = labels.to(self.device, non_blocking=True)
+            if self.mix is not None:
+                x, labels = self.mix(x, labels)
+            yield Batch(
+                x=self._preprocessed(x),
+                labels=labels,
+                rows=torch.from_numpy(rows),
+                view=view.index if view else -1,
+            )
+
+    def size(self, step: int) -> int:
+        """Return the items of a step of an epoch, over all processes."""
+        return min(self.batch_size, len(self.split) - step * self.batch_size)
+
+    def cut(self, batch: Batch, step: int) -> list[Batch]:
+        """Return the parts of this process's share of a step, each with the part that it is.
+
+        As many in every process, and of two items or more, for batch norm; the parts' own share
+        adds up to 1 over all processes.
+        """
+        size, count = self.size(step), self.processes.count
+        items = len(batch.rows)
+        smallest = size // count if self._is_shared(size) else size
+        num_parts = max(1, min(self.accumulate, smallest // 2))
+        # What is too small to be shared, each process learns whole.
+        whole = items / size if self._is_shared(size) else 1 / count
+        if num_parts == 1:
+            return [batch._replace(share=whole)]
+        parts = zip(
+            *(t.tensor_split(num_parts) for t in (batch.x, batch.labels, batch.rows)), strict=True
+        )
+        return [
+            batch._replace(x=x, labels=labels, rows=rows, share=whole * len(rows) / items)
+            for x, labels, rows in parts
+        ]
+
+    def part_sizes(self) -> list[int]:
+        """Return the distinct numbers of items, in any process, that are learned from at once."""
+        found = set()
+        for size in {self.size(0), self.size(self.steps - 1)}:
+            count = self.processes.count if self._is_shared(size) else 1
+            for share in {size // count, -(-size // count)}:
+                parts = max(1, min(self.accumulate, size // count // 2))
+                found |= {share // parts, -(-share // parts)}
+        return sorted(found, reverse=True)
+
+    def _share(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+        rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+        if not self._is_shared(len(rows)):
+            return rows
+        return np.array_split(rows, self.processes.count)[self.processes.rank]
+
+    def _is_shared(self, size: int) -> bool:
+        return size >= 2 * self.processes.count
+
+    def _version(self, index: int) -> NDArray[Any]:
+        """Return all items in one version, kept where all versions fit into memory."""
+        if self.augment is None:
+            return self.split.x
+        if index not in self._versions:
+            made = augmented(self.split.x, self.augment, view=index)
+            if self.views * made.nbytes > MEMORY_BYTES:
+                return made
+            self._versions[index] = made
+        return self._versions[index]
+
+    @cached_property
+    def _views_fingerprint(self) -> str:
+        return fingerprint_of_views(self.data, self.views)
+
+    def _preprocessed(self, x: Tensor) -> Tensor:
+        x = self.normalize(x)
+        return x.contiguous(memory_format=torch.channels_last) if self.is_channels_last else x
+
+    def _pinned(self, array: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        # Pinned, the copy to a GPU does not wait for the steps queued before it.
+        return tensor if self.device.type == "cpu" else tensor.pin_memory()
+
+
+def batches_in_order(
+    stored: NDArray[Any], preprocessing: Preprocessing, *, batch_size: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield the inputs for items as stored, in their order and without augmentation."""
+    normalize = Normalizer(preprocessing, device)
+    for start in range(0, len(stored), batch_size):
+        stop_if_asked()
+        # A copy: torch does not take arrays that are mapped read-only.
+        yield normalize(torch.from_numpy(np.array(stored[start : start + batch_size])).to(device))
+
+
+def _is_mapped(items: NDArray[Any]) -> bool:
+    parts = getattr(items, "parts", (items,))  # of `Joined`
+    return any(isinstance(getattr(p, "stored", p), np.memmap) for p in parts)  # `stored` of `Rows`

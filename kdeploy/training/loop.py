@@ -1,0 +1,369 @@
+"""The loop itself: epochs of steps, what is kept, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdeploy.data.contract import Dataset
+from kdeploy.training import checkpoint
+from kdeploy.training.arithmetic import Arithmetic, Layers, applied
+from kdeploy.training.average import WeightAverage
+from kdeploy.training.batch_norm import average_over, synchronized
+from kdeploy.training.batches import TrainingBatches
+from kdeploy.training.compilation import shall_compile
+from kdeploy.training.contract import (
+    Attentive,
+    Batch,
+    Best,
+    EpochRecord,
+    FitContext,
+    FitResult,
+    NoWatcher,
+    Objective,
+    Settings,
+)
+from kdeploy.training.device import device_named, fabric_on, precision_on
+from kdeploy.training.divergence_checks import check_finite, check_used, check_weights
+from kdeploy.training.means import Means
+from kdeploy.training.optimization import learning_rate_at, optimizer_of
+from kdeploy.training.processes import joined
+from kdeploy.training.safe_arithmetic import modules_asked, settled
+from kdeploy.training.threads import computing_with, free_threads
+from kdeploy.training.validation import validation_accuracy, validation_batches
+from kdeploy.training.views import View
+
+# On CPU reading a loss waits for nothing, so a divergence is seen before the epoch ends.
+STEPS_BETWEEN_CHECKS = 50
+
+
+class Training:
+    """One training: what it holds between epochs."""
+
+    def __init__(
+        self, objective: Objective, data: Dataset, context: FitContext, settings: Settings
+    ) -> None:
+        assert isinstance(objective, nn.Module), "an objective is an nn.Module"
+        self.data, self.context, self.settings = data, context, settings
+        self.processes = joined(context.devices, context.num_nodes)
+        self.watcher = context.watcher if self.processes.is_first else NoWatcher()
+        self.device = device_named(context.device)
+        self.precision = precision_on(self.device, settings.precision)
+        self.told = objective if isinstance(objective, Attentive) else None
+        self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
+        self.student = objective.student
+        self.objective: nn.Module = objective.to(self.device)
+        self.batches = TrainingBatches(
+            data,
+            batch_size=settings.batch_size,
+            device=self.device,
+            channels_last=settings.channels_last,
+            views=settings.views,
+            accumulate=settings.accumulate,
+            processes=self.processes,
+        )
+        self.checkpoint = self._checkpoint()
+        self.layers = Layers(objective, modules_asked(objective))
+        self.arithmetic = self._arithmetic()
+        self.fabric = fabric_on(
+            self.device,
+            self.arithmetic.precision,
+            devices=context.devices,
+            num_nodes=context.num_nodes,
+            may_skip_parameters=self.told is None or bool(self.told.may_be_zero),
+        )
+        is_synchronized = self.processes.count > 1 and self.device.type == "cuda"
+        self.desynchronize = synchronized(self.objective) if is_synchronized else None
+        self.average = WeightAverage(self.student, decay=settings.ema) if settings.ema else None
+        self.history: list[EpochRecord] = []
+        self.best = Best()
+
+    @property
+    def cuda_devices(self) -> list[torch.device]:
+        return [self.device] if self.device.type == "cuda" else []
+
+    def run(self) -> FitResult:
+        """Train all epochs that no checkpoint has, and put the kept weights into the student."""
+        with (
+            computing_with(self.arithmetic.threads),
+            applied(self.arithmetic, self.layers, self.device.type),
+        ):
+            return self._run()
+
+    def _run(self) -> FitResult:
+        epochs = self.settings.epochs
+        if epochs:
+            self.optimizer = optimizer_of(self.objective, self.settings)
+            self.step_module, self.step_optimizer = self.fabric.setup(
+                self.objective, self.optimizer
+            )
+            self._resume()
+            for constraint in self.context.constraints:
+                constraint.begin(self.student)
+            items = epochs * len(self.data.train)
+            if self.told and self._shall_compile(items):
+                self.told.compile_parts()
+        self.watcher.started(self.context.name, epochs, self.batches.steps, len(self.history))
+        for epoch in range(len(self.history), epochs):
+            self._epoch(epoch)
+            self._save()
+            self.watcher.epoch_ended(self.history[-1])
+        return self._result()
+
+    def _arithmetic(self) -> Arithmetic:
+        """Return how to compute: as before an interruption, and only what is safe here."""
+        chosen = Arithmetic(
+            threads=free_threads() if self.device.type == "cpu" else torch.get_num_threads(),
+            precision=self.precision,
+            channels_last=self.settings.channels_last,
+        )
+        if self.checkpoint is not None:
+            chosen = Arithmetic.from_dict(self.checkpoint.get("arithmetic", chosen.to_dict()))
+        if not self.settings.epochs:
+            self._lay_out(chosen)
+        elif self.processes.is_first:
+            chosen = settled(
+                chosen, self.layers, self._steps, lay_out=self._lay_out, device=self.device
+            )
+        chosen = self.processes.from_first(chosen)
+        self._lay_out(chosen)
+        return chosen
+
+    def _lay_out(self, arithmetic: Arithmetic) -> None:
+        is_last = arithmetic.channels_last
+        self.batches.lay_out(channels_last=is_last)
+        if is_last or self.settings.channels_last:
+            _lay_out(self.objective, torch.channels_last if is_last else torch.contiguous_format)
+
+    def _steps(self) -> Sequence[Callable[[], object]]:
+        """Return the forward passes to come, one of each size, as they are in training."""
+        first = next(self.batches.epoch([self.context.seed, 0]))
+        parts = [
+            Batch(x=first.x[:n], labels=first.labels[:n], rows=first.rows[:n], progress=0.5)
+            for n in self.batches.part_sizes()
+        ]
+        images = validation_batches(self.data, self.device, self.processes)
+        self.objective.train()
+
+        def validate(x: Tensor) -> None:
+            with torch.no_grad():
+                self.student.eval()(x)
+
+        return [partial(self.objective, part) for part in parts] + [
+            partial(validate, x) for x in images
+        ]
+
+    def _shall_compile(self, items: int) -> bool:
+        own = self.arithmetic.float32_layers + self.arithmetic.contiguous_layers
+        # What single layers do in their own way is not in a compiled model.
+        return not own and shall_compile(self.settings.compile, items=items)
+
+    def _epoch(self, epoch: int) -> None:
+        started = time.perf_counter()
+        losses, images = self._train(epoch, self._view(epoch))
+        trained = time.perf_counter()
+        check_finite(losses, epoch, self.settings)
+        check_weights(self.objective, epoch, self.settings)
+        may_be_zero = self.told.may_be_zero if self.told else ()
+        check_used(losses, epoch, self.settings, may_be_zero=may_be_zero)
+        accuracy = self._validate(epoch)
+        if self.told:
+            self.told.validated(accuracy)
+        record = EpochRecord(
+            epoch=epoch + 1,
+            epochs=self.settings.epochs,
+            loss=sum(losses.values()),
+            losses=losses,
+            validation_accuracy=accuracy,
+            images_per_second=images / (trained - started),
+            seconds=time.perf_counter() - started,
+            learning_rate=self._learning_rate((epoch + 1) * self.batches.steps - 1),
+        )
+        self.history.append(record)
+
+    def _view(self, epoch: int) -> View | None:
+        """Return what the epoch shows, once the objective knows it; None: nothing countable."""
+        view = self.batches.view(epoch, seed=self.context.seed, passed=self.watcher.prepared)
+        if view is not None and self.told:
+            # What the first had a teacher say, the others find in its files.
+            with self.processes.in_turn(), self.fabric.autocast():
+                self.told.prepare(view)
+        return view
+
+    def _train(self, epoch: int, view: View | None) -> tuple[dict[str, float], int]:
+        """Return the components' means over the epoch and how many images they were of."""
+        # What is drawn anew for a batch differs between processes; the first draws as one alone.
+        torch.manual_seed(_seed_of(self.context.seed, epoch, self.processes.rank))
+        self.objective.train()
+        means = Means()
+        images = 0
+        first = epoch * self.batches.steps
+        steps = self.settings.epochs * self.batches.steps
+        with closing(self.batches.epoch([self.context.seed, epoch], view)) as batches:
+            for step, batch in enumerate(batches):
+                batch = batch._replace(progress=(first + step) / steps)
+                size = self.batches.size(step)
+                for part, components in self._step(first + step, self.batches.cut(batch, step)):
+                    means.add(components, weight=part * size)
+                images += size
+                self.watcher.stepped(size)
+                # Not where the other processes would wait in vain for one that stops.
+                is_cheap = self.device.type == "cpu" and self.processes.count == 1
+                if is_cheap and step % STEPS_BETWEEN_CHECKS == 0:
+                    check_finite(means.newest(), epoch, self.settings)
+        self._share_statistics()
+        # The one time in an epoch that the host waits for the device.
+        return means.over(images, self.processes), images
+
+    def _step(self, step: int, parts: Sequence[Batch]) -> list[tuple[float, dict[str, Tensor]]]:
+        """Take an optimizer step; return the components of each part with its share of the step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(step)
+        done = []
+        for part in parts:
+            is_last = part is parts[-1]
+            with self.fabric.no_backward_sync(self.step_module, enabled=not is_last):
+                components: dict[str, Tensor] = self.step_module(part)
+                loss = torch.stack(list(components.values())).sum()
+                # Times their count, because the processes' gradients are averaged, not added.
+                self.fabric.backward(loss * (part.share * self.processes.count))
+            done.append((part.share, components))
+        if self.settings.clip_norm:
+            self.fabric.clip_gradients(
+                self.step_module,
+                self.step_optimizer,
+                max_norm=self.settings.clip_norm,
+                error_if_nonfinite=False,  # would wait for the device; the epoch's check finds it
+            )
+        self.step_optimizer.step()
+        self.step_optimizer.zero_grad()
+        progress = (step + 1) / (self.settings.epochs * self.batches.steps)
+        for constraint in self.context.constraints:
+            constraint.after_step(progress, self._learning_rate(step))
+        if self.average:
+            self.average.update()
+        return done
+
+    def _share_statistics(self) -> None:
+        """Let all processes have the same buffers: what was trained is one model."""
+        average_over(self.processes, self.objective.buffers())
+        if self.average:
+            names = (name for name, _ in self.student.named_buffers())
+            average_over(self.processes, (self.average.tensors[n] for n in names))
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate_at(step, self.batches.steps, self.settings)
+
+    def _validate(self, epoch: int) -> float:
+        """Return the accuracy of what would be kept, and remember it when it is the best."""
+        with self.average.applied() if self.average else nullcontext():
+            accuracy = self._accuracy()
+            # Not `>=`: without a validation part nothing is less, and the last epoch is kept.
+            if not accuracy < self.best.accuracy:
+                state = _copied(self.student) if self.settings.keep == "best" else {}
+                self.best = Best(epoch=epoch + 1, accuracy=accuracy, state=state)
+        return accuracy
+
+    def _accuracy(self) -> float:
+        with self.fabric.autocast():
+            return validation_accuracy(
+                self.student,
+                self.data.validation,
+                self.data.preprocessing,
+                device=self.device,
+                processes=self.processes,
+            )
+
+    def _result(self) -> FitResult:
+        if not self.history:
+            accuracy = self._accuracy()
+            self.best = Best(accuracy=accuracy)
+        elif self.settings.keep == "best":
+            self.student.load_state_dict(self.best.state)
+        elif self.average:
+            self.student.load_state_dict(self.average.tensors, strict=False)
+        if self.desynchronize:
+            self.desynchronize()
+        # Contiguous again: files hold tensors in that order.
+        _lay_out(self.objective.to("cpu").eval(), torch.contiguous_format)
+        last = self.history[-1].validation_accuracy if self.history else self.best.accuracy
+        return FitResult(
+            history=tuple(self.history),
+            best_epoch=self.best.epoch,
+            best_accuracy=self.best.accuracy,
+            last_accuracy=last,
+            kept=self.settings.keep,
+            arithmetic=self.arithmetic,
+        )
+
+    def _save(self) -> None:
+        if self.context.work is None or not self.processes.is_first:
+            return
+        best = self.best
+        state = {
+            "history": [asdict(record) for record in self.history],
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "best": {"epoch": best.epoch, "accuracy": best.accuracy, "state": best.state},
+            "arithmetic": self.arithmetic.to_dict(),
+        }
+        checkpoint.save(state, self.context.work, fingerprint=self.fingerprint)
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        if self.context.work is None or not self.settings.epochs:
+            return None
+        return checkpoint.load(
+            self.context.work, fingerprint=self.fingerprint, processes=self.processes
+        )
+
+    def _resume(self) -> None:
+        state, self.checkpoint = self.checkpoint, None
+        if state is None:
+            return
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.history = [EpochRecord(**record) for record in state["history"]]
+        self.best = Best(**state["best"])
+
+    def _facts(self, objective: Objective) -> dict[str, Any]:
+        """Return what, beside the weights, decides the result."""
+        return {
+            "settings": asdict(self.settings),
+            "seed": self.context.seed,
+            "objective": getattr(objective, "fingerprint", type(objective).__qualname__),
+            "data": self.data.fingerprint,
+            "augment": self.data.augment,
+            "preprocessing": self.data.preprocessing.to_dict(),
+            "device": self.device.type,
+            "precision": self.precision,
+            "constraints": [constraint.fingerprint for constraint in self.context.constraints],
+        }
+
+
+def _seed_of(seed: int, epoch: int, rank: int) -> int:
+    # As numpy's generators mix their seeds: (0, 1) and (1, 0) have nothing in common.
+    mixed = [seed, epoch, rank] if rank else [seed, epoch]
+    return int(np.random.SeedSequence(mixed).generate_state(1)[0])
+
+
+def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
+    # Not `model.to`: it refuses the layout of images where one weight is of clips, of five axes.
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=layout)
+
+
+def _copied(model: nn.Module) -> dict[str, Any]:
+    state = model.state_dict()
+    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}

@@ -1,0 +1,75 @@
+"""How often a student is right on the validation part, which all processes share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
+from kdeploy.errors import ModelError
+from kdeploy.finite import check_answers, has_class
+from kdeploy.training.batches import batches_in_order
+from kdeploy.training.processes import Processes
+
+BATCH_SIZE = 256
+
+
+@torch.no_grad()
+def validation_accuracy(
+    student: nn.Module,
+    part: Split,
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device,
+    processes: Processes,
+) -> float:
+    """Return the fraction that is right, of tokens those that count; not a number for none.
+
+    The student is left in eval mode.
+
+    Raises:
+        ModelError: an answer is NaN or infinite; the message names the item and the layer.
+    """
+    counted = int((part.y != NOT_COUNTED).sum())
+    if not counted:
+        return float("nan")
+    student.eval()
+    bounds = np.linspace(0, len(part), processes.count + 1).astype(int)
+    own = slice(*bounds[processes.rank : processes.rank + 2])
+    # Those that are right, and those that are no class: read once, for that waits for the device.
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    labels = torch.split(torch.from_numpy(part.y[own].copy()).to(device), BATCH_SIZE)
+    batches = batches_in_order(part.x[own], preprocessing, batch_size=BATCH_SIZE, device=device)
+    # A process without a share still has one split, of no labels.
+    for x, y in zip(batches, labels, strict=len(labels[0]) > 0):
+        logits = student(x)
+        has_none = ~has_class(logits)
+        counts += torch.stack([(logits.argmax(-1) == y).sum(), has_none.sum()])
+    num_right, num_without = processes.add_up(counts).tolist()
+    if num_without:
+        _refuse(student, part, preprocessing, own, device)
+        raise ModelError(
+            f"{num_without} answers to validation items are NaN or infinite, which is no class",
+            hint="the process that asked for them names the first one and the layer",
+        )
+    return float(num_right) / counted
+
+
+def validation_batches(data: Dataset, device: torch.device, processes: Processes) -> list[Tensor]:
+    """Return a batch of each size that the validation of an epoch has here."""
+    share = -(-len(data.validation) // processes.count)
+    sizes = {min(share, BATCH_SIZE), share % BATCH_SIZE} - {0}
+    part = data.validation.x[: max(sizes, default=0)]
+    batches = batches_in_order(part, data.preprocessing, batch_size=BATCH_SIZE, device=device)
+    return [x[:size] for x in batches for size in sizes]
+
+
+def _refuse(
+    student: nn.Module, part: Split, preprocessing: Preprocessing, own: slice, device: torch.device
+) -> None:
+    """Raise ModelError for the first item of this process's share that has no class."""
+    batches = batches_in_order(part.x[own], preprocessing, batch_size=BATCH_SIZE, device=device)
+    for number, x in enumerate(batches):
+        first = own.start + number * BATCH_SIZE
+        check_answers(student, x, student(x), name="model", part="validation", first=first)

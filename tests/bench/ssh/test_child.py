@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from kdeploy.bench.ssh.device.child import Session
+from kdeploy.data.load import load
+
+
+@pytest.fixture
+def opened(tmp_path, data):
+    """Return a function that opens a file in a session of its own."""
+    np.save(tmp_path / "pool.npy", np.ones((6, 2, 6, 6), np.float32))
+    np.save(tmp_path / "items.npy", load(data).test.x)
+
+    def open_file(path):
+        session = Session()
+        pool = str(tmp_path / "pool.npy")
+        request = {"do": "open", "path": str(path), "pool": pool, "threads": 1, "batch_size": 3}
+        return session, session.answer(request)
+
+    return open_file
+
+
+def _predictions(session, tmp_path, data):
+    request = {
+        "do": "predict",
+        "items": str(tmp_path / "items.npy"),
+        "preprocessing": json.loads(json.dumps(load(data).preprocessing.to_dict())),
+        "file": str(tmp_path / "predictions.npy"),
+    }
+    assert session.answer(request) == {"reply": {}}
+    return np.load(tmp_path / "predictions.npy")
+
+
+def test_predicts_every_item_whatever_batch_the_file_takes(
+    opened, float_file, fixed_file, tmp_path, data
+):
+    whole = onnxruntime.InferenceSession(float_file, providers=["CPUExecutionProvider"])
+    expected = whole.run(None, {"x": load(data).test.x})[0].argmax(axis=1)
+    for path in (float_file, fixed_file):
+        session, answer = opened(path)
+        assert answer["reply"]["load_seconds"] > 0
+        assert answer["reply"]["loaded_bytes"] >= answer["reply"]["empty_bytes"] > 0
+        np.testing.assert_array_equal(_predictions(session, tmp_path, data), expected)
+
+
+def test_times_what_is_asked(opened, float_file, tmp_path):
+    session, _ = opened(float_file)
+    file = str(tmp_path / "samples.npy")
+    answer = session.answer({"do": "measure", "seconds": 0.001, "count": 7, "file": file})
+    assert answer["reply"]["elapsed_seconds"] > 0
+    assert len(np.load(file)) >= 7
+
+
+def test_proof_leaves_no_file(opened, int8_file, tmp_path):
+    (tmp_path / "work").mkdir()
+    session, _ = opened(int8_file)
+    proof = session.answer({"do": "proof", "folder": str(tmp_path / "work")})["reply"]
+    assert proof["operators"]["QLinearConv"] == 1
+    assert "QLinearConv" not in proof["stored_operators"]
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_file_that_cannot_run_is_a_reason(opened, tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"no")
+    assert "error" in opened(tmp_path / "broken.onnx")[1]
+    value = helper.make_tensor_value_info
+    ports = [value(name, TensorProto.FLOAT, [3]) for name in ("a", "b", "y")]
+    node = helper.make_node("Add", ["a", "b"], ["y"])
+    graph = helper.make_graph([node], "two", ports[:2], ports[2:])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "two.onnx")
+    assert "takes 2 inputs (a, b), not one" in opened(tmp_path / "two.onnx")[1]["error"]

@@ -1,0 +1,80 @@
+"""The files of a teacher's answers: what was written is read, and what was not is not known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kdeploy.distill.teacher_cache import Answers, Form, TooLarge
+
+FORMS = [Form((5,), None), Form((2, 3, 3), None)]
+CPU = torch.device("cpu")
+NEEDED = 2 * 2 * 300 * (5 + 18)
+
+
+def answers(folder, forms=FORMS, *, items=300, budget_bytes=1e9):
+    return Answers(folder, forms, views=2, items=items, budget_bytes=budget_bytes)
+
+
+def outputs(items=300):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn((items, *form.shape), generator=generator) for form in FORMS]
+
+
+def written(folder):
+    made, values = answers(folder), outputs()
+    with made.writing(1) as write:
+        for place in (slice(0, 256), slice(256, 300)):
+            write(place, [value[place] for value in values])
+    return made, values
+
+
+def test_reads_what_was_written_at_its_view_and_rows(tmp_path):
+    made, values = written(tmp_path / "key")
+    rows = torch.tensor([299, 0, 17])
+    for found, expected in zip(made.read(1, rows, CPU), values, strict=True):
+        assert torch.equal(found, expected[rows].half().float())
+    assert made.is_complete(1)
+    assert not made.is_complete(0)
+
+
+def test_what_another_process_wrote_is_known(tmp_path):
+    written(tmp_path / "key")
+    assert answers(tmp_path / "key").is_complete(1)
+
+
+def test_files_that_a_kill_left_empty_are_filled(tmp_path):
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key" / "0.float16").touch()
+    made, values = written(tmp_path / "key")
+    (first, _) = made.read(1, torch.tensor([5]), CPU)
+    assert torch.equal(first, values[0][5:6].half().float())
+
+
+def test_refuses_what_does_not_fit_the_budget(tmp_path):
+    with pytest.raises(TooLarge, match="cache_budget"):
+        answers(tmp_path / "new", budget_bytes=NEEDED - 1)
+
+
+def test_makes_room_among_answers_and_touches_nothing_else(tmp_path):
+    answers(tmp_path / "old")
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "photo.jpg").write_text("precious")
+    answers(tmp_path / "new", budget_bytes=NEEDED)
+    assert {path.name for path in tmp_path.iterdir()} == {"holiday", "new"}
+
+
+def test_refuses_numbers_beyond_float16(tmp_path):
+    with pytest.raises(TooLarge, match="beyond the range"):
+        FORMS[0].packed(torch.full((1, 5), 1e6))
+
+
+@pytest.mark.parametrize("shape", [(70000,), (4, 9)])
+def test_the_largest_logits_and_the_sum_of_the_others_stay(shape):
+    form = Form(shape, 3)
+    logits = torch.randn(2, *shape)
+    found = form.unpacked(form.packed(logits), CPU)
+    top = logits.topk(3, dim=-1)
+    assert torch.equal(found.topk(3, dim=-1).indices, top.indices)
+    assert torch.allclose(found.gather(-1, top.indices), top.values, atol=1e-2)
+    assert torch.allclose(found.logsumexp(-1), logits.logsumexp(-1), atol=1e-2)

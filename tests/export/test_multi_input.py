@@ -1,0 +1,69 @@
+"""Models of several inputs and outputs: named, exported, and proven on all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from kdeploy.errors import ParityFailed
+from kdeploy.export.run import export
+from kdeploy.export.multi_input import export_several
+from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
+
+
+class Masked(nn.Module):
+    """Takes token ids and a mask, and returns a record as transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(10, 8), nn.Linear(8, 3)
+
+    def forward(self, input_ids, attention_mask):
+        states = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
+        return {"logits": self.head(states.sum(1)), "loss": None, "states": states}
+
+
+class Heads(nn.Module):
+    """Returns two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(16, 4), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.a(x.flatten(1)), self.b(x.flatten(1))
+
+
+def test_all_inputs_and_outputs_have_names_and_an_open_batch(tmp_path):
+    model = Masked().eval()
+    example = (torch.randint(10, (2, 6)), torch.ones(2, 6, dtype=torch.int64))
+    result = export_several(model, example, tmp_path / "m.onnx", metadata={"label": "x"})
+    assert result.max_abs < 1e-4
+    file = onnx.load(result.path)
+    properties = {p.key: p.value for p in file.metadata_props}
+    assert properties["kdeploy.input"] == "input_ids,attention_mask"
+    assert properties["kdeploy.output"] == "logits,states"
+    assert properties["label"] == "x"
+    session = onnxruntime.InferenceSession(result.path)
+    ids, mask = np.ones((5, 6), np.int64), np.zeros((5, 6), np.int64)
+    logits, states = session.run(None, {"input_ids": ids, "attention_mask": mask})
+    assert (logits.shape, states.shape) == ((5, 3), (5, 6, 8))
+
+
+def test_every_output_is_proven_and_a_runtime_returns_the_first(data, tmp_path, monkeypatch):
+    model, items = Heads().eval(), data((1, 4, 4))
+    result = export(model, "onnx", {}, items, tmp_path / "m.onnx")
+    assert result.max_abs < 1e-4
+    runtime = OnnxruntimeCpu(threads=1)
+    runtime.open(result.path)
+    assert runtime.infer(items.test.x[:2]).shape == (2, 4)
+    second = runtime.infer_all
+    monkeypatch.setattr(
+        OnnxruntimeCpu, "infer_all", lambda self, x: [second(x)[0], second(x)[1] + 0.5]
+    )
+    with pytest.raises(ParityFailed):
+        export(model, "onnx", {}, items, tmp_path / "n.onnx")

@@ -1,0 +1,34 @@
+from kdeploy.report.step_table import said_by
+
+
+def said(**report):
+    return said_by({"report": report})
+
+
+def test_rows_of_keys_are_a_table_with_units_from_the_keys():
+    [table] = said(
+        kept_dense=[
+            {"layer": "conv1", "latency_seconds": 0.0012, "is_used": True},
+            {"layer": "fc", "reason": "3 inputs"},
+        ]
+    )
+    assert table.topic == "kept dense"
+    assert table.headers == ("layer", "latency", "is used", "reason")
+    assert table.rows == (("conv1", "1.20 ms", "yes", "-"), ("fc", "-", "-", "3 inputs"))
+
+
+def test_keys_with_values_and_single_values_have_no_headers():
+    pairs, line = said(size={"before_bytes": 2048, "ratio": 0.51234567}, weights="7 bits")
+    assert pairs.headers == ()
+    assert pairs.rows == (("before", "2 KiB"), ("ratio", "0.5123"))
+    assert line.rows == (("weights", "7 bits"),)
+
+
+def test_a_topic_gives_its_unit_to_keys_without_one():
+    [sizes] = said(compressed_bytes={"before": 4096, "by": "zlib"})
+    assert (sizes.topic, sizes.rows) == ("compressed", (("before", "4 KiB"), ("by", "zlib")))
+
+
+def test_nothing_said_is_no_table():
+    assert said(declined=[], replaced={}) == []
+    assert said_by({"parameters": 3}) == []
