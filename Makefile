@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 
 # Two test workers share the machine: one thread each, so that they do not fight for the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Which hints the tests have seen: one that none has seen is told (tests/hints.py).
+HINTS_SEEN := $(CURDIR)/$(VENV)/.hints_seen.jsonl
 # And a part with two: what threads do to a kernel, one thread never shows.
 TWO_THREADS := OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 TESTS_OF_THREADS := tests/training/test_fit.py tests/training/test_safe_arithmetic.py \
@@ -40,8 +42,10 @@ demo: $(STAMP)  ## from a teacher to a verified bundle in minutes; writes runs/d
 
 # A worker that died is not replaced: xdist would wait for ever for what it had been given.
 test: $(STAMP)  ## all tests; those that need a GPU skip without one
-	$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
+	@rm -f $(HINTS_SEEN)
+	$(ONE_THREAD) KDEPLOY_HINTS=$(HINTS_SEEN) $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
 	$(TWO_THREADS) $(BIN)/pytest $(TESTS_OF_THREADS)
+	$(BIN)/python -m tests.hints $(HINTS_SEEN)
 
 fuzz: $(STAMP)  ## thousands of mutated bundles, ONNX files, artefacts, recipes, runs (MUTANTS=3000 SEED=...)
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(SEED),--seed $(SEED))

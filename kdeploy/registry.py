@@ -316,7 +316,7 @@ def _names() -> dict[str, Any]:
         "Literal": Literal,
         "Path": Path,
         "Mapping": Mapping,
-        "FurtherModel": create_model(
-            "FurtherModel", __config__=ConfigDict(extra="forbid"), **further
+        "AuxiliaryModel": create_model(
+            "AuxiliaryModel", __config__=ConfigDict(extra="forbid"), **further
         ),
     }

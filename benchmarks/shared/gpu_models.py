@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from benchmarks.shared.noise import noise
-from kdeploy.store.artifact import write_manifest
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.two_four import two_four
+from kdeploy.compress.contract import CompressContext
 from kdeploy.data.contract import Dataset
-from kdeploy.store.model_io import save_model
 from kdeploy.quantization.pt2e import QuantizedModel, observe
+from kdeploy.store.artifact import write_manifest
+from kdeploy.store.model_io import save_model
 from kdeploy.store.references import ModelReference, build_model
 
 DENSE, SPARSE, INT8, SPARSE_INT8 = "dense", "2:4", "int8", "2:4 int8"

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kdeploy.bench.run import Subject, bench
-from kdeploy.compress.contract import CompressContext
+from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
+from kdeploy.compress.contract import CompressContext
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
@@ -139,7 +139,10 @@ def measure(
     Every file lives in a process of its own, and they take turns.
     """
     result = bench(
-        [Subject(artifact=k, label=k, path=path, format="onnx") for k, path in files.items()],
+        [
+            ModelUnderTest(artifact=k, label=k, path=path, format="onnx")
+            for k, path in files.items()
+        ],
         runtimes=[runtime],
         threads=[threads],
         data=data,

@@ -26,10 +26,10 @@ from torch import nn
 
 from benchmarks.shared.architectures import ARCHITECTURES, make
 from benchmarks.shared.noise import noise
-from kdeploy.bench.run import Subject, bench
+from kdeploy.bench.run import ModelUnderTest, bench
+from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.errors import KdeployError
 from kdeploy.export.run import export
 from kdeploy.machine import fingerprint
@@ -134,7 +134,10 @@ class Trial:
 
     def measure(self) -> None:
         result = bench(
-            [Subject(artifact=k, label=k, path=p, format="onnx") for k, p in self.files.items()],
+            [
+                ModelUnderTest(artifact=k, label=k, path=p, format="onnx")
+                for k, p in self.files.items()
+            ],
             runtimes=["onnxruntime_cpu"],
             data=None,
             accuracy=False,

@@ -36,11 +36,11 @@ from kdeploy.data.augmentation import augmenter
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
+from kdeploy.machine import fingerprint
 from kdeploy.training.batches import Normalizer
 from kdeploy.training.device import precision_on
+from kdeploy.training.fit import FitContext, NullCallback
 from kdeploy.training.views import augmented
-from kdeploy.machine import fingerprint
-from kdeploy.training.fit import FitContext, NoWatcher
 
 BATCH = 128
 STEPS = 20  # of a slice
@@ -156,7 +156,7 @@ class Bare:
         return np.fromfile(file, np.float16).reshape(ITEMS, -1)
 
 
-class Alternating(NoWatcher):
+class Alternating(NullCallback):
     """Watches our loop: after every other slice of its steps the bare loop takes two."""
 
     def __init__(self, bare: Bare) -> None:

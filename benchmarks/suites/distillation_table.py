@@ -28,7 +28,7 @@ from kdeploy.data.contract import Dataset, Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
-from kdeploy.pipeline.building import fresh_model, further_model, load_weights
+from kdeploy.pipeline.building import auxiliary_model, fresh_model, load_weights
 from kdeploy.store.references import ModelReference
 from kdeploy.training.fit import FitContext, Supervised, accuracy, fit
 
@@ -101,7 +101,7 @@ def schemes(work: Path) -> Mapping[str, dict[str, Any]]:
         "unlabelled": ("unlabelled", {}),
     }
     return {
-        name: {**kd, "scheme": scheme, "scheme_parameters": parameters, "build": further_model}
+        name: {**kd, "scheme": scheme, "scheme_parameters": parameters, "build": auxiliary_model}
         for name, (scheme, parameters) in with_parameters.items()
     }
 

@@ -41,8 +41,8 @@ from kdeploy.data.augmentation import augmenter
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
-from kdeploy.training.batches import Normalizer
 from kdeploy.machine import fingerprint
+from kdeploy.training.batches import Normalizer
 from kdeploy.training.fit import FitContext, Supervised, fit
 
 TUTORIAL = "tutorial loop"

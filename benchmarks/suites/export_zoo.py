@@ -29,19 +29,19 @@ from torch import nn
 
 from benchmarks.shared.running import add_row, rows_of
 from benchmarks.shared.small_zoo import ZOO, items, network
-from kdeploy.store.artifact import write_manifest
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import KdeployError, ParityFailed
 from kdeploy.export.run import export
 from kdeploy.machine import fingerprint
-from kdeploy.store.model_io import save_model
 from kdeploy.preprocessing import Inputs
-from kdeploy.store.references import ModelReference
 from kdeploy.registry import techniques
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
+from kdeploy.store.artifact import write_manifest
+from kdeploy.store.model_io import save_model
+from kdeploy.store.references import ModelReference
 
 NUM_ITEMS = 32
 # One way a row to write each kind of file; TensorRT's needs its GPU and is declined without.

@@ -29,9 +29,9 @@ from benchmarks.shared.running import here, table, write_result
 from kdeploy.bench.accuracy import evaluate
 from kdeploy.data.load import load
 from kdeploy.machine import Machine
-from kdeploy.store.model_io import load_model
 from kdeploy.recipe.resolve import data_reference
 from kdeploy.runtimes.run import open_runtime
+from kdeploy.store.model_io import load_model
 
 MODELS = Path(__file__).parents[2] / "models"
 BUILD = f"{MODELS / 'digits' / 'build.py'}:resnet"

@@ -35,8 +35,8 @@ from kdeploy.data.contract import Dataset, Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.export.run import export
 from kdeploy.machine import allowed_cores
-from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.building import load_weights
+from kdeploy.store.model_io import load_model
 from kdeploy.store.references import ModelReference, build_model
 
 FOLDER = Path(__file__).parents[2] / "models" / "fashion_mnist"

@@ -26,9 +26,9 @@ from torch import nn
 
 from benchmarks.suites.distillation_table import TRAINING, model, shipped_teacher
 from kdeploy.bench.accuracy import evaluate
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
 from kdeploy.compress.compressors.int8_qat import int8_qat
+from kdeploy.compress.contract import CompressContext
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill

@@ -26,10 +26,10 @@ import torch
 from torch import nn
 
 from benchmarks.shared.noise import noise
-from kdeploy.bench.run import Subject, bench
-from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.compressors.prune_channels import prune_channels
+from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.complexity import count_macs, count_parameters
+from kdeploy.compress.compressors.prune_channels import prune_channels
+from kdeploy.compress.contract import CompressContext
 from kdeploy.export.run import export
 from kdeploy.machine import Machine, allowed_cores, fingerprint
 from kdeploy.pipeline.stopwatch import Latencies
@@ -88,7 +88,9 @@ def main() -> None:
 def _run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     result = bench(
         [
-            Subject(artifact=label, label=label, path=folder / f"{label}.onnx", format="onnx")
+            ModelUnderTest(
+                artifact=label, label=label, path=folder / f"{label}.onnx", format="onnx"
+            )
             for label in (WHOLE, PRUNED)
         ],
         runtimes=[arguments.runtime],

@@ -29,9 +29,9 @@ import torch_pruning
 from torch import Tensor, nn
 
 from benchmarks.suites.distillation_table import TRAINING, shipped_teacher
-from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.complexity import count_macs, count_parameters
+from kdeploy.compress.compressors.prune_channels import prune_channels
+from kdeploy.compress.contract import CompressContext
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill

@@ -45,7 +45,7 @@ from benchmarks.shared.running import (
 from benchmarks.shared.sized_files import write_convolutions
 from kdeploy.bench import measure, stats
 from kdeploy.bench.inputs import write_pool
-from kdeploy.bench.run import Subject, bench
+from kdeploy.bench.run import ModelUnderTest, bench
 
 NETWORKS = {
     "small": {"channels": 8, "size": 8, "layers": 10},
@@ -142,7 +142,7 @@ def _measured(
 
 def _kdeploy(file: Path, runtime: str, arguments: argparse.Namespace) -> Times:
     result = bench(
-        [Subject(artifact=file.stem, label=file.stem, path=file, format="onnx")],
+        [ModelUnderTest(artifact=file.stem, label=file.stem, path=file, format="onnx")],
         runtimes=[runtime],
         threads=[1],
         data=None,
@@ -157,7 +157,7 @@ def _kdeploy(file: Path, runtime: str, arguments: argparse.Namespace) -> Times:
 
 def _hand_written(file: Path, runtime: str, seconds: float, work: Path) -> Times:
     pool = work / "pool.npy"
-    subject = Subject(artifact=file.stem, label=file.stem, path=file, format="onnx")
+    subject = ModelUnderTest(artifact=file.stem, label=file.stem, path=file, format="onnx")
     write_pool(subject, None, batch_size=1, file=pool)
     script = LOOP.format(open=OPEN[runtime])
     told = _answer([sys.executable, "-c", script, file, pool, seconds, WARM_UP_SECONDS]).split()

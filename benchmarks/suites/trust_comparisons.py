@@ -31,7 +31,7 @@ from benchmarks.shared.running import (
     table,
 )
 from benchmarks.shared.sized_files import write_convolutions
-from kdeploy.bench.run import Subject, bench
+from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.bench.stats import fraction, paired_ratio
 
 NETWORK = {"channels": 32, "size": 16, "layers": 16}  # about 0.7 ms on one thread
@@ -60,7 +60,7 @@ def main() -> None:
 def _compared(file: Path, other: Path, seconds: float, arguments: argparse.Namespace) -> Row:
     """Return how many times better the other is: above 1, faster."""
     subjects = [
-        Subject(artifact=label, label=label, path=path, format="onnx")
+        ModelUnderTest(artifact=label, label=label, path=path, format="onnx")
         for label, path in (("baseline", file), ("candidate", other))
     ]
     result = bench(

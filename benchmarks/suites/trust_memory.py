@@ -33,7 +33,7 @@ import numpy as np
 from benchmarks.shared.running import add_row, conditions, here, rows_of, write_result
 from benchmarks.shared.sized_files import write_convolutions
 from kdeploy.bench.inputs import write_pool
-from kdeploy.bench.run import Subject, bench
+from kdeploy.bench.run import ModelUnderTest, bench
 
 NETWORKS = {
     "small": {"channels": 8, "size": 8, "layers": 10},
@@ -78,13 +78,13 @@ def main() -> None:
 
 def _measured(file: Path, repeat: int, work: Path) -> dict[str, int]:
     os.environ["PADDING"] = "x" * (PADDING_BYTES * repeat)  # both sides inherit it
-    subject = Subject(artifact=file.stem, label=file.stem, path=file, format="onnx")
+    subject = ModelUnderTest(artifact=file.stem, label=file.stem, path=file, format="onnx")
     sides = {"kdeploy_bytes": _by_kdeploy, "time_bytes": _by_time}
     order = list(sides) if repeat % 2 == 0 else list(reversed(sides))
     return {name: sides[name](subject, work) for name in order}
 
 
-def _by_kdeploy(subject: Subject, work: Path) -> int:
+def _by_kdeploy(subject: ModelUnderTest, work: Path) -> int:
     result = bench(
         [subject],
         runtimes=["onnxruntime_cpu"],
@@ -101,7 +101,7 @@ def _by_kdeploy(subject: Subject, work: Path) -> int:
     return round(record.value)
 
 
-def _by_time(subject: Subject, work: Path) -> int:
+def _by_time(subject: ModelUnderTest, work: Path) -> int:
     pool = work / "pool.npy"
     write_pool(subject, None, batch_size=1, file=pool)
     command = ["/usr/bin/time", "-v", sys.executable, "-c", SCRIPT, str(subject.path), str(pool)]

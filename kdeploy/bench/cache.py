@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from kdeploy.store.artifact import artifact_id, disk_error, file_sha256, sync
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan
 from kdeploy.bench.serialization import plain, restored
-from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Subject
 from kdeploy.data.load import load
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
 from kdeploy.runtimes.files import files_of
+from kdeploy.store.artifact import artifact_id, disk_error, file_sha256, sync
 from kdeploy.temporary import locked_folder, sweep
 
 FACTS, ARRAYS = "group.json", "arrays.npz"
@@ -34,8 +34,8 @@ FACTS, ARRAYS = "group.json", "arrays.npz"
 class Group:
     """Subjects that take turns in a cell: one alone, or all that a baseline is compared with."""
 
-    subjects: Sequence[Subject]
-    cell: Cell
+    subjects: Sequence[ModelUnderTest]
+    cell: Configuration
     with_accuracy: bool
 
 
@@ -57,7 +57,7 @@ def finished_now(outcomes: Sequence[Outcome]) -> Finished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptGroups:
+class GroupCache:
     """A folder of finished groups, of one plan on one machine; several processes may share it."""
 
     folder: Path | None
@@ -155,6 +155,6 @@ def _seen(outcome: Outcome) -> Mapping[str, Any]:
 
 
 def _outcome(
-    subject: Subject, cell: Cell, fields: Mapping[str, Any], arrays: Sequence[Any]
+    subject: ModelUnderTest, cell: Configuration, fields: Mapping[str, Any], arrays: Sequence[Any]
 ) -> Outcome:
     return Outcome(subject=subject, cell=cell, **restored(Outcome, fields, arrays))

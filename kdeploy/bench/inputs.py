@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from kdeploy.store.artifact import open_artifact
-from kdeploy.onnx_graph import input_facts as graph_facts
-from kdeploy.onnx_graph.facts import OPEN, item_shape, takes_integers
-from kdeploy.bench.model_under_test import Subject
+from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
+from kdeploy.onnx_graph import input_facts as graph_facts
+from kdeploy.onnx_graph.facts import OPEN, item_shape, takes_integers
 from kdeploy.onnx_graph.input_fitting import input_dtype, is_declared
-from kdeploy.store.model_io import preprocessing_of
 from kdeploy.preprocessing import Inputs, Preprocessing
+from kdeploy.store.artifact import open_artifact
+from kdeploy.store.model_io import preprocessing_of
 
 POOL_BATCHES = 16
 POOL_BYTES = 4 * 2**20
@@ -39,7 +39,7 @@ class Pool:
 
 
 def write_pool(
-    subject: Subject,
+    subject: ModelUnderTest,
     data: DataReference | None,
     *,
     batch_size: int,
@@ -69,7 +69,7 @@ def _real(reference: DataReference, batch_size: int, size: Sequence[int]) -> Inp
     return _brought_to(known, shape)
 
 
-def _noise(subject: Subject, batch_size: int, size: Sequence[int]) -> Inputs:
+def _noise(subject: ModelUnderTest, batch_size: int, size: Sequence[int]) -> Inputs:
     known = _preprocessing(subject)
     known = replace(known, shape=_sized(known.shape, size))
     if OPEN in known.shape:
@@ -116,7 +116,7 @@ def _count(shape: tuple[int, ...], batch_size: int) -> int:
     return batch_size * max(2, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
 
 
-def _preprocessing(subject: Subject) -> Preprocessing:
+def _preprocessing(subject: ModelUnderTest) -> Preprocessing:
     """Return what the subject itself says of its input: the shape, and the kind of numbers."""
     if subject.format == "onnx":
         if takes_integers(subject.path) and not is_declared(subject.path):

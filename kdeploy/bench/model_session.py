@@ -14,8 +14,8 @@ from kdeploy.bench import doubts, energy, nvml
 from kdeploy.bench.client import Worker, WorkerFailed
 from kdeploy.bench.early_stopping import discarded
 from kdeploy.bench.inputs import write_pool
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan, Seconds
 from kdeploy.bench.scenarios import server
-from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Seconds, Subject
 from kdeploy.errors import KdeployError, Unavailable
 from kdeploy.runtimes.contract import Proof
 from kdeploy.runtimes.run import available, check_format, device_of
@@ -24,10 +24,12 @@ from kdeploy.units import format_quantity
 OFFLINE_COUNT = 3  # batches of a round: each may take as long as the round
 
 
-class Side:
+class ModelSession:
     """One subject from its inputs to its outcome; after a failure it is asked nothing more."""
 
-    def __init__(self, subject: Subject, cell: Cell, plan: Plan, folder: Path) -> None:
+    def __init__(
+        self, subject: ModelUnderTest, cell: Configuration, plan: Plan, folder: Path
+    ) -> None:
         self.subject, self._cell, self._plan, self._folder = subject, cell, plan, folder
         self.failure: str | None = None
         self._device = device_of(cell.runtime)

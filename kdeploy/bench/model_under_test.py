@@ -20,7 +20,7 @@ LONGEST_WARM_UP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class ModelUnderTest:
     """A file, or an artefact folder, and how its rows are called."""
 
     artifact: str
@@ -41,7 +41,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class Configuration:
     """The conditions that all subjects of one comparison share."""
 
     runtime: str
@@ -91,8 +91,8 @@ class Plan:
 class Outcome:
     """All that was seen of one subject in one cell; `skipped` says why there is nothing."""
 
-    subject: Subject
-    cell: Cell
+    subject: ModelUnderTest
+    cell: Configuration
     skipped: str | None = None
     largest_batch: int | None = None
     """Items of the batch that `offline` found."""

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from kdeploy.bench import doubts, early_stopping, stats
 from kdeploy.bench.accuracy import judged, names_of
-from kdeploy.onnx_graph.facts import count_parameters
+from kdeploy.bench.model_under_test import ModelUnderTest, Outcome, Seconds
 from kdeploy.bench.stats import Estimate
-from kdeploy.bench.model_under_test import Outcome, Seconds, Subject
 from kdeploy.classes import not_finite
 from kdeploy.errors import ModelError
 from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
+from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.runtimes.files import files_of
 from kdeploy.runtimes.run import device_of
 
@@ -265,7 +265,7 @@ def _swept_shape(outcome: Outcome) -> str:
     return "x".join(str(n) for n in outcome.input_shape or cell.size) if cell.size else ""
 
 
-def _size(subject: Subject) -> int:
+def _size(subject: ModelUnderTest) -> int:
     """Return the bytes that would be shipped: the file, or the tensors of a torch artefact."""
     if subject.path.is_dir():
         tensors = list(subject.path.glob("*.safetensors")) or list(subject.path.iterdir())
@@ -273,7 +273,7 @@ def _size(subject: Subject) -> int:
     return sum(file.stat().st_size for file in files_of(subject.path))
 
 
-def _parameters(subject: Subject) -> int | None:
+def _parameters(subject: ModelUnderTest) -> int | None:
     try:
         return count_parameters(subject.path)
     except ModelError:  # a fake

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdeploy.bench.client import Worker
-from kdeploy.bench.model_session import Side
-from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Subject
+from kdeploy.bench.model_session import ModelSession
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan
 from kdeploy.bench.system_load import doubts_between, free_bytes, look
 from kdeploy.temporary import temporary_folder
 
@@ -23,7 +23,12 @@ FREE_SHARE = 0.8  # of the free memory, for the batches of scenario `offline`
 
 
 def measure_group(
-    subjects: Sequence[Subject], cell: Cell, plan: Plan, *, with_accuracy: bool, watch: Watch
+    subjects: Sequence[ModelUnderTest],
+    cell: Configuration,
+    plan: Plan,
+    *,
+    with_accuracy: bool,
+    watch: Watch,
 ) -> list[Outcome]:
     """Return one outcome a subject; what fails carries its reason and stops nothing else."""
     if cell.scenario == "offline" and plan.memory_limit_bytes is None:
@@ -44,17 +49,19 @@ def measure_group(
 
 
 @contextmanager
-def opened(subject: Subject, cell: Cell, plan: Plan, folder: Path) -> Iterator[Side]:
+def opened(
+    subject: ModelUnderTest, cell: Configuration, plan: Plan, folder: Path
+) -> Iterator[ModelSession]:
     """Start a process, open the file in it and warm it up; end it afterwards."""
     folder.mkdir()
-    side = Side(subject, cell, plan, folder)
+    side = ModelSession(subject, cell, plan, folder)
     side.prepare()
     with Worker(folder, timeout_seconds=plan.timeout_seconds) as worker:
         side.open(worker)
         yield side
 
 
-def _alternate(sides: Sequence[Side], plan: Plan, watch: Watch) -> tuple[str, ...]:
+def _alternate(sides: Sequence[ModelSession], plan: Plan, watch: Watch) -> tuple[str, ...]:
     """Let every side take its turn in every round; return what else the machine did meanwhile."""
     before = look([side.pid for side in sides])
     for number in range(plan.rounds):
@@ -64,7 +71,7 @@ def _alternate(sides: Sequence[Side], plan: Plan, watch: Watch) -> tuple[str, ..
     return doubts_between(before, look([side.pid for side in sides]))
 
 
-def _serve(sides: Sequence[Side], plan: Plan, watch: Watch) -> tuple[str, ...]:
+def _serve(sides: Sequence[ModelSession], plan: Plan, watch: Watch) -> tuple[str, ...]:
     """Let one side after the other look for its rate: a search cannot take turns."""
     before = look([side.pid for side in sides])
     for side in sides:

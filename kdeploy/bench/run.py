@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.bench.cache import Finished, Group, KeptGroups, finished_now
+from kdeploy.bench.cache import Finished, Group, GroupCache, finished_now
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan, Scenario
 from kdeploy.bench.records import comparisons, measurements, proven
 from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
-from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Scenario, Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import UnknownName
 from kdeploy.machine import Machine, allowed_cores, fingerprint
 from kdeploy.measurement import Measurement
 from kdeploy.runtimes.run import named
 
-__all__ = ["BenchResult", "Interrupted", "Subject", "bench"]
+__all__ = ["BenchResult", "Interrupted", "ModelUnderTest", "bench"]
 
 # Intervals are drawn over rounds: more of them find smaller differences, until a round has too few
 # calls for a median, or is so short that waking up takes longer. Rounds of more than some seconds
@@ -58,7 +58,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def bench(
-    subjects: Sequence[Subject],
+    subjects: Sequence[ModelUnderTest],
     *,
     runtimes: Sequence[str],
     batch_sizes: Sequence[int] = (1,),
@@ -117,7 +117,7 @@ def bench(
         latency_limit_seconds=latency_limit_seconds,
         memory_limit_bytes=memory_limit_bytes,
     )
-    store = KeptGroups(folder=kept, plan=plan, machine=fingerprint())
+    store = GroupCache(folder=kept, plan=plan, machine=fingerprint())
     cells = list(_cells(runtimes, batch_sizes, threads, scenarios, sizes, accuracy=accuracy))
     groups = [group for cell in cells for group in _groups(subjects, *cell, baseline)]
     finished: list[Finished] = []
@@ -131,7 +131,9 @@ def bench(
     return _result(finished, baseline, store.machine)
 
 
-def _check(subjects: Sequence[Subject], runtimes: Sequence[str], baseline: str | None) -> None:
+def _check(
+    subjects: Sequence[ModelUnderTest], runtimes: Sequence[str], baseline: str | None
+) -> None:
     for name in runtimes:
         named(name, where="the runtimes to measure in")
     labels = {subject.label for subject in subjects}
@@ -147,20 +149,23 @@ def _cells(
     sizes: Sequence[tuple[int, ...]],
     *,
     accuracy: bool,
-) -> Iterator[tuple[Cell, bool]]:
+) -> Iterator[tuple[Configuration, bool]]:
     """Yield cells, and whether accuracy is measured in them: once a runtime."""
     counts = dict.fromkeys(count or allowed_cores() for count in threads)
     for name in runtimes:
         swept = itertools.product(scenarios, sizes, batch_sizes, counts)
         for index, (scenario, size, batch_size, count) in enumerate(swept):
-            cell = Cell(
+            cell = Configuration(
                 runtime=name, batch_size=batch_size, threads=count, scenario=scenario, size=size
             )
             yield cell, accuracy and index == 0
 
 
 def _groups(
-    subjects: Sequence[Subject], cell: Cell, with_accuracy: bool, baseline: str | None
+    subjects: Sequence[ModelUnderTest],
+    cell: Configuration,
+    with_accuracy: bool,
+    baseline: str | None,
 ) -> Iterator[Group]:
     """Yield what is measured at one time: without a baseline no two are compared."""
     able = [subject for subject in subjects if _refusal(subject, cell) is None]
@@ -171,7 +176,7 @@ def _groups(
         yield Group(subjects=members, cell=cell, with_accuracy=with_accuracy)
 
 
-def _refusal(subject: Subject, cell: Cell) -> str | None:
+def _refusal(subject: ModelUnderTest, cell: Configuration) -> str | None:
     """Return why the runtime of the cell is not even asked to open the file."""
     technique, _ = named(cell.runtime)
     unavailable: str | None = technique.load().unavailable()
@@ -182,7 +187,7 @@ def _refusal(subject: Subject, cell: Cell) -> str | None:
 
 
 def _finished(
-    group: Group, store: KeptGroups, *, anew: bool, watch: Callable[[str], None]
+    group: Group, store: GroupCache, *, anew: bool, watch: Callable[[str], None]
 ) -> Finished:
     """Return what came of a group, now or earlier."""
     first, cell = group.subjects[0], group.cell

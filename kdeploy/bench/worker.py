@@ -99,14 +99,14 @@ class Session:
 
     def _fit(self, request: Request) -> Reply:
         """Look for the largest batch that fits, and go on with it."""
-        from kdeploy.bench.scenarios.offline import Room, largest_batch
+        from kdeploy.bench.scenarios.offline import MemoryBudget, largest_batch
 
         def run(size: int) -> float:
             batch = self._repeated(size)
             self._opened.infer(batch)  # memory that it keeps is taken once
             return measure.seconds_of(lambda: self._opened.infer(batch))
 
-        room = Room(
+        room = MemoryBudget(
             run=run,
             peak_bytes=memory.peak_bytes,
             seconds=request["seconds"],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdeploy.store.artifact import is_id
 from kdeploy.errors import FileMissing
+from kdeploy.store.artifact import is_id
 
 FILE = "onnx:"
 

@@ -53,8 +53,8 @@ def show(
     debug: Debug = False,
 ) -> Result:
     """Show where an artefact comes from and what is known of it."""
-    from kdeploy.store.artifact import find_artifact
     from kdeploy.errors import FileMissing
+    from kdeploy.store.artifact import find_artifact
 
     found = find_artifact(artifact)
     if found is None:

@@ -27,9 +27,9 @@ from kdeploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from kdeploy.store.artifact import Artifact
     from kdeploy.pipeline.run import RunResult
     from kdeploy.registry import Technique
+    from kdeploy.store.artifact import Artifact
 
 
 def run(
@@ -62,8 +62,8 @@ def run(
     loaded = load(recipe, [*(overrides or []), *folder])
     # Torch comes with these: what is wrong with the recipe is told before.
     from kdeploy.cli.output import Terminal
-    from kdeploy.training.processes import started
     from kdeploy.pipeline.run import run as run_recipe
+    from kdeploy.training.processes import started
 
     on_each, machines = started(devices, num_nodes)
     result = run_recipe(
@@ -138,8 +138,8 @@ def distill(
     recipe = parse(overridden(given, overrides or []), folder=Path())
     # Torch comes with these: what is wrong with the words is told before.
     from kdeploy.cli.output import Terminal
-    from kdeploy.training.processes import started
     from kdeploy.pipeline.run import run as run_recipe
+    from kdeploy.training.processes import started
 
     on_each, machines = started(devices, num_nodes)
     result = run_recipe(

@@ -10,27 +10,29 @@ from typing import Any, Literal
 
 from torch import nn
 
+from kdeploy.compress.contract import CompressContext
 from kdeploy.pruning.choice import Family, Kept, Ranking, Rules, balance, choose, choose_to_budget
 from kdeploy.pruning.cost import cost_without
-from kdeploy.pruning.coupling import Slot, Unit, find_units
+from kdeploy.pruning.coupling import LayerDim, PruningGroup, find_units
 from kdeploy.pruning.group_lasso import GroupLasso
 from kdeploy.pruning.isomorphism import kinds_of
-from kdeploy.pruning.skipped_layers import kept_whole
 from kdeploy.pruning.latency import LOWEST, Trial, choose_to_latency
 from kdeploy.pruning.removal import all_channels, remove_channels, remove_checked
+from kdeploy.pruning.skipped_layers import kept_whole
 from kdeploy.pruning.tracing import traceable
-from kdeploy.compress.contract import CompressContext
 
 _LOG = logging.getLogger(__name__)
 TOLERANCE = 0.02  # of the target; a choice further off is reported
 ROUNDING = 1e-2  # of the outputs' spread; sums in another order stay below 1e-4
 
-Rate = Callable[[nn.Module, Sequence[Unit]], Callable[[Sequence[Unit]], list[float]]]
+Rate = Callable[
+    [nn.Module, Sequence[PruningGroup]], Callable[[Sequence[PruningGroup]], list[float]]
+]
 """From a traceable model and its units, a function that scores units."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aim:
+class Target:
     """How much of the given model is kept."""
 
     what: Literal["channels", "macs", "parameters", "size", "latency"]
@@ -57,7 +59,7 @@ class Pruning:
         model: nn.Module,
         context: CompressContext,
         *,
-        aim: Aim,
+        aim: Target,
         rules: Rules,
         rate: Rate,
         clock: Mapping[str, Any],
@@ -109,7 +111,7 @@ class Pruning:
             if not channels:
                 _warn_of_nothing(rows)
 
-    def _find(self) -> list[Unit]:
+    def _find(self) -> list[PruningGroup]:
         whole: dict[str, str] = {}
         units = find_units(
             self.pruned,
@@ -175,7 +177,7 @@ class Pruning:
         self._tell(best.ratio, fraction, is_good=is_close or not is_last)
         return best.kept
 
-    def _cost(self) -> Callable[[Mapping[Slot, int]], float]:
+    def _cost(self) -> Callable[[Mapping[LayerDim, int]], float]:
         """Return what the model, as it is now, costs without so many channels."""
         what = self._aim.what
         assert what != "channels", "channels are counted, not weighed"

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
 from kdeploy.errors import DataError, ModelError, OrderError
-from kdeploy.registration import Decorated, register
 from kdeploy.quantization.contract import is_wrapped
+from kdeploy.registration import Decorated, register
 from kdeploy.training.fit import Constraint
 
 compressor: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "compressor")

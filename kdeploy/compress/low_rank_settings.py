@@ -8,14 +8,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from kdeploy.errors import RecipeError
-from kdeploy.low_rank.ranks import Aim
+from kdeploy.low_rank.ranks import RankTarget
 
 _LOG = logging.getLogger(__name__)
 ENERGY = 0.99  # when no aim is given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class LowRankSettings:
     """The parameters, under the names and with the defaults that both techniques give them."""
 
     technique: str
@@ -34,7 +34,7 @@ class Settings:
     always: bool = False
     ignore: tuple[str, ...] = ()
 
-    def aim(self) -> Aim:
+    def aim(self) -> RankTarget:
         """Return the one aim that was given, or the default one.
 
         Raises:
@@ -54,7 +54,7 @@ class Settings:
                 "`target: {macs: 0.5}`",
             )
         [(rule, value)] = (aims or {"energy": ENERGY}).items()
-        return Aim(rule=rule, value=value, round_to=self.round_to)
+        return RankTarget(rule=rule, value=value, round_to=self.round_to)
 
     def warn_of_those_without_effect(self) -> None:
         """Log what was set and is not looked at."""

@@ -17,9 +17,9 @@ from kdeploy.quantization.capture import capture
 from kdeploy.quantization.equalization import equalize_layers, find_pairs
 from kdeploy.quantization.fold import fold_batch_norms
 from kdeploy.quantization.number_format import NumberFormat
-from kdeploy.quantization.unshared_parameters import own_layers
 from kdeploy.quantization.rounding import round_by_output
 from kdeploy.quantization.smoothing import find_norms, largest_values, smooth_norms
+from kdeploy.quantization.unshared_parameters import own_layers
 
 _LOG = logging.getLogger(__name__)
 # Moments of more inputs than this would take longer than any rounding is worth.
@@ -28,7 +28,7 @@ Batches = Callable[[], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedModel:
     """A float model that only lacks its quantizers."""
 
     base: nn.Module
@@ -66,7 +66,7 @@ def make_ready(
     smooth: bool,
     bias_correction: bool,
     rounding_iterations: int,
-) -> Ready:
+) -> PreparedModel:
     """Return the model with its scales moved and its rounding prepared, and what it was shown.
 
     Args:
@@ -98,7 +98,7 @@ def make_ready(
         steps["bias_correction"] = _said_of_biases(removed)
     for name, weight in rounded.items():
         base.get_parameter(name).detach().copy_(weight)
-    return Ready(base, calibration, before, steps)
+    return PreparedModel(base, calibration, before, steps)
 
 
 def _equalize(model: nn.Module, example: Tensor) -> str:

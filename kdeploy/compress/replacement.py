@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.compress.contract import CompressContext, refuse_integers
-from kdeploy.compress.low_rank_settings import Settings
 from kdeploy.complexity import count_macs, count_parameters
+from kdeploy.compress.contract import CompressContext, refuse_integers
+from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.errors import ModelError
-from kdeploy.low_rank.candidates import Offers
-from kdeploy.low_rank.layer_sites import Place, find_places, put
-from kdeploy.low_rank.ranks import Aim, Factorisation, Ranks, choose
 from kdeploy.input_gram import input_moments
+from kdeploy.low_rank.candidates import Candidates
+from kdeploy.low_rank.layer_sites import LayerSite, find_places, put
+from kdeploy.low_rank.ranks import Factorisation, Ranks, RankTarget, choose
 from kdeploy.patterns import matching
 
 _LOG = logging.getLogger(__name__)
@@ -34,14 +34,14 @@ Make = Callable[[Any, Tensor | None], Factorisation]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judge:
+class LatencyComparison:
     """Compares a layer with its factors on the runtime that will run them; once each shape."""
 
     context: CompressContext
-    settings: Settings
+    settings: LowRankSettings
     known: dict[Any, tuple[float, float]] = field(default_factory=dict)
 
-    def latencies(self, place: Place, factors: nn.Module) -> tuple[float, float]:
+    def latencies(self, place: LayerSite, factors: nn.Module) -> tuple[float, float]:
         """Return the seconds of all calls of the layer and of its factors, in one batch."""
         pairs = [self._latencies(place.layer, factors, given=given) for given in place.inputs]
         return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
@@ -68,7 +68,7 @@ def replace_layers(
     *,
     make: Make,
     why_not: Callable[[nn.Module], str | None] = lambda layer: None,
-    settings: Settings,
+    settings: LowRankSettings,
 ) -> nn.Module:
     """Return a copy of the model with factors in some places; the report lists all places.
 
@@ -89,9 +89,9 @@ def replace_layers(
     declined |= {p.name: reason for p in places if (reason := why_not(p.layer)) is not None}
     places = [place for place in places if place.name not in declined]
     moments = _moments(probe, context, places, settings)
-    offers = Offers(places, {p.name: make(p.layer, moments.get(p.name)) for p in places})
+    offers = Candidates(places, {p.name: make(p.layer, moments.get(p.name)) for p in places})
     cost = _cost(probe, example, offers, aim)
-    judge = None if settings.always else Judge(context=context, settings=settings)
+    judge = None if settings.always else LatencyComparison(context=context, settings=settings)
     ranks, rows = _settle(offers, aim, cost, judge, declined)
     if aim.is_budget:
         _say_what_is_reached(settings.technique, aim, cost(ranks) / cost({}))
@@ -108,7 +108,7 @@ def replace_layers(
 
 
 def _cost(
-    model: nn.Module, example: Tensor, offers: Offers, aim: Aim
+    model: nn.Module, example: Tensor, offers: Candidates, aim: RankTarget
 ) -> Callable[[Mapping[str, Ranks]], float]:
     """Return a function that tells what the whole model costs with the factors of these ranks."""
     if aim.rule == "parameters":
@@ -121,10 +121,10 @@ def _cost(
 
 
 def _settle(
-    offers: Offers,
-    aim: Aim,
+    offers: Candidates,
+    aim: RankTarget,
     cost: Callable[[Mapping[str, Ranks]], float],
-    judge: Judge | None,
+    judge: LatencyComparison | None,
     declined: dict[str, str],
 ) -> tuple[dict[str, Ranks], dict[str, dict[str, Any]]]:
     """Return the ranks of the places where factors are better, with their rows of the report.
@@ -161,7 +161,9 @@ def _slower(row: Mapping[str, Any]) -> str | None:
     return f"not measured faster: {times} at rank {row['rank']}"
 
 
-def _row(offers: Offers, name: str, ranks: Ranks, judge: Judge | None) -> dict[str, Any]:
+def _row(
+    offers: Candidates, name: str, ranks: Ranks, judge: LatencyComparison | None
+) -> dict[str, Any]:
     found = offers.found[name]
     before = after = None
     if judge is not None:
@@ -184,7 +186,7 @@ def _text(ranks: Ranks) -> str:
 
 
 def _moments(
-    model: nn.Module, context: CompressContext, places: list[Place], settings: Settings
+    model: nn.Module, context: CompressContext, places: list[LayerSite], settings: LowRankSettings
 ) -> dict[str, Tensor]:
     if not settings.whiten:
         return {}
@@ -197,7 +199,7 @@ def _moments(
     return {name: moment[0] for name, moment in moments.items()}
 
 
-def _check_reach(aim: Aim, reached: float) -> None:
+def _check_reach(aim: RankTarget, reached: float) -> None:
     if reached > aim.value * (1 + TOLERANCE):
         raise ModelError(
             f"factors cannot keep {aim.value:.0%} of the {aim.rule}: at the lowest ranks "
@@ -206,7 +208,7 @@ def _check_reach(aim: Aim, reached: float) -> None:
         )
 
 
-def _say_what_is_reached(technique: str, aim: Aim, reached: float) -> None:
+def _say_what_is_reached(technique: str, aim: RankTarget, reached: float) -> None:
     is_close = reached <= aim.value * (1 + TOLERANCE)
     _LOG.log(
         logging.INFO if is_close else logging.WARNING,

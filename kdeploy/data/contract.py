@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.registration import register
 from kdeploy.preprocessing import Preprocessing
+from kdeploy.registration import register
 
 __all__ = ["NOT_COUNTED", "Dataset", "Parts", "Preprocessing", "Split", "dataset"]
 

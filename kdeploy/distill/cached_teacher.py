@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.teacher_cache import Answers, Form, TooLarge
-from kdeploy.distill.teacher_protocol import Knowledge, TeacherSignal
+from kdeploy.distill.teacher_cache import CacheLayout, TeacherCache, TooLarge
+from kdeploy.distill.teacher_protocol import TeacherOutput, TeacherProtocol
 from kdeploy.finite import check_answers
 from kdeploy.training.contract import Batch
 from kdeploy.training.views import View
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class CachedTeacher:
-    """Answers out of files where the batch is of a countable view, else as the live teacher.
+    """TeacherCache out of files where the batch is of a countable view, else as the live teacher.
 
     Args:
         live: Who is asked for what is not known yet.
@@ -40,7 +40,7 @@ class CachedTeacher:
 
     def __init__(
         self,
-        live: TeacherSignal,
+        live: TeacherProtocol,
         folder: Path,
         *,
         budget_bytes: float,
@@ -54,15 +54,15 @@ class CachedTeacher:
         self.fingerprint = f"{live.fingerprint} as float16, {top_k or 'all'} logits"
         self.is_repeatable = live.is_repeatable
         self._is_compiled = False
-        self._answers: Answers | None = None
+        self._answers: TeacherCache | None = None
         self._is_too_large = False
 
-    def __call__(self, batch: Batch, paths: Sequence[str]) -> Knowledge:
+    def __call__(self, batch: Batch, paths: Sequence[str]) -> TeacherOutput:
         """Return the logits and the features at the paths."""
         if batch.view < 0 or self._answers is None:
             return self.live(batch, paths)
         logits, *features = self._answers.read(batch.view, batch.rows, batch.x.device)
-        return Knowledge(logits, dict(zip(paths, features, strict=True)))
+        return TeacherOutput(logits, dict(zip(paths, features, strict=True)))
 
     def prepare(self, view: View, paths: Sequence[str]) -> None:
         """Answer for all items of the view that are not known yet."""
@@ -83,15 +83,15 @@ class CachedTeacher:
     def apply(self, function: Callable[..., Any], *, recurse: bool) -> None:
         self.live.apply(function, recurse=recurse)
 
-    def _opened(self, view: View, paths: Sequence[str]) -> Answers:
+    def _opened(self, view: View, paths: Sequence[str]) -> TeacherCache:
         place, x = next(view.blocks())
         # A piece of the usual size: the teacher is compiled for the first size that it sees.
         tensors = self._asked(x[: _size(x)], place, -1, paths)
-        forms = [Form(tuple(t.shape[1:]), None) for t in tensors]
+        forms = [CacheLayout(tuple(t.shape[1:]), None) for t in tensors]
         if self.top_k and self.top_k < forms[0].shape[-1] - 1:
-            forms[0] = Form(forms[0].shape, self.top_k)
+            forms[0] = CacheLayout(forms[0].shape, self.top_k)
         key = self._key(view, paths, x.device.type)
-        return Answers(
+        return TeacherCache(
             self.folder / key,
             forms,
             views=view.count,
@@ -99,7 +99,7 @@ class CachedTeacher:
             budget_bytes=self.budget_bytes,
         )
 
-    def _fill(self, answers: Answers, view: View, paths: Sequence[str]) -> None:
+    def _fill(self, answers: TeacherCache, view: View, paths: Sequence[str]) -> None:
         if answers.is_complete(view.index):
             return
         with answers.writing(view.index) as write:

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.loss_specs import Lesson
 from kdeploy.distill.feature_hooks import INPUT
+from kdeploy.distill.loss_specs import LossSpec
 from kdeploy.errors import ModelError
 
 
 def with_layers(
-    lessons: Sequence[Lesson], student: nn.Module, teacher: nn.Module | None, example: Tensor
-) -> tuple[tuple[Lesson, ...], list[str]]:
-    """Return the lessons with the classifiers' inputs where no layers were named, and a sentence.
+    loss_specs: Sequence[LossSpec], student: nn.Module, teacher: nn.Module | None, example: Tensor
+) -> tuple[tuple[LossSpec, ...], list[str]]:
+    """Return the specs with the classifiers' inputs where no layers were named, and a sentence.
 
     Args:
-        lessons: What is learned.
+        loss_specs: What is learned.
         student: Learns.
         teacher: Is asked; None for a file.
         example: Preprocessed items.
@@ -33,9 +33,9 @@ def with_layers(
     Raises:
         ModelError: one of the two has no such classifier.
     """
-    wanting = [lesson for lesson in lessons if lesson.wants_layers]
+    wanting = [loss_spec for loss_spec in loss_specs if loss_spec.wants_layers]
     if not wanting:
-        return tuple(lessons), []
+        return tuple(loss_specs), []
     if teacher is None:
         raise _file("teacher")
     own, other = (
@@ -43,9 +43,9 @@ def with_layers(
         for role, model in (("student", student), ("teacher", teacher))
     )
     layers = {own: other}
-    names = ", ".join(f"`{lesson.name}`" for lesson in wanting)
+    names = ", ".join(f"`{loss_spec.name}`" for loss_spec in wanting)
     said = f"{names}: no `layers` named, so the classifier's input is compared: `{own}: {other}`"
-    return tuple(replace(x, layers=layers) if x in wanting else x for x in lessons), [said]
+    return tuple(replace(x, layers=layers) if x in wanting else x for x in loss_specs), [said]
 
 
 def classifier(model: nn.Module, example: Tensor, *, role: str) -> str:

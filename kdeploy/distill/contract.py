@@ -17,9 +17,9 @@ parameters are trained with the student's, its buffers are part of the checkpoin
 `ModelError` when it is built for shapes that it cannot compare.
 
 `@scheme(paper=)` marks `(students, teachers, objective, context, *, ...) -> model`: `objective`
-makes what one student learns from one teacher, a model or any `TeacherSignal`; `context.train`
+makes what one student learns from one teacher, a model or any `TeacherProtocol`; `context.train`
 trains it. A chain of assistants calls both once a link; an ensemble is one signal of many. What a
-scheme needs beside the recipe's two models are parameters of the type `FurtherModel`, which
+scheme needs beside the recipe's two models are parameters of the type `AuxiliaryModel`, which
 `context.model` makes. It returns one of the models that it trained. `student_layers="NAME"` and
 `further_items="NAME"` say which parameter names layers of the student, or a file of items for the
 training part, so that both are looked at before any work.
@@ -38,10 +38,10 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.schedules import Schedule
-from kdeploy.distill.teacher_protocol import TeacherSignal
+from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError
-from kdeploy.training.device import device_named
 from kdeploy.registration import Decorated, register
+from kdeploy.training.device import device_named
 from kdeploy.training.fit import (
     Batch,
     FitContext,
@@ -53,8 +53,8 @@ from kdeploy.training.fit import (
 )
 
 __all__ = [
+    "AuxiliaryModel",
     "Batch",
-    "FurtherModel",
     "MakeObjective",
     "SchemeContext",
     "TaskFacts",
@@ -64,14 +64,14 @@ __all__ = [
 
 loss: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "loss")
 scheme: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "scheme")
-FurtherModel: TypeAlias = Mapping[str, Any]
+AuxiliaryModel: TypeAlias = Mapping[str, Any]
 """`{build: REF, args: {...}, weights: FILE or None}`, checked; of a scheme's parameters."""
-BuildModel: TypeAlias = Callable[[FurtherModel, int], nn.Module]
+BuildModel: TypeAlias = Callable[[AuxiliaryModel, int], nn.Module]
 """Makes a further model, its first weights under the seed unless it has its own."""
 logger = logging.getLogger(__name__)
 
 
-def cannot_build(reference: FurtherModel, seed: int) -> nn.Module:
+def cannot_build(reference: AuxiliaryModel, seed: int) -> nn.Module:
     """Stand in where nobody said how further models are built."""
     del seed
     raise ModelError(
@@ -92,11 +92,11 @@ class TaskFacts:
 class MakeObjective(Protocol):
     """Makes the recipe's objective, its losses and their weights, for any two models."""
 
-    def __call__(self, student: nn.Module, teacher: nn.Module | TeacherSignal) -> Objective:
+    def __call__(self, student: nn.Module, teacher: nn.Module | TeacherProtocol) -> Objective:
         """Check that the two fit each other and the losses, and return what is trained."""
         ...
 
-    def signal(self, teacher: nn.Module) -> TeacherSignal:
+    def signal(self, teacher: nn.Module) -> TeacherProtocol:
         """Return a teacher that remembers what it said, where that may be."""
         ...
 
@@ -137,7 +137,7 @@ class SchemeContext:
         self.students.append(objective.student)
         return result
 
-    def model(self, reference: FurtherModel, place: int, *, learns: bool = False) -> nn.Module:
+    def model(self, reference: AuxiliaryModel, place: int, *, learns: bool = False) -> nn.Module:
         """Return the further model at a place of its list.
 
         Raises:

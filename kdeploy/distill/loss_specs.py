@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class LossSpec:
     """One loss with its weight, its own parameters and, for features, its pairs of layers."""
 
     name: str
@@ -59,14 +59,14 @@ class Lesson:
         }
 
 
-def lessons_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tuple[Lesson, ...]:
-    """Return the lessons of `[{name: {parameters, weight, layers}}]`.
+def lessons_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tuple[LossSpec, ...]:
+    """Return the loss_specs of `[{name: {parameters, weight, layers}}]`.
 
     Raises:
         UnknownName: a loss or a key that does not exist.
         RecipeError: a value of the wrong type or out of range.
     """
-    lessons: list[Lesson] = []
+    loss_specs: list[LossSpec] = []
     for index, entry in enumerate(losses):
         if not isinstance(entry, Mapping) or len(entry) != 1:
             raise RecipeError(
@@ -74,13 +74,13 @@ def lessons_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tupl
                 hint="write `- {kd: {temperature: 4.0}}`",
             )
         ((name, given),) = entry.items()
-        lesson = _lesson(name, dict(given or {}), where=f"losses[{index}]")
-        if not any(lesson.weight.values()):
+        loss_spec = _loss_spec(name, dict(given or {}), where=f"losses[{index}]")
+        if not any(loss_spec.weight.values()):
             logger.warning("losses[%d].%s has weight 0 and is left out", index, name)
             continue
-        same = sum(other.name.split("#")[0] == name for other in lessons)
-        lessons.append(replace(lesson, name=f"{name}#{same + 1}") if same else lesson)
-    return tuple(lessons)
+        same = sum(other.name.split("#")[0] == name for other in loss_specs)
+        loss_specs.append(replace(loss_spec, name=f"{name}#{same + 1}") if same else loss_spec)
+    return tuple(loss_specs)
 
 
 def checked_weight(given: Any, *, where: str) -> Schedule:
@@ -113,7 +113,7 @@ def checked_parameters(
     return {**resolved, TEMPERATURE: schedule.at(0.0)}, schedule
 
 
-def _lesson(name: str, given: dict[str, Any], *, where: str) -> Lesson:
+def _loss_spec(name: str, given: dict[str, Any], *, where: str) -> LossSpec:
     known = registry.find("loss", name, where=where)
     where = f"{where}.{name}"
     weight = checked_weight(given.pop("weight", 1.0), where=f"{where}.weight")
@@ -123,7 +123,7 @@ def _lesson(name: str, given: dict[str, Any], *, where: str) -> Lesson:
     is_left_out = layers is None and of_items
     layers = _layers(layers, f"{where}.layers") if needs != "logits" and not is_left_out else {}
     parameters, temperature = checked_parameters(known.parameters, given, where=where)
-    return Lesson(
+    return LossSpec(
         name=name,
         function=known.load(),
         weight=weight,

@@ -1,4 +1,4 @@
-"""What is trained in a distillation: the student with its adapters, under labels and lessons."""
+"""What is trained in a distillation: the student with its adapters, under labels and losses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.loss_bank import Classroom
 from kdeploy.distill.contract import TaskFacts
-from kdeploy.distill.plateau_decay import Fading
-from kdeploy.distill.loss_specs import Lesson
-from kdeploy.distill.schedules import Schedule
-from kdeploy.distill.teacher_protocol import TeacherSignal
 from kdeploy.distill.feature_hooks import tapped
+from kdeploy.distill.loss_bank import LossBank
+from kdeploy.distill.loss_specs import LossSpec
+from kdeploy.distill.plateau_decay import PlateauDecay
+from kdeploy.distill.schedules import Schedule
+from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.compilation import Call
@@ -31,7 +31,7 @@ class DistillObjective(nn.Module):
     Args:
         student: Learns; its own `state_dict` has no key of an adapter.
         teacher: Is only asked.
-        lessons: What is learned from the teacher.
+        loss_specs: What is learned from the teacher.
         label_weight: Weight of the cross-entropy with the true labels; always 0 leaves it out.
         example: Two preprocessed items, to see the shapes of the features.
         facts: What losses with a memory may know of the task.
@@ -44,8 +44,8 @@ class DistillObjective(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teacher: TeacherSignal,
-        lessons: Sequence[Lesson],
+        teacher: TeacherProtocol,
+        loss_specs: Sequence[LossSpec],
         *,
         label_weight: Schedule,
         example: Batch,
@@ -53,22 +53,24 @@ class DistillObjective(nn.Module):
     ) -> None:
         super().__init__()
         has_labels = any(label_weight.values())
-        _check_sense(student, teacher, lessons, has_labels=has_labels)
+        _check_sense(student, teacher, loss_specs, has_labels=has_labels)
         self.student = student
         self.teacher = teacher
-        self.weights = {lesson.name: lesson.weight for lesson in lessons}
+        self.weights = {loss_spec.name: loss_spec.weight for loss_spec in loss_specs}
         if has_labels:
             self.weights[LABELS] = label_weight
-        self.student_paths = _unique(s for lesson in lessons for s in lesson.layers)
-        self.teacher_paths = _unique(t for lesson in lessons for t in lesson.layers.values())
-        self.fading = Fading(self.weights)
-        self.classroom = self._fit_together(lessons, example, facts)
+        self.student_paths = _unique(s for loss_spec in loss_specs for s in loss_spec.layers)
+        self.teacher_paths = _unique(
+            t for loss_spec in loss_specs for t in loss_spec.layers.values()
+        )
+        self.fading = PlateauDecay(self.weights)
+        self.loss_bank = self._fit_together(loss_specs, example, facts)
         at_times = {name for name, weight in self.weights.items() if 0 in weight.values()}
-        self.may_be_zero = frozenset(at_times | ({LABELS} if self.classroom.writes else set()))
+        self.may_be_zero = frozenset(at_times | ({LABELS} if self.loss_bank.writes else set()))
         self.fingerprint = fingerprint_of(
             {
                 "label_weight": repr(label_weight),
-                "lessons": [lesson.facts() for lesson in lessons],
+                "loss_specs": [loss_spec.facts() for loss_spec in loss_specs],
                 "teacher": teacher.fingerprint,
             },
             nn.Module(),  # the first weights are already known to the training itself
@@ -76,9 +78,9 @@ class DistillObjective(nn.Module):
         self._call = Call(student)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted components: `labels`, then one of each lesson."""
+        """Return the weighted components: `labels`, then one of each loss_spec."""
         weights = {name: self._weight(name, batch.progress) for name in self.weights}
-        shown = self.classroom.proposed(self.student, batch)
+        shown = self.loss_bank.proposed(self.student, batch)
         with tapped(self.student, self.student_paths, role="student") as features:
             logits = self._call(shown.x, is_hooked=bool(self.student_paths))
         components: dict[str, Tensor] = {}
@@ -92,7 +94,7 @@ class DistillObjective(nn.Module):
             if asked is None or not weight:
                 components[name] = logits.new_zeros(()).float()
                 continue
-            value = self.classroom.lesson(name, (logits, features), asked, shown)
+            value = self.loss_bank.loss_spec(name, (logits, features), asked, shown)
             components[name] = weight * value
         if not any(value.requires_grad for value in components.values()):
             # All weights are 0 now: the step has a gradient of zeros, also for other processes.
@@ -124,8 +126,8 @@ class DistillObjective(nn.Module):
 
     @torch.no_grad()
     def _fit_together(
-        self, lessons: Sequence[Lesson], example: Batch, facts: TaskFacts
-    ) -> Classroom:
+        self, loss_specs: Sequence[LossSpec], example: Batch, facts: TaskFacts
+    ) -> LossBank:
         """Run all once, so that what does not fit shows before training."""
         was_training = self.student.training
         self.student.eval()
@@ -133,22 +135,26 @@ class DistillObjective(nn.Module):
             asked = self.teacher(example, self.teacher_paths)
             with tapped(self.student, self.student_paths, role="student") as features:
                 logits = self.student(example.x)
-            classroom = Classroom(lessons, (logits, features), asked, facts)
-            classroom.rehearse((logits, features), asked, example)
+            loss_bank = LossBank(loss_specs, (logits, features), asked, facts)
+            loss_bank.dry_run((logits, features), asked, example)
         finally:
             self.student.train(was_training)
-        return classroom
+        return loss_bank
 
 
 def _check_sense(
-    student: nn.Module, teacher: TeacherSignal, lessons: Sequence[Lesson], *, has_labels: bool
+    student: nn.Module,
+    teacher: TeacherProtocol,
+    loss_specs: Sequence[LossSpec],
+    *,
+    has_labels: bool,
 ) -> None:
     if any(student is model for model in teacher.models):
         raise ModelError(
             "the student and the teacher are one and the same object",
             hint="give the teacher as a copy: `copy.deepcopy(model)`",
         )
-    if not lessons and not has_labels:
+    if not loss_specs and not has_labels:
         raise RecipeError(
             "nothing to learn: no losses, and `label_weight` is 0",
             hint="add `losses: [{kd: {}}]` or set `label_weight: 1.0`",

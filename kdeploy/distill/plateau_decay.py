@@ -10,7 +10,7 @@ from torch import nn
 from kdeploy.distill.schedules import Adaptive, Schedule
 
 
-class Fading(nn.Module):
+class PlateauDecay(nn.Module):
     """Counts the epochs without a better validation accuracy, and how often each weight faded."""
 
     def __init__(self, schedules: Mapping[str, Schedule]) -> None:

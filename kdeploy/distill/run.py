@@ -20,15 +20,15 @@ from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.classifier_inputs import with_layers
 from kdeploy.distill.contract import BuildModel, SchemeContext, TaskFacts, cannot_build
-from kdeploy.distill.loss_specs import Lesson, checked_weight, lessons_of
+from kdeploy.distill.loss_specs import LossSpec, checked_weight, lessons_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule
-from kdeploy.distill.teacher_protocol import TeacherSignal
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
+from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import ModelError, RecipeError
-from kdeploy.training.device import device_named
 from kdeploy.temporary import temporary_folder
+from kdeploy.training.device import device_named
 from kdeploy.training.fit import Batch, FitContext, FitResult, accuracy, num_outputs
 from kdeploy.units import parse_quantity
 
@@ -98,11 +98,11 @@ def distill(
     parameters = registry.validate(
         technique.parameters, scheme_parameters, where=f"distill.{scheme}"
     )
-    lessons = lessons_of(losses)
+    loss_specs = lessons_of(losses)
     _check_classes(student, teacher, data)
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
     weight = checked_weight(label_weight, where="distill.label_weight")
-    _check_mixes(lessons, data)
+    _check_mixes(loss_specs, data)
     scheming = SchemeContext(
         data=data, fit=context, training=training, label_weight=weight, build=build
     )
@@ -112,7 +112,7 @@ def distill(
     with _cache_folder(context) as folder:
         factory = _Factory(
             teacher=teacher,
-            lessons=lessons,
+            loss_specs=loss_specs,
             label_weight=weight,
             data=data,
             teacher_preprocessing=knows,
@@ -138,7 +138,7 @@ class _Factory:
     """Makes objectives: what schemes get as `objective`."""
 
     teacher: nn.Module
-    lessons: Sequence[Lesson]
+    loss_specs: Sequence[LossSpec]
     label_weight: Schedule
     data: Dataset
     teacher_preprocessing: Preprocessing
@@ -148,7 +148,9 @@ class _Factory:
     cache_top_k: int | None
     said: list[str] = field(default_factory=list)
 
-    def __call__(self, student: nn.Module, teacher: nn.Module | TeacherSignal) -> DistillObjective:
+    def __call__(
+        self, student: nn.Module, teacher: nn.Module | TeacherProtocol
+    ) -> DistillObjective:
         own, train = self.data.preprocessing, self.data.train
         example = Batch(
             x=torch.from_numpy(own.apply(train.x[:2])),
@@ -158,14 +160,14 @@ class _Factory:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # the adapters' first weights
             signal = self.signal(teacher)
-            lessons, said = with_layers(
-                self.lessons, student, next(iter(signal.models), None), example.x
+            loss_specs, said = with_layers(
+                self.loss_specs, student, next(iter(signal.models), None), example.x
             )
             self._say(said)
             return DistillObjective(
                 student,
                 signal,
-                lessons,
+                loss_specs,
                 label_weight=self.label_weight,
                 example=example,
                 facts=TaskFacts(num_classes=self.data.num_classes, num_items=len(train)),
@@ -177,7 +179,7 @@ class _Factory:
                 self.said.append(sentence)
                 progress.info("%s", sentence)
 
-    def signal(self, teacher: nn.Module | TeacherSignal) -> TeacherSignal:
+    def signal(self, teacher: nn.Module | TeacherProtocol) -> TeacherProtocol:
         """Return the teacher as a signal that remembers, where that may be."""
         own, other = self.data.preprocessing, self.teacher_preprocessing
         if isinstance(teacher, nn.Module):
@@ -193,7 +195,7 @@ class _Factory:
 
     def without_labels(self, data: Dataset) -> _Factory:
         """Return the factory for other data, of which the labels are not to be read."""
-        wanting = [lesson.name for lesson in self.lessons if lesson.needs_labels]
+        wanting = [loss_spec.name for loss_spec in self.loss_specs if loss_spec.needs_labels]
         if wanting:
             raise RecipeError(
                 f"the loss `{wanting[0]}` needs the true class of each item, and this scheme has "
@@ -212,10 +214,10 @@ def _cache_folder(context: FitContext) -> Iterator[Path]:
         yield folder
 
 
-def _check_mixes(lessons: Sequence[Lesson], data: Dataset) -> None:
+def _check_mixes(loss_specs: Sequence[LossSpec], data: Dataset) -> None:
     """Refuse losses that need hard labels where images are mixed."""
     mixes = [name for name in data.augment if name in MIXES]
-    wanting = [lesson.name for lesson in lessons if lesson.needs_labels]
+    wanting = [loss_spec.name for loss_spec in loss_specs if loss_spec.needs_labels]
     if mixes and wanting:
         raise RecipeError(
             f"the loss `{wanting[0]}` needs one true class for each item, and `{mixes[0]}` mixes "

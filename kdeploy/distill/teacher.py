@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Preprocessing
-from kdeploy.distill.teacher_protocol import Knowledge
 from kdeploy.distill.feature_hooks import tapped
+from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.errors import RecipeError
 from kdeploy.finite import check_answers
 from kdeploy.training.checkpoint import fingerprint_of
@@ -36,7 +36,7 @@ class Teacher:
         self.fingerprint = fingerprint_of({"normalization": own}, model)
         self._call = Call(model)
 
-    def __call__(self, batch: Batch, paths: Sequence[str]) -> Knowledge:
+    def __call__(self, batch: Batch, paths: Sequence[str]) -> TeacherOutput:
         """Return the logits and the features at the paths."""
         # Every time: whoever else holds the model may have called `train()`; so dropout is off too.
         self.model.eval()
@@ -48,7 +48,9 @@ class Teacher:
             numbers = batch.rows
             check_answers(self.model, x, logits, name="teacher", part="training", numbers=numbers)
         # Copies, because a tensor of inference mode cannot take part in a gradient.
-        return Knowledge(logits.clone(), {path: value.clone() for path, value in features.items()})
+        return TeacherOutput(
+            logits.clone(), {path: value.clone() for path, value in features.items()}
+        )
 
     def prepare(self, view: View, paths: Sequence[str]) -> None: ...
 

@@ -29,7 +29,7 @@ class TooLarge(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class CacheLayout:
     """One output: its shape for one item; of logits perhaps the `top_k` largest and the rest."""
 
     shape: tuple[int, ...]
@@ -75,7 +75,7 @@ class Form:
         return full.scatter_(-1, classes, values.float()).to(device, non_blocking=True)
 
 
-class Answers:
+class TeacherCache:
     """All outputs of one teacher on all views of one training part, in one folder.
 
     Raises:
@@ -86,7 +86,7 @@ class Answers:
     def __init__(
         self,
         folder: Path,
-        forms: Sequence[Form],
+        forms: Sequence[CacheLayout],
         *,
         views: int,
         items: int,
@@ -151,7 +151,7 @@ class _Writer:
     """Writes blocks by `write`, not through a memory map: a full disk is then an OSError."""
 
     def __init__(
-        self, answers: Answers, view: int, files: Sequence[BinaryIO], done: BinaryIO
+        self, answers: TeacherCache, view: int, files: Sequence[BinaryIO], done: BinaryIO
     ) -> None:
         self.answers, self.view = answers, view
         self.files, self.done = files, done
@@ -199,7 +199,7 @@ def _make_room(folder: Path, left_bytes: float) -> None:
     """Remove the answers that were not asked for longest, until the others fit."""
     others: list[Any] = []
     if folder.parent.is_dir():
-        # Answers and nothing else: whoever named the folder may keep other things in it.
+        # TeacherCache and nothing else: whoever named the folder may keep other things in it.
         others = [f for f in folder.parent.iterdir() if (f / DONE).is_file() and f != folder]
     sizes = {f: sum(file.stat().st_size for file in f.iterdir()) for f in others}
     for oldest in sorted(others, key=lambda f: f.stat().st_mtime):

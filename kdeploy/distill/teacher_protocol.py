@@ -15,7 +15,7 @@ from kdeploy.training.contract import Batch
 from kdeploy.training.views import View
 
 
-class Knowledge(NamedTuple):
+class TeacherOutput(NamedTuple):
     """What a teacher says of a batch; constants, no gradient reaches them."""
 
     logits: Tensor
@@ -24,7 +24,7 @@ class Knowledge(NamedTuple):
 
 
 @runtime_checkable
-class TeacherSignal(Protocol):
+class TeacherProtocol(Protocol):
     """Whoever answers for the teacher."""
 
     fingerprint: str
@@ -35,7 +35,7 @@ class TeacherSignal(Protocol):
     is_repeatable: bool
     """Whether it always says the same of the same input."""
 
-    def __call__(self, batch: Batch, paths: Sequence[str]) -> Knowledge:
+    def __call__(self, batch: Batch, paths: Sequence[str]) -> TeacherOutput:
         """Return the logits and the outputs of the layers at `paths`."""
         ...
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdeploy.distill.teacher_protocol import Knowledge, TeacherSignal
+from kdeploy.distill.teacher_protocol import TeacherOutput, TeacherProtocol
 from kdeploy.errors import ModelError
 from kdeploy.training.contract import Batch
 from kdeploy.training.views import View
@@ -31,7 +31,7 @@ class Ensemble:
 
     def __init__(
         self,
-        members: Sequence[TeacherSignal],
+        members: Sequence[TeacherProtocol],
         weights: Sequence[float],
         *,
         how: Literal["mean", "random"] = "mean",
@@ -44,7 +44,7 @@ class Ensemble:
         said = "\n".join([how, repr(self.weights), *(m.fingerprint for m in members)])
         self.fingerprint = sha256(said.encode()).hexdigest()
 
-    def __call__(self, batch: Batch, paths: Sequence[str]) -> Knowledge:
+    def __call__(self, batch: Batch, paths: Sequence[str]) -> TeacherOutput:
         """Return the logits and the first member's features at the paths.
 
         Raises:
@@ -57,7 +57,7 @@ class Ensemble:
             return self.members[chosen](batch, paths)
         known = first(batch, paths)
         logits = [known.logits, *(member(batch, ()).logits for member in others)]
-        return Knowledge(log_of_mean(logits, self.weights), known.features)
+        return TeacherOutput(log_of_mean(logits, self.weights), known.features)
 
     def prepare(self, view: View, paths: Sequence[str]) -> None:
         """Let every member answer on the view, where it remembers."""

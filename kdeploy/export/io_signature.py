@@ -30,7 +30,7 @@ AXES: Mapping[str, Mapping[int, int]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ends:
+class IOSignature:
     """Names of the inputs and of the outputs, in their order."""
 
     inputs: tuple[str, ...]
@@ -42,7 +42,7 @@ class Ends:
         return self.inputs == (INPUT,) and self.outputs == (OUTPUT,)
 
 
-class Flat(nn.Module):
+class FlattenOutputs(nn.Module):
     """A model that returns its tensors as a tuple, whatever it returned them in."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -54,7 +54,7 @@ class Flat(nn.Module):
         return tuple(named_tensors(self.model(*inputs)).values())
 
 
-def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> Ends:
+def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> IOSignature:
     """Return the names of a model's ends, found by running it once.
 
     Raises:
@@ -79,7 +79,7 @@ def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> Ends:
             f"`{type(model).__name__}` returns a {type(result).__name__} without a tensor",
             hint="wrap it in a module whose forward() returns tensors",
         )
-    return Ends(inputs=_input_names(model, len(example)), outputs=outputs)
+    return IOSignature(inputs=_input_names(model, len(example)), outputs=outputs)
 
 
 def named_tensors(result: Any, name: str = OUTPUT) -> dict[str, Tensor]:

@@ -29,8 +29,8 @@ from kdeploy.classes import NO_CLASS, classes_of
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError, ParityFailed
 from kdeploy.export.disagreement import Cause, Trial, cause_of
-from kdeploy.export.io_signature import named_tensors
 from kdeploy.export.fp16_reference import HalfRounded
+from kdeploy.export.io_signature import named_tensors
 from kdeploy.preprocessing import Inputs
 
 Array = NDArray[np.float64]

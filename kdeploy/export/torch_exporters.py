@@ -18,7 +18,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
-from kdeploy.export.io_signature import Ends
+from kdeploy.export.io_signature import IOSignature
 from kdeploy.export.onnx_dynamic import translations
 from kdeploy.export.operator_table import operators_read_once
 from kdeploy.quantization.capture import reason_of
@@ -35,7 +35,7 @@ BATCH = "batch"
 def export_program(
     model: nn.Module,
     example: tuple[Tensor, ...],
-    ends: Ends,
+    ends: IOSignature,
     *,
     opset: int,
     axes: Mapping[int, str],
@@ -75,7 +75,12 @@ def export_program(
 
 
 def export_trace(
-    model: nn.Module, example: tuple[Tensor, ...], ends: Ends, *, opset: int, because: ModelError
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    ends: IOSignature,
+    *,
+    opset: int,
+    because: ModelError,
 ) -> ModelProto:
     """Return what the exporter on TorchScript makes of a float model.
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Literal
 
-from kdeploy.low_rank.layer_sites import Place
+from kdeploy.low_rank.layer_sites import LayerSite
 from kdeploy.low_rank.ranks import Factorisation, Ranks
 
 
-class Offers:
+class Candidates:
     """Places, their factorisations, and the difference that one makes to the other."""
 
-    def __init__(self, places: Sequence[Place], found: Mapping[str, Factorisation]) -> None:
+    def __init__(self, places: Sequence[LayerSite], found: Mapping[str, Factorisation]) -> None:
         self.places = {place.name: place for place in places}
         self.found = found
         self._dense = {place.name: (place.macs(place.layer), place.weights) for place in places}

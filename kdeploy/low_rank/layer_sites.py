@@ -19,7 +19,7 @@ CONVOLUTIONS = PLAIN[1:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class LayerSite:
     """One layer, by each name that it has, and an input of each call in a run of the model."""
 
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Place:
 
 def find_places(
     model: nn.Module, example: Tensor, ignore: Iterable[str] = ()
-) -> tuple[list[Place], dict[str, str]]:
+) -> tuple[list[LayerSite], dict[str, str]]:
     """Return the layers that others can take the place of, and why not those that cannot.
 
     Args:
@@ -64,13 +64,13 @@ def find_places(
         if reason is not None:
             reasons[known[0]] = reason
         else:
-            places.append(Place(names=tuple(known), layer=layer, inputs=tuple(inputs[layer])))
+            places.append(LayerSite(names=tuple(known), layer=layer, inputs=tuple(inputs[layer])))
     for place, problem in _cannot_be_replaced(model, example, places):
         reasons[place.name] = problem
     return [place for place in places if place.name not in reasons], reasons
 
 
-def put(model: nn.Module, place: Place, layer: nn.Module) -> nn.Module:
+def put(model: nn.Module, place: LayerSite, layer: nn.Module) -> nn.Module:
     """Put `layer` where the place's layer is, and return the model."""
     for name in place.names:
         if not name:
@@ -134,8 +134,8 @@ def _inputs(
 
 
 def _cannot_be_replaced(
-    model: nn.Module, example: Tensor, places: list[Place]
-) -> list[tuple[Place, str]]:
+    model: nn.Module, example: Tensor, places: list[LayerSite]
+) -> list[tuple[LayerSite, str]]:
     """Return the places whose layer the model does not only call, with what went wrong.
 
     A module that holds nothing but the layer computes the same, but has no `weight`.
@@ -148,7 +148,7 @@ def _cannot_be_replaced(
 
 
 def _problem(
-    model: nn.Module, example: Tensor, expected: Tensor, places: list[Place]
+    model: nn.Module, example: Tensor, expected: Tensor, places: list[LayerSite]
 ) -> str | None:
     try:
         for place in places:

@@ -49,7 +49,7 @@ class Factorisation(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aim:
+class RankTarget:
     """What decides the ranks."""
 
     rule: Literal["energy", "rank_ratio", "vbmf", "macs", "parameters"]
@@ -125,7 +125,9 @@ def _rounded(wanted: list[int], full: Ranks, round_to: int) -> Ranks:
 
 
 def choose(
-    found: Mapping[str, Factorisation], aim: Aim, cost: Callable[[Mapping[str, Ranks]], float]
+    found: Mapping[str, Factorisation],
+    aim: RankTarget,
+    cost: Callable[[Mapping[str, Ranks]], float],
 ) -> dict[str, Ranks]:
     """Return the ranks of each layer.
 

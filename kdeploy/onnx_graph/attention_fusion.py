@@ -25,11 +25,11 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from kdeploy.onnx_graph.attention_layout import Stays
+from kdeploy.onnx_graph.attention_layout import NotFusable
 from kdeploy.onnx_graph.attention_nodes import Attention, AttentionWriter
+from kdeploy.onnx_graph.checks import opset_of
 from kdeploy.onnx_graph.layout_tracing import Graph, attribute
 from kdeploy.onnx_graph.rewrites import drop_unused
-from kdeploy.onnx_graph.checks import opset_of
 
 # Scores vanish beside it in float32, so that to add it is to replace them.
 LOWEST = -1e30
@@ -63,7 +63,7 @@ def fuse_attention(model: ModelProto) -> Fusion:
         try:
             _check(model)
             writer.write(_attention(graph, softmax, product), before=product)
-        except Stays as reason:
+        except NotFusable as reason:
             left.append(str(reason))
     fusion = Fusion(found=len(found), left=tuple(left))
     if fusion.fused:
@@ -74,9 +74,9 @@ def fuse_attention(model: ModelProto) -> Fusion:
 
 def _check(model: ModelProto) -> None:
     if opset_of(model) < LOWEST_OPSET:
-        raise Stays(f"opset {opset_of(model)}: the operators around it need {LOWEST_OPSET}")
+        raise NotFusable(f"opset {opset_of(model)}: the operators around it need {LOWEST_OPSET}")
     if any(a.HasField("g") or a.graphs for node in model.graph.node for a in node.attribute):
-        raise Stays("the graph has branches or loops, which may read what is within")
+        raise NotFusable("the graph has branches or loops, which may read what is within")
 
 
 def _product(graph: Graph, softmax: NodeProto) -> NodeProto | None:
@@ -102,12 +102,12 @@ def _attention(graph: Graph, softmax: NodeProto, product: NodeProto) -> Attentio
     """Return the parts of an attention.
 
     Raises:
-        Stays: it is another computation than the operator's, or others read what is within.
+        NotFusable: it is another computation than the operator's, or others read what is within.
     """
     name = softmax.input[0]
     rank = len(graph.shapes.get(name, ()))
     if attribute(softmax, "axis", -1) not in {-1, rank - 1}:
-        raise Stays("its softmax runs over another axis than the keys")
+        raise NotFusable("its softmax runs over another axis than the keys")
     within = [product.input[0], softmax.output[0]]
     masks: list[str] = []
     hidden: list[tuple[str, float, bool]] = []
@@ -117,13 +117,13 @@ def _attention(graph: Graph, softmax: NodeProto, product: NodeProto) -> Attentio
     node, scale, between = scores
     guard = _guard(graph, softmax.output[0])
     if guard is not None and not all(_is_finite(graph, mask) for mask in masks):
-        raise Stays("it writes 0 where all is hidden, by a mask that may be infinite")
+        raise NotFusable("it writes 0 where all is hidden, by a mask that may be infinite")
     if guard is not None:
         within.remove(softmax.output[0])  # read by the guard and its test, and by nothing else
         if len(graph.readers[softmax.output[0]]) > 2 or softmax.output[0] in graph.outputs:
-            raise Stays("its softmax or its scores are read elsewhere, too")
+            raise NotFusable("its softmax or its scores are read elsewhere, too")
     if any(graph.only_reader(name) is None for name in (*within, *between)):
-        raise Stays("its softmax or its scores are read elsewhere, too")
+        raise NotFusable("its softmax or its scores are read elsewhere, too")
     plain = tuple(mask for mask in masks if not _is_causal(graph, mask))
     return Attention(
         query=node.input[0],
@@ -168,7 +168,7 @@ def _unmasked(
                 hidden.append((condition, number, is_where_true))
                 return str(scores)
     what = "an input" if node is None else f"`{node.op_type}`"
-    raise Stays(f"its softmax reads {what}, which is neither a product nor a mask of one")
+    raise NotFusable(f"its softmax reads {what}, which is neither a product nor a mask of one")
 
 
 def _leads_to_scores(graph: Graph, name: str) -> bool:

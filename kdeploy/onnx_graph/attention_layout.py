@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdeploy.onnx_graph.layout_tracing import Graph, Origin, Places, origins, places_of
+from kdeploy.onnx_graph.layout_tracing import Graph, Places, SourceTensor, origins, places_of
 
 BATCH_FIRST = (1, 0, 2)
 """What brings (words, batch, channels) into the operator's order, and back."""
 
 
-class Stays(Exception):
+class NotFusable(Exception):
     """Why an attention is not fused."""
 
 
@@ -58,7 +58,7 @@ def find_words(graph: Graph, name: str, size: tuple[int, ...], *, role: str) -> 
                 return words
             found = found or words
     if found is None and len(size) == 3:
-        raise Stays("how its heads are put together is not known")
+        raise NotFusable("how its heads are put together is not known")
     return found or Words(
         name=name,
         perm=(0, 3, 1, 2) if role == "key" else (0, 2, 1, 3),
@@ -70,7 +70,9 @@ def find_words(graph: Graph, name: str, size: tuple[int, ...], *, role: str) -> 
     )
 
 
-def _as_words(origin: Origin, places: Places, perm: tuple[int, int, int] | None) -> Words | None:
+def _as_words(
+    origin: SourceTensor, places: Places, perm: tuple[int, int, int] | None
+) -> Words | None:
     """Return how an operand is a part of a tensor, whose batch `perm` brings to the front."""
     held = places_of(origin.shape).transpose(perm or (0, 1, 2))
     batch, words, channels = held.shape

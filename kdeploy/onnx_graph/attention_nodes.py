@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from kdeploy.onnx_graph.attention_layout import BATCH_FIRST, Stays, Words, find_words
+from kdeploy.onnx_graph.attention_layout import BATCH_FIRST, NotFusable, Words, find_words
 from kdeploy.onnx_graph.layout_tracing import Graph, Places, attribute, is_move, moved, places_of
 
 DOMAIN = "com.microsoft"
@@ -64,7 +64,7 @@ class AttentionWriter:
         """Write an attention in the place of its second product.
 
         Raises:
-            Stays: the operator has no kernel for such sizes or numbers.
+            NotFusable: the operator has no kernel for such sizes or numbers.
         """
         query, key, value = sizes = self._sizes(attention)
         self._place = self._before.setdefault(before.output[0], [])
@@ -75,7 +75,7 @@ class AttentionWriter:
         ]
         batch, heads = words[0].batch, words[0].heads
         if any((w.batch, w.heads) != (batch, heads) for w in words):
-            raise Stays("its queries, keys and values have not the same heads")
+            raise NotFusable("its queries, keys and values have not the same heads")
         operands = [
             self._by_words(w, heads * size[-1]) for w, size in zip(words, sizes, strict=True)
         ]
@@ -120,14 +120,14 @@ class AttentionWriter:
         """Return the shapes of queries, keys and values by heads."""
         names = (attention.query, attention.key, attention.value)
         if any(self._graph.types.get(name) != TensorProto.FLOAT for name in names):
-            raise Stays("its numbers are not float32")
+            raise NotFusable("its numbers are not float32")
         query, key, value = (self._graph.size(name) for name in names)
         if query is None or key is None or value is None:
-            raise Stays("its sizes are not known")
+            raise NotFusable("its sizes are not known")
         key = (*key[:-2], key[-1], key[-2])
         same_items = query[:-2] == key[:-2] == value[:-2] and len(query) in {3, 4}
         if not same_items or query[-1] != key[-1] or key[-2] != value[-2]:
-            raise Stays("its queries, keys and values differ in items, heads, width or number")
+            raise NotFusable("its queries, keys and values differ in items, heads, width or number")
         return [query, key, value]
 
     def _by_words(self, words: Words, width: int) -> str:
@@ -154,7 +154,7 @@ class AttentionWriter:
         for mask, shape in zip(masks, shapes, strict=True):
             is_known = shape is not None and len(shape) <= len(scores)
             if shape is None or not is_known or (len(shape) == len(scores) == 3 and shape[0] != 1):
-                raise Stays("its mask is not one of items, heads, queries and keys")
+                raise NotFusable("its mask is not one of items, heads, queries and keys")
             if len(shape) < 4:
                 axes = self._integers(*range(4 - len(shape)))
                 mask = self._once("Unsqueeze", [mask, axes])
@@ -193,7 +193,7 @@ class AttentionWriter:
                 name = node.output[0]
                 found = moved(self._graph, node, name, found)
         if rank == 3:
-            raise Stays("how its heads are put together again is not known")
+            raise NotFusable("how its heads are put together again is not known")
         return None
 
     def _take_over(self, name: str) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from kdeploy.onnx_graph.facts import OPEN
 from kdeploy.errors import ModelError
+from kdeploy.onnx_graph.facts import OPEN
 
 _FLOAT = 7  # torch's number for float32 in an archive
 

@@ -69,7 +69,7 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class SourceTensor:
     """A tensor, and where in it each number of another one stands."""
 
     name: str
@@ -80,7 +80,7 @@ class Origin:
     """What the numbers were multiplied with on the way."""
 
 
-def origins(graph: Graph, name: str) -> Iterator[Origin]:
+def origins(graph: Graph, name: str) -> Iterator[SourceTensor]:
     """Yield the tensors whose numbers `name` holds, the farthest first, itself last."""
     path: list[tuple[NodeProto, str, float]] = []  # from `name` on, each with what it writes
     names = [name]
@@ -102,7 +102,7 @@ def origins(graph: Graph, name: str) -> Iterator[Origin]:
                 places = moved(graph, node, output, places)
             scale *= factor
         if places is not None:
-            yield Origin(name=names[steps], shape=shape, places=places, scale=scale)
+            yield SourceTensor(name=names[steps], shape=shape, places=places, scale=scale)
 
 
 def places_of(shape: tuple[int, ...]) -> Places:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdeploy.store.artifact import file_sha256
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.package.runner.python.reading import SUMS, Refused, check_files
+from kdeploy.store.artifact import file_sha256
 
 
 def write_sums(folder: Path) -> None:

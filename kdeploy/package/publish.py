@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdeploy.store.artifact import disk_error, sync
 from kdeploy.errors import InputError
 from kdeploy.package.manifest import MANIFEST, is_bundle, is_manifest_of_bundle
 from kdeploy.package.runner.python.reading import MOST_TEXT_BYTES
+from kdeploy.store.artifact import disk_error, sync
 from kdeploy.temporary import locked_folder, sweep
 
 # The earliest time that a zip file can say.

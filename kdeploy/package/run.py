@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import __version__
-from kdeploy.store.artifact import file_sha256
 from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
@@ -37,6 +36,7 @@ from kdeploy.package.onnx_file import OnnxFacts, contradiction, facts_of
 from kdeploy.package.publish import published
 from kdeploy.package.readme import readme
 from kdeploy.preprocessing import Inputs, Preprocessing
+from kdeploy.store.artifact import file_sha256
 
 RUNNER = Path(__file__).parent / "runner" / "python" / "run.py"
 RUNNER_FILES = {

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import __version__
-from kdeploy.store.artifact import file_sha256
 from kdeploy.errors import ArtifactCorrupt, FileMissing, ModelError, Unavailable
 from kdeploy.package.checksums import check_sums, digest
 from kdeploy.package.manifest import MANIFEST, MODEL, Manifest, read_manifest
@@ -29,6 +28,7 @@ from kdeploy.package.runner.python.reading import Refused
 from kdeploy.package.runner.python.rules import REQUIRED, check_rules
 from kdeploy.package.unpack import unpack
 from kdeploy.process_end import named_end
+from kdeploy.store.artifact import file_sha256
 from kdeploy.temporary import temporary_folder
 
 # What the runner's own limits do not end is ended from here, so much later.

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from kdeploy import registry
-from kdeploy.store.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError, RecipeError, Unavailable
 from kdeploy.export.io_signature import open_axes
@@ -26,6 +25,7 @@ from kdeploy.pipeline.onnx_files import is_quantized
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.runtimes.files import SUFFIXES
 from kdeploy.runtimes.run import device_of, formats_of, named
+from kdeploy.store.artifact import find_artifact
 
 FACTS = ("parameters", "macs", "size", "parity.max_abs", "parity.cosine")
 """What is known of every exported file."""

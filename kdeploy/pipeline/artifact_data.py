@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kdeploy.store.artifact import Artifact
 from kdeploy.data.data_files import files_of, found_again
 from kdeploy.data.load import DataReference
 from kdeploy.errors import ArtifactCorrupt, FileMissing
-from kdeploy.store.moved_paths import went_along
 from kdeploy.pipeline.session import Session
+from kdeploy.store.artifact import Artifact
+from kdeploy.store.moved_paths import went_along
 
 
 def data_of(artifact: Artifact) -> DataReference | None:

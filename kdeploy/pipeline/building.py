@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdeploy.store.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.errors import UnknownName
 from kdeploy.named_path import named_path
 from kdeploy.onnx_graph.checks import content_sha256, copy_file
 from kdeploy.onnx_graph.input_fitting import Declared, fitted_file, parse_inputs
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
+from kdeploy.store.artifact import Artifact, file_sha256, find_artifact
+from kdeploy.store.model_io import load_model
 from kdeploy.store.references import ModelReference, build_model, source_sha256
 from kdeploy.temporary import temporary_folder
 
@@ -90,7 +90,7 @@ def model_of_teacher(artifact: Artifact) -> nn.Module:
     return OnnxModel(artifact.file) if artifact.kind == "onnx" else load_model(artifact)
 
 
-def further_model(
+def auxiliary_model(
     entry: Mapping[str, Any],
     seed: int,
     stores: Sequence[Path] = (),
@@ -119,16 +119,16 @@ def further_model(
     return loaded.model
 
 
-def further_models(value: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def auxiliary_models(value: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the further models in a scheme's parameters, each with its place for messages."""
     if isinstance(value, Mapping) and "build" in value:
         yield where, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from further_models(inner, f"{where}.{key}")
+            yield from auxiliary_models(inner, f"{where}.{key}")
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from further_models(inner, f"{where}[{index}]")
+            yield from auxiliary_models(inner, f"{where}[{index}]")
 
 
 def without_folders(value: Any) -> Any:

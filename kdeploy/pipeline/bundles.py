@@ -6,14 +6,14 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from kdeploy.bench.model_under_test import Subject
+from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.package.checksums import check_sums
 from kdeploy.package.manifest import MODEL, is_bundle
 from kdeploy.package.unpack import unpack
 from kdeploy.package.verify import checked_manifest
 
 
-def subject_of_bundle(reference: str, out: Path) -> Subject | None:
+def subject_of_bundle(reference: str, out: Path) -> ModelUnderTest | None:
     """Return the file of a bundle, a folder or zip; None when `reference` is no bundle.
 
     A zip is unpacked below `out`.
@@ -32,7 +32,7 @@ def subject_of_bundle(reference: str, out: Path) -> Subject | None:
     else:
         return None
     manifest = checked_manifest(folder, check_sums(folder))
-    return Subject(
+    return ModelUnderTest(
         artifact=manifest.artifact,
         label=manifest.name,
         path=folder / MODEL,

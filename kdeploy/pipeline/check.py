@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdeploy import registry
-from kdeploy.store.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.data.further_items import with_unlabelled
 from kdeploy.data.item_types import layout_hint
@@ -19,9 +18,9 @@ from kdeploy.distill.feature_hooks import INPUT
 from kdeploy.errors import ModelError, RecipeError, UnknownName
 from kdeploy.model_outputs import in_eval, outputs_of
 from kdeploy.pipeline.building import (
+    auxiliary_model,
+    auxiliary_models,
     fresh_model,
-    further_model,
-    further_models,
     model_of_teacher,
     onnx_path,
     teacher_model,
@@ -30,8 +29,9 @@ from kdeploy.pipeline.needed_labels import check_labels
 from kdeploy.pipeline.purity import check_logits, check_pure, two_batches
 from kdeploy.pipeline.real_items import check_real_items
 from kdeploy.pipeline.weights import load_weights
+from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.resolve import Recipe, Step
-from kdeploy.recipe.distill_config import Teaching
+from kdeploy.store.artifact import find_artifact
 from kdeploy.store.references import ModelReference, build_model
 
 if TYPE_CHECKING:
@@ -163,10 +163,10 @@ def _recovering(recipe: Recipe) -> dict[str, int]:
     }
 
 
-def _check_scheme(teaching: Teaching, student: nn.Module, data: Dataset, where: str) -> None:
+def _check_scheme(teaching: DistillConfig, student: nn.Module, data: Dataset, where: str) -> None:
     """Build the further models of a scheme, and look at the layers and items that it names."""
     place = f"{where}.scheme.{teaching.scheme}"
-    for role, entry in further_models(teaching.scheme_parameters, place):
+    for role, entry in auxiliary_models(teaching.scheme_parameters, place):
         _check_further(entry, teaching, data, role, where)
     facts, own = registry.find("scheme", teaching.scheme).facts, teaching.scheme_parameters
     known = [name for name, _ in student.named_modules() if name]
@@ -179,14 +179,14 @@ def _check_scheme(teaching: Teaching, student: nn.Module, data: Dataset, where: 
 
 
 def _check_further(
-    entry: Mapping[str, Any], teaching: Teaching, data: Dataset, role: str, where: str
+    entry: Mapping[str, Any], teaching: DistillConfig, data: Dataset, role: str, where: str
 ) -> None:
     """Look at a further model of a scheme; neither a file nor with weights: trained."""
     reference = ModelReference(build=entry["build"], args=entry["args"])
     is_file = find_artifact(entry["build"]) is not None or onnx_path(reference) is not None
     sizes = {f"{where}.batch_size": _size(teaching.training)}
     check_model(
-        further_model(entry, seed=0),
+        auxiliary_model(entry, seed=0),
         data,
         role,
         again=None if is_file else partial(build_model, reference),
@@ -210,7 +210,7 @@ def _check_graph_losses(step: Step, where: str) -> None:
 
 
 def _check_layers(
-    teaching: Teaching, student: nn.Module, teacher: nn.Module, data: Dataset, where: str
+    teaching: DistillConfig, student: nn.Module, teacher: nn.Module, data: Dataset, where: str
 ) -> None:
     """Look at the layers that losses name, and at the classifiers where they name none."""
     models = {"student": student, "teacher": teacher}

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import registry
-from kdeploy.store.artifact import Artifact
-from kdeploy.bench.run import Subject
+from kdeploy.bench.run import ModelUnderTest
 from kdeploy.errors import ModelError
 from kdeploy.export.run import bound_to, export
 from kdeploy.gate import Gate
@@ -28,6 +27,7 @@ from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
 from kdeploy.runtimes.files import SUFFIXES, format_of
 from kdeploy.runtimes.run import device_of, open_runtime
+from kdeploy.store.artifact import Artifact
 
 GOLDEN_ITEMS = 8
 BUNDLE = "bundle"
@@ -101,9 +101,9 @@ def make_exports(
     return told_apart(files)
 
 
-def subject(model: Artifact, exported: Exported | None = None) -> Subject:
+def subject(model: Artifact, exported: Exported | None = None) -> ModelUnderTest:
     """Return what is measured: a torch model itself, or a file of it."""
-    return Subject(
+    return ModelUnderTest(
         artifact=model.id,
         label=model.label,
         path=exported.file.file if exported else model.folder,

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
-from kdeploy.training.batches import batches_in_order
 from kdeploy.flags import FLAGS
 from kdeploy.model_outputs import in_eval
-from kdeploy.pipeline.building import further_models
+from kdeploy.pipeline.building import auxiliary_models
 from kdeploy.pipeline.session import Session
+from kdeploy.store.artifact import Artifact, find_artifact
+from kdeploy.training.batches import batches_in_order
 from kdeploy.training.fit import accuracy
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def marks_of_given(session: Session) -> dict[str, bool]:
 
 def further_may_have_seen(session: Session, parameters: Mapping[str, Any]) -> bool:
     """Return whether a further model in a scheme's parameters comes with weights from elsewhere."""
-    entries = [entry for _, entry in further_models(parameters, "scheme")]
+    entries = [entry for _, entry in auxiliary_models(parameters, "scheme")]
     is_given = any(
         entry.get("weights") or entry["build"].startswith("onnx:") or find_artifact(entry["build"])
         for entry in entries

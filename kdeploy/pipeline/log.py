@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdeploy.interruption import stop_if_asked
-from kdeploy.training.fit import EpochRecord, NoWatcher, Watcher
+from kdeploy.training.fit import EpochRecord, NullCallback, TrainingCallback
 
 
-class Audience(Protocol):
+class RunListener(Protocol):
     """Who is told what a run does; the command line shows it, a test may listen."""
 
     def stage_started(self, stage: str, technique: str, label: str) -> None: ...
@@ -31,7 +31,7 @@ class Audience(Protocol):
         ...
 
     @property
-    def watcher(self) -> Watcher: ...
+    def watcher(self) -> TrainingCallback: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +46,10 @@ class StageRecord:
     label: str
 
 
-class Silence:
+class NullListener:
     """The audience of library use: nobody."""
 
-    watcher: Watcher = NoWatcher()
+    watcher: TrainingCallback = NullCallback()
 
     def stage_started(self, stage: str, technique: str, label: str) -> None: ...
 
@@ -63,10 +63,10 @@ class Silence:
 class Log:
     """An audience that writes every event to a file and passes it on."""
 
-    def __init__(self, path: Path, audience: Audience) -> None:
+    def __init__(self, path: Path, audience: RunListener) -> None:
         self.path = path
         self.audience = audience
-        self.watcher: Watcher = _LoggedTraining(self, audience.watcher)
+        self.watcher: TrainingCallback = _LoggedTraining(self, audience.watcher)
 
     def stage_started(self, stage: str, technique: str, label: str) -> None:
         stop_if_asked()
@@ -93,7 +93,7 @@ class Log:
 
 
 @contextlib.contextmanager
-def noted(audience: Audience) -> Iterator[None]:
+def noted(audience: RunListener) -> Iterator[None]:
     """Pass on what the layers below, which know no audience, log: progress as notes, and warnings.
 
     A warning stays to be read, so it is in `log.jsonl` too.
@@ -122,7 +122,7 @@ class _Telling(logging.Handler):
 class _LoggedTraining:
     """Writes the epochs of a training to the log and passes all on."""
 
-    def __init__(self, log: Log, watcher: Watcher) -> None:
+    def __init__(self, log: Log, watcher: TrainingCallback) -> None:
         self.log = log
         self.watcher = watcher
         self.name = ""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdeploy.store.artifact import Artifact
 from kdeploy.bench.narrow import narrow_layers
 from kdeploy.gate import times_better
 from kdeploy.measurement import METRICS, Measurement, read, select
 from kdeploy.pipeline.choose import PRACTICAL_DIFFERENCE, records_of
 from kdeploy.pipeline.exported import Exported
+from kdeploy.store.artifact import Artifact
 from kdeploy.units import format_quantity
 
 Records = Sequence[Measurement]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdeploy.store.artifact import Artifact
 from kdeploy.measurement import Measurement, select
 from kdeploy.pipeline.deliver import About
 from kdeploy.pipeline.exported import Exported
+from kdeploy.store.artifact import Artifact
 
 
 def measured_about(

@@ -8,9 +8,8 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from kdeploy.store.artifact import Artifact
 from kdeploy.bench.cache import conditions, contents_sha256
-from kdeploy.bench.run import BenchResult, Interrupted, Subject, bench
+from kdeploy.bench.run import BenchResult, Interrupted, ModelUnderTest, bench
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.json_document import json_file
 from kdeploy.machine import fingerprint
@@ -18,6 +17,7 @@ from kdeploy.measurement import Measurement, read, write
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of, named
+from kdeploy.store.artifact import Artifact
 
 # Of finished groups, in the store's work folder: apart from any one step, because another list of
 # files or runtimes shares what is in both.
@@ -27,7 +27,7 @@ COMPARISONS, PROOFS = "comparisons.json", "proofs.json"
 
 def make_measurements(
     session: Session,
-    subjects: Sequence[Subject],
+    subjects: Sequence[ModelUnderTest],
     section: BenchSection,
     *,
     baseline: str | None,
@@ -95,7 +95,7 @@ def _joined(results: Iterable[BenchResult]) -> BenchResult:
 
 def _measure(
     session: Session,
-    subjects: Sequence[Subject],
+    subjects: Sequence[ModelUnderTest],
     runtimes: Sequence[str],
     section: BenchSection,
     baseline: str | None,

@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule
 
-from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.complexity import count_bytes, count_macs
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
-from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.pipeline import held_out
 from kdeploy.pipeline.building import (
+    auxiliary_model,
     contents_sha256,
     fresh_model,
-    further_model,
     model_of_teacher,
     onnx_path,
     without_folders,
@@ -34,10 +32,12 @@ from kdeploy.pipeline.storing import store_model
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.quantization.contract import is_wrapped
+from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.resolve import Teacher
-from kdeploy.recipe.distill_config import Teaching
-from kdeploy.store.references import ModelReference, build_model, source_sha256
 from kdeploy.sparsity.zeros import sparsity
+from kdeploy.store.artifact import Artifact, find_artifact
+from kdeploy.store.references import ModelReference, build_model, source_sha256
+from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.fit import Constraint, FitContext, FitResult, Supervised, fit
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def make_student(
     session: Session,
     reference: ModelReference,
     teacher: Artifact,
-    recipe: Teaching,
+    recipe: DistillConfig,
     spec: Teacher,
     *,
     label: str = "student",
@@ -120,7 +120,7 @@ def make_student(
 
 
 def make_baseline(
-    session: Session, reference: ModelReference, recipe: Teaching, *, label: str = "baseline"
+    session: Session, reference: ModelReference, recipe: DistillConfig, *, label: str = "baseline"
 ) -> Artifact:
     """Return the same student trained for as long on labels alone."""
     return _train(session, reference, recipe.training, label=label, stage="distill")
@@ -244,7 +244,7 @@ def fit_context(
     )
 
 
-def teaching_arguments(recipe: Teaching) -> dict[str, Any]:
+def teaching_arguments(recipe: DistillConfig) -> dict[str, Any]:
     """Return the keyword arguments of `distill` that a recipe decides."""
     return {
         "scheme": recipe.scheme,
@@ -270,10 +270,10 @@ def building(session: Session, heard: list[str] | None = None) -> BuildModel:
         if heard is not None and text not in heard:
             heard.append(text)
 
-    return partial(further_model, stores=[session.store.root], said=said)
+    return partial(auxiliary_model, stores=[session.store.root], said=said)
 
 
-def source_of(session: Session, recipe: Teaching) -> str:
+def source_of(session: Session, recipe: DistillConfig) -> str:
     """Return the digest of what the scheme's parameters name outside of the recipe."""
     return contents_sha256(recipe.scheme_parameters, [session.store.root])
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kdeploy.store.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import DataError
 from kdeploy.recipe.resolve import Recipe, Step
+from kdeploy.store.artifact import find_artifact
 
 
 def check_labels(recipe: Recipe, data: Dataset) -> None:

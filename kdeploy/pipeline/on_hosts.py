@@ -19,15 +19,15 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from kdeploy.bench.model_under_test import Configuration, Outcome, Plan, Scenario
 from kdeploy.bench.records import comparisons as compared
 from kdeploy.bench.records import measurements
+from kdeploy.bench.run import ModelUnderTest, rounds_of
+from kdeploy.bench.samples import keep
 from kdeploy.bench.ssh.hosts import Host
 from kdeploy.bench.ssh.job import RUNTIME, Job, job_of
 from kdeploy.bench.ssh.outcomes import outcomes_of
 from kdeploy.bench.ssh.ssh_run import Answers, visit
-from kdeploy.bench.run import Subject, rounds_of
-from kdeploy.bench.samples import keep
-from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Scenario
 from kdeploy.errors import KdeployError, ModelError, RecipeError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement, write
@@ -53,7 +53,7 @@ class Away:
 
 def bench_on_hosts(
     session: Session,
-    subjects: Sequence[Subject],
+    subjects: Sequence[ModelUnderTest],
     section: BenchSection,
     hosts: Sequence[Host],
     out: Path,
@@ -104,7 +104,9 @@ def folder_of(out: Path, host: Host) -> Path:
     return out / "hosts" / host.slug
 
 
-def _check(hosts: Sequence[Host], section: BenchSection, subjects: Sequence[Subject]) -> None:
+def _check(
+    hosts: Sequence[Host], section: BenchSection, subjects: Sequence[ModelUnderTest]
+) -> None:
     slugs = [host.slug for host in hosts]
     twice = next((s for s in slugs if slugs.count(s) > 1), None)
     if twice is not None:
@@ -250,6 +252,6 @@ def _not_measured(job: Job, section: BenchSection) -> Iterator[list[Outcome]]:
                 yield _nothing(job, cell, reason)
 
 
-def _nothing(job: Job, cell: Cell, reason: str) -> list[Outcome]:
+def _nothing(job: Job, cell: Configuration, reason: str) -> list[Outcome]:
     """Return the outcomes of a group that was not measured."""
     return [Outcome(subject=subject, cell=cell, skipped=reason) for subject in job.subjects]

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdeploy.store.artifact import ONNX, Artifact
-from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.onnx_graph.checks import content_sha256, copy_file, file_bytes
+from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.pipeline.building import declared_inputs, file_model, onnx_path
 from kdeploy.pipeline.held_out import scores_of_given
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.store.artifact import ONNX, Artifact
 from kdeploy.store.references import ModelReference
 
 

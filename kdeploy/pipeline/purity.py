@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
-from kdeploy.training.compilation import first_output
 from kdeploy.model_faults import (
     assigned_at,
     not_differentiable_at,
@@ -31,6 +30,7 @@ from kdeploy.model_outputs import changes_its_input, outputs_of, told
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.outside_state import changed, different, outside_state
 from kdeploy.store.structure import difference, replay
+from kdeploy.training.compilation import first_output
 from kdeploy.user_code import described, is_memory, users_code
 
 TOLERANCE = 1e-4

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kdeploy.store.artifact import Artifact, Store, disk_error
-from kdeploy.training.processes import joined
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.ahead import check_ahead
@@ -23,7 +21,7 @@ from kdeploy.pipeline.deliver import (
 )
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.failures import Failure, kept_for_later
-from kdeploy.pipeline.log import Audience, Log, Silence
+from kdeploy.pipeline.log import Log, NullListener, RunListener
 from kdeploy.pipeline.losing import notes, warning
 from kdeploy.pipeline.measured_about import measured_about
 from kdeploy.pipeline.measuring import make_measurements, result_of
@@ -43,12 +41,14 @@ from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.pipeline.training_csv import TrainingCsv
 from kdeploy.pipeline.trial import check_by_trial
+from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.sections import STAGES
-from kdeploy.recipe.distill_config import Teaching
-from kdeploy.store.references import ModelReference
 from kdeploy.report.comparison import Comparison
+from kdeploy.store.artifact import Artifact, Store, disk_error
+from kdeploy.store.references import ModelReference
+from kdeploy.training.processes import joined
 from kdeploy.user_code import blamed
 
 
@@ -95,7 +95,7 @@ def run(
     csv_log: bool = False,
     devices: int = 1,
     num_nodes: int = 1,
-    audience: Audience | None = None,
+    audience: RunListener | None = None,
 ) -> RunResult:
     """Run the recipe into a folder, going on where an earlier run of it stopped.
 
@@ -130,7 +130,7 @@ def run(
             processes=processes,
         )
         if processes.is_first:
-            session.audience = _log(out, audience or Silence(), tensorboard, csv_log)
+            session.audience = _log(out, audience or NullListener(), tensorboard, csv_log)
             with session.files():
                 write_text(out / "recipe.yaml", to_yaml(recipe, written_in=out))
             session.sweep()
@@ -143,7 +143,7 @@ def run(
         raise disk_error(error, out) from error
 
 
-def _log(out: Path, audience: Audience, tensorboard: bool, csv_log: bool) -> Log:
+def _log(out: Path, audience: RunListener, tensorboard: bool, csv_log: bool) -> Log:
     out.mkdir(parents=True, exist_ok=True)
     log = Log(out / "log.jsonl", audience)
     if tensorboard:
@@ -187,7 +187,11 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
 
 
 def _distill(
-    recipe: Recipe, student: ModelReference, spec: Teaching, session: Session, result: RunResult
+    recipe: Recipe,
+    student: ModelReference,
+    spec: DistillConfig,
+    session: Session,
+    result: RunResult,
 ) -> None:
     """Make student and baseline once a seed; the first of each goes on."""
     for place, seed in enumerate(recipe.seeds or (recipe.seed,)):

@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from kdeploy.store.artifact import Artifact
 from kdeploy.errors import ModelError
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, read, write
-from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.store.artifact import Artifact
+from kdeploy.store.model_io import load_model
 from kdeploy.training.fit import accuracy
 
 

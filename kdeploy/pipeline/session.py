@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdeploy.store.artifact import Artifact, Store, artifact_id
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference
 from kdeploy.errors import Unavailable
+from kdeploy.machine import fingerprint
+from kdeploy.pipeline.log import NullListener, RunListener, StageRecord, noted
+from kdeploy.pipeline.unfinished import told_of_the_dead, unfinished
+from kdeploy.store.artifact import Artifact, Store, artifact_id
+from kdeploy.store.moved_paths import from_here
+from kdeploy.temporary import sweep_once
 from kdeploy.training.processes import ALONE, Processes
 from kdeploy.training.threads import computing_with, free_threads
-from kdeploy.machine import fingerprint
-from kdeploy.store.moved_paths import from_here
-from kdeploy.pipeline.log import Audience, Silence, StageRecord, noted
-from kdeploy.pipeline.unfinished import told_of_the_dead, unfinished
-from kdeploy.temporary import sweep_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Session:
     use_cache: bool = True
     processes: Processes = ALONE
     """Those that make each step together; the first alone stores it."""
-    audience: Audience = field(default_factory=Silence)
+    audience: RunListener = field(default_factory=NullListener)
     stages: list[StageRecord] = field(default_factory=list)
 
     def step(

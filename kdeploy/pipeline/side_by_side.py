@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.bench.cache import contents_sha256
+from kdeploy.bench.run import BenchResult, Interrupted, ModelUnderTest
 from kdeploy.bench.ssh.hosts import Host
-from kdeploy.bench.run import BenchResult, Interrupted, Subject
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, InputError
 from kdeploy.gate import Gate, Verdict, judge
@@ -20,7 +19,7 @@ from kdeploy.pipeline.artifact_data import data_of, say_of_other_data
 from kdeploy.pipeline.bundles import subject_of_bundle
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.deliver import subject
-from kdeploy.pipeline.log import Audience
+from kdeploy.pipeline.log import RunListener
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.on_hosts import bench_on_hosts
 from kdeploy.pipeline.onnx_trial import check_runs
@@ -31,6 +30,7 @@ from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import formats_of, named
+from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.temporary import temporary_folder
 
 
@@ -54,7 +54,7 @@ def bench_side_by_side(
     data: DataReference | None,
     inputs: Sequence[str] = (),
     hosts: Sequence[Host] = (),
-    audience: Audience,
+    audience: RunListener,
     use_cache: bool = True,
     command: Sequence[str] = (),
 ) -> Measured:
@@ -113,10 +113,10 @@ def bench_side_by_side(
 
 def _fitted(
     session: Session,
-    found: Sequence[Artifact | Subject | Path],
+    found: Sequence[Artifact | ModelUnderTest | Path],
     given: Mapping[str, Declared],
     folder: Path,
-) -> list[Artifact | Subject | Path]:
+) -> list[Artifact | ModelUnderTest | Path]:
     """Return the same, with copies of files that take something else than the data give.
 
     Without data, of those whose inputs somebody named sizes of.
@@ -126,7 +126,7 @@ def _fitted(
             "`--input` is for ONNX files from elsewhere, and none is measured",
             hint="artefacts and bundles know their inputs: leave it out",
         )
-    copies: list[Artifact | Subject | Path] = []
+    copies: list[Artifact | ModelUnderTest | Path] = []
     for number, one in enumerate(found):
         copies.append(one)
         if not isinstance(one, Path) or format_of(one) != "onnx":
@@ -145,7 +145,7 @@ def _fitted(
 
 def _measured_here(
     session: Session,
-    subjects: Sequence[Subject],
+    subjects: Sequence[ModelUnderTest],
     section: BenchSection,
     out: Path,
     *,
@@ -159,7 +159,7 @@ def _measured_here(
         raise
 
 
-def _found(reference: str, out: Path) -> Artifact | Subject | Path:
+def _found(reference: str, out: Path) -> Artifact | ModelUnderTest | Path:
     bundle = subject_of_bundle(reference, out)
     if bundle is not None:
         return bundle
@@ -175,11 +175,11 @@ def _found(reference: str, out: Path) -> Artifact | Subject | Path:
     )
 
 
-def _label(found: Artifact | Subject | Path) -> str:
+def _label(found: Artifact | ModelUnderTest | Path) -> str:
     return found.stem if isinstance(found, Path) else found.label
 
 
-def _labels(found: Sequence[Artifact | Subject | Path]) -> list[str]:
+def _labels(found: Sequence[Artifact | ModelUnderTest | Path]) -> list[str]:
     """Return what each is called; of equal names, with where the file lies: `teacher@run2`."""
     labels = [_label(f) for f in found]
     for name in {label for label in labels if labels.count(label) > 1}:
@@ -193,7 +193,7 @@ def _labels(found: Sequence[Artifact | Subject | Path]) -> list[str]:
     return labels
 
 
-def _place(found: Artifact | Subject | Path) -> Path:
+def _place(found: Artifact | ModelUnderTest | Path) -> Path:
     if isinstance(found, Path):
         return found.resolve().parent
     return found.folder.resolve() if isinstance(found, Artifact) else found.path.resolve().parent
@@ -223,14 +223,14 @@ def _reads_files(section: BenchSection) -> bool:
 
 
 def _subjects(
-    session: Session, found: Artifact | Subject | Path, section: BenchSection
-) -> list[Subject]:
-    if isinstance(found, Subject):
+    session: Session, found: Artifact | ModelUnderTest | Path, section: BenchSection
+) -> list[ModelUnderTest]:
+    if isinstance(found, ModelUnderTest):
         return [found]
     if isinstance(found, Path):
         identity = contents_sha256(found)[:12]
         form = format_of(found)
-        return [Subject(artifact=identity, label=found.stem, path=found, format=form)]
+        return [ModelUnderTest(artifact=identity, label=found.stem, path=found, format=form)]
     asked = [formats_of(r) for r in section.runtimes]
     subjects = []
     if found.kind == "torch" and any("torch" in formats for formats in asked):

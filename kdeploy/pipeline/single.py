@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from kdeploy import registry
-from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.classes import classes_of
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.data.load import DataReference, load
@@ -32,7 +31,7 @@ from kdeploy.pipeline.deliver import (
     pack,
 )
 from kdeploy.pipeline.exported import Exported
-from kdeploy.pipeline.log import Audience, Log
+from kdeploy.pipeline.log import Log, RunListener
 from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.needed_labels import check_labels_of_step
@@ -45,6 +44,7 @@ from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Step, Teacher
+from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.temporary import temporary_folder
 
@@ -64,7 +64,7 @@ class Source:
     data: DataReference | None = None
 
 
-def compress_one(source: Source, step: Step, out: Path, audience: Audience) -> Artifact:
+def compress_one(source: Source, step: Step, out: Path, audience: RunListener) -> Artifact:
     """Return the artefact of one compression step, stored in `out`."""
     session, artifact = _begin(source, out, audience)
     if session.data is not None:
@@ -72,7 +72,7 @@ def compress_one(source: Source, step: Step, out: Path, audience: Audience) -> A
     return make_step(session, artifact, step, step.technique)
 
 
-def export_one(source: Source, step: Step, out: Path, audience: Audience) -> Exported:
+def export_one(source: Source, step: Step, out: Path, audience: RunListener) -> Exported:
     """Return the exported file of one artefact, also under `out/exports`."""
     check_that_it_runs(step.technique)
     session, artifact = _begin(source, out, audience)
@@ -83,7 +83,7 @@ def export_one(source: Source, step: Step, out: Path, audience: Audience) -> Exp
 
 
 def package_one(
-    source: Source, budgets: Sequence[Gate], out: Path, audience: Audience
+    source: Source, budgets: Sequence[Gate], out: Path, audience: RunListener
 ) -> VerifyResult:
     """Make the bundle of an artefact at `out`, a folder or zip; nothing stays when it fails.
 
@@ -109,7 +109,7 @@ def package_one(
     return result
 
 
-def _begin(source: Source, out: Path, audience: Audience) -> tuple[Session, Artifact]:
+def _begin(source: Source, out: Path, audience: RunListener) -> tuple[Session, Artifact]:
     known = find_artifact(source.reference, [out / "artifacts"])
     if known is not None and source.data is not None:
         data: DataReference | None = split_as_before(source.data, known)
@@ -183,7 +183,7 @@ def _check_file(source: Source, reference: ModelReference, data: DataReference) 
     check_model(teacher_model(reference, loaded.preprocessing), loaded, "model")
 
 
-def session_of(out: Path, data: DataReference | None, audience: Audience) -> Session:
+def session_of(out: Path, data: DataReference | None, audience: RunListener) -> Session:
     """Return a session over the store in `out`, which is made once the data has been read."""
     loaded = load(data) if data is not None else None
     out.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdeploy.store.artifact import Artifact
 from kdeploy.compress.contract import CompressContext, no_training
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.compress.run import check_promise, compress
@@ -17,7 +16,6 @@ from kdeploy.distill.run import DistillResult, distill
 from kdeploy.errors import GateFailed, RecipeError
 from kdeploy.machine import fingerprint
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.store.model_io import rebuild, reference_of
 from kdeploy.pipeline.building import model_of_teacher, without_folders
 from kdeploy.pipeline.held_out import SEEN, SEEN_BEFORE, WORDS, may_have_seen
 from kdeploy.pipeline.models import (
@@ -34,10 +32,12 @@ from kdeploy.pipeline.onnx_files import is_quantized, made_file
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.pipeline.stopwatch import Latencies
 from kdeploy.pipeline.storing import store_model
+from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.resolve import Step
-from kdeploy.recipe.distill_config import Teaching
 from kdeploy.registry import find
 from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
+from kdeploy.store.artifact import Artifact
+from kdeploy.store.model_io import rebuild, reference_of
 from kdeploy.training.fit import Constraint, accuracy
 from kdeploy.units import format_quantity
 
@@ -192,7 +192,7 @@ class _Trainer:
     session: Session
     work: Path
     label: str
-    teaching: Teaching | None
+    teaching: DistillConfig | None
     held: Sequence[str]
     """Weights whose zeros stay."""
     arithmetic: Mapping[str, Any] = field(default_factory=dict)

@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from kdeploy import registry
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan
 from kdeploy.bench.rounds import measure_group
-from kdeploy.bench.model_under_test import Cell, Outcome, Plan, Subject
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
@@ -57,7 +57,9 @@ class Latencies:
             timeout_seconds=TIMEOUT_SECONDS,
             energy=False,
         )
-        cell = Cell(runtime=runtime, batch_size=batch_size, threads=threads or allowed_cores())
+        cell = Configuration(
+            runtime=runtime, batch_size=batch_size, threads=threads or allowed_cores()
+        )
         with temporary_folder("stopwatch") as folder:
             subjects = [_exported(m, example, folder, i) for i, m in enumerate(models)]
             outcomes = measure_group(subjects, cell, plan, with_accuracy=False, watch=self.watch)
@@ -82,12 +84,12 @@ def _check(runtime: str) -> None:
         )
 
 
-def _exported(model: nn.Module, example: Tensor, folder: Path, index: int) -> Subject:
+def _exported(model: nn.Module, example: Tensor, folder: Path, index: int) -> ModelUnderTest:
     file = folder / f"{index}.onnx"
     exporter = registry.find("exporter", "onnx")
     defaults = registry.validate(exporter.parameters, {}, where="export.onnx")
     exporter.load()(model, example, file, **defaults)
-    return Subject(artifact=str(index), label=str(index), path=file, format="onnx")
+    return ModelUnderTest(artifact=str(index), label=str(index), path=file, format="onnx")
 
 
 def _median(outcome: Outcome) -> float:

@@ -13,8 +13,8 @@ from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
 from kdeploy.model_outputs import in_eval
 from kdeploy.outside_state import different
-from kdeploy.store.model_io import rebuild, save_model
 from kdeploy.quantization.contract import is_wrapped
+from kdeploy.store.model_io import rebuild, save_model
 from kdeploy.store.references import ModelReference
 
 ITEMS = 8

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 from kdeploy.errors import MissingDependency
-from kdeploy.training.fit import EpochRecord, Watcher
+from kdeploy.training.fit import EpochRecord, TrainingCallback
 
 
 class TensorBoard:
     """A watcher that writes events to a folder and passes all on to another watcher."""
 
-    def __init__(self, folder: Path, watcher: Watcher) -> None:
+    def __init__(self, folder: Path, watcher: TrainingCallback) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

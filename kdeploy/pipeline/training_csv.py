@@ -9,7 +9,7 @@ from typing import Any
 
 from kdeploy.csv_cell import csv_cell
 from kdeploy.pipeline.rundir import write_text
-from kdeploy.training.fit import EpochRecord, Watcher
+from kdeploy.training.fit import EpochRecord, TrainingCallback
 
 BEFORE = ("training", "epoch", "loss")
 AFTER = ("validation_accuracy", "images_per_second", "seconds", "learning_rate")
@@ -22,7 +22,7 @@ class TrainingCsv:
     each, and an epoch that is trained again after an interruption stands there once.
     """
 
-    def __init__(self, path: Path, watcher: Watcher) -> None:
+    def __init__(self, path: Path, watcher: TrainingCallback) -> None:
         self.path = path
         self.watcher = watcher
         self.name = ""

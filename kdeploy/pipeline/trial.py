@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from kdeploy import registry
-from kdeploy.store.artifact import find_artifact
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
 from kdeploy.export.run import write_file
 from kdeploy.pipeline.building import fresh_model
 from kdeploy.quantization.capture import capture
 from kdeploy.recipe.resolve import Recipe, Step
+from kdeploy.store.artifact import find_artifact
 from kdeploy.temporary import temporary_folder
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdeploy.store.artifact import file_sha256
 from kdeploy.errors import FileMissing, ModelError
 from kdeploy.json_document import json_text
+from kdeploy.store.artifact import file_sha256
 
 INDEX_ENDING = ".index.json"
 STATE_DICT_NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")

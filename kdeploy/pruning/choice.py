@@ -10,11 +10,11 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Literal
 
-from kdeploy.pruning.coupling import Slot, Unit
+from kdeploy.pruning.coupling import LayerDim, PruningGroup
 
 Kept = list[int]
 """How many units stay, family by family of a ranking."""
-Family = tuple[tuple[Slot, int], ...]
+Family = tuple[tuple[LayerDim, int], ...]
 CLOSE = 0.01  # of the budget
 
 
@@ -31,7 +31,7 @@ class Rules:
     """The fraction of any layer's channels that may go, of those that it had at first."""
 
 
-def balance(units: Sequence[Unit], scores: Sequence[float]) -> list[Unit]:
+def balance(units: Sequence[PruningGroup], scores: Sequence[float]) -> list[PruningGroup]:
     """Return units of which each takes the same number of channels from every group of a place.
 
     Units that lie in one group each are put together across the groups, rank by rank. Those that
@@ -39,8 +39,8 @@ def balance(units: Sequence[Unit], scores: Sequence[float]) -> list[Unit]:
     """
     ranked = sorted(zip(scores, units, strict=True), key=_first)
     for place in sorted({place for unit in units for place in unit.shares}):
-        even: list[tuple[float, Unit]] = []
-        lonely: dict[int, list[list[tuple[float, Unit]]]] = {}
+        even: list[tuple[float, PruningGroup]] = []
+        lonely: dict[int, list[list[tuple[float, PruningGroup]]]] = {}
         for pair in ranked:
             share = pair[1].shares.get(place, (0,))
             taken = [group for group, number in enumerate(share) if number]
@@ -66,7 +66,7 @@ class Ranking:
 
     def __init__(
         self,
-        units: Sequence[Unit],
+        units: Sequence[PruningGroup],
         scores: Sequence[float],
         *,
         kinds: Mapping[Family, Hashable] = MappingProxyType({}),
@@ -75,7 +75,7 @@ class Ranking:
         ranked = sorted(zip(scores, units, strict=True), key=_first)
         numbers: dict[Family, int] = {}
         self.order = [numbers.setdefault(unit.family, len(numbers)) for _, unit in ranked]
-        self.families: list[list[Unit]] = [[] for _ in numbers]
+        self.families: list[list[PruningGroup]] = [[] for _ in numbers]
         for number, (_, unit) in zip(self.order, ranked, strict=True):
             self.families[number].append(unit)
         self.kinds = [kinds.get(family, number) for family, number in numbers.items()]
@@ -93,14 +93,14 @@ class Ranking:
             groups[number if scope == "local" else self.kinds[number]].append(number)
         return list(groups.values())
 
-    def units(self, kept: Kept) -> list[Unit]:
+    def units(self, kept: Kept) -> list[PruningGroup]:
         """Return the units that go when each family keeps so many."""
         pairs = zip(self.families, kept, strict=True)
         return [unit for family, count in pairs for unit in family[: len(family) - count]]
 
-    def channels(self, kept: Kept) -> Counter[Slot]:
+    def channels(self, kept: Kept) -> Counter[LayerDim]:
         """Return how many channels each side of a layer then loses."""
-        gone: Counter[Slot] = Counter()
+        gone: Counter[LayerDim] = Counter()
         for family, count in zip(self.families, kept, strict=True):
             for slot, width in family[0].family:
                 gone[slot] += width * (len(family) - count)
@@ -155,12 +155,12 @@ def _moved(kept: Kept, ranking: Ranking, rules: Rules) -> Iterator[Kept]:
                 yield [*kept[:number], count, *kept[number + 1 :]]
 
 
-def _first(pair: tuple[float, Unit]) -> float:
+def _first(pair: tuple[float, PruningGroup]) -> float:
     return pair[0]
 
 
-def _together(pairs: Sequence[tuple[float, Unit]]) -> tuple[float, Unit]:
-    channels: dict[Slot, tuple[int, ...]] = {}
+def _together(pairs: Sequence[tuple[float, PruningGroup]]) -> tuple[float, PruningGroup]:
+    channels: dict[LayerDim, tuple[int, ...]] = {}
     shares: dict[str, tuple[int, ...]] = {}
     for _, unit in pairs:
         for slot, indices in unit.channels.items():
@@ -169,7 +169,7 @@ def _together(pairs: Sequence[tuple[float, Unit]]) -> tuple[float, Unit]:
             sums = zip(shares.get(place, (0,) * len(share)), share, strict=True)
             shares[place] = tuple(map(sum, sums))
     channels = {slot: channels[slot] for slot in sorted(channels)}
-    return fmean(number for number, _ in pairs), Unit(channels=channels, shares=shares)
+    return fmean(number for number, _ in pairs), PruningGroup(channels=channels, shares=shares)
 
 
 def _rounded(kept: int, number: int, ranking: Ranking, rules: Rules) -> int:
@@ -185,7 +185,7 @@ def _rounded(kept: int, number: int, ranking: Ranking, rules: Rules) -> int:
     return min(count, nearest if nearest >= least else nearest + step)
 
 
-def _step(members: Sequence[Unit], rules: Rules) -> int:
+def _step(members: Sequence[PruningGroup], rules: Rules) -> int:
     # Where groups make the width odd, no count is a multiple: then any will do.
     width = members[0].width
     return rules.round_to // width if rules.round_to % width == 0 else 1

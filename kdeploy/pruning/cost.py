@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE, module2type
 
-from kdeploy.pruning.coupling import Slot
-from kdeploy.pruning.removal import channel_count
 from kdeploy.complexity import count_macs
+from kdeploy.pruning.coupling import LayerDim
+from kdeploy.pruning.removal import channel_count
 
 _TWO_SIDED = (OPTYPE.CONV, OPTYPE.LINEAR)
 _ONE_SIDED = (
@@ -23,12 +23,12 @@ class Term(NamedTuple):
     """A part of the cost that shrinks in proportion with the channels of some sides."""
 
     cost: float
-    sides: tuple[Slot, ...]
+    sides: tuple[LayerDim, ...]
 
 
 def cost_without(
     model: nn.Module, example: Tensor, what: Literal["macs", "parameters", "size"]
-) -> Callable[[Mapping[Slot, int]], float]:
+) -> Callable[[Mapping[LayerDim, int]], float]:
     """Return a function of how many channels each side loses, that tells what the model costs.
 
     What no layer accounts for, such as products of two activations, counts as unchanged.
@@ -45,14 +45,14 @@ def cost_without(
         terms, fixed = _tensor_terms(model, is_size=what == "size"), 0.0
     sizes = {side: channel_count(model, side) for term in terms for side in term.sides}
 
-    def cost(gone: Mapping[Slot, int]) -> float:
+    def cost(gone: Mapping[LayerDim, int]) -> float:
         left = {side: 1 - gone.get(side, 0) / size for side, size in sizes.items()}
         return fixed + sum(_shrunk(term, left) for term in terms)
 
     return cost
 
 
-def _shrunk(term: Term, left: dict[Slot, float]) -> float:
+def _shrunk(term: Term, left: dict[LayerDim, float]) -> float:
     cost = term.cost
     for side in term.sides:
         cost *= left[side]
@@ -91,7 +91,7 @@ def _tensor_terms(model: nn.Module, *, is_size: bool) -> list[Term]:
         owner = name.rpartition(".")[0]
         sides = _sides(owner, model.get_submodule(owner))
         sides = sides[:1] if parameter.dim() == 1 else sides
-        raw = (Slot(name, f"dimension {d}") for d in range(parameter.dim()))
+        raw = (LayerDim(name, f"dimension {d}") for d in range(parameter.dim()))
         number = parameter.nbytes if is_size else parameter.numel()
         terms.append(Term(number, sides or tuple(raw)))
     if is_size:
@@ -104,8 +104,8 @@ def _tensor_terms(model: nn.Module, *, is_size: bool) -> list[Term]:
     return terms
 
 
-def _sides(name: str, module: nn.Module) -> tuple[Slot, ...]:
+def _sides(name: str, module: nn.Module) -> tuple[LayerDim, ...]:
     kind = module2type(module)
     if kind in _TWO_SIDED:
-        return Slot(name, "out"), Slot(name, "in")
-    return (Slot(name, "out"),) if kind in _ONE_SIDED else ()
+        return LayerDim(name, "out"), LayerDim(name, "in")
+    return (LayerDim(name, "out"),) if kind in _ONE_SIDED else ()

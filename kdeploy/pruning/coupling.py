@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
 from kdeploy.pruning.explained import is_explained, reduces_channels
+from kdeploy.pruning.groups import LayerDim, PruningGroup
 from kdeploy.pruning.hardcoded_sizes import fixed_nodes, stated_splits
 from kdeploy.pruning.heads import find_heads
 from kdeploy.pruning.index_mapping import Renumber, number_channels
 from kdeploy.pruning.operations import shape_made, split_sizes
 from kdeploy.pruning.shuffles import Shuffle
 from kdeploy.pruning.tracing import Graph, trace
-from kdeploy.pruning.groups import Slot, Unit
 
-__all__ = ["Slot", "Unit", "find_units"]
+__all__ = ["LayerDim", "PruningGroup", "find_units"]
 
 Element = tuple[Any, str, int]
 """A channel of a node of the graph: (node, "in" or "out", index)."""
@@ -38,7 +38,7 @@ def find_units(
     is_protected: Callable[[str], bool] = lambda name: False,
     attention: Literal["heads", "width"] = "heads",
     whole: MutableMapping[str, str] | None = None,
-) -> list[Unit]:
+) -> list[PruningGroup]:
     """Return all units that may be removed, in the order of the layers.
 
     Args:
@@ -221,11 +221,11 @@ def _couple_shuffled(shuffles: Collection[Shuffle], forest: _Forest) -> None:
             forest.join((node, side, index), (node, side, nodes[node].partner(index)))
 
 
-def _parts(graph: Graph, node: Any, place: str) -> list[tuple[Slot, int]]:
+def _parts(graph: Graph, node: Any, place: str) -> list[tuple[LayerDim, int]]:
     """Return for each channel of a split the place of its part's size, and which it is there."""
     sizes = split_sizes(node, axis=graph.axes.given(node))
     return [
-        (Slot(f"{place}.{part}", "number"), index)
+        (LayerDim(f"{place}.{part}", "number"), index)
         for part, size in enumerate(sizes)
         for index in range(size)
     ]
@@ -255,21 +255,21 @@ def _unit(
     members: Collection[Element],
     names: Mapping[Any, str],
     places: Mapping[tuple[Any, str], tuple[str, int, int]],
-    parts: Mapping[Any, Sequence[tuple[Slot, int]]],
+    parts: Mapping[Any, Sequence[tuple[LayerDim, int]]],
     sides: Mapping[Any, str],
-) -> Unit:
-    channels: dict[Slot, list[int]] = defaultdict(list)
+) -> PruningGroup:
+    channels: dict[LayerDim, list[int]] = defaultdict(list)
     shares: dict[str, list[int]] = {}
     for node, side, index in members:
         if node.module in names and node.type != OPTYPE.ELEMENTWISE:
-            channels[Slot(names[node.module], sides.get(node, side))].append(index)
+            channels[LayerDim(names[node.module], sides.get(node, side))].append(index)
         if node in parts:
             number, own = parts[node][index]
             channels[number].append(own)
         if (node, side) in places:
             place, size, count = places[node, side]
             shares.setdefault(place, [0] * count)[index // size] += 1
-    return Unit(
+    return PruningGroup(
         channels={slot: tuple(sorted(channels[slot])) for slot in sorted(channels)},
         shares={place: tuple(shares[place]) for place in sorted(shares)},
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdeploy.pruning.coupling import Slot
+from kdeploy.pruning.coupling import LayerDim
 from kdeploy.pruning.importance import Values, by_channel, weights
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -52,7 +52,7 @@ def _mean(
     then: Callable[[Tensor], Tensor],
 ) -> Values:
     """Return the mean over batches of `then(sum of each(weight, gradient))` of each channel."""
-    totals: dict[Slot, Tensor] = {}
+    totals: dict[LayerDim, Tensor] = {}
     count = 0
     for x, labels in batches:
         model.zero_grad(set_to_none=True)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdeploy.pruning.coupling import Slot, Unit
+from kdeploy.pruning.coupling import LayerDim, PruningGroup
 from kdeploy.pruning.importance import by_channel, outputs_are_second, weights
 
 
@@ -30,7 +30,7 @@ class GroupLasso:
         strength: By how much, times the learning rate, a step shrinks weights.
     """
 
-    def __init__(self, units: Sequence[Unit], strength: float) -> None:
+    def __init__(self, units: Sequence[PruningGroup], strength: float) -> None:
         self.fingerprint = f"group lasso {strength!r} over {len(units)} units"
         self._units, self._strength = units, strength
 
@@ -62,7 +62,7 @@ class GroupLasso:
             weight = tensors[slot.layer]
             weight.mul_(_like_weight(weight, layer, slot.side, factors[numbers]))
 
-    def _of_units(self, values: dict[Slot, Tensor]) -> Tensor:
+    def _of_units(self, values: dict[LayerDim, Tensor]) -> Tensor:
         """Return the sums over the channels of each unit, and of those in none."""
         device = next(self._model.parameters()).device
         sums = torch.zeros(len(self._units) + 1, device=device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Slot(NamedTuple):
+class LayerDim(NamedTuple):
     """One side of a layer. Where both sides are one (batch norm, depthwise), it is "out".
 
     Other sides are what attention needs: "number", where `layer` is the place of an attribute that
@@ -21,16 +21,16 @@ class Slot(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
+class PruningGroup:
     """Channels that can only be removed together."""
 
-    channels: Mapping[Slot, tuple[int, ...]]
+    channels: Mapping[LayerDim, tuple[int, ...]]
     shares: Mapping[str, tuple[int, ...]]
     """Place that works group by group: how many of its channels in each group are in this unit.
     Every group must lose the same number."""
 
     @property
-    def family(self) -> tuple[tuple[Slot, int], ...]:
+    def family(self) -> tuple[tuple[LayerDim, int], ...]:
         """Return what makes units alike: the sides of layers, and the channels in each."""
         return tuple((slot, len(indices)) for slot, indices in self.channels.items())
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
 from kdeploy.pruning.calls import Call
-from kdeploy.pruning.size_attributes import place_of_list
 from kdeploy.pruning.operations import split_sizes
+from kdeploy.pruning.size_attributes import place_of_list
 from kdeploy.pruning.tracing import Graph
 
 

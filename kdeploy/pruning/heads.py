@@ -16,10 +16,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from kdeploy.pruning.attention import Attention, find_attentions
-from kdeploy.pruning.size_attributes import place_of
+from kdeploy.pruning.groups import LayerDim, PruningGroup
 from kdeploy.pruning.removal import all_channels, remove_checked
+from kdeploy.pruning.size_attributes import place_of
 from kdeploy.pruning.tracing import Graph
-from kdeploy.pruning.groups import Slot, Unit
 from kdeploy.user_code import described
 
 Part = Literal["heads", "width"]
@@ -36,8 +36,8 @@ def find_heads(
     *,
     first: Part = "heads",
     is_protected: Callable[[str], bool],
-    taken: Collection[Slot],
-) -> tuple[list[Unit], dict[str, str]]:
+    taken: Collection[LayerDim],
+) -> tuple[list[PruningGroup], dict[str, str]]:
     """Return the units of all attentions; and the modules of those that stay whole, with reasons.
 
     Args:
@@ -49,11 +49,11 @@ def find_heads(
         taken: Sides of layers that are in other units.
     """
     attentions, reasons = find_attentions(graph.calls, model, len(example))
-    units: list[Unit] = []
+    units: list[PruningGroup] = []
     used = set(taken)
     for attention in attentions:
-        slots = {Slot(table.layer, "out") for table in attention.parts}
-        slots.add(Slot(attention.project.layer, "in"))
+        slots = {LayerDim(table.layer, "out") for table in attention.parts}
+        slots.add(LayerDim(attention.project.layer, "in"))
         if any(is_protected(table.layer) for table in attention.parts):
             reasons[attention.module] = "`ignore` names it"
         elif slots & used:
@@ -69,12 +69,12 @@ def find_heads(
 
 def _tried(
     attention: Attention, model: nn.Module, example: Tensor, first: Part
-) -> tuple[list[Unit], str]:
+) -> tuple[list[PruningGroup], str]:
     """Return the units whose removal is right, or none and what was wrong."""
     reason = "it has one head, of one channel"
     order: tuple[Part, Part] = ("heads", "width") if first == "heads" else ("width", "heads")
     for part in order:
-        best: tuple[float, list[Unit]] | None = None
+        best: tuple[float, list[PruningGroup]] | None = None
         for units in _readings(attention, model, part):
             try:
                 half = all_channels(units[: max(1, len(units) // 2)])
@@ -93,7 +93,7 @@ def _tried(
     return [], reason
 
 
-def _readings(attention: Attention, model: nn.Module, part: Part) -> Iterator[list[Unit]]:
+def _readings(attention: Attention, model: nn.Module, part: Part) -> Iterator[list[PruningGroup]]:
     """Yield the units by each reading of what the attributes say."""
     shapes = {tuple(table.channels.shape) for table in attention.parts}
     if len(shapes) != 1:
@@ -135,7 +135,9 @@ def _counts_heads(name: str) -> bool:
     return "head" in name or name == "h"
 
 
-def _units(attention: Attention, numbers: _Numbers, part: Part, *, is_scaled: bool) -> list[Unit]:
+def _units(
+    attention: Attention, numbers: _Numbers, part: Part, *, is_scaled: bool
+) -> list[PruningGroup]:
     heads, width = attention.query.channels.shape
     return [
         _unit(attention, numbers, part, index, is_scaled=is_scaled)
@@ -145,7 +147,7 @@ def _units(attention: Attention, numbers: _Numbers, part: Part, *, is_scaled: bo
 
 def _unit(
     attention: Attention, numbers: _Numbers, part: Part, index: int, *, is_scaled: bool
-) -> Unit:
+) -> PruningGroup:
     """Return a head, or a channel of every head.
 
     Where the products are divided by the root of the width as it is, the channels that stay are
@@ -154,26 +156,26 @@ def _unit(
     """
     heads, width = attention.query.channels.shape
     dimension = 0 if part == "heads" else 1
-    channels: dict[Slot, set[int]] = {}
+    channels: dict[LayerDim, set[int]] = {}
     for table in attention.parts:
         rows = table.channels.select(dimension, index).tolist()
-        channels.setdefault(Slot(table.layer, "out"), set()).update(rows)
+        channels.setdefault(LayerDim(table.layer, "out"), set()).update(rows)
     columns = attention.project.channels.select(dimension, index).tolist()
-    channels[Slot(attention.project.layer, "in")] = set(columns)
+    channels[LayerDim(attention.project.layer, "in")] = set(columns)
     if part == "width":
         factors = {attention.query.layer, attention.key.layer}
         for layer in factors:
             side = "scaled product" if is_scaled else "product"
-            channels[Slot(layer, side)] = channels[Slot(layer, "out")]
+            channels[LayerDim(layer, side)] = channels[LayerDim(layer, "out")]
         if is_scaled and attention.value.layer in factors:
-            channels[Slot(attention.project.layer, "unscaled")] = set(columns)
+            channels[LayerDim(attention.project.layer, "unscaled")] = set(columns)
     all_of_it = (
         range(index * width, (index + 1) * width)
         if part == "heads"
         else range(index, heads * width, width)
     )
     for place, kind in numbers.items():
-        channels[Slot(place, "number")] = set(all_of_it) if kind == "all" else {index}
-    return Unit(
+        channels[LayerDim(place, "number")] = set(all_of_it) if kind == "all" else {index}
+    return PruningGroup(
         channels={slot: tuple(sorted(channels[slot])) for slot in sorted(channels)}, shares={}
     )

@@ -15,9 +15,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from kdeploy.pruning.coupling import Slot, Unit
+from kdeploy.pruning.coupling import LayerDim, PruningGroup
 
-Values = Mapping[Slot, Sequence[float]]
+Values = Mapping[LayerDim, Sequence[float]]
 """One number for each channel of a layer's side."""
 NOTHING: Values = MappingProxyType({})
 
@@ -38,7 +38,7 @@ def batch_norm_scale(model: nn.Module) -> Values:
     arXiv:1708.06519.
     """
     return {
-        Slot(name, "out"): weight.detach().abs().tolist()
+        LayerDim(name, "out"): weight.detach().abs().tolist()
         for name, weight in weights(model).items()
         if isinstance(model.get_submodule(name), nn.modules.batchnorm._BatchNorm)
     }
@@ -56,11 +56,13 @@ def fpgm(model: nn.Module) -> Values:
         if weight.dim() > 1:
             turned = weight.transpose(0, 1) if outputs_are_second(layer) else weight
             filters = turned.detach().flatten(1)
-            found[Slot(name, "out")] = torch.cdist(filters, filters).sum(1).tolist()
+            found[LayerDim(name, "out")] = torch.cdist(filters, filters).sum(1).tolist()
     return found
 
 
-def score(units: Sequence[Unit], values: Values, *, otherwise: Values = NOTHING) -> list[float]:
+def score(
+    units: Sequence[PruningGroup], values: Values, *, otherwise: Values = NOTHING
+) -> list[float]:
     """Return the score of each unit; those of like units have the mean 1.
 
     Args:
@@ -76,12 +78,12 @@ def score(units: Sequence[Unit], values: Values, *, otherwise: Values = NOTHING)
     return [number / means[unit.family] for unit, number in zip(units, plain, strict=True)]
 
 
-def knows(values: Values, unit: Unit) -> bool:
+def knows(values: Values, unit: PruningGroup) -> bool:
     """Tell whether there are values of any side of a unit."""
     return any(slot in values for slot in unit.channels)
 
 
-def _plain_score(unit: Unit, values: Values) -> float:
+def _plain_score(unit: PruningGroup, values: Values) -> float:
     """Return the mean over the sides, for one channel of the unit."""
     sums = [
         sum(values[slot][index] for index in indices)
@@ -107,19 +109,19 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def by_channel(model: nn.Module, numbers: Mapping[str, Tensor]) -> dict[Slot, Tensor]:
+def by_channel(model: nn.Module, numbers: Mapping[str, Tensor]) -> dict[LayerDim, Tensor]:
     """Return the sums over all but the channels of tensors of the weights' shapes."""
     sums = {}
     for name, tensor in numbers.items():
         layer = model.get_submodule(name)
         if tensor.dim() == 1:
-            sums[Slot(name, "out")] = tensor
+            sums[LayerDim(name, "out")] = tensor
             continue
         table = tensor.flatten(2).sum(2) if tensor.dim() > 2 else tensor
         table = table.T if outputs_are_second(layer) else table
-        sums[Slot(name, "out")] = table.sum(1)
+        sums[LayerDim(name, "out")] = table.sum(1)
         groups = getattr(layer, "groups", 1)
-        sums[Slot(name, "in")] = torch.cat([rows.sum(0) for rows in table.chunk(groups)])
+        sums[LayerDim(name, "in")] = torch.cat([rows.sum(0) for rows in table.chunk(groups)])
     return sums
 
 

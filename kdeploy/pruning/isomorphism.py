@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from torch import nn
 
 from kdeploy.pruning.choice import Family
-from kdeploy.pruning.coupling import Slot, Unit
+from kdeploy.pruning.coupling import LayerDim, PruningGroup
 
 Kind = tuple[tuple[str, str, tuple[int, ...], bool], ...]
 
 
-def kinds_of(model: nn.Module, units: Iterable[Unit]) -> dict[Family, Kind]:
+def kinds_of(model: nn.Module, units: Iterable[PruningGroup]) -> dict[Family, Kind]:
     """Return what each family is made of: the layers' sides, whatever their names and widths."""
     modules = dict(model.named_modules())
     families = dict.fromkeys(unit.family for unit in units)
@@ -27,7 +27,7 @@ def kinds_of(model: nn.Module, units: Iterable[Unit]) -> dict[Family, Kind]:
     }
 
 
-def _facts(module: nn.Module | None, slot: Slot) -> tuple[str, str, tuple[int, ...], bool]:
+def _facts(module: nn.Module | None, slot: LayerDim) -> tuple[str, str, tuple[int, ...], bool]:
     kind = "parameter" if module is None else type(module).__name__
     kernel = tuple(getattr(module, "kernel_size", ()))
     return kind, slot.side, kernel, getattr(module, "groups", 1) > 1

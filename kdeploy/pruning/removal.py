@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch_pruning.ops import module2type
 from torch_pruning.pruner.function import PrunerBox
 
+from kdeploy.errors import ModelError
+from kdeploy.pruning.groups import LayerDim, PruningGroup
 from kdeploy.pruning.size_attributes import lower_number
 from kdeploy.pruning.stated_widths import hint_for
-from kdeploy.pruning.groups import Slot, Unit
-from kdeploy.errors import ModelError
 from kdeploy.user_code import users_code
 
 
-def all_channels(units: Collection[Unit]) -> dict[Slot, tuple[int, ...]]:
+def all_channels(units: Collection[PruningGroup]) -> dict[LayerDim, tuple[int, ...]]:
     """Return the channels of several units by the side of the layer."""
-    found: dict[Slot, set[int]] = defaultdict(set)
+    found: dict[LayerDim, set[int]] = defaultdict(set)
     for unit in units:
         for slot, indices in unit.channels.items():
             found[slot].update(indices)
@@ -28,7 +28,7 @@ def all_channels(units: Collection[Unit]) -> dict[Slot, tuple[int, ...]]:
 
 
 def remove_checked(
-    model: nn.Module, channels: Mapping[Slot, Collection[int]], example: Tensor
+    model: nn.Module, channels: Mapping[LayerDim, Collection[int]], example: Tensor
 ) -> float:
     """Remove channels in place, and compare with the full model in which no layer reads them.
 
@@ -66,7 +66,7 @@ def check_sizes(model: nn.Module) -> None:
             assert tuple(module.weight.shape[:2]) == stated, f"`{name}` states {stated}"
 
 
-def channel_count(model: nn.Module, slot: Slot) -> int:
+def channel_count(model: nn.Module, slot: LayerDim) -> int:
     """Return how many channels a side of a layer has."""
     found = _get(model, slot.layer)
     if isinstance(found, nn.Parameter):
@@ -78,7 +78,7 @@ def channel_count(model: nn.Module, slot: Slot) -> int:
     return int(count(found) or 1)
 
 
-def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) -> None:
+def remove_channels(model: nn.Module, channels: Mapping[LayerDim, Collection[int]]) -> None:
     """Remove the channels from the model, in place; gradients are dropped.
 
     Parameters keep asking for gradients, or not, as they did.
@@ -93,7 +93,7 @@ def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) 
             _scale(module, side, len(indices))
             continue
         if isinstance(module, nn.Parameter):
-            _remove_from_parameter(model, Slot(name, side), module, indices)
+            _remove_from_parameter(model, LayerDim(name, side), module, indices)
         elif side == "in" and isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
             _remove_grouped_inputs(module, indices)
         else:
@@ -108,7 +108,7 @@ def remove_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) 
         parameter.grad = None
 
 
-def hide_channels(model: nn.Module, channels: Mapping[Slot, Collection[int]]) -> nn.Module:
+def hide_channels(model: nn.Module, channels: Mapping[LayerDim, Collection[int]]) -> nn.Module:
     """Return a copy of full size in which no layer reads the channels.
 
     It computes what the model without them computes, as long as nothing but layers with weights
@@ -171,7 +171,7 @@ def _remove_statistics(norm: nn.Module, indices: Collection[int]) -> None:
 
 
 def _remove_from_parameter(
-    model: nn.Module, slot: Slot, parameter: nn.Parameter, indices: Collection[int]
+    model: nn.Module, slot: LayerDim, parameter: nn.Parameter, indices: Collection[int]
 ) -> None:
     dim = _dimension(slot.side)
     kept = [i for i in range(parameter.shape[dim]) if i not in set(indices)]

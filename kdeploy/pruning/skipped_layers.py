@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.pruning.coupling import Slot, Unit
+from kdeploy.pruning.coupling import LayerDim, PruningGroup
 from kdeploy.pruning.importance import weights
 
 OUTPUT = "its outputs are the model's"
@@ -25,8 +25,8 @@ def kept_whole(
     pruned: nn.Module,
     example: Tensor,
     *,
-    found: Iterable[Unit],
-    ranked: Iterable[Unit],
+    found: Iterable[PruningGroup],
+    ranked: Iterable[PruningGroup],
     is_protected: Callable[[str], bool],
     round_to: int,
 ) -> list[dict[str, str]]:
@@ -46,7 +46,7 @@ def kept_whole(
     may_go, was_ranked = (_sides(units) for units in (found, ranked))
 
     def reason(name: str) -> str:
-        slot = Slot(name, "out")
+        slot = LayerDim(name, "out")
         if is_protected(name):
             return "`ignore` names it"
         if slot not in may_go:
@@ -90,5 +90,5 @@ def _widths(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _sides(units: Iterable[Unit]) -> set[Slot]:
+def _sides(units: Iterable[PruningGroup]) -> set[LayerDim]:
     return {slot for unit in units for slot in unit.channels}

@@ -12,11 +12,11 @@ import torch_pruning
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
+from kdeploy.errors import ModelError
+from kdeploy.model_outputs import outputs_of
 from kdeploy.pruning.axes import Axes, find_axes
 from kdeploy.pruning.calls import Call, recording
 from kdeploy.pruning.shuffles import Shuffle, find_shuffles
-from kdeploy.errors import ModelError
-from kdeploy.model_outputs import outputs_of
 from kdeploy.user_code import described, hint_of
 
 

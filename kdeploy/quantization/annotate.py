@@ -126,8 +126,8 @@ def _specification(number_format: NumberFormat, scale: Tensor, zero_point: int) 
     return QuantizationSpec(
         dtype=torch.int8 if number_format.is_signed else torch.uint8,
         observer_or_fake_quant_ctr=KnownParameters.with_args(scale=scale, zero_point=zero_point),
-        quant_min=number_format.lowest_code,
-        quant_max=number_format.highest_code,
+        quant_min=number_format.qmin,
+        quant_max=number_format.qmax,
         qscheme=torch.per_channel_symmetric if scale.dim() else torch.per_tensor_affine,
     )
 
@@ -149,8 +149,8 @@ def _saturates_at(
     """Return whether the codes end, to half a step, within the bounds of the activation."""
     slack = 0.501 * scale
     low, high = _bounds(activation)
-    lowest = (number_format.lowest_code - zero_point) * scale
-    highest = (number_format.highest_code - zero_point) * scale
+    lowest = (number_format.qmin - zero_point) * scale
+    highest = (number_format.qmax - zero_point) * scale
     return lowest >= low - slack and highest <= high + slack
 
 

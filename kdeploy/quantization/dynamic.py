@@ -116,7 +116,7 @@ class DynamicModel(nn.Module):
         real = weight.detach().cpu().float()
         floor = np.zeros(len(real), np.float32)
         scales = torch.from_numpy(channel_scales(real.numpy(), number_format, floor=floor))
-        most = number_format.highest_code
+        most = number_format.qmax
         codes = (real / scales[:, None]).round().clamp(-most, most).to(torch.int8)
         return codes.T.contiguous(), scales
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from kdeploy.quantization.unshared_parameters import Layer
 from kdeploy.quantization.placement import kind_of
+from kdeploy.quantization.unshared_parameters import Layer
 
 aten = torch.ops.aten
 Pair = tuple[Layer, Layer]

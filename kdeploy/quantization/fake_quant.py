@@ -100,10 +100,10 @@ class ActivationQuantizer(nn.Module):
             scale = self.ratio.detach().clamp(min=SMALLEST_RATIO) * self.start
         else:  # as a file will hold it, to the last bit
             scale = x.new_tensor([self.number_format.scale_and_zero_point(*self.span())[0]])
-        low = self.number_format.lowest_code - self.zero_point
-        high = self.number_format.highest_code - self.zero_point
+        low = self.number_format.qmin - self.zero_point
+        high = self.number_format.qmax - self.zero_point
         # The values of one item: the gradient is a mean over the batch.
-        values = max(x.numel() // max(len(x), 1), 1) * self.number_format.highest_code
+        values = max(x.numel() // max(len(x), 1), 1) * self.number_format.qmax
         return _rounded(x, self.ratio, scale, low, high, values**-0.5 / self.start)
 
 
@@ -128,8 +128,8 @@ class WeightQuantizer(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if not self.is_on:
             return weight
-        values = weight[0].numel() * self.number_format.highest_code
-        low, high = self.number_format.lowest_code, self.number_format.highest_code
+        values = weight[0].numel() * self.number_format.qmax
+        low, high = self.number_format.qmin, self.number_format.qmax
         return _rounded(weight, self.ratio, self.scale(), low, high, values**-0.5 / self.start)
 
 

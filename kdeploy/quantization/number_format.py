@@ -24,11 +24,11 @@ class NumberFormat:
     is_symmetric: bool
 
     @property
-    def lowest_code(self) -> int:
+    def qmin(self) -> int:
         return -(1 << self.bits - 1) if self.is_signed else 0
 
     @property
-    def highest_code(self) -> int:
+    def qmax(self) -> int:
         return (1 << self.bits - 1) - 1 if self.is_signed else (1 << self.bits) - 1
 
     def scale_and_zero_point(self, low: float, high: float) -> tuple[float, int]:
@@ -39,17 +39,17 @@ class NumberFormat:
         """
         low, high = min(low, 0.0), max(high, 0.0)
         if self.is_symmetric:
-            return _scale(max(-low, high), self.highest_code), 0
-        scale = _scale(high - low, self.highest_code - self.lowest_code)
-        zero_point = self.lowest_code + round(-low / scale)
-        return scale, int(np.clip(zero_point, self.lowest_code, self.highest_code))
+            return _scale(max(-low, high), self.qmax), 0
+        scale = _scale(high - low, self.qmax - self.qmin)
+        zero_point = self.qmin + round(-low / scale)
+        return scale, int(np.clip(zero_point, self.qmin, self.qmax))
 
     def quantize(
         self, real: NDArray[np.float32], scale: float, zero_point: int
     ) -> NDArray[np.float32]:
         """Return the nearest numbers that the encoding can represent."""
         codes = np.rint(real / np.float32(scale)) + zero_point
-        codes = np.clip(codes, self.lowest_code, self.highest_code)
+        codes = np.clip(codes, self.qmin, self.qmax)
         return np.asarray((codes - zero_point) * np.float32(scale), np.float32)
 
 
@@ -64,7 +64,7 @@ def channel_scales(
         floor: (channels,), the smallest scale that each channel may have, see `bias_floor`.
     """
     largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
-    scales = np.maximum(largest / np.float32(number_format.highest_code), floor)
+    scales = np.maximum(largest / np.float32(number_format.qmax), floor)
     return np.where(scales > SMALLEST_SCALE, scales, np.float32(1.0)).astype(np.float32)
 
 
@@ -75,7 +75,7 @@ def on_grid(
     scales = channel_scales(weight, number_format, floor=np.zeros(len(weight), np.float32))
     scales = scales.reshape(-1, *(1 for _ in weight.shape[1:]))
     codes = np.rint(weight / scales)
-    return np.clip(codes, -number_format.highest_code, number_format.highest_code), scales
+    return np.clip(codes, -number_format.qmax, number_format.qmax), scales
 
 
 def bias_floor(bias: NDArray[np.float32], input_scale: float) -> NDArray[np.float32]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-from kdeploy.quantization.unshared_parameters import Layer, own_parameters
 from kdeploy.quantization.placement import kind_of
+from kdeploy.quantization.unshared_parameters import Layer, own_parameters
 
 aten = torch.ops.aten
 # How much of an outlier goes into the weights; the paper's value for most models.

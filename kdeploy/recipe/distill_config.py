@@ -11,7 +11,7 @@ from kdeploy import registry
 from kdeploy.distill.loss_specs import TEMPERATURE, checked_parameters, checked_weight
 from kdeploy.errors import RecipeError, UnknownName
 from kdeploy.recipe.files import placed
-from kdeploy.recipe.sections import around_loss, teaching_model
+from kdeploy.recipe.sections import around_loss, distill_section_model
 from kdeploy.units import parse_quantity
 
 # Fine-tuning starts from learned weights: a tenth of the rate that trains from scratch.
@@ -20,7 +20,7 @@ AROUND_LOSS = ("weight", "layers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Teaching:
+class DistillConfig:
     """One distillation, resolved."""
 
     scheme: str
@@ -33,18 +33,18 @@ class Teaching:
     baseline: bool = False
 
 
-def teaching_of(
+def distill_config_of(
     given: Mapping[str, Any], where: str, defaults: Mapping[str, Any], folder: Path
-) -> Teaching:
+) -> DistillConfig:
     """Return a teaching section resolved; keys left out are the `defaults`, then the usual."""
     chosen = {**defaults, **registry.mapping(given, where)}
-    section = registry.check(teaching_model(), chosen, where=where).model_dump()
+    section = registry.check(distill_section_model(), chosen, where=where).model_dump()
     scheme = section.pop("scheme")
     name, own = single(scheme if isinstance(scheme, dict) else {scheme: {}}, f"{where}.scheme")
     parameters = registry.find("scheme", name, where=f"{where}.scheme").parameters
     own = registry.validate(parameters, own, where=f"{where}.scheme.{name}")
     losses = [_loss(e, f"{where}.losses[{i}]") for i, e in enumerate(section.pop("losses"))]
-    return Teaching(
+    return DistillConfig(
         scheme=name,
         scheme_parameters=placed(own, folder, f"{where}.scheme.{name}"),
         losses=tuple(losses),

@@ -13,10 +13,10 @@ from kdeploy import registry
 from kdeploy.data.data_files import absolute
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.files import absolute_build
 from kdeploy.recipe.resolve import OWN_TRAINING, Recipe, Step, parse
 from kdeploy.recipe.sections import ONE_WORD, spelled_out
-from kdeploy.recipe.distill_config import Teaching
 from kdeploy.yaml_document import DEEPEST, yaml_file, yaml_text
 
 
@@ -89,7 +89,7 @@ def _held_out(data: DataReference) -> dict[str, float]:
     return {"validation_fraction": data.validation_fraction}
 
 
-def _teaching(teaching: Teaching) -> dict[str, Any]:
+def _teaching(teaching: DistillConfig) -> dict[str, Any]:
     return {
         "scheme": {teaching.scheme: dict(teaching.scheme_parameters)},
         "losses": [dict(loss) for loss in teaching.losses],

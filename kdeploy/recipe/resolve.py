@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import registry
-from kdeploy.store.artifact import MANIFEST
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
 from kdeploy.named_path import named_path
+from kdeploy.recipe.distill_config import RECOVER_DEFAULTS, DistillConfig, distill_config_of, single
 from kdeploy.recipe.files import artifact_place, moved_along
 from kdeploy.recipe.sections import (
     BenchSection,
@@ -23,9 +23,9 @@ from kdeploy.recipe.sections import (
     StudentSection,
     TeacherSection,
 )
-from kdeploy.recipe.distill_config import RECOVER_DEFAULTS, Teaching, single, teaching_of
-from kdeploy.store.references import ModelReference
 from kdeploy.runtimes.run import named
+from kdeploy.store.artifact import MANIFEST
+from kdeploy.store.references import ModelReference
 from kdeploy.units import parse_drop
 
 BESIDE_STEP = ("recover", "max_drop")
@@ -55,7 +55,7 @@ class Step:
 
     technique: str
     parameters: Mapping[str, Any]
-    recover: Teaching | None = None
+    recover: DistillConfig | None = None
     """How it is trained: inside of a technique that trains, after any other one."""
     max_drop: float | None = None
     """The validation accuracy that it may cost after recovery, as a fraction; None: any."""
@@ -72,7 +72,7 @@ class Recipe:
     data: DataReference
     teacher: Teacher
     student: ModelReference | None
-    distill: Teaching | None
+    distill: DistillConfig | None
     compress: tuple[Step, ...]
     export: tuple[Step, ...]
     bench: BenchSection
@@ -113,7 +113,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         data=data_reference(top.data, folder, seed),
         teacher=teacher,
         student=_student(top.student, folder) if top.student else None,
-        distill=teaching_of(top.distill, "distill", {}, folder) if top.distill else None,
+        distill=distill_config_of(top.distill, "distill", {}, folder) if top.distill else None,
         compress=steps,
         export=_exports(top.export),
         bench=bench_section(top.bench),
@@ -287,7 +287,7 @@ def _recovery(
     given: Any,
     where: str,
     folder: Path,
-) -> Teaching | None:
+) -> DistillConfig | None:
     """Return how a step is trained; a technique that trains has epochs and rate of its own."""
     if technique.facts.get("trains"):
         given = registry.mapping(given, f"{where}.recover")
@@ -298,7 +298,7 @@ def _recovery(
                 f"{where}.recover: `{twice[0]}` is a key of `{technique.name}` itself",
                 hint=f"write `{technique.name}: {{{twice[0]}: {given[twice[0]]}}}`",
             )
-        return teaching_of({**given, **own}, f"{where}.recover", {}, folder)
+        return distill_config_of({**given, **own}, f"{where}.recover", {}, folder)
     if given is None:
         return None
     if technique.facts.get("recoverable") is False:
@@ -307,7 +307,7 @@ def _recovery(
             "no sense",
             hint="recover the step before it",
         )
-    return teaching_of(given, f"{where}.recover", RECOVER_DEFAULTS, folder)
+    return distill_config_of(given, f"{where}.recover", RECOVER_DEFAULTS, folder)
 
 
 def _exports(entries: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:

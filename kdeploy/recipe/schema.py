@@ -10,14 +10,14 @@ from kdeploy import registry
 from kdeploy.recipe.sections import (
     BenchSection,
     DataSection,
+    DistillSection,
     PackageSection,
     RecipeSection,
     Section,
     StudentSection,
     TeacherSection,
-    TeachingSection,
     around_loss,
-    teaching_model,
+    distill_section_model,
 )
 
 
@@ -26,10 +26,10 @@ def json_schema() -> dict[str, Any]:
     losses = _one_of("loss", around=True)
     learns = create_model(
         "LearningSection",
-        __base__=TeachingSection,
+        __base__=DistillSection,
         losses=(list[losses], []),  # type: ignore[valid-type]
     )
-    teaching = teaching_model(base=learns)
+    teaching = distill_section_model(base=learns)
     training = registry.model_of(registry.parameters_of("kdeploy.training.fit", "fit"), "Training")
     teacher = create_model("Teacher", __base__=TeacherSection, train=(training, {}))
     beside = {"recover": (teaching | None, None), "max_drop": (str | None, None)}

@@ -82,7 +82,7 @@ class StudentSection(Section):
     args: dict[str, Any] = Field({}, description="keyword arguments of the build function")
 
 
-class TeachingSection(Section):
+class DistillSection(Section):
     """How a student learns; further keys are those of training."""
 
     scheme: str | dict[str, dict[str, Any] | None] = Field("offline", description="who teaches")
@@ -194,7 +194,7 @@ class ItemLossSection(LogitLossSection):
     )
 
 
-def teaching_model(*, base: type[BaseModel] = TeachingSection) -> type[BaseModel]:
+def distill_section_model(*, base: type[BaseModel] = DistillSection) -> type[BaseModel]:
     """Return the model of `distill:` and `recover:`: the section's keys and those of training."""
     training = registry.parameters_of("kdeploy.training.fit", "fit")
     return registry.model_of(training, base.__name__.removesuffix("Section"), base=base)

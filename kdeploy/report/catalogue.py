@@ -27,7 +27,7 @@ TITLES = {
     "wrapper": "Wrappers: how a stored model gets its quantizers back",
 }
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
-FORMS = {"FurtherModel": "`{build, args, weights}`"}
+FORMS = {"AuxiliaryModel": "`{build, args, weights}`"}
 # Facts for the machinery only: they tell a reader nothing.
 HIDDEN = {"paper", "ensures", "student_layers", "further_items"}
 

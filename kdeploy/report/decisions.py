@@ -11,6 +11,7 @@ from kdeploy.report.best import metric_of
 from kdeploy.report.comparison import Against, Change, Choice, Comparison, Row
 from kdeploy.report.devices import runtime_of
 from kdeploy.report.machine_facts import short_names
+from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME
 from kdeploy.report.wording import (
     NOTHING,
     change,
@@ -19,7 +20,6 @@ from kdeploy.report.wording import (
     task,
     where,
 )
-from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME
 
 BEST_TITLE = "Best configuration of each device"
 BEST_HEADERS = (

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from kdeploy.report.comparison import Comparison, Row
 from kdeploy.report.machine_facts import short_names
-from kdeploy.report.wording import NOTHING, task
 from kdeploy.report.table import Cell, Column, columns, text_column
+from kdeploy.report.wording import NOTHING, task
 
 SHOWN = (
     *("p50 latency", "throughput", "speed-up (p50)", "size", "top-1 accuracy", "peak memory"),

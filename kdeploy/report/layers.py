@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from kdeploy.report.comparison import Comparison
-from kdeploy.report.step_table import Said, said_by
+from kdeploy.report.step_table import StepTable, said_by
 
 TOPIC = "sensitivity"
 
 
-def layer_tables(comparison: Comparison) -> list[tuple[str, Said]]:
+def layer_tables(comparison: Comparison) -> list[tuple[str, StepTable]]:
     """Return the table of each step that has one, under its label; a shared step has it once."""
-    found: dict[str, tuple[str, Said]] = {}
+    found: dict[str, tuple[str, StepTable]] = {}
     for lineage in comparison.lineages:
         for step in lineage.steps:
             for said in said_by(step.facts):

@@ -17,7 +17,7 @@ ONCE_A_RUNTIME = (
 )
 
 
-class Shelf:
+class RecordIndex:
     """The records of one artefact, the older first."""
 
     def __init__(self) -> None:
@@ -49,11 +49,11 @@ class Shelf:
         return found[max(ranked)[-1]] if ranked else None
 
 
-def shelves_of(records: Iterable[Measurement]) -> dict[tuple[str, str], Shelf]:
+def shelves_of(records: Iterable[Measurement]) -> dict[tuple[str, str], RecordIndex]:
     """Return a shelf for each artefact's id and label."""
-    found: dict[tuple[str, str], Shelf] = {}
+    found: dict[tuple[str, str], RecordIndex] = {}
     for record in records:
-        found.setdefault((record.artifact, record.label), Shelf()).add(record)
+        found.setdefault((record.artifact, record.label), RecordIndex()).add(record)
     return found
 
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.report.comparison import Against, Change, Ratio, Row, Value
-from kdeploy.report.rows import PRACTICAL_DIFFERENCE, UNSURE, ratio_of
 from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME
+from kdeploy.report.rows import PRACTICAL_DIFFERENCE, UNSURE, ratio_of
 
 Key = tuple[str | float | None, ...]
 # What was timed once has no interval, and the same file differs by so much from run to run.

@@ -15,7 +15,7 @@ from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.gate import times_better
 from kdeploy.measurement import METRICS, Measurement
 from kdeploy.report.comparison import OFFLINE, Pair, Ratio, Row, Run, Value, scenario_of
-from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME, Shelf, shelves_of
+from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME, RecordIndex, shelves_of
 
 SPEED = (
     *("latency.", "device_latency.", "throughput", "server_rate"),
@@ -153,7 +153,7 @@ def _hosts(row: Row, cells: Sequence[Row]) -> bool:
     )
 
 
-def _filled(row: Row, shelf: Shelf) -> Row:
+def _filled(row: Row, shelf: RecordIndex) -> Row:
     values: dict[str, Value] = {}
     for metric in METRICS:
         record = shelf.best(metric, row)

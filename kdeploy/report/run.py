@@ -8,9 +8,9 @@ from pathlib import Path
 from kdeploy.errors import InputError, UnknownName
 from kdeploy.gate import Gate
 from kdeploy.registry import find, techniques
-from kdeploy.report.regression import against as changes
 from kdeploy.report.best import best_rows
 from kdeploy.report.comparison import Against, Comparison, Row, Run
+from kdeploy.report.regression import against as changes
 from kdeploy.report.rows import headline_of, ordered, rows_of
 from kdeploy.report.run_folder import read_run
 

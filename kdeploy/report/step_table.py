@@ -17,7 +17,7 @@ UNITS = {"seconds": "s", "bytes": "B", "fraction": "fraction"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class StepTable:
     """One topic: a table; without headers its rows are names and values."""
 
     topic: str
@@ -25,7 +25,7 @@ class Said:
     rows: tuple[tuple[str, ...], ...]
 
 
-def said_by(facts: Mapping[str, Any]) -> list[Said]:
+def said_by(facts: Mapping[str, Any]) -> list[StepTable]:
     """Return what the facts of a step have under `report`, in its order; empty topics are left."""
     found = []
     for topic, value in (facts.get("report") or {}).items():
@@ -35,23 +35,23 @@ def said_by(facts: Mapping[str, Any]) -> list[Said]:
     return found
 
 
-def _said(key: str, value: Any) -> Said:
+def _said(key: str, value: Any) -> StepTable:
     topic = _head(key)
     if isinstance(value, Mapping):
         # Of the topic's own unit, where the inner keys name none.
         unit = f"_{key.rpartition('_')[2]}"
         rows = tuple((_head(k), _shown(k if _unit(k) else k + unit, v)) for k, v in value.items())
-        return Said(topic=topic, headers=(), rows=rows)
+        return StepTable(topic=topic, headers=(), rows=rows)
     if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value):
         keys = list(dict.fromkeys(key for row in value for key in row))
-        return Said(
+        return StepTable(
             topic=topic,
             headers=tuple(_head(key) for key in keys),
             rows=tuple(tuple(_shown(key, row.get(key)) for key in keys) for row in value),
         )
     if isinstance(value, list | tuple):
-        return Said(topic=topic, headers=(), rows=tuple(("", str(item)) for item in value))
-    return Said(topic=topic, headers=(), rows=((topic, _shown(key, value)),))
+        return StepTable(topic=topic, headers=(), rows=tuple(("", str(item)) for item in value))
+    return StepTable(topic=topic, headers=(), rows=((topic, _shown(key, value)),))
 
 
 def _unit(key: str) -> str | None:

@@ -10,8 +10,8 @@ from kdeploy.gate import Verdict
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.markup import decisions, escaped, left_out, section, table
 from kdeploy.report.pareto import shortened
-from kdeploy.report.wording import title, verdict_sentence
 from kdeploy.report.table import brief_rows
+from kdeploy.report.wording import title, verdict_sentence
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
 MOST_ROWS = 40

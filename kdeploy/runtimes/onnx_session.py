@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from kdeploy.errors import Unavailable
 from kdeploy.onnx_graph.checks import INPUT_TYPES, WHOLE_TYPES, check_input, refused, unfit
-from kdeploy.runtimes.contract import Proof
 from kdeploy.onnx_graph.operators import integer_and_eligible, is_quantized
 from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
+from kdeploy.runtimes.contract import Proof
 
 if TYPE_CHECKING:
     from kdeploy.preprocessing import Inputs

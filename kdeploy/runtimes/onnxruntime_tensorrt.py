@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kdeploy.machine import allowed_cores
+from kdeploy.onnx_graph.operators import is_quantized
 from kdeploy.preprocessing import Inputs
-from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from kdeploy.runtimes.onnx_provider import gpu_options, without_provider
-from kdeploy.onnx_graph.operators import is_quantized
+from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.tensorrt.encoding import check_encoding
 from kdeploy.user_cache import cache_folder
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
 from kdeploy.onnx_graph.checks import INPUT_TYPES, WHOLE_TYPES, check_input, refused, unfit
+from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.files import format_of
-from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
 
 ELIGIBLE_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 INTEGER_TYPES = frozenset({"i8", "u8"})

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from kdeploy.errors import ModelError
 from kdeploy.kernels.cuda_stream import CudaStream
 from kdeploy.preprocessing import Inputs
-from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.engine_layers import proof_of
+from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.tensorrt.sidecar import Sidecar
 
 if TYPE_CHECKING:

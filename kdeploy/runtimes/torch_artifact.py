@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdeploy.store.artifact import Artifact, open_artifact
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.preprocessing import Inputs, Preprocessing
+from kdeploy.store.artifact import Artifact, open_artifact
 
 EXPORT = "`kdeploy export onnx`, then measure the file in onnxruntime_cpu or openvino"
 

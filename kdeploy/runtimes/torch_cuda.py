@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.nvidia_driver import without_gpu
 from kdeploy.onnx_graph.sparse_weights import num_two_four
+from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.torch_gpu import TorchGpu
 
 

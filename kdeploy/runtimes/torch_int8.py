@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.store.artifact import open_artifact
 from kdeploy.errors import Unavailable
+from kdeploy.nvidia_driver import without_gpu
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.nvidia_driver import without_gpu
 from kdeploy.runtimes.torch_gpu import TorchGpu
+from kdeploy.store.artifact import open_artifact
 
 
 @runtime(formats={"torch"}, device="cuda", needs="int8")

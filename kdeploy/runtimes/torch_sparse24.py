@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import Unavailable
+from kdeploy.nvidia_driver import without_gpu
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.nvidia_driver import without_gpu
 from kdeploy.runtimes.torch_gpu import TorchGpu
 
 

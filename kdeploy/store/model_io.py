@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdeploy.errors import ArtifactCorrupt, ModelError
+from kdeploy.preprocessing import Preprocessing
 from kdeploy.store.artifact import Artifact, open_artifact
 from kdeploy.store.artifact_schema import Malformed, model_facts
-from kdeploy.errors import ArtifactCorrupt, ModelError
 from kdeploy.store.moved_paths import from_here, lies_now
-from kdeploy.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -135,8 +135,8 @@ def _rebuilt(
     import torch
     from safetensors.torch import load_file
 
-    from kdeploy.store.references import build_model
     from kdeploy.registry import find
+    from kdeploy.store.references import build_model
     from kdeploy.store.structure import replay
 
     fresh = build_model(_reference(folder, facts))

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import ModelError
+from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.tensorrt.profile import Range, add_profile
 from kdeploy.tensorrt.progress import monitor_of
-from kdeploy.tensorrt import api as tensorrt_api
 
 if TYPE_CHECKING:
     import tensorrt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class BuildSettings:
     """What the builder is told."""
 
     batch: Range
@@ -48,7 +48,7 @@ class Built:
     """What the builder said about sparse kernels."""
 
 
-def build(file: Path, settings: Settings, timings: bytes, cancelled: threading.Event) -> Built:
+def build(file: Path, settings: BuildSettings, timings: bytes, cancelled: threading.Event) -> Built:
     """Return the engine of an ONNX file.
 
     Args:
@@ -100,7 +100,7 @@ def _refused(file: Path, parser: tensorrt.OnnxParser, version: str) -> ModelErro
     )
 
 
-def _configure(trt: Any, config: tensorrt.IBuilderConfig, settings: Settings) -> None:
+def _configure(trt: Any, config: tensorrt.IBuilderConfig, settings: BuildSettings) -> None:
     compatibility = {
         "none": trt.HardwareCompatibilityLevel.NONE,
         "ampere_plus": trt.HardwareCompatibilityLevel.AMPERE_PLUS,

@@ -15,8 +15,9 @@ from torch import Tensor
 from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.data.mixing import mixer
 from kdeploy.errors import DataError
-from kdeploy.training.prefetch import ahead
+from kdeploy.interruption import stop_if_asked
 from kdeploy.training.contract import Batch
+from kdeploy.training.prefetch import ahead
 from kdeploy.training.processes import ALONE, Processes
 from kdeploy.training.views import (
     MEMORY_BYTES,
@@ -25,7 +26,6 @@ from kdeploy.training.views import (
     fingerprint_of_views,
     order_of_views,
 )
-from kdeploy.interruption import stop_if_asked
 
 logger = logging.getLogger(__name__)
 

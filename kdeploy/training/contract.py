@@ -46,7 +46,7 @@ class EpochRecord:
     """Of the last step."""
 
 
-class Watcher(Protocol):
+class TrainingCallback(Protocol):
     """Someone who shows the progress; called on every step, so it must be cheap."""
 
     def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None:
@@ -70,7 +70,7 @@ class Watcher(Protocol):
         ...
 
 
-class NoWatcher:
+class NullCallback:
     """The silent default."""
 
     def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None: ...
@@ -120,7 +120,7 @@ class FitContext:
     name: str = "train"
     constraints: tuple[Constraint, ...] = ()
     """Applied in this order after each optimizer step."""
-    watcher: Watcher = field(default_factory=NoWatcher)
+    watcher: TrainingCallback = field(default_factory=NullCallback)
 
 
 class Objective(Protocol):
@@ -139,7 +139,7 @@ class Objective(Protocol):
 
 
 @runtime_checkable
-class Attentive(Protocol):
+class ObjectiveHooks(Protocol):
     """An objective that wants to know more than its batches."""
 
     may_be_zero: frozenset[str]
@@ -173,7 +173,7 @@ class FitResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class TrainingSettings:
     """The keyword arguments of `kdeploy.training.fit.fit`, which documents them."""
 
     epochs: int

@@ -20,10 +20,10 @@ from kdeploy.training.contract import (
     EpochRecord,
     FitContext,
     FitResult,
-    NoWatcher,
+    NullCallback,
     Objective,
-    Settings,
-    Watcher,
+    TrainingCallback,
+    TrainingSettings,
 )
 from kdeploy.training.cross_entropy import entropy
 from kdeploy.training.loop import Training
@@ -39,10 +39,10 @@ __all__ = [
     "EpochRecord",
     "FitContext",
     "FitResult",
-    "NoWatcher",
+    "NullCallback",
     "Objective",
     "Supervised",
-    "Watcher",
+    "TrainingCallback",
     "accuracy",
     "check_outputs",
     "fit",
@@ -132,7 +132,7 @@ def fit(
         ModelError: the student does not run on the data or has another number of classes.
         TrainingDiverged: a loss is not a finite number, or a component is zero all epoch.
     """
-    settings = Settings(
+    settings = TrainingSettings(
         epochs=epochs,
         batch_size=batch_size,
         accumulate=accumulate,

@@ -29,9 +29,9 @@ from torch.nn.modules.module import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdeploy.process_end import named_end
 from kdeploy.training.arithmetic import Layers
 from kdeploy.training.kernel_trial import describe
-from kdeploy.process_end import named_end
 
 # What vendors write kernels for, and where layout, precision and threads choose between them.
 NAMES = (

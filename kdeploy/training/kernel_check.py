@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
+from kdeploy.process_end import named_end
 from kdeploy.training import kernel_trial
 from kdeploy.training.kernel_faults import known_fault
-from kdeploy.process_end import named_end
 from kdeploy.user_cache import cache_folder
 
 DIED, LATE = "died", "late"

@@ -21,15 +21,15 @@ from kdeploy.training.batch_norm import average_over, synchronized
 from kdeploy.training.batches import TrainingBatches
 from kdeploy.training.compilation import shall_compile
 from kdeploy.training.contract import (
-    Attentive,
     Batch,
     Best,
     EpochRecord,
     FitContext,
     FitResult,
-    NoWatcher,
+    NullCallback,
     Objective,
-    Settings,
+    ObjectiveHooks,
+    TrainingSettings,
 )
 from kdeploy.training.device import device_named, fabric_on, precision_on
 from kdeploy.training.divergence_checks import check_finite, check_used, check_weights
@@ -49,15 +49,15 @@ class Training:
     """One training: what it holds between epochs."""
 
     def __init__(
-        self, objective: Objective, data: Dataset, context: FitContext, settings: Settings
+        self, objective: Objective, data: Dataset, context: FitContext, settings: TrainingSettings
     ) -> None:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.data, self.context, self.settings = data, context, settings
         self.processes = joined(context.devices, context.num_nodes)
-        self.watcher = context.watcher if self.processes.is_first else NoWatcher()
+        self.watcher = context.watcher if self.processes.is_first else NullCallback()
         self.device = device_named(context.device)
         self.precision = precision_on(self.device, settings.precision)
-        self.told = objective if isinstance(objective, Attentive) else None
+        self.told = objective if isinstance(objective, ObjectiveHooks) else None
         self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
         self.student = objective.student
         self.objective: nn.Module = objective.to(self.device)

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from kdeploy.bench.model_under_test import Subject
+from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.data.load import DataReference
 
 SHAPE = (2, 6, 6)
@@ -33,7 +33,7 @@ def fake(tmp_path):
     def write(label, *, profile="", **settings):
         path = tmp_path / f"{label}{profile}.onnx"
         path.write_text(json.dumps({"latency_seconds": 0.0002, "classes": 3, **settings}))
-        return Subject(
+        return ModelUnderTest(
             artifact=f"id-{label}", label=label, path=path, format="onnx", profile=profile
         )
 

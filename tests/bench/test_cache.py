@@ -13,15 +13,15 @@ import onnx
 import pytest
 
 from kdeploy.bench import run as bench_run
-from kdeploy.bench.cache import ARRAYS, FACTS, Group, KeptGroups, contents_sha256, finished_now
+from kdeploy.bench.cache import ARRAYS, FACTS, Group, GroupCache, contents_sha256, finished_now
+from kdeploy.bench.model_under_test import Configuration, Outcome, Plan
 from kdeploy.bench.run import Interrupted, bench
-from kdeploy.bench.model_under_test import Cell, Outcome, Plan
 from kdeploy.machine import fingerprint
 from kdeploy.runtimes.contract import Proof
 
 QUICK = {"runtimes": ["fake"], "threads": [1], "minimum_seconds": 0.02, "minimum_count": 16}
 PLAN = Plan(data=None, accuracy=False, minimum_seconds=1, minimum_count=9, timeout_seconds=9)
-CELL = Cell(runtime="fake", batch_size=1, threads=1)
+CELL = Configuration(runtime="fake", batch_size=1, threads=1)
 ROUNDS = (np.array([0.1, 0.2]), np.array([0.3]))
 
 
@@ -55,7 +55,7 @@ def _outcome(subject, cell):
 
 
 def _store(folder, **changes):
-    return KeptGroups(folder=folder, plan=PLAN, machine=replace(fingerprint(), **changes))
+    return GroupCache(folder=folder, plan=PLAN, machine=replace(fingerprint(), **changes))
 
 
 def _group(subject):
@@ -156,7 +156,7 @@ def test_an_interrupt_keeps_and_returns_what_was_finished(fake, data, tmp_path, 
 CHILD = """
 import json, sys
 from pathlib import Path
-from kdeploy.bench.run import Subject, bench
+from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.data.load import DataReference
 
 folder = Path(sys.argv[1])
@@ -164,7 +164,7 @@ data = DataReference.from_dict(json.loads((folder / "data.json").read_text()))
 files = sorted(folder.glob("*.onnx"))
 starts = (folder / "starts.txt").open("a", buffering=1)
 result = bench(
-    [Subject(artifact=f.stem, label=f.stem, path=f, format="onnx") for f in files],
+    [ModelUnderTest(artifact=f.stem, label=f.stem, path=f, format="onnx") for f in files],
     runtimes=["fake"], batch_sizes=[1, 2], threads=[1], data=data, accuracy=False,
     minimum_seconds=0.02, minimum_count=8, out=folder / "out", kept=folder / "kept",
     watch=lambda text: "warms up" in text and starts.write(text + "\\n"),

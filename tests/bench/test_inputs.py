@@ -5,18 +5,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from kdeploy.store.artifact import write_manifest
 from kdeploy.bench import inputs
 from kdeploy.bench.inputs import write_pool
-from kdeploy.bench.model_under_test import Subject
+from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.data.load import load
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.input_fitting import Declared, declared_file
 from kdeploy.preprocessing import Preprocessing
+from kdeploy.store.artifact import write_manifest
 
 
 def _subject(path, form="onnx"):
-    return Subject(artifact="a", label="a", path=path, format=form)
+    return ModelUnderTest(artifact="a", label="a", path=path, format=form)
 
 
 def test_real_items_are_preprocessed_test_items(data, float_file, tmp_path):

@@ -9,9 +9,9 @@ from kdeploy.bench import energy, nvml
 from kdeploy.bench import model_session as side
 from kdeploy.bench.client import WorkerFailed
 from kdeploy.bench.inputs import Pool
+from kdeploy.bench.model_session import ModelSession
+from kdeploy.bench.model_under_test import Configuration, Plan
 from kdeploy.bench.scenarios.server import arrivals
-from kdeploy.bench.model_session import Side
-from kdeploy.bench.model_under_test import Cell, Plan
 from kdeploy.errors import Unavailable
 from kdeploy.runtimes.fake import Fake
 
@@ -76,8 +76,8 @@ def opened(monkeypatch, tmp_path, fake):
     monkeypatch.setattr(side, "write_pool", lambda *args, **options: pool)
 
     def open_it(worker, **cell):
-        cell = Cell(runtime="fake", threads=1, **{"batch_size": 4, **cell})
-        found = Side(fake("a"), cell, PLAN, tmp_path)
+        cell = Configuration(runtime="fake", threads=1, **{"batch_size": 4, **cell})
+        found = ModelSession(fake("a"), cell, PLAN, tmp_path)
         found.prepare()
         found.open(worker)
         return found
@@ -103,8 +103,8 @@ def test_what_the_runtime_does_not_open_is_refused_before_the_process_is_asked(t
         ("onnxruntime_cpu", tmp_path, "opens `onnx`"),
         ("fake", tmp_path / "gone.onnx", "FileMissing: there is no"),
     ):
-        cell = Cell(runtime=runtime, batch_size=4, threads=1)
-        found = Side(replace(fake("a"), path=path), cell, PLAN, tmp_path)
+        cell = Configuration(runtime=runtime, batch_size=4, threads=1)
+        found = ModelSession(replace(fake("a"), path=path), cell, PLAN, tmp_path)
         found.prepare()
         found.open(worker)
         assert reason in _finished(found).skipped

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
 from kdeploy.bench.records import comparisons, measurements
-from kdeploy.bench.model_under_test import Cell, Outcome, Subject
 from kdeploy.gate import judge, parse_gates
 from kdeploy.machine import Machine
 from kdeploy.runtimes.contract import Proof
@@ -19,7 +19,7 @@ MACHINE = Machine(
     is_virtual=True,
     instruction_sets=("avx_vnni",),
 )
-CELL = Cell(runtime="fake", batch_size=4, threads=2)
+CELL = Configuration(runtime="fake", batch_size=4, threads=2)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def outcome(float_file):
     rng = np.random.default_rng(0)
     rounds = tuple(rng.lognormal(-7, 0.01, 100) for _ in range(8))
     return Outcome(
-        subject=Subject(
+        subject=ModelUnderTest(
             artifact="a1", label="student", path=float_file, format="onnx", profile="cpu", macs=77
         ),
         cell=CELL,

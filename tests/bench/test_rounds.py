@@ -4,12 +4,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from kdeploy.bench import rounds
 from kdeploy.bench import model_session as side
+from kdeploy.bench import rounds
 from kdeploy.bench.inputs import Pool
-from kdeploy.bench.model_under_test import Cell, Plan
+from kdeploy.bench.model_under_test import Configuration, Plan
 
-CELL = Cell(runtime="fake", batch_size=1, threads=1)
+CELL = Configuration(runtime="fake", batch_size=1, threads=1)
 PLAN = Plan(
     data=None, accuracy=False, minimum_seconds=0.8, minimum_count=100, timeout_seconds=5, rounds=4
 )

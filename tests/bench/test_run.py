@@ -8,10 +8,10 @@ import onnxruntime
 import psutil
 import pytest
 
-from kdeploy.bench.run import Subject, bench, rounds_of
+from kdeploy.bench.model_under_test import Plan
+from kdeploy.bench.run import ModelUnderTest, bench, rounds_of
 from kdeploy.bench.scenarios import server
 from kdeploy.bench.scenarios.server import Run
-from kdeploy.bench.model_under_test import Plan
 from kdeploy.data.load import load
 from kdeploy.errors import DataError, FileMissing, UnknownName
 from kdeploy.flags import FLAGS
@@ -21,7 +21,7 @@ QUICK = {"minimum_seconds": 0.02, "minimum_count": 16}
 
 
 def _onnx(label, path, **facts):
-    return Subject(artifact=f"id-{label}", label=label, path=path, format="onnx", **facts)
+    return ModelUnderTest(artifact=f"id-{label}", label=label, path=path, format="onnx", **facts)
 
 
 @pytest.fixture(scope="module")

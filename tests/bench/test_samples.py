@@ -4,16 +4,16 @@ import json
 
 import numpy as np
 
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
 from kdeploy.bench.samples import keep
-from kdeploy.bench.model_under_test import Cell, Outcome, Subject
 from kdeploy.runtimes.contract import Proof
 
-CELL = Cell(runtime="fake", batch_size=1, threads=2)
+CELL = Configuration(runtime="fake", batch_size=1, threads=2)
 
 
 def _outcome(folder, label, **more):
     return Outcome(
-        subject=Subject(artifact="a", label=label, path=folder, format="onnx"),
+        subject=ModelUnderTest(artifact="a", label=label, path=folder, format="onnx"),
         cell=CELL,
         rounds=(np.array([1.0, 2.0]), np.array([3.0])),
         elapsed_seconds=(3.5, 3.1),

@@ -9,9 +9,9 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.errors import OrderError
 from kdeploy.export.run import export
-from kdeploy.store.model_io import load_model
 from kdeploy.recipe.resolve import check_order, step
 from kdeploy.registry import find
+from kdeploy.store.model_io import load_model
 from tests.tiny.compressing import Trainer, stopwatch
 
 PRUNE = {"prune_channels": {"target": {"macs": 0.7}, "round_to": 4}}

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.complexity import count_macs
+from kdeploy.compress.compressors.prune_channels import prune_channels
+from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError, UnknownName
 from tests.channels import attentions
 from tests.compress.test_prune_channels import Residual, context

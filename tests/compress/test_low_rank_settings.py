@@ -4,15 +4,15 @@ import inspect
 
 import pytest
 
-from kdeploy.compress.low_rank_settings import ENERGY, Settings
 from kdeploy.compress.compressors.low_rank import low_rank
 from kdeploy.compress.compressors.tucker import tucker
+from kdeploy.compress.low_rank_settings import ENERGY, LowRankSettings
 from kdeploy.errors import RecipeError
-from kdeploy.low_rank.ranks import Aim
+from kdeploy.low_rank.ranks import RankTarget
 
 
 def settings(*, whiten=True, **given):
-    return Settings(technique="low_rank", whiten=whiten, **given)
+    return LowRankSettings(technique="low_rank", whiten=whiten, **given)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def settings(*, whiten=True, **given):
     ],
 )
 def test_the_aim_is_the_one_given(given, rule, value):
-    assert settings(**given, round_to=4).aim() == Aim(rule=rule, value=value, round_to=4)
+    assert settings(**given, round_to=4).aim() == RankTarget(rule=rule, value=value, round_to=4)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,6 @@ def test_settings_without_effect_are_said(caplog):
 @pytest.mark.parametrize("technique", [low_rank, tucker])
 def test_the_defaults_are_those_of_the_techniques(technique):
     parameters = inspect.signature(technique).parameters
-    for name, parameter in inspect.signature(Settings).parameters.items():
+    for name, parameter in inspect.signature(LowRankSettings).parameters.items():
         if parameter.default is not parameter.empty:
             assert parameters[name].default == parameter.default

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
+from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.mixed_precision import precision_of
 from kdeploy.errors import DataError, GateFailed, RecipeError
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.low_rank_settings import Settings
-from kdeploy.compress.replacement import replace_layers
 from kdeploy.complexity import count_macs, count_parameters
+from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.low_rank_settings import LowRankSettings
+from kdeploy.compress.replacement import replace_layers
 from kdeploy.errors import ModelError, OrderError, UnknownName
-from kdeploy.low_rank.pair import pair_of
 from kdeploy.low_rank.invariants import factorised
+from kdeploy.low_rank.pair import pair_of
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def low_rank(model, context, *, whiten=False, **given):
         model,
         context,
         make=lambda layer, moment: pair_of(layer, form="channel", moment=moment),
-        settings=Settings(technique="low_rank", whiten=whiten, **given),
+        settings=LowRankSettings(technique="low_rank", whiten=whiten, **given),
     )
 
 

@@ -11,8 +11,8 @@ import torch
 
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
-from kdeploy.store.model_io import load_model
 from kdeploy.registry import techniques
+from kdeploy.store.model_io import load_model
 from tests.tiny.compressing import Trainer, stopwatch
 
 KINDS = ("compressor",)

@@ -12,7 +12,7 @@ from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
 from kdeploy.training.batches import TrainingBatches
-from kdeploy.training.fit import FitContext, NoWatcher
+from kdeploy.training.fit import FitContext, NullCallback
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32", "views": 2, "epochs": 4}
 PATHS = ("blocks.1", "pool")
@@ -168,7 +168,7 @@ def test_top_k_keeps_the_largest_and_the_sum_of_the_others(live, tiny_model, dat
         assert torch.allclose(found[rest], found[rest].mean().expand(6), atol=1e-6)
 
 
-class InterruptedAt(NoWatcher):
+class InterruptedAt(NullCallback):
     def __init__(self, step):
         self.left = step
 
@@ -192,9 +192,9 @@ def test_a_distillation_interrupted_anywhere_ends_in_the_same_weights(
             tiny_model(seed=2), teacher, data, context, losses=losses, training=QUICK
         ).model
 
-    whole = run(tmp_path / "whole", NoWatcher())
+    whole = run(tmp_path / "whole", NullCallback())
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", InterruptedAt(step))
-    again = run(tmp_path / "cut", NoWatcher())
+    again = run(tmp_path / "cut", NullCallback())
     pairs = zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from kdeploy.distill.classifier_inputs import classifier, with_layers
+from kdeploy.distill.feature_hooks import tapped
 from kdeploy.distill.loss_specs import lessons_of
 from kdeploy.distill.losses.rkd import rkd
 from kdeploy.distill.run import distill
-from kdeploy.distill.feature_hooks import tapped
 from kdeploy.errors import ModelError
 from kdeploy.training.fit import FitContext
 
@@ -93,8 +93,8 @@ def test_a_relation_is_learned_without_layers_as_with_the_classifiers_named(
 
 def test_networks_of_different_kinds_are_compared_by_vectors():
     student, teacher = fully_convolutional(5).eval(), Hidden().eval()
-    (lesson,), _ = with_layers(lessons_of([{"rkd": {}}]), student, teacher, X)
-    assert lesson.layers == {"2:input": "fc:input"}
+    (loss_spec,), _ = with_layers(lessons_of([{"rkd": {}}]), student, teacher, X)
+    assert loss_spec.layers == {"2:input": "fc:input"}
     with (
         tapped(student, ["2:input"], role="student") as own,
         tapped(teacher, ["fc:input"], role="teacher") as other,

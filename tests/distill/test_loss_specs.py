@@ -28,7 +28,7 @@ def test_a_loss_without_anything_has_its_defaults():
 
 
 def test_the_same_loss_twice_has_two_names():
-    names = [lesson.name for lesson in lessons_of([{"kd": {}}, {"kd": {"temperature": 1}}])]
+    names = [loss_spec.name for loss_spec in lessons_of([{"kd": {}}, {"kd": {"temperature": 1}}])]
     assert names == ["kd", "kd#2"]
 
 

@@ -76,7 +76,7 @@ def test_hints_are_the_sum_over_adapted_pairs(build, student, teacher, batch):
     with torch.no_grad():
         found = objective(batch)["hints"]
         own, other = (m.blocks[0](m.bn(m.stem(x)).relu()) for m in (student, teacher))
-        first, second = objective.classroom.adapters.values()
+        first, second = objective.loss_bank.adapters.values()
         errors = [
             ((first(own) - other) ** 2).mean(),
             ((second(student.blocks[1](own)) - teacher.blocks[1](other)) ** 2).mean(),
@@ -87,11 +87,11 @@ def test_hints_are_the_sum_over_adapted_pairs(build, student, teacher, batch):
 def test_the_optimizer_sees_student_and_adapters_and_never_the_teacher(build, student, teacher):
     objective = build()
     trained = {id(p) for p in objective.parameters()}
-    adapters = {id(p) for p in objective.classroom.adapters.parameters()}
-    assert len(objective.classroom.adapters) == 2
+    adapters = {id(p) for p in objective.loss_bank.adapters.parameters()}
+    assert len(objective.loss_bank.adapters) == 2
     assert trained == {id(p) for p in student.parameters()} | adapters
     assert not trained & {id(p) for p in teacher.parameters()}
-    assert {k.split(".")[0] for k in objective.state_dict()} == {"student", "fading", "classroom"}
+    assert {k.split(".")[0] for k in objective.state_dict()} == {"student", "fading", "loss_bank"}
 
 
 def test_the_student_s_state_has_no_adapter(build, student, tiny_model):
@@ -105,7 +105,7 @@ def test_gradients_reach_students_and_adapters_and_never_the_teacher(
     objective = build().train()
     sum(objective(batch).values()).backward()
     assert all(p.grad is not None for p in student.parameters())
-    assert all(p.grad.any() for p in objective.classroom.adapters.parameters() if p.ndim > 1)
+    assert all(p.grad.any() for p in objective.loss_bank.adapters.parameters() if p.ndim > 1)
     assert all(p.grad is None for p in teacher.parameters())
 
 

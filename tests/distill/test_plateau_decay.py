@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from kdeploy.distill.plateau_decay import Fading
+from kdeploy.distill.plateau_decay import PlateauDecay
 from kdeploy.distill.schedules import schedule_of
 
 ADAPTIVE = {"kd": {"adaptive": {"start": 0.9, "factor": 0.5, "patience": 2}}, "labels": 1.0}
 
 
 def fading():
-    return Fading({name: schedule_of(given, where=name) for name, given in ADAPTIVE.items()})
+    return PlateauDecay({name: schedule_of(given, where=name) for name, given in ADAPTIVE.items()})
 
 
 def factors(found, accuracies):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdeploy.distill.run import distill
-from kdeploy.training.fit import FitContext, NoWatcher
+from kdeploy.training.fit import FitContext, NullCallback
 
 EPOCHS, STEPS = 4, 3
 LOSSES = [
@@ -28,7 +28,7 @@ TRAINING = {
 }
 
 
-class Stopping(NoWatcher):
+class Stopping(NullCallback):
     """Interrupts within an epoch; None: never."""
 
     def __init__(self, epoch):

@@ -15,13 +15,13 @@ from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
 from kdeploy.errors import ModelError, RecipeError, UnknownName
-from kdeploy.training.fit import FitContext, NoWatcher, Supervised, accuracy, fit, predict
+from kdeploy.training.fit import FitContext, NullCallback, Supervised, accuracy, fit, predict
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
 HINTS = {"hints": {"layers": {"blocks.1": "blocks.1"}, "weight": 0.1}}
 
 
-class Interrupting(NoWatcher):
+class Interrupting(NullCallback):
     def __init__(self, steps):
         self.left = steps
 
@@ -155,7 +155,7 @@ def test_a_scheme_can_train_in_several_stages_side_by_side(
 ):
     names = []
 
-    class Names(NoWatcher):
+    class Names(NullCallback):
         def started(self, name, epochs, steps, done_epochs):
             names.append(name)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdeploy.distill.teacher_cache import Answers, Form, TooLarge
+from kdeploy.distill.teacher_cache import CacheLayout, TeacherCache, TooLarge
 
-FORMS = [Form((5,), None), Form((2, 3, 3), None)]
+FORMS = [CacheLayout((5,), None), CacheLayout((2, 3, 3), None)]
 CPU = torch.device("cpu")
 NEEDED = 2 * 2 * 300 * (5 + 18)
 
 
 def answers(folder, forms=FORMS, *, items=300, budget_bytes=1e9):
-    return Answers(folder, forms, views=2, items=items, budget_bytes=budget_bytes)
+    return TeacherCache(folder, forms, views=2, items=items, budget_bytes=budget_bytes)
 
 
 def outputs(items=300):
@@ -71,7 +71,7 @@ def test_refuses_numbers_beyond_float16(tmp_path):
 
 @pytest.mark.parametrize("shape", [(70000,), (4, 9)])
 def test_the_largest_logits_and_the_sum_of_the_others_stay(shape):
-    form = Form(shape, 3)
+    form = CacheLayout(shape, 3)
     logits = torch.randn(2, *shape)
     found = form.unpacked(form.packed(logits), CPU)
     top = logits.topk(3, dim=-1)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from kdeploy.distill.teacher_protocol import Knowledge, TeacherSignal
 from kdeploy.distill.teacher import Teacher
+from kdeploy.distill.teacher_protocol import TeacherOutput, TeacherProtocol
 from kdeploy.distill.teachers import Ensemble, log_of_mean
 from kdeploy.errors import ModelError
 from kdeploy.training.contract import Batch
@@ -31,7 +31,7 @@ class Saying:
     def __call__(self, batch, paths):
         self.asked += 1
         self.paths = paths
-        return Knowledge(self.logits, dict.fromkeys(paths, self.logits))
+        return TeacherOutput(self.logits, dict.fromkeys(paths, self.logits))
 
     def prepare(self, view, paths):
         self.paths = paths
@@ -106,4 +106,4 @@ def test_is_another_with_other_members_weights_or_ways(members, tiny_model):
         Ensemble([*members, Teacher(tiny_model())], [0.25, 0.25, 0.5]),
     ]
     assert len({kind.fingerprint for kind in kinds}) == len(kinds)
-    assert all(isinstance(kind, TeacherSignal) for kind in kinds)
+    assert all(isinstance(kind, TeacherProtocol) for kind in kinds)

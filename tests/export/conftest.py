@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
+from kdeploy.compress.contract import CompressContext
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.export.fp16_reference import HalfRounded
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
+from kdeploy.export.fp16_reference import HalfRounded
 from kdeploy.onnx_graph.model import OnnxModel
 
 

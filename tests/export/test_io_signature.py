@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.export.io_signature import Flat, ends_of, named_tensors, open_axes
+from kdeploy.export.io_signature import FlattenOutputs, ends_of, named_tensors, open_axes
 
 X = torch.zeros(2, 3)
 
@@ -40,13 +40,13 @@ class Gives(nn.Module):
 def test_outputs_are_named_by_what_returns_them(result, names):
     model = Gives(result)
     assert ends_of(model, (X,)).outputs == names
-    assert len(Flat(model)(X)) == len(names)
+    assert len(FlattenOutputs(model)(X)) == len(names)
 
 
 def test_several_inputs_are_named_as_forward_names_them():
     assert ends_of(Gives(X), (X,)).inputs == ("input",)
     assert ends_of(Gives(X), (X, X)).inputs == ("images", "mask")
-    assert ends_of(Flat(nn.Bilinear(3, 3, 1)), (X, X)).inputs == ("input_0", "input_1")
+    assert ends_of(FlattenOutputs(nn.Bilinear(3, 3, 1)), (X, X)).inputs == ("input_0", "input_1")
 
 
 def test_no_tensor_and_a_wrong_example_are_refused():

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ParityFailed
-from kdeploy.export.run import export
 from kdeploy.export.multi_input import export_several
+from kdeploy.export.run import export
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 
 

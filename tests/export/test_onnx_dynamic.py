@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
+from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.quantization.dynamic import DynamicModel
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 from tests.quantization.test_dynamic import made

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 import torch
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
+from kdeploy.compress.contract import CompressContext
 from kdeploy.export.run import export
 from tests.tiny.text import VOCABULARY, Classifier, Next, Recurrent, items, sequences
 

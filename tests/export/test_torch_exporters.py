@@ -6,16 +6,18 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.export.io_signature import Ends, Flat, ends_of
+from kdeploy.export.io_signature import FlattenOutputs, IOSignature, ends_of
 from kdeploy.export.torch_exporters import export_program, export_trace
 
-PLAIN = Ends(inputs=("input",), outputs=("output",))
+PLAIN = IOSignature(inputs=("input",), outputs=("output",))
 
 
 def test_several_inputs_each_have_an_open_batch():
     model, example = nn.Bilinear(2, 3, 4).eval(), (torch.ones(2, 2), torch.ones(2, 3))
     ends = ends_of(model, example)
-    program = export_program(Flat(model).eval(), example, ends, opset=18, axes={}, optimize=True)
+    program = export_program(
+        FlattenOutputs(model).eval(), example, ends, opset=18, axes={}, optimize=True
+    )
     assert [i.name for i in program.graph.input] == ["input1", "input2"]
     assert {i.type.tensor_type.shape.dim[0].dim_param for i in program.graph.input} == {"batch"}
 

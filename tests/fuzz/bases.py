@@ -95,9 +95,9 @@ def _write_models(folder: Path, inputs: object) -> None:
 
 
 def _write_store(folder: Path) -> None:
+    from kdeploy.preprocessing import Preprocessing
     from kdeploy.store.artifact import artifact_id, write_manifest
     from kdeploy.store.model_io import save_model
-    from kdeploy.preprocessing import Preprocessing
     from kdeploy.store.references import ModelReference, build_model
 
     build = Path(__file__).parents[1] / "tiny" / "build.py"

@@ -25,7 +25,6 @@ import onnx  # noqa: F401 - imported once, before a child is forked for every mu
 import onnxruntime  # noqa: F401 - the same
 import pydantic  # noqa: F401 - the same
 
-from kdeploy.store.artifact import file_sha256
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.package import verify as verify_module
 from kdeploy.package.manifest import read_manifest
@@ -33,6 +32,7 @@ from kdeploy.package.publish import write_zip
 from kdeploy.package.run import RUNNER
 from kdeploy.package.runner.python import limits
 from kdeploy.package.unpack import unpack
+from kdeploy.store.artifact import file_sha256
 from tests.fuzz.bases import bases
 from tests.fuzz.harness import apart
 from tests.fuzz.values import changed, damaged

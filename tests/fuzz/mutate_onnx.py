@@ -16,15 +16,15 @@ import onnxruntime  # noqa: F401 - imported once, before a child is forked for e
 import torch._dynamo
 from onnx import TensorProto, helper
 
-from kdeploy.onnx_graph.facts import count_parameters, item_shape, takes_integers
 from kdeploy.errors import KdeployError
 from kdeploy.onnx_graph.checks import content_sha256, copy_file, file_bytes, read_onnx
+from kdeploy.onnx_graph.facts import count_parameters, item_shape, takes_integers
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
 from kdeploy.package.onnx_file import facts_of
 from kdeploy.package.runner.python import limits
 from kdeploy.pipeline import onnx_trial
 from kdeploy.runtimes.run import named, open_runtime
-from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
 from tests.fuzz.bases import bases
 from tests.fuzz.harness import apart
 from tests.fuzz.values import damaged

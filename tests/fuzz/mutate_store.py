@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch._dynamo  # noqa: F401 - imported once, before a child is forked for every mutant
 
-from kdeploy.store.artifact import open_artifact, write_manifest
-from kdeploy.store.model_io import load_model, preprocessing_of, reference_of
 from kdeploy.pipeline.artifact_data import data_of
 from kdeploy.pipeline.deliver import subject
+from kdeploy.store.artifact import open_artifact, write_manifest
+from kdeploy.store.model_io import load_model, preprocessing_of, reference_of
 from tests.fuzz.bases import bases
 from tests.fuzz.values import changed, damaged
 

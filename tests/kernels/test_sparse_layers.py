@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from benchmarks.shared.dry_run import on_the_processor
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.two_four import two_four
+from kdeploy.compress.contract import CompressContext
 from kdeploy.kernels.int8_layers import Epilogue, IntegerLayer
 from kdeploy.kernels.sparse_layers import (
     POSITIONS,

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from kdeploy.complexity import count_macs
+from kdeploy.low_rank.candidates import Candidates
 from kdeploy.low_rank.core import core_of
-from kdeploy.low_rank.candidates import Offers
+from kdeploy.low_rank.layer_sites import LayerSite
 from kdeploy.low_rank.pair import pair_of
-from kdeploy.low_rank.layer_sites import Place
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from kdeploy.low_rank.layer_sites import Place
 )
 def test_the_saving_is_the_difference_to_the_layers(make, ranks):
     layer, x = nn.Conv2d(8, 12, 3, 2, 1), torch.randn(2, 8, 9, 7)
-    offers = Offers([Place(names=("a",), layer=layer, inputs=(x, x))], {"a": make(layer)})
+    offers = Candidates([LayerSite(names=("a",), layer=layer, inputs=(x, x))], {"a": make(layer)})
     factors = make(layer).layers(ranks)
     saved = 2 * 2 * (count_macs(layer, x) - count_macs(factors, x))
     weights = sum(one.weight.numel() for one in factors)
@@ -33,8 +33,8 @@ def test_the_saving_is_the_difference_to_the_layers(make, ranks):
 @pytest.fixture
 def offers():
     layer = nn.Linear(8, 8)
-    place = Place(names=("fc",), layer=layer, inputs=(torch.randn(2, 8),))
-    return Offers([place], {"fc": pair_of(layer, form="channel")})
+    place = LayerSite(names=("fc",), layer=layer, inputs=(torch.randn(2, 8),))
+    return Candidates([place], {"fc": pair_of(layer, form="channel")})
 
 
 def test_what_costs_as_much_as_the_layer_saves_nothing(offers):
@@ -44,8 +44,8 @@ def test_what_costs_as_much_as_the_layer_saves_nothing(offers):
 def test_weights_must_fall_as_well():
     # A 1x1 kernel with padding has more outputs than inputs: few MACs where weights are many.
     layer, x = nn.Conv2d(8, 8, 1, padding=2), torch.randn(2, 8, 1, 1)
-    place = Place(names=("a",), layer=layer, inputs=(x,))
-    offers = Offers([place], {"a": core_of(layer, iterations=0)})
+    place = LayerSite(names=("a",), layer=layer, inputs=(x,))
+    offers = Candidates([place], {"a": core_of(layer, iterations=0)})
     macs = place.macs(offers.found["a"].skeleton((7, 8)))
     assert macs < place.macs(layer)
     assert offers.saved("a", (7, 8)) == 0

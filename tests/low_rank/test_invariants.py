@@ -6,8 +6,8 @@ import pytest
 from torch import nn
 
 from kdeploy.low_rank.core import core_of
-from kdeploy.low_rank.pair import pair_of
 from kdeploy.low_rank.invariants import check_factors, factorised
+from kdeploy.low_rank.pair import pair_of
 
 
 def named(**layers):

@@ -5,7 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdeploy.low_rank.ranks import Aim, choose, energy_of_budget, kept_energy, ranks_of_energy
+from kdeploy.low_rank.ranks import (
+    RankTarget,
+    choose,
+    energy_of_budget,
+    kept_energy,
+    ranks_of_energy,
+)
 
 
 def found(*spectra, unfoldings=()):
@@ -31,7 +37,7 @@ def test_two_modes_share_what_may_be_lost():
 
 @pytest.mark.parametrize(("ratio", "rank"), [(0.01, 4), (0.3, 4), (0.5, 8), (0.95, 10)])
 def test_a_rank_is_rounded_up_but_never_beyond_the_full_one(ratio, rank):
-    aim = Aim(rule="rank_ratio", value=ratio, round_to=4)
+    aim = RankTarget(rule="rank_ratio", value=ratio, round_to=4)
     assert aim.ranks(found([1] * 10)) == (rank,)
 
 
@@ -40,7 +46,7 @@ def test_vbmf_looks_at_the_weights_themselves():
     signal = torch.randn(40, 3, generator=numbers) @ torch.randn(3, 60, generator=numbers)
     matrix = signal + 0.1 * torch.randn(40, 60, generator=numbers)
     one = found([1] * 40, unfoldings=(matrix,))
-    assert choose({"a": one}, Aim(rule="vbmf"), cost=lambda ranks: 0.0) == {"a": (3,)}
+    assert choose({"a": one}, RankTarget(rule="vbmf"), cost=lambda ranks: 0.0) == {"a": (3,)}
 
 
 def test_one_energy_for_all_layers_reaches_the_budget():
@@ -49,11 +55,11 @@ def test_one_energy_for_all_layers_reaches_the_budget():
     def cost(ranks):
         return 8 if not ranks else sum(rank for (rank,) in ranks.values())
 
-    assert choose(layers, Aim(rule="macs", value=1.0), cost) == {"a": (4,), "b": (4,)}
+    assert choose(layers, RankTarget(rule="macs", value=1.0), cost) == {"a": (4,), "b": (4,)}
     # `a` keeps 80 % in two, `b` needs four for that.
-    assert choose(layers, Aim(rule="macs", value=0.75), cost) == {"a": (2,), "b": (4,)}
+    assert choose(layers, RankTarget(rule="macs", value=0.75), cost) == {"a": (2,), "b": (4,)}
     for fraction in (0.3, 0.5, 0.75, 0.9):
-        assert cost(choose(layers, Aim(rule="macs", value=fraction), cost)) <= 8 * fraction
+        assert cost(choose(layers, RankTarget(rule="macs", value=fraction), cost)) <= 8 * fraction
 
 
 def test_the_greatest_energy_within_the_budget_is_found():

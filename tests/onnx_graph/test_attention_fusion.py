@@ -11,8 +11,8 @@ from onnx import TensorProto
 from torch import nn
 from torch.nn import functional
 
-from kdeploy.onnx_graph.attention_fusion import fuse_attention
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
+from kdeploy.onnx_graph.attention_fusion import fuse_attention
 
 VOCABULARY, WIDTH, HEADS = 11, 16, 2
 

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.errors import FileMissing, KdeployError, ModelError
 from kdeploy.onnx_graph.checks import content_sha256, file_bytes, read_onnx
+from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.package.onnx_file import facts_of
 from kdeploy.runtimes.run import open_runtime

@@ -12,13 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
+from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError
-from kdeploy.onnx_graph.encodings import STEPS, encode, profile_of, without_rounding
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
-from kdeploy.onnx_graph.quantizers import Graph, properties
+from kdeploy.onnx_graph.encodings import STEPS, encode, profile_of, without_rounding
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.onnx_graph.quantizers import Graph, properties
 from kdeploy.quantization.onnx_static import quantize_file
 from kdeploy.runtimes.run import open_runtime
 from tests.export.conftest import built, noise

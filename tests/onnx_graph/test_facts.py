@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from kdeploy.onnx_graph.facts import OPEN, count_parameters, item_shape
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.checks import file_bytes
+from kdeploy.onnx_graph.facts import OPEN, count_parameters, item_shape
 
 LEARNED = 4 * 2 * 9 + 4 + 3 * 144 + 3
 

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdeploy.onnx_graph.facts import count_parameters, item_shape, takes_integers
 from kdeploy.errors import FileMissing, KdeployError, ModelError
 from kdeploy.onnx_graph.checks import content_sha256, copy_file, file_bytes, read_onnx
+from kdeploy.onnx_graph.facts import count_parameters, item_shape, takes_integers
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.package.onnx_file import facts_of
 

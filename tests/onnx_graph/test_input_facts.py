@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.onnx_graph.input_facts import item_shape
-from kdeploy.onnx_graph.facts import OPEN
 from kdeploy.errors import ModelError
 from kdeploy.export.exporters.torch_export_from_torch import torch_export_from_torch
+from kdeploy.onnx_graph.facts import OPEN
+from kdeploy.onnx_graph.input_facts import item_shape
 
 INPUT = """<net><layers><layer id="0" type="Const"><data shape="9"/></layer>
 <layer id="1" type="Parameter"><data shape="{}" element_type="{}"/></layer></layers></net>"""

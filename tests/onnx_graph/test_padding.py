@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
+from kdeploy.compress.contract import CompressContext
 from kdeploy.export.run import export
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 

@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from kdeploy.onnx_graph.sparse_weights import is_two_four, num_two_four_of_file
 from kdeploy.runtimes.openvino import Openvino
 from kdeploy.runtimes.run import open_runtime
-from kdeploy.onnx_graph.sparse_weights import is_two_four, num_two_four_of_file
 
 
 def two_four(shape, axis):

@@ -16,11 +16,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdeploy.store.artifact import file_sha256
 from kdeploy.data.contract import Preprocessing
 from kdeploy.gate import parse_gates
 from kdeploy.package.checksums import write_sums
 from kdeploy.package.run import RUNNER, package
+from kdeploy.store.artifact import file_sha256
 
 CLASSES = ("circle", "square", "triangle")
 SHAPE = (1, 8, 8)

@@ -10,8 +10,8 @@ import torch
 
 from kdeploy.distill.exits import Exits
 from kdeploy.errors import DataError, FileMissing, ModelError, RecipeError, UnknownName
+from kdeploy.pipeline.building import auxiliary_model, contents_sha256, without_folders
 from kdeploy.store.model_io import load_model
-from kdeploy.pipeline.building import contents_sha256, further_model, without_folders
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def entry(tiny_build, tmp_path):
     """Return a further model, of which the files may be changed."""
     from safetensors.torch import save_file
 
-    made = further_model({"build": f"{tiny_build}:net", "args": {}, "weights": None}, seed=1)
+    made = auxiliary_model({"build": f"{tiny_build}:net", "args": {}, "weights": None}, seed=1)
     save_file(made.state_dict(), tmp_path / "w.safetensors")
     return {
         "build": f"{tiny_build}:net",
@@ -30,16 +30,16 @@ def entry(tiny_build, tmp_path):
 
 def test_a_further_model_follows_its_seed_unless_it_has_weights(entry):
     fresh = {**entry, "weights": None}
-    heads = [further_model(fresh, seed=s).head.weight for s in (1, 1, 2)]
+    heads = [auxiliary_model(fresh, seed=s).head.weight for s in (1, 1, 2)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
-    assert torch.equal(further_model(entry, seed=2).head.weight, heads[0])
+    assert torch.equal(auxiliary_model(entry, seed=2).head.weight, heads[0])
 
 
 def test_a_further_model_may_be_an_artefact(store_model, tiny_model):
     model = tiny_model(seed=3)
     folder = store_model(model)
-    made = further_model({"build": str(folder), "args": {}, "weights": None}, seed=0)
+    made = auxiliary_model({"build": str(folder), "args": {}, "weights": None}, seed=0)
     assert torch.equal(made.head.weight, model.head.weight)
 
 
@@ -119,7 +119,7 @@ def test_a_scheme_that_cannot_be_is_refused_before_any_work(
 @pytest.fixture
 def wrapped_weights(entry, project):
     """Return a file of weights beside the recipe, saved from a model in DataParallel."""
-    tensors = further_model(entry, seed=0).state_dict()
+    tensors = auxiliary_model(entry, seed=0).state_dict()
     torch.save({f"module.{name}": t for name, t in tensors.items()}, project / "wrapped.pth")
     return project / "wrapped.pth"
 

@@ -11,9 +11,9 @@ import yaml
 
 from kdeploy.measurement import read
 from kdeploy.package.verify import verify
-from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.run import run
 from kdeploy.recipe.read import load
+from kdeploy.store.model_io import load_model
 
 BUILD = """
 from torch import nn

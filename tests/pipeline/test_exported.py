@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kdeploy.store.artifact import Artifact
 from kdeploy.pipeline.exported import Exported, told_apart
+from kdeploy.store.artifact import Artifact
 
 
 def exported(technique, file, *, stage="export", label="student", **parameters):

@@ -7,18 +7,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kdeploy.store.artifact import open_artifact
 from kdeploy.cli.look import show_artifact
 from kdeploy.errors import GateFailed
-from kdeploy.store.model_io import load_model
 from kdeploy.pipeline import steps
-from kdeploy.pipeline.log import Silence
+from kdeploy.pipeline.log import NullListener
+from kdeploy.store.artifact import open_artifact
+from kdeploy.store.model_io import load_model
 
 WORDS = "may have been trained on these items"
 RECOVERED = {"prune_channels": {"ratio": 0.3, "recover": {"epochs": 1, "batch_size": 16}}}
 
 
-class Listener(Silence):
+class Listener(NullListener):
     def __init__(self):
         self.heard = []
 

@@ -5,12 +5,12 @@ import logging
 
 import pytest
 
-from kdeploy.pipeline.log import Log, Silence, noted
+from kdeploy.pipeline.log import Log, NullListener, noted
 
 PROGRESS = logging.getLogger("kdeploy.progress")
 
 
-class Listener(Silence):
+class Listener(NullListener):
     def __init__(self):
         self.notes = []
 
@@ -34,7 +34,7 @@ def test_who_listened_is_gone_after_an_error():
 
 
 def test_a_warning_of_the_layers_below_stays_to_be_read(tmp_path):
-    log = Log(tmp_path / "log.jsonl", Silence())
+    log = Log(tmp_path / "log.jsonl", NullListener())
     with noted(log):
         logging.getLogger("kdeploy.training.any").warning("layer `%s` is slow", "a")
     (event,) = map(json.loads, log.path.read_text().splitlines())

@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from kdeploy.store.artifact import Artifact
 from kdeploy.measurement import Measurement, write
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.losing import base_of, notes, warning, warning_of_artifact
+from kdeploy.store.artifact import Artifact
 
 CELL = {"runtime": "onnxruntime_cpu", "batch_size": 1}
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 import yaml
 
-from kdeploy.store.artifact import open_artifact
 from kdeploy.cli.main import main
 from kdeploy.errors import FileMissing
-from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.artifact_data import data_of, split_as_before
 from kdeploy.pipeline.run import run
 from kdeploy.recipe.data_text import data_section
 from kdeploy.recipe.read import load
 from kdeploy.recipe.resolve import data_reference
+from kdeploy.store.artifact import open_artifact
+from kdeploy.store.model_io import load_model
 from tests.conftest import TINY_BUILD
 
 TRAIN = {"epochs": 1, "batch_size": 32}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from kdeploy.store.artifact import open_artifact
 from kdeploy.data.load import DataReference
 from kdeploy.errors import DataError
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
-from kdeploy.pipeline.log import Silence
+from kdeploy.pipeline.log import NullListener
 from kdeploy.pipeline.single import Source, compress_one, package_one
 from kdeploy.recipe.resolve import step
+from kdeploy.store.artifact import open_artifact
 from tests.conftest import TINY_BUILD
 
 
@@ -34,11 +34,11 @@ def onnx_file(tmp_path, tiny_model):
 def test_a_file_becomes_int8_and_a_bundle_on_items_without_labels(items, onnx_file, tmp_path):
     source = Source(reference=f"onnx:{onnx_file}", data=items)
     chosen = step({"int8_ptq": {"batch_size": 16}}, "compress")
-    small = compress_one(source, chosen, tmp_path / "out", Silence())
+    small = compress_one(source, chosen, tmp_path / "out", NullListener())
     assert small.is_quantized
     assert small.scores == {}
     packed = tmp_path / "bundle.zip"
-    assert package_one(Source(reference=str(small.folder)), [], packed, Silence()).passed
+    assert package_one(Source(reference=str(small.folder)), [], packed, NullListener()).passed
     with zipfile.ZipFile(packed) as archive:
         manifest = json.loads(archive.read("manifest.json"))
     assert manifest["classes"] == []
@@ -87,5 +87,5 @@ def test_a_step_that_reads_labels_is_refused(items, tmp_path):
     source = Source(reference=f"{TINY_BUILD}:net", as_built=True, data=items)
     chosen = step({"prune_channels": {"ratio": 0.3, "importance": "taylor"}}, "compress")
     with pytest.raises(DataError, match="reads the labels of `unlabelled`") as caught:
-        compress_one(source, chosen, tmp_path / "out", Silence())
+        compress_one(source, chosen, tmp_path / "out", NullListener())
     assert "bn_scale" in caught.value.hint

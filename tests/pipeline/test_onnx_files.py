@@ -16,7 +16,7 @@ from kdeploy.errors import ModelError, RecipeError
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.onnx_graph.checks import file_bytes
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.pipeline.log import Silence
+from kdeploy.pipeline.log import NullListener
 from kdeploy.pipeline.single import Source, compress_one, export_one, package_one
 from kdeploy.recipe.resolve import Step, step
 from kdeploy.registry import find, validate
@@ -32,15 +32,17 @@ def source(tmp_path, tiny_model):
 
 def test_a_file_becomes_int8_and_a_bundle(source, tmp_path):
     wanted = step({"int8_ptq": {"calibration_batches": 2}}, "compress")
-    made = compress_one(source, wanted, tmp_path / "out", Silence())
+    made = compress_one(source, wanted, tmp_path / "out", NullListener())
     assert made.kind == "onnx"
     assert made.is_quantized
     assert made.facts["size"] == made.file.stat().st_size
     assert [s["label"] for s in made.manifest["lineage"]] == ["teacher", "int8_ptq"]
     assert OnnxModel(made.file)(torch.zeros(3, 1, 12, 12)).shape == (3, 10)
-    again = compress_one(source, wanted, tmp_path / "out", Silence())
+    again = compress_one(source, wanted, tmp_path / "out", NullListener())
     assert again.id == made.id
-    bundled = package_one(Source(reference=str(made.folder)), [], tmp_path / "bundle", Silence())
+    bundled = package_one(
+        Source(reference=str(made.folder)), [], tmp_path / "bundle", NullListener()
+    )
     assert bundled.passed
 
 
@@ -73,12 +75,12 @@ def test_a_file_of_bytes_with_channels_last_becomes_int8_and_a_bundle(tmp_path, 
         data=DataReference(name="digits", parameters={"size": 12}),
     )
     wanted = step({"int8_ptq": {"calibration_batches": 2}}, "compress")
-    made = compress_one(source, wanted, tmp_path / "out", Silence())
+    made = compress_one(source, wanted, tmp_path / "out", NullListener())
     assert OnnxModel(made.file)(torch.zeros(3, 1, 12, 12)).shape == (3, 10)
-    assert package_one(source, [], tmp_path / "bundle", Silence()).passed
+    assert package_one(source, [], tmp_path / "bundle", NullListener()).passed
     other = replace(source, args={"input": "image=1,9,12,1"})
     with pytest.raises(ModelError, match="is declared, and the data have items of shape"):
-        compress_one(other, wanted, tmp_path / "other", Silence())
+        compress_one(other, wanted, tmp_path / "other", NullListener())
 
 
 @pytest.mark.parametrize(
@@ -90,14 +92,14 @@ def test_a_file_of_bytes_with_channels_last_becomes_int8_and_a_bundle(tmp_path, 
 )
 def test_what_a_file_cannot_do_is_refused(source, tmp_path, entry, message):
     with pytest.raises(RecipeError, match=message) as caught:
-        compress_one(source, step(entry, "compress"), tmp_path / "out", Silence())
+        compress_one(source, step(entry, "compress"), tmp_path / "out", NullListener())
     assert caught.value.hint
 
 
 def test_weights_beside_a_file_are_refused(source, tmp_path):
     given = Source(reference=source.reference, data=source.data, weights=tmp_path / "w")
     with pytest.raises(RecipeError, match="has its weights in the file"):
-        compress_one(given, step({"int8_ptq": {}}, "compress"), tmp_path / "out", Silence())
+        compress_one(given, step({"int8_ptq": {}}, "compress"), tmp_path / "out", NullListener())
 
 
 def exporting(**parameters):
@@ -113,17 +115,17 @@ def test_weights_in_a_file_beside_go_where_the_file_goes(source, tmp_path):
     beside = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 64}
     onnx.save(onnx.load(folder / "m.onnx"), folder / "m.onnx", **beside)
     given = Source(reference=f"onnx:{folder / 'm.onnx'}", data=source.data)
-    made = export_one(given, exporting(external_data=True), tmp_path, Silence())
+    made = export_one(given, exporting(external_data=True), tmp_path, NullListener())
     assert (made.file.folder / "model.onnx.data").is_file()
     assert made.file.facts["size"] == file_bytes(made.file.file)
     exported = tmp_path / "exports" / "teacher.onnx"
     assert (tmp_path / "exports" / "teacher.onnx.data").is_file()
     x = torch.zeros(3, 1, 12, 12)
     assert torch.equal(OnnxModel(exported)(x), OnnxModel(tmp_path / "m.onnx")(x))
-    assert package_one(given, [], tmp_path / "bundle", Silence()).passed
+    assert package_one(given, [], tmp_path / "bundle", NullListener()).passed
     assert (tmp_path / "bundle" / "model.onnx.data").is_file()
     # Other weights of the same graph are another model.
     weights = folder / "w.bin"
     weights.write_bytes(bytes(weights.stat().st_size))
-    other = export_one(given, exporting(), tmp_path, Silence())
+    other = export_one(given, exporting(), tmp_path, NullListener())
     assert other.model.id != made.model.id

@@ -6,13 +6,13 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper, save
 from safetensors.torch import save_file
 
-from kdeploy.store.artifact import Store
 from kdeploy.errors import ModelError
-from kdeploy.pipeline.log import Silence
+from kdeploy.pipeline.log import NullListener
 from kdeploy.pipeline.run import run
 from kdeploy.pipeline.single import Source, compress_one
 from kdeploy.recipe.read import load
 from kdeploy.recipe.resolve import Step
+from kdeploy.store.artifact import Store
 from kdeploy.store.references import ModelReference, build_model
 
 BUILD = """
@@ -141,7 +141,7 @@ def test_a_single_command_looks_too_and_leaves_nothing(project):
     )
     step = Step(technique="prune_channels", parameters={})
     with pytest.raises(ModelError, match="in place"):
-        compress_one(source, step, project / "out", Silence())
+        compress_one(source, step, project / "out", NullListener())
     assert not (project / "out").exists()
 
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from kdeploy.store.artifact import open_artifact, write_manifest
 from kdeploy.errors import ArtifactCorrupt, InputError, ModelError, OrderError, UnknownName
 from kdeploy.measurement import read
 from kdeploy.package.checksums import write_sums
 from kdeploy.package.verify import verify
+from kdeploy.store.artifact import open_artifact, write_manifest
 from kdeploy.store.model_io import load_model
 
 

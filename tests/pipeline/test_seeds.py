@@ -7,8 +7,8 @@ from statistics import fmean, stdev
 
 import pytest
 
-from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.seeds import spread
+from kdeploy.store.model_io import load_model
 from kdeploy.training.fit import accuracy
 
 

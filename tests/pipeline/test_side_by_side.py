@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from kdeploy.bench import run as bench_run
-from kdeploy.bench.run import Interrupted
 from kdeploy.bench.model_under_test import Outcome
+from kdeploy.bench.run import Interrupted
 from kdeploy.data.load import DataReference
 from kdeploy.errors import InputError
 from kdeploy.measurement import read, select
-from kdeploy.pipeline.log import Silence
+from kdeploy.pipeline.log import NullListener
 from kdeploy.pipeline.side_by_side import bench_side_by_side
 from kdeploy.recipe.resolve import bench_section
 
@@ -58,7 +58,7 @@ def bench(tmp_path, tiny_data):
             baseline=baseline and str(tmp_path / f"{baseline}.onnx"),
             gates=[],
             data=data,
-            audience=Silence(),
+            audience=NullListener(),
             use_cache=use_cache,
         )
 

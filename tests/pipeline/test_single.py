@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdeploy.errors import RecipeError, Unavailable
-from kdeploy.pipeline.log import Silence
+from kdeploy.pipeline.log import NullListener
 from kdeploy.pipeline.single import Source, export_one
 from kdeploy.recipe.resolve import Step
 
@@ -18,7 +18,7 @@ def test_what_nothing_here_could_prove_is_refused_before_anything_is_written(tmp
     )
     step = Step(technique="tensorrt", parameters={})
     with pytest.raises(Unavailable, match="no GPU: buy one"):
-        export_one(Source(reference="onnx:absent.onnx"), step, tmp_path / "out", Silence())
+        export_one(Source(reference="onnx:absent.onnx"), step, tmp_path / "out", NullListener())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -30,7 +30,7 @@ def test_what_an_artefact_has_itself_is_refused_not_passed_over(given, option, f
     step = Step(technique="onnx", parameters={})
     source = Source(reference=str(finished.student.folder), **given)
     with pytest.raises(RecipeError, match=f"artefact `student`.*`{option}` would have no effect"):
-        export_one(source, step, tmp_path / "out", Silence())
+        export_one(source, step, tmp_path / "out", NullListener())
     assert not (tmp_path / "out").exists()
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import kdeploy.pipeline.steps as steps
-from kdeploy.store.artifact import open_artifact
 from kdeploy.errors import GateFailed, RecipeError
-from kdeploy.store.model_io import load_model
 from kdeploy.recipe.resolve import step
+from kdeploy.store.artifact import open_artifact
+from kdeploy.store.model_io import load_model
 
 
 @pytest.fixture

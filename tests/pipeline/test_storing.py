@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.store.artifact import Store
 from kdeploy.errors import ModelError
-from kdeploy.store.model_io import rebuild
 from kdeploy.pipeline.storing import store_model
+from kdeploy.store.artifact import Store
+from kdeploy.store.model_io import rebuild
 from kdeploy.store.references import ModelReference, build_model
 
 BUILD = """

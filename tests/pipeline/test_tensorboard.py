@@ -3,7 +3,7 @@
 import pytest
 
 from kdeploy.pipeline.tensorboard import TensorBoard
-from kdeploy.training.fit import EpochRecord, NoWatcher
+from kdeploy.training.fit import EpochRecord, NullCallback
 
 events = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="the extra is not installed"
@@ -11,7 +11,7 @@ events = pytest.importorskip(
 
 
 def test_a_name_of_foreign_signs_becomes_a_tag(tmp_path):
-    board = TensorBoard(tmp_path, NoWatcher())
+    board = TensorBoard(tmp_path, NullCallback())
     board.started("[/red]\x1b[31m a", 1, 1, 0)
     board.epoch_ended(
         EpochRecord(

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import yaml
 
-from kdeploy.store.artifact import open_artifact
 from kdeploy.bench.accuracy import log_likelihood
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.errors import ModelError
 from kdeploy.measurement import read
 from kdeploy.package.verify import verify
-from kdeploy.store.model_io import load_model
 from kdeploy.pipeline.deliver import outputs_of
 from kdeploy.pipeline.run import run
 from kdeploy.recipe.read import load
+from kdeploy.store.artifact import open_artifact
+from kdeploy.store.model_io import load_model
 from tests.tiny.text import CLASSES, VOCABULARY, classified, continued
 
 BUILD = Path(__file__).parents[1] / "tiny" / "text.py"

@@ -3,7 +3,7 @@
 import csv
 
 from kdeploy.pipeline.training_csv import TrainingCsv
-from kdeploy.training.fit import EpochRecord, NoWatcher
+from kdeploy.training.fit import EpochRecord, NullCallback
 
 
 def record(epoch, **losses):
@@ -25,7 +25,7 @@ def rows(path):
 
 
 def test_writes_a_row_an_epoch_of_all_trainings(tmp_path):
-    table = TrainingCsv(tmp_path / "training.csv", NoWatcher())
+    table = TrainingCsv(tmp_path / "training.csv", NullCallback())
     table.started("teacher", 1, 10, 0)
     table.epoch_ended(record(1, labels=1.5))
     table.started("student", 1, 10, 0)
@@ -41,12 +41,12 @@ def test_writes_a_row_an_epoch_of_all_trainings(tmp_path):
 
 def test_an_epoch_that_is_trained_again_stands_there_once(tmp_path):
     path = tmp_path / "training.csv"
-    table = TrainingCsv(path, NoWatcher())
+    table = TrainingCsv(path, NullCallback())
     table.started("teacher", 3, 10, 0)
     for epoch in (1, 2):
         table.epoch_ended(record(epoch, labels=1.0))
     # Killed after the row, before the checkpoint of epoch 2.
-    table = TrainingCsv(path, NoWatcher())
+    table = TrainingCsv(path, NullCallback())
     table.started("teacher", 3, 10, 1)
     for epoch in (2, 3):
         table.epoch_ended(record(epoch, labels=2.0))
@@ -68,7 +68,7 @@ def test_a_run_writes_it_when_asked(run_project, project):
 
 def test_a_name_like_a_formula_is_text_and_its_rows_are_found_again(tmp_path):
     for _ in range(2):
-        table = TrainingCsv(tmp_path / "training.csv", NoWatcher())
+        table = TrainingCsv(tmp_path / "training.csv", NullCallback())
         table.started("=1+1", 1, 10, 0)
         table.epoch_ended(record(1, labels=-1.5))
     (row,) = rows(tmp_path / "training.csv")

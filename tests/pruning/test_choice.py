@@ -5,11 +5,11 @@ import itertools
 import pytest
 
 from kdeploy.pruning.choice import Ranking, Rules, balance, choose, choose_to_budget
-from kdeploy.pruning.coupling import Slot, Unit
+from kdeploy.pruning.coupling import LayerDim, PruningGroup
 
 
 def unit(layer, *indices, **shares):
-    return Unit(channels={Slot(layer, "out"): indices}, shares=shares)
+    return PruningGroup(channels={LayerDim(layer, "out"): indices}, shares=shares)
 
 
 def chain(layer, count):
@@ -27,9 +27,9 @@ def two_layers():
 
 def gone(ranking, kept, layer):
     return [
-        u.channels[Slot(layer, "out")][0]
+        u.channels[LayerDim(layer, "out")][0]
         for u in ranking.units(kept)
-        if Slot(layer, "out") in u.channels
+        if LayerDim(layer, "out") in u.channels
     ]
 
 
@@ -104,9 +104,9 @@ def test_lonely_units_are_put_together_rank_by_rank():
     even = unit("c", 0, split=(1, 1))
     found = balance([*left, *right, even], [3.0, 1.0, 2.0, 5.0, 4.0, 0.0])
     assert [(dict(u.channels), u.shares["split"]) for u in found] == [
-        ({Slot("c", "out"): (0,)}, (1, 1)),
-        ({Slot("a", "out"): (1,), Slot("b", "out"): (1,)}, (1, 1)),
-        ({Slot("a", "out"): (2,), Slot("b", "out"): (0,)}, (1, 1)),
+        ({LayerDim("c", "out"): (0,)}, (1, 1)),
+        ({LayerDim("a", "out"): (1,), LayerDim("b", "out"): (1,)}, (1, 1)),
+        ({LayerDim("a", "out"): (2,), LayerDim("b", "out"): (0,)}, (1, 1)),
     ]
 
 
@@ -132,7 +132,7 @@ def squares(ranking):
 
     def cost(kept):
         lost = ranking.channels(kept)
-        return (16 - lost[Slot("a", "out")]) * (16 - lost[Slot("b", "out")])
+        return (16 - lost[LayerDim("a", "out")]) * (16 - lost[LayerDim("b", "out")])
 
     return cost
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.pruning.choice import Ranking, Rules, balance, choose
 from kdeploy.pruning.cost import cost_without
-from kdeploy.pruning.coupling import Slot, find_units
+from kdeploy.pruning.coupling import LayerDim, find_units
 from kdeploy.pruning.removal import all_channels, remove_channels
 from kdeploy.pruning.tracing import traceable
-from kdeploy.complexity import count_macs, count_parameters
 
 
 @pytest.mark.parametrize("name", ["Residual", "Concat", "Depthwise", "Grouped", "Shared", "Signal"])
@@ -38,7 +38,7 @@ def test_a_transposed_convolution_costs_its_inputs(example):
     model = nn.Sequential(nn.ConvTranspose2d(3, 8, 2, stride=2), nn.Conv2d(8, 2, 1))
     macs = cost_without(model, example, "macs")
     assert macs({}) == 3 * 8 * 4 * 64 + 8 * 2 * 256
-    assert macs({Slot("0", "out"): 4, Slot("1", "in"): 4}) == macs({}) / 2
+    assert macs({LayerDim("0", "out"): 4, LayerDim("1", "in"): 4}) == macs({}) / 2
 
 
 def test_products_of_activations_count_as_unchanged(make, example):
@@ -46,5 +46,5 @@ def test_products_of_activations_count_as_unchanged(make, example):
     macs = cost_without(model, example, "macs")
     with torch.no_grad():
         assert macs({}) == count_macs(model, example)
-    lost = {Slot("up", "out"): 24, Slot("down", "in"): 24}
+    lost = {LayerDim("up", "out"): 24, LayerDim("down", "in"): 24}
     assert macs({}) - macs(lost) == 2 * 16 * 24 * 16

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdeploy.pruning.choice import balance
-from kdeploy.pruning.coupling import Slot, find_units
+from kdeploy.pruning.coupling import LayerDim, find_units
 from kdeploy.pruning.removal import all_channels, hide_channels, remove_channels
 from kdeploy.pruning.tracing import traceable
 
@@ -38,12 +38,12 @@ def test_a_residual_sum_ties_both_sides(make, example):
 def test_a_concatenation_shifts_and_a_split_ties_the_halves(make, example):
     units = units_of(make("Concat"), example)
     assert len(units) == 16
-    for index, unit in enumerate(sorted(units, key=lambda u: u.channels[Slot("left", "out")])):
-        assert unit.channels[Slot("left", "out")] == (index,)
-        assert unit.channels[Slot("right", "out")] == (index,)
-        assert unit.channels[Slot("mix", "in")] == (index, index + 16)
-        assert unit.channels[Slot("mix", "out")] == (index,)
-        assert unit.channels[Slot("head", "in")] == tuple(range(index * 16, index * 16 + 16))
+    for index, unit in enumerate(sorted(units, key=lambda u: u.channels[LayerDim("left", "out")])):
+        assert unit.channels[LayerDim("left", "out")] == (index,)
+        assert unit.channels[LayerDim("right", "out")] == (index,)
+        assert unit.channels[LayerDim("mix", "in")] == (index, index + 16)
+        assert unit.channels[LayerDim("mix", "out")] == (index,)
+        assert unit.channels[LayerDim("head", "in")] == tuple(range(index * 16, index * 16 + 16))
         assert list(unit.shares.values()) == [(1, 1)]
 
 
@@ -58,15 +58,15 @@ def test_a_depthwise_convolution_has_one_side(make, example):
 
 def test_a_shuffle_moves_channels_and_keeps_groups_together(make, example):
     units = units_of(make("Grouped"), example)
-    shuffled = [unit for unit in units if Slot("grouped", "out") in unit.channels]
+    shuffled = [unit for unit in units if LayerDim("grouped", "out") in unit.channels]
     assert len(shuffled) == 8
     for unit in shuffled:
-        rows = unit.channels[Slot("grouped", "out")]
+        rows = unit.channels[LayerDim("grouped", "out")]
         assert [row % 8 for row in rows] == [rows[0]] * 4
         assert unit.shares["grouped out"] == (1, 1, 1, 1)
         # The reference: torch's own shuffle of the channel numbers.
         order = nn.ChannelShuffle(4)(torch.arange(32.0).view(1, 32, 1, 1)).flatten().tolist()
-        assert unit.channels[Slot("depthwise", "out")] == tuple(
+        assert unit.channels[LayerDim("depthwise", "out")] == tuple(
             place for place, channel in enumerate(order) if channel in rows
         )
 
@@ -79,8 +79,8 @@ def test_torchs_own_shuffle_is_followed_as_well(example):
         nn.Flatten(),
         nn.Linear(320, 2),
     )
-    units = [u for u in units_of(model, example) if Slot("0", "out") in u.channels]
-    assert {u.channels[Slot("0", "out")]: u.channels[Slot("2", "in")] for u in units} == {
+    units = [u for u in units_of(model, example) if LayerDim("0", "out") in u.channels]
+    assert {u.channels[LayerDim("0", "out")]: u.channels[LayerDim("2", "in")] for u in units} == {
         (0, 4): (0, 1),
         (1, 5): (2, 3),
         (2, 6): (4, 5),
@@ -96,13 +96,13 @@ def test_a_module_that_runs_twice_ties_its_two_sides(make, example):
 
 def test_what_is_added_to_the_input_stays(make, example):
     units = units_of(make("Shared"), example)
-    assert not any(Slot("back", "out") in unit.channels for unit in units)
+    assert not any(LayerDim("back", "out") in unit.channels for unit in units)
 
 
 @pytest.mark.parametrize("name", [*NETS, "Tokens"])
 def test_the_output_stays(make, example, name):
     units = units_of(make(name), example)
-    assert not any(Slot("head", "out") in unit.channels for unit in units)
+    assert not any(LayerDim("head", "out") in unit.channels for unit in units)
 
 
 def test_attention_stays_and_the_block_after_it_goes(make, example):
@@ -167,12 +167,12 @@ class Gated(nn.Module):
 
 def test_sums_over_channels_without_their_dimension_let_the_channels_go(example):
     units = units_of(Gated().eval(), example)
-    assert sum(Slot("stem", "out") in unit.channels for unit in units) == 8
+    assert sum(LayerDim("stem", "out") in unit.channels for unit in units) == 8
 
 
 def test_a_split_by_sizes_of_an_attribute_changes_them(make, example):
     units = units_of(make("Mixed"), example)
-    split = [unit for unit in units if Slot("stem", "out") in unit.channels]
+    split = [unit for unit in units if LayerDim("stem", "out") in unit.channels]
     sides = sorted(tuple(sorted(layers(unit))) for unit in split)
     assert sides == [
         *[("first in", "sizes.0 number", "stem out")] * 12,
@@ -186,7 +186,7 @@ def test_a_split_by_sizes_of_an_attribute_changes_them(make, example):
 
 def test_a_split_by_sizes_of_the_code_stays(make, example):
     units = units_of(make("Mixed"), example)
-    assert not any(Slot("first", "out") in unit.channels for unit in units)
+    assert not any(LayerDim("first", "out") in unit.channels for unit in units)
 
 
 def test_a_class_token_and_a_norm_of_maps_are_followed(make, example):
@@ -201,8 +201,8 @@ def test_a_class_token_and_a_norm_of_maps_are_followed(make, example):
 
 def test_channels_that_meet_a_table_that_nobody_learns_stay(make, example):
     units = units_of(make("Table"), example)
-    assert not any(Slot("patches", "out") in unit.channels for unit in units)
-    assert any(Slot("up", "out") in unit.channels for unit in units)
+    assert not any(LayerDim("patches", "out") in unit.channels for unit in units)
+    assert any(LayerDim("up", "out") in unit.channels for unit in units)
 
 
 def test_protected_layers_stay_with_all_that_depends_on_them(make, example):

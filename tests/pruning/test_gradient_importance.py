@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdeploy.pruning.coupling import Slot
+from kdeploy.pruning.coupling import LayerDim
 from kdeploy.pruning.gradient_importance import hessian, taylor
 
 
@@ -27,8 +27,8 @@ def test_taylor_is_the_mean_square_of_weight_times_gradient():
         error = (p - np.eye(2)[y.numpy()]) / len(x)
         rows.append((w * (v.T @ error.T @ x)).sum(1) ** 2)
         columns.append((v * (error.T @ hidden)).sum(0) ** 2)
-    np.testing.assert_allclose(found[Slot("0", "out")], np.mean(rows, 0), rtol=1e-4)
-    np.testing.assert_allclose(found[Slot("1", "in")], np.mean(columns, 0), rtol=1e-4)
+    np.testing.assert_allclose(found[LayerDim("0", "out")], np.mean(rows, 0), rtol=1e-4)
+    np.testing.assert_allclose(found[LayerDim("1", "in")], np.mean(columns, 0), rtol=1e-4)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -36,7 +36,7 @@ def test_taylor_tells_how_the_loss_moves_when_a_channel_goes():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3)).eval()
     x, y = torch.randn(64, 8), torch.randint(3, (64,))
-    told = np.sqrt(taylor(model, [(x, y)])[Slot("2", "in")])
+    told = np.sqrt(taylor(model, [(x, y)])[LayerDim("2", "in")])
     moved = []
     with torch.no_grad():
         before = functional.cross_entropy(model(x), y)
@@ -62,6 +62,6 @@ def test_hessian_is_half_the_mean_squared_gradient_times_the_squared_weight():
     for_w = np.einsum("no,ni->noi", error @ v, x.numpy().astype(np.float64))
     rows = ((for_w**2).mean(0) * w**2 / 2).sum(1)
     columns = ((for_v**2).mean(0) * v**2 / 2).sum(0)
-    np.testing.assert_allclose(found[Slot("0", "out")], rows, rtol=1e-4)
-    np.testing.assert_allclose(found[Slot("1", "in")], columns, rtol=1e-4)
+    np.testing.assert_allclose(found[LayerDim("0", "out")], rows, rtol=1e-4)
+    np.testing.assert_allclose(found[LayerDim("1", "in")], columns, rtol=1e-4)
     assert all(parameter.grad is None for parameter in model.parameters())

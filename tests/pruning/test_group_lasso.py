@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.pruning.coupling import Slot, Unit, find_units
+from kdeploy.pruning.coupling import LayerDim, PruningGroup, find_units
 from kdeploy.pruning.group_lasso import GroupLasso
 from kdeploy.pruning.removal import all_channels, remove_checked
 from kdeploy.pruning.tracing import traceable
@@ -15,7 +15,8 @@ def test_a_step_is_the_formula():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     units = [
-        Unit(channels={Slot("0", "out"): (i,), Slot("2", "in"): (i,)}, shares={}) for i in (0, 2)
+        PruningGroup(channels={LayerDim("0", "out"): (i,), LayerDim("2", "in"): (i,)}, shares={})
+        for i in (0, 2)
     ]
     first, second = (model[i].weight.detach().numpy().copy() for i in (0, 2))
     biases = [model[i].bias.detach().clone() for i in (0, 2)]
@@ -38,7 +39,7 @@ def test_a_step_is_the_formula():
 def test_a_weight_between_two_groups_shrinks_by_both_factors():
     torch.manual_seed(0)
     model = nn.Linear(2, 2, bias=False)
-    units = [Unit(channels={Slot("", side): (0,)}, shares={}) for side in ("in", "out")]
+    units = [PruningGroup(channels={LayerDim("", side): (0,)}, shares={}) for side in ("in", "out")]
     before = model.weight.detach().numpy().copy()
     factors = [
         1 - 0.01 * np.sqrt(2) / np.linalg.norm(before[:, 0]),
@@ -77,7 +78,7 @@ def _is_even(unit):
 def test_a_transposed_convolution_shrinks_its_own_channels():
     model = nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.Conv2d(3, 2, 1))
     before = model[0].weight.detach().clone()
-    lasso = GroupLasso([Unit(channels={Slot("0", "out"): (1,)}, shares={})], 0.1)
+    lasso = GroupLasso([PruningGroup(channels={LayerDim("0", "out"): (1,)}, shares={})], 0.1)
     lasso.begin(model)
     lasso.after_step(0.0, 0.1)
     same = (model[0].weight == before).all((0, 2, 3))

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from kdeploy.pruning.coupling import Slot, find_units
+from kdeploy.pruning.coupling import LayerDim, find_units
 from kdeploy.pruning.removal import all_channels, check_sizes, remove_checked
 from kdeploy.pruning.tracing import traceable
 from kdeploy.store.structure import difference, replay
@@ -51,10 +51,10 @@ def test_a_head_has_its_channels_in_each_layer():
     unit = heads_of(make(Fused))[1]
     rows = tuple(start + i for start in (0, 24, 48) for i in range(8, 16))
     assert unit.channels == {
-        Slot("attention.attn_dim", "number"): tuple(range(8, 16)),
-        Slot("attention.num_heads", "number"): (1,),
-        Slot("attention.proj", "in"): tuple(range(8, 16)),
-        Slot("attention.qkv", "out"): rows,
+        LayerDim("attention.attn_dim", "number"): tuple(range(8, 16)),
+        LayerDim("attention.num_heads", "number"): (1,),
+        LayerDim("attention.proj", "in"): tuple(range(8, 16)),
+        LayerDim("attention.qkv", "out"): rows,
     }
     assert unit.width == WIDTH
 

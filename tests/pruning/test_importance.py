@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.pruning.coupling import Slot, Unit, find_units
+from kdeploy.pruning.coupling import LayerDim, PruningGroup, find_units
 from kdeploy.pruning.importance import batch_norm_scale, fpgm, knows, magnitude, score
 from kdeploy.pruning.tracing import traceable
 
@@ -33,15 +33,17 @@ def test_magnitude_is_the_sum_of_powers(layers, power):
     found = magnitude(layers, power=power)
     first, grouped, turned = (np.abs(weight(layers, i)) ** power for i in (0, 3, 4))
     expected = {
-        Slot("0", "out"): first.sum((1, 2, 3)),
-        Slot("0", "in"): first.sum((0, 2, 3)),
-        Slot("1", "out"): np.abs(weight(layers, 1)) ** power,
-        Slot("3", "out"): grouped.sum((1, 2, 3)),
+        LayerDim("0", "out"): first.sum((1, 2, 3)),
+        LayerDim("0", "in"): first.sum((0, 2, 3)),
+        LayerDim("1", "out"): np.abs(weight(layers, 1)) ** power,
+        LayerDim("3", "out"): grouped.sum((1, 2, 3)),
         # Two groups of three inputs each, read by two outputs each.
-        Slot("3", "in"): np.concatenate([grouped[:2].sum((0, 2, 3)), grouped[2:].sum((0, 2, 3))]),
-        Slot("4", "out"): turned.sum((0, 2, 3)),
-        Slot("4", "in"): turned.sum((1, 2, 3)),
-        Slot("6", "in"): (np.abs(weight(layers, 6)) ** power).sum(0),
+        LayerDim("3", "in"): np.concatenate(
+            [grouped[:2].sum((0, 2, 3)), grouped[2:].sum((0, 2, 3))]
+        ),
+        LayerDim("4", "out"): turned.sum((0, 2, 3)),
+        LayerDim("4", "in"): turned.sum((1, 2, 3)),
+        LayerDim("6", "in"): (np.abs(weight(layers, 6)) ** power).sum(0),
     }
     for slot, numbers in expected.items():
         np.testing.assert_allclose(found[slot], numbers, rtol=1e-5)
@@ -50,7 +52,7 @@ def test_magnitude_is_the_sum_of_powers(layers, power):
 def test_the_batch_norm_scale_is_the_absolute_gamma(layers):
     with torch.no_grad():
         layers[1].weight.copy_(torch.tensor([0.5, -2.0, 1.0, 0.0, -0.25, 3.0]))
-    assert batch_norm_scale(layers) == {Slot("1", "out"): [0.5, 2.0, 1.0, 0.0, 0.25, 3.0]}
+    assert batch_norm_scale(layers) == {LayerDim("1", "out"): [0.5, 2.0, 1.0, 0.0, 0.25, 3.0]}
 
 
 def test_fpgm_is_the_sum_of_distances_to_the_other_filters(layers):
@@ -61,31 +63,31 @@ def test_fpgm_is_the_sum_of_distances_to_the_other_filters(layers):
         "4": weight(layers, 4).transpose(1, 0, 2, 3).reshape(5, -1),
         "6": weight(layers, 6),
     }
-    assert set(found) == {Slot(name, "out") for name in filters}
+    assert set(found) == {LayerDim(name, "out") for name in filters}
     for name, rows in filters.items():
         expected = [np.linalg.norm(rows - row, axis=1).sum() for row in rows]
-        np.testing.assert_allclose(found[Slot(name, "out")], expected, rtol=1e-4)
+        np.testing.assert_allclose(found[LayerDim(name, "out")], expected, rtol=1e-4)
 
 
 def test_what_values_do_not_know_is_scored_by_the_others():
-    values = {Slot("norm", "out"): [1.0, 3.0]}
-    otherwise = {Slot("norm", "out"): [7.0, 7.0], Slot("fc", "out"): [4.0, 12.0]}
-    units = [Unit(channels={slot: (i,)}, shares={}) for slot in otherwise for i in range(2)]
+    values = {LayerDim("norm", "out"): [1.0, 3.0]}
+    otherwise = {LayerDim("norm", "out"): [7.0, 7.0], LayerDim("fc", "out"): [4.0, 12.0]}
+    units = [PruningGroup(channels={slot: (i,)}, shares={}) for slot in otherwise for i in range(2)]
     assert [knows(values, unit) for unit in units] == [True, True, False, False]
     assert score(units, values, otherwise=otherwise) == pytest.approx([0.5, 1.5, 0.5, 1.5])
 
 
 def test_a_score_is_the_mean_over_sides_with_the_mean_one():
-    values = {Slot("a", "out"): [1.0, 2.0, 6.0], Slot("b", "in"): [4.0, 2.0, 0.0]}
-    units = [Unit(channels=dict.fromkeys(values, (i,)), shares={}) for i in range(3)]
+    values = {LayerDim("a", "out"): [1.0, 2.0, 6.0], LayerDim("b", "in"): [4.0, 2.0, 0.0]}
+    units = [PruningGroup(channels=dict.fromkeys(values, (i,)), shares={}) for i in range(3)]
     # Means over both sides: 2.5, 2, 3; their mean is 2.5.
     assert score(units, values) == pytest.approx([1.0, 0.8, 1.2])
 
 
 def test_scores_of_narrow_and_wide_layers_can_be_compared():
-    values = {Slot("a", "out"): [1.0, 3.0], Slot("b", "out"): [100.0, 300.0, 200.0]}
+    values = {LayerDim("a", "out"): [1.0, 3.0], LayerDim("b", "out"): [100.0, 300.0, 200.0]}
     units = [
-        Unit(channels={slot: (i,)}, shares={})
+        PruningGroup(channels={slot: (i,)}, shares={})
         for slot, numbers in values.items()
         for i in range(len(numbers))
     ]
@@ -93,9 +95,12 @@ def test_scores_of_narrow_and_wide_layers_can_be_compared():
 
 
 def test_a_flattened_map_counts_as_one_channel():
-    values = {Slot("a", "out"): [1.0, 3.0], Slot("fc", "in"): [1.0, 1.0, 2.0, 4.0]}
+    values = {LayerDim("a", "out"): [1.0, 3.0], LayerDim("fc", "in"): [1.0, 1.0, 2.0, 4.0]}
     units = [
-        Unit(channels={Slot("a", "out"): (i,), Slot("fc", "in"): (2 * i, 2 * i + 1)}, shares={})
+        PruningGroup(
+            channels={LayerDim("a", "out"): (i,), LayerDim("fc", "in"): (2 * i, 2 * i + 1)},
+            shares={},
+        )
         for i in range(2)
     ]
     assert score(units, values) == pytest.approx([1.5 / 3, 4.5 / 3])  # (1+2)/2 and (3+6)/2

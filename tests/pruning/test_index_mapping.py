@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.pruning.coupling import Slot, find_units
+from kdeploy.pruning.coupling import LayerDim, find_units
 from kdeploy.pruning.tracing import traceable
 
 
@@ -25,7 +25,9 @@ def test_parts_are_numbered_by_what_they_are_not_by_when_they_were_met():
     model = Parts().eval()
     with traceable(model):
         units = find_units(model, torch.randn(2, 3, 4, 4))
-    assert {u.channels[Slot("stem", "out")]: u.channels.get(Slot("mix", "in")) for u in units} == {
+    assert {
+        u.channels[LayerDim("stem", "out")]: u.channels.get(LayerDim("mix", "in")) for u in units
+    } == {
         **{(i,): (4 + i,) for i in range(4)},  # first
         **{(i,): None for i in range(4, 8)},  # second: read by nobody
         **{(8 + i,): (i, 8 + i) for i in range(4)},  # third
@@ -50,4 +52,4 @@ def test_flattening_follows_the_place_of_the_channels(is_signal):
     flat = (numbers if is_signal else numbers.T).flatten()
     for channel, unit in enumerate(units):
         expected = (flat == channel).nonzero().flatten().tolist()
-        assert unit.channels[Slot("head", "in")] == tuple(expected)
+        assert unit.channels[LayerDim("head", "in")] == tuple(expected)

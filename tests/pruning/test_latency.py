@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from kdeploy.pruning.choice import Ranking, Rules
-from kdeploy.pruning.coupling import Slot, Unit
+from kdeploy.pruning.coupling import LayerDim, PruningGroup
 from kdeploy.pruning.latency import (
     HIGHEST,
     LONG_SECONDS,
@@ -21,7 +21,7 @@ WHOLE = sum(WIDTHS.values())
 @pytest.fixture
 def ranking():
     units = [
-        Unit(channels={Slot(layer, "out"): (index,)}, shares={})
+        PruningGroup(channels={LayerDim(layer, "out"): (index,)}, shares={})
         for layer, width in WIDTHS.items()
         for index in range(width)
     ]
@@ -113,7 +113,7 @@ def test_what_cannot_be_reached_is_the_fastest_of_all(ranking):
 
 
 def test_one_choice_alone_is_measured_and_returned():
-    ranking = Ranking([Unit(channels={Slot("a", "out"): (0,)}, shares={})], [1.0])
+    ranking = Ranking([PruningGroup(channels={LayerDim("a", "out"): (0,)}, shares={})], [1.0])
     best, trials = choose_to_latency(
         ranking, Rules(), cost=lambda kept: 1.0, measure=lambda kept, s: (2.0, 2.0), fraction=0.5
     )

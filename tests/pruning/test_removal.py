@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.pruning.coupling import Slot, Unit
+from kdeploy.errors import ModelError
+from kdeploy.pruning.coupling import LayerDim, PruningGroup
 from kdeploy.pruning.removal import (
     all_channels,
     channel_count,
@@ -13,14 +14,15 @@ from kdeploy.pruning.removal import (
     remove_channels,
     remove_checked,
 )
-from kdeploy.errors import ModelError
 
 
 def test_channels_of_units_are_collected_by_side():
-    one = Unit(channels={Slot("b", "out"): (3, 1), Slot("a", "in"): (0,)}, shares={})
-    two = Unit(channels={Slot("b", "out"): (2,)}, shares={})
+    one = PruningGroup(
+        channels={LayerDim("b", "out"): (3, 1), LayerDim("a", "in"): (0,)}, shares={}
+    )
+    two = PruningGroup(channels={LayerDim("b", "out"): (2,)}, shares={})
     found = all_channels([two, one])
-    assert found == {Slot("a", "in"): (0,), Slot("b", "out"): (1, 2, 3)}
+    assert found == {LayerDim("a", "in"): (0,), LayerDim("b", "out"): (1, 2, 3)}
     assert list(found) == sorted(found)
 
 
@@ -48,7 +50,7 @@ def test_a_layer_keeps_the_other_channels(layer, side, dimension):
     torch.nn.init.normal_(layer.weight)
     kept = [i for i in range(layer.weight.shape[dimension]) if i not in (1, 4)]
     expected = layer.weight.detach().index_select(dimension, torch.tensor(kept))
-    slot = Slot("0", side)
+    slot = LayerDim("0", side)
     count = channel_count(model, slot)
     remove_channels(model, {slot: (4, 1)})
     assert torch.equal(layer.weight, expected)
@@ -60,7 +62,7 @@ def test_statistics_of_batch_norm_are_kept():
     model = nn.Sequential(nn.BatchNorm2d(4))
     model[0].running_mean.copy_(torch.arange(4.0))
     model[0].running_var.copy_(torch.arange(4.0) + 1)
-    remove_channels(model, {Slot("0", "out"): (0, 2)})
+    remove_channels(model, {LayerDim("0", "out"): (0, 2)})
     assert model[0].running_mean.tolist() == [1.0, 3.0]
     assert model[0].running_var.tolist() == [2.0, 4.0]
 
@@ -69,7 +71,7 @@ def test_each_group_may_lose_inputs_at_its_own_places():
     torch.manual_seed(0)
     layer = nn.Conv2d(8, 4, 1, groups=2, bias=False)
     model, x = nn.Sequential(layer), torch.randn(2, 8, 3, 3)
-    gone = {Slot("0", "in"): (0, 6)}  # the first of group 0, the third of group 1
+    gone = {LayerDim("0", "in"): (0, 6)}  # the first of group 0, the third of group 1
     expected = hide_channels(model, gone)(x)
     remove_channels(model, gone)
     kept = [i for i in range(8) if i not in (0, 6)]
@@ -84,7 +86,7 @@ def test_a_raw_parameter_gets_narrower():
             self.scale = nn.Parameter(torch.arange(4.0).view(4, 1, 1), requires_grad=False)
 
     model = nn.Sequential(Scaled())
-    slot = Slot("0.scale", "dimension 0")
+    slot = LayerDim("0.scale", "dimension 0")
     assert channel_count(model, slot) == 4
     remove_channels(model, {slot: (1,)})
     assert model[0].scale.flatten().tolist() == [0.0, 2.0, 3.0]
@@ -95,7 +97,7 @@ def test_the_wish_for_gradients_is_kept_and_gradients_are_dropped():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     model[0].weight.requires_grad_(False)
     model(torch.ones(1, 4)).sum().backward()
-    remove_channels(model, {Slot("0", "out"): (1,), Slot("1", "in"): (1,)})
+    remove_channels(model, {LayerDim("0", "out"): (1,), LayerDim("1", "in"): (1,)})
     assert [p.requires_grad for p in model.parameters()] == [False, True, True, True]
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -103,7 +105,7 @@ def test_the_wish_for_gradients_is_kept_and_gradients_are_dropped():
 def test_hidden_channels_are_read_by_nobody():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    hidden = hide_channels(model, {Slot("0", "out"): (2,), Slot("1", "in"): (2,)})
+    hidden = hide_channels(model, {LayerDim("0", "out"): (2,), LayerDim("1", "in"): (2,)})
     assert hidden[1].weight[:, 2].tolist() == [0.0, 0.0]
     assert torch.equal(hidden[0].weight, model[0].weight)
     assert model[1].weight[:, 2].abs().sum() > 0
@@ -113,12 +115,12 @@ def test_a_removal_that_does_not_fit_moves_the_output_or_fails():
     torch.manual_seed(0)
     x = torch.randn(2, 3)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    right = {Slot("0", "out"): (2,), Slot("1", "in"): (2,)}
+    right = {LayerDim("0", "out"): (2,), LayerDim("1", "in"): (2,)}
     assert remove_checked(copy(model), right, x) < 1e-5
-    wrong = {Slot("0", "out"): (2,), Slot("1", "in"): (1,)}
+    wrong = {LayerDim("0", "out"): (2,), LayerDim("1", "in"): (1,)}
     assert remove_checked(copy(model), wrong, x) > 1e-2
     with pytest.raises(ModelError, match="cannot run"):
-        remove_checked(copy(model), {Slot("0", "out"): (2,)}, x)
+        remove_checked(copy(model), {LayerDim("0", "out"): (2,)}, x)
 
 
 def copy(model):

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from kdeploy.pruning.coupling import Slot, find_units
-from kdeploy.pruning.skipped_layers import FROZEN, OUTPUT, UNEVEN, kept_whole
+from kdeploy.pruning.coupling import LayerDim, find_units
 from kdeploy.pruning.removal import all_channels, remove_channels
+from kdeploy.pruning.skipped_layers import FROZEN, OUTPUT, UNEVEN, kept_whole
 from kdeploy.pruning.tracing import traceable
 
 EXAMPLE = torch.rand(2, 3, 8, 8)
@@ -29,7 +29,7 @@ def rows(model, pruned, **given):
 def test_reasons_are_the_pattern_the_output_and_the_rounding(residual):
     model, units = residual
     pruned = copy.deepcopy(model)
-    inner = [unit for unit in units if Slot("inner", "out") in unit.channels]
+    inner = [unit for unit in units if LayerDim("inner", "out") in unit.channels]
     remove_channels(pruned, all_channels(inner[:8]))
     found = rows(model, pruned, found=units, ranked=units)
     rounding = found["stem"]
@@ -44,7 +44,7 @@ def test_reasons_are_the_pattern_the_output_and_the_rounding(residual):
 
 def test_what_balance_left_out_is_uneven(residual):
     model, units = residual
-    ranked = [unit for unit in units if Slot("inner", "out") not in unit.channels]
+    ranked = [unit for unit in units if LayerDim("inner", "out") not in unit.channels]
     assert rows(model, model, found=units, ranked=ranked)["inner"] == UNEVEN
 
 

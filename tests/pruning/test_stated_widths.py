@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.pruning.removal import remove_checked
-from kdeploy.pruning.groups import Slot
 from kdeploy.errors import ModelError
+from kdeploy.pruning.groups import LayerDim
+from kdeploy.pruning.removal import remove_checked
 
 
 class Stated(nn.Module):
@@ -28,7 +28,7 @@ class Stated(nn.Module):
         return self.head(self.second(x).mean((2, 3)))
 
 
-CHANNELS = {Slot("first", "out"): (0, 3), Slot("second", "in"): (0, 3)}
+CHANNELS = {LayerDim("first", "out"): (0, 3), LayerDim("second", "in"): (0, 3)}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ CHANNELS = {Slot("first", "out"): (0, 3), Slot("second", "in"): (0, 3)}
         ("attribute", CHANNELS, "`self.width` in that line is the width 8 that `first` had"),
         (
             "",
-            {Slot("first", "out"): (0, 3)},
+            {LayerDim("first", "out"): (0, 3)},
             "no width that went stands in that line; keep whole what leads to it, by `ignore`: "
             "first (6 of 8) lost channels",
         ),

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from kdeploy.errors import ModelError
 from kdeploy.pruning.coupling import find_units
 from kdeploy.pruning.removal import all_channels, remove_checked
 from kdeploy.pruning.tracing import trace, traceable
-from kdeploy.errors import ModelError
 
 
 def test_modes_and_the_wish_for_gradients_come_back():

@@ -10,8 +10,8 @@ from torch import nn
 from kdeploy.quantization.capture import capture
 from kdeploy.quantization.equalization import equalize_layers, find_pairs
 from kdeploy.quantization.fold import fold_batch_norms
-from kdeploy.quantization.unshared_parameters import own_layers
 from kdeploy.quantization.pt2e import QuantizedModel, observe
+from kdeploy.quantization.unshared_parameters import own_layers
 
 
 def pairs_of(model, x):

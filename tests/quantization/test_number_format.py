@@ -17,7 +17,7 @@ ends = st.floats(-1e4, 1e4, width=32)
 
 
 def test_formats_have_the_codes_of_their_bits():
-    codes = [(f.lowest_code, f.highest_code) for f in (UINT8, INT8, INT7)]
+    codes = [(f.qmin, f.qmax) for f in (UINT8, INT8, INT7)]
     assert codes == [(0, 255), (-128, 127), (-64, 63)]
 
 
@@ -26,8 +26,8 @@ def test_a_range_fits_into_its_codes_to_half_a_step(one, other):
     low, high = min(one, other), max(one, other)
     for number_format in (UINT8, INT8):
         scale, zero_point = number_format.scale_and_zero_point(low, high)
-        lowest = (number_format.lowest_code - zero_point) * scale
-        highest = (number_format.highest_code - zero_point) * scale
+        lowest = (number_format.qmin - zero_point) * scale
+        highest = (number_format.qmax - zero_point) * scale
         assert lowest <= low + 0.501 * scale
         assert highest >= high - 0.501 * scale
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from kdeploy.quantization.capture import capture
-from kdeploy.quantization.unshared_parameters import own_layers
 from kdeploy.quantization.pt2e import QuantizedModel, observe
 from kdeploy.quantization.smoothing import ALPHA, find_norms, largest_values, smooth_norms
+from kdeploy.quantization.unshared_parameters import own_layers
 
 
 class Block(nn.Module):

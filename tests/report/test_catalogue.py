@@ -57,7 +57,7 @@ def test_links_a_paper_and_shows_facts():
         ("Annotated[float, Field(gt=0, le=1)]", "float > 0, ≤ 1"),
         ("Annotated[int, Field(multiple_of=8)] | None", "int a multiple of 8 or None"),
         ("tuple[Annotated[float, Field(gt=0)], ...]", "list of float > 0"),
-        ("tuple[FurtherModel, ...]", "list of `{build, args, weights}`"),
+        ("tuple[AuxiliaryModel, ...]", "list of `{build, args, weights}`"),
         ("dict[str, float | int]", "dict[str, float \\| int]"),
     ],
 )

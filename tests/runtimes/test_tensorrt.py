@@ -9,10 +9,10 @@ import pytest
 
 from kdeploy.errors import ModelError
 from kdeploy.runtimes.contract import DeviceTimed
-from kdeploy.tensorrt.sidecar import Sidecar
 from kdeploy.runtimes.run import named, open_runtime
 from kdeploy.runtimes.tensorrt import Tensorrt
 from kdeploy.tensorrt.api import Device
+from kdeploy.tensorrt.sidecar import Sidecar
 from tests.tiny import fake_cuda, fake_tensorrt, fake_tensorrt_types
 
 X = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from kdeploy.store.artifact import open_artifact, write_manifest
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.runtimes.torch_artifact import count_layers, open_float, preprocessing_of
+from kdeploy.store.artifact import open_artifact, write_manifest
 
 
 def test_opens_the_model_in_evaluation_mode_and_knows_its_input(store_model, tiny_model, tiny_data):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from kdeploy.store.artifact import write_manifest
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.runtimes.torch_eager import TorchEager
+from kdeploy.store.artifact import write_manifest
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.two_four import two_four
+from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import Unavailable
 from kdeploy.kernels.fastest import device_seconds
 from kdeploy.kernels.sparse_layers import CuSparseLtProduct, SparseLayer

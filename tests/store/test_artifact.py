@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kdeploy.store.artifact import Store, artifact_id, find_artifact, open_artifact, write_manifest
 from kdeploy.errors import ArtifactCorrupt, FileMissing, Unavailable
+from kdeploy.store.artifact import Store, artifact_id, find_artifact, open_artifact, write_manifest
 
 ENTRY = {"id": "0123456789ab", "kind": "torch", "label": "student", "lineage": []}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdeploy.store.artifact import open_artifact, write_manifest
 from kdeploy.errors import KdeployError
+from kdeploy.store.artifact import open_artifact, write_manifest
 from kdeploy.store.model_io import load_model
 from kdeploy.store.references import ModelReference, build_model
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdeploy.store.neighbours import neighbours
 from kdeploy.store.model_io import rebuild, save_model
+from kdeploy.store.neighbours import neighbours
 from kdeploy.store.references import ModelReference, build_model, source_sha256
 
 FILES = {

@@ -12,12 +12,12 @@ from torch import nn
 from kdeploy import registry
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.errors import InputError, ModelError, TrainingDiverged
-from kdeploy.training.fit import Batch, FitContext, NoWatcher, Supervised, accuracy, fit
+from kdeploy.training.fit import Batch, FitContext, NullCallback, Supervised, accuracy, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
 
 
-class Recorder(NoWatcher):
+class Recorder(NullCallback):
     """Notes what it is told, and interrupts after a number of steps."""
 
     def __init__(self, *, interrupt_after=None):

@@ -6,8 +6,7 @@ import sys
 import pytest
 import torch
 
-from kdeploy.training import kernel_check
-from kdeploy.training import kernel_faults
+from kdeploy.training import kernel_check, kernel_faults
 from kdeploy.training.kernel_check import DIED, _Memory, _tried, findings
 from kdeploy.training.kernel_faults import known_fault
 from kdeploy.training.kernel_trial import DIFFERS, FAILS, OK, describe

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdeploy.data.contract import Split
 from kdeploy.errors import TrainingDiverged
-from kdeploy.training.fit import FitContext, NoWatcher, Supervised, accuracy, fit
+from kdeploy.training.fit import FitContext, NullCallback, Supervised, accuracy, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
 
@@ -159,7 +159,7 @@ def test_a_step_in_parts_is_the_step(options, tiny_data):
         assert one.learning_rate == other.learning_rate
 
 
-class Counter(NoWatcher):
+class Counter(NullCallback):
     def __init__(self):
         self.images = []
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.training.contract import Settings
+from kdeploy.training.contract import TrainingSettings
 from kdeploy.training.optimization import learning_rate_at, optimizer_of
 
 STEPS = 10
-SETTINGS = Settings(
+SETTINGS = TrainingSettings(
     epochs=5,
     accumulate=1,
     batch_size=8,

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdeploy.training import kernel_check
-from kdeploy.training import safe_arithmetic
+from kdeploy.training import kernel_check, safe_arithmetic
+from kdeploy.training.fit import FitContext, NullCallback, Supervised, fit
 from kdeploy.training.kernel_check import Finding, _Memory
-from kdeploy.training.fit import FitContext, NoWatcher, Supervised, fit
 
 REAL_CASE = """
 import sys, torch
@@ -211,7 +210,7 @@ def test_an_error_of_the_model_itself_is_not_taken_for_one_of_precision(tiny_dat
 
 
 def test_a_resumed_training_computes_as_it_began(tiny_data, tmp_path, monkeypatch):
-    class Stopping(NoWatcher):
+    class Stopping(NullCallback):
         def epoch_ended(self, record):
             if record.epoch == 1:
                 raise KeyboardInterrupt
@@ -225,4 +224,4 @@ def test_a_resumed_training_computes_as_it_began(tiny_data, tmp_path, monkeypatc
         train(Stopping())
     # Nothing is found any more, and what the beginning settled on holds all the same.
     monkeypatch.setattr(safe_arithmetic, "can_record", lambda device: False)
-    assert train(NoWatcher()).arithmetic.float32_layers == ("resize",)
+    assert train(NullCallback()).arithmetic.float32_layers == ("resize",)

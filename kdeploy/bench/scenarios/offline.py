@@ -29,7 +29,7 @@ def largest_batch(fits: Callable[[int], bool], *, start: int) -> int | None:
 
 
 @dataclass(slots=True, kw_only=True)
-class Room:
+class MemoryBudget:
     """What a batch must fit in. Memory is foretold, so that the search does not run out of it."""
 
     run: Callable[[int], float]

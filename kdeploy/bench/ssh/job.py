@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.store.artifact import file_sha256
 from kdeploy.bench.inputs import write_pool
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Plan
 from kdeploy.bench.ssh.payload_zip import runner
-from kdeploy.bench.model_under_test import Cell, Plan, Subject
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import load
 from kdeploy.machine import Machine
 from kdeploy.onnx_graph.checks import file_bytes
+from kdeploy.store.artifact import file_sha256
 
 RUNTIME = "onnxruntime_cpu"
 ITEMS_BYTES = 32 * 2**20
@@ -41,7 +41,7 @@ class SentItems:
 class Group:
     """The files that are measured in turns, under the same conditions."""
 
-    cell: Cell
+    cell: Configuration
     """`threads` is 0 where all cores of the device are meant."""
     with_accuracy: bool
     pools: tuple[str, ...]
@@ -59,7 +59,7 @@ class Group:
 class Job:
     """Everything that one device is asked; the same for all of them."""
 
-    subjects: Sequence[Subject]
+    subjects: Sequence[ModelUnderTest]
     groups: Sequence[Group]
     plan: Plan
     files: Mapping[str, Path]
@@ -126,7 +126,7 @@ class Job:
 
 
 def job_of(
-    subjects: Sequence[Subject],
+    subjects: Sequence[ModelUnderTest],
     plan: Plan,
     *,
     batch_sizes: Sequence[int],
@@ -163,7 +163,9 @@ def job_of(
             shapes.append(pool.shape)
         groups.append(
             Group(
-                cell=Cell(runtime=RUNTIME, batch_size=batch_size, threads=count or 0, size=size),
+                cell=Configuration(
+                    runtime=RUNTIME, batch_size=batch_size, threads=count or 0, size=size
+                ),
                 with_accuracy=test is not None and number == 0,
                 pools=tuple(names),
                 input_shapes=tuple(shapes),

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from kdeploy.bench import doubts
 from kdeploy.bench.accuracy import judged
-from kdeploy.bench.ssh.job import Group, Job, SentItems
 from kdeploy.bench.model_under_test import Outcome, Seconds
+from kdeploy.bench.ssh.job import Group, Job, SentItems
 from kdeploy.bench.system_load import Counters, doubts_between
 from kdeploy.data.contract import NOT_COUNTED
-from kdeploy.runtimes.contract import Proof
 from kdeploy.onnx_graph.operators import integer_and_eligible, is_quantized
+from kdeploy.runtimes.contract import Proof
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -14,10 +14,10 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.low_rank_settings import Settings
+from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.compress.replacement import replace_layers
-from kdeploy.low_rank.pair import form_of, pair_of
 from kdeploy.low_rank.invariants import check_factors
+from kdeploy.low_rank.pair import form_of, pair_of
 
 
 @compressor(
@@ -80,7 +80,7 @@ def low_rank(
         model,
         context,
         make=lambda layer, moment: pair_of(layer, form=form_of(layer, form), moment=moment),
-        settings=Settings(
+        settings=LowRankSettings(
             technique="low_rank",
             energy=energy,
             rank_ratio=rank_ratio,

@@ -17,8 +17,13 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
+from kdeploy.compress.channel_rounds import Pruning, Target
+from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.errors import ModelError, RecipeError
+from kdeploy.patterns import matching
 from kdeploy.pruning.choice import Rules
-from kdeploy.pruning.coupling import Unit
+from kdeploy.pruning.coupling import PruningGroup
+from kdeploy.pruning.gradient_importance import MOST_ITEMS, hessian, taylor
 from kdeploy.pruning.importance import (
     NOTHING,
     Values,
@@ -28,12 +33,7 @@ from kdeploy.pruning.importance import (
     magnitude,
     score,
 )
-from kdeploy.pruning.gradient_importance import MOST_ITEMS, hessian, taylor
 from kdeploy.pruning.removal import check_sizes
-from kdeploy.compress.channel_rounds import Aim, Pruning
-from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
-from kdeploy.errors import ModelError, RecipeError
-from kdeploy.patterns import matching
 from kdeploy.runtimes.run import named
 
 _LOG = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def prune_channels(
     return pruning.pruned
 
 
-def _aim(ratio: float | None, target: Mapping[Any, float] | None) -> Aim:
+def _aim(ratio: float | None, target: Mapping[Any, float] | None) -> Target:
     hint = "write `ratio: 0.5`, `target: {macs: 0.5}` or `target: {latency: 0.5}`"
     if ratio is not None and target is not None:
         raise RecipeError(
@@ -160,12 +160,12 @@ def _aim(ratio: float | None, target: Mapping[Any, float] | None) -> Aim:
             hint=hint,
         )
     if ratio is not None:
-        return Aim(what="channels", fraction=1 - ratio)
+        return Target(what="channels", fraction=1 - ratio)
     target = target or {"macs": 0.5}
     if len(target) != 1:
         raise RecipeError(f"prune_channels takes one target, found {dict(target)}", hint=hint)
     [(what, fraction)] = target.items()
-    return Aim(what=what, fraction=fraction)
+    return Target(what=what, fraction=fraction)
 
 
 def _check(model: nn.Module, context: CompressContext) -> None:
@@ -184,7 +184,7 @@ def _check(model: nn.Module, context: CompressContext) -> None:
         )
 
 
-def _check_clock(aim: Aim, clock: Mapping[str, Any]) -> None:
+def _check_clock(aim: Target, clock: Mapping[str, Any]) -> None:
     if aim.what == "latency":
         named(clock["runtime"], where="prune_channels.runtime")
     elif clock != {"runtime": "onnxruntime_cpu", "batch_size": 1, "threads": None}:
@@ -196,13 +196,13 @@ def _check_clock(aim: Aim, clock: Mapping[str, Any]) -> None:
 
 def _rating(
     model: nn.Module,
-    units: Sequence[Unit],
+    units: Sequence[PruningGroup],
     *,
     context: CompressContext,
     importance: str,
     batches: int,
     batch_size: int,
-) -> Callable[[Sequence[Unit]], list[float]]:
+) -> Callable[[Sequence[PruningGroup]], list[float]]:
     """Return a function that scores units of the model."""
     part, otherwise = context.data.train, NOTHING
     match importance:
@@ -228,7 +228,7 @@ def _random(count: int, seed: int) -> list[float]:
     return numbers
 
 
-def _warn_of_strangers(units: Sequence[Unit], values: Values, importance: str) -> None:
+def _warn_of_strangers(units: Sequence[PruningGroup], values: Values, importance: str) -> None:
     count = sum(not knows(values, unit) for unit in units)
     if count:
         _LOG.warning(

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.low_rank_settings import Settings
+from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.compress.replacement import replace_layers
 from kdeploy.low_rank.core import core_of
 from kdeploy.low_rank.invariants import check_factors
@@ -81,7 +81,7 @@ def tucker(
         context,
         make=lambda layer, moment: core_of(layer, iterations=iterations, moment=moment),
         why_not=_why_not,
-        settings=Settings(
+        settings=LowRankSettings(
             technique="tucker",
             energy=energy,
             rank_ratio=rank_ratio,

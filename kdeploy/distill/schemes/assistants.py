@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from kdeploy.complexity import count_parameters
-from kdeploy.distill.contract import FurtherModel, MakeObjective, SchemeContext, scheme
+from kdeploy.distill.contract import AuxiliaryModel, MakeObjective, SchemeContext, scheme
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def assistants(
     objective: MakeObjective,
     context: SchemeContext,
     *,
-    models: tuple[FurtherModel, ...] = (),
+    models: tuple[AuxiliaryModel, ...] = (),
 ) -> nn.Module:
     """Return the student, trained by the last assistant.
 

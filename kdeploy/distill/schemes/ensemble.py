@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from torch import nn
 
-from kdeploy.distill.contract import FurtherModel, MakeObjective, SchemeContext, scheme
+from kdeploy.distill.contract import AuxiliaryModel, MakeObjective, SchemeContext, scheme
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import RecipeError
 
@@ -31,7 +31,7 @@ def ensemble(
     objective: MakeObjective,
     context: SchemeContext,
     *,
-    teachers: tuple[FurtherModel, ...] = (),
+    teachers: tuple[AuxiliaryModel, ...] = (),
     how: Literal["mean", "weights", "random"] = "mean",
     weights: tuple[Annotated[float, Field(gt=0)], ...] = (),
 ) -> nn.Module:

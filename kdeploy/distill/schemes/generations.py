@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from torch import Tensor, nn
 
-from kdeploy.distill.reinitialize import fresh_copy
 from kdeploy.distill.contract import MakeObjective, SchemeContext, scheme
+from kdeploy.distill.reinitialize import fresh_copy
 from kdeploy.distill.teachers import log_of_mean
 
 if TYPE_CHECKING:

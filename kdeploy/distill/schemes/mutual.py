@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.reinitialize import fresh_copy
-from kdeploy.distill.contract import Batch, FurtherModel, MakeObjective, SchemeContext, scheme
+from kdeploy.distill.contract import AuxiliaryModel, Batch, MakeObjective, SchemeContext, scheme
 from kdeploy.distill.divergence import divergence
+from kdeploy.distill.reinitialize import fresh_copy
 from kdeploy.distill.tokens import real_rows
 from kdeploy.training.compilation import Call
 from kdeploy.training.cross_entropy import entropy
@@ -33,7 +33,7 @@ def mutual(
     objective: MakeObjective,
     context: SchemeContext,
     *,
-    peers: tuple[FurtherModel, ...] = (),
+    peers: tuple[AuxiliaryModel, ...] = (),
     temperature: Annotated[float, Field(gt=0)] = 1.0,
     weight: Annotated[float, Field(gt=0)] = 1.0,
 ) -> nn.Module:

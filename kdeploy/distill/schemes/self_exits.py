@@ -22,7 +22,7 @@ from kdeploy.distill.exits import Exits, attach_exits
 from kdeploy.distill.feature_hooks import tapped
 from kdeploy.errors import ModelError
 from kdeploy.training.compilation import first_output
-from kdeploy.training.contract import Attentive, Objective
+from kdeploy.training.contract import Objective, ObjectiveHooks
 from kdeploy.training.views import View
 
 if TYPE_CHECKING:
@@ -118,14 +118,14 @@ class ExitObjective(nn.Module):
         return components
 
     def prepare(self, view: View) -> None:
-        if isinstance(self.inner, Attentive):
+        if isinstance(self.inner, ObjectiveHooks):
             self.inner.prepare(view)
 
     def compile_parts(self) -> None:
         """Compile nothing: the student's inner layers are watched."""
 
     def validated(self, accuracy: float) -> None:
-        if isinstance(self.inner, Attentive):
+        if isinstance(self.inner, ObjectiveHooks):
             self.inner.validated(accuracy)
 
     def _learned(self, logits: Tensor, deepest: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -22,10 +22,17 @@ from torch import Tensor, nn
 from kdeploy import __version__
 from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
-from kdeploy.onnx_graph.encodings import PROFILE, STEPS, encode, profile_of
-from kdeploy.export.io_signature import Ends, Flat, ends_of, open_axes
-from kdeploy.onnx_graph.float_layers import guard_float_layers
 from kdeploy.export.extra_scales import marked, unmark
+from kdeploy.export.io_signature import FlattenOutputs, IOSignature, ends_of, open_axes
+from kdeploy.export.torch_exporters import LOWEST_OPSET, export_program, export_trace
+from kdeploy.onnx_graph.checks import opset_of
+from kdeploy.onnx_graph.encodings import PROFILE, STEPS, encode, profile_of
+from kdeploy.onnx_graph.float_layers import guard_float_layers
+from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.onnx_graph.opsets import in_opset
+from kdeploy.onnx_graph.optimization import slimmed
+from kdeploy.onnx_graph.padding import pad_inside
+from kdeploy.onnx_graph.quantizers import properties
 from kdeploy.onnx_graph.rewrites import (
     describe,
     drop_traces,
@@ -34,13 +41,6 @@ from kdeploy.onnx_graph.rewrites import (
     store_integer_biases,
     transpose_weights,
 )
-from kdeploy.onnx_graph.opsets import in_opset
-from kdeploy.onnx_graph.optimization import slimmed
-from kdeploy.onnx_graph.padding import pad_inside
-from kdeploy.onnx_graph.quantizers import properties
-from kdeploy.export.torch_exporters import LOWEST_OPSET, export_program, export_trace
-from kdeploy.onnx_graph.checks import opset_of
-from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.quantization.capture import capture, finish
 from kdeploy.quantization.dynamic import DynamicModel
 from kdeploy.quantization.pt2e import QuantizedModel
@@ -147,7 +147,7 @@ def _exported(
         if axes or isinstance(model, QuantizedModel | DynamicModel):
             raise  # a trace would fix the sizes; it knows no quantizers
         exporter_name = TORCHSCRIPT
-        flat = model if ends.is_plain else Flat(model).eval()
+        flat = model if ends.is_plain else FlattenOutputs(model).eval()
         program = export_trace(flat, example, ends, opset=opset, because=error)
         _rewrite(program, is_quantized=False, profile=profile)
         program = in_opset(program, opset)
@@ -180,7 +180,7 @@ def _profile(model: nn.Module, asked_for: str) -> str:
 
 
 def _graph(
-    model: nn.Module, example: tuple[Tensor, ...], ends: Ends, axes: dict[int, str]
+    model: nn.Module, example: tuple[Tensor, ...], ends: IOSignature, axes: dict[int, str]
 ) -> nn.Module:
     """Return what is exported: a graph with batch norms folded, or a model of several ends."""
     if isinstance(model, DynamicModel):
@@ -188,7 +188,7 @@ def _graph(
     if isinstance(model, QuantizedModel):
         return marked(model) if model.profile == "tensorrt" else model.graph
     if not ends.is_plain:
-        return Flat(model).eval()
+        return FlattenOutputs(model).eval()
     graph_module = capture(model, example[0], axes=tuple(axes))
     unify_means(graph_module)
     return finish(graph_module)

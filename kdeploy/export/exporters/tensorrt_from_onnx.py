@@ -17,16 +17,16 @@ from torch import Tensor
 from kdeploy import __version__
 from kdeploy.errors import Unavailable
 from kdeploy.export.contract import exporter
-from kdeploy.tensorrt.build import Built, Settings, build
-from kdeploy.tensorrt.profile import check_range
-from kdeploy.tensorrt.progress import cancellable
-from kdeploy.tensorrt.source import SourceFacts, facts_of, in_half
-from kdeploy.tensorrt.timing_cache import read_timings, timing_cache_of, write_timings
 from kdeploy.onnx_graph.checks import content_sha256
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.tensorrt import api as tensorrt_api
-from kdeploy.tensorrt.sidecar import Sidecar
 from kdeploy.temporary import temporary_folder
+from kdeploy.tensorrt import api as tensorrt_api
+from kdeploy.tensorrt.build import BuildSettings, Built, build
+from kdeploy.tensorrt.profile import check_range
+from kdeploy.tensorrt.progress import cancellable
+from kdeploy.tensorrt.sidecar import Sidecar
+from kdeploy.tensorrt.source import SourceFacts, facts_of, in_half
+from kdeploy.tensorrt.timing_cache import read_timings, timing_cache_of, write_timings
 
 USUAL_BEST_BATCH = 8
 
@@ -113,15 +113,15 @@ def tensorrt_from_onnx(
     _sidecar(built, facts, content_sha256(model.path), parameters).write(path)
 
 
-def _settings(parameters: Mapping[str, Any]) -> Settings:
+def _settings(parameters: Mapping[str, Any]) -> BuildSettings:
     named = ("min_batch", "best_batch", "max_batch")
     batch = check_range("batch", tuple(parameters[name] for name in named))
     dimensions = {n: check_range(n, tuple(r)) for n, r in parameters["dimensions"].items()}
     rest = {k: v for k, v in parameters.items() if k not in (*named, "dimensions", "fp16")}
-    return Settings(batch=batch, dimensions=dimensions, **rest)
+    return BuildSettings(batch=batch, dimensions=dimensions, **rest)
 
 
-def _built(file: Path, settings: Settings, *, keeps_timings: bool) -> Built:
+def _built(file: Path, settings: BuildSettings, *, keeps_timings: bool) -> Built:
     version = tensorrt_api.load(to_build=True).__version__
     cache = timing_cache_of(version, tensorrt_api.device())
     timings = read_timings(cache) if keeps_timings else b""

@@ -22,8 +22,8 @@ from pydantic import Field
 from torch import Tensor
 
 from kdeploy.errors import ModelError
-from kdeploy.onnx_graph.attention_fusion import Fusion, fuse_attention
 from kdeploy.export.contract import exporter
+from kdeploy.onnx_graph.attention_fusion import Fusion, fuse_attention
 from kdeploy.onnx_graph.model import OnnxModel
 
 logger = logging.getLogger(__name__)

@@ -34,6 +34,15 @@ from kdeploy.report.machine_facts import machine_facts, machine_name, short_name
 from kdeploy.report.pareto import shortened
 from kdeploy.report.plot import plot_of
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
+from kdeploy.report.steps import step_rows
+from kdeploy.report.table import (
+    Cell,
+    Column,
+    columns,
+    doubt_rows,
+    doubts_everywhere,
+    skipped_rows,
+)
 from kdeploy.report.wording import (
     MOST_NAMES,
     NOTHING,
@@ -47,15 +56,6 @@ from kdeploy.report.wording import (
     times,
     title,
     where,
-)
-from kdeploy.report.steps import step_rows
-from kdeploy.report.table import (
-    Cell,
-    Column,
-    columns,
-    doubt_rows,
-    doubts_everywhere,
-    skipped_rows,
 )
 
 TEMPLATE = "html.html.jinja"

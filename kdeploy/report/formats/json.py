@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json as writer
 
+from kdeploy.report.as_dict import document
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.contract import report_format
-from kdeploy.report.as_dict import document
 
 
 @report_format(suffix=".json")

@@ -15,8 +15,10 @@ from kdeploy.report.kernels import proofs
 from kdeploy.report.machine_facts import machine_facts, machine_name
 from kdeploy.report.markup import code, decisions, escaped, left_out, section, table
 from kdeploy.report.pareto import shortened
-from kdeploy.report.step_table import Said
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
+from kdeploy.report.step_table import StepTable
+from kdeploy.report.steps import step_rows
+from kdeploy.report.table import doubt_rows, doubts_everywhere, skipped_rows, table_rows
 from kdeploy.report.wording import (
     NOTHING,
     gate_reason,
@@ -24,8 +26,6 @@ from kdeploy.report.wording import (
     title,
     verdict_sentence,
 )
-from kdeploy.report.steps import step_rows
-from kdeploy.report.table import doubt_rows, doubts_everywhere, skipped_rows, table_rows
 
 STEP_COLUMNS = {
     "step": "step",
@@ -115,7 +115,7 @@ def _is_any(steps: Sequence[dict[str, Any]], key: str) -> bool:
     return any(step[key] != NOTHING for step in steps)
 
 
-def _what_is_said(said: Said) -> str:
+def _what_is_said(said: StepTable) -> str:
     headers = said.headers or ["" for _ in said.rows[0]]
     shown = table(headers, said.rows[:MOST_ROWS])
     left = len(said.rows) - MOST_ROWS

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kdeploy.bench.scenarios import offline
-from kdeploy.bench.scenarios.offline import Room, largest_batch
+from kdeploy.bench.scenarios.offline import MemoryBudget, largest_batch
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 15])
@@ -49,7 +49,7 @@ class Model:
 
 
 def _room(model, *, seconds=1.0, memory_bytes=10**9):
-    return Room(
+    return MemoryBudget(
         run=model.run, peak_bytes=lambda: model.peak, seconds=seconds, memory_bytes=memory_bytes
     )
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
+from kdeploy.bench.model_under_test import ModelUnderTest, Plan
 from kdeploy.bench.ssh import job as job_module
 from kdeploy.bench.ssh.job import job_of
-from kdeploy.bench.model_under_test import Plan, Subject
 from kdeploy.data.load import load
 from kdeploy.machine import Machine
 
@@ -19,7 +19,7 @@ def _job(path, data, folder, **changed):
     folder.mkdir()
     given = {"accuracy": True, "minimum_seconds": 0.1, "minimum_count": 20, "timeout_seconds": 9}
     plan = Plan(data=data, **{**given, **changed})
-    subject = Subject(artifact="a", label="a", path=path, format="onnx")
+    subject = ModelUnderTest(artifact="a", label="a", path=path, format="onnx")
     return job_of([subject], plan, batch_sizes=[2, 1], threads=[None, 1], folder=folder)
 
 

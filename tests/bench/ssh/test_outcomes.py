@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Plan
 from kdeploy.bench.ssh.job import Group, Job, SentItems
 from kdeploy.bench.ssh.outcomes import outcomes_of
-from kdeploy.bench.model_under_test import Cell, Plan, Subject
 from kdeploy.data.contract import NOT_COUNTED
 
 COUNTERS = {"at_seconds": 0.0, "busy_seconds": 0.0, "own_seconds": 0.0, "throttled": 0}
@@ -46,13 +46,13 @@ def outcome(tmp_path):
         [found] = outcomes_of(tmp_path / "r.npz", group, _job(test))
         return found
 
-    cell = Cell(runtime="onnxruntime_cpu", batch_size=1, threads=4)
+    cell = Configuration(runtime="onnxruntime_cpu", batch_size=1, threads=4)
     group = Group(cell=cell, with_accuracy=True, pools=("p",), input_shapes=((2,),), is_real=False)
     return judge
 
 
 def _job(test):
-    subject = Subject(artifact="a", label="a", path=None, format="onnx")
+    subject = ModelUnderTest(artifact="a", label="a", path=None, format="onnx")
     timing = {"minimum_seconds": 1, "minimum_count": 1, "timeout_seconds": 1}
     plan = Plan(data=None, accuracy=True, **timing)
     return Job(subjects=[subject], groups=(), plan=plan, files={}, models=["m"], test=test)

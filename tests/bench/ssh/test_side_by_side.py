@@ -11,7 +11,7 @@ from kdeploy.errors import ModelError, RecipeError, Unavailable
 from kdeploy.gate import parse_gates
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import read, select
-from kdeploy.pipeline.log import Silence
+from kdeploy.pipeline.log import NullListener
 from kdeploy.pipeline.side_by_side import bench_side_by_side
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import open_runtime
@@ -19,7 +19,7 @@ from kdeploy.runtimes.run import open_runtime
 QUICK = BenchSection(minimum_seconds=0.02, minimum_count=16, threads=[1])
 
 
-class Listening(Silence):
+class Listening(NullListener):
     def __init__(self):
         self.heard = []
 

@@ -5,12 +5,12 @@ from threading import Event
 
 import pytest
 
+from kdeploy.bench.model_under_test import ModelUnderTest, Plan
 from kdeploy.bench.ssh.hosts import parse_host
 from kdeploy.bench.ssh.job import job_of
 from kdeploy.bench.ssh.link import Interrupted
 from kdeploy.bench.ssh.outcomes import outcomes_of
 from kdeploy.bench.ssh.ssh_run import visit
-from kdeploy.bench.model_under_test import Plan, Subject
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def job_in(float_file, data, tmp_path):
     """Return a function that makes the job of one file."""
 
     def make(*batch_sizes, seconds):
-        subject = Subject(artifact="id", label="float", path=float_file, format="onnx")
+        subject = ModelUnderTest(artifact="id", label="float", path=float_file, format="onnx")
         how_long = {"minimum_seconds": seconds, "minimum_count": 16, "timeout_seconds": 30}
         plan = Plan(data=data, accuracy=False, **how_long)
         folder = tmp_path / "files"

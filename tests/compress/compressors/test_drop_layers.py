@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.compressors.drop_layers import drop_layers
-from kdeploy.compress.run import compress
 from kdeploy.complexity import count_macs, count_parameters
+from kdeploy.compress.compressors.drop_layers import drop_layers
+from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.run import compress
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, RecipeError, UnknownName
 from kdeploy.store.model_io import load_model
 from kdeploy.store.structure import difference, replay

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.int8_dynamic import int8_dynamic, is_dynamic
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
+from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError, OrderError
 from kdeploy.export.run import export
 from tests.tiny.text import Classifier, items

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.int8_ptq import int8_ptq, is_quantized
+from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import NotCalibrated, OrderError
 from kdeploy.machine import Machine
 from kdeploy.quantization.pt2e import QuantizedModel, pt2e

@@ -8,14 +8,14 @@ import sys
 import pytest
 import torch
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.int8_qat import int8_qat
+from kdeploy.compress.contract import CompressContext
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError, OrderError
-from kdeploy.store.model_io import load_model
 from kdeploy.quantization.fake_quant import FakeQuantized
 from kdeploy.quantization.pt2e import QuantizedModel
-from kdeploy.training.fit import FitContext, NoWatcher
+from kdeploy.store.model_io import load_model
+from kdeploy.training.fit import FitContext, NullCallback
 from tests.tiny.compressing import Trainer
 
 REAL_CASE = """
@@ -71,7 +71,7 @@ def test_scales_and_weights_are_learned(tiny_model, context):
     assert start.weight_scales != small.weight_scales
 
 
-class Interrupted(NoWatcher):
+class Interrupted(NullCallback):
     """Ends the training after its first epoch."""
 
     def epoch_ended(self, record):
@@ -87,10 +87,10 @@ def test_the_training_loop_resumes_averages_and_casts_it(tiny_model, tiny_data, 
 
         return int8_qat(tiny_model(), CompressContext(data=tiny_data, seed=3, train=train))
 
-    undisturbed = trained("one", NoWatcher())
+    undisturbed = trained("one", NullCallback())
     with pytest.raises(KeyboardInterrupt):
         trained("two", Interrupted())
-    resumed = trained("two", NoWatcher())
+    resumed = trained("two", NullCallback())
     assert resumed.state() == undisturbed.state()
     x = torch.from_numpy(tiny_data.preprocessing.apply(tiny_data.validation.x))
     assert torch.equal(resumed(x), undisturbed(x))

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.compressors.low_rank import low_rank
-from kdeploy.compress.run import compress
 from kdeploy.complexity import count_macs, count_parameters
+from kdeploy.compress.compressors.low_rank import low_rank
+from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.run import compress
 from kdeploy.low_rank.invariants import factorised
 from kdeploy.store.model_io import load_model
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdeploy.pruning.removal import check_sizes
-from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.compressors.prune_channels import prune_channels
-from kdeploy.compress.run import compress
 from kdeploy.complexity import count_macs, count_parameters
+from kdeploy.compress.compressors.prune_channels import prune_channels
+from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.run import compress
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError, OrderError, RecipeError, UnknownName
+from kdeploy.pruning.removal import check_sizes
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.store.structure import difference, replay
 from tests.channels import attentions

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.prune_channels import prune_channels
-from kdeploy.compress.run import compress
 from kdeploy.compress.compressors.two_four import two_four
+from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.run import compress
 from kdeploy.errors import ModelError, UnknownName
-from kdeploy.store.model_io import load_model
 from kdeploy.sparsity.pattern import check_two_four, held_groups, two_four_layers
 from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
+from kdeploy.store.model_io import load_model
 from kdeploy.training.fit import FitContext, Supervised, fit
 
 WIDE = ("blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2", "blocks.1.shortcut")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.compressors.unstructured import is_sparse, unstructured
+from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError
 from kdeploy.training.fit import FitContext, Supervised, fit
 

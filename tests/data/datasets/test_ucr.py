@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kdeploy.data.datasets import ucr as module
-from kdeploy.data.load import DataReference, load
 from kdeploy.data.datasets.ucr import ucr
+from kdeploy.data.load import DataReference, load
 from kdeploy.errors import DataError, FileMissing, MissingDependency, Unavailable, UnknownName
 
 needs_aeon = pytest.mark.skipif(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kdeploy.data.datasets import wordnet_glosses as module
-from kdeploy.data.load import DataReference, load
 from kdeploy.data.datasets.wordnet_glosses import KINDS, wordnet_glosses
+from kdeploy.data.load import DataReference, load
 from kdeploy.errors import DataError, MissingDependency, Unavailable
 
 LICENCE = "  1 This software and database is being provided to you\n"

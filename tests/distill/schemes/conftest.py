@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from kdeploy.distill.run import distill
-from kdeploy.training.fit import FitContext, NoWatcher, Supervised, fit
+from kdeploy.training.fit import FitContext, NullCallback, Supervised, fit
 
 KD = ({"kd": {}},)
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
 
 
-class Killing(NoWatcher):
+class Killing(NullCallback):
     """A watcher that ends the process, as far as the training can tell, after so many epochs."""
 
     def __init__(self, epochs):

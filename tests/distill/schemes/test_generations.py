@@ -8,12 +8,12 @@ import pytest
 from torch import nn
 
 from kdeploy.errors import UnknownName
-from kdeploy.training.fit import FitContext, NoWatcher
+from kdeploy.training.fit import FitContext, NullCallback
 
 HINTS = {"hints": {"layers": {"blocks.1": "blocks.1"}, "weight": 0.1}}
 
 
-class Naming(NoWatcher):
+class Naming(NullCallback):
     def __init__(self):
         self.names = []
 

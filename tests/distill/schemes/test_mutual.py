@@ -12,7 +12,7 @@ from torch import nn
 
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.schemes.mutual import MutualObjective
-from kdeploy.training.contract import Attentive, Batch
+from kdeploy.training.contract import Batch, ObjectiveHooks
 from kdeploy.training.fit import accuracy
 from tests.tiny.text import Next, sequences
 
@@ -54,7 +54,7 @@ def test_is_an_objective_of_which_every_setting_counts(batch):
     students = [nn.Linear(5, 3) for _ in range(2)]
     made = [MutualObjective(students, temperature=t, weight=w) for t, w in ((1, 1), (2, 1), (1, 2))]
     assert len({objective.fingerprint for objective in made}) == 3
-    assert isinstance(made[0], Attentive)
+    assert isinstance(made[0], ObjectiveHooks)
 
 
 def test_peers_of_other_builds_learn_too_and_are_recorded(learn, tiny_model, tiny_data):

@@ -14,7 +14,7 @@ from kdeploy.distill.exits import Exits, attach_exits
 from kdeploy.distill.run import distill
 from kdeploy.distill.schemes.self_exits import ExitObjective
 from kdeploy.errors import ModelError, UnknownName
-from kdeploy.training.contract import Attentive, Batch
+from kdeploy.training.contract import Batch, ObjectiveHooks
 from kdeploy.training.fit import FitContext, Supervised, accuracy
 from tests.tiny.text import Next, sequences
 
@@ -55,7 +55,7 @@ def test_is_an_objective_of_which_every_setting_counts(objective):
         ExitObjective(inner, {"labels": 0.7, "deepest": 0.2}, temperature=3.0),
     ]
     assert len({one.fingerprint for one in made}) == 3
-    assert isinstance(objective, Attentive)
+    assert isinstance(objective, ObjectiveHooks)
 
 
 def test_the_exits_learn_and_their_accuracies_are_recorded(learn, tiny_data):

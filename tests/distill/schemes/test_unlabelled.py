@@ -59,7 +59,7 @@ def test_goes_on_after_a_kill(learn, more, same, killed_and_resumed):
 
 def test_refuses_losses_that_need_labels(learn, monkeypatch):
     def strict(losses):
-        return tuple(replace(lesson, needs_labels=True) for lesson in lessons_of(losses))
+        return tuple(replace(loss_spec, needs_labels=True) for loss_spec in lessons_of(losses))
 
     monkeypatch.setattr("kdeploy.distill.run.lessons_of", strict)
     with pytest.raises(RecipeError, match="`kd` needs the true class of each item"):

@@ -12,12 +12,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from kdeploy.errors import ModelError, RecipeError, Unavailable, UnknownName
-from kdeploy.tensorrt.source import facts_of, in_half
-from kdeploy.export.run import bound_to, export
 from kdeploy.export.exporters.tensorrt_from_onnx import tensorrt_from_onnx
+from kdeploy.export.run import bound_to, export
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.tensorrt.sidecar import Sidecar
 from kdeploy.runtimes.run import open_runtime
+from kdeploy.tensorrt.sidecar import Sidecar
+from kdeploy.tensorrt.source import facts_of, in_half
 from tests.tiny import fake_tensorrt, fake_tensorrt_build, fake_tensorrt_types
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from kdeploy.errors import ModelError
-from kdeploy.export.run import export
 from kdeploy.export.exporters.torch_export_from_torch import torch_export_from_torch
+from kdeploy.export.run import export
 from kdeploy.runtimes.run import open_runtime
 
 

@@ -10,8 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 from kdeploy.errors import ModelError
+from kdeploy.export.exporters.transformers_optimized_from_onnx import (
+    transformers_optimized_from_onnx,
+)
 from kdeploy.export.run import export
-from kdeploy.export.exporters.transformers_optimized_from_onnx import transformers_optimized_from_onnx
 from kdeploy.onnx_graph.model import OnnxModel
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from kdeploy.bench.ssh.device.workdir import Place
 from kdeploy.bench.ssh.device.interleave import measure_group
+from kdeploy.bench.ssh.device.workdir import Place
 
 LINGER_SECONDS = 0.5
 
