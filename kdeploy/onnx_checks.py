@@ -172,7 +172,7 @@ def _check_files(model: ModelProto, path: Path) -> None:
     """Raise unless all tensors kept in other files are there, in the file's own folder."""
     for tensor, entries in _kept_outside(model):
         file = _file_beside(path, tensor.name, entries["location"])
-        numbers = [entries.get(key) or "0" for key in ("offset", "length")]
+        numbers = [entries.get(key, "0") for key in ("offset", "length")]
         if not all(n.isascii() and n.isdecimal() and len(n) < 20 for n in numbers):
             raise ModelError(
                 f"{path} keeps its tensor {told(tensor.name)} at {told(numbers[0])} with "
@@ -180,7 +180,9 @@ def _check_files(model: ModelProto, path: Path) -> None:
                 hint=_AGAIN,
             )
         offset, length = map(int, numbers)
-        if length not in (0, num_bytes(tensor)):
+        # Without a length it is all the rest of the file.
+        length = length or max(0, file.stat().st_size - offset)
+        if length != num_bytes(tensor) and file.stat().st_size >= offset + num_bytes(tensor):
             raise ModelError(
                 f"{path}: the tensor {told(tensor.name)} is {length} bytes of `{file.name}`; its "
                 f"shape {told(list(tensor.dims))} takes {num_bytes(tensor)}",

@@ -140,6 +140,10 @@ def test_a_malformed_field_is_one_error_from_every_reader(tmp_path, kind):
         ({"location": "w.bin", "offset": "-1"}, "no numbers"),
         ({"location": "w.bin", "length": "9" * 5000}, "no numbers"),
         ({"location": "w.bin", "length": "12"}, "is 12 bytes of `w.bin`; its shape"),
+        ({"location": "w.bin", "length": ""}, "no numbers"),
+        ({"location": "w.bin", "offset": "", "length": "36"}, "no numbers"),
+        ({"location": "long.bin"}, "is 40 bytes of `long.bin`; its shape"),
+        ({"location": "w.bin", "offset": "4"}, "is cut off"),
         ({"location": "w.bin", "offset": str(2**60)}, "is cut off"),
         ({"location": "x" * 5000}, "outside its own folder"),
         ({"location": "a/" * 3000}, "outside its own folder"),
@@ -153,6 +157,7 @@ def test_what_a_file_says_of_its_tensors_elsewhere_is_looked_at(tmp_path, entrie
     import os
 
     (tmp_path / "w.bin").write_bytes(bytes(36))
+    (tmp_path / "long.bin").write_bytes(bytes(40))
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     written = model()

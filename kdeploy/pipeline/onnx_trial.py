@@ -23,7 +23,12 @@ SECONDS = 120.0
 MEMORY = "KDEPLOY_ONNX_MEMORY_MB"
 # A U-Net keeps some 100 times its input; weights are copied when they are packed for a processor.
 FLOOR_MEGABYTES, TIMES_THE_FILE, TIMES_AN_ITEM = 640, 8, 256
-_KINDS = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32"}
+_KINDS = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    **{f"tensor({kind})": kind for kind in ("int64", "int32", "int8", "uint8", "bool")},
+}
 _KINDS |= {f"tensor({name})": name for name in ("uint8", "int8", "int16", "uint16", "double")}
 
 

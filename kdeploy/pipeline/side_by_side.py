@@ -91,9 +91,11 @@ def bench_side_by_side(
     label = labels[0] if baseline else None
     session.use_cache = use_cache
     with temporary_folder("declared") as folder:
+        is_read = _reads_files(section)
+        fitted = _fitted(session, found, declared, folder) if is_read else found
         subjects = [
             replace(s, label=label)
-            for f, label in zip(_fitted(session, found, declared, folder), labels, strict=True)
+            for f, label in zip(fitted, labels, strict=True)
             for s in _subjects(session, f, section)
         ]
         if hosts:
@@ -210,10 +212,14 @@ def _differing(places: Sequence[Path]) -> list[str]:
 
 def _check_files(paths: Sequence[Path], section: BenchSection) -> None:
     """Refuse what is no model before anything runs, unless no runtime would read it as one."""
-    if any(not named(text)[0].facts.get("opens_anything") for text in section.runtimes):
+    if _reads_files(section):
         for path in paths:
             if format_of(path) == "onnx":
                 check_runs(path)
+
+
+def _reads_files(section: BenchSection) -> bool:
+    return any(not named(text)[0].facts.get("opens_anything") for text in section.runtimes)
 
 
 def _subjects(

@@ -19,7 +19,7 @@ limits.limit(int(given['--memory-limit']), float(given['--timeout']), 1)
 """
 
 
-def ran(tmp_path, text, *, seconds=5.0, megabytes=200):
+def ran(tmp_path, text, *, seconds=60.0, megabytes=200):
     script = tmp_path / "script.py"
     script.write_text(BEGIN + text)
     return answer(str(script), [], {"--timeout": seconds, "--memory-limit": megabytes})
