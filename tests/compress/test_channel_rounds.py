@@ -11,8 +11,8 @@ from kdeploy.complexity import count_macs
 from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError, UnknownName
-from tests.channels import attentions
 from tests.compress.test_prune_channels import Residual, context
+from tests.pruning import attentions
 from tests.tiny.compressing import Trainer
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)

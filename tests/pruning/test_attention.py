@@ -6,7 +6,7 @@ from torch import nn
 
 from kdeploy.pruning.attention import find_attentions
 from kdeploy.pruning.calls import recording
-from tests.channels.attentions import (
+from tests.pruning.attentions import (
     HEADS,
     WIDTH,
     Apart,

@@ -9,7 +9,7 @@ from kdeploy.pruning.coupling import LayerDim, find_units
 from kdeploy.pruning.removal import all_channels, check_sizes, remove_checked
 from kdeploy.pruning.tracing import traceable
 from kdeploy.store.structure import difference, replay
-from tests.channels.attentions import (
+from tests.pruning.attentions import (
     HEADS,
     WIDTH,
     Apart,

@@ -19,7 +19,7 @@ from kdeploy.errors import ModelError, OrderError, RecipeError, UnknownName
 from kdeploy.pruning.removal import check_sizes
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.store.structure import difference, replay
-from tests.channels import attentions
+from tests.pruning import attentions
 from tests.tiny.text import Classifier, items
 
 
