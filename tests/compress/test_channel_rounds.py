@@ -11,7 +11,7 @@ from kdeploy.complexity import count_macs
 from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError, UnknownName
-from tests.compress.test_prune_channels import Residual, context
+from tests.compress.compressors.test_prune_channels import Residual, context
 from tests.pruning import attentions
 from tests.tiny.compressing import Trainer
 
