@@ -31,7 +31,7 @@ def test_a_hundred_mutants_are_read_or_refused_in_words():
         assert error.exit_code == 2, name
 
 
-@pytest.mark.parametrize("name", set(DOCUMENTS) - {"a byte-order mark", "a merge"})
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTS) - {"a byte-order mark", "a merge"}))
 def test_refuses_what_is_no_recipe(name):
     with pytest.raises(KdeployError):
         read(DOCUMENTS[name])
