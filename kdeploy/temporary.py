@@ -68,9 +68,10 @@ def _remove_unlocked(folder: Path) -> None:
 def _made(prefix: str, beside: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=beside))
-        lock = os.open(folder, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Between its making and its lock another process may have swept it away.
-        if folder.exists():
-            return folder, lock
-        os.close(lock)
+        # Between its making and its lock another process may sweep it away: then another is made.
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)

@@ -89,3 +89,23 @@ def test_no_other_code_makes_temporary_folders():
         asked = {name.split(".")[-1] for name in made if name.startswith("tempfile.")}
         allowed = {"mkdtemp"} if path.name == "temporary.py" else set()
         assert asked <= allowed | {"gettempdir", "TemporaryFile"}, path
+
+
+SWEEP = """
+import sys
+from pathlib import Path
+from kdeploy.temporary import sweep
+while not Path(sys.argv[1], "enough").exists():
+    sweep("x-", Path(sys.argv[1]))
+"""
+
+
+def test_a_folder_is_there_though_others_sweep_all_the_while(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", SWEEP, str(tmp_path)])
+    try:
+        for number in range(500):
+            with locked_folder("x-", tmp_path) as folder:
+                (folder / "inside").write_text(str(number))
+    finally:
+        (tmp_path / "enough").touch()
+        assert process.wait(timeout=60) == 0
