@@ -48,8 +48,8 @@ KNOWN = {
     "data/check.py": "labels that people gave",
     "data/labels.py": "as there",
     "export/disagreement.py": "of gaps between two answers",
-    "fitting/predict.py": "behind `check_answers`",
-    "fitting/validation.py": "beside a count of rows without a class",
+    "training/predict.py": "behind `check_answers`",
+    "training/validation.py": "beside a count of rows without a class",
     "quantization/sensitivity.py": "behind a check of all rows",
     "package/runner/python/run.py": "golden outputs, which are finite",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated, get_args
 
@@ -52,10 +53,12 @@ def halve(
 def folder(tmp_path, monkeypatch):
     """A package of one technique and of files that are none."""
     root = tmp_path / "kdeploy"
-    (root / "compress").mkdir(parents=True)
-    (root / "compress" / "halve_weights.py").write_text(SOURCE)
-    (root / "compress" / "contract.py").write_text("def compressor(f): return f\n")
-    (root / "compress" / "norms.py").write_text("@cached\ndef norm(): '@compressor'\n")
+    (root / "compress" / "compressors").mkdir(parents=True)
+    (root / "compress" / "compressors" / "halve_weights.py").write_text(SOURCE)
+    (root / "compress" / "compressors" / "contract.py").write_text("def compressor(f): return f\n")
+    (root / "compress" / "compressors" / "norms.py").write_text(
+        "@cached\ndef norm(): '@compressor'\n"
+    )
     monkeypatch.setattr(registry, "ROOT", root)
     registry._scan.cache_clear()
     yield root
@@ -69,7 +72,7 @@ def halve(folder):
 
 def test_reads_a_technique_without_importing_it(halve):
     assert (halve.name, halve.function) == ("halve_weights", "halve")
-    assert halve.module == "kdeploy.compress.halve_weights"
+    assert halve.module == "kdeploy.compress.compressors.halve_weights"
     assert halve.summary == "Halve all weights"
     assert "a_library_that_does_not_exist" not in sys.modules
 
@@ -103,9 +106,9 @@ def test_only_decorated_functions_are_techniques(folder):
 
 
 def test_the_name_of_a_conversion_is_its_target(folder):
-    (folder / "export").mkdir()
+    (folder / "export" / "exporters").mkdir(parents=True)
     source = '"""Write it."""\n@exporter(source="torch", target="onnx")\ndef write(model): ...\n'
-    (folder / "export" / "onnx_from_torch.py").write_text(source)
+    (folder / "export" / "exporters" / "onnx_from_torch.py").write_text(source)
     assert list(techniques("exporter")) == ["onnx"]
 
 
@@ -224,3 +227,13 @@ def test_every_technique_section_of_a_recipe_names_kinds():
     assert about_techniques <= set(RecipeSection.model_fields)
     for key in about_techniques:
         assert set(registry.kinds_of(key)) <= set(registry.FOLDERS)
+
+
+def test_every_technique_stands_in_the_room_of_its_kind():
+    decorated = re.compile(rf"^@({'|'.join(FOLDERS)})\b", re.MULTILINE)
+    outside = {}
+    for path in registry.ROOT.rglob("*.py"):
+        for kind in set(decorated.findall(path.read_text())):
+            if path.parent != registry.ROOT / FOLDERS[kind]:
+                outside[str(path)] = kind
+    assert outside == {}

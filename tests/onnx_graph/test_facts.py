@@ -1,3 +1,4 @@
+# ruff: noqa: F811 - fixtures of another room
 from __future__ import annotations
 
 import numpy as np
@@ -8,6 +9,7 @@ from onnx import helper, numpy_helper
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.checks import file_bytes
 from kdeploy.onnx_graph.facts import OPEN, count_parameters, item_shape
+from tests.bench.conftest import fixed_file, float_file, int8_file  # noqa: F401
 
 LEARNED = 4 * 2 * 9 + 4 + 3 * 144 + 3
 

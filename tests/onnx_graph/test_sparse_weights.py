@@ -1,3 +1,4 @@
+# ruff: noqa: F811 - fixtures of another room
 from __future__ import annotations
 
 import numpy as np
@@ -8,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from kdeploy.onnx_graph.sparse_weights import is_two_four, num_two_four_of_file
 from kdeploy.runtimes.openvino import Openvino
 from kdeploy.runtimes.run import open_runtime
+from tests.runtimes.conftest import float_file  # noqa: F401
 
 
 def two_four(shape, axis):

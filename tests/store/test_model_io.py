@@ -13,7 +13,7 @@ from kdeploy.store.artifact import open_artifact, write_manifest
 from kdeploy.store.model_io import load_model
 from kdeploy.store.references import ModelReference, build_model
 
-TINY_BUILD = Path(__file__).parent / "tiny" / "build.py"
+TINY_BUILD = Path(__file__).parents[1] / "tiny" / "build.py"
 KEPT = ("id", "kind", "label", "model", "data")
 
 

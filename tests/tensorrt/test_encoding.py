@@ -1,3 +1,4 @@
+# ruff: noqa: F811 - fixtures of another room
 from __future__ import annotations
 
 import numpy as np
@@ -7,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kdeploy.errors import ModelError
 from kdeploy.tensorrt.encoding import SIGNED, check_encoding
+from tests.runtimes.conftest import float_file, int8_file  # noqa: F401
 
 
 @pytest.mark.parametrize(

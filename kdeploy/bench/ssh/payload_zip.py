@@ -23,7 +23,7 @@ SHARED = (
     "bench/client.py",
     "bench/measure.py",
     "bench/memory.py",
-    "bench/remote/__init__.py",
+    "bench/ssh/__init__.py",
     "runtimes/__init__.py",
     "runtimes/onnx_options.py",
 )
