@@ -89,7 +89,7 @@ def test_reads_signals_vectors_and_tokens(layer, x):
 def test_refuses_layers_that_are_not_there_or_no_head_can_read(model):
     with pytest.raises(UnknownName, match=r"blocks\.7"):
         attach_exits(model, ["blocks.7"], X, num_classes=4)
-    deep = nn.Sequential(nn.Unflatten(1, (1, 1)), nn.Flatten())
+    deep = nn.Sequential(nn.Unflatten(1, (1, 1, 1)), nn.Flatten())
     with pytest.raises(ModelError, match="no exit can read it"):
         attach_exits(deep, ["0"], X, num_classes=4)
 
