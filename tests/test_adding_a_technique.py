@@ -70,7 +70,7 @@ def extended(tmp_path_factory):
         shutil.copytree(REPOSITORY / "tests" / folder, root / "tests" / folder, ignore=unneeded)
     shutil.copy(REPOSITORY / "tests" / "conftest.py", root / "tests")
     shutil.copy(REPOSITORY / "pyproject.toml", root)
-    (root / "kdeploy" / "compress" / "shrink_weights.py").write_text(SOURCE)
+    (root / "kdeploy" / "compress" / "compressors" / "shrink_weights.py").write_text(SOURCE)
     return root
 
 
