@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 # Two test workers share the machine: one thread each, so that they do not fight for the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-# Which hints the tests have seen: one that none has seen is told (tests/hints.py).
+# Which hints the tests have seen: one that none has seen, and is not listed, is told at the end.
 HINTS_SEEN := $(CURDIR)/$(VENV)/.hints_seen.jsonl
 # And a part with two: what threads do to a kernel, one thread never shows.
 TWO_THREADS := OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 OMP_WAIT_POLICY=passive
@@ -16,7 +16,7 @@ TESTS_OF_THREADS := tests/training/test_fit.py tests/training/test_safe_arithmet
 HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz test-tensorrt-api check bench test-gpu bench-gpu docs
+.PHONY: help setup demo test hints fuzz test-tensorrt-api check bench test-gpu bench-gpu docs
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -45,7 +45,10 @@ test: $(STAMP)  ## all tests; those that need a GPU skip without one
 	@rm -f $(HINTS_SEEN)
 	$(ONE_THREAD) KDEPLOY_HINTS=$(HINTS_SEEN) $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
 	$(TWO_THREADS) $(BIN)/pytest $(TESTS_OF_THREADS)
-	$(BIN)/python -m tests.hints $(HINTS_SEEN)
+	-@$(BIN)/python -m tests.hints $(HINTS_SEEN)
+
+hints: $(STAMP)  ## what the last `make test` saw of every error: message and hint, for reading
+	@$(BIN)/python -m tests.hints $(HINTS_SEEN) --table
 
 fuzz: $(STAMP)  ## thousands of mutated bundles, ONNX files, artefacts, recipes, runs (MUTANTS=3000 SEED=...)
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(SEED),--seed $(SEED))

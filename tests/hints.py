@@ -1,8 +1,8 @@
 """Which hints tests have seen: every error with a hint is provoked once, or listed with a reason.
 
 `make test` records each error that is raised in the test processes (`KDEPLOY_HINTS` names the
-file), then runs this file: a hint that no test has seen, and that `hints_unseen.txt` does not list,
-fails. `python -m tests.hints FILE --table` prints what was seen, message and hint, for reading.
+file), then runs this file, which tells the hints that no test has seen and that `hints_unseen.txt`
+does not list. `make hints` prints what was seen, message and hint, for reading.
 """
 
 from __future__ import annotations

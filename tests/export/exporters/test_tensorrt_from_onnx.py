@@ -202,7 +202,9 @@ def test_all_that_the_parser_refuses_is_told_at_once(api, onnx_file, monkeypatch
     for node in model.graph.node:
         node.op_type = fake_tensorrt_build.UNKNOWN
     onnx.save(model, path)
-    monkeypatch.setattr("tests.export.exporters.test_tensorrt_from_onnx.OnnxModel", lambda path: source)
+    monkeypatch.setattr(
+        "tests.export.exporters.test_tensorrt_from_onnx.OnnxModel", lambda path: source
+    )
     with pytest.raises(ModelError) as caught:
         built(path, api)
     assert caught.value.message.count("UNSUPPORTED_NODE") == 2
