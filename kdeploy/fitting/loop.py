@@ -321,6 +321,7 @@ class Training:
     def _checkpoint(self) -> dict[str, Any] | None:
         if self.context.work is None or not self.settings.epochs:
             return None
+        self.processes.from_first(True)  # who has written its last checkpoint by then
         return checkpoint.load(
             self.context.work, fingerprint=self.fingerprint, processes=self.processes
         )

@@ -8,7 +8,7 @@ from math import isnan
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from kdeploy.data.contract import Split
 from kdeploy.errors import TrainingDiverged
@@ -167,15 +167,17 @@ class Counter(NoWatcher):
         self.images.append(images)
 
 
-class Reads(TorchDispatchMode):
+class Reads(TorchFunctionMode):
     """Counts the values that the host reads; on a GPU it would wait for each."""
+
+    NAMES = frozenset({"item", "tolist", "__bool__", "__float__", "__int__", "numpy"})
 
     def __init__(self):
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function.overloadpacket.__name__ == "_local_scalar_dense"
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += getattr(function, "__name__", "") in self.NAMES
         return function(*args, **(kwargs or {}))
 
 
