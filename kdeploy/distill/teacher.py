@@ -92,9 +92,9 @@ def teacher_preprocessing(
         return student
     if student.is_tokens:
         raise RecipeError(
-            "the teacher has a `normalization`, and the data are token ids, which are not numbers "
+            "the teacher has a `mean` and a `std`, and the data are token ids, which are not numbers "
             "to normalise",
-            hint="leave `teacher.normalization` out",
+            hint="leave `teacher.mean` and `teacher.std` out",
         )
     keys = {"mean", "std"}
     widths = (1, student.shape[0])
