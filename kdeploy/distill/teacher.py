@@ -92,7 +92,7 @@ def teacher_preprocessing(
         return student
     if student.is_tokens:
         raise RecipeError(
-            "the teacher has a `mean` and a `std`, and the data are token ids, which are not numbers "
+            "the teacher has a `mean` and a `std`, and the data are token ids: no numbers "
             "to normalise",
             hint="leave `teacher.mean` and `teacher.std` out",
         )
