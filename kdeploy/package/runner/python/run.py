@@ -102,9 +102,9 @@ def _checked(folder: Path) -> tuple[Json, list[Json]]:
         digests = reading.check_files(folder)
         checks.append(_check("checksums", True, "every file is as packaged"))
         manifest = rules.check_rules(folder, digests)
-        return manifest, [*checks, _check("contents", True, "nothing contradicts another part")]
+        return manifest, [*checks, _check("manifest", True, "nothing contradicts another part")]
     except (reading.Refused, OSError) as error:
-        return {}, [*checks, _check("contents" if checks else "checksums", False, str(error))]
+        return {}, [*checks, _check("manifest" if checks else "checksums", False, str(error))]
 
 
 def _limited(given: argparse.Namespace, arguments: list[str], manifest: Json) -> Json:

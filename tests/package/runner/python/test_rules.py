@@ -127,7 +127,7 @@ def test_both_readers_refuse_what_cannot_be(
     monkeypatch.setattr(runner, "_limited", lambda *_: pytest.fail("the model was run"))
     assert runner.main(["--self-test", "--json", "--bundle", str(budgeted)]) == 1
     *_, last = json.loads(capsys.readouterr().out)["checks"]
-    assert last["check"] == "contents"
+    assert last["check"] == "manifest"
     assert named in last["reason"]
     with pytest.raises(ArtifactCorrupt) as caught:
         verify(budgeted)
@@ -138,7 +138,7 @@ def test_both_readers_refuse_what_cannot_be(
 def test_a_bundle_as_packaged_breaks_no_rule(budgeted, runner, capsys):
     assert runner.main(["--self-test", "--json", "--bundle", str(budgeted)]) == 0
     checks = {c["check"]: c["passed"] for c in json.loads(capsys.readouterr().out)["checks"]}
-    assert checks["contents"]
+    assert checks["manifest"]
 
 
 def test_the_table_has_a_rule_for_every_field_that_is_written():

@@ -179,7 +179,7 @@ def test_a_file_that_is_no_model_is_a_failed_check(bundle, runner, capsys):
     write_sums(bundle)
     assert runner.main(["--self-test", "--json", "--bundle", str(bundle)]) == 1
     last = json.loads(capsys.readouterr().out)["checks"][-1]
-    assert (last["check"], last["passed"]) == ("contents", False)
+    assert (last["check"], last["passed"]) == ("manifest", False)
 
 
 def test_logits_that_are_called_probabilities_fail(bundle, signed_again, runner, capsys):
