@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kdeploy.errors import FileMissing
-from kdeploy.store.artifact import is_id
+from kdeploy.store.artifact import is_id, no_file
 
 FILE = "onnx:"
 
@@ -19,10 +19,7 @@ def check_files(references: Iterable[str]) -> None:
     """
     for reference in references:
         if not is_id(reference) and not _path(reference).exists():
-            raise FileMissing(
-                f"`{reference}` is neither an artefact nor a file",
-                hint="name an ONNX file, a bundle, a folder DIR/artifacts/<id>, or its id",
-            )
+            raise no_file(reference)
 
 
 def check_model(reference: str) -> None:

@@ -65,7 +65,7 @@ class LossBank(nn.Module):
         return any(getattr(m, "on_policy", 0.0) for m in self.modules_of_losses.values())
 
     def loss_spec(self, name: str, student: Answer, teacher: TeacherOutput, batch: Batch) -> Tensor:
-        """Return the value of a loss_spec, in float32 whatever the networks computed in."""
+        """Return the value of a loss, in float32 whatever the networks computed in."""
         loss_spec = self.loss_specs[name]
         with torch.autocast(batch.x.device.type, enabled=False):
             if loss_spec.needs == "logits":
@@ -87,7 +87,7 @@ class LossBank(nn.Module):
         return batch
 
     def dry_run(self, student: Answer, teacher: TeacherOutput, example: Batch) -> None:
-        """Compute all loss_specs once; neither memory nor statistics are changed by it.
+        """Compute all losses once; neither memory nor statistics are changed by it.
 
         Raises:
             ModelError: a loss cannot be computed for these two models.
@@ -181,7 +181,7 @@ class LossBank(nn.Module):
 def _pairs(
     loss_spec: LossSpec, student: Features, teacher: Features
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return the outputs of a loss_spec's layers, the student's beside the teacher's."""
+    """Return the outputs of a loss's layers, the student's beside the teacher's."""
     for paths, features, role in (
         (loss_spec.layers, student, "student"),
         (loss_spec.layers.values(), teacher, "teacher"),

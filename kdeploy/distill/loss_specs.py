@@ -60,7 +60,7 @@ class LossSpec:
 
 
 def lessons_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tuple[LossSpec, ...]:
-    """Return the loss_specs of `[{name: {parameters, weight, layers}}]`.
+    """Return the specs of `[{name: {parameters, weight, layers}}]`.
 
     Raises:
         UnknownName: a loss or a key that does not exist.

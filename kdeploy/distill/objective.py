@@ -78,7 +78,7 @@ class DistillObjective(nn.Module):
         self._call = Call(student)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted components: `labels`, then one of each loss_spec."""
+        """Return the weighted components: `labels`, then one of each loss."""
         weights = {name: self._weight(name, batch.progress) for name in self.weights}
         shown = self.loss_bank.proposed(self.student, batch)
         with tapped(self.student, self.student_paths, role="student") as features:

@@ -11,7 +11,7 @@ from kdeploy.bench.cache import contents_sha256
 from kdeploy.bench.run import BenchResult, Interrupted, ModelUnderTest
 from kdeploy.bench.ssh.hosts import Host
 from kdeploy.data.load import DataReference
-from kdeploy.errors import FileMissing, InputError
+from kdeploy.errors import InputError
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
 from kdeploy.onnx_graph.input_fitting import Declared, declared_file, fitted_file, parse_inputs
@@ -30,7 +30,7 @@ from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import formats_of, named
-from kdeploy.store.artifact import Artifact, find_artifact
+from kdeploy.store.artifact import Artifact, find_artifact, no_file
 from kdeploy.temporary import temporary_folder
 
 
@@ -169,10 +169,7 @@ def _found(reference: str, out: Path) -> Artifact | ModelUnderTest | Path:
     path = Path(reference.removeprefix("onnx:"))
     if path.is_file():
         return path
-    raise FileMissing(
-        f"`{reference}` is neither an artefact nor a file",
-        hint="name an ONNX file, a bundle, a folder DIR/artifacts/<id>, or its id",
-    )
+    raise no_file(reference)
 
 
 def _label(found: Artifact | ModelUnderTest | Path) -> str:

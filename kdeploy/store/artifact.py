@@ -260,6 +260,14 @@ def is_id(reference: str) -> bool:
     return ID.fullmatch(reference) is not None
 
 
+def no_file(reference: str) -> FileMissing:
+    """Return the error for what is neither an artefact, a bundle nor a file."""
+    return FileMissing(
+        f"`{reference}` is neither an artefact nor a file",
+        hint="name an ONNX file, a bundle, a folder DIR/artifacts/<id>, or its id",
+    )
+
+
 def find_artifact(reference: str, stores: Sequence[Path] = ()) -> Artifact | None:
     """Return the artefact of a folder or an id; None when `reference` is neither.
 

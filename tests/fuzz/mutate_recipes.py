@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from kdeploy.recipe.read import load, to_yaml
+from tests.fuzz.places import places_of
 
 VALID = """\
 name: fuzzed
@@ -202,15 +203,7 @@ def _lines(chance: random.Random) -> bytes:
 def _places() -> tuple[dict[str, Any], list[tuple[Any, Any]]]:
     """Return the valid recipe as values, and every place in it: a container and a key of it."""
     given = yaml.safe_load(VALID)
-    places: list[tuple[Any, Any]] = []
-    todo = [given]
-    while todo:
-        holder = todo.pop()
-        for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
-            places.append((holder, key))
-            if isinstance(holder[key], dict | list):
-                todo.append(holder[key])
-    return given, places
+    return given, places_of(given)
 
 
 def _written(given: Any) -> bytes:

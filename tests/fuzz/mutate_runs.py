@@ -16,6 +16,7 @@ from typing import Any
 
 from kdeploy.measurement import METRICS, Measurement
 from kdeploy.report.run import comparison, render
+from tests.fuzz.places import places_of
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 10**19, 10**400, 1e308, -1e-320, float("inf"), float("nan"), "", "x",
@@ -123,22 +124,10 @@ def _value(content: bytes, chance: random.Random) -> bytes:
         found = json.loads(lines[at])
     except ValueError:
         return _cut(content, chance)
-    holder, key = chance.choice(_places(found))
+    holder, key = chance.choice(places_of(found))
     if chance.random() < 0.2:
         del holder[key]
     else:
         holder[key] = copy.deepcopy(chance.choice(VALUES))
     lines[at] = json.dumps(found).encode("utf-8", "surrogatepass")
     return b"\n".join(lines)
-
-
-def _places(found: Any) -> list[tuple[Any, Any]]:
-    places: list[tuple[Any, Any]] = []
-    todo = [found]
-    while todo:
-        holder = todo.pop()
-        for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
-            places.append((holder, key))
-            if isinstance(holder[key], dict | list):
-                todo.append(holder[key])
-    return places
