@@ -1,4 +1,4 @@
-"""The layers that `make check` holds imports against: every room has its line, and none an exception."""
+"""The layers that imports are held against: every room has its line, none an exception."""
 
 from __future__ import annotations
 
