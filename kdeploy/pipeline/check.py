@@ -15,6 +15,7 @@ from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.feature_hooks import INPUT
+from kdeploy.distill.loss_specs import lessons_of
 from kdeploy.errors import ModelError, RecipeError, UnknownName
 from kdeploy.pipeline.building import (
     auxiliary_model,
