@@ -15,7 +15,12 @@ POOLS: dict[int, Callable[..., Tensor]] = {
     5: functional.adaptive_avg_pool3d,
 }
 MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
-PROJECTIONS: dict[int, Callable[..., nn.Module]] = {2: nn.Linear, 3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+PROJECTIONS: dict[int, Callable[..., nn.Module]] = {
+    2: nn.Linear,
+    3: nn.Conv1d,
+    4: nn.Conv2d,
+    5: nn.Conv3d,
+}
 NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 

@@ -111,7 +111,7 @@ class NothingRead(TorchDispatchMode):
 
 
 def _another(default):
-    """Return a value that is allowed and not the default: half, or a quarter of 0; 3 heads, channels, items, terms."""
+    """Return another allowed value: half, or a quarter of 0; 3 heads, channels, items, terms."""
     if isinstance(default, bool):
         return not default
     return (default / 2 or 0.25) if isinstance(default, float) else 3

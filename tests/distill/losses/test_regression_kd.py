@@ -21,7 +21,7 @@ def test_counts_items_where_the_student_is_not_better_by_the_margin(margin):
     expected = np.where(own + margin > other, own, 0).mean()
     found = value(regression_kd, student, teacher, LABELS, margin=margin)
     assert found == pytest.approx(expected, rel=1e-5)
-    assert 0 < expected
+    assert expected > 0
 
 
 def test_who_is_better_than_the_teacher_has_nothing_to_learn():
