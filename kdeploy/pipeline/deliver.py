@@ -25,7 +25,7 @@ from kdeploy.pipeline.failures import Failure, kept_for_later
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
-from kdeploy.runtimes.files import SUFFIXES, format_of
+from kdeploy.runtimes.files import format_of, suffixes
 from kdeploy.runtimes.run import device_of, open_runtime
 from kdeploy.store.artifact import Artifact
 
@@ -73,7 +73,7 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         )
 
     file = session.step(
-        kind=SUFFIXES[suffix],
+        kind=suffixes()[suffix],
         stage="export",
         technique=step.technique,
         label=model.label,
