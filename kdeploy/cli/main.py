@@ -15,8 +15,8 @@ from typing import Any
 
 from kdeploy.cli.bug_report import as_document, write_bug_report
 from kdeploy.errors import InputError, KdeployError, MissingDependency, Unavailable, shown
-from kdeploy.interruption import BASE_CODE, asked_by, heeded, leave, stop_if_asked
-from kdeploy.user_code import described, is_memory, users_error
+from kdeploy.system.interruption import BASE_CODE, asked_by, heeded, leave, stop_if_asked
+from kdeploy.untrusted.user_code import described, is_memory, users_error
 
 INTERRUPTED = 130
 INTERNAL = 70

@@ -21,7 +21,7 @@ from kdeploy.data.own_function import is_own_function, parts_of
 from kdeploy.data.rows import Rows, pieces
 from kdeploy.data.split import stratified
 from kdeploy.errors import DataError, RecipeError
-from kdeploy.named_path import named_path
+from kdeploy.untrusted.named_path import named_path
 
 VALIDATION_FRACTION = 0.1
 

@@ -27,7 +27,7 @@ from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import ModelError, RecipeError
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import Batch, FitContext, FitResult, accuracy, num_outputs
 from kdeploy.units import parse_quantity

@@ -49,7 +49,7 @@ from kdeploy.report.comparison import Comparison
 from kdeploy.store.artifact import Artifact, Store, disk_error
 from kdeploy.store.references import ModelReference
 from kdeploy.training.processes import joined
-from kdeploy.user_code import blamed
+from kdeploy.untrusted.user_code import blamed
 
 
 @dataclass(slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
 from kdeploy.report.run_folder import COMMAND
 from kdeploy.runtimes.run import this_machine
-from kdeploy.temporary import locked_folder, sweep
+from kdeploy.system.temporary import locked_folder, sweep
 
 REPORTS = {"report.md": "markdown", "report.html": "html", "measurements.csv": "csv"}
 

@@ -31,7 +31,7 @@ from kdeploy.report.comparison import Comparison
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import formats_of, named
 from kdeploy.store.artifact import Artifact, find_artifact, no_file
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 ASKED_FOR = "asked for by name"
 CHUNK = 256

@@ -11,8 +11,8 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.data.contract import Dataset, Preprocessing, Split
-from kdeploy.reparametrized import computed_weights, with_plain_weights
 from kdeploy.store.structure import difference, replay
+from kdeploy.torch_module.reparametrized import computed_weights, with_plain_weights
 
 
 def quietly(function):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kdeploy.user_code import frames_in, is_own, is_users, line_of, users_frame
+from kdeploy.untrusted.user_code import frames_in, is_own, is_users, line_of, users_frame
 
 
 def returned_at(model: nn.Module, x: Tensor) -> str:

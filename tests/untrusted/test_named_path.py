@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdeploy.errors import InputError
-from kdeploy.named_path import named_path
+from kdeploy.untrusted.named_path import named_path
 
 
 def test_starts_at_the_folder_unless_it_is_absolute(monkeypatch):

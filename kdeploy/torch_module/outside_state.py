@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from kdeploy.model_faults import same
-from kdeploy.user_code import is_users
+from kdeploy.torch_module.model_faults import same
+from kdeploy.untrusted.user_code import is_users
 
 MOST_VALUES = 20_000
 DEEPEST = 6

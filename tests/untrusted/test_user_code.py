@@ -5,9 +5,16 @@ import torch
 from torch import nn
 
 from kdeploy.errors import DataError, KdeployError, ModelError
-from kdeploy.model_outputs import outputs_of
 from kdeploy.store.references import ModelReference, build_model
-from kdeploy.user_code import blamed, described, is_users, mark_as_users, users_code, users_error
+from kdeploy.torch_module.model_outputs import outputs_of
+from kdeploy.untrusted.user_code import (
+    blamed,
+    described,
+    is_users,
+    mark_as_users,
+    users_code,
+    users_error,
+)
 
 BUILD = """
 import sys
@@ -161,5 +168,5 @@ def test_libraries_are_the_users_only_where_a_reference_named_them(monkeypatch):
     assert not is_users(torch.__file__)
     assert not is_users(sys.modules["os"].__file__)
     assert not is_users("<eval_with_key>.3")
-    monkeypatch.setattr("kdeploy.user_code._KINDS", {str(torch.__path__[0]): ModelError})
+    monkeypatch.setattr("kdeploy.untrusted.user_code._KINDS", {str(torch.__path__[0]): ModelError})
     assert is_users(torch.__file__)

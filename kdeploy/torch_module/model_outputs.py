@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
-from kdeploy.model_faults import input_changed_at, returned_at, same
-from kdeploy.user_code import users_code
+from kdeploy.torch_module.model_faults import input_changed_at, returned_at, same
+from kdeploy.untrusted.user_code import users_code
 
 
 def outputs_of(model: nn.Module, x: Tensor, *, role: str, hint: str | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.input_gram import input_moments, input_rows, input_squares
+from kdeploy.torch_module.input_gram import input_moments, input_rows, input_squares
 
 LAYERS = {
     "linear": (nn.Linear(6, 4), (5, 6)),

@@ -18,7 +18,7 @@ from typing import Any
 
 from kdeploy.errors import DataError, InputError, KdeployError, ModelError
 
-OWN = str(Path(__file__).resolve().parent)
+OWN = str(Path(__file__).resolve().parents[1])
 LIBRARIES = tuple(
     str(Path(sysconfig.get_path(name)).resolve())
     for name in ("stdlib", "platstdlib", "purelib", "platlib")

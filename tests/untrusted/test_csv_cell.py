@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdeploy.csv_cell import csv_cell
+from kdeploy.untrusted.csv_cell import csv_cell
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\n=1", "  =1"])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.finite import check_answers, first_layer
+from kdeploy.torch_module.finite import check_answers, first_layer
 
 
 class Normed(nn.Module):

@@ -1,6 +1,6 @@
 import pytest
 
-from kdeploy.process_end import named_end
+from kdeploy.system.process_end import named_end
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from kdeploy.interruption import Stopped, asked_by, heeded, stop_if_asked
+from kdeploy.system.interruption import Stopped, asked_by, heeded, stop_if_asked
 
 # In processes of their own: a signal that goes astray must not end the tests.
 DROPPED = """
 import signal, time, weakref
-from kdeploy.interruption import Stopped, heeded
+from kdeploy.system.interruption import Stopped, heeded
 
 class Thing: pass
 
@@ -33,7 +33,7 @@ with heeded():
 """
 SWALLOWED = """
 import signal
-from kdeploy.interruption import Stopped, heeded, stop_if_asked
+from kdeploy.system.interruption import Stopped, heeded, stop_if_asked
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with heeded():
@@ -49,7 +49,7 @@ with heeded():
 NATIVE = """
 import ctypes, signal, sys
 from pathlib import Path
-from kdeploy.interruption import heeded, taken_along
+from kdeploy.system.interruption import heeded, taken_along
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 Path(sys.argv[1]).touch()

@@ -3,7 +3,7 @@
 import pytest
 
 from kdeploy.errors import DataError
-from kdeploy.json_document import DEEPEST, json_file, json_text
+from kdeploy.untrusted.json_document import DEEPEST, json_file, json_text
 
 
 @pytest.mark.parametrize("depth", [DEEPEST + 1, 900, 100_000])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_bytes, count_macs, count_parameters
+from kdeploy.torch_module.complexity import count_bytes, count_macs, count_parameters
 
 
 @pytest.fixture

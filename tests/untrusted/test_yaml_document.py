@@ -3,7 +3,7 @@
 import pytest
 
 from kdeploy.errors import RecipeError
-from kdeploy.yaml_document import MOST_BYTES, MOST_NODES, yaml_file, yaml_text
+from kdeploy.untrusted.yaml_document import MOST_BYTES, MOST_NODES, yaml_file, yaml_text
 
 
 def test_reads_plain_values_and_merges():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.model_outputs import in_eval, outputs_of
+from kdeploy.torch_module.model_outputs import in_eval, outputs_of
 
 
 def test_a_model_and_its_input_are_left_as_they_were():

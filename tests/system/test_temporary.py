@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 import kdeploy
-from kdeploy.temporary import PREFIX, locked_folder, sweep, temporary_folder
+from kdeploy.system.temporary import PREFIX, locked_folder, sweep, temporary_folder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from kdeploy.temporary import locked_folder
+from kdeploy.system.temporary import locked_folder
 with locked_folder("x-", Path(sys.argv[1])) as folder:
     (folder / "inside").mkdir()
     print(folder, flush=True)
@@ -94,7 +94,7 @@ def test_no_other_code_makes_temporary_folders():
 SWEEP = """
 import sys
 from pathlib import Path
-from kdeploy.temporary import sweep
+from kdeploy.system.temporary import sweep
 while not Path(sys.argv[1], "enough").exists():
     sweep("x-", Path(sys.argv[1]))
 """

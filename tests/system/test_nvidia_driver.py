@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdeploy import nvidia_driver
+from kdeploy.system import nvidia_driver
 
 
 def missing(name):
