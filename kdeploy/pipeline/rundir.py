@@ -12,9 +12,9 @@ from typing import Any
 from kdeploy.bench.run import BenchResult
 from kdeploy.measurement import write
 from kdeploy.onnx_graph.checks import copy_file
-from kdeploy.pipeline.deliver import BUNDLE
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.measuring import COMPARISONS, PROOFS
+from kdeploy.pipeline.packaging import BUNDLE
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
 from kdeploy.report.run_folder import COMMAND
