@@ -68,7 +68,7 @@ class Ld(nn.Module):
         check_boxes(batch.labels, batch.x, loss="ld")
         own, other = (
             functional.log_softmax(
-                z.unflatten(1, (EDGES, z.shape[1] // EDGES)) / self.temperature, dim=2
+                z.reshape(len(z), EDGES, -1, *z.shape[2:]) / self.temperature, dim=2
             )
             for z in (student, teacher.detach())
         )
