@@ -43,7 +43,7 @@ def balance(units: Sequence[PruningGroup], scores: Sequence[float]) -> list[Prun
         lonely: dict[int, list[list[tuple[float, PruningGroup]]]] = {}
         for pair in ranked:
             share = pair[1].shares.get(place, (0,))
-            taken = [group for group, number in enumerate(share) if number]
+            taken = [conv_group for conv_group, number in enumerate(share) if number]
             if len(set(share)) == 1:
                 even.append(pair)
             elif len(taken) == 1:
@@ -88,10 +88,10 @@ class Ranking:
         """Return the families of the units that are ranked together, the least important first."""
         if scope == "global":
             return [self.order]
-        groups: dict[Hashable, list[int]] = defaultdict(list)
+        together: dict[Hashable, list[int]] = defaultdict(list)
         for number in self.order:
-            groups[number if scope == "local" else self.kinds[number]].append(number)
-        return list(groups.values())
+            together[number if scope == "local" else self.kinds[number]].append(number)
+        return list(together.values())
 
     def units(self, kept: Kept) -> list[PruningGroup]:
         """Return the units that go when each family keeps so many."""
