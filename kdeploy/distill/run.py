@@ -18,8 +18,8 @@ from kdeploy import registry
 from kdeploy.data.augmentation import MIXES
 from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
-from kdeploy.distill.classifier_inputs import with_layers
 from kdeploy.distill.contract import BuildModel, SchemeContext, TaskFacts, cannot_build
+from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.loss_specs import LossSpec, checked_weight, lessons_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule

@@ -185,17 +185,19 @@ class LogitLossSection(Section):
     weight: Scheduled = Field(1.0, description="factor of this loss in the sum")
 
 
-class FeatureLossSection(LogitLossSection):
-    """What a loss on features takes beside its own parameters."""
+class TokenLossSection(LogitLossSection):
+    """What a loss on features of tokens takes beside its own parameters."""
 
     layers: dict[str, str] = Field(description='pairs of modules: {"student.path": "teacher.path"}')
 
 
-class ItemLossSection(LogitLossSection):
-    """What a loss that compares items with each other takes beside its own parameters."""
+class FeatureLossSection(LogitLossSection):
+    """What a loss on features takes beside its own parameters."""
 
     layers: Annotated[dict[str, str], Field(min_length=1)] | None = Field(
-        None, description="pairs of modules, as for other losses; null: the classifiers' inputs"
+        None,
+        description='pairs of modules: {"student.path": "teacher.path"}; null: the classifiers\' '
+        "inputs where items are compared, else the last features of each size",
     )
 
 
@@ -207,7 +209,6 @@ def distill_section_model(*, base: type[BaseModel] = DistillSection) -> type[Bas
 
 def around_loss(technique: registry.Technique) -> type[LogitLossSection]:
     """Return the model of the keys that a loss takes beside its own parameters."""
-    if technique.facts.get("of_items"):
-        return ItemLossSection
-    is_on_logits = technique.facts.get("needs", "logits") == "logits"
-    return LogitLossSection if is_on_logits else FeatureLossSection
+    if technique.facts.get("needs", "logits") == "logits":
+        return LogitLossSection
+    return TokenLossSection if technique.facts.get("tokens") else FeatureLossSection

@@ -101,7 +101,7 @@ def recovery_default():
         ({"package": {"budgets": ["memory: <= 1MB"]}}, UnknownName, "memory"),
         ({"seed": "zero"}, RecipeError, "seed"),
         (
-            {**STUDENT, "distill": {"losses": [{"attention": {}}]}},
+            {**STUDENT, "distill": {"losses": [{"hidden_states": {}}]}},
             RecipeError,
             "layers",
         ),

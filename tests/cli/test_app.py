@@ -5,7 +5,6 @@ import sys
 import pytest
 
 from kdeploy import __version__
-from kdeploy.recipe.read import load
 
 COMMANDS = (
     *("run", "distill", "compress", "export", "bench", "report", "package", "verify"),
@@ -73,28 +72,6 @@ def test_wrong_input_leaves_with_2_a_message_and_a_hint(kdeploy, arguments, mess
     assert answer.out == ""
 
 
-def test_a_place_that_refuses_to_be_written_leaves_with_3(kdeploy, tmp_path):
-    taken = tmp_path / "taken"
-    taken.write_text("a file")
-    answer = kdeploy("init", taken)
-    assert answer.code == 3
-    assert "taken: File exists" in answer.err
-    assert "hint:" in answer.err
-    assert "Traceback" not in answer.err
-    assert "Traceback" in kdeploy("init", taken, "--debug").err
-
-
-def test_a_library_that_is_not_installed_leaves_with_3_and_its_name(kdeploy, monkeypatch):
-    def missing():
-        raise ModuleNotFoundError("No module named 'left_out.part'", name="left_out.part")
-
-    monkeypatch.setattr("kdeploy.machine.fingerprint", missing)
-    answer = kdeploy("doctor")
-    assert answer.code == 3
-    assert "hint: pip install left_out" in answer.err
-    assert "Traceback" not in answer.err
-
-
 def test_an_error_is_a_document_too_when_json_is_asked_for(kdeploy):
     answer = kdeploy("show", "nothing", "--json")
     assert answer.code == 2
@@ -111,36 +88,3 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 def test_debug_shows_the_traceback(kdeploy):
     assert "Traceback" in kdeploy("show", "nothing", "--debug").err
-
-
-def test_lists_techniques_with_parameters_and_their_defaults(kdeploy):
-    answer = kdeploy("list", "loss")
-    assert "temperature" in answer.out
-    assert "attention" in answer.out
-    found = json.loads(kdeploy("list", "--json").out)
-    assert json.loads(kdeploy("list", "--json", "--markdown").out) == found
-    names = {t["name"] for t in found["compressor"]}
-    assert {"prune_channels", "int8_ptq"} <= names
-
-
-def test_doctor_tells_each_runtime_and_why_it_cannot_run(kdeploy):
-    answer = kdeploy("doctor", "--json")
-    assert answer.code == 0
-    found = json.loads(answer.out)
-    assert found["machine"]["cores"] >= 1
-    assert found["runtimes"]["onnxruntime_cpu"] is None
-    assert "tensorrt" in kdeploy("doctor").out
-
-
-def test_init_writes_a_project_whose_recipe_is_valid(kdeploy, tmp_path):
-    answer = kdeploy("init", tmp_path / "project")
-    assert answer.code == 0
-    assert load(tmp_path / "project" / "recipe.yaml").name == "my-first-run"
-    again = kdeploy("init", tmp_path / "project")
-    assert again.code == 2
-    assert "build.py" in again.err
-
-
-def test_the_schema_is_json(kdeploy):
-    schema = json.loads(kdeploy("recipe-schema").out)
-    assert {"data", "teacher", "compress"} <= set(schema["properties"])

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdeploy.measurement import Measurement, select
-from kdeploy.pipeline.deliver import About
 from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.packaging import BundleDescription
 from kdeploy.store.artifact import Artifact
 
 
-def measured_about(
+def bundle_description(
     chosen: Exported,
     teacher: Artifact,
     records: Sequence[Measurement],
@@ -19,7 +19,7 @@ def measured_about(
     *,
     name: str,
     because: str,
-) -> About:
+) -> BundleDescription:
     """Return what a bundle says, measured in the cell where gates are judged."""
     there = [r for r in records if r.runtime == cell["runtime"] and r.value is not None]
     own = [r for r in there if (r.artifact, r.profile) == (chosen.model.id, chosen.profile)]
@@ -28,7 +28,7 @@ def measured_about(
     baseline = _values(others, ("accuracy", "perplexity"))
     p50 = next(iter(select(own, "latency.p50", **cell)), None)
     latency = {"latency.p50": p50.value, "latency measured in": _place(p50)} if p50 else {}
-    return About(
+    return BundleDescription(
         name=name,
         accuracy={**accuracy, **({"baseline": baseline} if baseline else {})},
         latency=latency,

@@ -1,36 +1,24 @@
-"""From models to what is delivered: exported files, what is measured of them, the bundle."""
+"""From models to files: each behind the parity gate, its numbers as measurements."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from kdeploy import registry
 from kdeploy.bench.run import ModelUnderTest
 from kdeploy.errors import ModelError
 from kdeploy.export.run import bound_to, export
-from kdeploy.gate import Gate
-from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement
-from kdeploy.package.run import package
-from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.building import model_of_teacher
 from kdeploy.pipeline.exported import Exported, told_apart
 from kdeploy.pipeline.failures import Failure, kept_for_later
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.preprocessing import Inputs
 from kdeploy.recipe.resolve import Step
-from kdeploy.runtimes.files import SUFFIXES, format_of
-from kdeploy.runtimes.run import device_of, open_runtime
+from kdeploy.runtimes.files import format_of, suffixes
+from kdeploy.runtimes.run import device_of
 from kdeploy.store.artifact import Artifact
-
-GOLDEN_ITEMS = 8
-BUNDLE = "bundle"
 
 
 def make_export(session: Session, model: Artifact, step: Step) -> Exported:
@@ -73,7 +61,7 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         )
 
     file = session.step(
-        kind=SUFFIXES[suffix],
+        kind=suffixes()[suffix],
         stage="export",
         technique=step.technique,
         label=model.label,
@@ -101,7 +89,7 @@ def make_exports(
     return told_apart(files)
 
 
-def subject(model: Artifact, exported: Exported | None = None) -> ModelUnderTest:
+def model_under_test(model: Artifact, exported: Exported | None = None) -> ModelUnderTest:
     """Return what is measured: a torch model itself, or a file of it."""
     return ModelUnderTest(
         artifact=model.id,
@@ -138,93 +126,7 @@ def parity_records(exported: Exported) -> list[Measurement]:
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What a bundle says of its file beside what the file itself knows."""
-
-    name: str
-    """Of the recipe, or of the folder that the user asked for."""
-    accuracy: Mapping[str, Any]
-    """By metric; those of the baseline as `baseline`."""
-    latency: Mapping[str, Any] = field(default_factory=dict)
-    """The p50 in seconds and where it was measured; differs a little each time, so no part of what
-    a bundle is known by."""
-    chosen_because: str
-
-
-def make_bundle(
-    session: Session, exported: Exported, budgets: Sequence[Gate], about: About
-) -> tuple[Artifact, VerifyResult]:
-    """Return the bundle and the verdict on it; a stored one is verified again."""
-    verdicts: list[VerifyResult] = []
-
-    def make(work: Path) -> Made:
-        bundle = work / BUNDLE
-        result = pack(session, exported, bundle, budgets, about)
-        verdicts.append(result)
-        return Made(
-            write=lambda folder: _move(bundle, folder / BUNDLE, {}),
-            facts={"passed": result.passed, "checks": result.checks},
-        )
-
-    artifact = session.step(
-        kind="bundle",
-        stage="package",
-        technique="bundle",
-        label=exported.model.label,
-        make=make,
-        parents=[exported.file],
-        parameters={
-            "name": about.name,
-            "budgets": [b.text for b in budgets],
-            "accuracy": dict(about.accuracy),
-        },
-        source=fingerprint().id,
-    )
-    # What a store says of a bundle is no proof of what lies there now.
-    return artifact, verdicts[0] if verdicts else verify(artifact.folder / BUNDLE)
-
-
-def pack(
-    session: Session,
-    exported: Exported,
-    out: Path,
-    budgets: Sequence[Gate],
-    about: About,
-) -> VerifyResult:
-    """Write the bundle of a file to `out`, a folder or zip; return what verifying it found."""
-    if session.data is None:
-        raise ModelError("a bundle needs data", hint="name it, e.g. `--data digits`")
-    file = exported.file.file
-    inputs = session.data.preprocessing.apply(session.data.validation.x[:GOLDEN_ITEMS])
-    package(
-        file,
-        out,
-        manifest=exported.file.manifest,
-        golden=(inputs, outputs_of(file, inputs)),
-        name=about.name,
-        accuracy={**about.accuracy, **about.latency},
-        budgets=budgets,
-        chosen_because=about.chosen_because,
-    )
-    return verify(out)
-
-
-def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
-    """Return what ONNX Runtime computes from preprocessed inputs."""
-    runtime = open_runtime("onnxruntime_cpu", file, threads=1)
-    try:
-        return runtime.infer(inputs)
-    finally:
-        runtime.close()
-
-
 def _move_all(source: Path, folder: Path, entries: Mapping[str, Any]) -> Mapping[str, Any]:
     for path in source.iterdir():
         path.replace(folder / path.name)
-    return entries
-
-
-def _move(source: Path, target: Path, entries: Mapping[str, Any]) -> Mapping[str, Any]:
-    source.replace(target)
     return entries
