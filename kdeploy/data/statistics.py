@@ -1,4 +1,4 @@
-"""Mean and standard deviation of items, channel by channel: exact for bytes, in pieces for floats."""
+"""Mean and standard deviation of items by channel: exact for bytes, in pieces for floats."""
 
 from __future__ import annotations
 
