@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from kdeploy.errors import FileMissing, InputError, OrderError, RecipeError, Unk
 from kdeploy.recipe.read import load, overridden, to_yaml
 from kdeploy.recipe.resolve import parse
 from kdeploy.recipe.schema import json_schema
+from kdeploy.store.artifact import write_manifest
 
 MINIMAL = {"data": {"name": "digits"}, "teacher": {"build": "build.py:net", "train": {"epochs": 1}}}
 STUDENT = {"student": {"build": "build.py:net"}, "distill": {"epochs": 2}}
@@ -269,3 +271,31 @@ def test_names_the_key_of_a_value_that_cannot_be(sections, key):
         resolved(**sections)
     assert caught.value.hint
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("data", "teacher", "expected"),
+    [
+        ({}, {}, True),
+        ({"normalize": False}, {}, False),
+        ({}, {"weights": "weights.safetensors"}, False),
+        ({"normalize": True}, {"weights": "weights.safetensors"}, True),
+        ({}, {"train": {"epochs": 0}}, False),
+    ],
+)
+def test_items_are_normalised_where_the_teacher_is_trained_here(tmp_path, data, teacher, expected):
+    (tmp_path / "weights.safetensors").touch()
+    sections = {"data": {"name": "digits", **data}, "teacher": {"build": "build.py:n", **teacher}}
+    recipe = parse(sections, folder=tmp_path)
+    assert recipe.data.normalize is expected
+
+
+def test_items_are_what_they_were_for_a_stored_teacher(tmp_path, store_model, tiny_model):
+    folder = store_model(tiny_model())
+    given = {"data": "digits", "teacher": str(folder)}
+    assert not parse(given, folder=tmp_path).data.normalize
+    manifest = json.loads((folder / "manifest.json").read_text())
+    reference = {"name": "digits", "folder": ".", "normalize": True}
+    data = {**manifest["data"], "reference": reference}
+    write_manifest(folder, {**manifest, "data": data})
+    assert parse(given, folder=tmp_path).data.normalize
