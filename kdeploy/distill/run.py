@@ -20,7 +20,7 @@ from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.comparable import example_of, facts_of
 from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.loss_specs import LossSpec, checked_weight, lessons_of
+from kdeploy.distill.loss_specs import LossSpec, checked_weight, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
@@ -98,7 +98,7 @@ def distill(
     parameters = registry.validate(
         technique.parameters, scheme_parameters, where=f"distill.{scheme}"
     )
-    loss_specs = lessons_of(losses)
+    loss_specs = loss_specs_of(losses)
     _check_classes(student, teacher, data)
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
     weight = checked_weight(label_weight, where="distill.label_weight")

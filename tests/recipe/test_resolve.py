@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.errors import FileMissing, InputError, OrderError, RecipeError, UnknownName
 from kdeploy.recipe.read import load, overridden, to_yaml
 from kdeploy.recipe.resolve import parse
@@ -24,6 +25,14 @@ def test_fills_in_every_default():
     assert recipe.export[0].technique == "onnx"
     assert recipe.bench.runtimes == ["onnxruntime_cpu"]
     assert recipe.data.parameters["size"] == 16
+
+
+def test_a_loss_by_its_former_name_stays_as_written_so_that_ids_do_not_change():
+    losses = [{"similarity_of_maps": {"layers": {"1": "1"}}}]
+    (loss,) = resolved(**{**STUDENT, "distill": {"losses": losses}}).distill.losses
+    (spec,) = loss_specs_of([loss])
+    assert (list(loss), spec.name) == (["similarity_of_maps"], "similarity_of_maps")
+    assert spec.function is loss_specs_of([{"nst": {"layers": {"1": "1"}}}])[0].function
 
 
 def test_reads_losses_with_their_weight_and_layers():
