@@ -13,7 +13,7 @@ from torch import nn
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.contract import TaskFacts
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.loss_specs import lessons_of
+from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant
 from kdeploy.distill.teacher import Teacher
@@ -49,7 +49,7 @@ def check_comparable(
     example = example_of(data)
     with torch.random.fork_rng(devices=[]):  # adapters draw their first weights
         other = Teacher(copy.deepcopy(teacher) if teacher is student else teacher)
-        specs, _ = with_layers(lessons_of(losses), student, next(iter(other.models)), example.x)
+        specs, _ = with_layers(loss_specs_of(losses), student, next(iter(other.models)), example.x)
         DistillObjective(
             student,
             other,
