@@ -29,8 +29,9 @@ def weights_of(teacher: Tensor, labels: Tensor, *, of_wrong: float = OF_WRONG) -
     """
     if labels.is_floating_point() or labels.shape != teacher.shape[:-1]:
         return None
-    is_wrong = (teacher.argmax(dim=-1) != labels) & (labels != NOT_COUNTED)
-    return torch.where(is_wrong, of_wrong, 1.0)
+    of_label = teacher.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
+    is_right = (of_label >= teacher.amax(dim=-1)) | (labels == NOT_COUNTED)
+    return torch.where(is_right, 1.0, of_wrong)
 
 
 def weighed(student: Tensor, weights: Tensor | None) -> Tensor:
