@@ -1,4 +1,4 @@
-"""Lessons: the losses of a recipe, checked and ready to be called."""
+"""Loss specs: the losses of a recipe, checked and ready to be called."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class LossSpec:
         }
 
 
-def lessons_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tuple[LossSpec, ...]:
+def loss_specs_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tuple[LossSpec, ...]:
     """Return the specs of `[{name: {parameters, weight, layers}}]`.
 
     Raises:

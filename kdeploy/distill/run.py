@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,9 +17,10 @@ from kdeploy import registry
 from kdeploy.data.augmentation import MIXES
 from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
-from kdeploy.distill.contract import BuildModel, SchemeContext, TaskFacts, cannot_build
+from kdeploy.distill.comparable import example_of, facts_of
+from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.loss_specs import LossSpec, checked_weight, lessons_of
+from kdeploy.distill.loss_specs import LossSpec, checked_weight, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
@@ -29,7 +29,7 @@ from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.system.temporary import temporary_folder
 from kdeploy.training.device import device_named
-from kdeploy.training.fit import Batch, FitContext, FitResult, accuracy, num_outputs
+from kdeploy.training.fit import FitContext, FitResult, accuracy, num_outputs
 from kdeploy.units import parse_quantity
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -98,7 +98,7 @@ def distill(
     parameters = registry.validate(
         technique.parameters, scheme_parameters, where=f"distill.{scheme}"
     )
-    loss_specs = lessons_of(losses)
+    loss_specs = loss_specs_of(losses)
     _check_classes(student, teacher, data)
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
     weight = checked_weight(label_weight, where="distill.label_weight")
@@ -151,12 +151,7 @@ class _Factory:
     def __call__(
         self, student: nn.Module, teacher: nn.Module | TeacherProtocol
     ) -> DistillObjective:
-        own, train = self.data.preprocessing, self.data.train
-        example = Batch(
-            x=torch.from_numpy(own.apply(train.x[:2])),
-            labels=torch.from_numpy(np.array(train.y[:2])),
-            rows=torch.arange(2),
-        )
+        example = example_of(self.data)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # the adapters' first weights
             signal = self.signal(teacher)
@@ -170,7 +165,7 @@ class _Factory:
                 loss_specs,
                 label_weight=self.label_weight,
                 example=example,
-                facts=TaskFacts(num_classes=self.data.num_classes, num_items=len(train)),
+                facts=facts_of(self.data),
             )
 
     def _say(self, sentences: Sequence[str]) -> None:

@@ -13,9 +13,10 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.further_items import with_unlabelled
 from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
+from kdeploy.distill.comparable import check_comparable
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.feature_hooks import INPUT
-from kdeploy.distill.loss_specs import lessons_of
+from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.errors import ModelError, RecipeError, UnknownName
 from kdeploy.pipeline.building import (
     auxiliary_model,
@@ -61,6 +62,7 @@ def check(recipe: Recipe) -> Dataset:
             },
         )
         _check_layers(recipe.distill, student, teacher, data, "distill")
+        check_comparable(student, teacher, data, recipe.distill.losses)
         _check_scheme(recipe.distill, student, data, "distill")
     before = student if recipe.student is not None else teacher
     for index, step in enumerate(recipe.compress):
@@ -221,7 +223,7 @@ def _check_layers(
         if "layers" in parameters and parameters["layers"] is None
     ]
     example = torch.from_numpy(data.preprocessing.example(2))
-    with_layers(lessons_of(wanting), student, teacher, example)
+    with_layers(loss_specs_of(wanting), student, teacher, example)
     names = {"student": dict(student.named_modules()), "teacher": dict(teacher.named_modules())}
     for index, entry in enumerate(teaching.losses):
         for loss, parameters in entry.items():

@@ -58,6 +58,7 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
             **absolute(data),
             **_held_out(data),
             "augment": list(data.augment),
+            "normalize": data.normalize,
         },
         "teacher": {
             **_absolute(

@@ -87,7 +87,7 @@ def test_regularize_trains_before_with_the_group_lasso(model):
 
 def test_regularize_empties_what_goes_together(model):
     where = trained()
-    # Four steps at the learning rate 1e-3 take 0.4 off the root mean square of each unit.
+    # Four steps at the learning rate 1e-3 take 0.4 off the root mean square of each group.
     small = prune_channels(model, where, ratio=0.25, regularize=100.0, round_to=1)
     assert float(small.inner.weight.detach().abs().max()) == 0.0
     assert float(model.inner.weight.detach().abs().max()) > 0.0

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.loss_specs import lessons_of
+from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
 from kdeploy.registry import techniques
@@ -66,7 +66,7 @@ class Segmenter(nn.Module):
 
 
 def chosen(loss, student, teacher, x=X):
-    (spec,), said = with_layers(lessons_of([{loss: {}}]), student, teacher, x)
+    (spec,), said = with_layers(loss_specs_of([{loss: {}}]), student, teacher, x)
     return spec.layers, said
 
 
