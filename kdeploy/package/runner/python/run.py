@@ -376,24 +376,9 @@ def _image(path: Path, shape: tuple[int, ...], form: Json) -> Any:
     if image.size != (width, height) and not form["resize"]:
         _stop(f"{path} has {image.size} pixels, not {(width, height)}", "resize it first")
     if form["resize"] == "letterbox":
-        image = _letterboxed(image, width, height)
+        image = reading.letterboxed(image, width, height)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
-
-
-def _letterboxed(image: Any, width: int, height: int) -> Any:
-    """Return the image in its own shape, in the middle of grey bars."""
-    from PIL import Image
-
-    scale = min(height / image.height, width / image.width)
-    new = [
-        max(1, min(int(np.floor(n * scale + 0.5)), whole))
-        for n, whole in ((image.width, width), (image.height, height))
-    ]
-    grey = Image.new(image.mode, (width, height), (114,) * len(image.getbands()))
-    resized = image.resize((new[0], new[1]), Image.Resampling.BILINEAR)
-    grey.paste(resized, ((width - new[0]) // 2, (height - new[1]) // 2))
-    return grey
 
 
 def _opaque(image: Any, background: Any) -> tuple[Any, bool]:
