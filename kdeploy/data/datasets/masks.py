@@ -117,7 +117,7 @@ def _check_classes(y: NDArray[Any], files: Sequence[Path], classes: Sequence[str
     for start, piece in pieces(y):
         is_wrong = (piece >= len(classes)) & (piece != IGNORED)
         if is_wrong.any():
-            item = int(is_wrong.reshape(len(piece), -1).any(axis=1).argmax())
+            item = int(np.flatnonzero(is_wrong.any(axis=(1, 2)))[0])
             value = int(piece[item][is_wrong[item]][0])
             raise DataError(
                 f"{files[start + item]}: there is no class {value}, there are {len(classes)}: "
