@@ -26,10 +26,12 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset, Split
 from kdeploy.data.load import DataReference, load
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.pipeline.building import auxiliary_model, fresh_model, load_weights
 from kdeploy.store.references import ModelReference
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, accuracy, fit
 
 FOLDER = Path(__file__).parents[2] / "models" / "fashion_mnist"
@@ -140,7 +142,7 @@ def _train_second(arguments: Any, data: Dataset) -> None:
         second = model(**MIDDLE["args"])
         work = arguments.work / "checkpoints" / "second"
         training = {**TRAINING, "epochs": arguments.epochs}
-        fit(Supervised(second), data, FitContext(work=work), **training)
+        fit(Supervised(second), data, FitContext(work=work), TrainingConfig(**training))
         save_file(second.state_dict(), file)
 
 
@@ -155,9 +157,11 @@ def _train(
     )
     training = {**TRAINING, "epochs": arguments.epochs}
     if not row:
-        fit(Supervised(student), data, context, **training)
+        fit(Supervised(student), data, context, TrainingConfig(**training))
         return student
-    result = distill(student, teacher, data, context, training=training, cache_budget=CACHE, **row)
+    result = distill(
+        student, teacher, data, context, DistillConfig(**training, cache_budget=CACHE, **row)
+    )
     return result.model
 
 

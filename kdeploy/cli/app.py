@@ -35,12 +35,12 @@ def build_app(given: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_kdeploy)
     app.command()(make.run)
-    app.command()(make.distill)
     verb = next((word for word in given if not word.startswith("-")), "")
+    app.command()(make.distill_command(is_asked=verb == "distill"))
     app.add_typer(make.compress_app(is_asked=verb == "compress"), name="compress")
     app.add_typer(make.export_app(is_asked=verb == "export"), name="export")
     commands: list[Callable[..., Any]] = [
-        deliver.bench,
+        deliver.bench_command(is_asked=verb == "bench"),
         deliver.report,
         deliver.package,
         deliver.verify,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ from kdeploy.cli.options import (
     TensorBoard,
     Weights,
     data_reference,
+    named_only,
     with_inputs,
 )
 
@@ -100,13 +102,6 @@ def distill(
     student_args: Annotated[
         str, typer.Option("--student-args", help="YAML, e.g. '{width: 8}'")
     ] = "{}",
-    loss: Annotated[
-        list[str] | None, typer.Option("--loss", help="A loss, also with parameters in YAML.")
-    ] = None,
-    scheme: Annotated[
-        str, typer.Option("--scheme", help="Who teaches whom, also with parameters in YAML.")
-    ] = "offline",
-    epochs: Annotated[int, typer.Option("--epochs", min=0, help="Times through the data.")] = 10,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the recipe: distill.baseline=true")
     ] = None,
@@ -117,6 +112,8 @@ def distill(
     data_dir: DataDir = None,
     json: Json = False,
     debug: Debug = False,
+    *,
+    options: dict[str, Any],
 ) -> Result | None:
     """Distil a student from a teacher."""
     from kdeploy.recipe.data_text import data_section
@@ -129,11 +126,7 @@ def distill(
         "data": {**data_section(data), **({"folder": str(data_dir.resolve())} if data_dir else {})},
         "teacher": {"build": teacher, "args": read_value(teacher_args), **weights},
         "student": {"build": student, "args": read_value(student_args)},
-        "distill": {
-            "scheme": read_value(scheme),
-            "epochs": epochs,
-            "losses": [_loss(read_value(entry)) for entry in loss or ["kd"]],
-        },
+        "distill": options,
     }
     recipe = parse(overridden(given, overrides or []), folder=Path())
     # Torch comes with these: what is wrong with the words is told before.
@@ -157,6 +150,16 @@ def distill(
     if result.student is not None:
         _show_artifact(result.student, is_json=json)
     return Result({"out": str(out), **result.summary})
+
+
+def distill_command(*, is_asked: bool) -> Callable[..., Any]:
+    """Return `kdeploy distill` with a flag for each option of a distillation."""
+    if not is_asked:
+        return named_only(distill)
+    from kdeploy.cli.config_flags import with_flags
+    from kdeploy.distill.config import DistillConfig
+
+    return with_flags(distill, DistillConfig, into="options")
 
 
 def compress_app(*, is_asked: bool) -> typer.Typer:
@@ -269,10 +272,6 @@ def _source(common: dict[str, Any]) -> Any:
         ),
         data=data_reference(common["data"], common["data_dir"]),
     )
-
-
-def _loss(entry: Any) -> Any:
-    return {entry: {}} if isinstance(entry, str) else entry
 
 
 def _show_artifact(artifact: Artifact, *, is_json: bool) -> None:

@@ -14,7 +14,7 @@ from kdeploy.store.model_io import load_model
 
 @pytest.fixture
 def context(tiny_data):
-    def counting(models, example, **settings):
+    def counting(models, example, timing):
         return [float(count_parameters(model)) for model in models]
 
     return CompressContext(data=tiny_data, stopwatch=counting)
