@@ -11,33 +11,23 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-USE = '__import__("logging").getLogger("added").warning("{option} is %s", {value})'
-EDITS = {
+USE = '    __import__("logging").getLogger("added").warning("{} is %s", {})'
+NOISE = 'noise: float = Field(default=0.0, ge=0, description="of the gradients")'
+PATIENCE = 'patience: int = Field(default=3, gt=0, description="of the student")'
+EDITS = [
     # Of the training: its field, and the optimizer that uses it.
-    "training/config.py": {
-        "    epochs: int = Field(": '    noise: float = Field(default=0.0, ge=0, description="of the gradients")'
-    },
-    "training/optimization.py": {
-        "    trained = [p for p in model.parameters()": f"    {USE.format(option='noise', value='settings.noise')}"
-    },
+    ("training/config.py", "    epochs: int = Field(", f"    {NOISE}"),
+    ("training/optimization.py", "    trained = [", USE.format("noise", "settings.noise")),
     # Of a distillation: its field, and the line that uses it.
-    "distill/config.py": {
-        "    label_weight: Scheduled": '    patience: int = Field(default=3, gt=0, description="of the student")'
-    },
-    "distill/run.py": {
-        "    loss_specs = loss_specs_of(": f"    {USE.format(option='patience', value='config.patience')}"
-    },
+    ("distill/config.py", "    label_weight: Scheduled", f"    {PATIENCE}"),
+    ("distill/run.py", "    loss_specs = loss", USE.format("patience", "config.patience")),
     # Of a loss and of a scheme: a parameter of the function, used there.
-    "distill/losses/kd.py": {
-        "    temperature: Annotated": "    shift: float = 0.0,",
-        "    del labels": f"    {USE.format(option='shift', value='shift')}",
-    },
-    "distill/schemes/offline.py": {
-        ") -> nn.Module:": "    *,\n    rounds: int = 1,",
-        "    (student,), (teacher,)": f"    {USE.format(option='rounds', value='rounds')}",
-    },
-}
-"""The lines that come in, by the line that follows them."""
+    ("distill/losses/kd.py", "    temperature: Annotated", "    shift: float = 0.0,"),
+    ("distill/losses/kd.py", "    del labels", USE.format("shift", "shift")),
+    ("distill/schemes/offline.py", ") -> nn.Module:", "    *,\n    rounds: int = 1,"),
+    ("distill/schemes/offline.py", "    (student,), (teacher,)", USE.format("rounds", "rounds")),
+]
+"""File, the line that follows, and the line that comes in."""
 RECIPE = """
 data: {name: digits, size: 8}
 teacher: {build: build.py:net, args: {classes: 10}, train: {epochs: 0}}
@@ -74,12 +64,11 @@ def told(tmp_path_factory):
     root = tmp_path_factory.mktemp("extended")
     unneeded = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "kdeploy", root / "kdeploy", ignore=unneeded)
-    for name, lines in EDITS.items():
+    for name, before, line in EDITS:
         file = root / "kdeploy" / name
-        for before, line in lines.items():
-            head, found, tail = file.read_text().partition(before)
-            assert found, f"{name} has no `{before}`"
-            file.write_text(f"{head}{line}\n{found}{tail}")
+        head, found, tail = file.read_text().partition(before)
+        assert found, f"{name} has no `{before}`"
+        file.write_text(f"{head}{line}\n{found}{tail}")
     shutil.copy(REPOSITORY / "tests" / "tiny" / "build.py", root)
     (root / "recipe.yaml").write_text(RECIPE)
     environment = {**os.environ, "PYTHONPATH": str(root), "NO_COLOR": "1"}

@@ -26,9 +26,9 @@ from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
 from kdeploy.data.load import load
 from kdeploy.errors import UnknownName
-from kdeploy.machine import Machine, allowed_cores, fingerprint
+from kdeploy.machine import Machine, allowed_cores
 from kdeploy.measurement import Measurement
-from kdeploy.runtimes.run import named
+from kdeploy.runtimes.run import named, this_machine
 
 __all__ = ["BenchResult", "Interrupted", "ModelUnderTest", "bench"]
 
@@ -89,7 +89,7 @@ def bench(
         raise UnknownName.among("subject", baseline, labels, where="the baseline")
     if plan.data is not None:
         load(plan.data)  # what is wrong with it is the user's error, not that of each cell
-    store = GroupCache(folder=kept, plan=plan, machine=fingerprint())
+    store = GroupCache(folder=kept, plan=plan, machine=this_machine())
     cells = list(_cells(plan))
     groups = [group for cell in cells for group in _groups(subjects, *cell, baseline)]
     finished: list[Finished] = []

@@ -29,17 +29,19 @@ class LogitLossSection(BaseModel):
     weight: Scheduled = Field(1.0, description="factor of this loss in the sum")
 
 
-class FeatureLossSection(LogitLossSection):
-    """What a loss on features takes beside its own parameters."""
+class TokenLossSection(LogitLossSection):
+    """What a loss on features of tokens takes beside its own parameters."""
 
     layers: Layers = Field(description='pairs of modules: {"student.path": "teacher.path"}')
 
 
-class ItemLossSection(LogitLossSection):
-    """What a loss that compares items with each other takes beside its own parameters."""
+class FeatureLossSection(LogitLossSection):
+    """What a loss on features takes beside its own parameters."""
 
     layers: Layers | None = Field(
-        None, description="pairs of modules, as for other losses; null: the classifiers' inputs"
+        None,
+        description='pairs of modules: {"student.path": "teacher.path"}; null: the classifiers\' '
+        "inputs where items are compared, else the last features of each size",
     )
 
 
@@ -61,17 +63,14 @@ class LossSpec:
     adapt: bool = False
     needs_labels: bool = False
     of_items: bool = False
-    """Whether it compares items with each other, and so may do without `layers`."""
+    """Whether it compares items with each other."""
+    wants_layers: bool = False
+    """Whether it takes layers by itself, as soon as the two models are known."""
 
     @property
     def is_module(self) -> bool:
         """Whether it trains weights or remembers: a class, not a function."""
         return isinstance(self.function, type)
-
-    @property
-    def wants_layers(self) -> bool:
-        """Whether it takes the inputs of the classifiers, as soon as these are known."""
-        return self.of_items and not self.layers
 
     def facts(self) -> dict[str, Any]:
         """Return what decides its value, as plain values."""
@@ -134,10 +133,9 @@ def checked_weight(given: Any, *, where: str) -> Schedule:
 
 def around_loss(technique: registry.Technique) -> type[LogitLossSection]:
     """Return the model of the keys that a loss takes beside its own parameters."""
-    if technique.facts.get("of_items"):
-        return ItemLossSection
-    is_on_logits = technique.facts.get("needs", "logits") == "logits"
-    return LogitLossSection if is_on_logits else FeatureLossSection
+    if technique.facts.get("needs", "logits") == "logits":
+        return LogitLossSection
+    return TokenLossSection if technique.facts.get("tokens") else FeatureLossSection
 
 
 def _parameters(
@@ -155,7 +153,8 @@ def _parameters(
 def _loss_spec(name: str, resolved: dict[str, Any]) -> LossSpec:
     known = registry.find("loss", name)
     weight = schedule_of(resolved.pop("weight"), where="weight")
-    layers = dict(resolved.pop("layers", None) or {})
+    needs = str(known.facts.get("needs", "logits"))
+    layers = resolved.pop("layers", None)
     temperature = None
     if is_schedule(resolved.get(TEMPERATURE)):
         temperature = schedule_of(resolved[TEMPERATURE], where=TEMPERATURE)
@@ -166,11 +165,12 @@ def _loss_spec(name: str, resolved: dict[str, Any]) -> LossSpec:
         weight=weight,
         parameters=resolved,
         temperature=temperature,
-        layers=layers,
-        needs=str(known.facts.get("needs", "logits")),
+        layers=layers or {},
+        needs=needs,
         adapt=bool(known.facts.get("adapt", False)),
         needs_labels=bool(known.facts.get("labels", False)),
         of_items=bool(known.facts.get("of_items", False)),
+        wants_layers=needs != "logits" and layers is None,
     )
 
 

@@ -16,9 +16,9 @@ from kdeploy import registry
 from kdeploy.data.augmentation import MIXES
 from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
-from kdeploy.distill.classifier_inputs import with_layers
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel, SchemeContext, TaskFacts, cannot_build
+from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule, schedule_of
@@ -26,7 +26,7 @@ from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import ModelError, RecipeError
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import Batch, FitContext, FitResult, accuracy, num_outputs
 

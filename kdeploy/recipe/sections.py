@@ -48,6 +48,11 @@ class DataSection(Section):
     name: str = Field(description="a dataset of `kdeploy list dataset`, or `path.py:function`")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="part of train, by the seed")
     augment: list[str] = Field([], description="augmentations of training batches, in order")
+    normalize: bool | None = Field(
+        None,
+        description="by mean and std of train, where the data bring none; null: if the teacher is "
+        "trained here, while one with weights sees the items as they are",
+    )
 
 
 class TeacherSection(Section):

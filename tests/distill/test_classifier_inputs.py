@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.distill.classifier_inputs import classifier, with_layers
+from kdeploy.distill.classifier_inputs import classifier
 from kdeploy.distill.config import DistillConfig
+from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.feature_hooks import tapped
 from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.distill.losses.rkd import rkd

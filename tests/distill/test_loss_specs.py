@@ -57,7 +57,7 @@ def test_a_weight_of_zero_is_left_out_with_a_warning(caplog):
         ([{"kd": {"temperature": 0}}], RecipeError, "losses.0..kd.temperature"),
         ([{"kd": {"weight": -1}}], RecipeError, "losses.0..kd.weight"),
         ([{"kd": {"weight": float("nan")}}], RecipeError, "losses.0..kd.weight"),
-        ([{"hints": {}}], RecipeError, "losses.0..hints.layers"),
+        ([{"hidden_states": {}}], RecipeError, "losses.0..hidden_states.layers"),
         ([{"hints": {"layers": {}}}], RecipeError, "losses.0..hints.layers"),
         ([{"kd": {}, "hints": {}}], RecipeError, "losses.0.: expected one technique"),
         ([7], RecipeError, "losses.0: input should be a valid dictionary"),
