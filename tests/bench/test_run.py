@@ -249,7 +249,7 @@ def test_sizes_are_swept_and_a_file_that_cannot_take_one_says_why(float_file, da
         Plan(
             runtimes=["onnxruntime_cpu"],
             threads=[1],
-            sizes=[(6,), (12, 9)],
+            sizes=[6, "12x9"],
             data=data,
             accuracy=False,
             **QUICK,

@@ -32,7 +32,8 @@ def test_a_loss_by_its_former_name_stays_as_written_so_that_ids_do_not_change():
     (loss,) = resolved(**{**STUDENT, "distill": {"losses": losses}}).distill.losses
     (spec,) = loss_specs_of([loss])
     assert (list(loss), spec.name) == (["similarity_of_maps"], "similarity_of_maps")
-    assert spec.function is loss_specs_of([{"nst": {"layers": {"1": "1"}}}])[0].function
+    (renamed,) = resolved(**{**STUDENT, "distill": {"losses": [{"nst": {}}]}}).distill.losses
+    assert spec.function is loss_specs_of([renamed])[0].function
 
 
 def test_reads_losses_with_their_weight_and_layers():

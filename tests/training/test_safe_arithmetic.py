@@ -18,10 +18,10 @@ REAL_CASE = """
 import sys, torch
 from kdeploy.data.load import DataReference, load
 from kdeploy.store.references import ModelReference, build_model
-from kdeploy.training.fit import FitContext, Supervised, fit
+from kdeploy.training.fit import FitContext, Supervised, TrainingConfig, fit
 model = build_model(ModelReference(build="models/digits/build.py:resnet", args={"width": 8}))
 data = load(DataReference(name="digits", parameters={"size": 16}))
-result = fit(Supervised(model), data, FitContext(), epochs=1)
+result = fit(Supervised(model), data, FitContext(), TrainingConfig(epochs=1))
 print(result.arithmetic.threads, *result.arithmetic.contiguous_layers)
 """
 

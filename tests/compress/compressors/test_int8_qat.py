@@ -27,13 +27,14 @@ from kdeploy.data.contract import Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.store.references import ModelReference, build_model
+from kdeploy.distill.config import DistillConfig
 from kdeploy.training.fit import FitContext
 data = load(DataReference(name="digits"))
 data = replace(data, train=Split(x=data.train.x[:123], y=data.train.y[:123]))
 arguments = {"width": 8, "depth": 1}
 model = build_model(ModelReference(build="models/digits/build.py:resnet", args=arguments)).eval()
 def train(student, teacher, asked_for):
-    result = distill(student, teacher, data, FitContext(), training={"epochs": 1})
+    result = distill(student, teacher, data, FitContext(), DistillConfig(epochs=1))
     print(result.fit.arithmetic.threads, result.fit.arithmetic.channels_last)
 int8_qat(model, CompressContext(data=data, seed=0, train=train), epochs=1)
 """
