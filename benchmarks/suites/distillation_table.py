@@ -27,6 +27,7 @@ from torch import nn
 from kdeploy.data.contract import Dataset, Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.config import DistillConfig
+from kdeploy.distill.contract import cannot_build
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.pipeline.building import auxiliary_model, fresh_model, load_weights
@@ -103,7 +104,7 @@ def schemes(work: Path) -> Mapping[str, dict[str, Any]]:
         "unlabelled": ("unlabelled", {}),
     }
     return {
-        name: {**kd, "scheme": scheme, "scheme_parameters": parameters, "build": auxiliary_model}
+        name: {**kd, "scheme": {scheme: parameters}, "build": auxiliary_model}
         for name, (scheme, parameters) in with_parameters.items()
     }
 
@@ -159,9 +160,10 @@ def _train(
     if not row:
         fit(Supervised(student), data, context, TrainingConfig(**training))
         return student
-    result = distill(
-        student, teacher, data, context, DistillConfig(**training, cache_budget=CACHE, **row)
-    )
+    own = {key: value for key, value in row.items() if key != "build"}
+    config = DistillConfig(**training, cache_budget=CACHE, **own)
+    build = row.get("build", cannot_build)
+    result = distill(student, teacher, data, context, config, build=build)
     return result.model
 
 

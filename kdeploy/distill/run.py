@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -16,8 +15,9 @@ from kdeploy import registry
 from kdeploy.data.augmentation import MIXES
 from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
+from kdeploy.distill.comparable import example_of, facts_of
 from kdeploy.distill.config import DistillConfig
-from kdeploy.distill.contract import BuildModel, SchemeContext, TaskFacts, cannot_build
+from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
@@ -28,7 +28,7 @@ from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.system.temporary import temporary_folder
 from kdeploy.training.device import device_named
-from kdeploy.training.fit import Batch, FitContext, FitResult, accuracy, num_outputs
+from kdeploy.training.fit import FitContext, FitResult, accuracy, num_outputs
 
 logger = logging.getLogger(__name__)
 progress = logging.getLogger("kdeploy.progress")
@@ -130,12 +130,7 @@ class _Factory:
     def __call__(
         self, student: nn.Module, teacher: nn.Module | TeacherProtocol
     ) -> DistillObjective:
-        own, train = self.data.preprocessing, self.data.train
-        example = Batch(
-            x=torch.from_numpy(own.apply(train.x[:2])),
-            labels=torch.from_numpy(np.array(train.y[:2])),
-            rows=torch.arange(2),
-        )
+        example = example_of(self.data)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # the adapters' first weights
             signal = self.signal(teacher)
@@ -149,7 +144,7 @@ class _Factory:
                 loss_specs,
                 label_weight=self.label_weight,
                 example=example,
-                facts=TaskFacts(num_classes=self.data.num_classes, num_items=len(train)),
+                facts=facts_of(self.data),
             )
 
     def _say(self, sentences: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.further_items import with_unlabelled
 from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
+from kdeploy.distill.comparable import check_comparable
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.feature_hooks import INPUT
@@ -61,6 +62,7 @@ def check(recipe: Recipe) -> Dataset:
             },
         )
         _check_layers(recipe.distill, student, teacher, data, "distill")
+        check_comparable(student, teacher, data, recipe.distill.losses)
         _check_scheme(recipe.distill, student, data, "distill")
     before = student if recipe.student is not None else teacher
     for index, step in enumerate(recipe.compress):

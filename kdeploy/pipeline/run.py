@@ -12,7 +12,6 @@ from kdeploy.distill.config import DistillConfig
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.ahead import check_ahead
-from kdeploy.pipeline.bundle_description import bundle_description
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_cell
 from kdeploy.pipeline.exported import Exported
@@ -22,7 +21,7 @@ from kdeploy.pipeline.log import Log, NullListener, RunListener
 from kdeploy.pipeline.losing import notes, warning
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
-from kdeploy.pipeline.packaging import make_bundle
+from kdeploy.pipeline.packaging import bundle_description, make_bundle
 from kdeploy.pipeline.purity import heard
 from kdeploy.pipeline.rundir import (
     write_bundle,

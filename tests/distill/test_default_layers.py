@@ -115,6 +115,12 @@ def test_without_a_common_size_they_have_to_be_named():
 @pytest.mark.parametrize("loss", OF_MAPS)
 def test_every_loss_on_features_trains_without_layers(loss, tiny_data, tiny_model):
     width = 4 if loss == "fsp" else 8  # which compares equal widths
-    result = distill(tiny_model(seed=1, width=4), tiny_model(width=width), tiny_data, FitContext(seed=0), DistillConfig(losses=[{loss: {}}], **{"epochs": 1, "batch_size": 32}))  # fmt: skip
+    result = distill(
+        tiny_model(seed=1, width=4),
+        tiny_model(width=width),
+        tiny_data,
+        FitContext(seed=0),
+        DistillConfig(losses=[{loss: {}}], epochs=1, batch_size=32),
+    )
     assert "no `layers` named" in result.said[0]
     assert result.fit.history[0].losses[loss] > 0
