@@ -18,9 +18,8 @@ from kdeploy.compress.contract import CompressContext, refuse_integers
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.errors import ModelError
-from kdeploy.low_rank.candidates import Candidates
 from kdeploy.low_rank.layer_sites import LayerSite, find_sites, put
-from kdeploy.low_rank.ranks import Factorisation, Ranks, RankTarget, choose
+from kdeploy.low_rank.ranks import Candidates, Factorisation, Ranks, RankTarget, choose
 from kdeploy.torch_module.complexity import count_macs, count_parameters
 from kdeploy.torch_module.input_gram import input_grams
 

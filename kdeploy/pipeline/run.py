@@ -11,7 +11,6 @@ from typing import Any
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.ahead import check_ahead
-from kdeploy.pipeline.bundle_description import bundle_description
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_cell
 from kdeploy.pipeline.exported import Exported
@@ -21,7 +20,7 @@ from kdeploy.pipeline.log import Log, NullListener, RunListener
 from kdeploy.pipeline.losing import notes, warning
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
-from kdeploy.pipeline.packaging import make_bundle
+from kdeploy.pipeline.packaging import bundle_description, make_bundle
 from kdeploy.pipeline.purity import heard
 from kdeploy.pipeline.rundir import (
     write_bundle,

@@ -33,9 +33,8 @@ from kdeploy.training.contract import (
 )
 from kdeploy.training.device import device_named, fabric_on, precision_on
 from kdeploy.training.divergence_checks import check_finite, check_used, check_weights
-from kdeploy.training.means import Means
 from kdeploy.training.optimization import learning_rate_at, optimizer_of
-from kdeploy.training.processes import joined
+from kdeploy.training.processes import Means, joined
 from kdeploy.training.safe_arithmetic import modules_asked, settled
 from kdeploy.training.threads import computing_with, free_threads
 from kdeploy.training.validation import validation_accuracy, validation_batches
