@@ -28,6 +28,8 @@ class Batch(NamedTuple):
     """The part of the whole training that is done, from 0 to 1."""
     share: float = 1.0
     """The part of its optimizer step that it stands for: less than 1 where the step is cut."""
+    step: int = -1
+    """Number of its optimizer step, from 0; -1: none is made of it, it is only tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -208,7 +208,7 @@ class Training:
         steps = self.settings.epochs * self.batches.steps
         with closing(self.batches.epoch([self.context.seed, epoch], view)) as batches:
             for step, batch in enumerate(batches):
-                batch = batch._replace(progress=(first + step) / steps)
+                batch = batch._replace(progress=(first + step) / steps, step=first + step)
                 size = self.batches.size(step)
                 for part, components in self._step(first + step, self.batches.cut(batch, step)):
                     means.add(components, weight=part * size)
