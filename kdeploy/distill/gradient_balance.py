@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 BAND = (0.5, 2.0)
 """The norm of what the teacher's losses ask for together, over that of the labels."""
-EVERY = 32
-"""Steps between two looks; the first ones come after 1, 2, 4, 8 and 16 steps."""
+EVERY = 64
+"""Steps between two looks, each of a backward pass a loss."""
+FIRST = (4, 16)
+"""Steps of further looks, while most changes."""
 MEMORY = 0.8
 """What stays of an average of norms at each look."""
 LARGEST = 1e6
@@ -45,16 +47,19 @@ class GradientBalance(nn.Module):
     @staticmethod
     def is_due(step: int) -> bool:
         """Return whether the gradients are looked at in a step, counted from 0."""
-        return step >= 0 and (step % EVERY == 0 or (step < EVERY and step & (step - 1) == 0))
+        return step >= 0 and (step % EVERY == 0 or step in FIRST)
 
-    def look(self, values: Mapping[str, Tensor], places: Sequence[Tensor]) -> None:
+    def look(self, values: Mapping[str, Tensor], trained: Sequence[Tensor]) -> None:
         """Take in the gradients of the losses, unscaled, and of the weighted labels.
+
+        Not at the logits, where it would cost nothing: what soft targets ask for of the items of a
+        batch points one way, and adds up in the weights to several times more than labels do.
 
         Args:
             values: Scalars by name, `labels` and all losses that are scaled.
-            places: What the gradients are of: logits, or the student's parameters.
+            trained: The student's parameters.
         """
-        found = torch.stack([_norm(values[name], places) for name in (LABELS, *self.names)])
+        found = torch.stack([_norm(values[name], trained) for name in (LABELS, *self.names)])
         is_first = self.norms == 0
         mixed = MEMORY * self.norms + (1 - MEMORY) * found.to(self.norms)
         self.norms.copy_(torch.where(is_first, found.to(self.norms), mixed))
@@ -70,9 +75,9 @@ class GradientBalance(nn.Module):
         return dict(zip(self.names, factors.unbind(), strict=True))
 
 
-def _norm(value: Tensor, places: Sequence[Tensor]) -> Tensor:
+def _norm(value: Tensor, trained: Sequence[Tensor]) -> Tensor:
     if not value.requires_grad:
         return torch.zeros((), device=value.device)
-    found = torch.autograd.grad(value, places, retain_graph=True, allow_unused=True)
+    found = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
     norms = [g.float().norm() for g in found if g is not None]
     return torch.stack(norms).norm() if norms else torch.zeros((), device=value.device)
