@@ -10,9 +10,9 @@ from kdeploy.training.fit import EpochRecord, TrainingCallback
 
 
 class TensorBoard:
-    """A watcher that writes events to a folder and passes all on to another watcher."""
+    """A callback that writes events to a folder and passes all on to another callback."""
 
-    def __init__(self, folder: Path, watcher: TrainingCallback) -> None:
+    def __init__(self, folder: Path, callback: TrainingCallback) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -20,18 +20,18 @@ class TensorBoard:
                 "tensorboard", needed_for="--tensorboard", pip="'kdeploy[tensorboard]'"
             ) from None
         self.writer = SummaryWriter(str(folder))
-        self.watcher = watcher
+        self.callback = callback
         self.name = ""
 
     def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None:
         self.name = name
-        self.watcher.started(name, epochs, steps, done_epochs)
+        self.callback.started(name, epochs, steps, done_epochs)
 
     def prepared(self, done: int, items: int) -> None:
-        self.watcher.prepared(done, items)
+        self.callback.prepared(done, items)
 
     def stepped(self, images: int) -> None:
-        self.watcher.stepped(images)
+        self.callback.stepped(images)
 
     def epoch_ended(self, record: EpochRecord) -> None:
         scalars = {
@@ -45,10 +45,10 @@ class TensorBoard:
             tag = _tag(f"{self.name.replace('/', '_')}/{name}")
             self.writer.add_scalar(tag, value, record.epoch)
         self.writer.flush()
-        self.watcher.epoch_ended(record)
+        self.callback.epoch_ended(record)
 
     def ended(self) -> None:
-        self.watcher.ended()
+        self.callback.ended()
 
 
 def _tag(name: str) -> str:
