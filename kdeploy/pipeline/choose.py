@@ -8,6 +8,7 @@ from typing import Any
 
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement, select
+from kdeploy.package.kinds import formats
 from kdeploy.pipeline.exported import Exported
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of
@@ -28,7 +29,7 @@ class Choice:
 
 def target_cell(section: BenchSection) -> dict[str, Any]:
     """Return the cell that gates are judged on: the first asked that opens exported files."""
-    runtimes = [r for r in section.runtimes if "onnx" in formats_of(r)]
+    runtimes = [r for r in section.runtimes if formats() & formats_of(r)]
     scenario = section.scenarios[0]
     cell = {"runtime": (runtimes or section.runtimes)[0], "scenario": scenario}
     # Of `offline` nobody knows the batch size beforehand.
@@ -56,7 +57,9 @@ def choose(
     judged = [(c, judge(gates, records_of(records, c), baseline, **cell)) for c in candidates]
     passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
     if not judged:
-        return Choice(exported=None, verdicts=(), reason="there is no ONNX file to choose from")
+        return Choice(
+            exported=None, verdicts=(), reason="there is no file to choose from that a bundle ships"
+        )
     if not passed:
         last, verdicts = judged[-1]
         failed = sum(not v.passed for v in verdicts)
