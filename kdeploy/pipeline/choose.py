@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdeploy.bench.plan import BenchPlan
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement, select
 from kdeploy.package.kinds import formats
 from kdeploy.pipeline.exported import Exported
-from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of
 from kdeploy.units import format_quantity
 
@@ -27,13 +27,13 @@ class Choice:
     reason: str
 
 
-def target_cell(section: BenchSection) -> dict[str, Any]:
+def target_cell(plan: BenchPlan) -> dict[str, Any]:
     """Return the cell that gates are judged on: the first asked that opens exported files."""
-    runtimes = [r for r in section.runtimes if formats() & formats_of(r)]
-    scenario = section.scenarios[0]
-    cell = {"runtime": (runtimes or section.runtimes)[0], "scenario": scenario}
+    runtimes = [r for r in plan.runtimes if formats() & formats_of(r)]
+    scenario = plan.scenarios[0]
+    cell = {"runtime": (runtimes or plan.runtimes)[0], "scenario": scenario}
     # Of `offline` nobody knows the batch size beforehand.
-    return cell if scenario == "offline" else {**cell, "batch_size": section.batch_sizes[0]}
+    return cell if scenario == "offline" else {**cell, "batch_size": plan.batch_sizes[0]}
 
 
 def choose(
@@ -57,9 +57,8 @@ def choose(
     judged = [(c, judge(gates, records_of(records, c), baseline, **cell)) for c in candidates]
     passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
     if not judged:
-        return Choice(
-            exported=None, verdicts=(), reason="there is no file to choose from that a bundle ships"
-        )
+        reason = "there is no file to choose from that a bundle ships"
+        return Choice(exported=None, verdicts=(), reason=reason)
     if not passed:
         last, verdicts = judged[-1]
         failed = sum(not v.passed for v in verdicts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -110,8 +111,10 @@ def _image(path: Path, shape: tuple[int, ...], form: Json) -> Any:
     if not ground:
         hint = "lay it on a colour first; the data of this model had no transparency"
         stop(f"{path} is transparent in part", hint)
-    if image.size != (width, height) and form["resize"] != "bilinear":
+    if image.size != (width, height) and not form["resize"]:
         stop(f"{path} has {image.size} pixels, not {(width, height)}", "resize it first")
+    if form["resize"] == "letterbox":
+        image = letterboxed(image, width, height)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
 
@@ -127,3 +130,18 @@ def _opaque(image: Any, background: Any) -> tuple[Any, bool]:
     if not background:
         return layer, False
     return Image.alpha_composite(Image.new("RGBA", layer.size, (*background, 255)), layer), True
+
+
+def letterboxed(image: Any, width: int, height: int) -> Any:
+    """Return the image in its own shape, in the middle of grey bars."""
+    from PIL import Image
+
+    scale = min(height / image.height, width / image.width)
+    new = [
+        max(1, min(math.floor(n * scale + 0.5), whole))
+        for n, whole in ((image.width, width), (image.height, height))
+    ]
+    grey = Image.new(image.mode, (width, height), (114,) * len(image.getbands()))
+    resized = image.resize((new[0], new[1]), Image.Resampling.BILINEAR)
+    grey.paste(resized, ((width - new[0]) // 2, (height - new[1]) // 2))
+    return grey
