@@ -69,9 +69,7 @@ def transformers_optimized_from_onnx(
     fusion = Fusion(found=0, left=())
     tried = [_optimized(source, kind, sizes)]
     if not _is_on_integers(source):
-        ours = ModelProto()
-        ours.CopyFrom(source)
-        fusion = fuse_attention(ours)
+        ours, fusion = fuse_attention(source)
         tried += [_optimized(ours, kind, sizes)] if fusion.fused else []
     best = max(tried, key=lambda candidate: _rank(_fused(source, candidate)))
     fused = _fused(source, best)
