@@ -107,15 +107,18 @@ def kinds_of(word: str) -> list[str]:
 
 
 def find(kind: str, name: str, *, where: str = "") -> Technique:
-    """Return one technique.
+    """Return one technique, also by a name that it had before.
 
     Raises:
         UnknownName: there is none of that name; the hint names the nearest.
     """
     known = techniques(kind)
-    if name not in known:
+    if name in known:
+        return known[name]
+    renamed = (t for t in known.values() if name in t.facts.get("former_names", ()))
+    if (technique := next(renamed, None)) is None:
         raise UnknownName.among(kind, name, known, where=where)
-    return known[name]
+    return technique
 
 
 def parameters_of(module: str, function: str) -> tuple[Parameter, ...]:

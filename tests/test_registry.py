@@ -124,6 +124,13 @@ def test_a_class_has_the_keywords_of_its_constructor(folder):
     assert (threads.name, threads.default, threads.doc) == ("threads", None, "How many.")
 
 
+def test_a_technique_is_found_by_a_name_that_it_had(folder):
+    path = folder / "compress" / "compressors" / "halve_weights.py"
+    path.write_text(SOURCE.replace("(paper=", '(former_names=("half",), paper='))
+    assert find("compressor", "half").name == "halve_weights"
+    assert "half" not in registry.techniques("compressor")
+
+
 def test_an_unknown_technique_is_answered_with_the_nearest(folder):
     with pytest.raises(UnknownName, match="no compressor `halve_weight` in compress") as caught:
         find("compressor", "halve_weight", where="compress")

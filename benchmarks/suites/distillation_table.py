@@ -68,7 +68,7 @@ ROWS: Mapping[str, dict[str, Any]] = {
     "hints": losses("hints", layers=LAST),
     "attention": losses("attention", layers=DEEP, weight=1000.0),
     "review": losses("review", layers=DEEP),
-    "similarity_of_maps": losses("similarity_of_maps", layers=LAST, weight=50.0),
+    "nst": losses("nst", layers=LAST, weight=50.0),
     "similarity": losses("similarity", layers=POOLED, weight=3000.0),
     "rkd": losses("rkd", layers=POOLED),
     "correlation": losses("correlation", layers=POOLED, weight=0.02),

@@ -25,9 +25,9 @@ from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import UnknownName
-from kdeploy.machine import Machine, allowed_cores, fingerprint
+from kdeploy.machine import Machine, allowed_cores
 from kdeploy.measurement import Measurement
-from kdeploy.runtimes.run import named
+from kdeploy.runtimes.run import named, this_machine
 
 __all__ = ["BenchResult", "Interrupted", "ModelUnderTest", "bench"]
 
@@ -117,7 +117,7 @@ def bench(
         latency_limit_seconds=latency_limit_seconds,
         memory_limit_bytes=memory_limit_bytes,
     )
-    store = GroupCache(folder=kept, plan=plan, machine=fingerprint())
+    store = GroupCache(folder=kept, plan=plan, machine=this_machine())
     cells = list(_cells(runtimes, batch_sizes, threads, scenarios, sizes, accuracy=accuracy))
     groups = [group for cell in cells for group in _groups(subjects, *cell, baseline)]
     finished: list[Finished] = []

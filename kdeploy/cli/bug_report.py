@@ -69,9 +69,9 @@ def _without_secrets(given: Sequence[str]) -> str:
 
 
 def _machine() -> str:
-    from kdeploy.machine import fingerprint
+    from kdeploy.runtimes.run import this_machine
 
-    return json.dumps(fingerprint().to_dict(), indent=2)
+    return json.dumps(this_machine().to_dict(), indent=2)
 
 
 def _told(facts: Callable[[], str]) -> str:
@@ -96,7 +96,7 @@ def _folders(given: Sequence[str]) -> Iterator[Path]:
 
 def _cache() -> Iterator[Path]:
     try:
-        from kdeploy.user_cache import cache_folder
+        from kdeploy.system.user_cache import cache_folder
 
         yield cache_folder("errors")
     except Exception:  # whatever is broken here, there is still the temporary folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +20,9 @@ from kdeploy.data.contract import Dataset, Parts, Split
 from kdeploy.data.own_function import is_own_function, parts_of
 from kdeploy.data.rows import Rows, pieces
 from kdeploy.data.split import stratified
+from kdeploy.data.statistics import normalized_by
 from kdeploy.errors import DataError, RecipeError
-from kdeploy.named_path import named_path
+from kdeploy.untrusted.named_path import named_path
 
 VALIDATION_FRACTION = 0.1
 
@@ -38,6 +39,8 @@ class DataReference:
     seed: int = 0
     folder: Path = Path()
     """Where relative paths in `name` and `parameters` start."""
+    normalize: bool = False
+    """Whether items that come without a mean and std get those of the training part."""
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
@@ -55,6 +58,8 @@ class DataReference:
             "augment": list(self.augment),
             "seed": self.seed,
             "folder": str(self.folder),
+            # What was stored before it existed reads, and is called, as it was.
+            **({"normalize": True} if self.normalize else {}),
         }
 
     @classmethod
@@ -82,8 +87,9 @@ def _load(reference_json: str) -> Dataset:
     parts, parameters = _parts(reference)
     parts = checked_parts(parts, where=f"data `{reference.name}`")
     _check_augmentations(reference, parts)
+    parts, told = _normalized(parts, reference)
     train, validation = parts.train, parts.validation
-    notes = parts.notes
+    notes = (*parts.notes, *told)
     if validation is None:
         train, validation = _split(parts.train, reference)
     elif reference.validation_fraction != VALIDATION_FRACTION:
@@ -116,6 +122,22 @@ def _parts(reference: DataReference) -> tuple[Parts, dict[str, Any]]:
         for key, value in resolved.items()
     }
     return technique.load()(**placed), _plain(resolved)
+
+
+def _normalized(parts: Parts, reference: DataReference) -> tuple[Parts, tuple[str, ...]]:
+    """Return the parts with a mean and std where the reference asks for them, and a sentence."""
+    given = (reference.parameters.get(key) for key in ("mean", "std"))
+    if not reference.normalize or any(value is not None for value in given):
+        return parts, ()
+    found = normalized_by(parts.train.x, parts.preprocessing)
+    if found == parts.preprocessing:
+        return parts, ()
+    mean, std = (", ".join(f"{value:.4g}" for value in v) for v in (found.mean, found.std))
+    said = (
+        f"items are normalised by the training part: less the mean {mean}, over the deviation "
+        f"{std} (`data.normalize: false` leaves them as they are)"
+    )
+    return replace(parts, preprocessing=found), (said,)
 
 
 def _check_augmentations(reference: DataReference, parts: Parts) -> None:

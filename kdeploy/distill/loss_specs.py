@@ -1,4 +1,4 @@
-"""Lessons: the losses of a recipe, checked and ready to be called."""
+"""Loss specs: the losses of a recipe, checked and ready to be called."""
 
 from __future__ import annotations
 
@@ -36,17 +36,14 @@ class LossSpec:
     adapt: bool = False
     needs_labels: bool = False
     of_items: bool = False
-    """Whether it compares items with each other, and so may do without `layers`."""
+    """Whether it compares items with each other."""
+    wants_layers: bool = False
+    """Whether it takes layers by itself, as soon as the two models are known."""
 
     @property
     def is_module(self) -> bool:
         """Whether it trains weights or remembers: a class, not a function."""
         return isinstance(self.function, type)
-
-    @property
-    def wants_layers(self) -> bool:
-        """Whether it takes the inputs of the classifiers, as soon as these are known."""
-        return self.of_items and not self.layers
 
     def facts(self) -> dict[str, Any]:
         """Return what decides its value, as plain values."""
@@ -59,7 +56,7 @@ class LossSpec:
         }
 
 
-def lessons_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tuple[LossSpec, ...]:
+def loss_specs_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tuple[LossSpec, ...]:
     """Return the specs of `[{name: {parameters, weight, layers}}]`.
 
     Raises:
@@ -120,8 +117,8 @@ def _loss_spec(name: str, given: dict[str, Any], *, where: str) -> LossSpec:
     needs = str(known.facts.get("needs", "logits"))
     of_items = bool(known.facts.get("of_items", False))
     layers = given.pop("layers", None) if needs != "logits" else {}
-    is_left_out = layers is None and of_items
-    layers = _layers(layers, f"{where}.layers") if needs != "logits" and not is_left_out else {}
+    wants_layers = needs != "logits" and layers is None and not known.facts.get("tokens", False)
+    layers = _layers(layers, f"{where}.layers") if needs != "logits" and not wants_layers else {}
     parameters, temperature = checked_parameters(known.parameters, given, where=where)
     return LossSpec(
         name=name,
@@ -134,6 +131,7 @@ def _loss_spec(name: str, given: dict[str, Any], *, where: str) -> LossSpec:
         adapt=bool(known.facts.get("adapt", False)),
         needs_labels=bool(known.facts.get("labels", False)),
         of_items=of_items,
+        wants_layers=wants_layers,
     )
 
 

@@ -18,16 +18,16 @@ from kdeploy import registry
 from kdeploy.data.augmentation import MIXES
 from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
-from kdeploy.distill.classifier_inputs import with_layers
 from kdeploy.distill.contract import BuildModel, SchemeContext, TaskFacts, cannot_build
-from kdeploy.distill.loss_specs import LossSpec, checked_weight, lessons_of
+from kdeploy.distill.default_layers import with_layers
+from kdeploy.distill.loss_specs import LossSpec, checked_weight, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import ModelError, RecipeError
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import Batch, FitContext, FitResult, accuracy, num_outputs
 from kdeploy.units import parse_quantity
@@ -98,7 +98,7 @@ def distill(
     parameters = registry.validate(
         technique.parameters, scheme_parameters, where=f"distill.{scheme}"
     )
-    loss_specs = lessons_of(losses)
+    loss_specs = loss_specs_of(losses)
     _check_classes(student, teacher, data)
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
     weight = checked_weight(label_weight, where="distill.label_weight")

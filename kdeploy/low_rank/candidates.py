@@ -13,10 +13,10 @@ from kdeploy.low_rank.ranks import Factorisation, Ranks
 class Candidates:
     """Places, their factorisations, and the difference that one makes to the other."""
 
-    def __init__(self, places: Sequence[LayerSite], found: Mapping[str, Factorisation]) -> None:
-        self.places = {place.name: place for place in places}
+    def __init__(self, sites: Sequence[LayerSite], found: Mapping[str, Factorisation]) -> None:
+        self.sites = {site.name: site for site in sites}
         self.found = found
-        self._dense = {place.name: (place.macs(place.layer), place.weights) for place in places}
+        self._dense = {site.name: (site.macs(site.layer), site.weights) for site in sites}
         self._factored = cache(self._cost)
         self._out_of_reach: dict[str, int] = {}
 
@@ -41,4 +41,4 @@ class Candidates:
     def _cost(self, name: str, ranks: Ranks) -> tuple[int, int]:
         skeleton = self.found[name].skeleton(ranks)
         weights = sum(p.numel() for key, p in skeleton.named_parameters() if "weight" in key)
-        return self.places[name].macs(skeleton), weights
+        return self.sites[name].macs(skeleton), weights

@@ -126,7 +126,7 @@ def _rounded(wanted: list[int], full: Ranks, round_to: int) -> Ranks:
 
 def choose(
     found: Mapping[str, Factorisation],
-    aim: RankTarget,
+    target: RankTarget,
     cost: Callable[[Mapping[str, Ranks]], float],
 ) -> dict[str, Ranks]:
     """Return the ranks of each layer.
@@ -136,10 +136,10 @@ def choose(
         aim: What decides.
         cost: What the whole model costs with these ranks, for an aim that is a budget.
     """
-    if not aim.is_budget:
-        return {name: aim.ranks(one) for name, one in found.items()}
+    if not target.is_budget:
+        return {name: target.ranks(one) for name, one in found.items()}
 
     def at(energy: float) -> dict[str, Ranks]:
-        return {name: ranks_of_energy(one, energy, aim.round_to) for name, one in found.items()}
+        return {name: ranks_of_energy(one, energy, target.round_to) for name, one in found.items()}
 
-    return at(energy_of_budget(lambda energy: cost(at(energy)), aim.value * cost({})))
+    return at(energy_of_budget(lambda energy: cost(at(energy)), target.value * cost({})))

@@ -23,7 +23,6 @@ import numpy as np
 import onnx_ir as ir
 
 from kdeploy.errors import ModelError
-from kdeploy.json_document import json_text
 from kdeploy.onnx_graph.float_layers import guard_float_layers
 from kdeploy.onnx_graph.graph import (
     add_constant,
@@ -51,6 +50,7 @@ from kdeploy.onnx_graph.quantizers import (
     write_codes,
 )
 from kdeploy.onnx_graph.rewrites import store_integer_biases
+from kdeploy.untrusted.json_document import json_text
 
 log = logging.getLogger(__name__)
 STEPS = "kdeploy.steps"

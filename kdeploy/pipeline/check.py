@@ -13,10 +13,10 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.further_items import with_unlabelled
 from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
-from kdeploy.distill.classifier_inputs import classifier
+from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.feature_hooks import INPUT
+from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.errors import ModelError, RecipeError, UnknownName
-from kdeploy.model_outputs import in_eval, outputs_of
 from kdeploy.pipeline.building import (
     auxiliary_model,
     auxiliary_models,
@@ -33,6 +33,7 @@ from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.store.artifact import find_artifact
 from kdeploy.store.references import ModelReference, build_model
+from kdeploy.torch_module.model_outputs import in_eval, outputs_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -212,15 +213,18 @@ def _check_graph_losses(step: Step, where: str) -> None:
 def _check_layers(
     teaching: DistillConfig, student: nn.Module, teacher: nn.Module, data: Dataset, where: str
 ) -> None:
-    """Look at the layers that losses name, and at the classifiers where they name none."""
-    models = {"student": student, "teacher": teacher}
+    """Look at the layers that losses name, and at those that are chosen where they name none."""
+    wanting = [
+        {loss: parameters}
+        for entry in teaching.losses
+        for loss, parameters in entry.items()
+        if "layers" in parameters and parameters["layers"] is None
+    ]
+    example = torch.from_numpy(data.preprocessing.example(2))
+    with_layers(loss_specs_of(wanting), student, teacher, example)
     names = {"student": dict(student.named_modules()), "teacher": dict(teacher.named_modules())}
     for index, entry in enumerate(teaching.losses):
         for loss, parameters in entry.items():
-            if "layers" in parameters and parameters["layers"] is None:
-                example = torch.from_numpy(data.preprocessing.example(2))
-                for role, model in models.items():
-                    classifier(model, example, role=role)
             for pair in (parameters.get("layers") or {}).items():
                 for role, path in zip(names, pair, strict=True):
                     layer = path.removesuffix(INPUT)

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
 from kdeploy.errors import ModelError
-from kdeploy.model_outputs import outputs_of
 from kdeploy.pruning.axes import Axes, find_axes
 from kdeploy.pruning.calls import Call, recording
 from kdeploy.pruning.shuffles import Shuffle, find_shuffles
-from kdeploy.user_code import described, hint_of
+from kdeploy.torch_module.model_outputs import outputs_of
+from kdeploy.untrusted.user_code import described, hint_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
+class ChannelGraph:
     """torch-pruning's dependency graph, and what it does not tell."""
 
     dependencies: Any
@@ -77,7 +77,7 @@ def traceable(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(asks[name])
 
 
-def trace(model: nn.Module, example: Tensor) -> Graph:
+def trace(model: nn.Module, example: Tensor) -> ChannelGraph:
     """Return the graph of a `traceable` model.
 
     Raises:
@@ -101,7 +101,7 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
     nodes = list(dependencies.module2node.values())
     shuffles = find_shuffles(nodes)
     source = next((node for node in nodes if node.grad_fn is x.grad_fn), None)
-    return Graph(
+    return ChannelGraph(
         dependencies=dependencies,
         source=source,
         axes=find_axes(nodes, source, shuffles),

@@ -12,7 +12,6 @@ from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
-from kdeploy.named_path import named_path
 from kdeploy.recipe.distill_config import RECOVER_DEFAULTS, DistillConfig, distill_config_of, single
 from kdeploy.recipe.files import artifact_place, moved_along
 from kdeploy.recipe.sections import (
@@ -24,9 +23,10 @@ from kdeploy.recipe.sections import (
     TeacherSection,
 )
 from kdeploy.runtimes.run import named
-from kdeploy.store.artifact import MANIFEST
+from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
 from kdeploy.units import parse_drop
+from kdeploy.untrusted.named_path import named_path
 
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
@@ -110,7 +110,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         name=top.name,
         seed=seed,
         seeds=seeds,
-        data=data_reference(top.data, folder, seed),
+        data=data_reference(top.data, folder, seed, normalize=_sees_normalized(teacher)),
         teacher=teacher,
         student=_student(top.student, folder) if top.student else None,
         distill=distill_config_of(top.distill, "distill", {}, folder) if top.distill else None,
@@ -197,8 +197,17 @@ def _check_limit(
         )
 
 
-def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataReference:
-    """Return the data of a `data:` section; relative paths start at `folder`."""
+def data_reference(
+    given: Mapping[str, Any], folder: Path, seed: int, *, normalize: bool = False
+) -> DataReference:
+    """Return the data of a `data:` section; relative paths start at `folder`.
+
+    Args:
+        given: The section.
+        folder: Of the recipe.
+        seed: Of the validation part.
+        normalize: Whether items are normalised by the training part where the section is silent.
+    """
     own = {k: v for k, v in given.items() if k in DataSection.model_fields}
     rest = {k: v for k, v in given.items() if k not in own}
     section = registry.check(DataSection, own, where="data")
@@ -223,7 +232,20 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
         augment=tuple(section.augment),
         seed=seed,
         folder=folder.resolve(),
+        normalize=normalize if section.normalize is None else section.normalize,
     )
+
+
+def _sees_normalized(teacher: Teacher) -> bool:
+    """Return whether the teacher learns, or has learned, from items normalised by train.
+
+    One whose weights come from elsewhere was trained on items as somebody else made them.
+    """
+    known = find_artifact(teacher.reference.build)
+    if known is not None:
+        reference = (known.manifest.get("data") or {}).get("reference") or {}
+        return bool(reference.get("normalize", False))
+    return teacher.weights is None and not teacher.is_file and teacher.training.get("epochs") != 0
 
 
 def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:

@@ -60,6 +60,11 @@ class DataSection(Section):
     name: str = Field(description="a dataset of `kdeploy list dataset`, or `path.py:function`")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="part of train, by the seed")
     augment: list[str] = Field([], description="augmentations of training batches, in order")
+    normalize: bool | None = Field(
+        None,
+        description="by mean and std of train, where the data bring none; null: if the teacher is "
+        "trained here, while one with weights sees the items as they are",
+    )
 
 
 class TeacherSection(Section):
@@ -180,17 +185,19 @@ class LogitLossSection(Section):
     weight: Scheduled = Field(1.0, description="factor of this loss in the sum")
 
 
-class FeatureLossSection(LogitLossSection):
-    """What a loss on features takes beside its own parameters."""
+class TokenLossSection(LogitLossSection):
+    """What a loss on features of tokens takes beside its own parameters."""
 
     layers: dict[str, str] = Field(description='pairs of modules: {"student.path": "teacher.path"}')
 
 
-class ItemLossSection(LogitLossSection):
-    """What a loss that compares items with each other takes beside its own parameters."""
+class FeatureLossSection(LogitLossSection):
+    """What a loss on features takes beside its own parameters."""
 
     layers: Annotated[dict[str, str], Field(min_length=1)] | None = Field(
-        None, description="pairs of modules, as for other losses; null: the classifiers' inputs"
+        None,
+        description='pairs of modules: {"student.path": "teacher.path"}; null: the classifiers\' '
+        "inputs where items are compared, else the last features of each size",
     )
 
 
@@ -202,7 +209,6 @@ def distill_section_model(*, base: type[BaseModel] = DistillSection) -> type[Bas
 
 def around_loss(technique: registry.Technique) -> type[LogitLossSection]:
     """Return the model of the keys that a loss takes beside its own parameters."""
-    if technique.facts.get("of_items"):
-        return ItemLossSection
-    is_on_logits = technique.facts.get("needs", "logits") == "logits"
-    return LogitLossSection if is_on_logits else FeatureLossSection
+    if technique.facts.get("needs", "logits") == "logits":
+        return LogitLossSection
+    return TokenLossSection if technique.facts.get("tokens") else FeatureLossSection

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
-from kdeploy.finite import check_answers
-from kdeploy.model_outputs import outputs_of
+from kdeploy.torch_module.finite import check_answers
+from kdeploy.torch_module.model_outputs import outputs_of
 from kdeploy.training.batches import batches_in_order
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
-from kdeploy.finite import check_answers, has_class
+from kdeploy.torch_module.finite import check_answers, has_class
 from kdeploy.training.batches import batches_in_order
 from kdeploy.training.processes import Processes
 

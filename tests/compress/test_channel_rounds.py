@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_macs
 from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError, UnknownName
+from kdeploy.torch_module.complexity import count_macs
 from tests.compress.compressors.test_prune_channels import Residual, context
 from tests.pruning import attentions
 from tests.tiny.compressing import Trainer
@@ -87,7 +87,7 @@ def test_regularize_trains_before_with_the_group_lasso(model):
 
 def test_regularize_empties_what_goes_together(model):
     where = trained()
-    # Four steps at the learning rate 1e-3 take 0.4 off the root mean square of each unit.
+    # Four steps at the learning rate 1e-3 take 0.4 off the root mean square of each group.
     small = prune_channels(model, where, ratio=0.25, regularize=100.0, round_to=1)
     assert float(small.inner.weight.detach().abs().max()) == 0.0
     assert float(model.inner.weight.detach().abs().max()) > 0.0

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.compress.replacement import replace_layers
 from kdeploy.errors import ModelError, OrderError, UnknownName
 from kdeploy.low_rank.invariants import factorised
 from kdeploy.low_rank.pair import pair_of
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def low_rank(model, context, *, whiten=False, **given):
     return replace_layers(
         model,
         context,
-        make=lambda layer, moment: pair_of(layer, form="channel", moment=moment),
+        make=lambda layer, gram: pair_of(layer, form="channel", gram=gram),
         settings=LowRankSettings(technique="low_rank", whiten=whiten, **given),
     )
 
 
-def places(model):
+def sites(model):
     return {name: layers[0].weight.shape[0] for name, layers in factorised(model)}
 
 
@@ -47,7 +47,7 @@ def test_a_layer_that_is_not_measured_faster_stays(model, tiny_data):
 
     context = CompressContext(data=tiny_data, stopwatch=halting)
     small = low_rank(model, context, rank_ratio=0.25, round_to=4)
-    assert set(places(small)) == {"stem", "blocks.0.conv1", "blocks.0.conv2"}
+    assert set(sites(small)) == {"stem", "blocks.0.conv1", "blocks.0.conv2"}
     [reason] = [r["reason"] for r in context.report["declined"] if r["layer"] == "blocks.1.conv2"]
     assert reason == "not measured faster: 0.3 ms against 0.2 ms at rank 8"
 
@@ -76,7 +76,7 @@ def test_always_measures_nothing(model, tiny_data):
     context = CompressContext(data=tiny_data)
     small = low_rank(model, context, rank_ratio=0.25, always=True)
     assert {row["latency_after_seconds"] for row in context.report["replaced"]} == {None}
-    assert places(small)
+    assert sites(small)
 
 
 def test_a_budget_is_sought_again_without_what_was_slower(model, tiny_data, caplog):
@@ -85,7 +85,7 @@ def test_a_budget_is_sought_again_without_what_was_slower(model, tiny_data, capl
 
     context = CompressContext(data=tiny_data, stopwatch=never_wide)
     small = low_rank(model, context, target={"macs": 0.7}, round_to=1)
-    assert set(places(small)) <= {"stem", "blocks.0.conv1", "blocks.0.conv2", "head"}
+    assert set(sites(small)) <= {"stem", "blocks.0.conv1", "blocks.0.conv2", "head"}
     assert count_macs(small, context.example) > 0.7 * count_macs(model, context.example)
     assert "layers measured slower stay as they are" in caplog.text
 

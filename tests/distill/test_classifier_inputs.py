@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.distill.classifier_inputs import classifier, with_layers
+from kdeploy.distill.classifier_inputs import classifier
+from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.feature_hooks import tapped
-from kdeploy.distill.loss_specs import lessons_of
+from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.distill.losses.rkd import rkd
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
@@ -93,7 +94,7 @@ def test_a_relation_is_learned_without_layers_as_with_the_classifiers_named(
 
 def test_networks_of_different_kinds_are_compared_by_vectors():
     student, teacher = fully_convolutional(5).eval(), Hidden().eval()
-    (loss_spec,), _ = with_layers(lessons_of([{"rkd": {}}]), student, teacher, X)
+    (loss_spec,), _ = with_layers(loss_specs_of([{"rkd": {}}]), student, teacher, X)
     assert loss_spec.layers == {"2:input": "fc:input"}
     with (
         tapped(student, ["2:input"], role="student") as own,
@@ -112,5 +113,5 @@ def test_a_file_has_no_inner_layers():
 
     for teacher in (None, File()):
         with pytest.raises(ModelError, match="the teacher is a file") as caught:
-            with_layers(lessons_of([{"rkd": {}}]), Hidden(), teacher, X)
+            with_layers(loss_specs_of([{"rkd": {}}]), Hidden(), teacher, X)
         assert "kd" in caught.value.hint

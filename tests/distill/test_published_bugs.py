@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdeploy.distill.contract import Batch, TaskFacts
-from kdeploy.distill.loss_specs import checked_weight, lessons_of
+from kdeploy.distill.loss_specs import checked_weight, loss_specs_of
 from kdeploy.distill.losses.dkd import dkd
 from kdeploy.distill.losses.kd import kd
 from kdeploy.distill.losses.nkd import nkd
@@ -45,7 +45,7 @@ def objective_of(student, teacher, losses, *, label_weight=0.5):
     return DistillObjective(
         student,
         Teacher(teacher),
-        lessons_of(losses),
+        loss_specs_of(losses),
         label_weight=checked_weight(label_weight, where="label_weight"),
         example=Batch(x=torch.rand(2, 1, 12, 12), labels=torch.arange(2), rows=torch.arange(2)),
         facts=TaskFacts(num_classes=4, num_items=6),

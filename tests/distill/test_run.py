@@ -10,7 +10,7 @@ import torch
 
 from kdeploy.data.contract import Split
 from kdeploy.distill.contract import Batch, SchemeContext, TaskFacts
-from kdeploy.distill.loss_specs import checked_weight, lessons_of
+from kdeploy.distill.loss_specs import checked_weight, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
@@ -172,7 +172,7 @@ def test_a_scheme_can_train_in_several_stages_side_by_side(
         objective = DistillObjective(
             learns,
             Teacher(knows),
-            lessons_of([{"kd": {}}]),
+            loss_specs_of([{"kd": {}}]),
             label_weight=weight,
             example=two,
             facts=TaskFacts(num_classes=4, num_items=96),

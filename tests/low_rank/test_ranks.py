@@ -37,8 +37,8 @@ def test_two_modes_share_what_may_be_lost():
 
 @pytest.mark.parametrize(("ratio", "rank"), [(0.01, 4), (0.3, 4), (0.5, 8), (0.95, 10)])
 def test_a_rank_is_rounded_up_but_never_beyond_the_full_one(ratio, rank):
-    aim = RankTarget(rule="rank_ratio", value=ratio, round_to=4)
-    assert aim.ranks(found([1] * 10)) == (rank,)
+    target = RankTarget(rule="rank_ratio", value=ratio, round_to=4)
+    assert target.ranks(found([1] * 10)) == (rank,)
 
 
 def test_vbmf_looks_at_the_weights_themselves():

@@ -1,11 +1,14 @@
+import json
 from pathlib import Path
 
 import pytest
 
+from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.errors import FileMissing, InputError, OrderError, RecipeError, UnknownName
 from kdeploy.recipe.read import load, overridden, to_yaml
 from kdeploy.recipe.resolve import parse
 from kdeploy.recipe.schema import json_schema
+from kdeploy.store.artifact import write_manifest
 
 MINIMAL = {"data": {"name": "digits"}, "teacher": {"build": "build.py:net", "train": {"epochs": 1}}}
 STUDENT = {"student": {"build": "build.py:net"}, "distill": {"epochs": 2}}
@@ -22,6 +25,14 @@ def test_fills_in_every_default():
     assert recipe.export[0].technique == "onnx"
     assert recipe.bench.runtimes == ["onnxruntime_cpu"]
     assert recipe.data.parameters["size"] == 16
+
+
+def test_a_loss_by_its_former_name_stays_as_written_so_that_ids_do_not_change():
+    losses = [{"similarity_of_maps": {"layers": {"1": "1"}}}]
+    (loss,) = resolved(**{**STUDENT, "distill": {"losses": losses}}).distill.losses
+    (spec,) = loss_specs_of([loss])
+    assert (list(loss), spec.name) == (["similarity_of_maps"], "similarity_of_maps")
+    assert spec.function is loss_specs_of([{"nst": {"layers": {"1": "1"}}}])[0].function
 
 
 def test_reads_losses_with_their_weight_and_layers():
@@ -99,7 +110,7 @@ def recovery_default():
         ({"package": {"budgets": ["memory: <= 1MB"]}}, UnknownName, "memory"),
         ({"seed": "zero"}, RecipeError, "seed"),
         (
-            {**STUDENT, "distill": {"losses": [{"attention": {}}]}},
+            {**STUDENT, "distill": {"losses": [{"hidden_states": {}}]}},
             RecipeError,
             "layers",
         ),
@@ -269,3 +280,31 @@ def test_names_the_key_of_a_value_that_cannot_be(sections, key):
         resolved(**sections)
     assert caught.value.hint
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("data", "teacher", "expected"),
+    [
+        ({}, {}, True),
+        ({"normalize": False}, {}, False),
+        ({}, {"weights": "weights.safetensors"}, False),
+        ({"normalize": True}, {"weights": "weights.safetensors"}, True),
+        ({}, {"train": {"epochs": 0}}, False),
+    ],
+)
+def test_items_are_normalised_where_the_teacher_is_trained_here(tmp_path, data, teacher, expected):
+    (tmp_path / "weights.safetensors").touch()
+    sections = {"data": {"name": "digits", **data}, "teacher": {"build": "build.py:n", **teacher}}
+    recipe = parse(sections, folder=tmp_path)
+    assert recipe.data.normalize is expected
+
+
+def test_items_are_what_they_were_for_a_stored_teacher(tmp_path, store_model, tiny_model):
+    folder = store_model(tiny_model())
+    given = {"data": "digits", "teacher": str(folder)}
+    assert not parse(given, folder=tmp_path).data.normalize
+    manifest = json.loads((folder / "manifest.json").read_text())
+    reference = {"name": "digits", "folder": ".", "normalize": True}
+    data = {**manifest["data"], "reference": reference}
+    write_manifest(folder, {**manifest, "data": data})
+    assert parse(given, folder=tmp_path).data.normalize

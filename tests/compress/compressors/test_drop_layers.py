@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.compressors.drop_layers import drop_layers
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, RecipeError, UnknownName
 from kdeploy.store.model_io import load_model
 from kdeploy.store.structure import difference, replay
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 from tests.tiny.compressing import stopwatch
 
 GAINS = (0.3, 0.001, 0.1, 1.0)
@@ -169,7 +169,7 @@ def test_modes_are_as_they_were(context):
 
 
 def test_what_cannot_be_done_is_refused(context, tiny_data):
-    with pytest.raises(RecipeError, match="one aim"):
+    with pytest.raises(RecipeError, match="one target"):
         drop_layers(Deep(), context, count=1, target={"macs": 0.5})
     with pytest.raises(RecipeError, match="one target"):
         drop_layers(Deep(), context, target={"macs": 0.5, "layers": 0.5})

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
@@ -19,6 +18,7 @@ from kdeploy.errors import ModelError, OrderError, RecipeError, UnknownName
 from kdeploy.pruning.removal import check_sizes
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.store.structure import difference, replay
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 from tests.pruning import attentions
 from tests.tiny.text import Classifier, items
 
@@ -82,7 +82,7 @@ def test_exactly_the_channels_of_the_smallest_norms_go(chain, importance, power)
 
 def test_taylor_removes_what_the_loss_does_not_feel(chain):
     with torch.no_grad():
-        chain[0].bias[::2] = -100.0  # dead units, with weights of the usual size
+        chain[0].bias[::2] = -100.0  # dead groups, with weights of the usual size
     small = prune_channels(chain, context((3,)), ratio=0.5, importance="taylor", round_to=1)
     assert torch.equal(small[0].weight, chain[0].weight[1::2])
     x = torch.randn(7, 3)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kdeploy.distill.loss_specs import lessons_of
+from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.distill.run import distill
 from kdeploy.errors import RecipeError
 from kdeploy.training.fit import FitContext
@@ -59,8 +59,8 @@ def test_goes_on_after_a_kill(learn, more, same, killed_and_resumed):
 
 def test_refuses_losses_that_need_labels(learn, monkeypatch):
     def strict(losses):
-        return tuple(replace(loss_spec, needs_labels=True) for loss_spec in lessons_of(losses))
+        return tuple(replace(loss_spec, needs_labels=True) for loss_spec in loss_specs_of(losses))
 
-    monkeypatch.setattr("kdeploy.distill.run.lessons_of", strict)
+    monkeypatch.setattr("kdeploy.distill.run.loss_specs_of", strict)
     with pytest.raises(RecipeError, match="`kd` needs the true class of each item"):
         learn("unlabelled")
