@@ -18,6 +18,8 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -77,7 +79,14 @@ def profile_of(model: ir.Model) -> str | None:
 
 def encoding_pass(profile: str) -> GraphPass:
     """Return the pass that writes a quantized model in the encoding of `profile`."""
-    return _encode.with_parameters(profile=profile)
+    return replace(_encode.with_parameters(profile=profile), ensures=partial(_other, profile))
+
+
+def _other(profile: str, model: ir.Model) -> str:
+    """Return which quantizers of activations have not the codes of an encoding."""
+    dtype = CODES[profile].dtype
+    other = [q for q in quantizers(model.graph) if q.dtype != dtype]
+    return ", ".join(f"`{q.tensor}` has codes of type {q.dtype}" for q in other)
 
 
 @graph_pass()

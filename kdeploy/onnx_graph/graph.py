@@ -18,8 +18,13 @@ Array = NDArray[Any]
 
 def constant(value: ir.Value | None) -> Array | None:
     """Return the numbers of an initialiser or of a Constant, None of any other tensor."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    tensor = constant_tensor(value)
     return None if tensor is None else np.asarray(tensor.numpy())
+
+
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Return an initialiser or a Constant as it is stored: with its type, not yet read."""
+    return None if value is None else ir.convenience.get_const_tensor(value)
 
 
 def scalar(value: ir.Value | None) -> float | None:

@@ -25,6 +25,7 @@ from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
 from kdeploy.onnx_graph.attention_fusion import Fusion, fuse_attention
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.onnx_graph.operators import is_quantized
 
 logger = logging.getLogger(__name__)
 AUTO = "bert"  # its patterns for what is not attention fit the most models
@@ -102,7 +103,7 @@ def _tell(fusion: Fusion) -> None:
 
 def _is_on_integers(source: ModelProto) -> bool:
     """Say whether attention may multiply integers, for which the fused operator has no kernel."""
-    return any(node.op_type == "QuantizeLinear" for node in source.graph.node)
+    return is_quantized(node.op_type for node in source.graph.node)
 
 
 def _optimized(source: ModelProto, model_type: str, sizes: dict[str, int]) -> ModelProto:
