@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.compress.contract import CompressContext, refuse_integers
+from kdeploy.compress.contract import CompressContext, Timing, refuse_integers
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.errors import ModelError
-from kdeploy.low_rank.candidates import Candidates
 from kdeploy.low_rank.layer_sites import LayerSite, find_sites, put
-from kdeploy.low_rank.ranks import Factorisation, Ranks, RankTarget, choose
+from kdeploy.low_rank.ranks import Candidates, Factorisation, Ranks, RankTarget, choose
 from kdeploy.torch_module.complexity import count_macs, count_parameters
 from kdeploy.torch_module.input_gram import input_grams
 
@@ -54,9 +53,7 @@ class LatencyComparison:
             before, after = self.context.stopwatch(
                 [copy.deepcopy(module).cpu().eval() for module in pair],
                 given[:2] if len(given) > 1 else torch.cat([given, given]),
-                runtime=settings.runtime,
-                batch_size=rows,
-                threads=settings.threads,
+                Timing(runtime=settings.runtime, batch_size=rows, threads=settings.threads),
             )
             self.known[key] = before, after
         return self.known[key]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdeploy.bench.plan import BenchPlan
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement, select
 from kdeploy.pipeline.exported import Exported
-from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of
 from kdeploy.units import format_quantity
 
@@ -18,7 +18,7 @@ PRACTICAL_DIFFERENCE = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ChosenFile:
     """The file that won (None: none passed), the verdicts on it, and the reason in a sentence."""
 
     exported: Exported | None
@@ -26,13 +26,13 @@ class Choice:
     reason: str
 
 
-def target_cell(section: BenchSection) -> dict[str, Any]:
+def target_cell(plan: BenchPlan) -> dict[str, Any]:
     """Return the cell that gates are judged on: the first asked that opens exported files."""
-    runtimes = [r for r in section.runtimes if "onnx" in formats_of(r)]
-    scenario = section.scenarios[0]
-    cell = {"runtime": (runtimes or section.runtimes)[0], "scenario": scenario}
+    runtimes = [r for r in plan.runtimes if "onnx" in formats_of(r)]
+    scenario = plan.scenarios[0]
+    cell = {"runtime": (runtimes or plan.runtimes)[0], "scenario": scenario}
     # Of `offline` nobody knows the batch size beforehand.
-    return cell if scenario == "offline" else {**cell, "batch_size": section.batch_sizes[0]}
+    return cell if scenario == "offline" else {**cell, "batch_size": plan.batch_sizes[0]}
 
 
 def choose(
@@ -42,7 +42,7 @@ def choose(
     *,
     teacher: str,
     cell: Mapping[str, Any],
-) -> Choice:
+) -> ChosenFile:
     """Return the fastest candidate that passes all gates; of equally fast ones the smallest.
 
     Args:
@@ -56,12 +56,12 @@ def choose(
     judged = [(c, judge(gates, records_of(records, c), baseline, **cell)) for c in candidates]
     passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
     if not judged:
-        return Choice(exported=None, verdicts=(), reason="there is no ONNX file to choose from")
+        return ChosenFile(exported=None, verdicts=(), reason="there is no ONNX file to choose from")
     if not passed:
         last, verdicts = judged[-1]
         failed = sum(not v.passed for v in verdicts)
         reason = f"no file passes all gates; {last.name} fails {failed} of {len(gates)}"
-        return Choice(exported=None, verdicts=tuple(verdicts), reason=reason)
+        return ChosenFile(exported=None, verdicts=tuple(verdicts), reason=reason)
     timed = [(c, _value(records, c, "latency.p50", cell)) for c in passed]
     times = [t for _, t in timed if t is not None]
     if not times:
@@ -72,7 +72,7 @@ def choose(
         ]
         winner = min(close, key=lambda c: int(c.file.facts["size"]))
     verdicts = next(v for c, v in judged if c is winner)
-    return Choice(
+    return ChosenFile(
         exported=winner,
         verdicts=tuple(verdicts),
         reason=_reason(winner, candidates, passed, records, cell, bool(gates)),
