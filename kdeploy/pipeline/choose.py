@@ -19,7 +19,7 @@ PRACTICAL_DIFFERENCE = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ChosenFile:
     """The file that won (None: none passed), the verdicts on it, and the reason in a sentence."""
 
     exported: Exported | None
@@ -43,7 +43,7 @@ def choose(
     *,
     teacher: str,
     cell: Mapping[str, Any],
-) -> Choice:
+) -> ChosenFile:
     """Return the fastest candidate that passes all gates; of equally fast ones the smallest.
 
     Args:
@@ -58,12 +58,12 @@ def choose(
     passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
     if not judged:
         reason = "there is no file to choose from that a bundle ships"
-        return Choice(exported=None, verdicts=(), reason=reason)
+        return ChosenFile(exported=None, verdicts=(), reason=reason)
     if not passed:
         last, verdicts = judged[-1]
         failed = sum(not v.passed for v in verdicts)
         reason = f"no file passes all gates; {last.name} fails {failed} of {len(gates)}"
-        return Choice(exported=None, verdicts=tuple(verdicts), reason=reason)
+        return ChosenFile(exported=None, verdicts=tuple(verdicts), reason=reason)
     timed = [(c, _value(records, c, "latency.p50", cell)) for c in passed]
     times = [t for _, t in timed if t is not None]
     if not times:
@@ -74,7 +74,7 @@ def choose(
         ]
         winner = min(close, key=lambda c: int(c.file.facts["size"]))
     verdicts = next(v for c, v in judged if c is winner)
-    return Choice(
+    return ChosenFile(
         exported=winner,
         verdicts=tuple(verdicts),
         reason=_reason(winner, candidates, passed, records, cell, bool(gates)),
