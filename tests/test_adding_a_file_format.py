@@ -201,7 +201,7 @@ def test_it_is_measured_by_itself_and_known_to_the_doctor(extended):
             "--out",
             "measured",
             "--json",
-        )  # fmt: skip
+        )
     )
     assert any(m["metric"] == "latency.p50" and m["value"] for m in out["measurements"])
     doctor = json.loads(kdeploy(extended, "doctor", "--json"))
