@@ -9,6 +9,7 @@ from typing import Any
 from kdeploy.bench.plan import BenchPlan
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement, select
+from kdeploy.package.kinds import formats
 from kdeploy.pipeline.exported import Exported
 from kdeploy.runtimes.run import formats_of
 from kdeploy.units import format_quantity
@@ -28,7 +29,7 @@ class ChosenFile:
 
 def target_configuration(plan: BenchPlan) -> dict[str, Any]:
     """Return what gates are judged on: the first configuration that opens exported files."""
-    runtimes = [r for r in plan.runtimes if "onnx" in formats_of(r)]
+    runtimes = [r for r in plan.runtimes if formats() & formats_of(r)]
     scenario = plan.scenarios[0]
     configuration = {"runtime": (runtimes or plan.runtimes)[0], "scenario": scenario}
     # Of `offline` nobody knows the batch size beforehand.
@@ -62,7 +63,8 @@ def choose(
     ]
     passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
     if not judged:
-        return ChosenFile(exported=None, verdicts=(), reason="there is no ONNX file to choose from")
+        reason = "there is no file to choose from that a bundle ships"
+        return ChosenFile(exported=None, verdicts=(), reason=reason)
     if not passed:
         last, verdicts = judged[-1]
         failed = sum(not v.passed for v in verdicts)
