@@ -45,6 +45,7 @@ class LossBank(nn.Module):
         facts: TaskFacts,
     ) -> None:
         super().__init__()
+        self.task = facts.task
         self.loss_specs = {loss_spec.name: loss_spec for loss_spec in loss_specs}
         self.adapters = nn.ModuleDict()
         self.modules_of_losses = nn.ModuleDict()
@@ -69,7 +70,8 @@ class LossBank(nn.Module):
         loss_spec = self.loss_specs[name]
         with torch.autocast(batch.x.device.type, enabled=False):
             if loss_spec.needs == "logits":
-                return self._on_logits(loss_spec, student[0], teacher.logits, batch)
+                own, other = map(self.task.distillable, (student[0], teacher.logits))
+                return self._on_logits(loss_spec, own, other, batch)
             pairs = _pairs(loss_spec, student[1], teacher.features)
             floats = [(own.float(), other.float()) for own, other in pairs]
             if loss_spec.needs == "all_features":
@@ -116,8 +118,8 @@ class LossBank(nn.Module):
             )
 
     def _on_logits(self, loss_spec: LossSpec, own: Tensor, other: Tensor, batch: Batch) -> Tensor:
-        labels = batch.labels
-        if own.ndim == 3 and not loss_spec.is_module:
+        labels = self.task.logit_targets(batch.labels)
+        if own.ndim > 2 and not loss_spec.is_module:
             own, other = real_rows(own, labels), real_rows(other, labels)
             labels = labels[labels != NOT_COUNTED]
         return self._value(

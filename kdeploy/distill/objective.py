@@ -19,7 +19,6 @@ from kdeploy.errors import ModelError, RecipeError
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.compilation import Call
 from kdeploy.training.contract import Batch
-from kdeploy.training.cross_entropy import entropy
 from kdeploy.training.views import View
 
 LABELS = "labels"
@@ -32,7 +31,7 @@ class DistillObjective(nn.Module):
         student: Learns; its own `state_dict` has no key of an adapter.
         teacher: Is only asked.
         loss_specs: What is learned from the teacher.
-        label_weight: Weight of the cross-entropy with the true labels; always 0 leaves it out.
+        label_weight: Weight of the task's loss with the true labels; always 0 leaves it out.
         example: Two preprocessed items, to see the shapes of the features.
         facts: What losses with a memory may know of the task.
 
@@ -55,6 +54,7 @@ class DistillObjective(nn.Module):
         has_labels = any(label_weight.values())
         _check_sense(student, teacher, loss_specs, has_labels=has_labels)
         self.student = student
+        self.task = facts.task
         self.teacher = teacher
         self.weights = {loss_spec.name: loss_spec.weight for loss_spec in loss_specs}
         if has_labels:
@@ -87,7 +87,11 @@ class DistillObjective(nn.Module):
         if LABELS in weights:
             # What a student wrote itself is no truth to learn by heart.
             is_true = shown is batch
-            value = entropy(logits, batch.labels) if is_true else logits.new_zeros(()).float()
+            value = (
+                self.task.label_loss(logits, batch.labels)
+                if is_true
+                else logits.new_zeros(()).float()
+            )
             components[LABELS] = weights.pop(LABELS) * value
         asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
         for name, weight in weights.items():
