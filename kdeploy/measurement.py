@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kdeploy import __version__
 from kdeploy.errors import DataError, FileMissing, UnknownName
-from kdeploy.json_document import json_text
+from kdeploy.untrusted.json_document import json_text
 
 if TYPE_CHECKING:
     import pandas as pd

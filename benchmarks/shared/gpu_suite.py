@@ -12,7 +12,7 @@ from benchmarks.shared.dry_run import on_the_processor
 from benchmarks.shared.gpu_turns import CALLS, ROUNDS
 from benchmarks.shared.running import parser_of, results_folder
 from kdeploy.machine import Machine
-from kdeploy.nvidia_driver import without_gpu
+from kdeploy.system.nvidia_driver import without_gpu
 
 
 def gpu_parser_of(doc: str) -> argparse.ArgumentParser:

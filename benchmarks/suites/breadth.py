@@ -27,12 +27,12 @@ from torch import nn
 from benchmarks.shared.architectures import ARCHITECTURES, make
 from benchmarks.shared.noise import noise
 from kdeploy.bench.run import ModelUnderTest, bench
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.errors import KdeployError
 from kdeploy.export.run import export
 from kdeploy.machine import fingerprint
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 STEPS = ("build", "prune_channels", "int8_ptq", "export", "measure")
 NUM_IMAGES = 8

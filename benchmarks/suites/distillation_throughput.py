@@ -36,12 +36,12 @@ from torch.nn import functional
 
 from benchmarks.peers.torchdistill_peer import Peer, unavailable
 from benchmarks.suites.distillation_table import CACHE, ROWS, first_items, model, shipped_teacher
-from kdeploy.complexity import count_macs
 from kdeploy.data.augmentation import augmenter
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
+from kdeploy.torch_module.complexity import count_macs
 from kdeploy.training.batches import Normalizer
 from kdeploy.training.fit import FitContext, Supervised, fit
 

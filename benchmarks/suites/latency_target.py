@@ -27,12 +27,12 @@ from torch import nn
 
 from benchmarks.shared.noise import noise
 from kdeploy.bench.run import ModelUnderTest, bench
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.compress.contract import CompressContext
 from kdeploy.export.run import export
 from kdeploy.machine import Machine, allowed_cores, fingerprint
 from kdeploy.pipeline.stopwatch import Latencies
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 NUM_IMAGES = 8
 LOWEST = 0.9  # of what was asked for

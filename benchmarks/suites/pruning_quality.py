@@ -29,7 +29,6 @@ import torch_pruning
 from torch import Tensor, nn
 
 from benchmarks.suites.distillation_table import TRAINING, shipped_teacher
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.compress.contract import CompressContext
 from kdeploy.data.contract import Dataset
@@ -37,6 +36,7 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.pipeline.stopwatch import Latencies
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 from kdeploy.training.fit import FitContext, accuracy
 
 KEEP = (0.5, 0.3, 0.15)

@@ -25,7 +25,7 @@ from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement
 from kdeploy.runtimes.files import files_of
 from kdeploy.store.artifact import artifact_id, disk_error, file_sha256, sync
-from kdeploy.temporary import locked_folder, sweep
+from kdeploy.system.temporary import locked_folder, sweep
 
 FACTS, ARRAYS = "group.json", "arrays.npz"
 

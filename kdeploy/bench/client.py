@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import KdeployError
-from kdeploy.process_end import named_end
+from kdeploy.system.process_end import named_end
 
 if TYPE_CHECKING:
     from typing import Self

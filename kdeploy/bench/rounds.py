@@ -16,7 +16,7 @@ from kdeploy.bench.client import Worker
 from kdeploy.bench.model_session import ModelSession
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan
 from kdeploy.bench.system_load import doubts_between, free_bytes, look
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 Watch = Callable[[str], None]
 FREE_SHARE = 0.8  # of the free memory, for the batches of scenario `offline`

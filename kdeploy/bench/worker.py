@@ -72,7 +72,7 @@ class Session:
         except Exception as error:  # whatever a runtime raises is the cell's reason
             import traceback
 
-            from kdeploy.user_code import described
+            from kdeploy.untrusted.user_code import described
 
             traceback.print_exc()
             return {"error": described(error)}

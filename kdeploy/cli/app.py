@@ -9,7 +9,19 @@ import typer
 from typer.core import TyperGroup
 
 from kdeploy import __version__
-from kdeploy.cli import deliver, look, make
+from kdeploy.cli.bench import bench
+from kdeploy.cli.compress import compress_app
+from kdeploy.cli.distill import distill
+from kdeploy.cli.doctor import doctor
+from kdeploy.cli.export import export_app
+from kdeploy.cli.init import init
+from kdeploy.cli.list import list_techniques
+from kdeploy.cli.package import package
+from kdeploy.cli.recipe_schema import recipe_schema
+from kdeploy.cli.report import report
+from kdeploy.cli.run import run
+from kdeploy.cli.show import show
+from kdeploy.cli.verify import verify
 
 ORDER = ("run", "distill", "compress", "export", "bench", "report", "package", "verify", "list")
 
@@ -34,24 +46,16 @@ def build_app(given: Sequence[str]) -> typer.Typer:
         add_completion=False,
     )
     app.callback()(_kdeploy)
-    app.command()(make.run)
-    app.command()(make.distill)
+    app.command()(run)
+    app.command()(distill)
     verb = next((word for word in given if not word.startswith("-")), "")
-    app.add_typer(make.compress_app(is_asked=verb == "compress"), name="compress")
-    app.add_typer(make.export_app(is_asked=verb == "export"), name="export")
-    commands: list[Callable[..., Any]] = [
-        deliver.bench,
-        deliver.report,
-        deliver.package,
-        deliver.verify,
-        look.show,
-        look.doctor,
-        look.init,
-    ]
+    app.add_typer(compress_app(is_asked=verb == "compress"), name="compress")
+    app.add_typer(export_app(is_asked=verb == "export"), name="export")
+    commands: list[Callable[..., Any]] = [bench, report, package, verify, show, doctor, init]
     for command in commands:
         app.command()(command)
-    app.command("list")(look.list_techniques)
-    app.command("recipe-schema")(look.recipe_schema)
+    app.command("list")(list_techniques)
+    app.command("recipe-schema")(recipe_schema)
     return app
 
 

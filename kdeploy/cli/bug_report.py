@@ -96,7 +96,7 @@ def _folders(given: Sequence[str]) -> Iterator[Path]:
 
 def _cache() -> Iterator[Path]:
     try:
-        from kdeploy.user_cache import cache_folder
+        from kdeploy.system.user_cache import cache_folder
 
         yield cache_folder("errors")
     except Exception:  # whatever is broken here, there is still the temporary folder

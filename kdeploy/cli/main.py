@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdeploy.cli.bug_report import as_document, write_bug_report
+from kdeploy.cli.result import Result
 from kdeploy.errors import InputError, KdeployError, MissingDependency, Unavailable, shown
-from kdeploy.interruption import BASE_CODE, asked_by, heeded, leave, stop_if_asked
-from kdeploy.user_code import described, is_memory, users_error
+from kdeploy.system.interruption import BASE_CODE, asked_by, heeded, leave, stop_if_asked
+from kdeploy.untrusted.user_code import described, is_memory, users_error
 
 INTERRUPTED = 130
 INTERNAL = 70
@@ -84,14 +85,6 @@ def _command(given: list[str], is_json: bool) -> int:
             _print_json(document.document)
         return document.exit_code
     return document if isinstance(document, int) else 0
-
-
-class Result:
-    """What a command returns: the JSON document, and the exit code when a gate failed."""
-
-    def __init__(self, document: Any, *, exit_code: int = 0) -> None:
-        self.document = document
-        self.exit_code = exit_code
 
 
 class _Shown(logging.Formatter):

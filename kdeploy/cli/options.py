@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from kdeploy.data.load import DataReference
+    from kdeploy.pipeline.single import Source
 
 DATA_HELP = (
     "A dataset, `path.py:function`, either with its parameters as `arrays:train=x.npz,test=y.npz`"
@@ -68,6 +69,25 @@ def data_reference(name: str | None, folder: Path | None, seed: int = 0) -> Data
 
     given = {**data_section(name), **({"folder": str(folder)} if folder else {})}
     return resolve(given, Path(), seed)
+
+
+def source_of(common: dict[str, Any]) -> Source:
+    """Return what one stage starts from, of the arguments that `compress` and `export` share."""
+    from kdeploy.pipeline.single import Source
+    from kdeploy.recipe.read import read_value
+    from kdeploy.registry import mapping
+
+    return Source(
+        reference=common["artifact"],
+        weights=common["weights"],
+        as_built=common["as_built"],
+        args=with_inputs(
+            common["artifact"],
+            mapping(read_value(common["model_args"]), "--args"),
+            common["inputs"],
+        ),
+        data=data_reference(common["data"], common["data_dir"]),
+    )
 
 
 def with_inputs(reference: str, args: Any, inputs: Sequence[str] | None) -> Any:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kdeploy.compress.blocks import Block, drop, find_blocks, is_inside
 from kdeploy.errors import ModelError
-from kdeploy.user_code import described
+from kdeploy.untrusted.user_code import described
 
 NOTHING = 1e-9  # nats, or units of cost; smaller differences are none
 Cost = Callable[[nn.Module], float]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from kdeploy.input_gram import WEIGHTED, input_moments
 from kdeploy.quantization.bias_correction import correct_biases
 from kdeploy.quantization.calibration import Calibration, calibrate
 from kdeploy.quantization.capture import capture
@@ -20,6 +19,7 @@ from kdeploy.quantization.number_format import NumberFormat
 from kdeploy.quantization.rounding import round_by_output
 from kdeploy.quantization.smoothing import find_norms, largest_values, smooth_norms
 from kdeploy.quantization.unshared_parameters import own_layers
+from kdeploy.torch_module.input_gram import WEIGHTED, input_moments
 
 _LOG = logging.getLogger(__name__)
 # Moments of more inputs than this would take longer than any rounding is worth.

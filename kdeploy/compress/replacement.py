@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.contract import CompressContext, refuse_integers
+from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.errors import ModelError
-from kdeploy.input_gram import input_moments
 from kdeploy.low_rank.candidates import Candidates
 from kdeploy.low_rank.layer_sites import LayerSite, find_places, put
 from kdeploy.low_rank.ranks import Factorisation, Ranks, RankTarget, choose
-from kdeploy.patterns import matching
+from kdeploy.torch_module.complexity import count_macs, count_parameters
+from kdeploy.torch_module.input_gram import input_moments
 
 _LOG = logging.getLogger(__name__)
 ROUNDS = 3  # of choosing for a budget anew, without what was measured slower

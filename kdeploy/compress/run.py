@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.errors import KdeployError, ModelError
-from kdeploy.model_outputs import outputs_of
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.registry import find, validate
-from kdeploy.reparametrized import computed_weights, with_plain_weights
-from kdeploy.user_code import described, users_error
+from kdeploy.torch_module.model_outputs import outputs_of
+from kdeploy.torch_module.reparametrized import computed_weights, with_plain_weights
+from kdeploy.untrusted.user_code import described, users_error
 
 _LOG = logging.getLogger(__name__)
 

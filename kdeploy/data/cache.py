@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.errors import Unavailable
-from kdeploy.user_cache import cache_folder
+from kdeploy.system.user_cache import cache_folder
 
 __all__ = ["TIMEOUT_SECONDS", "cache_folder", "downloaded", "no_room"]
 

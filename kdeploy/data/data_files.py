@@ -10,8 +10,8 @@ from typing import Any
 from kdeploy import registry
 from kdeploy.data.load import DataReference
 from kdeploy.data.own_function import is_own_function, named_files
-from kdeploy.named_path import named_path
 from kdeploy.store.moved_paths import went_along
+from kdeploy.untrusted.named_path import named_path
 
 
 def files_of(reference: DataReference) -> dict[str, Path]:

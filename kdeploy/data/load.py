@@ -22,7 +22,7 @@ from kdeploy.data.rows import Rows, pieces
 from kdeploy.data.split import stratified
 from kdeploy.data.task_by_name import named_task
 from kdeploy.errors import DataError, RecipeError
-from kdeploy.named_path import named_path
+from kdeploy.untrusted.named_path import named_path
 
 VALIDATION_FRACTION = 0.1
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from kdeploy.data.check import TOKEN_TYPES
 from kdeploy.data.contract import AsGiven, Parts, Preprocessing, Split
 from kdeploy.errors import DataError, FileMissing, InputError, UnknownName
-from kdeploy.named_path import named_path
-from kdeploy.user_code import mark_as_users, users_code
+from kdeploy.untrusted.named_path import named_path
+from kdeploy.untrusted.user_code import mark_as_users, users_code
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 VALIDATION = ("x_validation", "y_validation")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kdeploy.distill.teacher_cache import CacheLayout, TeacherCache, TooLarge
 from kdeploy.distill.teacher_protocol import TeacherOutput, TeacherProtocol
-from kdeploy.finite import check_answers
+from kdeploy.torch_module.finite import check_answers
 from kdeploy.training.contract import Batch
 from kdeploy.training.views import View
 

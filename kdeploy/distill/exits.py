@@ -13,9 +13,9 @@ from contextlib import ExitStack, suppress
 import torch
 from torch import Tensor, nn
 
-from kdeploy.complexity import count_parameters
 from kdeploy.distill.feature_hooks import modules_at, tapped
 from kdeploy.errors import ModelError
+from kdeploy.torch_module.complexity import count_parameters
 
 HEADS = "exit_heads"
 # A name of a module cannot have a dot in it.

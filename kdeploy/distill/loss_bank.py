@@ -17,7 +17,7 @@ from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.distill.tokens import real_rows
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.training.contract import Batch
-from kdeploy.user_code import described
+from kdeploy.untrusted.user_code import described
 
 Features: TypeAlias = Mapping[str, Tensor]
 Answer: TypeAlias = tuple[Tensor, Features]

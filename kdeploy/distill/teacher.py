@@ -13,7 +13,7 @@ from kdeploy.data.contract import Preprocessing
 from kdeploy.distill.feature_hooks import tapped
 from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.errors import RecipeError
-from kdeploy.finite import check_answers
+from kdeploy.torch_module.finite import check_answers
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.compilation import Call
 from kdeploy.training.contract import Batch

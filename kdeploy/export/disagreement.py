@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kdeploy.model_faults import input_changed_at, random_at, same
 from kdeploy.preprocessing import Inputs
+from kdeploy.torch_module.model_faults import input_changed_at, random_at, same
 
 Array = NDArray[np.float64]
 NOT_THE_EXPORT = 0.25

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
-from kdeploy.model_faults import same
-from kdeploy.model_outputs import changes_its_input
-from kdeploy.user_code import described
+from kdeploy.torch_module.model_faults import same
+from kdeploy.torch_module.model_outputs import changes_its_input
+from kdeploy.untrusted.user_code import described
 
 INPUT, OUTPUT = "input", "output"
 AXES: Mapping[str, Mapping[int, int]] = {

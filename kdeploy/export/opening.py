@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from kdeploy.errors import ModelError
-from kdeploy.process_end import named_end
+from kdeploy.system.process_end import named_end
 
 OPEN = (
     "import sys; from pathlib import Path; from kdeploy.runtimes.run import open_runtime;"

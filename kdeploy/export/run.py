@@ -21,12 +21,12 @@ from kdeploy.export.half_arithmetic import check_half_arithmetic
 from kdeploy.export.opening import check_that_it_opens
 from kdeploy.export.parity import Parity, check_parity
 from kdeploy.export.parity_conditions import conditions, parity_of
-from kdeploy.interruption import stop_if_asked
 from kdeploy.machine import fingerprint
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.registry import Technique, find, validate
 from kdeploy.runtimes.run import named
-from kdeploy.user_code import described
+from kdeploy.system.interruption import stop_if_asked
+from kdeploy.untrusted.user_code import described
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from kdeploy.export.onnx_dynamic import translations
 from kdeploy.export.operator_table import operators_read_once
 from kdeploy.quantization.capture import reason_of
 from kdeploy.quantization.suppress_warnings import without_torch_noise
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 log = logging.getLogger(__name__)
 # What each writes by itself; other opsets are made of these.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.complexity import count_macs
-from kdeploy.user_code import described
+from kdeploy.torch_module.complexity import count_macs
+from kdeploy.untrusted.user_code import described
 
 PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CONVOLUTIONS = PLAIN[1:]

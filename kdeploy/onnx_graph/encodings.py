@@ -23,10 +23,10 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
 from kdeploy.errors import ModelError
-from kdeploy.json_document import json_text
 from kdeploy.onnx_graph.float_layers import guard_float_layers
 from kdeploy.onnx_graph.quantizers import AVERAGES, CARRIERS, Codes, Graph, Quantizer, properties
 from kdeploy.onnx_graph.rewrites import drop_unused, store_integer_biases
+from kdeploy.untrusted.json_document import json_text
 
 log = logging.getLogger(__name__)
 STEPS = "kdeploy.steps"

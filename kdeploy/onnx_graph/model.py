@@ -19,7 +19,7 @@ from kdeploy.onnx_graph.checks import (
     refused,
     unfit,
 )
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 
 class OnnxModel(nn.Module):

@@ -19,7 +19,7 @@ from kdeploy.errors import InputError
 from kdeploy.package.manifest import MANIFEST, is_bundle, is_manifest_of_bundle
 from kdeploy.package.runner.python.reading import MOST_TEXT_BYTES
 from kdeploy.store.artifact import disk_error, sync
-from kdeploy.temporary import locked_folder, sweep
+from kdeploy.system.temporary import locked_folder, sweep
 
 # The earliest time that a zip file can say.
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)

@@ -27,9 +27,9 @@ from kdeploy.package.run import RUNNER, RUNNER_FILES
 from kdeploy.package.runner.python.reading import Refused
 from kdeploy.package.runner.python.rules import REQUIRED, check_rules
 from kdeploy.package.unpack import unpack
-from kdeploy.process_end import named_end
 from kdeploy.store.artifact import file_sha256
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.process_end import named_end
+from kdeploy.system.temporary import temporary_folder
 
 # What the runner's own limits do not end is ended from here, so much later.
 GRACE_SECONDS = 30.0

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdeploy.errors import UnknownName
-from kdeploy.named_path import named_path
 from kdeploy.onnx_graph.checks import content_sha256, copy_file
 from kdeploy.onnx_graph.input_fitting import Declared, fitted_file, parse_inputs
 from kdeploy.onnx_graph.model import OnnxModel
@@ -20,7 +19,8 @@ from kdeploy.pipeline.weights import load_weights
 from kdeploy.store.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.store.model_io import load_model
 from kdeploy.store.references import ModelReference, build_model, source_sha256
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
+from kdeploy.untrusted.named_path import named_path
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,7 +13,7 @@ from kdeploy.package.unpack import unpack
 from kdeploy.package.verify import checked_manifest
 
 
-def subject_of_bundle(reference: str, out: Path) -> ModelUnderTest | None:
+def model_of_bundle(reference: str, out: Path) -> ModelUnderTest | None:
     """Return the file of a bundle, a folder or zip; None when `reference` is no bundle.
 
     A zip is unpacked below `out`.

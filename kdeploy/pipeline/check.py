@@ -16,7 +16,6 @@ from kdeploy.data.load import load
 from kdeploy.distill.classifier_inputs import classifier
 from kdeploy.distill.feature_hooks import INPUT
 from kdeploy.errors import ModelError, RecipeError, UnknownName
-from kdeploy.model_outputs import in_eval, outputs_of
 from kdeploy.pipeline.building import (
     auxiliary_model,
     auxiliary_models,
@@ -33,6 +32,7 @@ from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.store.artifact import find_artifact
 from kdeploy.store.references import ModelReference, build_model
+from kdeploy.torch_module.model_outputs import in_eval, outputs_of
 
 if TYPE_CHECKING:
     from torch import nn

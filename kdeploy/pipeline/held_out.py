@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
 from kdeploy.flags import FLAGS
-from kdeploy.model_outputs import in_eval
 from kdeploy.pipeline.building import auxiliary_models
 from kdeploy.pipeline.session import Session
 from kdeploy.store.artifact import Artifact, find_artifact
+from kdeploy.torch_module.model_outputs import in_eval
 from kdeploy.training.batches import batches_in_order
 from kdeploy.training.fit import accuracy
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdeploy.interruption import stop_if_asked
+from kdeploy.system.interruption import stop_if_asked
 from kdeploy.training.fit import EpochRecord, NullCallback, TrainingCallback
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from kdeploy.bench.cache import conditions, contents_sha256
 from kdeploy.bench.run import BenchResult, Interrupted, ModelUnderTest, bench
 from kdeploy.errors import ArtifactCorrupt
-from kdeploy.json_document import json_file
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, read, write
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of, named
 from kdeploy.store.artifact import Artifact
+from kdeploy.untrusted.json_document import json_file
 
 # Of finished groups, in the store's work folder: apart from any one step, because another list of
 # files or runtimes shares what is in both.

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule
 
-from kdeploy.complexity import count_bytes, count_macs
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
@@ -37,6 +36,7 @@ from kdeploy.recipe.resolve import Teacher
 from kdeploy.sparsity.zeros import sparsity
 from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.store.references import ModelReference, build_model, source_sha256
+from kdeploy.torch_module.complexity import count_bytes, count_macs
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.fit import Constraint, FitContext, FitResult, Supervised, fit
 

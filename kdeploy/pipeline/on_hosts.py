@@ -37,7 +37,7 @@ from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run_folder import COMMAND
 from kdeploy.runtimes.run import named
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 SCENARIO: Scenario = "single_stream"
 

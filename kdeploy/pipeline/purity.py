@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
-from kdeploy.model_faults import (
+from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.store.structure import difference, replay
+from kdeploy.torch_module.model_faults import (
     assigned_at,
     not_differentiable_at,
     random_at,
@@ -26,12 +28,10 @@ from kdeploy.model_faults import (
     same,
     same_randomness,
 )
-from kdeploy.model_outputs import changes_its_input, outputs_of, told
-from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.outside_state import changed, different, outside_state
-from kdeploy.store.structure import difference, replay
+from kdeploy.torch_module.model_outputs import changes_its_input, outputs_of, told
+from kdeploy.torch_module.outside_state import changed, different, outside_state
 from kdeploy.training.compilation import first_output
-from kdeploy.user_code import described, is_memory, users_code
+from kdeploy.untrusted.user_code import described, is_memory, users_code
 
 TOLERANCE = 1e-4
 """Of the largest output; the same computation differs by about 1e-6 of it."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from kdeploy.data.contract import Dataset
-from kdeploy.finite import check_answers
+from kdeploy.torch_module.finite import check_answers
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,21 +11,17 @@ from typing import Any
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.ahead import check_ahead
+from kdeploy.pipeline.bundle_description import bundle_description
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_cell
-from kdeploy.pipeline.deliver import (
-    make_bundle,
-    make_exports,
-    parity_records,
-    subject,
-)
 from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.exporting import make_exports, model_under_test, parity_records
 from kdeploy.pipeline.failures import Failure, kept_for_later
 from kdeploy.pipeline.log import Log, NullListener, RunListener
 from kdeploy.pipeline.losing import notes, warning
-from kdeploy.pipeline.measured_about import measured_about
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
+from kdeploy.pipeline.packaging import make_bundle
 from kdeploy.pipeline.purity import heard
 from kdeploy.pipeline.rundir import (
     write_bundle,
@@ -49,7 +45,7 @@ from kdeploy.report.comparison import Comparison
 from kdeploy.store.artifact import Artifact, Store, disk_error
 from kdeploy.store.references import ModelReference
 from kdeploy.training.processes import joined
-from kdeploy.user_code import blamed
+from kdeploy.untrusted.user_code import blamed
 
 
 @dataclass(slots=True, kw_only=True)
@@ -224,8 +220,8 @@ def _compress(recipe: Recipe, session: Session, result: RunResult) -> None:
 
 def _measure(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
     extra = [result.baseline] if result.baseline else []
-    subjects = [subject(m) for m in [*result.models, *extra] if m.kind == "torch"]
-    subjects += [subject(e.model, e) for e in result.exported]
+    subjects = [model_under_test(m) for m in [*result.models, *extra] if m.kind == "torch"]
+    subjects += [model_under_test(e.model, e) for e in result.exported]
     measured = make_measurements(session, subjects, recipe.bench, baseline=result.teacher.label)
     found = result_of(measured)
     found.measurements.extend(r for e in result.exported for r in parity_records(e))
@@ -270,7 +266,7 @@ def _say_what_loses(recipe: Recipe, session: Session, result: RunResult) -> None
 def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
     chosen, budgets = result.chosen, recipe.budgets or ()
     assert chosen is not None, "packaging needs a chosen file"
-    about = measured_about(
+    about = bundle_description(
         chosen,
         result.teacher,
         result.records,

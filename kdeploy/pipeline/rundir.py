@@ -13,13 +13,13 @@ from kdeploy.bench.run import BenchResult
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import write
 from kdeploy.onnx_graph.checks import copy_file
-from kdeploy.pipeline.deliver import BUNDLE
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.measuring import COMPARISONS, PROOFS
+from kdeploy.pipeline.packaging import BUNDLE
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
 from kdeploy.report.run_folder import COMMAND
-from kdeploy.temporary import locked_folder, sweep
+from kdeploy.system.temporary import locked_folder, sweep
 
 REPORTS = {"report.md": "markdown", "report.html": "html", "measurements.csv": "csv"}
 

@@ -18,7 +18,7 @@ from kdeploy.pipeline.log import NullListener, RunListener, StageRecord, noted
 from kdeploy.pipeline.unfinished import told_of_the_dead, unfinished
 from kdeploy.store.artifact import Artifact, Store, artifact_id
 from kdeploy.store.moved_paths import from_here
-from kdeploy.temporary import sweep_once
+from kdeploy.system.temporary import sweep_once
 from kdeploy.training.processes import ALONE, Processes
 from kdeploy.training.threads import computing_with, free_threads
 

@@ -16,9 +16,9 @@ from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement
 from kdeploy.onnx_graph.input_fitting import Declared, declared_file, fitted_file, parse_inputs
 from kdeploy.pipeline.artifact_data import data_of, say_of_other_data
-from kdeploy.pipeline.bundles import subject_of_bundle
+from kdeploy.pipeline.bundles import model_of_bundle
 from kdeploy.pipeline.choose import target_cell
-from kdeploy.pipeline.deliver import subject
+from kdeploy.pipeline.exporting import model_under_test
 from kdeploy.pipeline.log import RunListener
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.on_hosts import bench_on_hosts
@@ -31,7 +31,7 @@ from kdeploy.report.comparison import Comparison
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import formats_of, named
 from kdeploy.store.artifact import Artifact, find_artifact, no_file
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +160,7 @@ def _measured_here(
 
 
 def _found(reference: str, out: Path) -> Artifact | ModelUnderTest | Path:
-    bundle = subject_of_bundle(reference, out)
+    bundle = model_of_bundle(reference, out)
     if bundle is not None:
         return bundle
     artifact = find_artifact(reference)
@@ -231,10 +231,10 @@ def _subjects(
     asked = [formats_of(r) for r in section.runtimes]
     subjects = []
     if found.kind == "torch" and any("torch" in formats for formats in asked):
-        subjects.append(subject(found))
+        subjects.append(model_under_test(found))
     if found.kind != "torch" or any("torch" not in formats for formats in asked):
         exported = exported_file(session, found)
-        subjects.append(subject(exported.model, exported))
+        subjects.append(model_under_test(exported.model, exported))
     return subjects
 
 

@@ -24,18 +24,14 @@ from kdeploy.pipeline.ahead import FACTS
 from kdeploy.pipeline.artifact_data import data_of, say_of_other_data, split_as_before
 from kdeploy.pipeline.building import onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
-from kdeploy.pipeline.deliver import (
-    About,
-    make_export,
-    outputs_of,
-    pack,
-)
 from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.exporting import make_export
 from kdeploy.pipeline.log import Log, RunListener
 from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.needed_labels import check_labels_of_step
 from kdeploy.pipeline.onnx_trial import check_runs
+from kdeploy.pipeline.packaging import BundleDescription, outputs_of, pack
 from kdeploy.pipeline.purity import heard
 from kdeploy.pipeline.rundir import (
     write_exports,
@@ -46,7 +42,7 @@ from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 ASKED_FOR = "asked for by name"
 CHUNK = 256
@@ -96,7 +92,7 @@ def package_one(
         lost = warning_of_artifact(find_artifact(source.reference) or artifact)
         if lost:
             session.audience.said(f"warning: {lost}")
-        about = About(
+        about = BundleDescription(
             name=out.stem,
             accuracy=_test_accuracy(session, exported),
             chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,

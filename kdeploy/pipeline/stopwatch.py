@@ -16,7 +16,7 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
 from kdeploy.runtimes.run import formats_of, named
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 TIMEOUT_SECONDS = 600.0
 MINIMUM_COUNT = 16

@@ -11,11 +11,11 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
-from kdeploy.model_outputs import in_eval
-from kdeploy.outside_state import different
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.store.model_io import rebuild, save_model
 from kdeploy.store.references import ModelReference
+from kdeploy.torch_module.model_outputs import in_eval
+from kdeploy.torch_module.outside_state import different
 
 ITEMS = 8
 TOLERANCE = 1e-3

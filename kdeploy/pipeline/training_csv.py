@@ -7,9 +7,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-from kdeploy.csv_cell import csv_cell
 from kdeploy.pipeline.rundir import write_text
 from kdeploy.training.fit import EpochRecord, TrainingCallback
+from kdeploy.untrusted.csv_cell import csv_cell
 
 BEFORE = ("training", "epoch", "loss")
 AFTER = ("validation_accuracy", "images_per_second", "seconds", "learning_rate")

@@ -23,7 +23,7 @@ from kdeploy.pipeline.building import fresh_model
 from kdeploy.quantization.capture import capture
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.store.artifact import find_artifact
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from torch import nn

@@ -19,7 +19,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from kdeploy.interruption import taken_along
+from kdeploy.system.interruption import taken_along
 
 PREFIX = ".unfinished-"
 VMSTAT, BOOT = Path("/proc/vmstat"), Path("/proc/sys/kernel/random/boot_id")

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from kdeploy.errors import FileMissing, ModelError
-from kdeploy.json_document import json_text
 from kdeploy.store.artifact import file_sha256
+from kdeploy.untrusted.json_document import json_text
 
 INDEX_ENDING = ".index.json"
 STATE_DICT_NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE, module2type
 
-from kdeploy.complexity import count_macs
 from kdeploy.pruning.coupling import LayerDim
 from kdeploy.pruning.removal import channel_count
+from kdeploy.torch_module.complexity import count_macs
 
 _TWO_SIDED = (OPTYPE.CONV, OPTYPE.LINEAR)
 _ONE_SIDED = (

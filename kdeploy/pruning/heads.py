@@ -20,7 +20,7 @@ from kdeploy.pruning.groups import LayerDim, PruningGroup
 from kdeploy.pruning.removal import all_channels, remove_checked
 from kdeploy.pruning.size_attributes import place_of
 from kdeploy.pruning.tracing import Graph
-from kdeploy.user_code import described
+from kdeploy.untrusted.user_code import described
 
 Part = Literal["heads", "width"]
 ROUNDING = 1e-3  # of the outputs' spread; sums in another order stay below 1e-4

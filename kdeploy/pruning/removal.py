@@ -15,7 +15,7 @@ from kdeploy.errors import ModelError
 from kdeploy.pruning.groups import LayerDim, PruningGroup
 from kdeploy.pruning.size_attributes import lower_number
 from kdeploy.pruning.stated_widths import hint_for
-from kdeploy.user_code import users_code
+from kdeploy.untrusted.user_code import users_code
 
 
 def all_channels(units: Collection[PruningGroup]) -> dict[LayerDim, tuple[int, ...]]:

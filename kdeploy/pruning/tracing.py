@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE
 
 from kdeploy.errors import ModelError
-from kdeploy.model_outputs import outputs_of
 from kdeploy.pruning.axes import Axes, find_axes
 from kdeploy.pruning.calls import Call, recording
 from kdeploy.pruning.shuffles import Shuffle, find_shuffles
-from kdeploy.user_code import described, hint_of
+from kdeploy.torch_module.model_outputs import outputs_of
+from kdeploy.untrusted.user_code import described, hint_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from kdeploy.errors import ModelError, NotCalibrated
-from kdeploy.interruption import stop_if_asked
 from kdeploy.quantization.capture import capture
 from kdeploy.quantization.observers import CHOICES, PERCENTILE, Range, Statistics, percentile
 from kdeploy.quantization.placement import kind_of, place
 from kdeploy.quantization.profiles import PROFILES
 from kdeploy.quantization.rewrites import into_integer_operators
+from kdeploy.system.interruption import stop_if_asked
 
 # Items that run at once: their tensors stay in the processor's cache.
 PIECE_ITEMS = 4

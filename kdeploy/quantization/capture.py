@@ -19,7 +19,7 @@ from torch.fx.graph import CodeGen
 from kdeploy.errors import ModelError
 from kdeploy.quantization.functional import functional_graph
 from kdeploy.quantization.suppress_warnings import without_torch_noise
-from kdeploy.user_code import hint_of, users_line
+from kdeploy.untrusted.user_code import hint_of, users_line
 
 aten = torch.ops.aten
 CONVOLUTIONS = (

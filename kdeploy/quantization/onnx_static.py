@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, UnknownName
-from kdeploy.interruption import stop_if_asked
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.quantization.observers import CHOICES, Range, Statistics
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.interruption import stop_if_asked
+from kdeploy.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from kdeploy.errors import ModelError
-from kdeploy.finite import has_class
 from kdeploy.quantization.fake_quant import FakeQuantized
+from kdeploy.torch_module.finite import has_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

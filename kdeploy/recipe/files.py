@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.errors import FileMissing
-from kdeploy.named_path import named_path
 from kdeploy.store.artifact import MANIFEST
 from kdeploy.store.artifact_schema import ID
 from kdeploy.store.moved_paths import went_along
+from kdeploy.untrusted.named_path import named_path
 
 LIBRARIES = ("pytorchcv", "timm", "torchvision")
 # A path, also with a function of the file (`/a/build.py:net`), or a module (`/a/nets.build:net`).

@@ -17,7 +17,7 @@ from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.files import absolute_build
 from kdeploy.recipe.resolve import OWN_TRAINING, Recipe, Step, parse
 from kdeploy.recipe.sections import ONE_WORD, spelled_out
-from kdeploy.yaml_document import DEEPEST, yaml_file, yaml_text
+from kdeploy.untrusted.yaml_document import DEEPEST, yaml_file, yaml_text
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -12,7 +12,6 @@ from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
-from kdeploy.named_path import named_path
 from kdeploy.recipe.distill_config import RECOVER_DEFAULTS, DistillConfig, distill_config_of, single
 from kdeploy.recipe.files import artifact_place, moved_along
 from kdeploy.recipe.sections import (
@@ -27,6 +26,7 @@ from kdeploy.runtimes.run import named
 from kdeploy.store.artifact import MANIFEST
 from kdeploy.store.references import ModelReference
 from kdeploy.units import parse_drop
+from kdeploy.untrusted.named_path import named_path
 
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""

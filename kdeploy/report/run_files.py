@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kdeploy.errors import DataError
-from kdeploy.json_document import json_file
+from kdeploy.untrusted.json_document import json_file
 
 Number: TypeAlias = Annotated[float, Field(allow_inf_nan=False)] | None
 Text: TypeAlias = str | None

@@ -62,7 +62,7 @@ def _machines(folder: Path, here: Mapping[str, Any]) -> dict[str, Mapping[str, A
 def _recipe(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
-    from kdeploy.yaml_document import yaml_file
+    from kdeploy.untrusted.yaml_document import yaml_file
 
     try:
         content = yaml_file(path)

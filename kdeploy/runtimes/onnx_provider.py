@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from kdeploy.nvidia_driver import without_gpu
+from kdeploy.system.nvidia_driver import without_gpu
 
 INSTALL = "pip uninstall onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
 

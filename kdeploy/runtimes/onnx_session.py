@@ -60,7 +60,9 @@ class OnnxSession:
         """Return what a session with the same options executes, from the graph that it saves."""
         import onnx
 
-        from kdeploy.temporary import temporary_folder  # 0.7 MB; the peak memory has been read
+        from kdeploy.system.temporary import (
+            temporary_folder,  # 0.7 MB; the peak memory has been read
+        )
 
         source = onnx.load(self._path, load_external_data=False)
         with temporary_folder("executed") as folder:

@@ -23,9 +23,9 @@ from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from kdeploy.runtimes.onnx_provider import gpu_options, without_provider
+from kdeploy.system.user_cache import cache_folder
 from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.tensorrt.encoding import check_encoding
-from kdeploy.user_cache import cache_folder
 
 PROVIDER = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"

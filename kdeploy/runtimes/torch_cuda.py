@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.nvidia_driver import without_gpu
 from kdeploy.onnx_graph.sparse_weights import num_two_four
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.torch_gpu import TorchGpu
+from kdeploy.system.nvidia_driver import without_gpu
 
 
 @runtime(formats={"torch"}, device="cuda")

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import Unavailable
-from kdeploy.nvidia_driver import without_gpu
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.torch_gpu import TorchGpu
 from kdeploy.store.artifact import open_artifact
+from kdeploy.system.nvidia_driver import without_gpu
 
 
 @runtime(formats={"torch"}, device="cuda", needs="int8")

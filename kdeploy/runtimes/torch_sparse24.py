@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import Unavailable
-from kdeploy.nvidia_driver import without_gpu
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.torch_gpu import TorchGpu
+from kdeploy.system.nvidia_driver import without_gpu
 
 
 @runtime(formats={"torch"}, device="cuda", needs="two_four")

@@ -23,7 +23,7 @@ def input_norms(squares: Tensor, weight: Tensor) -> Tensor:
     """Return the root mean square of the input of each weight, in the shape of `weight`.
 
     Args:
-        squares: (groups, inputs), as `kdeploy.input_gram.input_squares` returns them.
+        squares: (groups, inputs), as `kdeploy.torch_module.input_gram.input_squares` returns them.
         weight: Of the same layer.
     """
     norms = squares.sqrt()

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from kdeploy.input_gram import WEIGHTED
+from kdeploy.torch_module.input_gram import WEIGHTED
 
 
 def layers_with_weights(model: nn.Module) -> dict[str, nn.Module]:

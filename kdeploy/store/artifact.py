@@ -22,9 +22,9 @@ from typing import Any
 
 from kdeploy import __version__
 from kdeploy.errors import ArtifactCorrupt, FileMissing, Unavailable
-from kdeploy.interruption import stop_if_asked
-from kdeploy.named_path import named_path
 from kdeploy.store.artifact_schema import ID, MOST_BYTES, Malformed, completed
+from kdeploy.system.interruption import stop_if_asked
+from kdeploy.untrusted.named_path import named_path
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

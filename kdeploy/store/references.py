@@ -22,9 +22,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import FileMissing, InputError, MissingDependency, ModelError, UnknownName
-from kdeploy.named_path import named_path
 from kdeploy.store.neighbours import neighbours
-from kdeploy.user_code import mark_as_users, users_code, users_error
+from kdeploy.untrusted.named_path import named_path
+from kdeploy.untrusted.user_code import mark_as_users, users_code, users_error
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +73,7 @@ def build_model(reference: ModelReference) -> nn.Module:
     """
     from torch import nn
 
-    from kdeploy.reparametrized import let_go
+    from kdeploy.torch_module.reparametrized import let_go
 
     reference = homed(reference)
     place, name = _split(reference.build)

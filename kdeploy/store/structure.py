@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
-from kdeploy.reparametrized import is_computed, let_go
 from kdeploy.store.layer_json import construct_layer, describe_layer, is_plain, to_json, to_tuples
+from kdeploy.torch_module.reparametrized import is_computed, let_go
 
 Edit = dict[str, Any]
 _INTERNAL = frozenset(vars(nn.Module()))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdeploy.machine import fingerprint
-from kdeploy.nvidia_driver import cuda_major, without_gpu
+from kdeploy.system.nvidia_driver import cuda_major, without_gpu
 
 MODULES = ("tensorrt", "tensorrt_dispatch", "tensorrt_lean")
 OLDEST_MAJOR = 10

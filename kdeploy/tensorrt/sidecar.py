@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.errors import ModelError
-from kdeploy.json_document import json_text
 from kdeploy.tensorrt.api import Device
+from kdeploy.untrusted.json_document import json_text
 
 REBUILD = "build it again here: `kdeploy export tensorrt` with the parameters in {sidecar}"
 

@@ -6,8 +6,8 @@ import logging
 import os
 from pathlib import Path
 
+from kdeploy.system.user_cache import cache_folder
 from kdeploy.tensorrt.api import Device
-from kdeploy.user_cache import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.data.mixing import mixer
 from kdeploy.errors import DataError
-from kdeploy.interruption import stop_if_asked
+from kdeploy.system.interruption import stop_if_asked
 from kdeploy.training.contract import Batch
 from kdeploy.training.prefetch import ahead
 from kdeploy.training.processes import ALONE, Processes

@@ -29,7 +29,7 @@ from torch.nn.modules.module import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdeploy.process_end import named_end
+from kdeploy.system.process_end import named_end
 from kdeploy.training.arithmetic import Layers
 from kdeploy.training.kernel_trial import describe
 

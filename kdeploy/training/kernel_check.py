@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from kdeploy.process_end import named_end
+from kdeploy.system.process_end import named_end
+from kdeploy.system.user_cache import cache_folder
 from kdeploy.training import kernel_trial
 from kdeploy.training.kernel_faults import known_fault
-from kdeploy.user_cache import cache_folder
 
 DIED, LATE = "died", "late"
 PATIENCE_SECONDS = 300.0

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kdeploy.data.contract import Dataset, Preprocessing, Split
-from kdeploy.finite import as_arrays, check_answers
-from kdeploy.model_outputs import outputs_of
+from kdeploy.torch_module.finite import as_arrays, check_answers
+from kdeploy.torch_module.model_outputs import outputs_of
 from kdeploy.tasks.contract import Predictions, Task, classification, task_of
 from kdeploy.training.batches import batches_in_order
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_macs
 from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError, UnknownName
+from kdeploy.torch_module.complexity import count_macs
 from tests.compress.compressors.test_prune_channels import Residual, context
 from tests.pruning import attentions
 from tests.tiny.compressing import Trainer

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.compress.replacement import replace_layers
 from kdeploy.errors import ModelError, OrderError, UnknownName
 from kdeploy.low_rank.invariants import factorised
 from kdeploy.low_rank.pair import pair_of
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_parameters
 from kdeploy.distill.exits import Exits, attach_exits, count_without_exits
 from kdeploy.errors import ModelError, UnknownName
 from kdeploy.store.model_io import load_model
+from kdeploy.torch_module.complexity import count_parameters
 
 PATHS = ["blocks.0", "blocks.1"]
 X = torch.randn(6, 1, 12, 12)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch._dynamo  # noqa: F401 - imported once, before a child is forked for every mutant
 
 from kdeploy.pipeline.artifact_data import data_of
-from kdeploy.pipeline.deliver import subject
+from kdeploy.pipeline.exporting import model_under_test
 from kdeploy.store.artifact import open_artifact, write_manifest
 from kdeploy.store.model_io import load_model, preprocessing_of, reference_of
 from tests.fuzz.bases import bases
@@ -57,11 +57,11 @@ def mutants(seed: int, count: int) -> Iterator[tuple[str, Stored]]:
 
 def read(stored: Stored) -> None:
     """Do what commands do with an artefact: open, describe, rebuild."""
-    from kdeploy.cli.look import show_artifact
+    from kdeploy.cli.show import show_artifact
 
     artifact = open_artifact(stored.write(Path.cwd()))
     data_of(artifact)
-    subject(artifact)
+    model_under_test(artifact)
     show_artifact(artifact, is_json=False)
     preprocessing_of(artifact)
     if artifact.kind == "torch":

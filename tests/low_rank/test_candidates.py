@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_macs
 from kdeploy.low_rank.candidates import Candidates
 from kdeploy.low_rank.core import core_of
 from kdeploy.low_rank.layer_sites import LayerSite
 from kdeploy.low_rank.pair import pair_of
+from kdeploy.torch_module.complexity import count_macs
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.input_gram import input_moments
 from kdeploy.low_rank.core import core_of
+from kdeploy.torch_module.input_gram import input_moments
 
 # Even kernels with padding on both sides, of which torch says that they are slow.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")

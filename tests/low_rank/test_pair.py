@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.input_gram import input_moments
 from kdeploy.low_rank.pair import form_of, pair_of
 from kdeploy.low_rank.whitening import root_of
+from kdeploy.torch_module.input_gram import input_moments
 
 # Even kernels with padding on both sides, of which torch says that they are slow.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")

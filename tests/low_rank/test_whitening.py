@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.input_gram import input_moments
 from kdeploy.low_rank.whitening import DAMPING, of_channels, of_columns, root_of, without
+from kdeploy.torch_module.input_gram import input_moments
 
 
 def moment_of(x):

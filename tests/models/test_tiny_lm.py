@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdeploy.complexity import count_parameters
 from kdeploy.store.references import ModelReference, build_model
+from kdeploy.torch_module.complexity import count_parameters
 
 FOLDER = Path(__file__).parents[2] / "models" / "tiny_lm"
 

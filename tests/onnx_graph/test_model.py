@@ -10,9 +10,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from kdeploy.errors import ModelError
-from kdeploy.finite import first_layer
 from kdeploy.onnx_graph.checks import copy_file
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.torch_module.finite import first_layer
 
 
 def written(path, batch="batch"):

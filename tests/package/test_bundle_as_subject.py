@@ -5,11 +5,11 @@ import shutil
 import pytest
 
 from kdeploy.errors import ArtifactCorrupt
-from kdeploy.pipeline.bundles import subject_of_bundle
+from kdeploy.pipeline.bundles import model_of_bundle
 
 
 def test_a_bundle_is_measured_as_the_file_that_it_ships(bundle, tmp_path):
-    subject = subject_of_bundle(str(bundle), tmp_path)
+    subject = model_of_bundle(str(bundle), tmp_path)
     assert subject.path == bundle / "model.onnx"
     assert (subject.label, subject.artifact, subject.format) == ("tiny", "b" * 12, "onnx")
     assert (subject.stage, subject.technique, subject.profile) == ("package", "bundle", "cpu")
@@ -17,7 +17,7 @@ def test_a_bundle_is_measured_as_the_file_that_it_ships(bundle, tmp_path):
 
 def test_a_zip_is_unpacked_and_the_same(bundle, tmp_path):
     packed = shutil.make_archive(str(tmp_path / "board"), "zip", bundle)
-    subject = subject_of_bundle(packed, tmp_path / "out")
+    subject = model_of_bundle(packed, tmp_path / "out")
     assert subject.path == tmp_path / "out" / "bundles" / "board" / "model.onnx"
     assert subject.path.read_bytes() == (bundle / "model.onnx").read_bytes()
 
@@ -26,10 +26,10 @@ def test_a_damaged_bundle_is_not_measured(bundle, tmp_path):
     with (bundle / "model.onnx").open("ab") as file:
         file.write(b"x")
     with pytest.raises(ArtifactCorrupt):
-        subject_of_bundle(str(bundle), tmp_path)
+        model_of_bundle(str(bundle), tmp_path)
 
 
 def test_other_files_and_folders_are_no_bundles(tiny, tmp_path):
-    assert subject_of_bundle(str(tiny.path), tmp_path) is None
-    assert subject_of_bundle(str(tmp_path), tmp_path) is None
-    assert subject_of_bundle("0123456789ab", tmp_path) is None
+    assert model_of_bundle(str(tiny.path), tmp_path) is None
+    assert model_of_bundle(str(tmp_path), tmp_path) is None
+    assert model_of_bundle("0123456789ab", tmp_path) is None

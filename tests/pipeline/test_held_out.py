@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kdeploy.cli.look import show_artifact
+from kdeploy.cli.show import show_artifact
 from kdeploy.errors import GateFailed
 from kdeploy.pipeline import steps
 from kdeploy.pipeline.log import NullListener

@@ -13,7 +13,7 @@ from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.errors import ModelError
 from kdeploy.measurement import read
 from kdeploy.package.verify import verify
-from kdeploy.pipeline.deliver import outputs_of
+from kdeploy.pipeline.packaging import outputs_of
 from kdeploy.pipeline.run import run
 from kdeploy.recipe.read import load
 from kdeploy.store.artifact import open_artifact

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.pruning.choice import Ranking, Rules, balance, choose
 from kdeploy.pruning.cost import cost_without
 from kdeploy.pruning.coupling import LayerDim, find_units
 from kdeploy.pruning.removal import all_channels, remove_channels
 from kdeploy.pruning.tracing import traceable
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 
 @pytest.mark.parametrize("name", ["Residual", "Concat", "Depthwise", "Grouped", "Shared", "Signal"])

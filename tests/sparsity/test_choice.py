@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.input_gram import input_rows, input_squares
 from kdeploy.sparsity.choice import Choice, input_norms, set_zeros
+from kdeploy.torch_module.input_gram import input_rows, input_squares
 
 
 def weights(*shapes):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_parameters
 from kdeploy.errors import ModelError
 from kdeploy.store.structure import difference, replay
+from kdeploy.torch_module.complexity import count_parameters
 
 
 class Net(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from kdeploy.complexity import count_parameters
 from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
+from kdeploy.torch_module.complexity import count_parameters
 
 STEPS = 4
 LEARNING_RATE = 1e-3

@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 from kdeploy.bench.ssh.device.commands import MARK
 from kdeploy.bench.ssh.hosts import Host
 from kdeploy.bench.ssh.ssh_errors import Unreachable, of_answer, of_program, of_ssh
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 
 COMMAND = "KDEPLOY_SSH_COMMAND"
 OPTIONS = {

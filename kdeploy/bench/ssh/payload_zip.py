@@ -18,7 +18,6 @@ SHARED = (
     "flags.py",
     "machine.py",
     "preprocessing.py",
-    "process_end.py",
     "bench/__init__.py",
     "bench/client.py",
     "bench/measure.py",
@@ -26,6 +25,8 @@ SHARED = (
     "bench/ssh/__init__.py",
     "runtimes/__init__.py",
     "runtimes/onnx_options.py",
+    "system/__init__.py",
+    "system/process_end.py",
 )
 DEVICE = PACKAGE / "bench" / "ssh" / "device"
 MAIN = "from kdeploy.bench.ssh.device.commands import main\n\nmain()\n"

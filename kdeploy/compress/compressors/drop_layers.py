@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.blocks import check_lists
 from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
 from kdeploy.compress.drop_search import Cost, Dropping
+from kdeploy.compress.layer_patterns import matching
 from kdeploy.errors import NotCalibrated, RecipeError
-from kdeploy.patterns import matching
 from kdeploy.runtimes.run import named
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, compressor
+from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.mixed_precision import precision_of, quantize_within
 from kdeploy.compress.ptq_preprocess import make_ready
 from kdeploy.compress.quantization_rules import check_quantizable, is_quantized, weight_format
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.patterns import matching
 from kdeploy.quantization.fake_quant import fake_quantized
 from kdeploy.quantization.number_format import INT7
 from kdeploy.quantization.onnx_static import quantized_file

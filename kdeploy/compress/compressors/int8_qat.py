@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
+from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.mixed_precision import precision_of, quantize_within
 from kdeploy.compress.quantization_rules import check_quantizable, is_quantized, weight_format
-from kdeploy.patterns import matching
 from kdeploy.quantization.calibration import calibrate
 from kdeploy.quantization.fake_quant import fake_quantized
 from kdeploy.quantization.fold import fold_batch_norms

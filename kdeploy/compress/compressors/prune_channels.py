@@ -19,8 +19,8 @@ from torch import nn
 
 from kdeploy.compress.channel_rounds import Pruning, Target
 from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.layer_patterns import matching
 from kdeploy.errors import ModelError, RecipeError
-from kdeploy.patterns import matching
 from kdeploy.pruning.choice import Rules
 from kdeploy.pruning.coupling import PruningGroup
 from kdeploy.pruning.gradient_importance import MOST_ITEMS, hessian, taylor

@@ -17,10 +17,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.sparsification import NEVER_RAN, calibrating, tell
 from kdeploy.errors import ModelError
-from kdeploy.input_gram import input_moments
-from kdeploy.patterns import matching
 from kdeploy.sparsity.choice import input_norms
 from kdeploy.sparsity.layers import layers_with_weights, weight_of
 from kdeploy.sparsity.pattern import (
@@ -34,6 +33,7 @@ from kdeploy.sparsity.pattern import (
     weight_from_rows,
 )
 from kdeploy.sparsity.sparse_gpt import two_of_four_by_surgery
+from kdeploy.torch_module.input_gram import input_moments
 
 _LOG = logging.getLogger(__name__)
 

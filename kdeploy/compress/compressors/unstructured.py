@@ -14,10 +14,9 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.sparsification import NEVER_RAN, calibrating, tell
 from kdeploy.errors import ModelError
-from kdeploy.input_gram import input_squares
-from kdeploy.patterns import matching
 from kdeploy.sparsity.choice import Choice, input_norms, set_zeros
 from kdeploy.sparsity.gradual import GradualZeros
 from kdeploy.sparsity.layers import (
@@ -27,6 +26,7 @@ from kdeploy.sparsity.layers import (
     weight_of,
 )
 from kdeploy.sparsity.zeros import sparse_weights
+from kdeploy.torch_module.input_gram import input_squares
 
 LEAST = 0.05
 REACHED_AT = 0.75

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from kdeploy.complexity import count_parameters
 from kdeploy.distill.contract import AuxiliaryModel, MakeObjective, SchemeContext, scheme
+from kdeploy.torch_module.complexity import count_parameters
 
 logger = logging.getLogger(__name__)
 

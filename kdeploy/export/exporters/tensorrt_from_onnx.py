@@ -19,7 +19,7 @@ from kdeploy.errors import Unavailable
 from kdeploy.export.contract import exporter
 from kdeploy.onnx_graph.checks import content_sha256
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.temporary import temporary_folder
+from kdeploy.system.temporary import temporary_folder
 from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.tensorrt.build import BuildSettings, Built, build
 from kdeploy.tensorrt.profile import check_range

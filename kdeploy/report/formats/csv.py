@@ -7,10 +7,10 @@ import io
 from dataclasses import fields
 from typing import Any
 
-from kdeploy.csv_cell import csv_cell
 from kdeploy.measurement import Measurement
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.contract import report_format
+from kdeploy.untrusted.csv_cell import csv_cell
 
 
 @report_format(suffix=".csv")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.compressors.drop_layers import drop_layers
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, RecipeError, UnknownName
 from kdeploy.store.model_io import load_model
 from kdeploy.store.structure import difference, replay
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 from tests.tiny.compressing import stopwatch
 
 GAINS = (0.3, 0.001, 0.1, 1.0)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.compressors.low_rank import low_rank
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.low_rank.invariants import factorised
 from kdeploy.store.model_io import load_model
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdeploy.complexity import count_macs, count_parameters
 from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
@@ -19,6 +18,7 @@ from kdeploy.errors import ModelError, OrderError, RecipeError, UnknownName
 from kdeploy.pruning.removal import check_sizes
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.store.structure import difference, replay
+from kdeploy.torch_module.complexity import count_macs, count_parameters
 from tests.pruning import attentions
 from tests.tiny.text import Classifier, items
 

@@ -1,0 +1,146 @@
+"""`kdeploy bench`: measure files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdeploy.cli.options import (
+    Data,
+    DataDir,
+    Debug,
+    GitHubSummary,
+    Inputs,
+    Json,
+    Out,
+    data_reference,
+)
+from kdeploy.cli.result import Result
+
+
+def bench(
+    context: typer.Context,
+    files: Annotated[list[str], typer.Argument(help="Artefacts, bundles or ONNX files.")],
+    out: Out = Path("runs/bench"),
+    runtime: Annotated[
+        list[str] | None, typer.Option("--runtime", help="Where to run; repeat for more.")
+    ] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option("--batch-size", help="Items in one call; repeat for more.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", help="Left out: all cores allowed.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="What all are compared with.")
+    ] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option("--gate", help="'latency.p50: <= 2ms'; repeat for more.")
+    ] = None,
+    effort: Annotated[
+        str,
+        typer.Option("--effort", help="quick: 1 s a cell; standard: 10 s; sustained: 600 s."),
+    ] = "quick",
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="At least so long a cell, not as --effort.")
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scenario",
+            help="single_stream: one request after the other. offline: the largest batch that fits."
+            " server: requests at random times, the highest rate within --latency-limit.",
+        ),
+    ] = None,
+    latency_limit: Annotated[
+        str | None, typer.Option("--latency-limit", help="Of the p99 as a server, e.g. 15ms.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option("--memory-limit", help="Of a batch offline, e.g. 512MB.")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option("--size", help="Inputs of 128, or 160x96; repeat for more. For open sizes."),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="Measure there, over ssh: user@device; repeat for more."),
+    ] = None,
+    inputs: Inputs = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    accuracy: Annotated[bool, typer.Option(help="Also measure accuracy.")] = True,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure anew.")] = False,
+    github_summary: GitHubSummary = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> Result:
+    """Measure files: latency, memory, accuracy, and whether the asked kernels ran.
+
+    Each file runs in a process of its own, on real inputs of --data (else on
+    noise, and flagged so), for the time of --effort and 100 calls at least;
+    with --baseline files take turns, so that ratios can be trusted. A doubt
+    about a number is a flag with its remedy, explained in the report and in
+    docs/benchmarking.md.
+    """
+    from kdeploy.bench.ssh.hosts import parse_host
+    from kdeploy.cli.given import check_files
+    from kdeploy.gate import parse_gates
+    from kdeploy.recipe.resolve import bench_section
+
+    given: dict[str, Any] = {
+        "runtimes": runtime,
+        "batch_sizes": batch_size,
+        "threads": threads,
+        "scenarios": scenario,
+        "sizes": size,
+        "minimum_seconds": seconds,
+        "latency_limit": latency_limit,
+        "memory_limit": memory_limit,
+    }
+    section = bench_section(
+        {k: v for k, v in given.items() if v is not None} | {"effort": effort, "accuracy": accuracy}
+    )
+    hosts = [parse_host(text) for text in dict.fromkeys(host or [])]
+    gates = parse_gates(gate or [], where="--gate")
+    check_files([*files, *([baseline] if baseline else [])])
+    # Torch comes with these: what is wrong with the words is told before.
+    from kdeploy.cli.output import (
+        Terminal,
+        show_comparison,
+        show_nothing_measured,
+        show_summary,
+    )
+    from kdeploy.cli.output import out as console
+    from kdeploy.pipeline.measuring import reasons_for_nothing
+    from kdeploy.pipeline.side_by_side import bench_side_by_side
+
+    measured = bench_side_by_side(
+        files,
+        section,
+        out,
+        baseline=baseline,
+        gates=gates,
+        data=data_reference(data, data_dir),
+        inputs=inputs or (),
+        hosts=hosts,
+        audience=Terminal(),
+        use_cache=not no_cache,
+        command=context.obj,
+    )
+    if github_summary:
+        show_summary(measured.comparison, measured.verdicts, is_json=json)
+    else:
+        show_comparison(console(is_json=json), measured.comparison, measured.verdicts)
+    passed = all(v.passed for v in measured.verdicts)
+    document = {
+        "out": str(out),
+        "measurements": [m.to_dict() for m in measured.records],
+        "comparisons": measured.comparisons,
+        "gates": [v.to_dict() for v in measured.verdicts],
+    }
+    nothing = reasons_for_nothing(measured.records)
+    code = show_nothing_measured(nothing) if nothing else 0 if passed else 1
+    return Result(document, exit_code=code)

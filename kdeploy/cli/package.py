@@ -1,0 +1,57 @@
+"""`kdeploy package`: the edge bundle of an artefact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdeploy.cli.options import (
+    AsBuilt,
+    Data,
+    DataDir,
+    Debug,
+    Inputs,
+    Json,
+    Weights,
+    data_reference,
+    with_inputs,
+)
+from kdeploy.cli.result import Result
+
+
+def package(
+    artifact: Annotated[str, typer.Argument(help="An artefact, exported or not.")],
+    out: Annotated[Path, typer.Option("--out", help="A folder, or a file that ends in .zip.")],
+    budget: Annotated[
+        list[str] | None, typer.Option("--budget", help="'peak_memory: <= 128MB'; repeat for more.")
+    ] = None,
+    weights: Weights = None,
+    as_built: AsBuilt = False,
+    inputs: Inputs = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> Result:
+    """Make the edge bundle and prove it here."""
+    from kdeploy.cli.given import check_model
+
+    check_model(artifact)
+    from kdeploy.cli.output import Terminal, show_checks
+    from kdeploy.cli.output import out as console
+    from kdeploy.gate import parse_gates
+    from kdeploy.pipeline.single import Source, package_one
+
+    source = Source(
+        reference=artifact,
+        weights=weights,
+        as_built=as_built,
+        args=with_inputs(artifact, {}, inputs),
+        data=data_reference(data, data_dir),
+    )
+    budgets = parse_gates(budget or [], where="--budget")
+    result = package_one(source, budgets, out, Terminal())
+    show_checks(console(is_json=json), result.checks)
+    return Result({"out": str(out), **result.to_dict()}, exit_code=0 if result.passed else 1)

@@ -1,0 +1,69 @@
+"""`kdeploy report`: compare runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdeploy.cli.options import (
+    Debug,
+    GitHubSummary,
+    Json,
+)
+from kdeploy.cli.result import Result
+
+
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs, folders of such folders, or measurements.jsonl."),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="The file; left out: stdout.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="markdown, html, csv or json; else by the file's name."),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Label or id to compare with.")
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", help="What the best of each device must hold; repeat for more."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="Results of an older version: what got worse, and better."),
+    ] = None,
+    github_summary: GitHubSummary = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> Result:
+    """Compare runs, also from several machines and with an older version."""
+    from kdeploy.cli.output import out as console
+    from kdeploy.cli.output import show_decisions, show_summary
+    from kdeploy.cli.screen import write
+    from kdeploy.errors import DataError
+    from kdeploy.gate import parse_gates
+    from kdeploy.report.as_dict import document
+    from kdeploy.report.run import comparison, format_of, render
+
+    gates = parse_gates(gate or [], where="--gate")
+    drawn = comparison(results, baseline=baseline, gates=gates, against=against)
+    if not drawn.records:
+        named = ", ".join(map(str, results))
+        raise DataError(f"{named}: nothing was measured", hint="`kdeploy bench` measures files")
+    if out is not None or not (json or github_summary):
+        text = render(drawn, format or (format_of(out) if out else "markdown"))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text)
+        console(is_json=json).print(f"wrote {out}")
+        show_decisions(console(is_json=json), drawn)
+    if github_summary:
+        show_summary(drawn, is_json=json)
+    elif out is None and not json:
+        write(text)
+    said = {"out": str(out) if out else None, **(document(drawn) if json else {})}
+    return Result(said, exit_code=0 if drawn.passed else 1)

@@ -1,0 +1,111 @@
+"""From a file to its bundle: what the bundle says of it, and the verdict on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.errors import ModelError
+from kdeploy.gate import Gate
+from kdeploy.machine import fingerprint
+from kdeploy.package.run import package
+from kdeploy.package.verify import VerifyResult, verify
+from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.session import Made, Session
+from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.run import open_runtime
+from kdeploy.store.artifact import Artifact
+
+GOLDEN_ITEMS = 8
+BUNDLE = "bundle"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleDescription:
+    """What a bundle says of its file beside what the file itself knows."""
+
+    name: str
+    """Of the recipe, or of the folder that the user asked for."""
+    accuracy: Mapping[str, Any]
+    """By metric; those of the baseline as `baseline`."""
+    latency: Mapping[str, Any] = field(default_factory=dict)
+    """The p50 in seconds and where it was measured; differs a little each time, so no part of what
+    a bundle is known by."""
+    chosen_because: str
+
+
+def make_bundle(
+    session: Session, exported: Exported, budgets: Sequence[Gate], about: BundleDescription
+) -> tuple[Artifact, VerifyResult]:
+    """Return the bundle and the verdict on it; a stored one is verified again."""
+    verdicts: list[VerifyResult] = []
+
+    def make(work: Path) -> Made:
+        bundle = work / BUNDLE
+        result = pack(session, exported, bundle, budgets, about)
+        verdicts.append(result)
+        return Made(
+            write=lambda folder: _move(bundle, folder / BUNDLE, {}),
+            facts={"passed": result.passed, "checks": result.checks},
+        )
+
+    artifact = session.step(
+        kind="bundle",
+        stage="package",
+        technique="bundle",
+        label=exported.model.label,
+        make=make,
+        parents=[exported.file],
+        parameters={
+            "name": about.name,
+            "budgets": [b.text for b in budgets],
+            "accuracy": dict(about.accuracy),
+        },
+        source=fingerprint().id,
+    )
+    # What a store says of a bundle is no proof of what lies there now.
+    return artifact, verdicts[0] if verdicts else verify(artifact.folder / BUNDLE)
+
+
+def pack(
+    session: Session,
+    exported: Exported,
+    out: Path,
+    budgets: Sequence[Gate],
+    about: BundleDescription,
+) -> VerifyResult:
+    """Write the bundle of a file to `out`, a folder or zip; return what verifying it found."""
+    if session.data is None:
+        raise ModelError("a bundle needs data", hint="name it, e.g. `--data digits`")
+    file = exported.file.file
+    inputs = session.data.preprocessing.apply(session.data.validation.x[:GOLDEN_ITEMS])
+    package(
+        file,
+        out,
+        manifest=exported.file.manifest,
+        golden=(inputs, outputs_of(file, inputs)),
+        name=about.name,
+        accuracy={**about.accuracy, **about.latency},
+        budgets=budgets,
+        chosen_because=about.chosen_because,
+    )
+    return verify(out)
+
+
+def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
+    """Return what ONNX Runtime computes from preprocessed inputs."""
+    runtime = open_runtime("onnxruntime_cpu", file, threads=1)
+    try:
+        return runtime.infer(inputs)
+    finally:
+        runtime.close()
+
+
+def _move(source: Path, target: Path, entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    source.replace(target)
+    return entries

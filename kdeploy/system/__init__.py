@@ -1,0 +1,1 @@
+"""What the operating system gives: signals, ended processes, temporary folders, caches, drivers."""

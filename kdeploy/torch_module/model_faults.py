@@ -1,0 +1,179 @@
+"""Where a model does what it must not: lines, layers and attributes, found by watching one run.
+
+All of it is asked only once something is known to be wrong, to say where.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kdeploy.untrusted.user_code import frames_in, is_own, is_users, line_of, users_frame
+
+
+def returned_at(model: nn.Module, x: Tensor) -> str:
+    """Return the line where the model's `forward` returns, "" where it cannot be seen."""
+    forward, found = getattr(type(model).forward, "__code__", None), ""
+
+    def see(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal found
+        if event == "return" and frame.f_code is forward and argument is not None:
+            found = line_of(forward.co_filename, frame.f_lineno, "forward")
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        model(x.clone())
+    except Exception:  # it was run before, and what it raised was told then
+        return found
+    finally:
+        sys.setprofile(before)
+    return found
+
+
+def input_changed_at(model: nn.Module, x: Tensor) -> str:
+    """Return the line or layer after which the model's input was no longer what was given."""
+    given = x.clone()
+    before = given._version
+    return _first_place(model, given, lambda: given._version != before or not same(given, x))
+
+
+def random_at(model: nn.Module, x: Tensor) -> str:
+    """Return the line or layer at which random numbers were drawn, "" where none were."""
+    before = _random_state()
+    return _first_place(model, x.clone(), lambda: _random_state() != before)
+
+
+def not_differentiable_at(model: nn.Module, x: Tensor) -> str:
+    """Return the line whose result autograd cannot differentiate in training, "" if unknown."""
+    modes = {module: module.training for module in model.modules()}
+    # Anomaly detection warns with the traceback of the forward pass, as text.
+    with warnings.catch_warnings(record=True) as told, torch.enable_grad():
+        warnings.simplefilter("always")
+        try:
+            with torch.autograd.detect_anomaly(check_nan=False):
+                answer = model.train()(x.clone())
+                answer = answer[0] if isinstance(answer, list | tuple) else answer
+                answer.float().sum().backward()
+        except Exception:  # it is known to fail; where is in the warning
+            pass
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+    return _last_users_line("".join(str(w.message) for w in told))
+
+
+def _last_users_line(traceback: str) -> str:
+    """Return the innermost line of the user's that we called, out of a traceback as text."""
+    place = ""
+    for file, line, function in frames_in(traceback):
+        if is_own(file):
+            place = ""  # whoever called us is not meant
+        elif is_users(file):
+            place = line_of(file, line, function)
+    return place
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors hold the same values; what is not a number equals itself."""
+    return torch.equal(one, other) or bool(((one == other) | one.isnan() & other.isnan()).all())
+
+
+@contextmanager
+def same_randomness(seed: int) -> Iterator[None]:
+    """Draw the same random numbers in each such block, and disturb nobody else's."""
+    arrays, own = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(arrays)
+            random.setstate(own)
+
+
+def assigned_at(module: nn.Module, name: str) -> str:
+    """Return the line of a module's class that makes an attribute or a buffer, "" for none."""
+    own = re.escape(name)
+    is_buffer = name in module._buffers
+    asks = re.compile(
+        rf"register_buffer\(\s*f?[\"']{own}" if is_buffer else rf"self\.{own}\s*(?::[^=]+)?=[^=]"
+    )
+    for kind in type(module).__mro__:
+        try:
+            lines, start = inspect.getsourcelines(kind)
+            file = inspect.getsourcefile(kind) or ""
+        except (OSError, TypeError):
+            continue
+        for number, line in enumerate(lines):
+            if asks.search(line):
+                return line_of(file, start + number, "__init__")
+    return ""
+
+
+class _Watching(TorchFunctionMode):
+    """Looks after every function of torch whether something has happened, and keeps where."""
+
+    def __init__(self, happened: Callable[[], bool], running: list[str]) -> None:
+        super().__init__()
+        self.happened = happened
+        self.running = running
+        self.place = ""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if not self.place and self.happened():
+            users = users_frame(sys._getframe(1))
+            layer = self.running[-1] if self.running else ""
+            self.place = line_of(*users) if users else layer
+            if users and layer:
+                self.place += f", in the layer {layer}"
+        return result
+
+
+def _first_place(model: nn.Module, x: Tensor, happened: Callable[[], bool]) -> str:
+    running: list[str] = []
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda module, given: running.append(f"`{name}` ({module})")
+
+    hooks = []
+    for name, module in model.named_modules():
+        if name and not next(module.children(), None):
+            hooks.append(module.register_forward_pre_hook(enter(name)))
+            hooks.append(module.register_forward_hook(lambda *given: running.pop() and None))
+    try:
+        with torch.no_grad(), _Watching(happened, running) as watching:
+            model(x)
+    except Exception:  # it ran before; what is different now is that it is watched
+        return ""
+    finally:
+        for hook in hooks:
+            hook.remove()
+    place: str = watching.place
+    return place
+
+
+def _random_state() -> tuple[bytes, bytes, Any]:
+    _, keys, position, *_ = np.random.get_state()
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        np.asarray(keys).tobytes() + str(position).encode(),
+        random.getstate(),
+    )

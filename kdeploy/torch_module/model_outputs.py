@@ -1,0 +1,93 @@
+"""What a model answers in eval mode: one tensor, its input as it was, or an error that says why.
+
+Every model is asked this way before anything is made with it. After that kdeploy gives one batch to
+several models without copies, because none of them changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdeploy.errors import ModelError
+from kdeploy.torch_module.model_faults import input_changed_at, returned_at, same
+from kdeploy.untrusted.user_code import users_code
+
+
+def outputs_of(model: nn.Module, x: Tensor, *, role: str, hint: str | None = None) -> Tensor:
+    """Return what the model answers in eval mode; modes and `x` are left as they were.
+
+    Args:
+        model: Is asked once, on its own device.
+        x: (batch, ...) as the model takes it.
+        role: Begins the messages, e.g. "the teacher".
+        hint: What to change where the model cannot run.
+
+    Raises:
+        ModelError: it cannot run, returns no tensor, or changes its input in place.
+    """
+    given = x.clone()
+    with in_eval(model), torch.no_grad():
+        what = f"{role} cannot run on items of shape {tuple(x.shape[1:])}"
+        with users_code(what, hint=hint, model=model):
+            answer = model(given)
+        if not isinstance(answer, Tensor):
+            raise ModelError(
+                f"{role} returns {told(answer)}{_at(returned_at(model, x))}; expected one tensor",
+                hint=f"let forward return one tensor of logits{_which(answer)}",
+            )
+        if not same(given, x):
+            raise changes_its_input(model, x, role=role)
+    return answer
+
+
+def changes_its_input(model: nn.Module, x: Tensor, *, role: str, when: str = "") -> ModelError:
+    """Return the error for a model, in its mode, that does not leave `x` as it was."""
+    return ModelError(
+        f"{role} changes its input in place{when}{_at(input_changed_at(model, x))}: whoever else is"
+        " shown the same batch gets other numbers",
+        hint="compute a new tensor in that line: `x = (x - mean) / std` for"
+        " `x.sub_(mean).div_(std)`, `inplace=False` for the first activation",
+    )
+
+
+@contextmanager
+def in_eval(model: nn.Module) -> Iterator[None]:
+    """Keep a model in eval mode while the block runs; each module's mode comes back."""
+    in_training = [module for module in model.modules() if module.training]
+    if in_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True
+
+
+def told(answer: Any) -> str:
+    """Return what a model returned, in words."""
+    if isinstance(answer, Tensor):
+        return f"a tensor {tuple(answer.shape)}"
+    if isinstance(answer, dict):
+        return f"a dict of {', '.join(f'`{key}`' for key in answer) or 'nothing'}"
+    if isinstance(answer, list | tuple):
+        return f"a {type(answer).__name__} of {len(answer)}"
+    return "nothing" if answer is None else f"an object of the type `{type(answer).__name__}`"
+
+
+def _which(answer: Any) -> str:
+    """Return how the logits may be taken out of what a model returned, "" where none are seen."""
+    if isinstance(answer, dict):
+        keys = [key for key in ("logits", "out", *answer) if key in answer]
+        return f": `[{keys[0]!r}]` of that" if keys else ""
+    if isinstance(answer, list | tuple):
+        return ": `[0]` of that" if answer else ""
+    return ": `.logits` of that" if hasattr(answer, "logits") else ""
+
+
+def _at(place: str) -> str:
+    return f" ({place})" if place else ""
