@@ -44,7 +44,11 @@ def measurements(
     if outcome.skipped is not None:
         nothing = _Number(metric="latency.p50", value=None, n=0, skipped=outcome.skipped)
         return [_record(outcome, nothing, machine)]
-    numbers = [*_times(outcome, machine), *_facts(outcome, machine), *_quality(outcome, taught, task)]
+    numbers = [
+        *_times(outcome, machine),
+        *_facts(outcome, machine),
+        *_judged(outcome, taught, task),
+    ]
     return [_record(outcome, number, machine) for number in numbers]
 
 
@@ -188,7 +192,7 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
         yield _Number(metric="sparse_kernels", value=share, n=proof.sparse_eligible, flags=flags)
 
 
-def _quality(outcome: Outcome, taught: Predictions | None, task: Task) -> Iterator[_Number]:
+def _judged(outcome: Outcome, taught: Predictions | None, task: Task) -> Iterator[_Number]:
     predicted = outcome.predictions
     for metric, reason in outcome.missing.items():
         yield _Number(metric=metric, value=None, n=0, skipped=reason)
@@ -214,9 +218,7 @@ def _quality(outcome: Outcome, taught: Predictions | None, task: Task) -> Iterat
 
 
 def _unreadable(task: Task, is_agreement: bool, *sides: Predictions) -> Iterator[_Number]:
-    """Yield the metrics, or agreements, with the reason why they have no value, if they have none.
-
-    """
+    """Yield the metrics, or agreements, that have no value, with the reason."""
     for side, whose in zip(sides, ("", "the baseline: "), strict=False):
         reason = task.unreadable(side, what="test items")
         if reason is not None:

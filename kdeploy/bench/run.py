@@ -15,9 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdeploy.bench.cache import Finished, Group, GroupCache, finished_now
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan, Scenario
 from kdeploy.bench.records import comparisons, measurements, proven
@@ -28,6 +25,7 @@ from kdeploy.errors import UnknownName
 from kdeploy.machine import Machine, allowed_cores, fingerprint
 from kdeploy.measurement import Measurement
 from kdeploy.runtimes.run import named
+from kdeploy.tasks.contract import Predictions, Task, classification, task_of
 
 __all__ = ["BenchResult", "Interrupted", "ModelUnderTest", "bench"]
 
@@ -106,8 +104,8 @@ def bench(
         Interrupted: Ctrl-C; what was finished is kept.
     """
     _check(subjects, runtimes, baseline)
-    if data is not None:
-        load(data)  # what is wrong with it is the user's error, not that of each cell
+    # Loaded here: what is wrong with it is the user's error, not that of each cell.
+    task = classification() if data is None else task_of(load(data))
     plan = Plan(
         data=data,
         accuracy=accuracy,
@@ -126,9 +124,9 @@ def bench(
             finished.append(_finished(group, store, anew=anew, watch=watch))
     except KeyboardInterrupt:
         text = f"{len(finished)} of {len(groups)} groups are measured and kept"
-        raise Interrupted(text, _result(finished, baseline, store.machine)) from None
+        raise Interrupted(text, _result(finished, baseline, store.machine, task)) from None
     keep([outcome for f in finished for outcome in f.outcomes], out / "samples")
-    return _result(finished, baseline, store.machine)
+    return _result(finished, baseline, store.machine, task)
 
 
 def _check(
@@ -216,14 +214,18 @@ def rounds_of(plan: Plan, scenario: Scenario) -> int:
     return 2 * math.ceil(wanted / 2)
 
 
-def _result(finished: Sequence[Finished], baseline: str | None, machine: Machine) -> BenchResult:
+def _result(
+    finished: Sequence[Finished], baseline: str | None, machine: Machine, task: Task
+) -> BenchResult:
     outcomes = [outcome for f in finished for outcome in f.outcomes]
     return BenchResult(
         measurements=[
             record
             for f in finished
             for o in f.outcomes
-            for record in f.dated(measurements(o, machine, taught=_taught(o, outcomes, baseline)))
+            for record in f.dated(
+                measurements(o, machine, taught=_taught(o, outcomes, baseline), task=task)
+            )
         ],
         comparisons=[
             ratio
@@ -237,8 +239,8 @@ def _result(finished: Sequence[Finished], baseline: str | None, machine: Machine
 
 def _taught(
     outcome: Outcome, outcomes: Sequence[Outcome], baseline: str | None
-) -> NDArray[np.int64] | None:
-    """Return the baseline's classes, from the same runtime where it could run there."""
+) -> Predictions | None:
+    """Return the baseline's predictions, from the same runtime where it could run there."""
     found = [o for o in outcomes if o.subject.label == baseline and o.predictions is not None]
     found.sort(key=lambda o: o.cell.runtime != outcome.cell.runtime)
     return found[0].predictions if found else None

@@ -15,6 +15,7 @@ from kdeploy.cli.options import (
     Inputs,
     Json,
     Out,
+    TaskOption,
     data_reference,
 )
 from kdeploy.cli.result import Result
@@ -71,6 +72,7 @@ def bench(
     inputs: Inputs = None,
     data: Data = None,
     data_dir: DataDir = None,
+    task: TaskOption = None,
     accuracy: Annotated[bool, typer.Option(help="Also measure accuracy.")] = True,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure anew.")] = False,
     github_summary: GitHubSummary = False,
@@ -123,7 +125,7 @@ def bench(
         out,
         baseline=baseline,
         gates=gates,
-        data=data_reference(data, data_dir),
+        data=data_reference(data, data_dir, task=task),
         inputs=inputs or (),
         hosts=hosts,
         audience=Terminal(),

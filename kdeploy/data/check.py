@@ -58,6 +58,10 @@ def checked_parts(
 
 
 def _check_count(split: Split, place: str) -> None:
+    if split.y.ndim == 0:
+        raise DataError(
+            f"{place}: y is a single number", hint="give one for each item: its first axis is N"
+        )
     if len(split.y) != len(split.x):
         raise DataError(
             f"{place}: {len(split.x)} items but {len(split.y)} labels",

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.preprocessing import Preprocessing
@@ -128,7 +127,7 @@ class TargetReader(Protocol):
         """
         ...
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the task with all that it found in the training targets, as JSON has it."""
         ...
 

@@ -39,7 +39,7 @@ class DataReference:
     seed: int = 0
     folder: Path = Path()
     """Where relative paths in `name` and `parameters` start."""
-    task: TaskReference = TaskReference()
+    task: TaskReference = field(default_factory=TaskReference)
     """What the targets mean."""
 
     def __post_init__(self) -> None:
@@ -167,7 +167,7 @@ def _fingerprint(parts: Parts, task: TargetReader, named: TaskReference) -> str:
     digest = hashlib.sha256(json.dumps(parts.preprocessing.to_dict(), sort_keys=True).encode())
     digest.update(parts.fingerprint.encode())
     if named != TaskReference():
-        digest.update(json.dumps(task.facts(), sort_keys=True, default=str).encode())
+        digest.update(json.dumps(task.to_dict(), sort_keys=True, default=str).encode())
     for _, split in parts.named():
         digest.update(f"{split.x.dtype} {split.x.shape}".encode())
         if split.y.dtype == np.int64:

@@ -70,13 +70,14 @@ class LossBank(nn.Module):
         loss_spec = self.loss_specs[name]
         with torch.autocast(batch.x.device.type, enabled=False):
             if loss_spec.needs == "logits":
-                own, other = map(self.task.distillable, (student[0], teacher.logits))
+                answers = (student[0], teacher.logits)
+                own, other = (self.task.distillable(answer) for answer in answers)
                 return self._on_logits(loss_spec, own, other, batch)
             pairs = _pairs(loss_spec, student[1], teacher.features)
             floats = [(own.float(), other.float()) for own, other in pairs]
             if loss_spec.needs == "all_features":
-                own, other = (tuple(side) for side in zip(*floats, strict=True))
-                return self._value(loss_spec, 0, (own, other), batch)
+                sides = tuple(zip(*floats, strict=True))
+                return self._value(loss_spec, 0, (sides[0], sides[1]), batch)
             values = [self._on_pair(loss_spec, i, pair, batch) for i, pair in enumerate(floats)]
             return torch.stack(values).sum()
 

@@ -27,8 +27,8 @@ from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import RecipeError
-from kdeploy.tasks.contract import task_of
 from kdeploy.system.temporary import temporary_folder
+from kdeploy.tasks.contract import task_of
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import Batch, FitContext, FitResult, accuracy, check_outputs
 from kdeploy.units import parse_quantity

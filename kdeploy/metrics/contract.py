@@ -69,3 +69,22 @@ def check_classes(predicted: NDArray[Any], expected: NDArray[Any]) -> None:
                 f"{name}: {reason}",
                 hint="find out why the model answers no numbers there; it is not a class",
             )
+
+
+def check_vectors(predicted: NDArray[Any], expected: NDArray[Any]) -> None:
+    """Check that both hold finite numbers of the same items, in one shape, and that there are any.
+
+    Raises:
+        DataError: shapes differ, there is nothing to compare, or something is no number.
+    """
+    if predicted.shape != expected.shape or len(predicted) == 0:
+        raise DataError(
+            f"cannot compare predictions {predicted.shape} with targets {expected.shape}",
+            hint="predict every item of the same, non-empty part",
+        )
+    for name, values in (("predicted", predicted), ("expected", expected)):
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"{name} values hold NaN or infinity",
+                hint="find out why the model answers no numbers there",
+            )

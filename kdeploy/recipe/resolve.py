@@ -9,6 +9,7 @@ from typing import Any
 
 from kdeploy import registry
 from kdeploy.compress.formats import check_takes_files
+from kdeploy.data.contract import TaskReference
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
@@ -21,6 +22,7 @@ from kdeploy.recipe.sections import (
     RecipeSection,
     StudentSection,
     TeacherSection,
+    spelled_out,
 )
 from kdeploy.runtimes.run import named
 from kdeploy.store.artifact import MANIFEST
@@ -30,6 +32,7 @@ from kdeploy.untrusted.named_path import named_path
 
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
+CLASSES = TaskReference()
 OWN_TRAINING = ("epochs", "learning_rate")
 """What a technique that trains has among its own parameters, and `recover` not again."""
 
@@ -110,7 +113,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         name=top.name,
         seed=seed,
         seeds=seeds,
-        data=data_reference(top.data, folder, seed),
+        data=data_reference(top.data, folder, seed, task_reference(top.task)),
         teacher=teacher,
         student=_student(top.student, folder) if top.student else None,
         distill=distill_config_of(top.distill, "distill", {}, folder) if top.distill else None,
@@ -197,7 +200,18 @@ def _check_limit(
         )
 
 
-def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataReference:
+def task_reference(given: Any) -> TaskReference:
+    """Return the task of a `task:` key, a name or `{name: {its parameters}}`, resolved."""
+    name, parameters = single(spelled_out(given), "task")
+    if ".py:" not in name:
+        known = registry.find("task", name, where="task")
+        parameters = registry.validate(known.parameters, parameters, where=f"task.{name}")
+    return TaskReference(name=name, parameters=parameters)
+
+
+def data_reference(
+    given: Mapping[str, Any], folder: Path, seed: int, task: TaskReference = CLASSES
+) -> DataReference:
     """Return the data of a `data:` section; relative paths start at `folder`."""
     own = {k: v for k, v in given.items() if k in DataSection.model_fields}
     rest = {k: v for k, v in given.items() if k not in own}
@@ -223,6 +237,7 @@ def data_reference(given: Mapping[str, Any], folder: Path, seed: int) -> DataRef
         augment=tuple(section.augment),
         seed=seed,
         folder=folder.resolve(),
+        task=task,
     )
 
 

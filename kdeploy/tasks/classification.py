@@ -40,7 +40,7 @@ class Classification:
     def read_targets(self, parts: Parts, *, where: str) -> Parts:
         return read_classes(parts, where=where)
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return described(self)
 
     def check_answer(self, answer: Any, data: Dataset, *, who: str) -> None:
@@ -69,14 +69,12 @@ class Classification:
         found = classes_of(one_output(answer))
         if targets is None or targets.shape != found.shape:
             return found
-        return found[targets != NOT_COUNTED]
+        return np.asarray(found[targets != NOT_COUNTED])
 
     def expected(self, targets: NDArray[Any]) -> Predictions:
-        return targets[targets != NOT_COUNTED]
+        return np.asarray(targets[targets != NOT_COUNTED])
 
-    def log_likelihoods(
-        self, answer: Answer, targets: NDArray[Any]
-    ) -> NDArray[np.float64] | None:
+    def log_likelihoods(self, answer: Answer, targets: NDArray[Any]) -> NDArray[np.float64] | None:
         if targets.ndim != 2:
             return None
         counts = targets != NOT_COUNTED

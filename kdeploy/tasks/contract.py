@@ -2,7 +2,7 @@
 
 `@task(metric=)` marks a class, one a file, whose keyword-only parameters are the recipe's. An
 instance belongs to one dataset: `read_targets` may keep what it finds in the training targets, and
-`facts` tells it to bundles and devices. Modules of tasks import numpy only, so that a device can
+`to_dict` tells it to bundles and devices. Modules of tasks import numpy only, so that a device can
 load them; what needs torch is imported where it is used.
 
 An answer is what a model returns: one array or tensor, or several, as an ordered mapping from names
@@ -70,7 +70,7 @@ class Task(Protocol):
         """
         ...
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return name, parameters and what was found in the training targets, as JSON has them."""
         ...
 
@@ -158,6 +158,11 @@ def kin(name: str) -> tuple[str, ...]:
     """Return a task's name and that of the task whose losses and metrics fit it too."""
     like = str(facts_of(name).get("like", ""))
     return (name, *kin(like)) if like else (name,)
+
+
+def is_of_classes(name: str) -> bool:
+    """Return whether outputs are logits of classes, which a softmax makes probabilities."""
+    return "classification" in kin(name)
 
 
 def metrics_for(

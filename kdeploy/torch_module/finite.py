@@ -53,9 +53,7 @@ def check_answers(
     """
     if isinstance(logits, Mapping):
         for tensor in logits.values():
-            check_answers(
-                model, x, tensor, name=name, part=part, first=first, numbers=numbers
-            )
+            check_answers(model, x, tensor, name=name, part=part, first=first, numbers=numbers)
         return
     is_bad = ~has_class(logits)
     if bool(is_bad.any()):

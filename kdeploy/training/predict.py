@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kdeploy.data.contract import Dataset, Preprocessing, Split
+from kdeploy.tasks.contract import Predictions, Task, classification, task_of
 from kdeploy.torch_module.finite import as_arrays, check_answers
 from kdeploy.torch_module.model_outputs import outputs_of
-from kdeploy.tasks.contract import Predictions, Task, classification, task_of
 from kdeploy.training.batches import batches_in_order
 
 
@@ -99,6 +99,14 @@ def accuracy(
         targets=split.y,
     )
     return task.score(task.metrics(predicted, task.expected(split.y)))
+
+
+def metrics_on(
+    model: nn.Module, split: Split, preprocessing: Preprocessing, task: Task, *, part: str = "test"
+) -> dict[str, float]:
+    """Return the task's metrics of a part, the main one first."""
+    predicted = predict(model, split.x, preprocessing, part=part, task=task, targets=split.y)
+    return task.metrics(predicted, task.expected(split.y))
 
 
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
-from kdeploy.torch_module.finite import as_arrays, check_answers, num_unreadable
 from kdeploy.tasks.contract import Predictions, Task, classification
+from kdeploy.torch_module.finite import as_arrays, check_answers, num_unreadable
 from kdeploy.training.batches import batches_in_order
 from kdeploy.training.processes import Processes
 

@@ -33,7 +33,7 @@ def arrays(
     classes: list[str] | int | None = None,
     vocabulary: int | None = None,
 ) -> Parts:
-    """Return the parts; `x` is (N,C,H,W) or (N,C,L), float32 or uint8, and `y` is as the task needs.
+    """Return the parts; `x` is (N,C,H,W) or (N,C,L), float32 or uint8; `y` is what the task needs.
 
     Classes are (N,) integers; other tasks take vectors (N, D), masks (N, H, W) or sets (N, C).
 

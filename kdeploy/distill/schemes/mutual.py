@@ -16,6 +16,7 @@ from kdeploy.distill.contract import AuxiliaryModel, Batch, MakeObjective, Schem
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.reinitialize import fresh_copy
 from kdeploy.distill.tokens import real_rows
+from kdeploy.tasks.contract import Task, classification, task_of
 from kdeploy.training.compilation import Call
 from kdeploy.training.views import View
 
