@@ -15,7 +15,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,9 @@ INSTRUCTION_SETS = (
     *("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
 INT8_INSTRUCTION_SETS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+# What models are made and written with; what runs them, each runtime says itself.
 LIBRARIES = (
     *("numpy", "torch", "torchao", "torch-pruning", "lightning-fabric", "onnx", "onnxscript"),
-    *("onnxruntime", "onnxruntime-gpu", "openvino"),
-    *("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-dispatch", "tensorrt-lean"),
 )
 _HYPERVISORS = (
     "qemu",
@@ -78,8 +77,13 @@ class Machine:
         return cls(**{**known, "instruction_sets": tuple(known.get("instruction_sets", ()))})
 
 
-def fingerprint(*, root: Path = _ROOT) -> Machine:
-    """Return what this machine is now; `root` is where /proc and /sys are looked for."""
+def fingerprint(*, root: Path = _ROOT, libraries: Iterable[str] = ()) -> Machine:
+    """Return what this machine is now.
+
+    Args:
+        root: Where /proc and /sys are looked for.
+        libraries: Distributions whose versions are told beside those of `LIBRARIES`.
+    """
     cpuinfo = _cpuinfo(root)
     gpu, driver = _gpu(root)
     hardware: dict[str, Any] = {
@@ -99,7 +103,7 @@ def fingerprint(*, root: Path = _ROOT) -> Machine:
         driver=driver,
         os=platform.platform(),
         python=platform.python_version(),
-        versions=_versions(),
+        versions=_versions((*LIBRARIES, *libraries)),
     )
 
 
@@ -112,8 +116,9 @@ def allowed_cores(*, root: Path = _ROOT) -> int:
 
 def doubts_of_packages() -> list[str]:
     """Return what is wrong with the packages that are installed here, with the remedy."""
-    found = _versions()
-    both = [name for name in ("onnxruntime", "onnxruntime-gpu") if name in found]
+    either = ("onnxruntime", "onnxruntime-gpu")
+    found = _versions(either)
+    both = [name for name in either if name in found]
     if len(both) < 2:
         return []
     return [
@@ -250,11 +255,11 @@ def _counted(names: list[str]) -> str:
     return ", ".join(f"{names.count(n)}x {n}" if names.count(n) > 1 else n for n in unique)
 
 
-def _versions() -> dict[str, str]:
+def _versions(libraries: Iterable[str]) -> dict[str, str]:
     import importlib.metadata
 
     found = {"kdeploy": __version__}
-    for name in LIBRARIES:
+    for name in libraries:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -20,6 +20,20 @@ Inputs: TypeAlias = "NDArray[np.float32] | NDArray[np.int64]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TensorInfo:
+    """An input or an output of a model: its name, its sizes, and the type of its numbers."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    """The batch first; a name, e.g. "batch", stands for a size that is open."""
+    dtype: str
+    """As numpy spells it, e.g. "float32"."""
+
+    def __str__(self) -> str:
+        return f"{self.name}={','.join(map(str, self.shape))}:{self.dtype}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """How a stored item becomes the model's input.
 
@@ -34,7 +48,8 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     resize: str = ""
-    """How a raw image is brought to `shape`: "bilinear" (Pillow), or "" for not at all."""
+    """How a raw image is brought to `shape`: "bilinear" (Pillow), "letterbox" (the same, but it
+    keeps its shape, in the middle of grey bars), or "" for not at all."""
     classes: tuple[str, ...] = ()
     dtype: Literal["float32", "int64"] = "float32"
     """Of the model's input; "int64" means token ids."""

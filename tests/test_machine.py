@@ -144,7 +144,7 @@ def test_imports_nothing_heavy():
 
 def test_two_builds_of_onnx_runtime_in_one_environment_are_told(monkeypatch):
     found = {"onnxruntime": "1.31.1"}
-    monkeypatch.setattr("kdeploy.machine._versions", lambda: found)
+    monkeypatch.setattr("kdeploy.machine._versions", lambda _: found)
     assert doubts_of_packages() == []
     found["onnxruntime-gpu"] = "1.30.0"
     (doubt,) = doubts_of_packages()

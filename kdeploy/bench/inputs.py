@@ -17,10 +17,10 @@ import numpy as np
 from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
-from kdeploy.onnx_graph import input_facts as graph_facts
 from kdeploy.onnx_graph.facts import OPEN, item_shape, takes_integers
 from kdeploy.onnx_graph.input_fitting import input_dtype, is_declared
-from kdeploy.preprocessing import Inputs, Preprocessing
+from kdeploy.preprocessing import Inputs, Preprocessing, TensorInfo
+from kdeploy.runtimes.files import inputs_of
 from kdeploy.store.artifact import open_artifact
 from kdeploy.store.model_io import preprocessing_of
 
@@ -126,11 +126,22 @@ def _preprocessing(subject: ModelUnderTest) -> Preprocessing:
                 "ids: `--input NAME=1,128`",
             )
         return Preprocessing(shape=item_shape(subject.path))
-    if subject.format in graph_facts.READERS:
-        return Preprocessing(shape=graph_facts.item_shape(subject.path, subject.format))
+    inputs = inputs_of(subject.path, subject.format)
+    if inputs is not None:
+        return Preprocessing(shape=_item(subject.path, inputs))
     if subject.format == "torch" and (known := preprocessing_of(open_artifact(subject.path))):
         return known
     raise ModelError(
         f"nothing says how large the input of {subject.label} is",
         hint="name the data to measure it on (`--data`)",
     )
+
+
+def _item(path: Path, inputs: Sequence[TensorInfo]) -> tuple[int, ...]:
+    """Return the shape of an item of a file that takes one tensor of floats."""
+    if len(inputs) != 1 or inputs[0].dtype != "float32" or len(inputs[0].shape) < 2:
+        raise ModelError(
+            f"{path} takes no items of floats, and nothing else says what it takes",
+            hint="name the data to measure it on (`--data`)",
+        )
+    return tuple(n if isinstance(n, int) else OPEN for n in inputs[0].shape[1:])

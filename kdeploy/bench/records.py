@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from kdeploy.bench import doubts, early_stopping, stats
 from kdeploy.bench.model_under_test import ModelUnderTest, Outcome, Seconds
 from kdeploy.bench.stats import Estimate
-from kdeploy.errors import ModelError
 from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.machine import Machine
 from kdeploy.measurement import METRICS, Measurement
-from kdeploy.onnx_graph.facts import count_parameters
-from kdeploy.runtimes.files import files_of
+from kdeploy.runtimes.files import files_of, parameters_of
 from kdeploy.runtimes.run import device_of
 from kdeploy.tasks.contract import Predictions, Task, metrics_for
 
@@ -169,8 +167,8 @@ def _bound_of_p99(
 def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
     subject, proof = outcome.subject, outcome.proof
     parameters = subject.parameters
-    if parameters is None and subject.format == "onnx":
-        parameters = _parameters(subject)
+    if parameters is None:
+        parameters = parameters_of(subject.path, subject.format)
     swapped = tuple(flag for flag in outcome.flags if flag == "swapped")
     yield _Number(metric="peak_memory", value=outcome.peak_memory_bytes, flags=swapped)
     for metric in ("memory_over_runtime", "load_memory", "device_memory", "offline_batch_size"):
@@ -272,10 +270,3 @@ def _size(subject: ModelUnderTest) -> int:
         tensors = list(subject.path.glob("*.safetensors")) or list(subject.path.iterdir())
         return sum(path.stat().st_size for path in tensors if path.is_file())
     return sum(file.stat().st_size for file in files_of(subject.path))
-
-
-def _parameters(subject: ModelUnderTest) -> int | None:
-    try:
-        return count_parameters(subject.path)
-    except ModelError:  # a fake
-        return None

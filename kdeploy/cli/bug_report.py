@@ -69,9 +69,9 @@ def _without_secrets(given: Sequence[str]) -> str:
 
 
 def _machine() -> str:
-    from kdeploy.machine import fingerprint
+    from kdeploy.runtimes.run import this_machine
 
-    return json.dumps(fingerprint().to_dict(), indent=2)
+    return json.dumps(this_machine().to_dict(), indent=2)
 
 
 def _told(facts: Callable[[], str]) -> str:

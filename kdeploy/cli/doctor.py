@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def doctor(json: Json = False, debug: Debug = False) -> Result:
     """Show this machine, which runtimes run on it, and what the others lack."""
     from kdeploy.cli.output import out as console
-    from kdeploy.machine import doubts_of_packages, fingerprint
-    from kdeploy.runtimes.run import states
+    from kdeploy.machine import doubts_of_packages
+    from kdeploy.runtimes.run import states, this_machine
 
-    machine = fingerprint().to_dict()
+    machine = this_machine().to_dict()
     runtimes, doubts = states(), doubts_of_packages()
     screen = console(is_json=json)
     facts = [[k.replace("_", " "), _text(v)] for k, v in machine.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,6 +68,15 @@ GitHubSummary = Annotated[
 ]
 
 
+def named_only(command: Callable[..., Any]) -> Callable[[], None]:
+    """Return what stands for a command in the list of all: its flags are read when it is asked."""
+
+    def listed() -> None: ...
+
+    listed.__name__, listed.__doc__ = command.__name__, command.__doc__
+    return listed
+
+
 def data_reference(
     name: str | None, folder: Path | None, seed: int = 0, task: str | None = None
 ) -> DataReference | None:
@@ -81,7 +90,7 @@ def data_reference(
 
     given = {**data_section(name), **({"folder": str(folder)} if folder else {})}
     meant = task_reference(read_value(task)) if task else CLASSES
-    return resolve(given, Path(), seed, meant)
+    return resolve(given, Path(), seed, task=meant)
 
 
 def source_of(common: dict[str, Any]) -> Source:

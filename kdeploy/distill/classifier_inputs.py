@@ -6,46 +6,13 @@ makes the model's outputs. In a recipe it is written `{"head:input": "fc:input"}
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.feature_hooks import INPUT
-from kdeploy.distill.loss_specs import LossSpec
 from kdeploy.errors import ModelError
-
-
-def with_layers(
-    loss_specs: Sequence[LossSpec], student: nn.Module, teacher: nn.Module | None, example: Tensor
-) -> tuple[tuple[LossSpec, ...], list[str]]:
-    """Return the specs with the classifiers' inputs where no layers were named, and a sentence.
-
-    Args:
-        loss_specs: What is learned.
-        student: Learns.
-        teacher: Is asked; None for a file.
-        example: Preprocessed items.
-
-    Raises:
-        ModelError: one of the two has no such classifier.
-    """
-    wanting = [loss_spec for loss_spec in loss_specs if loss_spec.wants_layers]
-    if not wanting:
-        return tuple(loss_specs), []
-    if teacher is None:
-        raise _file("teacher")
-    own, other = (
-        f"{classifier(model, example, role=role)}{INPUT}"
-        for role, model in (("student", student), ("teacher", teacher))
-    )
-    layers = {own: other}
-    names = ", ".join(f"`{loss_spec.name}`" for loss_spec in wanting)
-    said = f"{names}: no `layers` named, so the classifier's input is compared: `{own}: {other}`"
-    return tuple(replace(x, layers=layers) if x in wanting else x for x in loss_specs), [said]
 
 
 def classifier(model: nn.Module, example: Tensor, *, role: str) -> str:
@@ -54,8 +21,8 @@ def classifier(model: nn.Module, example: Tensor, *, role: str) -> str:
     Raises:
         ModelError: the last such layer makes something else, sees tokens, or there is none.
     """
-    if next(model.children(), None) is None and next(model.parameters(), None) is None:
-        raise _file(role)
+    if is_file(model):
+        raise no_layers_of_a_file(role)
     last: list[tuple[str, tuple[int, ...], Any]] = []
 
     def watched(path: str) -> Any:
@@ -92,7 +59,13 @@ def _is_pointwise(module: nn.Module) -> bool:
     return module.groups == 1 and set(module.kernel_size) == {1}
 
 
-def _file(role: str) -> ModelError:
+def is_file(model: nn.Module) -> bool:
+    """Return whether a model has no layers that could be watched."""
+    return next(model.children(), None) is None and next(model.parameters(), None) is None
+
+
+def no_layers_of_a_file(role: str) -> ModelError:
+    """Return the error that says so."""
     return ModelError(
         f"the {role} is a file, of which no inner layer can be compared",
         hint="use losses on outputs, e.g. `losses: [{kd: {}}]`, or a torch model",

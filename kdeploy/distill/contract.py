@@ -4,9 +4,12 @@
 (batch, classes). `needs="features"` is called once per pair of the recipe's `layers`, with two
 feature maps; `adapt=True` asks for a trained projection of the student's map to the teacher's
 shape before the call. `needs="all_features"` is called once with two tuples, all maps of the
-recipe's `layers` in their order. `of_items=True` says that it compares items with each other, by
-vectors of any width, and takes the classifiers' inputs where no `layers` are named. `tokens=True`
-says that features are (batch, tokens, width). All are float32; the teacher's are constants.
+recipe's `layers` in their order. Where none are named, `default_layers` chooses. `of_items=True`
+says that it compares items with each other, by vectors of any width. `tokens=True` says that
+features are (batch, tokens, width); their layers have to be named. `tasks=(...)` names the tasks
+that a loss is for, where it is not for all; `draws=True` says that it draws at random.
+`former_names=(...)` are names that it had, so that older recipes are read; they stay as written
+there, and with them the ids of artefacts. All are float32; the teacher's are constants.
 `labels=True` says that the loss cannot do without hard labels, `exact=False` that its minimum is
 not where the student's input equals the teacher's.
 
@@ -42,6 +45,7 @@ from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError
 from kdeploy.registration import Decorated, register
 from kdeploy.tasks.contract import Task, classification, task_of
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import (
     Batch,
@@ -118,7 +122,7 @@ class SchemeContext:
 
     data: Dataset
     fit: FitContext
-    training: Mapping[str, Any]
+    training: TrainingConfig
     label_weight: Schedule
     """For schemes whose objective is their own; that of `MakeObjective` holds it already."""
     build: BuildModel = cannot_build
@@ -135,7 +139,7 @@ class SchemeContext:
         if name:
             work = context.work / name if context.work else None
             context = replace(context, work=work, name=f"{context.name}: {name}")
-        result = fit(objective, self.data, context, **self.training)
+        result = fit(objective, self.data, context, self.training)
         self.results.append(result)
         self.students.append(objective.student)
         return result

@@ -14,7 +14,13 @@ POOLS: dict[int, Callable[..., Tensor]] = {
     4: functional.adaptive_avg_pool2d,
     5: functional.adaptive_avg_pool3d,
 }
-PROJECTIONS = {2: nn.Linear, 3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
+PROJECTIONS: dict[int, Callable[..., nn.Module]] = {
+    2: nn.Linear,
+    3: nn.Conv1d,
+    4: nn.Conv2d,
+    5: nn.Conv3d,
+}
 NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 
@@ -22,6 +28,35 @@ def pooled_alike(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return both with the smaller of their sizes in each dimension, by average pooling."""
     size = tuple(min(s) for s in zip(student.shape[2:], teacher.shape[2:], strict=True))
     return _pooled(student, size), _pooled(teacher, size)
+
+
+def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Return maps (batch, channels, height, width) in another size, interpolated bilinearly.
+
+    Of logits, never of probabilities; the corners of pixels agree, not their centres. Signals
+    (batch, channels, length) are interpolated linearly, clips trilinearly.
+    """
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    return functional.interpolate(maps, tuple(size), mode=MODES[maps.ndim], align_corners=False)
+
+
+def projection(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    """Return a trained 1x1 convolution from one width to another; nothing where they agree."""
+    if student[1] == teacher[1]:
+        return nn.Identity()
+    kernel = {} if len(student) == 2 else {"kernel_size": 1}
+    return PROJECTIONS[len(student)](student[1], teacher[1], **kernel)
+
+
+def check_maps(student: Sequence[int], teacher: Sequence[int], *, loss: str) -> None:
+    """Raise ModelError unless both shapes are images (batch, channels, height, width)."""
+    if not len(student) == len(teacher) == 4:
+        raise ModelError(
+            f"`{loss}` compares feature maps (batch, channels, height, width), found "
+            f"{tuple(student)} of the student and {tuple(teacher)} of the teacher",
+            hint="name layers before any pooling, in `layers`",
+        )
 
 
 def adapter(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:

@@ -21,10 +21,9 @@ from kdeploy.export.half_arithmetic import check_half_arithmetic
 from kdeploy.export.opening import check_that_it_opens
 from kdeploy.export.parity import Parity, check_parity
 from kdeploy.export.parity_conditions import conditions, parity_of
-from kdeploy.machine import fingerprint
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.registry import Technique, find, validate
-from kdeploy.runtimes.run import named
+from kdeploy.runtimes.run import named, this_machine
 from kdeploy.system.interruption import stop_if_asked
 from kdeploy.untrusted.user_code import described
 
@@ -168,7 +167,7 @@ def bound_to(target: str) -> str:
     """
     if find("exporter", target).facts.get("portable", True):
         return ""
-    here = fingerprint()
+    here = this_machine()
     return json.dumps([here.id, here.driver, here.versions], sort_keys=True)
 
 

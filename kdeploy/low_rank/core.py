@@ -75,19 +75,19 @@ class Core:
         return layers.train(self.layer.training)
 
 
-def core_of(layer: Any, *, iterations: int, moment: Tensor | None = None) -> Core:
+def core_of(layer: Any, *, iterations: int, gram: Tensor | None = None) -> Core:
     """Return a convolution's kernel, ready to be taken apart.
 
     Args:
         layer: A convolution of one group.
         iterations: Of HOOI, at most.
-        moment: Second moments of the layer's inputs; none: all inputs alike. Those of different
+        gram: Second moments of the layer's inputs; none: all inputs alike. Those of different
             positions are taken as unrelated, which bounds the output error instead of being it.
     """
     kernel = layer.weight.detach().double().cpu().flatten(2)
     root = None
-    if moment is not None:
-        root = root_of(of_channels(moment, layer.in_channels))
+    if gram is not None:
+        root = root_of(of_channels(gram, layer.in_channels))
         kernel = torch.einsum("ojk,ji->oik", kernel, root)
 
     @cache

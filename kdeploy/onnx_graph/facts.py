@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.checks import read_onnx
+from kdeploy.preprocessing import TensorInfo
 
 # Inputs that hold scales and zero-points, by operator; what remains was learned.
 _BOOKKEEPING = {
@@ -45,6 +48,41 @@ def item_shape(path: Path) -> tuple[int, ...]:
             hint="name the data to measure it on (`--data`)",
         )
     return shape
+
+
+def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
+    """Return all that the file takes.
+
+    Raises:
+        ModelError: no ONNX file, or an input that is no tensor or has no shape.
+    """
+    graph = read_onnx(path).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    return tuple(_told(path, value) for value in graph.input if value.name not in stored)
+
+
+def outputs_of(path: Path) -> tuple[TensorInfo, ...]:
+    """Return all that the file gives.
+
+    Raises:
+        ModelError: no ONNX file, or an output that is no tensor or has no shape.
+    """
+    return tuple(_told(path, value) for value in read_onnx(path).graph.output)
+
+
+def _told(path: Path, value: Any) -> TensorInfo:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    tensor = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or not tensor.HasField("shape"):
+        raise ModelError(
+            f"{path}: `{value.name[:200]}` is no tensor with a shape",
+            hint="export it again, with the shapes of its inputs and outputs",
+        )
+    dims = tensor.shape.dim
+    sizes = (d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
+    dtype = np.dtype(tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    return TensorInfo(name=value.name, shape=tuple(sizes), dtype=dtype)
 
 
 def takes_integers(path: Path) -> bool:

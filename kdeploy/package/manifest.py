@@ -59,7 +59,7 @@ class StoredPreprocessing:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: Literal["", "bilinear"]
+    resize: Literal["", "bilinear", "letterbox"]
     classes: tuple[str, ...]
     dtype: Literal["float32", "int64"] = "float32"
     vocabulary: int = 0

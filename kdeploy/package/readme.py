@@ -156,6 +156,8 @@ def _image(form: StoredPreprocessing) -> str:
     colour = "grey" if form.shape[0] == 1 else "RGB"
     size = f"{form.shape[2]} x {form.shape[1]} pixels"
     how = f"resized to {size} (Pillow, bilinear)" if form.resize else f"expected to have {size}"
+    if form.resize == "letterbox":
+        how += ", its own shape kept between bars of 114"
     ground = ", ".join(map(str, form.background))
     opaque = f"laid on ({ground}) where it is transparent, " if ground else ""
     return f"turned upright (EXIF), {opaque}converted to {colour}, {how}, in channels-first order"

@@ -23,7 +23,7 @@ from kdeploy.pipeline.building import onnx_path
 from kdeploy.pipeline.choose import target_cell
 from kdeploy.pipeline.onnx_files import is_quantized
 from kdeploy.recipe.resolve import Recipe, Step
-from kdeploy.runtimes.files import SUFFIXES
+from kdeploy.runtimes.files import suffixes
 from kdeploy.runtimes.run import device_of, formats_of, named
 from kdeploy.store.artifact import find_artifact
 from kdeploy.tasks.contract import metrics_for, task_of
@@ -98,10 +98,10 @@ def _check_export(recipe: Recipe, step: Step, data: Dataset, where: str) -> None
 
 def _formats(recipe: Recipe) -> set[str]:
     """Return the kinds of file and model that the recipe makes."""
-    suffixes = {registry.find("exporter", s.technique).facts["suffix"] for s in recipe.export}
+    written = {suffixes()[_suffix(step)] for step in recipe.export}
     models = {"onnx"} if recipe.teacher.is_file else {"torch"}
     models |= {"torch"} if recipe.student is not None else set()
-    return {SUFFIXES[suffix] for suffix in suffixes} | models
+    return written | models
 
 
 def _check_runtimes(recipe: Recipe) -> None:
@@ -136,7 +136,7 @@ def _makers(what: str) -> list[str]:
 
 def _how_to_make(formats: Iterable[str]) -> str:
     known = registry.techniques("exporter").items()
-    able = [name for name, t in known if SUFFIXES[t.facts["suffix"]] in set(formats)]
+    able = [name for name, t in known if suffixes()[t.facts["suffix"]] in set(formats)]
     add = f"add {_listed(able)} to `export`, or " if able else ""
     return f"{add}leave the runtime out"
 

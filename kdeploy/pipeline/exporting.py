@@ -16,7 +16,7 @@ from kdeploy.pipeline.exported import Exported, told_apart
 from kdeploy.pipeline.failures import Failure, kept_for_later
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.recipe.resolve import Step
-from kdeploy.runtimes.files import SUFFIXES, format_of
+from kdeploy.runtimes.files import format_of, suffixes
 from kdeploy.runtimes.run import device_of
 from kdeploy.store.artifact import Artifact
 
@@ -61,7 +61,7 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         )
 
     file = session.step(
-        kind=SUFFIXES[suffix],
+        kind=suffixes()[suffix],
         stage="export",
         technique=step.technique,
         label=model.label,

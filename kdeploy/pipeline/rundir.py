@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.bench.run import BenchResult
-from kdeploy.machine import fingerprint
 from kdeploy.measurement import write
 from kdeploy.onnx_graph.checks import copy_file
 from kdeploy.pipeline.exported import Exported
@@ -19,6 +18,7 @@ from kdeploy.pipeline.packaging import BUNDLE
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
 from kdeploy.report.run_folder import COMMAND
+from kdeploy.runtimes.run import this_machine
 from kdeploy.system.temporary import locked_folder, sweep
 
 REPORTS = {"report.md": "markdown", "report.html": "html", "measurements.csv": "csv"}
@@ -47,7 +47,7 @@ def write_measurements(out: Path, result: BenchResult) -> None:
     write(result.measurements, out / "measurements.jsonl")
     write_json(out / COMPARISONS, result.comparisons)
     write_json(out / PROOFS, result.proofs)
-    write_json(out / "machine.json", fingerprint().to_dict())
+    write_json(out / "machine.json", this_machine().to_dict())
 
 
 def write_exports(out: Path, exported: Sequence[Exported]) -> None:

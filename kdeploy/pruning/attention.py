@@ -36,7 +36,7 @@ class NotFollowed(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class ChannelTable:
     """Channels of a layer, numbered (heads, width)."""
 
     layer: str
@@ -44,26 +44,26 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
+class AttentionLayers:
     """The layers of an attention; queries, keys and values may be one layer's outputs."""
 
     module: str
-    query: Table
-    key: Table
-    value: Table
-    project: Table
+    query: ChannelTable
+    key: ChannelTable
+    value: ChannelTable
+    project: ChannelTable
     """Of the layer that reads the result: its input channels."""
     modules: frozenset[str]
     """In whose code the numbers of heads and channels stand."""
 
     @property
-    def parts(self) -> tuple[Table, Table, Table]:
+    def parts(self) -> tuple[ChannelTable, ChannelTable, ChannelTable]:
         return self.query, self.key, self.value
 
 
 def find_attentions(
     calls: Sequence[Call], model: nn.Module, batch: int
-) -> tuple[list[Attention], dict[str, str]]:
+) -> tuple[list[AttentionLayers], dict[str, str]]:
     """Return the attentions that are understood; and of others the module and the reason.
 
     Args:
@@ -236,7 +236,7 @@ def _weighted(flow: _Flow, index: int, call: Call) -> tuple[Call, int]:
     return call, index
 
 
-def _attention(flow: _Flow, found: _Operands, batch: int) -> Attention:
+def _attention(flow: _Flow, found: _Operands, batch: int) -> AttentionLayers:
     trail = {found.module}
     tables = []
     for tensor, is_turned in (
@@ -246,7 +246,7 @@ def _attention(flow: _Flow, found: _Operands, batch: int) -> Attention:
     ):
         layer, numbers = flow.numbered(tensor, found.index, trail)
         turned = numbers.transpose(-1, -2) if is_turned else numbers
-        tables.append(Table(layer=layer, channels=_table(turned, batch)))
+        tables.append(ChannelTable(layer=layer, channels=_table(turned, batch)))
     shape = tables[2].channels.shape
     places = torch.arange(shape.numel()).view(shape)
     given = found.result
@@ -256,12 +256,12 @@ def _attention(flow: _Flow, found: _Operands, batch: int) -> Attention:
     columns = _rows_alike(numbers)
     if sorted(columns.tolist()) != places.flatten().tolist():
         raise NotFollowed("the layer after it does not read each channel of each head once")
-    return Attention(
+    return AttentionLayers(
         module=found.module,
         query=tables[0],
         key=tables[1],
         value=tables[2],
-        project=Table(layer=layer, channels=columns.argsort().view(shape)),
+        project=ChannelTable(layer=layer, channels=columns.argsort().view(shape)),
         modules=frozenset(trail),
     )
 

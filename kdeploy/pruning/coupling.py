@@ -23,23 +23,23 @@ from kdeploy.pruning.heads import find_heads
 from kdeploy.pruning.index_mapping import Renumber, number_channels
 from kdeploy.pruning.operations import shape_made, split_sizes
 from kdeploy.pruning.shuffles import Shuffle
-from kdeploy.pruning.tracing import Graph, trace
+from kdeploy.pruning.tracing import ChannelGraph, trace
 
-__all__ = ["LayerDim", "PruningGroup", "find_units"]
+__all__ = ["LayerDim", "PruningGroup", "find_groups"]
 
 Element = tuple[Any, str, int]
 """A channel of a node of the graph: (node, "in" or "out", index)."""
 
 
-def find_units(
+def find_groups(
     model: nn.Module,
     example: Tensor,
     *,
     is_protected: Callable[[str], bool] = lambda name: False,
     attention: Literal["heads", "width"] = "heads",
-    whole: MutableMapping[str, str] | None = None,
+    skipped: MutableMapping[str, str] | None = None,
 ) -> list[PruningGroup]:
-    """Return all units that may be removed, in the order of the layers.
+    """Return all groups that may be removed, in the order of the layers.
 
     Args:
         model: In eval mode, every parameter asking for gradients: tracing relies on autograd.
@@ -75,21 +75,21 @@ def find_units(
         for node in graph.nodes
         if node.type == OPTYPE.PARAMETER
     }
-    units = [_unit(members, names, places, parts, sides) for members in forest.classes()]
+    groups = [_pruning_group(members, names, places, parts, sides) for members in forest.classes()]
     heads, reasons = find_heads(
         graph,
         model,
         example,
         first=attention,
         is_protected=is_protected,
-        taken={slot for unit in units for slot in unit.channels},
+        taken={layer_dim for group in groups for layer_dim in group.channels},
     )
-    if whole is not None:
-        whole.update(reasons)
-    return units + heads
+    if skipped is not None:
+        skipped.update(reasons)
+    return groups + heads
 
 
-def _frozen(graph: Graph, reductions: Collection[Any]) -> set[Any]:
+def _frozen(graph: ChannelGraph, reductions: Collection[Any]) -> set[Any]:
     """Return the nodes through which channels are not followed."""
     harmless = {*reductions, *graph.axes.inside, *(s.steps[-1] for s in graph.shuffles if s.steps)}
     return fixed_nodes(graph) | {
@@ -140,7 +140,7 @@ class _Forest:
         return element
 
 
-def _follow(graph: Graph, root: Any, forest: _Forest, reductions: Collection[Any]) -> None:
+def _follow(graph: ChannelGraph, root: Any, forest: _Forest, reductions: Collection[Any]) -> None:
     """Join each output channel of a layer with all that it meets."""
     pruner = graph.pruner(root)
     queue = [(root, pruner.prune_out_channels, list(range(graph.count(root, "out") or 0)))]
@@ -176,13 +176,13 @@ def _is_behind(reductions: Collection[Any], node: Any, other: Any) -> bool:
     )
 
 
-def _is_one_for_all(graph: Graph, reduction: Any) -> bool:
+def _is_one_for_all(graph: ChannelGraph, reduction: Any) -> bool:
     """Tell whether a sum over channels keeps their dimension, of size 1."""
     axis = graph.axes.made.get(reduction)
     return axis is not None and shape_made(reduction)[axis] == 1
 
 
-def _is_torn(graph: Graph, reductions: Collection[Any], node: Any, other: Any) -> bool:
+def _is_torn(graph: ChannelGraph, reductions: Collection[Any], node: Any, other: Any) -> bool:
     """Tell whether two nodes take different dimensions for the channels between them."""
     if node in reductions or other in reductions:
         return False
@@ -190,7 +190,7 @@ def _is_torn(graph: Graph, reductions: Collection[Any], node: Any, other: Any) -
 
 
 def _join(
-    graph: Graph, forest: _Forest, source: tuple[Any, str, list[int]], edge: Any, other: str
+    graph: ChannelGraph, forest: _Forest, source: tuple[Any, str, list[int]], edge: Any, other: str
 ) -> list[int]:
     """Join channels with those at the other end of an edge; return the ones not seen before."""
     node, side, indices = source
@@ -221,7 +221,7 @@ def _couple_shuffled(shuffles: Collection[Shuffle], forest: _Forest) -> None:
             forest.join((node, side, index), (node, side, nodes[node].partner(index)))
 
 
-def _parts(graph: Graph, node: Any, place: str) -> list[tuple[LayerDim, int]]:
+def _parts(graph: ChannelGraph, node: Any, place: str) -> list[tuple[LayerDim, int]]:
     """Return for each channel of a split the place of its part's size, and which it is there."""
     sizes = split_sizes(node, axis=graph.axes.given(node))
     return [
@@ -232,7 +232,7 @@ def _parts(graph: Graph, node: Any, place: str) -> list[tuple[LayerDim, int]]:
 
 
 def _places(
-    graph: Graph, names: Mapping[Any, str], stated: Collection[Any]
+    graph: ChannelGraph, names: Mapping[Any, str], stated: Collection[Any]
 ) -> dict[tuple[Any, str], tuple[str, int, int]]:
     """Return what works group by group: its name, the channels of a group, the groups."""
     places = {}
@@ -251,7 +251,7 @@ def _places(
     return places
 
 
-def _unit(
+def _pruning_group(
     members: Collection[Element],
     names: Mapping[Any, str],
     places: Mapping[tuple[Any, str], tuple[str, int, int]],
@@ -270,6 +270,6 @@ def _unit(
             place, size, count = places[node, side]
             shares.setdefault(place, [0] * count)[index // size] += 1
     return PruningGroup(
-        channels={slot: tuple(sorted(channels[slot])) for slot in sorted(channels)},
+        channels={layer_dim: tuple(sorted(channels[layer_dim])) for layer_dim in sorted(channels)},
         shares={place: tuple(shares[place]) for place in sorted(shares)},
     )

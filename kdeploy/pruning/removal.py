@@ -18,13 +18,13 @@ from kdeploy.pruning.stated_widths import hint_for
 from kdeploy.untrusted.user_code import users_code
 
 
-def all_channels(units: Collection[PruningGroup]) -> dict[LayerDim, tuple[int, ...]]:
-    """Return the channels of several units by the side of the layer."""
+def all_channels(groups: Collection[PruningGroup]) -> dict[LayerDim, tuple[int, ...]]:
+    """Return the channels of several groups by the side of the layer."""
     found: dict[LayerDim, set[int]] = defaultdict(set)
-    for unit in units:
-        for slot, indices in unit.channels.items():
-            found[slot].update(indices)
-    return {slot: tuple(sorted(found[slot])) for slot in sorted(found)}
+    for group in groups:
+        for layer_dim, indices in group.channels.items():
+            found[layer_dim].update(indices)
+    return {layer_dim: tuple(sorted(found[layer_dim])) for layer_dim in sorted(found)}
 
 
 def remove_checked(
@@ -45,7 +45,7 @@ def remove_checked(
             with users_code("with fewer channels the model cannot run", model=model):
                 found = model(example)
         except ModelError as error:
-            outputs = [slot for slot in channels if slot.side == "out"]
+            outputs = [layer_dim for layer_dim in channels if layer_dim.side == "out"]
             widths = {s.layer: (channel_count(hidden, s), channel_count(model, s)) for s in outputs}
             error.hint = hint_for(error.message, model, widths)
             raise
@@ -66,15 +66,15 @@ def check_sizes(model: nn.Module) -> None:
             assert tuple(module.weight.shape[:2]) == stated, f"`{name}` states {stated}"
 
 
-def channel_count(model: nn.Module, slot: LayerDim) -> int:
+def channel_count(model: nn.Module, layer_dim: LayerDim) -> int:
     """Return how many channels a side of a layer has."""
-    found = _get(model, slot.layer)
+    found = _get(model, layer_dim.layer)
     if isinstance(found, nn.Parameter):
-        return found.shape[_dimension(slot.side)]
+        return found.shape[_dimension(layer_dim.side)]
     pruner = PrunerBox[module2type(found)]
     # torch-pruning's pruners are shared objects, with the dimension of their last layer.
     pruner.pruning_dim = -1
-    count = pruner.get_out_channels if slot.side == "out" else pruner.get_in_channels
+    count = pruner.get_out_channels if layer_dim.side == "out" else pruner.get_in_channels
     return int(count(found) or 1)
 
 
@@ -171,11 +171,11 @@ def _remove_statistics(norm: nn.Module, indices: Collection[int]) -> None:
 
 
 def _remove_from_parameter(
-    model: nn.Module, slot: LayerDim, parameter: nn.Parameter, indices: Collection[int]
+    model: nn.Module, layer_dim: LayerDim, parameter: nn.Parameter, indices: Collection[int]
 ) -> None:
-    dim = _dimension(slot.side)
+    dim = _dimension(layer_dim.side)
     kept = [i for i in range(parameter.shape[dim]) if i not in set(indices)]
-    owner, _, own = slot.layer.rpartition(".")
+    owner, _, own = layer_dim.layer.rpartition(".")
     narrow = parameter.detach().index_select(dim, torch.tensor(kept, device=parameter.device))
     setattr(model.get_submodule(owner), own, nn.Parameter(narrow))
 

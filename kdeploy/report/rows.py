@@ -15,7 +15,7 @@ from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.gate import times_better
 from kdeploy.measurement import METRICS, Measurement
 from kdeploy.report.comparison import OFFLINE, Pair, Ratio, Row, Run, Value, scenario_of
-from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME, RecordIndex, shelves_of
+from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME, RecordIndex, indexes_of
 
 SPEED = (
     *("latency.", "device_latency.", "throughput", "server_rate"),
@@ -102,9 +102,9 @@ def _bare_rows(index: int, run: Run, baseline: str) -> list[Row]:
     for row, records in found.items():
         if _is_cell(row, records):
             cells.setdefault(_subject(row), []).append(row)
-    shelves = shelves_of(run.records)
+    indexes = indexes_of(run.records)
     return [
-        _filled(row, shelves[_subject(row)])
+        _filled(row, indexes[_subject(row)])
         for row in found
         if row in (own := cells.get(_subject(row), [])) or not _hosts(row, own)
     ]
@@ -153,10 +153,10 @@ def _hosts(row: Row, cells: Sequence[Row]) -> bool:
     )
 
 
-def _filled(row: Row, shelf: RecordIndex) -> Row:
+def _filled(row: Row, index: RecordIndex) -> Row:
     values: dict[str, Value] = {}
     for metric in METRICS:
-        record = shelf.best(metric, row)
+        record = index.best(metric, row)
         if record is not None:
             values[metric] = Value(record=record, flags=_flags(record))
     measured = [v.record for m, v in values.items() if not m.startswith(ONCE_A_FILE)]

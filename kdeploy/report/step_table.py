@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdeploy.report.comparison import Comparison
 from kdeploy.units import format_quantity
 
 UNITS = {"seconds": "s", "bytes": "B", "fraction": "fraction"}
+SENSITIVITY = "sensitivity"
+"""The topic of a table a layer, which the page shows for all artefacts together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,3 +87,17 @@ def _shown(key: str, value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(_shown("", item) for item in value)
     return str(value)
+
+
+def layer_tables(comparison: Comparison) -> list[tuple[str, StepTable]]:
+    """Return what each layer costs, a table a step that measured it, under the step's label.
+
+    A step that several artefacts share has it once.
+    """
+    found: dict[str, tuple[str, StepTable]] = {}
+    for lineage in comparison.lineages:
+        for step in lineage.steps:
+            for said in said_by(step.facts):
+                if said.topic == SENSITIVITY:
+                    found.setdefault(step.id, (step.label or lineage.label, said))
+    return list(found.values())

@@ -1,10 +1,15 @@
 """What a runtime is: something that opens a file, runs it, and proves what it ran.
 
-A runtime is a class decorated with `@runtime(formats={...}, device=...)`, `formats` out of those
-of `files.py`; the fact `needs="int8"` or `"two_four"` says that it opens such artefacts alone,
-`opens_anything=True` that a file need be no model. Its module imports only what it needs inside
-its methods, so that it can be listed where the library is missing. Its keyword-only parameters but
-`threads` are its options; whoever names it may give them: `torch_cuda:precision=fp16`.
+A runtime is a class decorated with `@runtime(formats={...}, device=...)`. The one whose own format
+it is says so: `suffixes={".xml": "openvino"}`, and `beside=(".bin",)` where its weights lie in a
+file of the same name; methods of `KnowsFiles` tell more of such a file without opening it.
+`libraries` are the distributions that it needs, for the fingerprint of a machine. The fact
+`needs="int8"` or `"two_four"` says that it opens such artefacts alone, `opens_anything=True` that a
+file need be no model.
+
+Its module imports only what it needs inside its methods, so that it can be listed where the library
+is missing. Its keyword-only parameters but `threads` are its options; whoever names it may give
+them: `torch_cuda:precision=fp16`.
 """
 
 from __future__ import annotations
@@ -18,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.errors import ModelError
 from kdeploy.registration import register
 
 if TYPE_CHECKING:
-    from kdeploy.preprocessing import Inputs
+    from kdeploy.preprocessing import Inputs, TensorInfo
 
 runtime: Callable[..., Any] = partial(register, "runtime")
 
@@ -72,6 +78,28 @@ class SeveralOutputs(Protocol):
         ...
 
 
+class KnowsFiles(Protocol):
+    """What the runtime that a format is of may say of a file, each where it can.
+
+    The library need not be installed: whoever measures, stores or packages a file asks this.
+    """
+
+    @staticmethod
+    def files_of(path: Path) -> list[Path]:
+        """Return the file and all that belongs to it, where that is not told by its name."""
+        ...
+
+    @staticmethod
+    def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
+        """Return what the file takes; raise ModelError where it cannot be read."""
+        ...
+
+    @staticmethod
+    def parameters_of(path: Path) -> int:
+        """Return how many numbers the file has learned."""
+        ...
+
+
 class Runtime(Protocol):
     """The life of a file in a runtime: open, infer many times, prove, close."""
 
@@ -102,3 +130,8 @@ class Runtime(Protocol):
     def close(self) -> None:
         """Free what `open` took."""
         ...
+
+
+def unreadable(path: Path, error: Exception) -> ModelError:
+    """Return the error for a file that does not say what it takes."""
+    return ModelError(f"{path} does not say what it takes ({error})", hint="export it again")

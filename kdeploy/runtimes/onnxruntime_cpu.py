@@ -14,15 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.onnx_graph.checks import files_beside, read_onnx
+from kdeploy.onnx_graph.facts import count_parameters, inputs_of
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.onnx_options import cpu_options
 from kdeploy.runtimes.onnx_session import OnnxSession
 
 if TYPE_CHECKING:
-    from kdeploy.preprocessing import Inputs
+    from kdeploy.preprocessing import Inputs, TensorInfo
 
 
-@runtime(formats={"onnx"}, device="cpu")
+@runtime(
+    formats={"onnx"},
+    device="cpu",
+    suffixes={".onnx": "onnx"},
+    libraries=("onnxruntime", "onnxruntime-gpu"),
+)
 class OnnxruntimeCpu:
     """An ONNX file in ONNX Runtime's own kernels for processors."""
 
@@ -47,6 +54,18 @@ class OnnxruntimeCpu:
         if importlib.util.find_spec("onnxruntime") is None:
             return "the library `onnxruntime` is not installed: pip install onnxruntime"
         return None
+
+    @staticmethod
+    def files_of(path: Path) -> list[Path]:
+        return [path, *(path.parent / name for name in files_beside(read_onnx(path)))]
+
+    @staticmethod
+    def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
+        return inputs_of(path)
+
+    @staticmethod
+    def parameters_of(path: Path) -> int:
+        return count_parameters(path)
 
     def open(self, path: Path) -> None:
         self._session = OnnxSession(path, self._options, ["CPUExecutionProvider"])

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +21,22 @@ from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
 from kdeploy.onnx_graph.checks import INPUT_TYPES, WHOLE_TYPES, check_input, refused, unfit
 from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.files import format_of
+from kdeploy.preprocessing import Inputs, TensorInfo
+from kdeploy.runtimes.contract import Proof, runtime, unreadable
 
 ELIGIBLE_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+NUMPY_TYPES = {"f": "float", "i": "int", "u": "uint"}
 INTEGER_TYPES = frozenset({"i8", "u8"})
 UNCOMPUTED = frozenset({"Const", "Input", "Output"})
 
 
-@runtime(formats={"onnx", "openvino"}, device="cpu")
+@runtime(
+    formats={"onnx", "openvino"},
+    device="cpu",
+    suffixes={".xml": "openvino"},
+    beside=(".bin",),
+    libraries=("openvino",),
+)
 class Openvino:
     """An ONNX file, or OpenVINO's own, compiled by its CPU plugin."""
 
@@ -55,6 +63,10 @@ class Openvino:
         if importlib.util.find_spec("openvino") is None:
             return "the library `openvino` is not installed: pip install 'kdeploy[openvino]'"
         return None
+
+    @staticmethod
+    def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
+        return tuple(_inputs(path))
 
     def open(self, path: Path) -> None:
         try:
@@ -109,7 +121,28 @@ class Openvino:
 
 def _num_two_four(path: Path) -> int:
     """Return how many weights of an ONNX file are 2:4; OpenVINO's own files are not looked into."""
-    return num_two_four_of_file(path) if format_of(path) == "onnx" else 0
+    return num_two_four_of_file(path) if path.suffix != ".xml" else 0
+
+
+def _inputs(path: Path) -> Iterator[TensorInfo]:
+    """Yield what the graph of a `.xml` file says of its inputs (OpenVINO IR format)."""
+    try:
+        for layer in ElementTree.parse(path).iterfind(".//layer[@type='Parameter']"):
+            told = layer.find("data")
+            assert told is not None, "a parameter without data"
+            sizes = told.attrib["shape"].split(",")
+            yield TensorInfo(
+                name=layer.attrib.get("name", ""),
+                shape=tuple(int(size) if size.isdigit() else size for size in sizes),
+                dtype=_dtype(told.attrib["element_type"]),
+            )
+    except (ElementTree.ParseError, LookupError, AssertionError) as error:
+        raise unreadable(path, error) from error
+
+
+def _dtype(name: str) -> str:
+    """Return what numpy calls `f32`, `i64`, `u8` or `boolean`."""
+    return "bool" if name == "boolean" else NUMPY_TYPES.get(name[0], name[0]) + name[1:]
 
 
 def _layer(name: str, info: Any) -> dict[str, str]:

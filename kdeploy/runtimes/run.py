@@ -8,8 +8,20 @@ from typing import Any, cast
 
 from kdeploy import registry
 from kdeploy.errors import FileMissing, ModelError, RecipeError, Unavailable
+from kdeploy.machine import Machine, fingerprint
 from kdeploy.runtimes.contract import Runtime
 from kdeploy.runtimes.files import format_of
+
+
+def libraries() -> tuple[str, ...]:
+    """Return the distributions that the runtimes are, as package indexes name them."""
+    known = registry.techniques("runtime").values()
+    return tuple(dict.fromkeys(n for t in known for n in t.facts.get("libraries", ())))
+
+
+def this_machine() -> Machine:
+    """Return what this machine is now, with the versions of all that can run a file on it."""
+    return fingerprint(libraries=libraries())
 
 
 def states() -> dict[str, str | None]:

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     import tensorrt
 
 
-@runtime(formats={"engine"}, device="cuda")
+@runtime(
+    formats={"engine"},
+    device="cuda",
+    suffixes={".engine": "engine", ".plan": "engine"},
+    libraries=("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-dispatch", "tensorrt-lean"),
+)
 class Tensorrt:
     """An engine that was built for this GPU and this version of TensorRT."""
 

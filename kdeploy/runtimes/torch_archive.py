@@ -10,15 +10,50 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kdeploy.errors import ModelError
+from kdeploy.preprocessing import TensorInfo
+from kdeploy.runtimes.contract import unreadable
 
 # All that `torch.export.save` writes of a graph of tensors, below the archive's own folder.
 PLAIN = re.compile(
     r"models/\w+\.json|data/(weights|constants)/((weight|tensor)_\d+|\w+_config\.json)"
     r"|data/sample_inputs/\w+\.pt|extra/.+|archive_format|archive_version|byteorder|\.data/\w+"
 )
+
+# torch's numbers for types of numbers in an archive: `torch/_export/serde/schema.py`, ScalarType.
+DTYPES = {
+    **{1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64"},
+    **{6: "float16", 7: "float32", 8: "float64", 12: "bool", 13: "bfloat16"},
+}
+
+
+def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
+    """Return what the graph of an archive says of its inputs.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            [name] = [n for n in archive.namelist() if "/models/" in n]
+            module = json.loads(archive.read(name))["graph_module"]
+        given = [
+            spec["user_input"]["arg"]["as_tensor"]["name"]
+            for spec in module["signature"]["input_specs"]
+            if "user_input" in spec and "as_tensor" in spec["user_input"]["arg"]
+        ]
+        return tuple(_tensor(name, module["graph"]["tensor_values"][name]) for name in given)
+    except (zipfile.BadZipFile, LookupError, ValueError, TypeError) as error:
+        raise unreadable(path, error) from error
+
+
+def _tensor(name: str, told: Mapping[str, Any]) -> TensorInfo:
+    sizes = (s.get("as_int", s.get("as_expr", {}).get("expr_str", "?")) for s in told["sizes"])
+    return TensorInfo(name=name, shape=tuple(sizes), dtype=DTYPES.get(told["dtype"], "other"))
 
 
 def check_archive(path: Path) -> None:

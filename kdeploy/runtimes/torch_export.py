@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
-from kdeploy.preprocessing import Inputs
+from kdeploy.preprocessing import Inputs, TensorInfo
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.torch_archive import check_archive
+from kdeploy.runtimes.torch_archive import check_archive, inputs_of
 from kdeploy.runtimes.torch_artifact import wrong_input
 
 # Operators with weights, by the first part of their name.
 ELIGIBLE = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul", "lstm", "gru"})
 
 
-@runtime(formats={"torch_export"}, device="cpu")
+@runtime(formats={"torch_export"}, device="cpu", suffixes={".pt2": "torch_export"})
 class TorchExport:
     """An exported graph, its operators called one after the other."""
 
@@ -48,6 +48,10 @@ class TorchExport:
         if importlib.util.find_spec("torch") is None:
             return "the library `torch` is not installed: pip install torch"
         return None
+
+    @staticmethod
+    def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
+        return inputs_of(path)
 
     def open(self, path: Path) -> None:
         self._path = path

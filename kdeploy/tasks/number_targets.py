@@ -24,7 +24,8 @@ def read_each(parts: Parts, read: Read, *, where: str) -> Parts:
         read: Returns targets as they are stored, and a note on what was converted, "" for nothing.
         where: Names the data in messages.
     """
-    made, notes = {}, list(parts.notes)
+    made: dict[str, Any] = {}
+    notes = list(parts.notes)
     for name, split, place in labelled_parts(parts, where=where):
         targets, note = read(np.asarray(split.y), split.targets_origin or place)
         made[name] = replace(split, y=targets)

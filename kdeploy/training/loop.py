@@ -21,6 +21,7 @@ from kdeploy.training.average import WeightAverage
 from kdeploy.training.batch_norm import average_over, synchronized
 from kdeploy.training.batches import TrainingBatches
 from kdeploy.training.compilation import shall_compile
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.contract import (
     Batch,
     Best,
@@ -30,13 +31,11 @@ from kdeploy.training.contract import (
     NullCallback,
     Objective,
     ObjectiveHooks,
-    TrainingSettings,
 )
 from kdeploy.training.device import device_named, fabric_on, precision_on
 from kdeploy.training.divergence_checks import check_finite, check_used, check_weights
-from kdeploy.training.means import Means
 from kdeploy.training.optimization import learning_rate_at, optimizer_of
-from kdeploy.training.processes import joined
+from kdeploy.training.processes import Means, joined
 from kdeploy.training.safe_arithmetic import modules_asked, settled
 from kdeploy.training.threads import computing_with, free_threads
 from kdeploy.training.validation import validation_accuracy, validation_batches
@@ -50,7 +49,7 @@ class Training:
     """One training: what it holds between epochs."""
 
     def __init__(
-        self, objective: Objective, data: Dataset, context: FitContext, settings: TrainingSettings
+        self, objective: Objective, data: Dataset, context: FitContext, settings: TrainingConfig
     ) -> None:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.data, self.context, self.settings = data, context, settings
@@ -210,7 +209,7 @@ class Training:
         steps = self.settings.epochs * self.batches.steps
         with closing(self.batches.epoch([self.context.seed, epoch], view)) as batches:
             for step, batch in enumerate(batches):
-                batch = batch._replace(progress=(first + step) / steps)
+                batch = batch._replace(progress=(first + step) / steps, step=first + step)
                 size = self.batches.size(step)
                 for part, components in self._step(first + step, self.batches.cut(batch, step)):
                     means.add(components, weight=part * size)
@@ -342,7 +341,7 @@ class Training:
     def _facts(self, objective: Objective) -> dict[str, Any]:
         """Return what, beside the weights, decides the result."""
         return {
-            "settings": asdict(self.settings),
+            "settings": self.settings.training(),
             "seed": self.context.seed,
             "objective": getattr(objective, "fingerprint", type(objective).__qualname__),
             "data": self.data.fingerprint,

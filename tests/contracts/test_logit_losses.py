@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdeploy.registry import techniques
-from tests.distill.loss_calls import called
+from tests.distill.loss_calls import called, labels_of, shape_of, task_of
 
 KINDS = ("loss",)
 
@@ -21,8 +21,9 @@ def has(name):
     return lambda technique: on_logits(technique) and name in {p.name for p in technique.parameters}
 
 
-def drawn(*, scale=2.0):
-    return (*(torch.randn(6, 5) * scale for _ in range(2)), torch.arange(6) % 5)
+def drawn(technique, *, scale=2.0):
+    shape = (6, *shape_of(technique)[1:])
+    return (*(torch.randn(shape) * scale for _ in range(2)), labels_of(task_of(technique), 6))
 
 
 def test_there_is_something_to_test():
@@ -31,7 +32,7 @@ def test_there_is_something_to_test():
 
 @pytest.mark.only(when=on_logits)
 def test_is_the_mean_over_the_batch(technique):
-    once, loss = drawn(), partial(called, technique)
+    once, loss = drawn(technique), partial(called, technique)
     twice = [torch.cat([values, values]) for values in once]
     assert loss(*twice).item() == pytest.approx(loss(*once).item(), rel=1e-5)
 
@@ -40,10 +41,11 @@ def test_is_the_mean_over_the_batch(technique):
 @pytest.mark.parametrize("scale", [80.0, 1e4])
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_extreme_logits_leave_value_and_gradient_finite(technique, scale, temperature):
-    _, _, labels = drawn()
-    student, teacher = ((torch.randn(6, 5).sign() * scale) for _ in range(2))
+    *drawings, labels = drawn(technique)
+    student, teacher = (values.sign() * scale for values in drawings)
     student.requires_grad_()
-    value = called(technique, student, teacher, labels, temperature=temperature)
+    softened = {"temperature": temperature} if has("temperature")(technique) else {}
+    value = called(technique, student, teacher, labels, **softened)
     value.backward()
     assert value.isfinite()
     assert student.grad.isfinite().all()
@@ -51,7 +53,7 @@ def test_extreme_logits_leave_value_and_gradient_finite(technique, scale, temper
 
 @pytest.mark.only(when=on_logits)
 def test_no_gradient_reaches_the_teacher(technique):
-    student, teacher, labels = drawn()
+    student, teacher, labels = drawn(technique)
     student.requires_grad_()
     called(technique, student, teacher.requires_grad_(), labels).backward()
     assert teacher.grad is None
@@ -59,7 +61,7 @@ def test_no_gradient_reaches_the_teacher(technique):
 
 @pytest.mark.only(when=has("temperature"))
 def test_the_temperature_reaches_the_loss(technique):
-    loss = partial(called, technique, *drawn())
+    loss = partial(called, technique, *drawn(technique))
     assert loss(temperature=1.0).item() != pytest.approx(loss(temperature=8.0).item(), rel=1e-2)
 
 
@@ -67,7 +69,7 @@ def test_the_temperature_reaches_the_loss(technique):
 @pytest.mark.parametrize(("factor", "shift"), [(0.1, 3.0), (25.0, -4.0)])
 @pytest.mark.parametrize("side", [0, 1])
 def test_standardised_it_does_not_see_a_positive_affine_map(technique, factor, shift, side):
-    inputs = list(drawn())
+    inputs = list(drawn(technique))
     loss = partial(called, technique, standardize=True)
     plain = loss(*inputs).item()
     assert plain != pytest.approx(called(technique, *inputs).item(), rel=1e-2)

@@ -16,6 +16,10 @@ ELSEWHERE = {
     "sampling_temperature": "test_jsd.py",
     "student_heads": "test_attention_scores.py: both numbers have to agree",
     "teacher_heads": "test_attention_scores.py",
+    "at_ignored": "test_pixel_kd.py: the labels have to hold pixels of no class",
+    "blank": "test_ctc_kd.py: random frames all say something",
+    "blank_above": "test_ctc_kd.py",
+    "margin": "test_regression_kd.py: here the teacher does better or worse by far",
     "padding": "the tests of each: it needs ids of tokens",
     "momentum": "test_crd.py: it counts from the second batch on",
 }
@@ -44,6 +48,7 @@ def test_is_deterministic(technique, inputs):
     assert torch.equal(called(technique, *inputs), called(technique, *inputs))
 
 
+@pytest.mark.only(when=lambda technique: not technique.facts.get("draws"))
 def test_does_not_depend_on_the_order_of_the_batch(technique, inputs):
     order = torch.randperm(8)
     shuffled = [each(lambda tensor: tensor[order], values) for values in inputs]
@@ -106,7 +111,7 @@ class NothingRead(TorchDispatchMode):
 
 
 def _another(default):
-    """Return a value that is allowed and not the default: 3 heads, channels, items, terms."""
+    """Return another allowed value: half, or a quarter of 0; 3 heads, channels, items, terms."""
     if isinstance(default, bool):
         return not default
-    return default / 2 if isinstance(default, float) else 3
+    return (default / 2 or 0.25) if isinstance(default, float) else 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import numpy as np
@@ -9,12 +10,19 @@ import pytest
 import torch
 
 from kdeploy.errors import KdeployError, Unavailable
-from kdeploy.runtimes.files import FORMATS, SUFFIXES
-from kdeploy.runtimes.run import create_runtime, open_runtime
+from kdeploy.registry import techniques
+from kdeploy.runtimes.files import formats, inputs_of, suffixes
+from kdeploy.runtimes.run import create_runtime, named, open_runtime
 
 KINDS = ("runtime",)
-# Formats that an exporter of the same name writes on any machine.
-EXPORTED = ("openvino", "torch_export", "onnx")
+
+
+def writer_of(form):
+    """Return an exporter that writes the format on this machine, None where there is none."""
+    known = [t for t in techniques("exporter").values() if suffixes()[t.facts["suffix"]] == form]
+    able = [t for t in known if named(t.facts["runtime"])[0].load().unavailable() is None]
+    # That of the format's own name writes the plainest file.
+    return min(able, key=lambda t: (t.name != form, t.name), default=None)
 
 
 def is_real(technique):
@@ -30,9 +38,9 @@ def exported(tiny_model, tiny_data, tmp_path_factory):
     def write(form):
         from kdeploy.export.run import export
 
-        suffix = next(suffix for suffix, known in SUFFIXES.items() if known == form)
-        path = tmp_path_factory.mktemp(form) / f"model{suffix}"
-        return export(tiny_model(), form, {}, tiny_data, path).path
+        exporter = writer_of(form)
+        path = tmp_path_factory.mktemp(form) / f"model{exporter.facts['suffix']}"
+        return export(tiny_model(), exporter.name, {}, tiny_data, path).path
 
     return write
 
@@ -45,8 +53,9 @@ def path(technique, exported, store_model, tiny_model):
         pytest.skip(reason)
     if "needs" in technique.facts:
         pytest.skip(f"opens {technique.facts['needs']} artefacts alone: tests/runtimes has some")
-    for form in EXPORTED:
-        if form in technique.facts["formats"]:
+    own = set(technique.facts.get("suffixes", {}).values())
+    for form in sorted(technique.facts["formats"], key=lambda form: (form not in own, form)):
+        if writer_of(form) is not None:
             return exported(form)
     if "torch" in technique.facts["formats"]:
         return store_model(tiny_model())
@@ -55,8 +64,23 @@ def path(technique, exported, store_model, tiny_model):
 
 def test_names_the_formats_it_opens_and_its_device(technique):
     assert technique.facts["formats"]
-    assert set(technique.facts["formats"]) <= FORMATS
+    assert set(technique.facts["formats"]) <= formats()
+    assert set(technique.facts.get("suffixes", {}).values()) <= set(technique.facts["formats"])
     assert technique.facts["device"] in ("cpu", "cuda", "gpu")
+
+
+def test_its_libraries_are_named_as_package_indexes_name_them(technique):
+    assert all(re.fullmatch(r"[a-z0-9-]+", name) for name in technique.facts.get("libraries", ()))
+
+
+@pytest.mark.only(when=lambda technique: "suffixes" in technique.facts)
+def test_tells_what_a_file_of_its_own_format_takes(technique, path, tiny_data):
+    (form,) = set(technique.facts["suffixes"].values())
+    told = inputs_of(path, form)
+    if told is None:
+        pytest.skip("its files do not say")
+    assert [info.shape[1:] for info in told] == [tiny_data.preprocessing.shape]
+    assert [info.dtype for info in told] == ["float32"]
 
 
 def test_says_why_it_cannot_run_or_that_it_can(technique):

@@ -11,21 +11,58 @@ import torch
 from kdeploy.distill.contract import Batch, TaskFacts
 
 NUM_ITEMS = 32
+IMAGE = (1, 32, 32)
 SHAPES = {
     "logits": (8, 5),
     "features": (8, 6, 4, 4),
     "all_features": ((8, 6, 4, 4), (8, 6, 2, 2)),
 }
 TOKENS = {"features": (8, 4, 24), "all_features": ((8, 4, 24), (8, 4, 24))}
+OF_TASKS = {
+    "ctc": {"logits": (8, 7, 5)},
+    "detection": {"logits": (8, 20, 4, 4)},
+    "keypoint_heatmaps": {"logits": (8, 3, 4, 4)},
+    "segmentation": {"logits": (8, 5, 4, 4)},
+}
+"""By the first task that a loss is for, where its outputs are no vectors."""
+
+
+def task_of(technique):
+    """Return the first task that a loss is for; classification where it names none."""
+    return (technique.facts.get("tasks") or ("classification",))[0]
+
+
+def shape_of(technique):
+    """Return the shape, or shapes, of what a loss compares."""
+    known = TOKENS if technique.facts.get("tokens") else SHAPES
+    known = known | OF_TASKS.get(task_of(technique), {})
+    return known[technique.facts.get("needs", "logits")]
 
 
 def example(technique):
     """Return the student's and the teacher's features (tensors, or tuples of them) and labels."""
-    known = TOKENS if technique.facts.get("tokens") else SHAPES
-    shapes, random = known[technique.facts.get("needs", "logits")], np.random.RandomState(0)
+    shapes, random = shape_of(technique), np.random.RandomState(0)
     student, teacher = (each(_normal(random), shapes) for _ in range(2))
     each(torch.Tensor.requires_grad_, student)
-    return student, teacher, torch.arange(8) % 5
+    return student, teacher, labels_of(task_of(technique))
+
+
+def labels_of(task, items=8):
+    """Return what the items of a task are labelled with."""
+    random = np.random.RandomState(1)
+    if task == "detection":
+        corners = random.uniform(0, 20, (items, 3, 2))
+        sides = random.uniform(4, 12, (items, 3, 2))
+        classes = random.randint(-1, 4, (items, 3, 1))
+        boxes = np.concatenate([corners, corners + sides, classes], axis=2)
+        return torch.from_numpy(boxes.astype(np.float32))
+    if task == "regression":
+        return torch.from_numpy(random.standard_normal((items, 5)).astype(np.float32))
+    if task == "segmentation":
+        return torch.from_numpy(random.randint(0, 5, (items, 4, 4)))
+    if task == "ctc":
+        return torch.from_numpy(random.randint(1, 5, (items, 3)))
+    return torch.arange(items) % 5
 
 
 def called(technique, student, teacher, labels, *, places=None, **parameters):
@@ -37,7 +74,7 @@ def called(technique, student, teacher, labels, *, places=None, **parameters):
     shapes = (each(lambda tensor: tensor.shape, side) for side in (student, teacher))
     module = loss(*shapes, TaskFacts(num_classes=5, num_items=NUM_ITEMS), **parameters)
     places = torch.arange(len(labels)) if places is None else places
-    return module(student, teacher, Batch(torch.zeros(len(labels)), labels, places))
+    return module(student, teacher, Batch(torch.zeros(len(labels), *IMAGE), labels, places))
 
 
 def each(function, values):

@@ -69,3 +69,20 @@ def test_a_broken_file_is_one_error_with_a_hint(broken):
 def test_a_wrong_shape_names_both_shapes(float_file):
     with pytest.raises(ModelError, match=r"\[1, 4, 8, 8\].*\[\?,3,8,8\]"):
         _opened(float_file).infer(np.zeros((1, 4, 8, 8), np.float32))
+
+
+INPUT = """<net><layers><layer id="0" type="Const"><data shape="9"/></layer>
+<layer id="1" name="x" type="Parameter"><data shape="{}" element_type="{}"/></layer></layers>
+</net>"""
+
+
+def test_a_file_says_what_it_takes_without_being_opened(tmp_path):
+    (tmp_path / "m.xml").write_text(INPUT.format("?,3,1..64", "i64"))
+    assert [str(i) for i in Openvino.inputs_of(tmp_path / "m.xml")] == ["x=?,3,1..64:int64"]
+
+
+@pytest.mark.parametrize("content", [b"", b"<net><layer type='Parameter'/></net>"])
+def test_a_broken_file_is_one_error(tmp_path, content):
+    (tmp_path / "m.xml").write_bytes(content)
+    with pytest.raises(ModelError, match="does not say what it takes"):
+        Openvino.inputs_of(tmp_path / "m.xml")

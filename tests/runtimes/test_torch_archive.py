@@ -6,9 +6,11 @@ import zipfile
 
 import pytest
 import torch
+from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.runtimes.torch_archive import check_archive
+from kdeploy.export.exporters.torch_export_from_torch import torch_export_from_torch
+from kdeploy.runtimes.torch_archive import check_archive, inputs_of
 
 
 class Harmful:
@@ -88,3 +90,18 @@ def test_what_is_no_archive_is_one_error(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"no archive of torch\.export"):
         check_archive(path)
+
+
+def test_an_archive_says_what_it_takes_without_being_loaded(tmp_path):
+    path = tmp_path / "own.pt2"
+    torch_export_from_torch(nn.Linear(6, 2).eval(), torch.zeros(2, 6), path)
+    (told,) = inputs_of(path)
+    assert (told.shape[1:], told.dtype) == ((6,), "float32")
+    assert isinstance(told.shape[0], str)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK"])
+def test_a_broken_archive_is_one_error(tmp_path, content):
+    (tmp_path / "m.pt2").write_bytes(content)
+    with pytest.raises(ModelError, match="does not say what it takes"):
+        inputs_of(tmp_path / "m.pt2")

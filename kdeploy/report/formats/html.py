@@ -29,11 +29,11 @@ from kdeploy.report.executed import executed_tables
 from kdeploy.report.filters import OF_PLACE, filters_of
 from kdeploy.report.kernels import HEADERS as KERNELS
 from kdeploy.report.kernels import alarms, proofs
-from kdeploy.report.layers import layer_tables
 from kdeploy.report.machine_facts import machine_facts, machine_name, short_names
 from kdeploy.report.pareto import shortened
 from kdeploy.report.plot import plot_of
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
+from kdeploy.report.step_table import layer_tables
 from kdeploy.report.steps import step_rows
 from kdeploy.report.table import (
     Cell,

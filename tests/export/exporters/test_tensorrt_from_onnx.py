@@ -320,7 +320,7 @@ def test_a_lean_runtime_alone_builds_nothing(monkeypatch, onnx_file):
 def test_an_engine_in_the_store_is_one_of_this_machine_and_these_versions(monkeypatch):
     before = bound_to("tensorrt")
     assert bound_to("onnx") == ""
-    monkeypatch.setattr("kdeploy.machine._versions", lambda: {"tensorrt": "11.4.0.106"})
+    monkeypatch.setattr("kdeploy.machine._versions", lambda _: {"tensorrt": "11.4.0.106"})
     assert bound_to("tensorrt") not in ("", before)
 
 

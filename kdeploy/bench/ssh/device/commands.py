@@ -83,7 +83,7 @@ def look(place: Place) -> Json:
     from kdeploy.machine import fingerprint
 
     return {
-        "machine": fingerprint().to_dict(),
+        "machine": fingerprint(libraries=LIBRARIES).to_dict(),
         "sizes": {path.name: path.stat().st_size for path in place.folder.glob("file-*")},
         "free_bytes": shutil.disk_usage(place.folder).free,
     }

@@ -225,3 +225,18 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if data[at - 1] < 128:
             return value, at
     raise Refused(f"{MODEL} is not an ONNX file, or only the beginning of one")
+
+
+def letterboxed(image: Any, width: int, height: int) -> Any:
+    """Return the image in its own shape, in the middle of grey bars."""
+    from PIL import Image
+
+    scale = min(height / image.height, width / image.width)
+    new = [
+        max(1, min(math.floor(n * scale + 0.5), whole))
+        for n, whole in ((image.width, width), (image.height, height))
+    ]
+    grey = Image.new(image.mode, (width, height), (114,) * len(image.getbands()))
+    resized = image.resize((new[0], new[1]), Image.Resampling.BILINEAR)
+    grey.paste(resized, ((width - new[0]) // 2, (height - new[1]) // 2))
+    return grey

@@ -130,7 +130,11 @@ RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
         ("preprocessing.mean[]", _ANY_NUMBER, "a finite number"),
         ("preprocessing.std", _listed, "a list"),
         ("preprocessing.std[]", _number(1 / LARGE, LARGE), "a number above 0, and finite"),
-        ("preprocessing.resize", _one_of("", "bilinear"), "bilinear or empty"),
+        (
+            "preprocessing.resize",
+            _one_of("", "bilinear", "letterbox"),
+            "bilinear, letterbox or empty",
+        ),
         (
             "preprocessing.background?",
             lambda v: _listed(v) and len(v) in (0, 3),

@@ -373,8 +373,10 @@ def _image(path: Path, shape: tuple[int, ...], form: Json) -> Any:
     if not ground:
         hint = "lay it on a colour first; the data of this model had no transparency"
         _stop(f"{path} is transparent in part", hint)
-    if image.size != (width, height) and form["resize"] != "bilinear":
+    if image.size != (width, height) and not form["resize"]:
         _stop(f"{path} has {image.size} pixels, not {(width, height)}", "resize it first")
+    if form["resize"] == "letterbox":
+        image = reading.letterboxed(image, width, height)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
 

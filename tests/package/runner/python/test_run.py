@@ -314,6 +314,17 @@ def test_transparent_pixels_are_laid_on_what_the_data_laid_them_on(
     np.testing.assert_array_equal(found[0], decoded_image(tmp_path / "a.png", known).pixels)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(9, 7), (7, 9), (30, 31), (1, 40), (8, 8)])
+def test_a_letterboxed_image_is_as_the_data_were(runner, tmp_path, channels, size):
+    rng = np.random.default_rng(5)
+    Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    form = {"resize": "letterbox", "background": []}
+    found = runner._image(tmp_path / "a.png", (channels, 8, 11), form)
+    known = Form(size=(8, 11), channels=channels, letterbox=True)
+    np.testing.assert_array_equal(found[0], decoded_image(tmp_path / "a.png", known).pixels)
+
+
 def test_an_image_with_holes_is_refused_by_a_model_whose_data_had_none(runner, tmp_path, capsys):
     for name, alpha in (("open.png", 254), ("shut.png", 255)):
         Image.new("RGBA", (8, 8), (5, 6, 7, alpha)).save(tmp_path / name)
