@@ -18,7 +18,7 @@ from kdeploy.machine import Machine
 from kdeploy.measurement import METRICS, Measurement
 from kdeploy.runtimes.files import files_of, parameters_of
 from kdeploy.runtimes.run import device_of
-from kdeploy.tasks.contract import Predictions, Task, metrics_for
+from kdeploy.tasks.contract import Predictions, Task, classification, metrics_for
 
 PERCENTS = (50.0, 90.0, 99.0)
 NOT_FINITE = ("not_finite",)
@@ -36,16 +36,19 @@ class _Number:
 
 
 def measurements(
-    outcome: Outcome, machine: Machine, *, taught: Predictions | None, task: Task
+    outcome: Outcome, machine: Machine, *, taught: Predictions | None, task: Task | None = None
 ) -> list[Measurement]:
-    """Return the records of one outcome; `taught` are the baseline's predictions."""
+    """Return the records of one outcome; `taught` are the baseline's predictions.
+
+    Without a task they are classes.
+    """
     if outcome.skipped is not None:
         nothing = _Number(metric="latency.p50", value=None, n=0, skipped=outcome.skipped)
         return [_record(outcome, nothing, machine)]
     numbers = [
         *_times(outcome, machine),
         *_facts(outcome, machine),
-        *_judged(outcome, taught, task),
+        *_judged(outcome, taught, task or classification()),
     ]
     return [_record(outcome, number, machine) for number in numbers]
 

@@ -65,6 +65,8 @@ def check_logits_of_classes(logits: Any, data: Dataset, *, who: str) -> None:
 
 def _classes_hint(found: int, wanted: int, role: str) -> str:
     args = "`--args`" if role == "model" else f"`{role}.args`"
+    if " " in role:  # a further model of a scheme
+        args = "the `args` beside its `build`"
     if found == 1:
         return (
             "one output is a quantity (`task: regression`) or a score; build it with one a class:"

@@ -42,13 +42,16 @@ TensorAnswer: TypeAlias = "Tensor | Mapping[str, Tensor]"
 """What a torch model returned."""
 Predictions: TypeAlias = NDArray[Any]
 Made = TypeVar("Made", bound=type)
+UNSAID: Mapping[str, Any] = {"like": "", "loss": "kd", "moves": False}
+"""Facts as they are where the decorator does not say them."""
 
 
 def task(
     *, metric: str, like: str = "", loss: str = "kd", moves: bool = False
 ) -> Callable[[Made], Made]:
     """Return the decorator of a task; its facts are told at the head of this file."""
-    facts = {"metric": metric, "like": like, "loss": loss, "moves": moves}
+    given = {"metric": metric, "like": like, "loss": loss, "moves": moves}
+    facts = {key: value for key, value in given.items() if value != UNSAID.get(key)}
 
     def mark(made: Made) -> Made:
         made.name = made.__module__.rpartition(".")[2]  # type: ignore[attr-defined]
@@ -151,7 +154,7 @@ def classification() -> Task:
 def facts_of(name: str) -> Mapping[str, Any]:
     """Return the facts of a task's decorator; of one of the user's own, those it would have."""
     known = registry.techniques("task").get(name)
-    return known.facts if known else {}
+    return {**UNSAID, **(known.facts if known else {})}
 
 
 def kin(name: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from kdeploy.bench.system_load import Counters, doubts_between
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.onnx_graph.operators import integer_and_eligible, is_quantized
 from kdeploy.runtimes.contract import Proof
-from kdeploy.tasks.contract import Predictions, Task, metrics_for
+from kdeploy.tasks.contract import Predictions, Task, is_of_classes, metrics_for
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -110,7 +110,8 @@ def _quality(
     found, expected = arrays["predictions"], task.expected(test.targets)
     if found.shape == test.targets.shape:  # of tokens, those that count
         found = found[test.targets != NOT_COUNTED]
-    if len(found) != len(expected):
+    is_other = found.shape != expected.shape if is_of_classes(task.name) else False
+    if is_other or len(found) != len(expected):
         reason = f"the file answers {list(found.shape)}, the targets are {list(expected.shape)}"
         return None, {}, {next(iter(metrics_for(task.name))): reason}
     missing = {"perplexity": "a device sends classes home, no probabilities"}
