@@ -31,6 +31,7 @@ FOLDERS: Mapping[str, str] = {
     "metric": "metrics",
     "dataset": "data/datasets",
     "task": "tasks",
+    "bundle": "package/bundles",
     "report_format": "report/formats",
     "wrapper": "quantization",
 }
@@ -42,6 +43,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "export": ("exporter",),
     "bench": ("runtime", "metric"),
     "gate": ("metric",),
+    "package": ("bundle",),
     "report": ("report_format",),
     "format": ("report_format",),
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.tasks.contract import Task, classification
-from kdeploy.training.compilation import Call
+from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.contract import (
     Batch,
@@ -57,7 +57,7 @@ class Supervised(nn.Module):
         super().__init__()
         self.student = student
         self.task = task or classification()
-        self._call = Call(student)
+        self._call = CompiledCall(student)
         self.label_smoothing = label_smoothing
         self.fingerprint = f"supervised, label smoothing {label_smoothing}"
 

@@ -17,7 +17,7 @@ from kdeploy.distill.divergence import divergence
 from kdeploy.distill.reinitialize import fresh_copy
 from kdeploy.distill.tokens import real_rows
 from kdeploy.tasks.contract import Task, classification, task_of
-from kdeploy.training.compilation import Call
+from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.views import View
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class MutualObjective(nn.Module):
         self.peers = nn.ModuleList(students[1:])
         self.temperature, self.weight = temperature, weight
         self.fingerprint = f"mutual, temperature {temperature}, weight {weight}"
-        self._calls = [Call(student) for student in students]
+        self._calls = [CompiledCall(student) for student in students]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return each student's two components, the first student's as `labels` and `mutual`."""
