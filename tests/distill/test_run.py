@@ -122,7 +122,7 @@ def test_refuses_class_counts_that_differ(classes, message, tiny_model, tiny_dat
     models = [tiny_model(classes=c) for c in classes]
     with pytest.raises(ModelError, match=message) as caught:
         distill(*models, tiny_data, FitContext(), DistillConfig(**{"epochs": 1}))
-    assert "4 classes" in caught.value.hint
+    assert "4 outputs" in caught.value.hint
 
 
 @pytest.mark.parametrize(
