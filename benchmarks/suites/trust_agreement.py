@@ -160,8 +160,8 @@ def _kdeploy(file: Path, runtime: str, arguments: argparse.Namespace) -> Times:
 
 def _hand_written(file: Path, runtime: str, seconds: float, work: Path) -> Times:
     pool = work / "pool.npy"
-    subject = ModelUnderTest(artifact=file.stem, label=file.stem, path=file, format="onnx")
-    write_pool(subject, None, batch_size=1, file=pool)
+    model = ModelUnderTest(artifact=file.stem, label=file.stem, path=file, format="onnx")
+    write_pool(model, None, batch_size=1, file=pool)
     script = LOOP.format(open=OPEN[runtime])
     told = _answer([sys.executable, "-c", script, file, pool, seconds, WARM_UP_SECONDS]).split()
     return {"p50": float(told[0]), "mean": float(told[1])}

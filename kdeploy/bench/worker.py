@@ -37,13 +37,13 @@ def main() -> None:
     _die_with_parent()
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
-    session = Session()
+    session = WorkerSession()
     with os.fdopen(descriptor, "w", buffering=1) as replies:
         for line in sys.stdin:
             replies.write(json.dumps(session.answer(json.loads(line))) + "\n")
 
 
-class Session:
+class WorkerSession:
     """One opened file and the batches that it is timed on."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Session:
             return {"reply": self._requests[request["do"]](request)}
         except KdeployError as error:
             return {"error": f"{type(error).__name__}: {error.message}"}
-        except Exception as error:  # whatever a runtime raises is the cell's reason
+        except Exception as error:  # whatever a runtime raises is the configuration's reason
             import traceback
 
             from kdeploy.untrusted.user_code import described

@@ -24,15 +24,15 @@ class Listening(NullListener):
     def __init__(self):
         self.heard = []
 
-    def said(self, text):
+    def message(self, text):
         self.heard.append(text)
 
-    def note(self, text):
+    def status(self, text):
         self.heard.append(text)
 
 
 def _bench(files, out, hosts, *, data=None, gates=(), section=QUICK, baseline=None):
-    audience = Listening()
+    listener = Listening()
     measured = bench_side_by_side(
         [str(f) for f in files],
         section,
@@ -41,9 +41,9 @@ def _bench(files, out, hosts, *, data=None, gates=(), section=QUICK, baseline=No
         gates=parse_gates(gates, where="test"),
         data=data,
         hosts=hosts,
-        audience=audience,
+        listener=listener,
     )
-    return measured, audience.heard
+    return measured, listener.heard
 
 
 @pytest.fixture
