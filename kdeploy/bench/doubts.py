@@ -35,7 +35,7 @@ def of_warm_up(*, is_steady: bool) -> tuple[str, ...]:
 
 
 def of_samples(rounds: Sequence[Floats]) -> tuple[str, ...]:
-    """Return the doubts that the samples of one cell raise."""
+    """Return the doubts that the samples of one configuration raise."""
     samples = np.concatenate(rounds)
     found = []
     if quartile_spread(samples) > UNSTABLE_VARIATION:

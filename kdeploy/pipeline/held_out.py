@@ -106,14 +106,14 @@ def say_of_start(session: Session, model: Artifact, *, judges: bool = True) -> N
     """
     if may_have_seen(session, model):
         flag = FLAGS[SEEN]
-        session.audience.said(f"{model.label}: {flag.meaning}; {flag.remedy}")
+        session.listener.message(f"{model.label}: {flag.meaning}; {flag.remedy}")
     data = session.data
     if data is None or not is_of_classes(task_of(data).name):
         return
     if "validation_accuracy" in model.scores and judges:
         doubt = _doubt(model.scores, data.validation)
         if doubt:
-            session.audience.said(f"{model.label}: {doubt}")
+            session.listener.message(f"{model.label}: {doubt}")
 
 
 def _doubt(scores: Mapping[str, Any], validation: Split) -> str:

@@ -97,4 +97,4 @@ def fit(
         with torch.random.fork_rng(devices=training.cuda_devices):
             return training.run()
     finally:
-        context.watcher.ended()
+        context.callback.ended()

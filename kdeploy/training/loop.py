@@ -54,7 +54,7 @@ class Training:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.data, self.context, self.settings = data, context, settings
         self.processes = joined(context.devices, context.num_nodes)
-        self.watcher = context.watcher if self.processes.is_first else NullCallback()
+        self.callback = context.callback if self.processes.is_first else NullCallback()
         self.device = device_named(context.device)
         self.precision = precision_on(self.device, settings.precision)
         self.told = objective if isinstance(objective, ObjectiveHooks) else None
@@ -111,11 +111,11 @@ class Training:
             items = epochs * len(self.data.train)
             if self.told and self._shall_compile(items):
                 self.told.compile_parts()
-        self.watcher.started(self.context.name, epochs, self.batches.steps, len(self.history))
+        self.callback.started(self.context.name, epochs, self.batches.steps, len(self.history))
         for epoch in range(len(self.history), epochs):
             self._epoch(epoch)
             self._save()
-            self.watcher.epoch_ended(self.history[-1])
+            self.callback.epoch_ended(self.history[-1])
         return self._result()
 
     def _arithmetic(self) -> Arithmetic:
@@ -191,7 +191,7 @@ class Training:
 
     def _view(self, epoch: int) -> View | None:
         """Return what the epoch shows, once the objective knows it; None: nothing countable."""
-        view = self.batches.view(epoch, seed=self.context.seed, passed=self.watcher.prepared)
+        view = self.batches.view(epoch, seed=self.context.seed, passed=self.callback.prepared)
         if view is not None and self.told:
             # What the first had a teacher say, the others find in its files.
             with self.processes.in_turn(), self.fabric.autocast():
@@ -214,7 +214,7 @@ class Training:
                 for part, components in self._step(first + step, self.batches.cut(batch, step)):
                     means.add(components, weight=part * size)
                 images += size
-                self.watcher.stepped(size)
+                self.callback.stepped(size)
                 # Not where the other processes would wait in vain for one that stops.
                 is_cheap = self.device.type == "cpu" and self.processes.count == 1
                 if is_cheap and step % STEPS_BETWEEN_CHECKS == 0:

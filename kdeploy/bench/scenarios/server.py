@@ -36,7 +36,7 @@ _LEAD_NANOSECONDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class ServerRun:
     """How much a run must hold to be believed."""
 
     requests: int
@@ -45,8 +45,8 @@ class Run:
     Queueing Simulations, Management Science 35, 1989)."""
 
 
-SEARCHING = Run(requests=600, spells=20)
-CONFIRMING = Run(requests=1500, spells=300)
+SEARCHING = ServerRun(requests=600, spells=20)
+CONFIRMING = ServerRun(requests=1500, spells=300)
 
 
 def arrivals(rate: float, count: int, *, seed: int) -> NDArray[np.int64]:
@@ -113,7 +113,7 @@ def highest_rate(
 
 def num_requests(
     rate: float,
-    run: Run,
+    run: ServerRun,
     *,
     capacity: float,
     seconds: float,

@@ -23,7 +23,7 @@ LEASE_SECONDS = 900.0
 START_SECONDS = 5.0
 
 
-class Place:
+class Workdir:
     """One job's folder."""
 
     def __init__(self, folder: Path) -> None:
