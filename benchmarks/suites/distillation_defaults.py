@@ -36,7 +36,6 @@ from benchmarks.shared.plain_loop import share_right, trained_by_hand
 from benchmarks.shared.running import (
     Row,
     add_row,
-    conditions,
     here,
     parser_of,
     results_folder,
@@ -197,8 +196,10 @@ def _read(name: str, work: Path) -> Parts:
 
 def _text(rows: list[Row], arguments: argparse.Namespace) -> str:
     """Return the tables, one a budget."""
+    machine = here()
     lines = ["# Distillation with defaults: a panel of pairs", ""]
-    lines += [f"`python benchmarks/suites/{NAME}.py`; {conditions(here(), arguments.threads)}.", ""]
+    made = f"{machine.cpu}, {arguments.threads} threads; torch {machine.versions['torch']}"
+    lines += [f"`python benchmarks/suites/{NAME}.py`; {made}.", ""]
     for epochs in sorted({row["epochs"] for row in rows}):
         lines += _budget([row for row in rows if row["epochs"] == epochs], epochs)
     return "\n".join(lines).rstrip() + "\n"
