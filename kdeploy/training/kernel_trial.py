@@ -42,6 +42,7 @@ def tried(call: dict[str, Any]) -> dict[str, str]:
         expected = _results(call, [_plain(value) for value in given])
     except Exception as error:
         return {"verdict": UNKNOWN, "said": f"{type(error).__name__}: {error}"}
+    # More than once: a kernel that reads past the end errs by what happens to lie there.
     for _ in range(TIMES):
         try:
             found = _results(call, given)
