@@ -24,7 +24,7 @@ from kdeploy.runtimes.files import inputs_of
 from kdeploy.store.artifact import open_artifact
 from kdeploy.store.model_io import preprocessing_of
 
-POOL_BATCHES = 16
+POOL_BATCHES = 16  # different ones in turn, so that no cache holds a single input
 POOL_BYTES = 4 * 2**20
 _SEED = 0
 _VALUES = {"uint8": 256}

@@ -21,7 +21,7 @@ TIMES = 3
 # Of the largest value. A number in bf16 is off by a 500th; a kernel that errs, by its whole size.
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.03, torch.float16: 0.01}
 COMPARED = ("conv", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm", "upsample", "_upsample")
-IDLE_SECONDS = 60
+IDLE_SECONDS = 60  # then the process ends: it must not outlive the training for long
 OK, DIFFERS, FAILS, UNKNOWN = "ok", "differs", "fails", "unknown"
 
 

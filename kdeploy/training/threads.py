@@ -16,7 +16,7 @@ import torch
 
 from kdeploy.machine import allowed_cores
 
-LOOK_SECONDS = 0.3
+LOOK_SECONDS = 0.3  # 30 ticks of /proc/stat
 REMEMBERED_SECONDS = 30.0
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 STAT = Path("/proc/stat")
