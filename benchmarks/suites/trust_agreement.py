@@ -73,7 +73,7 @@ settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "L
             "INFERENCE_PRECISION_HINT": "f32"}
 core = openvino.Core()
 request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
-def run(batch):  # `request.infer([batch])` makes dictionaries too, which take 25 us
+def run(batch):  # `first(request.infer([batch]))` makes dictionaries too, which take 25 us
     request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
     request.start_async()
     request.wait()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from kdeploy.bench import measure, memory
 from kdeploy.errors import KdeployError
-from kdeploy.runtimes.contract import DeviceTimed, Runtime
+from kdeploy.runtimes.contract import DeviceTimed, Runtime, first
 
 PR_SET_PDEATHSIG = 1  # prctl(2): a signal when the parent ends
 Request = Mapping[str, Any]
@@ -186,7 +186,9 @@ class WorkerSession:
         from kdeploy.data.load import DataReference, load
 
         data = load(DataReference.from_dict(request["data"]))
-        metrics, predicted = evaluate(self._opened.infer, data, batch_size=request["batch_size"])
+        metrics, predicted = evaluate(
+            lambda x: first(self._opened.infer(x)), data, batch_size=request["batch_size"]
+        )
         np.save(request["file"], predicted)
         return {"metrics": metrics, "is_labelled": data.test.is_labelled}
 

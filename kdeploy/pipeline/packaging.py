@@ -20,6 +20,7 @@ from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
@@ -105,7 +106,7 @@ def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
     name = technique_of(format_of(file)).facts["runtime"]
     runtime = open_runtime(name, file, threads=1)
     try:
-        return runtime.infer(inputs)
+        return first(runtime.infer(inputs))
     finally:
         runtime.close()
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdeploy.data.contract import Dataset, Preprocessing
+from kdeploy.data.lazy_items import LazyItems, is_repeatable
 from kdeploy.data.mixing import mixer
 from kdeploy.errors import DataError
 from kdeploy.system.interruption import stop_if_asked
@@ -83,6 +84,8 @@ class TrainingBatches:
         self._versions: dict[int, NDArray[Any]] = {}
         # What is not augmented has one version, whatever was asked for; a mix is always new.
         self.views = 0 if self.mix else views if self.augment else 1
+        if not is_repeatable(self.split.x):
+            self.views = 0
         if views and self.mix:
             logger.warning("`views` has no effect: each mix of items is drawn anew")
 
@@ -225,4 +228,6 @@ def batches_in_order(
 
 def _is_mapped(items: NDArray[Any]) -> bool:
     parts = getattr(items, "parts", (items,))  # of `Joined`
-    return any(isinstance(getattr(p, "stored", p), np.memmap) for p in parts)  # `stored` of `Rows`
+    return any(
+        isinstance(getattr(p, "stored", p), np.memmap | LazyItems) for p in parts
+    )  # `stored` of `Rows`
