@@ -35,6 +35,7 @@ from kdeploy.bench.stats import paired_ratio
 from kdeploy.data.augmentation import augmenter
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.training.batches import Normalizer
@@ -69,16 +70,18 @@ def main() -> None:
 def _report(data: Dataset, folder: Path, epochs: int) -> Iterator[str]:
     ours = model(width=8, depth=1)
     bare = Bare(data, folder, epochs)
-    watcher = Alternating(bare)
+    callback = Alternating(bare)
     training = {"epochs": epochs, "batch_size": BATCH, "learning_rate": PEAK, "views": 1}
     distill(
         ours,
         shipped_teacher(),
         data,
-        FitContext(device="cpu", cache=folder, watcher=watcher),
-        losses=LOSSES,
-        label_weight=LABEL_WEIGHT,
-        training={**training, "compile": "on", "keep": "last"},
+        FitContext(device="cpu", cache=folder, callback=callback),
+        DistillConfig(
+            losses=LOSSES,
+            label_weight=LABEL_WEIGHT,
+            **{**training, "compile": "on", "keep": "last"},
+        ),
     )
     pairs = zip(ours.parameters(), bare.student.parameters(), strict=True)
     apart = max((own - other).abs().max().item() for own, other in pairs)
@@ -89,7 +92,7 @@ def _report(data: Dataset, folder: Path, epochs: int) -> Iterator[str]:
     yield ""
     yield "| loop | a step | time of a bare loop's step | 95 % interval | blocks |"
     yield "|---|---:|---:|---|---:|"
-    yield _row("kdeploy", watcher.ours, watcher.bare)
+    yield _row("kdeploy", callback.ours, callback.bare)
     yield _row("a second bare loop", *_alike(data, folder, epochs))
     yield ""
     steps = epochs * STEPS_AN_EPOCH

@@ -31,6 +31,7 @@ from benchmarks.shared.running import (
     table,
 )
 from benchmarks.shared.sized_files import write_convolutions
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.bench.stats import fraction, paired_ratio
 
@@ -59,18 +60,20 @@ def main() -> None:
 
 def _compared(file: Path, other: Path, seconds: float, arguments: argparse.Namespace) -> Row:
     """Return how many times better the other is: above 1, faster."""
-    subjects = [
+    models = [
         ModelUnderTest(artifact=label, label=label, path=path, format="onnx")
         for label, path in (("baseline", file), ("candidate", other))
     ]
     result = bench(
-        subjects,
-        runtimes=["onnxruntime_cpu"],
-        threads=[arguments.threads],
-        data=None,
-        accuracy=False,
+        models,
+        Plan(
+            runtimes=["onnxruntime_cpu"],
+            threads=[arguments.threads],
+            data=None,
+            accuracy=False,
+            minimum_seconds=seconds,
+        ),
         baseline="baseline",
-        minimum_seconds=seconds,
         out=arguments.work,
     )
     ratio = next(c for c in result.comparisons if c["metric"] == "latency.p50")

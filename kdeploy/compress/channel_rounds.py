@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.contract import CompressContext, StepTraining, Timing
 from kdeploy.pruning.choice import Family, Kept, Ranking, Rules, balance, choose, choose_to_budget
 from kdeploy.pruning.cost import cost_without
-from kdeploy.pruning.coupling import LayerDim, PruningGroup, find_units
+from kdeploy.pruning.coupling import LayerDim, PruningGroup, find_groups
 from kdeploy.pruning.group_lasso import GroupLasso
 from kdeploy.pruning.isomorphism import kinds_of
-from kdeploy.pruning.latency import LOWEST, Trial, choose_to_latency
+from kdeploy.pruning.latency import LOWEST, LatencyTrial, choose_to_latency
 from kdeploy.pruning.removal import all_channels, remove_channels, remove_checked
-from kdeploy.pruning.skipped_layers import kept_whole
+from kdeploy.pruning.skipped_layers import skipped_layers
 from kdeploy.pruning.tracing import traceable
 
 _LOG = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ ROUNDING = 1e-2  # of the outputs' spread; sums in another order stay below 1e-4
 Rate = Callable[
     [nn.Module, Sequence[PruningGroup]], Callable[[Sequence[PruningGroup]], list[float]]
 ]
-"""From a traceable model and its units, a function that scores units."""
+"""From a traceable model and its groups, a function that scores groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +45,12 @@ class Pruning:
     Args:
         model: Is left as it is; all fractions are of it.
         context: Of the step.
-        aim: Of the last round.
+        target: Of the last round.
         rules: What every choice keeps to.
         rate: How channels are scored, anew in each round.
-        clock: What the context's stopwatch is told, for a latency to aim at: the runtime, the batch
-            size, the threads.
+        timing: What the context's stopwatch is told, for a latency to aim at.
         is_protected: Tells by a layer's name that its outputs must all stay.
-        attention: What goes of multi-head attention, see `find_units`.
+        attention: What goes of multi-head attention, see `find_groups`.
     """
 
     def __init__(
@@ -59,19 +58,19 @@ class Pruning:
         model: nn.Module,
         context: CompressContext,
         *,
-        aim: Target,
+        target: Target,
         rules: Rules,
         rate: Rate,
-        clock: Mapping[str, Any],
+        timing: Timing,
         is_protected: Callable[[str], bool],
         attention: Literal["heads", "width"],
     ) -> None:
         self.pruned = copy.deepcopy(model)
         self._model, self._context, self._example = model, context, context.example
-        self._aim, self._rules, self._rate = aim, rules, rate
-        self._clock, self._is_protected, self._attention = clock, is_protected, attention
+        self._target, self._rules, self._rate = target, rules, rate
+        self._timing, self._is_protected, self._attention = timing, is_protected, attention
         self._sizes: Mapping[Family, int] = {}
-        self._whole = self._cost()({}) if aim.what != "channels" else 0.0
+        self._whole = self._cost()({}) if target.what != "channels" else 0.0
 
     def regularize(self, strength: float) -> None:
         """Train so that the channels that matter least end near zero."""
@@ -81,29 +80,30 @@ class Pruning:
 
     def train(self, name: str, *constraints: GroupLasso, keep: str | None = None) -> None:
         """Recover, as the step's `recover` says."""
-        self._context.train(self.pruned, self._model, name=name, constraints=constraints, keep=keep)
+        training = StepTraining(name=name, constraints=constraints, keep=keep)
+        self._context.train(self.pruned, self._model, training)
         self.pruned.to(self._context.device)
 
     def prune(self, progress: float) -> None:
-        """Remove channels; with the progress 1 the aim is reached, before in equal proportions."""
+        """Remove channels; at progress 1 the target is reached, before in equal proportions."""
         is_last = progress == 1
         with traceable(self.pruned):
             found = self._find()
             score = self._rate(self.pruned, found)
-            units = balance(found, score(found))
-            kinds = kinds_of(self.pruned, units)
-            ranking = Ranking(units, score(units), kinds=kinds, sizes=self._sizes)
+            groups = balance(found, score(found))
+            kinds = kinds_of(self.pruned, groups)
+            ranking = Ranking(groups, score(groups), kinds=kinds, sizes=self._sizes)
             self._sizes = self._sizes or ranking.sizes
-            kept = self._choose(ranking, self._aim.fraction**progress, is_last=is_last)
-            channels = all_channels(ranking.units(kept))
+            kept = self._choose(ranking, self._target.fraction**progress, is_last=is_last)
+            channels = all_channels(ranking.groups(kept))
             _warn_of_moved(remove_checked(self.pruned, channels, self._example))
         if is_last:
-            rows = kept_whole(
+            rows = skipped_layers(
                 self._model,
                 self.pruned,
                 self._example,
                 found=found,
-                ranked=units,
+                ranked=groups,
                 is_protected=self._is_protected,
                 round_to=self._rules.round_to,
             )
@@ -112,25 +112,25 @@ class Pruning:
                 _warn_of_nothing(rows)
 
     def _find(self) -> list[PruningGroup]:
-        whole: dict[str, str] = {}
-        units = find_units(
+        skipped: dict[str, str] = {}
+        groups = find_groups(
             self.pruned,
             self._example,
             is_protected=self._is_protected,
             attention=self._attention,
-            whole=whole,
+            skipped=skipped,
         )
-        if whole:
-            rows = [{"attention": module, "reason": reason} for module, reason in whole.items()]
+        if skipped:
+            rows = [{"attention": module, "reason": reason} for module, reason in skipped.items()]
             self._context.report["attention_kept_whole"] = rows
-        return units
+        return groups
 
     def _choose(self, ranking: Ranking, fraction: float, *, is_last: bool) -> Kept:
-        if self._aim.what == "channels":
+        if self._target.what == "channels":
             at_first, left = sum(self._sizes.values()), len(ranking.order)
             ratio = 1 - fraction * at_first / left if left else 0.0
             return choose(ranking, round(max(0.0, ratio), 12), self._rules)
-        if self._aim.what == "latency":
+        if self._target.what == "latency":
             return self._choose_to_latency(ranking, fraction, is_last=is_last)
         cost, whole = self._cost(), self._whole
         kept = choose_to_budget(
@@ -151,10 +151,10 @@ class Pruning:
 
         def measure(kept: Kept, seconds: float) -> tuple[float, float]:
             candidate = copy.deepcopy(self.pruned)
-            remove_channels(candidate, all_channels(ranking.units(kept)))
+            remove_channels(candidate, all_channels(ranking.groups(kept)))
             models = [original, candidate.cpu().eval()]
-            stopwatch = self._context.stopwatch
-            whole, own = stopwatch(models, example, seconds=seconds, **self._clock)
+            timing = replace(self._timing, seconds=seconds)
+            whole, own = self._context.stopwatch(models, example, timing)
             return whole, own
 
         best, trials = choose_to_latency(
@@ -171,7 +171,9 @@ class Pruning:
             "asked_ratio": fraction,
             "ratio": best.ratio,
             "latency_seconds": best.latency_seconds,
-            **self._clock,
+            "runtime": self._timing.runtime,
+            "batch_size": self._timing.batch_size,
+            "threads": self._timing.threads,
         }
         is_close = LOWEST * fraction <= best.ratio <= fraction
         self._tell(best.ratio, fraction, is_good=is_close or not is_last)
@@ -179,7 +181,7 @@ class Pruning:
 
     def _cost(self) -> Callable[[Mapping[LayerDim, int]], float]:
         """Return what the model, as it is now, costs without so many channels."""
-        what = self._aim.what
+        what = self._target.what
         assert what != "channels", "channels are counted, not weighed"
         with traceable(self.pruned):
             return cost_without(self.pruned, self._example, "macs" if what == "latency" else what)
@@ -188,12 +190,12 @@ class Pruning:
         _LOG.log(
             logging.INFO if is_good else logging.WARNING,
             "prune_channels keeps %.1f %% of the %s; asked for %.1f %% (round_to %d, max_ratio %g)",
-            *(reached * 100, self._aim.what, fraction * 100),
+            *(reached * 100, self._target.what, fraction * 100),
             *(self._rules.round_to, self._rules.max_ratio),
         )
 
 
-def _row(trial: Trial, ranking: Ranking, *, is_chosen: bool) -> dict[str, Any]:
+def _row(trial: LatencyTrial, ranking: Ranking, *, is_chosen: bool) -> dict[str, Any]:
     pairs = zip(trial.kept, ranking.families, strict=True)
     return {
         "latency_ratio": trial.ratio,

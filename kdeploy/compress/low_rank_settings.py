@@ -1,4 +1,4 @@
-"""What `low_rank` and `tucker` can both be told: the aim, the calibration, the measurement."""
+"""What `low_rank` and `tucker` can both be told: the target, the calibration, the measurement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdeploy.errors import RecipeError
 from kdeploy.low_rank.ranks import RankTarget
 
 _LOG = logging.getLogger(__name__)
-ENERGY = 0.99  # when no aim is given
+ENERGY = 0.99  # when no target is given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,26 +34,27 @@ class LowRankSettings:
     always: bool = False
     ignore: tuple[str, ...] = ()
 
-    def aim(self) -> RankTarget:
-        """Return the one aim that was given, or the default one.
+    def rank_target(self) -> RankTarget:
+        """Return the one target that was given, or the default one.
 
         Raises:
             RecipeError: more than one was.
         """
-        aims: dict[Any, float] = dict(self.target or {})
+        targets: dict[Any, float] = dict(self.target or {})
         if self.energy is not None:
-            aims["energy"] = self.energy
+            targets["energy"] = self.energy
         if self.rank_ratio is not None:
-            aims["rank_ratio"] = self.rank_ratio
+            targets["rank_ratio"] = self.rank_ratio
         if self.vbmf:
-            aims["vbmf"] = 1.0
-        if len(aims) > 1 or self.target == {}:
+            targets["vbmf"] = 1.0
+        if len(targets) > 1 or self.target == {}:
             raise RecipeError(
-                f"{self.technique} takes one aim, found {', '.join(aims) or 'an empty target'}",
+                f"{self.technique} takes one target, found "
+                f"{', '.join(targets) or 'an empty target'}",
                 hint="write `energy: 0.99`, `rank_ratio: 0.5`, `vbmf: true` or "
                 "`target: {macs: 0.5}`",
             )
-        [(rule, value)] = (aims or {"energy": ENERGY}).items()
+        [(rule, value)] = (targets or {"energy": ENERGY}).items()
         return RankTarget(rule=rule, value=value, round_to=self.round_to)
 
     def warn_of_those_without_effect(self) -> None:

@@ -19,7 +19,7 @@ from kdeploy.quantization.number_format import NumberFormat
 from kdeploy.quantization.rounding import round_by_output
 from kdeploy.quantization.smoothing import find_norms, largest_values, smooth_norms
 from kdeploy.quantization.unshared_parameters import own_layers
-from kdeploy.torch_module.input_gram import WEIGHTED, input_moments
+from kdeploy.torch_module.input_gram import WEIGHTED, input_grams
 
 _LOG = logging.getLogger(__name__)
 # Moments of more inputs than this would take longer than any rounding is worth.
@@ -136,12 +136,12 @@ def _round(
         if isinstance(modules.get(name := layer.name.removesuffix(".weight")), WEIGHTED)
         and layer.weight[0].numel() <= MOST_INPUTS
     ]
-    moments = input_moments(model, batches(), names)
+    grams = input_grams(model, batches(), names)
     return {
         f"{name}.weight": round_by_output(
-            model.get_parameter(f"{name}.weight"), moment, number_format, iterations=iterations
+            model.get_parameter(f"{name}.weight"), gram, number_format, iterations=iterations
         )
-        for name, moment in moments.items()
+        for name, gram in grams.items()
     }
 
 

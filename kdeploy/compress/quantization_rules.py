@@ -9,15 +9,17 @@ from torch import nn
 
 from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import NotCalibrated, OrderError
-from kdeploy.machine import fingerprint
+from kdeploy.machine import Machine, fingerprint
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.quantization.number_format import INT7, INT8, NumberFormat
 from kdeploy.quantization.onnx_static import check_integers
 from kdeploy.quantization.pt2e import QuantizedModel
-from kdeploy.quantization.saturation import saturates
 
 _LOG = logging.getLogger(__name__)
+ARCHITECTURES = frozenset({"x86_64", "AMD64", "i686"})
+VECTORS = frozenset({"avx2", "avx512f"})
+WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 def is_quantized(model: nn.Module) -> None:
@@ -78,3 +80,14 @@ def weight_format(
     context.report["weights"] = [{"bits": bits, "reason": reason}]
     _LOG.info("%d-bit weights: %s", bits, reason)
     return INT7 if is_reduced else INT8
+
+
+def saturates(machine: Machine) -> bool:
+    """Return whether the machine is known to be an x86 whose INT8 sums saturate: one without VNNI.
+
+    Its `pmaddubsw` adds two products of uint8 and int8 in 16 bits, and 2 x 255 x 127 does not fit;
+    weights of 7 bits always do.
+    """
+    known = set(machine.instruction_sets)
+    is_known_x86 = machine.architecture in ARCHITECTURES and bool(known & VECTORS)
+    return is_known_x86 and not known & WIDE_SUMS

@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.compress.contract import CompressContext, refuse_integers
+from kdeploy.compress.contract import CompressContext, Timing, refuse_integers
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.errors import ModelError
-from kdeploy.low_rank.candidates import Candidates
-from kdeploy.low_rank.layer_sites import LayerSite, find_places, put
-from kdeploy.low_rank.ranks import Factorisation, Ranks, RankTarget, choose
+from kdeploy.low_rank.layer_sites import LayerSite, find_sites, put
+from kdeploy.low_rank.ranks import Candidates, Factorisation, Ranks, RankTarget, choose
 from kdeploy.torch_module.complexity import count_macs, count_parameters
-from kdeploy.torch_module.input_gram import input_moments
+from kdeploy.torch_module.input_gram import input_grams
 
 _LOG = logging.getLogger(__name__)
 ROUNDS = 3  # of choosing for a budget anew, without what was measured slower
@@ -41,9 +40,9 @@ class LatencyComparison:
     settings: LowRankSettings
     known: dict[Any, tuple[float, float]] = field(default_factory=dict)
 
-    def latencies(self, place: LayerSite, factors: nn.Module) -> tuple[float, float]:
+    def latencies(self, site: LayerSite, factors: nn.Module) -> tuple[float, float]:
         """Return the seconds of all calls of the layer and of its factors, in one batch."""
-        pairs = [self._latencies(place.layer, factors, given=given) for given in place.inputs]
+        pairs = [self._latencies(site.layer, factors, given=given) for given in site.inputs]
         return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
 
     def _latencies(self, *pair: nn.Module, given: Tensor) -> tuple[float, float]:
@@ -54,9 +53,7 @@ class LatencyComparison:
             before, after = self.context.stopwatch(
                 [copy.deepcopy(module).cpu().eval() for module in pair],
                 given[:2] if len(given) > 1 else torch.cat([given, given]),
-                runtime=settings.runtime,
-                batch_size=rows,
-                threads=settings.threads,
+                Timing(runtime=settings.runtime, batch_size=rows, threads=settings.threads),
             )
             self.known[key] = before, after
         return self.known[key]
@@ -79,27 +76,27 @@ def replace_layers(
         why_not: Why a layer cannot be taken apart, None when it can.
         settings: What was asked for.
     """
-    aim = settings.aim()
+    target = settings.rank_target()
     settings.warn_of_those_without_effect()
     refuse_integers(model, settings.technique)
     names = [name for name, _ in model.named_modules()]
     matching(names, settings.ignore, where=f"{settings.technique}.ignore")
     probe, example = copy.deepcopy(model).eval(), context.example
-    places, declined = find_places(probe, example, settings.ignore)
-    declined |= {p.name: reason for p in places if (reason := why_not(p.layer)) is not None}
-    places = [place for place in places if place.name not in declined]
-    moments = _moments(probe, context, places, settings)
-    offers = Candidates(places, {p.name: make(p.layer, moments.get(p.name)) for p in places})
-    cost = _cost(probe, example, offers, aim)
-    judge = None if settings.always else LatencyComparison(context=context, settings=settings)
-    ranks, rows = _settle(offers, aim, cost, judge, declined)
-    if aim.is_budget:
-        _say_what_is_reached(settings.technique, aim, cost(ranks) / cost({}))
+    sites, declined = find_sites(probe, example, settings.ignore)
+    declined |= {p.name: reason for p in sites if (reason := why_not(p.layer)) is not None}
+    sites = [site for site in sites if site.name not in declined]
+    grams = _grams(probe, context, sites, settings)
+    candidates = Candidates(sites, {p.name: make(p.layer, grams.get(p.name)) for p in sites})
+    cost = _cost(probe, example, candidates, target)
+    measured = None if settings.always else LatencyComparison(context=context, settings=settings)
+    ranks, rows = _settle(candidates, target, cost, measured, declined)
+    if target.is_budget:
+        _say_what_is_reached(settings.technique, target, cost(ranks) / cost({}))
     result = copy.deepcopy(model)
     for name, rank in ranks.items():
-        factors = offers.found[name].layers(rank).train(result.get_submodule(name).training)
-        result = put(result, offers.places[name], factors)
-        rows[name]["whitened"] = name in moments
+        factors = candidates.found[name].layers(rank).train(result.get_submodule(name).training)
+        result = put(result, candidates.sites[name], factors)
+        rows[name]["whitened"] = name in grams
     context.report["replaced"] = list(rows.values())
     context.report["declined"] = [{"layer": n, "reason": r} for n, r in declined.items()]
     if not rows:
@@ -108,23 +105,24 @@ def replace_layers(
 
 
 def _cost(
-    model: nn.Module, example: Tensor, offers: Candidates, aim: RankTarget
+    model: nn.Module, example: Tensor, candidates: Candidates, target: RankTarget
 ) -> Callable[[Mapping[str, Ranks]], float]:
     """Return a function that tells what the whole model costs with the factors of these ranks."""
-    if aim.rule == "parameters":
+    if target.rule == "parameters":
         parameters = count_parameters(model)
         return lambda ranks: (
-            parameters - sum(offers.saved(name, rank, "parameters") for name, rank in ranks.items())
+            parameters
+            - sum(candidates.saved(name, rank, "parameters") for name, rank in ranks.items())
         )
     macs = count_macs(model, example) * len(example)
-    return lambda ranks: macs - sum(offers.saved(name, rank) for name, rank in ranks.items())
+    return lambda ranks: macs - sum(candidates.saved(name, rank) for name, rank in ranks.items())
 
 
 def _settle(
-    offers: Candidates,
-    aim: RankTarget,
+    candidates: Candidates,
+    target: RankTarget,
     cost: Callable[[Mapping[str, Ranks]], float],
-    judge: LatencyComparison | None,
+    measured: LatencyComparison | None,
     declined: dict[str, str],
 ) -> tuple[dict[str, Ranks], dict[str, dict[str, Any]]]:
     """Return the ranks of the places where factors are better, with their rows of the report.
@@ -133,22 +131,22 @@ def _settle(
     reasons.
     """
     slower: dict[str, str] = {}
-    for attempt in range(ROUNDS if aim.is_budget else 1):
-        ranks = choose(offers.found, aim, cost)
-        if aim.is_budget and not attempt:
-            _check_reach(aim, cost(ranks) / cost({}))
-        taken = {name: rank for name, rank in ranks.items() if offers.saved(name, rank)}
-        rows = {name: _row(offers, name, rank, judge) for name, rank in taken.items()}
+    for attempt in range(ROUNDS if target.is_budget else 1):
+        ranks = choose(candidates.found, target, cost)
+        if target.is_budget and not attempt:
+            _check_reach(target, cost(ranks) / cost({}))
+        taken = {name: rank for name, rank in ranks.items() if candidates.saved(name, rank)}
+        rows = {name: _row(candidates, name, rank, measured) for name, rank in taken.items()}
         found = {name: reason for name, row in rows.items() if (reason := _slower(row))}
         for name in found:
-            offers.refuse(name, taken.pop(name))
+            candidates.refuse(name, taken.pop(name))
             del rows[name]
         slower |= found
         if not found:
             break
     for name, rank in ranks.items():
         if name not in taken:
-            full = _text(offers.found[name].full)
+            full = _text(candidates.found[name].full)
             declined[name] = slower.get(name, f"rank {_text(rank)} of {full} saves nothing")
     return taken, rows
 
@@ -162,13 +160,13 @@ def _slower(row: Mapping[str, Any]) -> str | None:
 
 
 def _row(
-    offers: Candidates, name: str, ranks: Ranks, judge: LatencyComparison | None
+    candidates: Candidates, name: str, ranks: Ranks, measured: LatencyComparison | None
 ) -> dict[str, Any]:
-    found = offers.found[name]
+    found = candidates.found[name]
     before = after = None
-    if judge is not None:
-        before, after = judge.latencies(offers.places[name], found.layers(ranks))
-    dense, weights = offers.weights(name, ranks)
+    if measured is not None:
+        before, after = measured.latencies(candidates.sites[name], found.layers(ranks))
+    dense, weights = candidates.weights(name, ranks)
     return {
         "layer": name,
         "rank": _text(ranks),
@@ -185,33 +183,33 @@ def _text(ranks: Ranks) -> str:
     return "x".join(map(str, ranks))
 
 
-def _moments(
-    model: nn.Module, context: CompressContext, places: list[LayerSite], settings: LowRankSettings
+def _grams(
+    model: nn.Module, context: CompressContext, sites: list[LayerSite], settings: LowRankSettings
 ) -> dict[str, Tensor]:
     if not settings.whiten:
         return {}
-    names = [p.name for p in places if p.layer.weight[0].numel() <= MOST_INPUTS]
+    names = [p.name for p in sites if p.layer.weight[0].numel() <= MOST_INPUTS]
     batches = context.batches(context.data.train, settings.batch_size, settings.batches)
     if not names:
         return {}
     # Convolutions in groups were declined: there is one.
-    moments = input_moments(model, (x for x, _ in batches), names)
-    return {name: moment[0] for name, moment in moments.items()}
+    grams = input_grams(model, (x for x, _ in batches), names)
+    return {name: gram[0] for name, gram in grams.items()}
 
 
-def _check_reach(aim: RankTarget, reached: float) -> None:
-    if reached > aim.value * (1 + TOLERANCE):
+def _check_reach(target: RankTarget, reached: float) -> None:
+    if reached > target.value * (1 + TOLERANCE):
         raise ModelError(
-            f"factors cannot keep {aim.value:.0%} of the {aim.rule}: at the lowest ranks "
-            f"(round_to {aim.round_to}) {reached:.1%} are left",
+            f"factors cannot keep {target.value:.0%} of the {target.rule}: at the lowest ranks "
+            f"(round_to {target.round_to}) {reached:.1%} are left",
             hint="ask for less, ignore fewer layers, or prune channels before",
         )
 
 
-def _say_what_is_reached(technique: str, aim: RankTarget, reached: float) -> None:
-    is_close = reached <= aim.value * (1 + TOLERANCE)
+def _say_what_is_reached(technique: str, target: RankTarget, reached: float) -> None:
+    is_close = reached <= target.value * (1 + TOLERANCE)
     _LOG.log(
         logging.INFO if is_close else logging.WARNING,
         "%s keeps %.1f %% of the %s; asked for %.1f %%; layers measured slower stay as they are",
-        *(technique, reached * 100, aim.rule, aim.value * 100),
+        *(technique, reached * 100, target.rule, target.value * 100),
     )

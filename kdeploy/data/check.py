@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kdeploy.data.contract import Parts, Preprocessing, Split
 from kdeploy.data.item_types import layout_hint, type_hint
 from kdeploy.data.labels import labels_of
+from kdeploy.data.lazy_items import LazyItems
 from kdeploy.data.rows import Joined, Rows, pieces
 from kdeploy.errors import DataError
 
@@ -84,7 +85,7 @@ def _check_type(x: NDArray[Any], parts: Parts, place: str) -> None:
 
 def _check_kinds(split: Split, place: str) -> None:
     for name, value, kinds in (
-        ("x", split.x, (np.ndarray, Rows, Joined)),
+        ("x", split.x, (np.ndarray, Rows, Joined, LazyItems)),
         ("y", split.y, np.ndarray),
     ):
         if not isinstance(value, kinds):
@@ -177,10 +178,11 @@ def _check_normalization(preprocessing: Preprocessing, where: str) -> None:
             f"{where}: `scale` is {preprocessing.scale}",
             hint="what stored values are multiplied by: 1 for none, 1 / 255 for bytes",
         )
-    if preprocessing.resize not in ("", "bilinear"):
+    if preprocessing.resize not in ("", "bilinear", "letterbox"):
         raise DataError(
             f"{where}: `resize` is `{preprocessing.resize:.40}`, which no bundle can do",
-            hint='"bilinear" (Pillow), or "" where images are not resized',
+            hint='"bilinear" (Pillow), "letterbox" (the same, between grey bars), or "" where '
+            "images are not resized",
         )
     ground = preprocessing.background
     if ground and (len(ground) != 3 or not 0 <= min(ground) <= max(ground) <= 255):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +17,17 @@ from kdeploy import registry
 from kdeploy.data.augmentation import check_augmentations
 from kdeploy.data.check import checked_parts
 from kdeploy.data.contract import Dataset, Parts, Split
+from kdeploy.data.lazy_items import LazyItems, sample
 from kdeploy.data.own_function import is_own_function, parts_of
 from kdeploy.data.rows import Rows, pieces
 from kdeploy.data.split import stratified
+from kdeploy.data.statistics import normalized_by
 from kdeploy.errors import DataError, RecipeError
 from kdeploy.untrusted.named_path import named_path
 
 VALIDATION_FRACTION = 0.1
+FINGERPRINTED = 64
+"""So many items tell data apart that are read when asked for; targets are all taken in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,8 @@ class DataReference:
     seed: int = 0
     folder: Path = Path()
     """Where relative paths in `name` and `parameters` start."""
+    normalize: bool = False
+    """Whether items that come without a mean and std get those of the training part."""
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
@@ -55,6 +61,8 @@ class DataReference:
             "augment": list(self.augment),
             "seed": self.seed,
             "folder": str(self.folder),
+            # What was stored before it existed reads, and is called, as it was.
+            **({"normalize": True} if self.normalize else {}),
         }
 
     @classmethod
@@ -82,8 +90,9 @@ def _load(reference_json: str) -> Dataset:
     parts, parameters = _parts(reference)
     parts = checked_parts(parts, where=f"data `{reference.name}`")
     _check_augmentations(reference, parts)
+    parts, told = _normalized(parts, reference)
     train, validation = parts.train, parts.validation
-    notes = parts.notes
+    notes = (*parts.notes, *told)
     if validation is None:
         train, validation = _split(parts.train, reference)
     elif reference.validation_fraction != VALIDATION_FRACTION:
@@ -111,11 +120,33 @@ def _parts(reference: DataReference) -> tuple[Parts, dict[str, Any]]:
         return parts, dict(reference.parameters)
     technique = registry.find("dataset", reference.name, where="data")
     resolved = registry.validate(technique.parameters, reference.parameters, where="data")
-    placed = {
-        key: named_path(value, reference.folder) if isinstance(value, Path) else value
-        for key, value in resolved.items()
-    }
+    placed = {key: _placed(value, reference.folder) for key, value in resolved.items()}
     return technique.load()(**placed), _plain(resolved)
+
+
+def _placed(value: Any, folder: Path) -> Any:
+    """Return a parameter with the paths in it as they lie, relative ones in the folder."""
+    if isinstance(value, Path):
+        return named_path(value, folder)
+    if isinstance(value, dict):
+        return {key: _placed(inner, folder) for key, inner in value.items()}
+    return value
+
+
+def _normalized(parts: Parts, reference: DataReference) -> tuple[Parts, tuple[str, ...]]:
+    """Return the parts with a mean and std where the reference asks for them, and a sentence."""
+    given = (reference.parameters.get(key) for key in ("mean", "std"))
+    if not reference.normalize or any(value is not None for value in given):
+        return parts, ()
+    found = normalized_by(parts.train.x, parts.preprocessing)
+    if found == parts.preprocessing:
+        return parts, ()
+    mean, std = (", ".join(f"{value:.4g}" for value in v) for v in (found.mean, found.std))
+    said = (
+        f"items are normalised by the training part: less the mean {mean}, over the deviation "
+        f"{std} (`data.normalize: false` leaves them as they are)"
+    )
+    return replace(parts, preprocessing=found), (said,)
 
 
 def _check_augmentations(reference: DataReference, parts: Parts) -> None:
@@ -149,7 +180,8 @@ def _rows(x: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     held: object = x
     if isinstance(held, Rows):
         return cast("NDArray[Any]", Rows(held.stored, held.order[rows]))
-    return cast("NDArray[Any]", Rows(x, rows)) if isinstance(x, np.memmap) else x[rows]
+    stays = isinstance(held, np.memmap | LazyItems)
+    return cast("NDArray[Any]", Rows(x, rows)) if stays else x[rows]
 
 
 def _fingerprint(parts: Parts) -> str:
@@ -169,6 +201,9 @@ def _fingerprint(parts: Parts) -> str:
 
 
 def _take_in(digest: hashlib._Hash, x: NDArray[Any]) -> None:
+    held: object = x
+    if isinstance(held, LazyItems):  # to read all of them might take hours
+        x = sample(held, FINGERPRINTED) if held.is_repeatable else np.zeros(0)
     for _, piece in pieces(x):
         digest.update(np.ascontiguousarray(piece).data)
 

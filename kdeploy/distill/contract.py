@@ -7,8 +7,9 @@ shape before the call. `needs="all_features"` is called once with two tuples, al
 recipe's `layers` in their order. Where none are named, `default_layers` chooses. `of_items=True`
 says that it compares items with each other, by vectors of any width. `tokens=True` says that
 features are (batch, tokens, width); their layers have to be named. `tasks=(...)` names the tasks
-that a loss is for, where it is not for all; `draws=True` says that it draws at random. All are
-float32; the teacher's are constants.
+that a loss is for, where it is not for all; `draws=True` says that it draws at random.
+`former_names=(...)` are names that it had, so that older recipes are read; they stay as written
+there, and with them the ids of artefacts. All are float32; the teacher's are constants.
 `labels=True` says that the loss cannot do without hard labels, `exact=False` that its minimum is
 not where the student's input equals the teacher's.
 
@@ -43,6 +44,7 @@ from kdeploy.distill.schedules import Schedule
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError
 from kdeploy.registration import Decorated, register
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import (
     Batch,
@@ -117,7 +119,7 @@ class SchemeContext:
 
     data: Dataset
     fit: FitContext
-    training: Mapping[str, Any]
+    training: TrainingConfig
     label_weight: Schedule
     """For schemes whose objective is their own; that of `MakeObjective` holds it already."""
     build: BuildModel = cannot_build
@@ -134,7 +136,7 @@ class SchemeContext:
         if name:
             work = context.work / name if context.work else None
             context = replace(context, work=work, name=f"{context.name}: {name}")
-        result = fit(objective, self.data, context, **self.training)
+        result = fit(objective, self.data, context, self.training)
         self.results.append(result)
         self.students.append(objective.student)
         return result

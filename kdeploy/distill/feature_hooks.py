@@ -1,6 +1,7 @@
 """Taps: read the outputs of inner modules, named by their dotted path, during one forward pass.
 
-`PATH:input` is what goes into a module, its first argument.
+`PATH:input` is what goes into a module, its first argument. Of a module that returns several
+things, as recurrent layers and attention do (outputs, state), it is the first: the outputs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from kdeploy.errors import ModelError, UnknownName
@@ -66,6 +68,8 @@ def _watched(
     module: nn.Module, path: str, features: dict[str, Tensor], role: str
 ) -> RemovableHandle:
     def keep(value: Any, does: str) -> None:
+        while isinstance(value, tuple | list) and value and not isinstance(value, PackedSequence):
+            value = value[0]
         if not isinstance(value, Tensor):
             raise ModelError(
                 f"the layer `{path}` of the {role} {does} {type(value).__name__}, not a tensor",

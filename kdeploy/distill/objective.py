@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.distill.contract import TaskFacts
+from kdeploy.distill.correctness import weighed, weights_of
 from kdeploy.distill.feature_hooks import tapped
+from kdeploy.distill.gradient_balance import LABELS, GradientBalance
 from kdeploy.distill.loss_bank import LossBank
 from kdeploy.distill.loss_specs import LossSpec
 from kdeploy.distill.plateau_decay import PlateauDecay
@@ -17,12 +19,10 @@ from kdeploy.distill.schedules import Schedule
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.training.checkpoint import fingerprint_of
-from kdeploy.training.compilation import Call
+from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.contract import Batch
 from kdeploy.training.cross_entropy import entropy
 from kdeploy.training.views import View
-
-LABELS = "labels"
 
 
 class DistillObjective(nn.Module):
@@ -35,6 +35,8 @@ class DistillObjective(nn.Module):
         label_weight: Weight of the cross-entropy with the true labels; always 0 leaves it out.
         example: Two preprocessed items, to see the shapes of the features.
         facts: What losses with a memory may know of the task.
+        balanced: Losses whose gradients are kept in a band around that of the labels.
+        of_wrong: The weight of items that the teacher gets wrong, in losses on logits.
 
     Raises:
         UnknownName: a layer that does not exist.
@@ -50,6 +52,8 @@ class DistillObjective(nn.Module):
         label_weight: Schedule,
         example: Batch,
         facts: TaskFacts,
+        balanced: Sequence[str] = (),
+        of_wrong: float = 1.0,
     ) -> None:
         super().__init__()
         has_labels = any(label_weight.values())
@@ -65,6 +69,8 @@ class DistillObjective(nn.Module):
         )
         self.fading = PlateauDecay(self.weights)
         self.loss_bank = self._fit_together(loss_specs, example, facts)
+        self.balance = GradientBalance(balanced) if balanced and has_labels else None
+        self.of_wrong = of_wrong
         at_times = {name for name, weight in self.weights.items() if 0 in weight.values()}
         self.may_be_zero = frozenset(at_times | ({LABELS} if self.loss_bank.writes else set()))
         self.fingerprint = fingerprint_of(
@@ -72,34 +78,53 @@ class DistillObjective(nn.Module):
                 "label_weight": repr(label_weight),
                 "loss_specs": [loss_spec.facts() for loss_spec in loss_specs],
                 "teacher": teacher.fingerprint,
+                "balanced": list(self.balance.names) if self.balance else [],
+                "of_wrong": of_wrong,
             },
             nn.Module(),  # the first weights are already known to the training itself
         )
-        self._call = Call(student)
+        self._call = CompiledCall(student)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted components: `labels`, then one of each loss."""
         weights = {name: self._weight(name, batch.progress) for name in self.weights}
         shown = self.loss_bank.proposed(self.student, batch)
+        is_due = self.balance is not None and self.balance.is_due(batch.step)
+        # Compiled, a network forgets what a second backward pass through it would need.
+        is_live = bool(self.student_paths) or is_due
         with tapped(self.student, self.student_paths, role="student") as features:
-            logits = self._call(shown.x, is_hooked=bool(self.student_paths))
+            logits = self._call(shown.x, is_hooked=is_live)
         components: dict[str, Tensor] = {}
+        # What a student wrote itself is no truth to learn by heart.
+        is_true = shown is batch
         if LABELS in weights:
-            # What a student wrote itself is no truth to learn by heart.
-            is_true = shown is batch
             value = entropy(logits, batch.labels) if is_true else logits.new_zeros(()).float()
             components[LABELS] = weights.pop(LABELS) * value
         asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
+        taught = logits
+        if asked is not None and is_true and self.of_wrong != 1:
+            taught = weighed(logits, weights_of(asked.logits, batch.labels, of_wrong=self.of_wrong))
         for name, weight in weights.items():
             if asked is None or not weight:
                 components[name] = logits.new_zeros(()).float()
                 continue
-            value = self.loss_bank.loss_spec(name, (logits, features), asked, shown)
+            value = self.loss_bank.loss_spec(name, (taught, features), asked, shown)
             components[name] = weight * value
+        if self.balance is not None:
+            self._balance(self.balance, components, is_due=is_due)
         if not any(value.requires_grad for value in components.values()):
             # All weights are 0 now: the step has a gradient of zeros, also for other processes.
             components[next(iter(components))] += (0 * logits).sum()
         return components
+
+    def _balance(
+        self, balance: GradientBalance, components: dict[str, Tensor], *, is_due: bool
+    ) -> None:
+        """Scale the losses that are balanced, by what their gradients were found to be."""
+        if is_due and components[LABELS].requires_grad:
+            balance.look(components, [p for p in self.student.parameters() if p.requires_grad])
+        for name, factor in balance.factors().items():
+            components[name] = components[name] * factor
 
     def prepare(self, view: View) -> None:
         """Let the teacher answer on a view of all items, where it remembers."""

@@ -60,8 +60,11 @@ class Core:
     def layers(self, ranks: Ranks) -> nn.Sequential:
         weight = self.layer.weight
         layers = self.skeleton(ranks).to_empty(device=weight.device).to(weight.dtype)
+        # core (p, q, k), outputs (o, p), inputs (i, q), k the positions of the kernel
         core, outputs, inputs = self.decompose(ranks)
+        # The kernel was multiplied by the root of the inputs' Gram matrix; take it out again.
         reduce = inputs.T if self.root is None else without(self.root, inputs.T)
+        # A full rank has no layer of its own: its factor goes into the core.
         if ranks[0] == self.full[0]:
             core = torch.einsum("pqk,qi->pik", core, reduce)
         if ranks[1] == self.full[1]:
@@ -75,19 +78,19 @@ class Core:
         return layers.train(self.layer.training)
 
 
-def core_of(layer: Any, *, iterations: int, moment: Tensor | None = None) -> Core:
+def core_of(layer: Any, *, iterations: int, gram: Tensor | None = None) -> Core:
     """Return a convolution's kernel, ready to be taken apart.
 
     Args:
         layer: A convolution of one group.
         iterations: Of HOOI, at most.
-        moment: Second moments of the layer's inputs; none: all inputs alike. Those of different
+        gram: Second moments of the layer's inputs; none: all inputs alike. Those of different
             positions are taken as unrelated, which bounds the output error instead of being it.
     """
-    kernel = layer.weight.detach().double().cpu().flatten(2)
+    kernel = layer.weight.detach().double().cpu().flatten(2)  # (outputs, inputs, positions)
     root = None
-    if moment is not None:
-        root = root_of(of_channels(moment, layer.in_channels))
+    if gram is not None:
+        root = root_of(of_channels(gram, layer.in_channels))
         kernel = torch.einsum("ojk,ji->oik", kernel, root)
 
     @cache

@@ -40,7 +40,7 @@ class LayerSite:
         return sum(count_macs(layer, x.to(device)) * len(x) for x in self.inputs)
 
 
-def find_places(
+def find_sites(
     model: nn.Module, example: Tensor, ignore: Iterable[str] = ()
 ) -> tuple[list[LayerSite], dict[str, str]]:
     """Return the layers that others can take the place of, and why not those that cannot.
@@ -54,7 +54,7 @@ def find_places(
     for name, module in model.named_modules(remove_duplicate=False):
         if _is_weighted(module):
             names[module].append(name)
-    places, reasons = [], {}
+    sites, reasons = [], {}
     inputs = _inputs(model, example, names)
     users = _users(model)
     for layer, known in names.items():
@@ -64,15 +64,15 @@ def find_places(
         if reason is not None:
             reasons[known[0]] = reason
         else:
-            places.append(LayerSite(names=tuple(known), layer=layer, inputs=tuple(inputs[layer])))
-    for place, problem in _cannot_be_replaced(model, example, places):
-        reasons[place.name] = problem
-    return [place for place in places if place.name not in reasons], reasons
+            sites.append(LayerSite(names=tuple(known), layer=layer, inputs=tuple(inputs[layer])))
+    for site, problem in _cannot_be_replaced(model, example, sites):
+        reasons[site.name] = problem
+    return [site for site in sites if site.name not in reasons], reasons
 
 
-def put(model: nn.Module, place: LayerSite, layer: nn.Module) -> nn.Module:
-    """Put `layer` where the place's layer is, and return the model."""
-    for name in place.names:
+def put(model: nn.Module, site: LayerSite, layer: nn.Module) -> nn.Module:
+    """Put `layer` in all places of a site, and return the model."""
+    for name in site.names:
         if not name:
             return layer
         parent, _, own = name.rpartition(".")
@@ -96,10 +96,13 @@ def _reason(
     if groups > 1:
         kind = "depthwise" if groups == layer.in_channels else "grouped"
         return f"a {kind} convolution ({groups} groups)"
+    # A subclass may compute something else in its forward.
     if type(layer) not in PLAIN:
         return f"a {type(layer).__name__}, not a plain layer of torch.nn"
     if layer._forward_hooks or layer._forward_pre_hooks:
         return "has hooks, which would be lost"
+    # Two modules with one tensor, e.g. tied embeddings: factors of one would leave the other
+    # behind.
     if any(len(users[tensor]) > 1 for tensor in layer.parameters()):
         return "shares its weight with another layer"
     return None
@@ -134,31 +137,32 @@ def _inputs(
 
 
 def _cannot_be_replaced(
-    model: nn.Module, example: Tensor, places: list[LayerSite]
+    model: nn.Module, example: Tensor, sites: list[LayerSite]
 ) -> list[tuple[LayerSite, str]]:
-    """Return the places whose layer the model does not only call, with what went wrong.
+    """Return the sites whose layer the model does not only call, with what went wrong.
 
     A module that holds nothing but the layer computes the same, but has no `weight`.
     """
     expected = _outputs(model, example)
-    if _problem(model, example, expected, places) is None:
+    # All at once first: most models only call their layers, and one run tells so.
+    if _problem(model, example, expected, sites) is None:
         return []
-    problems = [(place, _problem(model, example, expected, [place])) for place in places]
-    return [(place, problem) for place, problem in problems if problem is not None]
+    problems = [(site, _problem(model, example, expected, [site])) for site in sites]
+    return [(site, problem) for site, problem in problems if problem is not None]
 
 
 def _problem(
-    model: nn.Module, example: Tensor, expected: Tensor, places: list[LayerSite]
+    model: nn.Module, example: Tensor, expected: Tensor, sites: list[LayerSite]
 ) -> str | None:
     try:
-        for place in places:
-            model = put(model, place, nn.Sequential(place.layer).eval())
+        for site in sites:
+            model = put(model, site, nn.Sequential(site.layer).eval())
         outputs = _outputs(model, example)
     except Exception as error:  # whatever the model's own code raises
         return f"the model reads it by itself ({described(error)})"
     finally:
-        for place in places:
-            model = put(model, place, place.layer)
+        for site in sites:
+            model = put(model, site, site.layer)
     is_same = torch.allclose(outputs, expected, equal_nan=True)
     return None if is_same else "the model asks for its type"
 

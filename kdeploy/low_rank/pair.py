@@ -63,23 +63,23 @@ class Pair:
         return pair.train(self.layer.training)
 
 
-def pair_of(layer: Any, *, form: Form, moment: Tensor | None = None) -> Pair:
+def pair_of(layer: Any, *, form: Form, gram: Tensor | None = None) -> Pair:
     """Return the factors of a linear layer's or a convolution's weight.
 
     Args:
         layer: A convolution of one group, or a linear layer.
         form: Of a convolution; `form_of` says which one it can take.
-        moment: Second moments of the layer's inputs; none: all inputs alike. In the form
+        gram: Second moments of the layer's inputs; none: all inputs alike. In the form
             `spatial` those of different kernel columns are taken as unrelated, which bounds the
             output error instead of being it.
     """
     matrix = matrix_of(layer, form)
-    if moment is None:
+    if gram is None:
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     else:
         if form == "spatial":
-            moment = of_columns(moment, layer.in_channels, layer.kernel_size)
-        root = root_of(moment)
+            gram = of_columns(gram, layer.in_channels, layer.kernel_size)
+        root = root_of(gram)
         left, values, right = torch.linalg.svd(matrix @ root, full_matrices=False)
         right = without(root, right)
     # Both get the same share of the size: neither learns or rounds worse than the other.
@@ -90,7 +90,7 @@ def pair_of(layer: Any, *, form: Form, moment: Tensor | None = None) -> Pair:
         form=form,
         left=(left * share).to(dtype),
         right=(share[:, None] * right).to(dtype),
-        spectrum=values**2,
+        spectrum=values**2,  # energy of each rank
     )
 
 
@@ -106,6 +106,7 @@ def matrix_of(layer: Any, form: Form) -> Tensor:
     if form == "channel":
         return weight.flatten(1)
     outputs, inputs, height, width = weight.shape
+    # (outputs, width) x (inputs, height): Jaderberg et al., scheme 2.
     return weight.permute(0, 3, 1, 2).reshape(outputs * width, inputs * height)
 
 

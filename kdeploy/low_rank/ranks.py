@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdeploy.low_rank.layer_sites import LayerSite
 from kdeploy.low_rank.vbmf import vbmf_rank
 
 Ranks = tuple[int, ...]
@@ -77,6 +79,7 @@ def ranks_of_energy(found: Factorisation, energy: float, round_to: int = 1) -> R
 
     Several modes lose at most the sum of what each of them loses, so each may lose its share.
     """
+    # Of HOSVD: the squared error is at most the sum of the modes' (De Lathauwer et al., 2000).
     loss = (1 - energy) / len(found.spectra)
     wanted = [_rank_of_energy(spectrum, 1 - loss) for spectrum in found.spectra]
     return _rounded(wanted, found.full, round_to)
@@ -126,20 +129,55 @@ def _rounded(wanted: list[int], full: Ranks, round_to: int) -> Ranks:
 
 def choose(
     found: Mapping[str, Factorisation],
-    aim: RankTarget,
+    target: RankTarget,
     cost: Callable[[Mapping[str, Ranks]], float],
 ) -> dict[str, Ranks]:
     """Return the ranks of each layer.
 
     Args:
         found: Layers by name.
-        aim: What decides.
-        cost: What the whole model costs with these ranks, for an aim that is a budget.
+        target: What decides.
+        cost: What the whole model costs with these ranks, for a target that is a budget.
     """
-    if not aim.is_budget:
-        return {name: aim.ranks(one) for name, one in found.items()}
+    if not target.is_budget:
+        return {name: target.ranks(one) for name, one in found.items()}
 
     def at(energy: float) -> dict[str, Ranks]:
-        return {name: ranks_of_energy(one, energy, aim.round_to) for name, one in found.items()}
+        return {name: ranks_of_energy(one, energy, target.round_to) for name, one in found.items()}
 
-    return at(energy_of_budget(lambda energy: cost(at(energy)), aim.value * cost({})))
+    return at(energy_of_budget(lambda energy: cost(at(energy)), target.value * cost({})))
+
+
+class Candidates:
+    """What factorised layers would save at any ranks, told without making them."""
+
+    def __init__(self, sites: Sequence[LayerSite], found: Mapping[str, Factorisation]) -> None:
+        self.sites = {site.name: site for site in sites}
+        self.found = found
+        self._dense = {site.name: (site.macs(site.layer), site.weights) for site in sites}
+        self._factored = cache(self._cost)
+        self._out_of_reach: dict[str, int] = {}
+
+    def saved(self, name: str, ranks: Ranks, what: Literal["macs", "parameters"] = "macs") -> int:
+        """Return what falls away; 0 where MACs or weights would not, and where it was refused."""
+        macs, weights = self._factored(name, ranks)
+        dense_macs, dense_weights = self._dense[name]
+        if macs >= min(dense_macs, self._out_of_reach.get(name, macs + 1)):
+            return 0
+        if weights >= dense_weights:
+            return 0
+        return dense_macs - macs if what == "macs" else dense_weights - weights
+
+    def refuse(self, name: str, ranks: Ranks) -> None:
+        """Take back the offer at these ranks, and at any that cost as much or more."""
+        # By MACs, not by ranks: two ranks of a Tucker core may cost the same in other shapes.
+        self._out_of_reach[name] = self._factored(name, ranks)[0]
+
+    def weights(self, name: str, ranks: Ranks) -> tuple[int, int]:
+        """Return how many weights the layer has now, and its factors would have."""
+        return self._dense[name][1], self._factored(name, ranks)[1]
+
+    def _cost(self, name: str, ranks: Ranks) -> tuple[int, int]:
+        skeleton = self.found[name].skeleton(ranks)
+        weights = sum(p.numel() for key, p in skeleton.named_parameters() if "weight" in key)
+        return self.sites[name].macs(skeleton), weights

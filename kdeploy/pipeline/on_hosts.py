@@ -19,7 +19,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from kdeploy.bench.model_under_test import Configuration, Outcome, Plan, Scenario
+from kdeploy.bench.model_under_test import Configuration, Outcome
+from kdeploy.bench.plan import BenchPlan, Scenario, plan_for
 from kdeploy.bench.records import comparisons as compared
 from kdeploy.bench.records import measurements
 from kdeploy.bench.run import ModelUnderTest, rounds_of
@@ -27,13 +28,12 @@ from kdeploy.bench.samples import keep
 from kdeploy.bench.ssh.hosts import Host
 from kdeploy.bench.ssh.job import RUNTIME, Job, job_of
 from kdeploy.bench.ssh.outcomes import outcomes_of
-from kdeploy.bench.ssh.ssh_run import Answers, visit
+from kdeploy.bench.ssh.ssh_run import Answers, run_over_ssh
 from kdeploy.errors import KdeployError, ModelError, RecipeError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement, write
 from kdeploy.pipeline.rundir import write_json, write_reports
 from kdeploy.pipeline.session import Session
-from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run_folder import COMMAND
 from kdeploy.runtimes.run import named
@@ -53,8 +53,8 @@ class Away:
 
 def bench_on_hosts(
     session: Session,
-    subjects: Sequence[ModelUnderTest],
-    section: BenchSection,
+    models: Sequence[ModelUnderTest],
+    plan: BenchPlan,
     hosts: Sequence[Host],
     out: Path,
     *,
@@ -67,36 +67,25 @@ def bench_on_hosts(
             written.
         ModelError: a file cannot be read.
     """
-    _check(hosts, section, subjects)
-    plan = Plan(
-        data=session.reference,
-        accuracy=section.accuracy,
-        minimum_seconds=section.seconds,
-        minimum_count=section.minimum_count,
-        timeout_seconds=section.timeout_seconds,
-    )
-    plan = replace(plan, rounds=rounds_of(plan, SCENARIO))
+    _check(hosts, plan, models)
+    timed = plan_for(plan, session.reference)
+    timed = timed.model_copy(update={"rounds": rounds_of(timed, SCENARIO)})
     # Of a torch artefact the file that was made of it goes; the other runtimes' rows say so.
-    files = [subject for subject in subjects if subject.format == "onnx"]
+    files = [model for model in models if model.format == "onnx"]
     with temporary_folder("hosts") as folder:
-        job = job_of(
-            files,
-            plan,
-            batch_sizes=section.batch_sizes,
-            threads=section.threads,
-            sizes=section.item_sizes,
-            folder=folder,
-        )
+        job = job_of(files, timed, folder)
         if job.test is not None:
             items, total = len(job.test.items), job.test.total
-            session.audience.said(f"accuracy on the devices: {items} of {total} test items travel")
+            session.listener.message(
+                f"accuracy on the devices: {items} of {total} test items travel"
+            )
         if not session.use_cache:
             for host in hosts:
                 shutil.rmtree(folder_of(out, host) / "results", ignore_errors=True)
-        ended = _visit_all(hosts, job, out, session.audience.note)
+        ended = _run_on_all(hosts, job, out, session.listener.status)
     for host, end in zip(hosts, ended, strict=True):
-        session.audience.said(_told(host, end))
-    return _written(hosts, ended, job, section, out, baseline=baseline, session=session)
+        session.listener.message(_told(host, end))
+    return _written(hosts, ended, job, plan, out, baseline=baseline, session=session)
 
 
 def folder_of(out: Path, host: Host) -> Path:
@@ -104,29 +93,27 @@ def folder_of(out: Path, host: Host) -> Path:
     return out / "hosts" / host.slug
 
 
-def _check(
-    hosts: Sequence[Host], section: BenchSection, subjects: Sequence[ModelUnderTest]
-) -> None:
+def _check(hosts: Sequence[Host], plan: BenchPlan, models: Sequence[ModelUnderTest]) -> None:
     slugs = [host.slug for host in hosts]
     twice = next((s for s in slugs if slugs.count(s) > 1), None)
     if twice is not None:
         raise RecipeError(f"`--host {twice}` is named twice", hint="a device is measured once")
-    other = next((s for s in subjects if s.format not in ("onnx", "torch")), None)
+    other = next((s for s in models if s.format not in ("onnx", "torch")), None)
     if other is not None:
         raise ModelError(
             f"{other.label} is of format `{other.format}`, and over ssh ONNX files are measured",
             hint="name the ONNX file, or measure on the device itself with kdeploy there",
         )
-    for runtime in section.runtimes:
+    for runtime in plan.runtimes:
         named(runtime, where="the runtimes to measure in")
-    if RUNTIME not in section.runtimes or SCENARIO not in section.scenarios:
+    if RUNTIME not in plan.runtimes or SCENARIO not in plan.scenarios:
         raise RecipeError(
             f"over ssh files run in `{RUNTIME}`, scenario `{SCENARIO}`; that is not asked for",
             hint=f"add `--runtime {RUNTIME}` and `--scenario {SCENARIO}`, or leave them out",
         )
 
 
-def _visit_all(
+def _run_on_all(
     hosts: Sequence[Host], job: Job, out: Path, watch: Callable[[str], None]
 ) -> list[Answers | KdeployError]:
     """Return for each host what it brought home, or why it brought nothing."""
@@ -134,7 +121,7 @@ def _visit_all(
 
     def one(host: Host) -> Answers | KdeployError:
         try:
-            return visit(
+            return run_over_ssh(
                 host,
                 job,
                 folder_of(out, host) / "results",
@@ -157,7 +144,7 @@ def _written(
     hosts: Sequence[Host],
     ended: Sequence[Answers | KdeployError],
     job: Job,
-    section: BenchSection,
+    plan: BenchPlan,
     out: Path,
     *,
     baseline: str | None,
@@ -167,7 +154,7 @@ def _written(
     comparisons: list[dict[str, Any]] = []
     with session.files():
         for host, end in zip(hosts, ended, strict=True):
-            made = _of_one(host, end, job, section, out, baseline=baseline)
+            made = _of_one(host, end, job, plan, out, baseline=baseline)
             records += made[0]
             comparisons += made[1]
         write(records, out / "measurements.jsonl")
@@ -184,7 +171,7 @@ def _of_one(
     host: Host,
     end: Answers | KdeployError,
     job: Job,
-    section: BenchSection,
+    plan: BenchPlan,
     out: Path,
     *,
     baseline: str | None,
@@ -193,16 +180,18 @@ def _of_one(
     folder = folder_of(out, host)
     folder.mkdir(parents=True, exist_ok=True)
     machine, measured = _judged(host, end, job)
-    groups = [*measured, *((group, _now()) for group in _not_measured(job, section))]
+    groups = [*measured, *((group, _now()) for group in _not_measured(job, plan))]
     outcomes = [outcome for group, _ in groups for outcome in group]
     keep(outcomes, folder / "samples")
-    taught = next((o.predictions for o in outcomes if o.subject.label == baseline), None)
+    reference_predictions = next(
+        (o.predictions for o in outcomes if o.model.label == baseline), None
+    )
     records = [
         # Nobody knows how many cores a device has that never answered.
         replace(record, created=created, threads=record.threads or None)
         for group, created in groups
         for outcome in group
-        for record in measurements(outcome, machine, taught=taught)
+        for record in measurements(outcome, machine, reference_predictions=reference_predictions)
     ]
     lines = [line for group, _ in groups if baseline for line in compared(group, baseline=baseline)]
     comparisons = [{**line, "machine": machine.id} for line in lines]
@@ -223,7 +212,7 @@ def _judged(
     """Return the machine, and the outcomes of each group with the time when they came home."""
     if isinstance(end, KdeployError):
         nowhere = Machine(id=host.name, cpu="", architecture="", cores=0)
-        return nowhere, [(_nothing(job, g.cell, end.message), _now()) for g in job.groups]
+        return nowhere, [(_nothing(job, g.configuration, end.message), _now()) for g in job.groups]
     results = end.results.items()
     return end.machine, [(outcomes_of(f, g, job), _time(f.stat().st_mtime)) for f, g in results]
 
@@ -242,16 +231,18 @@ def _told(host: Host, end: Answers | KdeployError) -> str:
     return f"`{host.name}` is {end.machine.cpu}, machine {end.machine.id}"
 
 
-def _not_measured(job: Job, section: BenchSection) -> Iterator[list[Outcome]]:
+def _not_measured(job: Job, plan: BenchPlan) -> Iterator[list[Outcome]]:
     """Yield what was asked for and is measured only where kdeploy is installed."""
-    for runtime, scenario in itertools.product(section.runtimes, section.scenarios):
+    for runtime, scenario in itertools.product(plan.runtimes, plan.scenarios):
         if (runtime, scenario) != (RUNTIME, SCENARIO):
             reason = f"over ssh files run in {RUNTIME}, scenario {SCENARIO}"
             for group in job.groups:
-                cell = replace(group.cell, runtime=runtime, scenario=scenario)
-                yield _nothing(job, cell, reason)
+                configuration = replace(group.configuration, runtime=runtime, scenario=scenario)
+                yield _nothing(job, configuration, reason)
 
 
-def _nothing(job: Job, cell: Configuration, reason: str) -> list[Outcome]:
+def _nothing(job: Job, configuration: Configuration, reason: str) -> list[Outcome]:
     """Return the outcomes of a group that was not measured."""
-    return [Outcome(subject=subject, cell=cell, skipped=reason) for subject in job.subjects]
+    return [
+        Outcome(model=model, configuration=configuration, skipped=reason) for model in job.models
+    ]

@@ -10,8 +10,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from kdeploy import registry
-from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.rounds import measure_group
+from kdeploy.compress.contract import Timing
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
@@ -19,7 +21,7 @@ from kdeploy.runtimes.run import formats_of, named
 from kdeploy.system.temporary import temporary_folder
 
 TIMEOUT_SECONDS = 600.0
-MINIMUM_COUNT = 16
+MINIMUM_COUNT = 16  # calls: two a round of eight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +33,7 @@ class Latencies:
     watch: Callable[[str], None] = lambda text: None
     """Called with a line for people at every step."""
 
-    def __call__(
-        self,
-        models: Sequence[nn.Module],
-        example: Tensor,
-        *,
-        runtime: str,
-        batch_size: int = 1,
-        threads: int | None = None,
-        seconds: float = 0.5,
-    ) -> list[float]:
+    def __call__(self, models: Sequence[nn.Module], example: Tensor, timing: Timing) -> list[float]:
         """Return the median latency of one batch of each model, in seconds.
 
         Raises:
@@ -48,21 +41,25 @@ class Latencies:
             Unavailable: it cannot run here, or opens no ONNX files.
             ModelError: a model cannot be exported or run.
         """
-        _check(runtime)
+        _check(timing.runtime)
         plan = Plan(
             data=self._fitting(example),
             accuracy=False,
-            minimum_seconds=seconds,
+            minimum_seconds=timing.seconds,
             minimum_count=MINIMUM_COUNT,
             timeout_seconds=TIMEOUT_SECONDS,
             energy=False,
         )
-        cell = Configuration(
-            runtime=runtime, batch_size=batch_size, threads=threads or allowed_cores()
+        configuration = Configuration(
+            runtime=timing.runtime,
+            batch_size=timing.batch_size,
+            threads=timing.threads or allowed_cores(),
         )
         with temporary_folder("stopwatch") as folder:
-            subjects = [_exported(m, example, folder, i) for i, m in enumerate(models)]
-            outcomes = measure_group(subjects, cell, plan, with_accuracy=False, watch=self.watch)
+            under_test = [_exported(m, example, folder, i) for i, m in enumerate(models)]
+            outcomes = measure_group(
+                under_test, configuration, plan, with_accuracy=False, watch=self.watch
+            )
         return [_median(outcome) for outcome in outcomes]
 
     def _fitting(self, example: Tensor) -> DataReference | None:
@@ -95,7 +92,7 @@ def _exported(model: nn.Module, example: Tensor, folder: Path, index: int) -> Mo
 def _median(outcome: Outcome) -> float:
     if outcome.skipped is not None:
         raise ModelError(
-            f"a candidate cannot run on {outcome.cell.runtime}: {outcome.skipped}",
+            f"a candidate cannot run on {outcome.configuration.runtime}: {outcome.skipped}",
             hint="leave the latency target out, or name another runtime",
         )
     return float(np.median(np.concatenate(outcome.rounds)))

@@ -36,7 +36,7 @@ class NotFollowed(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class ChannelTable:
     """Channels of a layer, numbered (heads, width)."""
 
     layer: str
@@ -44,26 +44,26 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
+class AttentionLayers:
     """The layers of an attention; queries, keys and values may be one layer's outputs."""
 
     module: str
-    query: Table
-    key: Table
-    value: Table
-    project: Table
+    query: ChannelTable
+    key: ChannelTable
+    value: ChannelTable
+    project: ChannelTable
     """Of the layer that reads the result: its input channels."""
     modules: frozenset[str]
     """In whose code the numbers of heads and channels stand."""
 
     @property
-    def parts(self) -> tuple[Table, Table, Table]:
+    def parts(self) -> tuple[ChannelTable, ChannelTable, ChannelTable]:
         return self.query, self.key, self.value
 
 
 def find_attentions(
     calls: Sequence[Call], model: nn.Module, batch: int
-) -> tuple[list[Attention], dict[str, str]]:
+) -> tuple[list[AttentionLayers], dict[str, str]]:
     """Return the attentions that are understood; and of others the module and the reason.
 
     Args:
@@ -120,6 +120,7 @@ class _Flow:
         """Return which call made a tensor that is read by the call `before`."""
         made = [index for index in self._made.get(id(tensor), []) if index < before]
         if not made:
+            # A parameter, or a constant that the module made when it was built.
             raise NotFollowed("it reads a tensor that no call made")
         return made[-1]
 
@@ -236,7 +237,7 @@ def _weighted(flow: _Flow, index: int, call: Call) -> tuple[Call, int]:
     return call, index
 
 
-def _attention(flow: _Flow, found: _Operands, batch: int) -> Attention:
+def _attention(flow: _Flow, found: _Operands, batch: int) -> AttentionLayers:
     trail = {found.module}
     tables = []
     for tensor, is_turned in (
@@ -246,22 +247,23 @@ def _attention(flow: _Flow, found: _Operands, batch: int) -> Attention:
     ):
         layer, numbers = flow.numbered(tensor, found.index, trail)
         turned = numbers.transpose(-1, -2) if is_turned else numbers
-        tables.append(Table(layer=layer, channels=_table(turned, batch)))
+        tables.append(ChannelTable(layer=layer, channels=_table(turned, batch)))
     shape = tables[2].channels.shape
     places = torch.arange(shape.numel()).view(shape)
     given = found.result
+    # (1, ..., heads, 1, width): every item and token has the same channel numbers.
     at = places.view(*(1,) * (given.dim() - 3), -1, 1, shape[1])
     at = at.repeat(batch, 1, 1) if given.dim() == 3 else at
     layer, numbers = flow.project(given, at.expand(given.shape).contiguous(), found.index, trail)
     columns = _rows_alike(numbers)
     if sorted(columns.tolist()) != places.flatten().tolist():
         raise NotFollowed("the layer after it does not read each channel of each head once")
-    return Attention(
+    return AttentionLayers(
         module=found.module,
         query=tables[0],
         key=tables[1],
         value=tables[2],
-        project=Table(layer=layer, channels=columns.argsort().view(shape)),
+        project=ChannelTable(layer=layer, channels=columns.argsort().view(shape)),
         modules=frozenset(trail),
     )
 
@@ -297,6 +299,7 @@ def _again(call: Call, old: Tensor, new: Tensor) -> Any:
     """Run a call that moves numbers on others."""
     function: Callable[..., Any] = call.function
     arguments = [new if argument is old else argument for argument in call.args]
+    # Numbers of channels are integers: a cast to half would round those above 2048.
     if call.name in ("to", "float", "type_as"):
         return new
     return function(*arguments, **call.kwargs)

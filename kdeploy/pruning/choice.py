@@ -13,7 +13,7 @@ from typing import Literal
 from kdeploy.pruning.coupling import LayerDim, PruningGroup
 
 Kept = list[int]
-"""How many units stay, family by family of a ranking."""
+"""How many groups stay, family by family of a ranking."""
 Family = tuple[tuple[LayerDim, int], ...]
 CLOSE = 0.01  # of the budget
 
@@ -31,53 +31,53 @@ class Rules:
     """The fraction of any layer's channels that may go, of those that it had at first."""
 
 
-def balance(units: Sequence[PruningGroup], scores: Sequence[float]) -> list[PruningGroup]:
-    """Return units of which each takes the same number of channels from every group of a place.
+def balance(groups: Sequence[PruningGroup], scores: Sequence[float]) -> list[PruningGroup]:
+    """Return groups that each take as many channels from every group of a grouped layer.
 
-    Units that lie in one group each are put together across the groups, rank by rank. Those that
-    find no counterpart are left out: their channels stay.
+    Those that lie in one of a layer's groups are put together across them, rank by rank. Those
+    that find no counterpart are left out: their channels stay.
     """
-    ranked = sorted(zip(scores, units, strict=True), key=_first)
-    for place in sorted({place for unit in units for place in unit.shares}):
+    ranked = sorted(zip(scores, groups, strict=True), key=_first)
+    for place in sorted({place for group in groups for place in group.shares}):
         even: list[tuple[float, PruningGroup]] = []
         lonely: dict[int, list[list[tuple[float, PruningGroup]]]] = {}
         for pair in ranked:
             share = pair[1].shares.get(place, (0,))
-            taken = [group for group, number in enumerate(share) if number]
-            if len(set(share)) == 1:
+            taken = [conv_group for conv_group, number in enumerate(share) if number]
+            if len(set(share)) == 1:  # each of the layer's groups loses as many
                 even.append(pair)
             elif len(taken) == 1:
                 columns = lonely.setdefault(share[taken[0]], [[] for _ in share])
                 columns[taken[0]].append(pair)
         rows = [row for columns in lonely.values() for row in zip(*columns, strict=False)]
         ranked = sorted(even + [_together(row) for row in rows], key=_first)
-    return [unit for _, unit in ranked]
+    return [group for _, group in ranked]
 
 
 class Ranking:
-    """Units from the least important to the most, over all layers and family by family.
+    """Groups from the least important to the most, over all layers and family by family.
 
     Args:
-        units: In any order.
-        scores: Of the units.
+        groups: In any order.
+        scores: Of the groups.
         kinds: What families are ranked together in the scope `isomorphic`; others are alone.
-        sizes: How many units families had before any went; others have all of theirs.
+        sizes: How many groups families had before any went; others have all of theirs.
     """
 
     def __init__(
         self,
-        units: Sequence[PruningGroup],
+        groups: Sequence[PruningGroup],
         scores: Sequence[float],
         *,
         kinds: Mapping[Family, Hashable] = MappingProxyType({}),
         sizes: Mapping[Family, int] = MappingProxyType({}),
     ) -> None:
-        ranked = sorted(zip(scores, units, strict=True), key=_first)
+        ranked = sorted(zip(scores, groups, strict=True), key=_first)
         numbers: dict[Family, int] = {}
-        self.order = [numbers.setdefault(unit.family, len(numbers)) for _, unit in ranked]
+        self.order = [numbers.setdefault(group.family, len(numbers)) for _, group in ranked]
         self.families: list[list[PruningGroup]] = [[] for _ in numbers]
-        for number, (_, unit) in zip(self.order, ranked, strict=True):
-            self.families[number].append(unit)
+        for number, (_, group) in zip(self.order, ranked, strict=True):
+            self.families[number].append(group)
         self.kinds = [kinds.get(family, number) for family, number in numbers.items()]
         self.sizes = {
             family: sizes.get(family, len(self.families[number]))
@@ -85,30 +85,30 @@ class Ranking:
         }
 
     def orders(self, scope: Literal["global", "local", "isomorphic"]) -> list[list[int]]:
-        """Return the families of the units that are ranked together, the least important first."""
+        """Return the families of the groups that are ranked together, the least important first."""
         if scope == "global":
             return [self.order]
-        groups: dict[Hashable, list[int]] = defaultdict(list)
+        together: dict[Hashable, list[int]] = defaultdict(list)
         for number in self.order:
-            groups[number if scope == "local" else self.kinds[number]].append(number)
-        return list(groups.values())
+            together[number if scope == "local" else self.kinds[number]].append(number)
+        return list(together.values())
 
-    def units(self, kept: Kept) -> list[PruningGroup]:
-        """Return the units that go when each family keeps so many."""
+    def groups(self, kept: Kept) -> list[PruningGroup]:
+        """Return the groups that go when each family keeps so many."""
         pairs = zip(self.families, kept, strict=True)
-        return [unit for family, count in pairs for unit in family[: len(family) - count]]
+        return [group for family, count in pairs for group in family[: len(family) - count]]
 
     def channels(self, kept: Kept) -> Counter[LayerDim]:
         """Return how many channels each side of a layer then loses."""
         gone: Counter[LayerDim] = Counter()
         for family, count in zip(self.families, kept, strict=True):
-            for slot, width in family[0].family:
-                gone[slot] += width * (len(family) - count)
+            for layer_dim, width in family[0].family:
+                gone[layer_dim] += width * (len(family) - count)
         return gone
 
 
 def choose(ranking: Ranking, ratio: float, rules: Rules) -> Kept:
-    """Return how many units of each family stay when the fraction `ratio` of all may go."""
+    """Return how many groups of each family stay when the fraction `ratio` of all may go."""
     gone: Counter[int] = Counter()
     for order in ranking.orders(rules.scope):
         gone.update(order[: round(ratio * len(order))])
@@ -126,6 +126,7 @@ def choose_to_budget(
     Rounding makes steps: where they leave the cost more than 1 % off, single families are moved
     by one step as long as that brings it closer.
     """
+    # A ratio finer than one group: the bisection can then reach every choice.
     steps = max(len(ranking.order), 1000)
     low, high = 0, steps
     while high - low > 1:
@@ -162,23 +163,25 @@ def _first(pair: tuple[float, PruningGroup]) -> float:
 def _together(pairs: Sequence[tuple[float, PruningGroup]]) -> tuple[float, PruningGroup]:
     channels: dict[LayerDim, tuple[int, ...]] = {}
     shares: dict[str, tuple[int, ...]] = {}
-    for _, unit in pairs:
-        for slot, indices in unit.channels.items():
-            channels[slot] = tuple(sorted({*channels.get(slot, ()), *indices}))
-        for place, share in unit.shares.items():
+    for _, group in pairs:
+        for layer_dim, indices in group.channels.items():
+            channels[layer_dim] = tuple(sorted({*channels.get(layer_dim, ()), *indices}))
+        for place, share in group.shares.items():
             sums = zip(shares.get(place, (0,) * len(share)), share, strict=True)
             shares[place] = tuple(map(sum, sums))
-    channels = {slot: channels[slot] for slot in sorted(channels)}
+    channels = {layer_dim: channels[layer_dim] for layer_dim in sorted(channels)}
     return fmean(number for number, _ in pairs), PruningGroup(channels=channels, shares=shares)
 
 
 def _rounded(kept: int, number: int, ranking: Ranking, rules: Rules) -> int:
-    """Return how many units of a family stay, when by their importance `kept` would."""
+    """Return how many groups of a family stay, when by their importance `kept` would."""
     members = ranking.families[number]
     count, step = len(members), _step(members, rules)
     at_first = ranking.sizes[members[0].family]
+    # 10 * (1 - 0.7) is 3.0000000000000004 in floating point: without the 1e-9 four would stay.
     least = max(1, math.ceil(at_first * (1 - rules.max_ratio) - 1e-9))
     kept = min(max(kept, least), count)
+    # Narrower than one block of channels: a multiple would only make it wider.
     if kept * members[0].width <= rules.round_to or kept == count:
         return kept
     nearest = step * round(kept / step)

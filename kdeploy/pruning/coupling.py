@@ -23,23 +23,23 @@ from kdeploy.pruning.heads import find_heads
 from kdeploy.pruning.index_mapping import Renumber, number_channels
 from kdeploy.pruning.operations import shape_made, split_sizes
 from kdeploy.pruning.shuffles import Shuffle
-from kdeploy.pruning.tracing import Graph, trace
+from kdeploy.pruning.tracing import ChannelGraph, trace
 
-__all__ = ["LayerDim", "PruningGroup", "find_units"]
+__all__ = ["LayerDim", "PruningGroup", "find_groups"]
 
 Element = tuple[Any, str, int]
 """A channel of a node of the graph: (node, "in" or "out", index)."""
 
 
-def find_units(
+def find_groups(
     model: nn.Module,
     example: Tensor,
     *,
     is_protected: Callable[[str], bool] = lambda name: False,
     attention: Literal["heads", "width"] = "heads",
-    whole: MutableMapping[str, str] | None = None,
+    skipped: MutableMapping[str, str] | None = None,
 ) -> list[PruningGroup]:
-    """Return all units that may be removed, in the order of the layers.
+    """Return all groups that may be removed, in the order of the layers.
 
     Args:
         model: In eval mode, every parameter asking for gradients: tracing relies on autograd.
@@ -47,7 +47,7 @@ def find_units(
         is_protected: Tells by a layer's name that its outputs must all stay.
         attention: What goes of multi-head attention: heads, or a channel of every head; the other
             where this is not possible.
-        whole: Is told which attentions stay whole, by module, and why.
+        skipped: Is told which attentions stay whole, by module, and why.
 
     Raises:
         ModelError: the model cannot be followed.
@@ -62,6 +62,7 @@ def find_units(
     names = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
     stated = stated_splits(graph, model)
+    # A split whose sizes are a module's list is no obstacle: the list shrinks with the channels.
     frozen = _frozen(graph, reductions) - stated.keys()
     for node, side, index in list(forest.elements()):
         is_kept = not node.outputs or is_protected(names.get(node.module, ""))
@@ -75,21 +76,21 @@ def find_units(
         for node in graph.nodes
         if node.type == OPTYPE.PARAMETER
     }
-    units = [_unit(members, names, places, parts, sides) for members in forest.classes()]
+    groups = [_pruning_group(members, names, places, parts, sides) for members in forest.classes()]
     heads, reasons = find_heads(
         graph,
         model,
         example,
         first=attention,
         is_protected=is_protected,
-        taken={slot for unit in units for slot in unit.channels},
+        taken={layer_dim for group in groups for layer_dim in group.channels},
     )
-    if whole is not None:
-        whole.update(reasons)
-    return units + heads
+    if skipped is not None:
+        skipped.update(reasons)
+    return groups + heads
 
 
-def _frozen(graph: Graph, reductions: Collection[Any]) -> set[Any]:
+def _frozen(graph: ChannelGraph, reductions: Collection[Any]) -> set[Any]:
     """Return the nodes through which channels are not followed."""
     harmless = {*reductions, *graph.axes.inside, *(s.steps[-1] for s in graph.shuffles if s.steps)}
     return fixed_nodes(graph) | {
@@ -113,6 +114,7 @@ class _Forest:
 
     def join(self, one: Element | None, other: Element | None) -> None:
         first, second = self._root(one), self._root(other)
+        # What is frozen swallows all that is joined with it, whichever side it is on.
         if first is None:
             self._parents[second] = None
         elif first != second:
@@ -132,6 +134,7 @@ class _Forest:
 
     def _root(self, element: Element | None) -> Element | None:
         path = []
+        # Path compression: without it deep residual networks take quadratic time.
         while (parent := self._parents.setdefault(element, element)) != element:
             path.append(element)
             element = parent
@@ -140,7 +143,7 @@ class _Forest:
         return element
 
 
-def _follow(graph: Graph, root: Any, forest: _Forest, reductions: Collection[Any]) -> None:
+def _follow(graph: ChannelGraph, root: Any, forest: _Forest, reductions: Collection[Any]) -> None:
     """Join each output channel of a layer with all that it meets."""
     pruner = graph.pruner(root)
     queue = [(root, pruner.prune_out_channels, list(range(graph.count(root, "out") or 0)))]
@@ -176,13 +179,13 @@ def _is_behind(reductions: Collection[Any], node: Any, other: Any) -> bool:
     )
 
 
-def _is_one_for_all(graph: Graph, reduction: Any) -> bool:
+def _is_one_for_all(graph: ChannelGraph, reduction: Any) -> bool:
     """Tell whether a sum over channels keeps their dimension, of size 1."""
     axis = graph.axes.made.get(reduction)
     return axis is not None and shape_made(reduction)[axis] == 1
 
 
-def _is_torn(graph: Graph, reductions: Collection[Any], node: Any, other: Any) -> bool:
+def _is_torn(graph: ChannelGraph, reductions: Collection[Any], node: Any, other: Any) -> bool:
     """Tell whether two nodes take different dimensions for the channels between them."""
     if node in reductions or other in reductions:
         return False
@@ -190,7 +193,7 @@ def _is_torn(graph: Graph, reductions: Collection[Any], node: Any, other: Any) -
 
 
 def _join(
-    graph: Graph, forest: _Forest, source: tuple[Any, str, list[int]], edge: Any, other: str
+    graph: ChannelGraph, forest: _Forest, source: tuple[Any, str, list[int]], edge: Any, other: str
 ) -> list[int]:
     """Join channels with those at the other end of an edge; return the ones not seen before."""
     node, side, indices = source
@@ -221,7 +224,7 @@ def _couple_shuffled(shuffles: Collection[Shuffle], forest: _Forest) -> None:
             forest.join((node, side, index), (node, side, nodes[node].partner(index)))
 
 
-def _parts(graph: Graph, node: Any, place: str) -> list[tuple[LayerDim, int]]:
+def _parts(graph: ChannelGraph, node: Any, place: str) -> list[tuple[LayerDim, int]]:
     """Return for each channel of a split the place of its part's size, and which it is there."""
     sizes = split_sizes(node, axis=graph.axes.given(node))
     return [
@@ -232,13 +235,15 @@ def _parts(graph: Graph, node: Any, place: str) -> list[tuple[LayerDim, int]]:
 
 
 def _places(
-    graph: Graph, names: Mapping[Any, str], stated: Collection[Any]
+    graph: ChannelGraph, names: Mapping[Any, str], stated: Collection[Any]
 ) -> dict[tuple[Any, str], tuple[str, int, int]]:
     """Return what works group by group: its name, the channels of a group, the groups."""
     places = {}
     for node in graph.nodes:
         module, name = node.module, names.get(node.module, "")
         if node.type == OPTYPE.CONV and module.groups > 1:
+            # A grouped convolution needs equally many channels in each of its groups, on both
+            # sides.
             for side, count in (("out", module.out_channels), ("in", module.in_channels)):
                 places[node, side] = (f"{name} {side}", count // module.groups, module.groups)
         elif node.type == OPTYPE.GN:
@@ -251,7 +256,7 @@ def _places(
     return places
 
 
-def _unit(
+def _pruning_group(
     members: Collection[Element],
     names: Mapping[Any, str],
     places: Mapping[tuple[Any, str], tuple[str, int, int]],
@@ -261,6 +266,7 @@ def _unit(
     channels: dict[LayerDim, list[int]] = defaultdict(list)
     shares: dict[str, list[int]] = {}
     for node, side, index in members:
+        # Elementwise modules (ReLU, dropout) have a name, and no channels to remove.
         if node.module in names and node.type != OPTYPE.ELEMENTWISE:
             channels[LayerDim(names[node.module], sides.get(node, side))].append(index)
         if node in parts:
@@ -270,6 +276,6 @@ def _unit(
             place, size, count = places[node, side]
             shares.setdefault(place, [0] * count)[index // size] += 1
     return PruningGroup(
-        channels={slot: tuple(sorted(channels[slot])) for slot in sorted(channels)},
+        channels={layer_dim: tuple(sorted(channels[layer_dim])) for layer_dim in sorted(channels)},
         shares={place: tuple(shares[place]) for place in sorted(shares)},
     )

@@ -63,7 +63,7 @@ def _mean(
             for name, weight in weights(model).items()
             if weight.grad is not None
         }
-        for slot, sums in by_channel(model, numbers).items():
-            totals[slot] = totals.get(slot, torch.zeros(())) + then(sums)
+        for layer_dim, sums in by_channel(model, numbers).items():
+            totals[layer_dim] = totals.get(layer_dim, torch.zeros(())) + then(sums)
     model.zero_grad(set_to_none=True)
-    return {slot: (total / count).tolist() for slot, total in totals.items()}
+    return {layer_dim: (total / count).tolist() for layer_dim, total in totals.items()}

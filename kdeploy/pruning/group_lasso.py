@@ -26,48 +26,49 @@ class GroupLasso:
     """A constraint of a training.
 
     Args:
-        units: Of the model that is trained; what is in none keeps its weights.
+        groups: Of the model that is trained; what is in none keeps its weights.
         strength: By how much, times the learning rate, a step shrinks weights.
     """
 
-    def __init__(self, units: Sequence[PruningGroup], strength: float) -> None:
-        self.fingerprint = f"group lasso {strength!r} over {len(units)} units"
-        self._units, self._strength = units, strength
+    def __init__(self, groups: Sequence[PruningGroup], strength: float) -> None:
+        self.fingerprint = f"group lasso {strength!r} over {len(groups)} units"
+        self._groups, self._strength = groups, strength
 
     def begin(self, model: nn.Module) -> None:
         self._model = model
         ones = {name: torch.ones_like(weight) for name, weight in weights(model).items()}
         counts = by_channel(model, ones)
-        # One more than there are units: that of the channels in none.
+        # One more than there are groups: that of the channels in none.
         self._numbers = {
-            slot: torch.full_like(count, len(self._units), dtype=torch.long)
-            for slot, count in counts.items()
+            layer_dim: torch.full_like(count, len(self._groups), dtype=torch.long)
+            for layer_dim, count in counts.items()
         }
-        for number, unit in enumerate(self._units):
-            for slot, indices in unit.channels.items():
-                if slot in self._numbers:
-                    self._numbers[slot][list(indices)] = number
-        self._sizes = self._of_units(counts)
+        for number, group in enumerate(self._groups):
+            for layer_dim, indices in group.channels.items():
+                if layer_dim in self._numbers:
+                    self._numbers[layer_dim][list(indices)] = number
+        self._sizes = self._of_groups(counts)
 
     @torch.no_grad()
     def after_step(self, progress: float, learning_rate: float) -> None:
         tensors = weights(self._model)
         squares = {name: weight.square() for name, weight in tensors.items()}
-        norms = self._of_units(by_channel(self._model, squares)).sqrt()
+        norms = self._of_groups(by_channel(self._model, squares)).sqrt()
         shrinkage = learning_rate * self._strength * self._sizes.sqrt()
+        # 1e-30: a group that is at zero has the norm 0, and stays there.
         factors = (1 - shrinkage / norms.clamp_min(1e-30)).clamp_min(0)
-        factors[-1] = 1
-        for slot, numbers in self._numbers.items():
-            layer = self._model.get_submodule(slot.layer)
-            weight = tensors[slot.layer]
-            weight.mul_(_like_weight(weight, layer, slot.side, factors[numbers]))
+        factors[-1] = 1  # of the channels in no group
+        for layer_dim, numbers in self._numbers.items():
+            layer = self._model.get_submodule(layer_dim.layer)
+            weight = tensors[layer_dim.layer]
+            weight.mul_(_like_weight(weight, layer, layer_dim.side, factors[numbers]))
 
-    def _of_units(self, values: dict[LayerDim, Tensor]) -> Tensor:
-        """Return the sums over the channels of each unit, and of those in none."""
+    def _of_groups(self, values: dict[LayerDim, Tensor]) -> Tensor:
+        """Return the sums over the channels of each group, and of those in none."""
         device = next(self._model.parameters()).device
-        sums = torch.zeros(len(self._units) + 1, device=device)
-        for slot, numbers in self._numbers.items():
-            sums.index_add_(0, numbers, values[slot].float())
+        sums = torch.zeros(len(self._groups) + 1, device=device)
+        for layer_dim, numbers in self._numbers.items():
+            sums.index_add_(0, numbers, values[layer_dim].float())
         return sums
 
 

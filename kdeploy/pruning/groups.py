@@ -1,4 +1,4 @@
-"""The units of removal: which channels of which sides of layers go together."""
+"""Pruning groups: which channels of which sides of layers go together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 class LayerDim(NamedTuple):
     """One side of a layer. Where both sides are one (batch norm, depthwise), it is "out".
 
-    Other sides are what attention needs: "number", where `layer` is the place of an attribute that
+    Other sides are what attention needs: "number", where `layer` is the path of an attribute that
     counts channels; "product" and "scaled product", of outputs that are summed as products with
     those of another layer; "unscaled", of a layer that makes up for scaled inputs. A parameter that
     belongs to no layer has "dimension 0", "dimension 1" ...: the one that its channels are.
@@ -26,15 +26,17 @@ class PruningGroup:
 
     channels: Mapping[LayerDim, tuple[int, ...]]
     shares: Mapping[str, tuple[int, ...]]
-    """Place that works group by group: how many of its channels in each group are in this unit.
-    Every group must lose the same number."""
+    """By a side of a grouped layer: how many of its channels in each of the layer's own groups are
+    among these. Each of those must lose the same number."""
 
     @property
     def family(self) -> tuple[tuple[LayerDim, int], ...]:
-        """Return what makes units alike: the sides of layers, and the channels in each."""
-        return tuple((slot, len(indices)) for slot, indices in self.channels.items())
+        """Return what makes groups alike: the sides of layers, and the channels in each."""
+        return tuple((layer_dim, len(indices)) for layer_dim, indices in self.channels.items())
 
     @property
     def width(self) -> int:
         """Return the channels that go; a flattened map has several numbers for one of them."""
-        return min(len(at) for slot, at in self.channels.items() if slot.side in ("in", "out"))
+        return min(
+            len(at) for layer_dim, at in self.channels.items() if layer_dim.side in ("in", "out")
+        )

@@ -13,11 +13,11 @@ from torch_pruning.ops import OPTYPE
 
 from kdeploy.pruning.calls import Call
 from kdeploy.pruning.operations import split_sizes
-from kdeploy.pruning.size_attributes import place_of_list
-from kdeploy.pruning.tracing import Graph
+from kdeploy.pruning.size_attributes import path_of_list
+from kdeploy.pruning.tracing import ChannelGraph
 
 
-def fixed_nodes(graph: Graph) -> set[Any]:
+def fixed_nodes(graph: ChannelGraph) -> set[Any]:
     """Return the nodes of the graph whose channels the code has fixed."""
     calls = _calls_by_node(graph)
     fixed = {
@@ -28,24 +28,24 @@ def fixed_nodes(graph: Graph) -> set[Any]:
     return fixed | {node for node, call in calls.items() if _states_sizes(graph, node, call)}
 
 
-def stated_splits(graph: Graph, model: nn.Module) -> dict[Any, str]:
-    """Return the splits whose sizes are a list that a module keeps, and the place of the list."""
+def stated_splits(graph: ChannelGraph, model: nn.Module) -> dict[Any, str]:
+    """Return the splits whose sizes are a list that a module keeps, and the path of the list."""
     found = {}
     for node, call in _calls_by_node(graph).items():
         if _states_sizes(graph, node, call):
             sizes = split_sizes(node, axis=graph.axes.given(node))
-            place = place_of_list(model, call.module, sizes)
-            if place is not None:
-                found[node] = place
+            path = path_of_list(model, call.module, sizes)
+            if path is not None:
+                found[node] = path
     return found
 
 
-def _calls_by_node(graph: Graph) -> dict[Any, Call]:
+def _calls_by_node(graph: ChannelGraph) -> dict[Any, Call]:
     makers = {tensor.grad_fn: call for call in graph.calls for tensor in call.results}
     return {node: makers[node.grad_fn] for node in graph.nodes if node.grad_fn in makers}
 
 
-def _states_sizes(graph: Graph, node: Any, call: Call) -> bool:
+def _states_sizes(graph: ChannelGraph, node: Any, call: Call) -> bool:
     # `chunk` follows the channels; whoever splits by sizes states them.
     is_split = node.type == OPTYPE.SPLIT and call.name.startswith("split")
     return is_split and bool(split_sizes(node, axis=graph.axes.given(node)))

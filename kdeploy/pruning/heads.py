@@ -15,11 +15,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from kdeploy.pruning.attention import Attention, find_attentions
+from kdeploy.pruning.attention import AttentionLayers, find_attentions
 from kdeploy.pruning.groups import LayerDim, PruningGroup
 from kdeploy.pruning.removal import all_channels, remove_checked
-from kdeploy.pruning.size_attributes import place_of
-from kdeploy.pruning.tracing import Graph
+from kdeploy.pruning.size_attributes import attribute_path
+from kdeploy.pruning.tracing import ChannelGraph
 from kdeploy.untrusted.user_code import described
 
 Part = Literal["heads", "width"]
@@ -30,7 +30,7 @@ _Numbers = Mapping[str, Literal["heads", "width", "all"]]
 
 
 def find_heads(
-    graph: Graph,
+    graph: ChannelGraph,
     model: nn.Module,
     example: Tensor,
     *,
@@ -38,7 +38,7 @@ def find_heads(
     is_protected: Callable[[str], bool],
     taken: Collection[LayerDim],
 ) -> tuple[list[PruningGroup], dict[str, str]]:
-    """Return the units of all attentions; and the modules of those that stay whole, with reasons.
+    """Return the groups of all attentions; and the modules of those that stay whole, with reasons.
 
     Args:
         graph: Of the model.
@@ -46,44 +46,45 @@ def find_heads(
         example: What it ran on.
         first: What is tried first; the other where that fails.
         is_protected: Tells by a layer's name that its outputs must all stay.
-        taken: Sides of layers that are in other units.
+        taken: Sides of layers that are in other groups.
     """
     attentions, reasons = find_attentions(graph.calls, model, len(example))
-    units: list[PruningGroup] = []
+    groups: list[PruningGroup] = []
     used = set(taken)
     for attention in attentions:
-        slots = {LayerDim(table.layer, "out") for table in attention.parts}
-        slots.add(LayerDim(attention.project.layer, "in"))
+        dims = {LayerDim(table.layer, "out") for table in attention.parts}
+        dims.add(LayerDim(attention.project.layer, "in"))
         if any(is_protected(table.layer) for table in attention.parts):
             reasons[attention.module] = "`ignore` names it"
-        elif slots & used:
+        elif dims & used:
             reasons[attention.module] = "its channels are read elsewhere as well"
         else:
             found, reason = _tried(attention, model, example, first)
-            units += found
-            used |= slots
+            groups += found
+            used |= dims
             if not found:
                 reasons[attention.module] = reason
-    return units, reasons
+    return groups, reasons
 
 
 def _tried(
-    attention: Attention, model: nn.Module, example: Tensor, first: Part
+    attention: AttentionLayers, model: nn.Module, example: Tensor, first: Part
 ) -> tuple[list[PruningGroup], str]:
-    """Return the units whose removal is right, or none and what was wrong."""
+    """Return the groups whose removal is right, or none and what was wrong."""
     reason = "it has one head, of one channel"
     order: tuple[Part, Part] = ("heads", "width") if first == "heads" else ("width", "heads")
     for part in order:
         best: tuple[float, list[PruningGroup]] | None = None
-        for units in _readings(attention, model, part):
+        for groups in _readings(attention, model, part):
             try:
-                half = all_channels(units[: max(1, len(units) // 2)])
+                # Half of them at once: an attribute that was read wrongly shows in one trial.
+                half = all_channels(groups[: max(1, len(groups) // 2)])
                 moved = remove_checked(copy.deepcopy(model), half, example)
             except Exception as error:  # whatever a model's code raises
                 reason = described(error)
                 continue
             if best is None or moved < best[0]:
-                best = (moved, units)
+                best = (moved, groups)
             if part == "heads" and moved < ROUNDING:
                 break  # of a width, another reading may fit better: that of the scale
         if best is not None and best[0] < ROUNDING:
@@ -93,8 +94,10 @@ def _tried(
     return [], reason
 
 
-def _readings(attention: Attention, model: nn.Module, part: Part) -> Iterator[list[PruningGroup]]:
-    """Yield the units by each reading of what the attributes say."""
+def _readings(
+    attention: AttentionLayers, model: nn.Module, part: Part
+) -> Iterator[list[PruningGroup]]:
+    """Yield the groups by each reading of what the attributes say."""
     shapes = {tuple(table.channels.shape) for table in attention.parts}
     if len(shapes) != 1:
         return
@@ -102,32 +105,34 @@ def _readings(attention: Attention, model: nn.Module, part: Part) -> Iterator[li
     if (heads if part == "heads" else width) < 2:
         return
     numbers = _numbers(attention, model, heads, width, part)
-    totals = [place for place, kind in numbers.items() if kind == "all"]
+    totals = [path for path, kind in numbers.items() if kind == "all"]
     inner = [p for p in totals if any(word in p.rpartition(".")[2] for word in _INNER)]
+    # `embed_dim` often equals heads x width and must stay; `inner_dim` must shrink. All are tried.
     for kept in dict.fromkeys((tuple(inner), tuple(totals), ())):
         chosen = {p: kind for p, kind in numbers.items() if kind != "all" or p in kept}
-        yield _units(attention, chosen, part, is_scaled=False)
+        yield _groups(attention, chosen, part, is_scaled=False)
         if part == "width":
-            yield _units(attention, chosen, part, is_scaled=True)
+            yield _groups(attention, chosen, part, is_scaled=True)
 
 
 def _numbers(
-    attention: Attention, model: nn.Module, heads: int, width: int, part: Part
+    attention: AttentionLayers, model: nn.Module, heads: int, width: int, part: Part
 ) -> _Numbers:
     """Return the attributes that count heads, channels of a head, or channels of all heads."""
     found: dict[str, Literal["heads", "width", "all"]] = {}
     for module in sorted(attention.modules):
         for name, value in vars(model.get_submodule(module)).items():
+            # Not `isinstance`: a flag such as `batch_first=True` is an int as well.
             if type(value) is not int:
                 continue
             is_size = any(word in name for word in _SIZES)
-            place = place_of(module, name)
+            path = attribute_path(module, name)
             if part == "heads" and value == heads and not is_size and _counts_heads(name):
-                found[place] = "heads"
+                found[path] = "heads"
             elif part == "width" and value == width and is_size:
-                found[place] = "width"
+                found[path] = "width"
             elif value == heads * width and is_size:
-                found[place] = "all"
+                found[path] = "all"
     return found
 
 
@@ -135,18 +140,18 @@ def _counts_heads(name: str) -> bool:
     return "head" in name or name == "h"
 
 
-def _units(
-    attention: Attention, numbers: _Numbers, part: Part, *, is_scaled: bool
+def _groups(
+    attention: AttentionLayers, numbers: _Numbers, part: Part, *, is_scaled: bool
 ) -> list[PruningGroup]:
     heads, width = attention.query.channels.shape
     return [
-        _unit(attention, numbers, part, index, is_scaled=is_scaled)
+        _pruning_group(attention, numbers, part, index, is_scaled=is_scaled)
         for index in range(heads if part == "heads" else width)
     ]
 
 
-def _unit(
-    attention: Attention, numbers: _Numbers, part: Part, index: int, *, is_scaled: bool
+def _pruning_group(
+    attention: AttentionLayers, numbers: _Numbers, part: Part, index: int, *, is_scaled: bool
 ) -> PruningGroup:
     """Return a head, or a channel of every head.
 
@@ -174,8 +179,10 @@ def _unit(
         if part == "heads"
         else range(index, heads * width, width)
     )
-    for place, kind in numbers.items():
-        channels[LayerDim(place, "number")] = set(all_of_it) if kind == "all" else {index}
+    for path, kind in numbers.items():
+        # Lowered by how many there are: which ones they are matters to no attribute.
+        channels[LayerDim(path, "number")] = set(all_of_it) if kind == "all" else {index}
     return PruningGroup(
-        channels={slot: tuple(sorted(channels[slot])) for slot in sorted(channels)}, shares={}
+        channels={layer_dim: tuple(sorted(channels[layer_dim])) for layer_dim in sorted(channels)},
+        shares={},
     )

@@ -28,7 +28,7 @@ def magnitude(model: nn.Module, *, power: int) -> Values:
     Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710 (power 1).
     """
     powers = {name: weight.detach().abs().pow(power) for name, weight in weights(model).items()}
-    return {slot: sums.tolist() for slot, sums in by_channel(model, powers).items()}
+    return {layer_dim: sums.tolist() for layer_dim, sums in by_channel(model, powers).items()}
 
 
 def batch_norm_scale(model: nn.Module) -> Values:
@@ -61,36 +61,37 @@ def fpgm(model: nn.Module) -> Values:
 
 
 def score(
-    units: Sequence[PruningGroup], values: Values, *, otherwise: Values = NOTHING
+    groups: Sequence[PruningGroup], values: Values, *, otherwise: Values = NOTHING
 ) -> list[float]:
-    """Return the score of each unit; those of like units have the mean 1.
+    """Return the score of each group; those of like groups have the mean 1.
 
     Args:
-        units: What is scored.
+        groups: What is scored.
         values: Of channels.
-        otherwise: Taken for the units of which `values` knows no side.
+        otherwise: Taken for the groups of which `values` knows no side.
     """
-    plain = [_plain_score(unit, values if knows(values, unit) else otherwise) for unit in units]
+    plain = [_plain_score(group, values if knows(values, group) else otherwise) for group in groups]
     families = defaultdict(list)
-    for unit, number in zip(units, plain, strict=True):
-        families[unit.family].append(number)
+    for group, number in zip(groups, plain, strict=True):
+        families[group.family].append(number)
+    # A family of zeros keeps its zeros: all of them are equally unimportant.
     means = {family: fmean(numbers) or 1.0 for family, numbers in families.items()}
-    return [number / means[unit.family] for unit, number in zip(units, plain, strict=True)]
+    return [number / means[group.family] for group, number in zip(groups, plain, strict=True)]
 
 
-def knows(values: Values, unit: PruningGroup) -> bool:
-    """Tell whether there are values of any side of a unit."""
-    return any(slot in values for slot in unit.channels)
+def knows(values: Values, group: PruningGroup) -> bool:
+    """Tell whether there are values of any side of a group."""
+    return any(layer_dim in values for layer_dim in group.channels)
 
 
-def _plain_score(unit: PruningGroup, values: Values) -> float:
-    """Return the mean over the sides, for one channel of the unit."""
+def _plain_score(group: PruningGroup, values: Values) -> float:
+    """Return the mean over the sides, for one channel of the group."""
     sums = [
-        sum(values[slot][index] for index in indices)
-        for slot, indices in unit.channels.items()
-        if slot in values
+        sum(values[layer_dim][index] for index in indices)
+        for layer_dim, indices in group.channels.items()
+        if layer_dim in values
     ]
-    return fmean(sums) / unit.width if sums else 0.0
+    return fmean(sums) / group.width if sums else 0.0
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -121,6 +122,7 @@ def by_channel(model: nn.Module, numbers: Mapping[str, Tensor]) -> dict[LayerDim
         table = table.T if outputs_are_second(layer) else table
         sums[LayerDim(name, "out")] = table.sum(1)
         groups = getattr(layer, "groups", 1)
+        # The rows of one of the layer's groups read the inputs of that group alone.
         sums[LayerDim(name, "in")] = torch.cat([rows.sum(0) for rows in table.chunk(groups)])
     return sums
 

@@ -16,12 +16,12 @@ from torch_pruning.ops import OPTYPE
 
 from kdeploy.pruning.axes import is_flattening
 from kdeploy.pruning.operations import joins_channels, shape_given, shape_made, split_sizes
-from kdeploy.pruning.tracing import Graph
+from kdeploy.pruning.tracing import ChannelGraph
 
 Renumber = Callable[[int], list[int]]
 
 
-def number_channels(graph: Graph) -> None:
+def number_channels(graph: ChannelGraph) -> None:
     """Make the edges of the graph renumber channels as the model does.
 
     An edge's `index_mapping` is a list of steps; ours take one number and give all that it is on
@@ -53,7 +53,7 @@ def _edges(source: Any, target: Any) -> list[Any]:
     return [edge for edge in source.dependencies if edge.target is target]
 
 
-def _spans(graph: Graph, node: Any, other: Any) -> list[range]:
+def _spans(graph: ChannelGraph, node: Any, other: Any) -> list[range]:
     """Return which channels of a split or concatenation each edge to `other` carries."""
     if node.type == OPTYPE.SPLIT and other in node.outputs:
         bounds = [0, *accumulate(split_sizes(node, axis=graph.axes.given(node)))]
@@ -78,7 +78,7 @@ def _out_of(span: range, index: int) -> list[int]:
     return [index - span.start] if index in span else []
 
 
-def _flattening(graph: Graph, node: Any) -> tuple[Any, Renumber, Renumber] | None:
+def _flattening(graph: ChannelGraph, node: Any) -> tuple[Any, Renumber, Renumber] | None:
     """Return how (batch, channels, ...) becomes (batch, all the rest), or the other way round."""
     if node.type != OPTYPE.RESHAPE:
         return None

@@ -17,17 +17,19 @@ from kdeploy.pruning.coupling import LayerDim, PruningGroup
 Kind = tuple[tuple[str, str, tuple[int, ...], bool], ...]
 
 
-def kinds_of(model: nn.Module, units: Iterable[PruningGroup]) -> dict[Family, Kind]:
+def kinds_of(model: nn.Module, groups: Iterable[PruningGroup]) -> dict[Family, Kind]:
     """Return what each family is made of: the layers' sides, whatever their names and widths."""
     modules = dict(model.named_modules())
-    families = dict.fromkeys(unit.family for unit in units)
+    families = dict.fromkeys(group.family for group in groups)
     return {
-        family: tuple(sorted(_facts(modules.get(slot.layer), slot) for slot, _ in family))
+        family: tuple(
+            sorted(_facts(modules.get(layer_dim.layer), layer_dim) for layer_dim, _ in family)
+        )
         for family in families
     }
 
 
-def _facts(module: nn.Module | None, slot: LayerDim) -> tuple[str, str, tuple[int, ...], bool]:
+def _facts(module: nn.Module | None, layer_dim: LayerDim) -> tuple[str, str, tuple[int, ...], bool]:
     kind = "parameter" if module is None else type(module).__name__
     kernel = tuple(getattr(module, "kernel_size", ()))
-    return kind, slot.side, kernel, getattr(module, "groups", 1) > 1
+    return kind, layer_dim.side, kernel, getattr(module, "groups", 1) > 1

@@ -26,7 +26,7 @@ Measure = Callable[[Kept, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class LatencyTrial:
     """One measurement of a choice, in turns with the whole model."""
 
     kept: Kept
@@ -49,7 +49,7 @@ def choose_to_latency(
     cost: Callable[[Kept], float],
     measure: Measure,
     fraction: float,
-) -> tuple[Trial, list[Trial]]:
+) -> tuple[LatencyTrial, list[LatencyTrial]]:
     """Return the choice that is slowest within the fraction, and all measurements.
 
     The choices of all ratios make a ladder, which is searched by three guesses and then by
@@ -58,20 +58,20 @@ def choose_to_latency(
     measured the best is taken. Where nothing is fast enough, it is the fastest.
 
     Args:
-        ranking: Of all units.
+        ranking: Of all groups.
         rules: What a choice must keep to.
         cost: Fraction of the whole model's multiply-accumulates.
         measure: Measures a choice.
         fraction: Of the whole model's latency that may be taken.
     """
-    trials: list[Trial] = []
-    latest: dict[int, Trial] = {}
+    trials: list[LatencyTrial] = []
+    latest: dict[int, LatencyTrial] = {}
     ladder = _ladder(ranking, rules)
     costs = [cost(kept) for kept in ladder]
 
-    def look(rung: int, *, is_long: bool = False) -> Trial:
+    def look(rung: int, *, is_long: bool = False) -> LatencyTrial:
         whole, own = measure(ladder[rung], LONG_SECONDS if is_long else SHORT_SECONDS)
-        latest[rung] = Trial(
+        latest[rung] = LatencyTrial(
             kept=ladder[rung],
             cost=costs[rung],
             latency_seconds=own,
@@ -82,6 +82,7 @@ def choose_to_latency(
         return latest[rung]
 
     _search(look, costs, fraction)
+    # Each turn confirms one more rung, and `latest` does not grow: it ends.
     while not (best := _best(latest.values(), fraction)).is_confirmed:
         look(next(rung for rung, trial in latest.items() if trial is best), is_long=True)
     return best, trials
@@ -97,8 +98,9 @@ def _ladder(ranking: Ranking, rules: Rules) -> list[Kept]:
     return ladder
 
 
-def _search(look: Callable[..., Trial], costs: Sequence[float], fraction: float) -> None:
+def _search(look: Callable[..., LatencyTrial], costs: Sequence[float], fraction: float) -> None:
     """Look at rungs until one lies where it should, or nothing is left between two."""
+    # The rung behind the last one stands for a model that takes no time.
     slow, fast = 0, len(costs)
     # Before anything is measured, latency is taken for proportional to the cost.
     ratios = {slow: costs[0], fast: 0.0}
@@ -110,8 +112,9 @@ def _search(look: Callable[..., Trial], costs: Sequence[float], fraction: float)
             return
         rung = (slow + fast) // 2
         if number < NUM_GUESSES:
-            aim = fraction * (LOWEST + HIGHEST) / 2
-            part = (aim - ratios[fast]) / max(ratios[slow] - ratios[fast], 1e-9)
+            wanted = fraction * (LOWEST + HIGHEST) / 2
+            # Regula falsi on latency against cost, between the two nearest rungs that are known.
+            part = (wanted - ratios[fast]) / max(ratios[slow] - ratios[fast], 1e-9)
             wanted = costs[fast] + part * (costs[slow] - costs[fast])
             rung = min(range(slow + 1, fast), key=lambda r: abs(costs[r] - wanted))
         trial = look(rung)
@@ -123,11 +126,11 @@ def _search(look: Callable[..., Trial], costs: Sequence[float], fraction: float)
         slow, fast = (rung, fast) if trial.ratio > HIGHEST * fraction else (slow, rung)
 
 
-def _is_right(trial: Trial, fraction: float) -> bool:
+def _is_right(trial: LatencyTrial, fraction: float) -> bool:
     return LOWEST * fraction <= trial.ratio <= HIGHEST * fraction
 
 
-def _best(trials: Iterable[Trial], fraction: float) -> Trial:
+def _best(trials: Iterable[LatencyTrial], fraction: float) -> LatencyTrial:
     """Return the slowest of those that are right; or within the fraction; or the fastest."""
     by_ratio = sorted(trials, key=lambda trial: trial.ratio)
     right = [trial for trial in by_ratio if _is_right(trial, fraction)]

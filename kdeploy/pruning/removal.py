@@ -18,13 +18,13 @@ from kdeploy.pruning.stated_widths import hint_for
 from kdeploy.untrusted.user_code import users_code
 
 
-def all_channels(units: Collection[PruningGroup]) -> dict[LayerDim, tuple[int, ...]]:
-    """Return the channels of several units by the side of the layer."""
+def all_channels(groups: Collection[PruningGroup]) -> dict[LayerDim, tuple[int, ...]]:
+    """Return the channels of several groups by the side of the layer."""
     found: dict[LayerDim, set[int]] = defaultdict(set)
-    for unit in units:
-        for slot, indices in unit.channels.items():
-            found[slot].update(indices)
-    return {slot: tuple(sorted(found[slot])) for slot in sorted(found)}
+    for group in groups:
+        for layer_dim, indices in group.channels.items():
+            found[layer_dim].update(indices)
+    return {layer_dim: tuple(sorted(found[layer_dim])) for layer_dim in sorted(found)}
 
 
 def remove_checked(
@@ -45,11 +45,12 @@ def remove_checked(
             with users_code("with fewer channels the model cannot run", model=model):
                 found = model(example)
         except ModelError as error:
-            outputs = [slot for slot in channels if slot.side == "out"]
+            outputs = [layer_dim for layer_dim in channels if layer_dim.side == "out"]
             widths = {s.layer: (channel_count(hidden, s), channel_count(model, s)) for s in outputs}
             error.hint = hint_for(error.message, model, widths)
             raise
         expected = hidden(example)
+    # 1e-9: a model whose answers are all alike has no deviation.
     return float((found - expected).abs().max() / expected.std().clamp_min(1e-9))
 
 
@@ -66,15 +67,15 @@ def check_sizes(model: nn.Module) -> None:
             assert tuple(module.weight.shape[:2]) == stated, f"`{name}` states {stated}"
 
 
-def channel_count(model: nn.Module, slot: LayerDim) -> int:
+def channel_count(model: nn.Module, layer_dim: LayerDim) -> int:
     """Return how many channels a side of a layer has."""
-    found = _get(model, slot.layer)
+    found = _get(model, layer_dim.layer)
     if isinstance(found, nn.Parameter):
-        return found.shape[_dimension(slot.side)]
+        return found.shape[_dimension(layer_dim.side)]
     pruner = PrunerBox[module2type(found)]
     # torch-pruning's pruners are shared objects, with the dimension of their last layer.
     pruner.pruning_dim = -1
-    count = pruner.get_out_channels if slot.side == "out" else pruner.get_in_channels
+    count = pruner.get_out_channels if layer_dim.side == "out" else pruner.get_in_channels
     return int(count(found) or 1)
 
 
@@ -131,6 +132,7 @@ def _scale(layer: nn.Module | nn.Parameter, side: str, gone: int) -> None:
     """Make up for a division by the root of a width that is smaller now."""
     assert isinstance(layer, nn.Linear), "queries, keys and values are linear layers"
     left = layer.in_features if side == "unscaled" else layer.out_features
+    # The product changes by the root of the widths' ratio; queries and keys take half of it each.
     root = (left / (left + gone)) ** 0.25
     if side == "scaled product":
         layer.weight.detach().mul_(root)
@@ -146,6 +148,7 @@ def _zero_inputs(layer: nn.Linear | nn.modules.conv._ConvNd, indices: Collection
         weight = weight.transpose(0, 1)  # never grouped: those are not followed
     size = weight.shape[1]
     for group, rows in enumerate(weight.chunk(groups)):
+        # Inputs are numbered over all of the layer's groups, and a row holds its own group's only.
         rows[:, [index % size for index in indices if index // size == group]] = 0
 
 
@@ -171,11 +174,11 @@ def _remove_statistics(norm: nn.Module, indices: Collection[int]) -> None:
 
 
 def _remove_from_parameter(
-    model: nn.Module, slot: LayerDim, parameter: nn.Parameter, indices: Collection[int]
+    model: nn.Module, layer_dim: LayerDim, parameter: nn.Parameter, indices: Collection[int]
 ) -> None:
-    dim = _dimension(slot.side)
+    dim = _dimension(layer_dim.side)
     kept = [i for i in range(parameter.shape[dim]) if i not in set(indices)]
-    owner, _, own = slot.layer.rpartition(".")
+    owner, _, own = layer_dim.layer.rpartition(".")
     narrow = parameter.detach().index_select(dim, torch.tensor(kept, device=parameter.device))
     setattr(model.get_submodule(owner), own, nn.Parameter(narrow))
 

@@ -20,7 +20,7 @@ FROZEN = (
 UNEVEN = "its channels cannot be taken evenly from all groups"
 
 
-def kept_whole(
+def skipped_layers(
     original: nn.Module,
     pruned: nn.Module,
     example: Tensor,
@@ -36,22 +36,22 @@ def kept_whole(
         original: Before.
         pruned: After.
         example: A batch that the model can run on.
-        found: The units that coupling allows to go, before anything is balanced.
+        found: The groups that coupling allows to go, before anything is balanced.
         ranked: Those that were ranked.
-        is_protected: As for `find_units`.
+        is_protected: As for `find_groups`.
         round_to: Of the rules.
     """
     before, after = (_widths(model) for model in (original, pruned))
     ends = _ends(original, example)
-    may_go, was_ranked = (_sides(units) for units in (found, ranked))
+    may_go, was_ranked = (_sides(groups) for groups in (found, ranked))
 
     def reason(name: str) -> str:
-        slot = LayerDim(name, "out")
+        layer_dim = LayerDim(name, "out")
         if is_protected(name):
             return "`ignore` names it"
-        if slot not in may_go:
+        if layer_dim not in may_go:
             return OUTPUT if name in ends else FROZEN
-        if slot not in was_ranked:
+        if layer_dim not in was_ranked:
             return UNEVEN
         return f"too few of its channels are among the least important to round to {round_to}"
 
@@ -90,5 +90,5 @@ def _widths(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _sides(units: Iterable[PruningGroup]) -> set[LayerDim]:
-    return {slot for unit in units for slot in unit.channels}
+def _sides(groups: Iterable[PruningGroup]) -> set[LayerDim]:
+    return {layer_dim for group in groups for layer_dim in group.channels}

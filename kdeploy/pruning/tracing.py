@@ -21,7 +21,7 @@ from kdeploy.untrusted.user_code import described, hint_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
+class ChannelGraph:
     """torch-pruning's dependency graph, and what it does not tell."""
 
     dependencies: Any
@@ -77,7 +77,7 @@ def traceable(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(asks[name])
 
 
-def trace(model: nn.Module, example: Tensor) -> Graph:
+def trace(model: nn.Module, example: Tensor) -> ChannelGraph:
     """Return the graph of a `traceable` model.
 
     Raises:
@@ -101,7 +101,7 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
     nodes = list(dependencies.module2node.values())
     shuffles = find_shuffles(nodes)
     source = next((node for node in nodes if node.grad_fn is x.grad_fn), None)
-    return Graph(
+    return ChannelGraph(
         dependencies=dependencies,
         source=source,
         axes=find_axes(nodes, source, shuffles),

@@ -26,7 +26,7 @@ WARM_UP = 0.2
 
 
 def round_by_output(
-    weight: Tensor, moments: Tensor, number_format: NumberFormat, *, iterations: int = ITERATIONS
+    weight: Tensor, grams: Tensor, number_format: NumberFormat, *, iterations: int = ITERATIONS
 ) -> Tensor:
     """Return the weight on the grid of its codes, of less output error than the nearest codes.
 
@@ -35,7 +35,7 @@ def round_by_output(
 
     Args:
         weight: (outputs, ...), float.
-        moments: (groups, inputs, inputs), the mean of x x^T over the rows of inputs.
+        grams: (groups, inputs, inputs), the mean of x x^T over the rows of inputs.
         number_format: A symmetric format.
         iterations: Steps of Adam.
     """
@@ -45,16 +45,16 @@ def round_by_output(
     largest = np.abs(given).reshape(len(given), -1).max(1).reshape(scales.shape)
     is_free = torch.from_numpy((np.abs(given) < largest) & (given != 0)).flatten(1)
     nearest, real_codes = (torch.from_numpy(a).flatten(1) for a in (codes, real))
-    learned = _learn(real_codes, is_free, _normalised(moments), iterations)
+    learned = _learn(real_codes, is_free, _normalised(grams), iterations)
     learned = torch.where(is_free, learned, nearest)
-    better = _errors(learned - real_codes, moments) < _errors(nearest - real_codes, moments)
+    better = _errors(learned - real_codes, grams) < _errors(nearest - real_codes, grams)
     chosen = torch.where(better[:, None], learned, nearest).numpy().reshape(given.shape)
     # The product of code and scale may exceed the largest weight by a rounding error.
     on_it = np.clip(chosen * scales, -largest, largest)
     return torch.from_numpy(np.where(is_free.numpy().reshape(given.shape), on_it, given)).to(weight)
 
 
-def _learn(real: Tensor, is_free: Tensor, moments: Tensor, iterations: int) -> Tensor:
+def _learn(real: Tensor, is_free: Tensor, grams: Tensor, iterations: int) -> Tensor:
     """Return the codes that Adam finds; each is the real code rounded down or up."""
     floor = real.floor()
     share = ((real - floor) - REACH_LOW) / (REACH_HIGH - REACH_LOW)
@@ -64,7 +64,7 @@ def _learn(real: Tensor, is_free: Tensor, moments: Tensor, iterations: int) -> T
         up = _rectified(variable)
         error = torch.where(is_free, floor + up - real, 0.0)
         # The gradient of trace(D H D^T) is 2 D H: one product instead of two.
-        product = _times(error.detach(), moments)
+        product = _times(error.detach(), grams)
         loss = 2 * (error * product).sum()
         progress = (step / iterations - WARM_UP) / (1 - WARM_UP)
         if progress > 0:
@@ -81,19 +81,19 @@ def _rectified(variable: Tensor) -> Tensor:
     return (variable.sigmoid() * (REACH_HIGH - REACH_LOW) + REACH_LOW).clamp(0, 1)
 
 
-def _normalised(moments: Tensor) -> Tensor:
+def _normalised(grams: Tensor) -> Tensor:
     """Return the moments of inputs whose mean square is 1: the settling term has no unit."""
-    power = moments.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12)
-    return moments / power
+    power = grams.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12)
+    return grams / power
 
 
-def _times(rows: Tensor, moments: Tensor) -> Tensor:
+def _times(rows: Tensor, grams: Tensor) -> Tensor:
     """Return D H, (outputs, inputs), of the groups that the rows fall into."""
-    split = rows.reshape(len(moments), -1, rows.shape[1])
-    product: Tensor = split @ moments
+    split = rows.reshape(len(grams), -1, rows.shape[1])
+    product: Tensor = split @ grams
     return product.flatten(0, 1)
 
 
-def _errors(rows: Tensor, moments: Tensor) -> Tensor:
+def _errors(rows: Tensor, grams: Tensor) -> Tensor:
     """Return d H d^T of each row (outputs,)."""
-    return (_times(rows, moments) * rows).sum(1)
+    return (_times(rows, grams) * rows).sum(1)

@@ -20,7 +20,7 @@ X, Y, AREA = "latency.p50", "accuracy.top1", "size"
 LARGEST_RADIUS, SMALLEST_RADIUS = 26.0, 4.5  # pixels
 # The drawing area of a desktop page in pixels; labels are kept apart for this size.
 NOMINAL_WIDTH, NOMINAL_HEIGHT, LETTER_WIDTH, LINE_HEIGHT = 880.0, 380.0, 7.2, 16.0
-MOST_LABELS = 12
+MOST_LABELS = 12  # more would cover one another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +119,11 @@ def _can_draw(row: Row) -> bool:
 
 
 def _named(comparison: Comparison, shown: Sequence[Row]) -> set[int]:
-    """Return the rows with a label: the headline's cell, of a crowd what stands out in it."""
-    cell = comparison.headline.cell if comparison.headline else shown[0].cell
-    members = [row for row in shown if row.cell == cell]
+    """Return the rows with a label: the headline's configuration's, of a crowd what stands out."""
+    configuration = (
+        comparison.headline.configuration if comparison.headline else shown[0].configuration
+    )
+    members = [row for row in shown if row.configuration == configuration]
     if len(members) > MOST_LABELS:
         baselines = [row for row in members if row.is_baseline]
         headline = [row for row in members if row is comparison.headline]

@@ -49,8 +49,8 @@ class RecordIndex:
         return found[max(ranked)[-1]] if ranked else None
 
 
-def shelves_of(records: Iterable[Measurement]) -> dict[tuple[str, str], RecordIndex]:
-    """Return a shelf for each artefact's id and label."""
+def indexes_of(records: Iterable[Measurement]) -> dict[tuple[str, str], RecordIndex]:
+    """Return an index for each artefact's id and label."""
     found: dict[tuple[str, str], RecordIndex] = {}
     for record in records:
         found.setdefault((record.artifact, record.label), RecordIndex()).add(record)

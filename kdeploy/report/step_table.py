@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdeploy.report.comparison import Comparison
 from kdeploy.units import format_quantity
 
 UNITS = {"seconds": "s", "bytes": "B", "fraction": "fraction"}
+SENSITIVITY = "sensitivity"
+"""The topic of a table a layer, which the page shows for all artefacts together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +28,17 @@ class StepTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-def said_by(facts: Mapping[str, Any]) -> list[StepTable]:
+def tables_of_step(facts: Mapping[str, Any]) -> list[StepTable]:
     """Return what the facts of a step have under `report`, in its order; empty topics are left."""
     found = []
     for topic, value in (facts.get("report") or {}).items():
-        said = _said(topic, value)
-        if said.rows:
-            found.append(said)
+        table = _table(topic, value)
+        if table.rows:
+            found.append(table)
     return found
 
 
-def _said(key: str, value: Any) -> StepTable:
+def _table(key: str, value: Any) -> StepTable:
     topic = _head(key)
     if isinstance(value, Mapping):
         # Of the topic's own unit, where the inner keys name none.
@@ -84,3 +87,17 @@ def _shown(key: str, value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(_shown("", item) for item in value)
     return str(value)
+
+
+def layer_tables(comparison: Comparison) -> list[tuple[str, StepTable]]:
+    """Return what each layer costs, a table a step that measured it, under the step's label.
+
+    A step that several artefacts share has it once.
+    """
+    found: dict[str, tuple[str, StepTable]] = {}
+    for lineage in comparison.lineages:
+        for step in lineage.steps:
+            for table in tables_of_step(step.facts):
+                if table.topic == SENSITIVITY:
+                    found.setdefault(step.id, (step.label or lineage.label, table))
+    return list(found.values())

@@ -20,7 +20,7 @@ MOST_ROWS = 4096
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def input_moments(
+def input_grams(
     model: nn.Module, batches: Iterable[Tensor], layers: Collection[str]
 ) -> dict[str, Tensor]:
     """Return X^T X / rows of each layer, (groups, inputs, inputs) in float32, on the CPU.
@@ -39,7 +39,7 @@ def input_moments(
 def input_squares(
     model: nn.Module, batches: Iterable[Tensor], layers: Collection[str]
 ) -> dict[str, Tensor]:
-    """Return the diagonals of `input_moments`, (groups, inputs): mean squares, much sooner."""
+    """Return the diagonals of `input_grams`, (groups, inputs): mean squares, much sooner."""
     return _means(model, batches, layers, lambda rows: rows.square().sum(1))
 
 

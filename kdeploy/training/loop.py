@@ -20,6 +20,7 @@ from kdeploy.training.average import WeightAverage
 from kdeploy.training.batch_norm import average_over, synchronized
 from kdeploy.training.batches import TrainingBatches
 from kdeploy.training.compilation import shall_compile
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.contract import (
     Batch,
     Best,
@@ -29,13 +30,11 @@ from kdeploy.training.contract import (
     NullCallback,
     Objective,
     ObjectiveHooks,
-    TrainingSettings,
 )
 from kdeploy.training.device import device_named, fabric_on, precision_on
 from kdeploy.training.divergence_checks import check_finite, check_used, check_weights
-from kdeploy.training.means import Means
 from kdeploy.training.optimization import learning_rate_at, optimizer_of
-from kdeploy.training.processes import joined
+from kdeploy.training.processes import Means, joined
 from kdeploy.training.safe_arithmetic import modules_asked, settled
 from kdeploy.training.threads import computing_with, free_threads
 from kdeploy.training.validation import validation_accuracy, validation_batches
@@ -49,15 +48,16 @@ class Training:
     """One training: what it holds between epochs."""
 
     def __init__(
-        self, objective: Objective, data: Dataset, context: FitContext, settings: TrainingSettings
+        self, objective: Objective, data: Dataset, context: FitContext, settings: TrainingConfig
     ) -> None:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.data, self.context, self.settings = data, context, settings
         self.processes = joined(context.devices, context.num_nodes)
-        self.watcher = context.watcher if self.processes.is_first else NullCallback()
+        self.callback = context.callback if self.processes.is_first else NullCallback()
         self.device = device_named(context.device)
         self.precision = precision_on(self.device, settings.precision)
         self.told = objective if isinstance(objective, ObjectiveHooks) else None
+        # Before `to(device)`: the first weights are hashed on the host, where they still are.
         self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
         self.student = objective.student
         self.objective: nn.Module = objective.to(self.device)
@@ -105,17 +105,18 @@ class Training:
             self.step_module, self.step_optimizer = self.fabric.setup(
                 self.objective, self.optimizer
             )
+            # After `setup`: the optimizer's state must land on the device that it steps on.
             self._resume()
             for constraint in self.context.constraints:
                 constraint.begin(self.student)
             items = epochs * len(self.data.train)
             if self.told and self._shall_compile(items):
                 self.told.compile_parts()
-        self.watcher.started(self.context.name, epochs, self.batches.steps, len(self.history))
+        self.callback.started(self.context.name, epochs, self.batches.steps, len(self.history))
         for epoch in range(len(self.history), epochs):
             self._epoch(epoch)
             self._save()
-            self.watcher.epoch_ended(self.history[-1])
+            self.callback.epoch_ended(self.history[-1])
         return self._result()
 
     def _arithmetic(self) -> Arithmetic:
@@ -133,6 +134,8 @@ class Training:
             chosen = settled(
                 chosen, self.layers, self._steps, lay_out=self._lay_out, device=self.device
             )
+        # All compute alike: a process with another layout or precision would average unlike
+        # gradients.
         chosen = self.processes.from_first(chosen)
         self._lay_out(chosen)
         return chosen
@@ -191,7 +194,7 @@ class Training:
 
     def _view(self, epoch: int) -> View | None:
         """Return what the epoch shows, once the objective knows it; None: nothing countable."""
-        view = self.batches.view(epoch, seed=self.context.seed, passed=self.watcher.prepared)
+        view = self.batches.view(epoch, seed=self.context.seed, passed=self.callback.prepared)
         if view is not None and self.told:
             # What the first had a teacher say, the others find in its files.
             with self.processes.in_turn(), self.fabric.autocast():
@@ -209,12 +212,12 @@ class Training:
         steps = self.settings.epochs * self.batches.steps
         with closing(self.batches.epoch([self.context.seed, epoch], view)) as batches:
             for step, batch in enumerate(batches):
-                batch = batch._replace(progress=(first + step) / steps)
+                batch = batch._replace(progress=(first + step) / steps, step=first + step)
                 size = self.batches.size(step)
                 for part, components in self._step(first + step, self.batches.cut(batch, step)):
                     means.add(components, weight=part * size)
                 images += size
-                self.watcher.stepped(size)
+                self.callback.stepped(size)
                 # Not where the other processes would wait in vain for one that stops.
                 is_cheap = self.device.type == "cpu" and self.processes.count == 1
                 if is_cheap and step % STEPS_BETWEEN_CHECKS == 0:
@@ -289,6 +292,7 @@ class Training:
         elif self.settings.keep == "best":
             self.student.load_state_dict(self.best.state)
         elif self.average:
+            # Not strict: what is no tensor (extra state of a module) has no average.
             self.student.load_state_dict(self.average.tensors, strict=False)
         if self.desynchronize:
             self.desynchronize()
@@ -340,7 +344,7 @@ class Training:
     def _facts(self, objective: Objective) -> dict[str, Any]:
         """Return what, beside the weights, decides the result."""
         return {
-            "settings": asdict(self.settings),
+            "settings": self.settings.training(),
             "seed": self.context.seed,
             "objective": getattr(objective, "fingerprint", type(objective).__qualname__),
             "data": self.data.fingerprint,
@@ -362,6 +366,7 @@ def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
     # Not `model.to`: it refuses the layout of images where one weight is of clips, of five axes.
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() == 4:
+            # By `.data`: the parameter stays the same object, which the optimizer knows.
             tensor.data = tensor.data.contiguous(memory_format=layout)
 
 

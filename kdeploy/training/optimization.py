@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.training.contract import TrainingSettings
+from kdeploy.training.config import TrainingConfig
 
 # Of Smith and Topin, arXiv:1708.07120, with the values of torch's OneCycleLR.
 ONE_CYCLE_RISE = 0.3
@@ -16,7 +16,7 @@ ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
 
 
-def optimizer_of(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+def optimizer_of(model: nn.Module, settings: TrainingConfig) -> torch.optim.Optimizer:
     """Return the optimizer over all parameters that are trained."""
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
@@ -29,7 +29,7 @@ def optimizer_of(model: nn.Module, settings: TrainingSettings) -> torch.optim.Op
         return torch.optim.AdamW(
             trained,
             lr=settings.learning_rate,
-            betas=(settings.momentum, 0.999),
+            betas=(settings.momentum, 0.999),  # torch's default second
             weight_decay=settings.weight_decay,
             fused=True,
         )
@@ -48,7 +48,7 @@ def optimizer_of(model: nn.Module, settings: TrainingSettings) -> torch.optim.Op
     return sgd
 
 
-def learning_rate_at(step: int, steps: int, settings: TrainingSettings) -> float:
+def learning_rate_at(step: int, steps: int, settings: TrainingConfig) -> float:
     """Return the learning rate of a step of the whole training, `steps` to an epoch."""
     last = settings.epochs * steps
     warmup = settings.warmup_epochs * steps
@@ -63,6 +63,7 @@ def learning_rate_at(step: int, steps: int, settings: TrainingSettings) -> float
 
 
 def _one_cycle(step: int, last: int, rise: float) -> float:
+    # As torch counts it: the peak is step `rise - 1`, the last step `last - 1`.
     if step <= rise - 1:
         return _cosine_between(ONE_CYCLE_START, 1.0, step / max(rise - 1, 1))
     return _cosine_between(1.0, ONE_CYCLE_END, (step - rise + 1) / max(last - rise, 1))

@@ -11,7 +11,7 @@ import gc
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -98,6 +98,7 @@ def joined(devices: int, num_nodes: int) -> Processes:
         )
     if not distributed.is_initialized():
         has_nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+        # Objects travel over gloo, gradients over NCCL.
         backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)
         atexit.register(_leave)
@@ -132,3 +133,31 @@ def _torchrun(devices: int, num_nodes: int) -> str:
         return command
     nodes = f"--nnodes {num_nodes} --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500"
     return command.replace("torchrun", f"torchrun {nodes}", 1)
+
+
+class Means:
+    """The means of an epoch's loss components, added up on the device and read once.
+
+    The names of the components stay the same all through an epoch.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.sums = torch.zeros(0)
+        self.last = torch.zeros(0)
+
+    def add(self, components: Mapping[str, Tensor], weight: float) -> None:
+        """Take in the components of one batch that stands for `weight` items."""
+        self.last = torch.stack(list(components.values())).detach()
+        if not self.names:
+            self.names, self.sums = list(components), torch.zeros_like(self.last)
+        self.sums.add_(self.last, alpha=weight)
+
+    def newest(self) -> dict[str, float]:
+        """Return the components of the last batch."""
+        return dict(zip(self.names, self.last.tolist(), strict=True))
+
+    def over(self, items: int, processes: Processes) -> dict[str, float]:
+        """Return the means over the items of all processes; the device is waited for here."""
+        sums = processes.add_up(self.sums)
+        return dict(zip(self.names, (sums / items).tolist(), strict=True))

@@ -10,7 +10,8 @@ from kdeploy.bench import model_session as side
 from kdeploy.bench.client import WorkerFailed
 from kdeploy.bench.inputs import Pool
 from kdeploy.bench.model_session import ModelSession
-from kdeploy.bench.model_under_test import Configuration, Plan
+from kdeploy.bench.model_under_test import Configuration
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.scenarios.server import arrivals
 from kdeploy.errors import Unavailable
 from kdeploy.runtimes.fake import Fake
@@ -21,8 +22,9 @@ PLAN = Plan(
     minimum_seconds=0.8,
     minimum_count=100,
     timeout_seconds=600,
-    latency_limit_seconds=0.015,
-    memory_limit_bytes=10**9,
+    scenarios=["single_stream", "offline", "server"],
+    latency_limit="15ms",
+    memory_limit="1e9B",
 )
 OPENED = {"load_seconds": 0.1, "first_seconds": 0.2, "empty_bytes": 3, "loaded_bytes": 5}
 
@@ -75,9 +77,11 @@ def opened(monkeypatch, tmp_path, fake):
     pool = Pool(shape=(2, 6, 6), is_real=True)
     monkeypatch.setattr(side, "write_pool", lambda *args, **options: pool)
 
-    def open_it(worker, **cell):
-        cell = Configuration(runtime="fake", threads=1, **{"batch_size": 4, **cell})
-        found = ModelSession(fake("a"), cell, PLAN, tmp_path)
+    def open_it(worker, **configuration):
+        configuration = Configuration(
+            runtime="fake", threads=1, **{"batch_size": 4, **configuration}
+        )
+        found = ModelSession(fake("a"), configuration, PLAN, tmp_path)
         found.prepare()
         found.open(worker)
         return found
@@ -103,8 +107,8 @@ def test_what_the_runtime_does_not_open_is_refused_before_the_process_is_asked(t
         ("onnxruntime_cpu", tmp_path, "opens `onnx`"),
         ("fake", tmp_path / "gone.onnx", "FileMissing: there is no"),
     ):
-        cell = Configuration(runtime=runtime, batch_size=4, threads=1)
-        found = ModelSession(replace(fake("a"), path=path), cell, PLAN, tmp_path)
+        configuration = Configuration(runtime=runtime, batch_size=4, threads=1)
+        found = ModelSession(replace(fake("a"), path=path), configuration, PLAN, tmp_path)
         found.prepare()
         found.open(worker)
         assert reason in _finished(found).skipped
@@ -167,7 +171,7 @@ def test_a_server_finds_the_rate_of_a_queue_with_constant_service(opened):
 def test_a_server_that_is_too_slow_for_its_limit_says_what_one_request_takes(opened):
     worker = Scripted(warm_up={"is_steady": True, "batch_seconds": 0.02})
     found = opened(worker, scenario="server")
-    found._plan = replace(PLAN, latency_limit_seconds=0.001)
+    found._plan = PLAN.model_copy(update={"latency_limit": "1ms"})
     found.serve(lambda text: None)
     assert "within 1 ms: one request alone takes 20 ms" in _finished(found).skipped
 
@@ -175,7 +179,7 @@ def test_a_server_that_is_too_slow_for_its_limit_says_what_one_request_takes(ope
 def test_a_server_that_would_take_hours_is_not_waited_for(opened):
     worker = Scripted(warm_up={"is_steady": True, "batch_seconds": 10.0})
     found = opened(worker, scenario="server")
-    found._plan = replace(PLAN, latency_limit_seconds=100.0)
+    found._plan = PLAN.model_copy(update={"latency_limit": "100s"})
     found.serve(lambda text: None)
     assert "take longer than 600 s" in _finished(found).skipped
     assert "serve" not in [request["do"] for request in worker.asked]

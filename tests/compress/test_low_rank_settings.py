@@ -27,7 +27,9 @@ def settings(*, whiten=True, **given):
     ],
 )
 def test_the_aim_is_the_one_given(given, rule, value):
-    assert settings(**given, round_to=4).aim() == RankTarget(rule=rule, value=value, round_to=4)
+    assert settings(**given, round_to=4).rank_target() == RankTarget(
+        rule=rule, value=value, round_to=4
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,8 +42,8 @@ def test_the_aim_is_the_one_given(given, rule, value):
     ],
 )
 def test_one_aim_is_taken(aims):
-    with pytest.raises(RecipeError, match="low_rank takes one aim"):
-        settings(**aims).aim()
+    with pytest.raises(RecipeError, match="low_rank takes one target"):
+        settings(**aims).rank_target()
 
 
 def test_settings_without_effect_are_said(caplog):

@@ -158,3 +158,25 @@ def test_unlabelled_items_are_read_and_belong_to_the_fingerprint(own, tmp_path):
     np.save(tmp_path / "one" / "more.npy", X[:7].astype(np.float32))
     with pytest.raises(DataError, match=r"x is float32, in the train part it is uint8"):
         load(own(parameters={"unlabelled": "more.npy"}, seed=2))
+
+
+def test_normalises_by_the_training_part_where_asked_and_says_so(own):
+    plain, found = load(own()), load(own(normalize=True))
+    seen = found.preprocessing.apply(X)
+    np.testing.assert_allclose((seen.mean(), seen.std()), (0, 1), atol=1e-3)
+    assert plain.preprocessing.mean == (0.0,)
+    assert found.fingerprint != plain.fingerprint
+    (said,) = found.notes
+    assert "normalised by the training part" in said
+    assert "data.normalize: false" in said
+
+
+def test_a_mean_that_is_given_is_the_mean(own):
+    data = load(own(parameters={"mean": [0.0]}, normalize=True))
+    assert (data.preprocessing.mean, data.notes) == ((0.0,), ())
+
+
+def test_a_reference_is_stored_as_ever_unless_it_normalises(own):
+    assert "normalize" not in own().to_dict()
+    asked = own(normalize=True)
+    assert DataReference.from_dict(json.loads(json.dumps(asked.to_dict()))).normalize

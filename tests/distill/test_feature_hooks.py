@@ -93,10 +93,37 @@ def test_a_layer_that_runs_twice_is_refused():
         model(torch.rand(2, 3))
 
 
-def test_a_layer_that_returns_no_tensor_is_refused():
-    model = nn.Sequential(nn.LSTM(3, 3))
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_of_a_recurrent_layer_the_outputs_are_read_not_the_state(kind):
+    model, x = nn.ModuleDict({"layer": kind(3, 4, batch_first=True)}), torch.rand(2, 5, 3)
+    with tapped(model, ["layer"], role="student") as features:
+        outputs, _ = model["layer"](x)
+    assert torch.equal(features["layer"], outputs)
+    assert features["layer"].shape == (2, 5, 4)
+
+
+def test_of_attention_the_outputs_are_read_not_the_weights():
+    model, x = nn.ModuleDict({"layer": nn.MultiheadAttention(4, 2)}), torch.rand(2, 5, 4)
+    with tapped(model, ["layer"], role="student") as features:
+        outputs, _ = model["layer"](x, x, x)
+    assert torch.equal(features["layer"], outputs)
+
+
+class _Packs(nn.Module):
+    def forward(self, x):
+        return nn.utils.rnn.pack_sequence([x[0], x[1]])
+
+
+class _Names(nn.Module):
+    def forward(self, x):
+        return {"x": x}
+
+
+@pytest.mark.parametrize(("layer", "found"), [(_Packs, "PackedSequence"), (_Names, "dict")])
+def test_a_layer_that_returns_no_tensor_is_refused(layer, found):
+    model = nn.Sequential(layer())
     with (
-        pytest.raises(ModelError, match="`0` of the teacher returns tuple"),
+        pytest.raises(ModelError, match=f"`0` of the teacher returns {found}"),
         tapped(model, ["0"], role="teacher"),
     ):
         model(torch.rand(2, 3))

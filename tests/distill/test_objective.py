@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import Batch, TaskFacts
-from kdeploy.distill.loss_specs import checked_weight, lessons_of
+from kdeploy.distill.loss_specs import checked_weight, loss_specs_of
 from kdeploy.distill.losses.attention import attention
 from kdeploy.distill.losses.kd import kd
 from kdeploy.distill.objective import DistillObjective
@@ -40,14 +41,15 @@ def batch():
 def build(student, teacher):
     """Return a function that makes the objective of the two tiny models."""
 
-    def make(losses=ALL, *, student=student, teacher=teacher, label_weight=0.1):
+    def make(losses=ALL, *, student=student, teacher=teacher, label_weight=0.1, **options):
         return DistillObjective(
             student,
             Teacher(teacher),
-            lessons_of(losses),
+            loss_specs_of(DistillConfig(losses=losses).losses),
             label_weight=checked_weight(label_weight, where="label_weight"),
             example=Batch(x=torch.rand(2, 1, 12, 12), labels=torch.arange(2), rows=torch.arange(2)),
             facts=TaskFacts(num_classes=4, num_items=6),
+            **options,
         )
 
     return make
@@ -201,3 +203,55 @@ def test_refuses_a_layer_that_never_runs(build, student):
 def test_refuses_losses_that_cannot_be_computed(build, tiny_model):
     with pytest.raises(ModelError, match="the loss `kd` cannot be computed"):
         build([{"kd": {}}], teacher=tiny_model(classes=9))
+
+
+def gradients(objective, components, name):
+    """Return the norm of what a component asks of the student's parameters."""
+    trained = [p for p in objective.student.parameters() if p.requires_grad]
+    found = torch.autograd.grad(
+        components[name], trained, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return float(torch.cat([g.flatten() for g in found]).norm())
+
+
+@pytest.mark.parametrize("weight", [1e-4, 1e4])
+@pytest.mark.parametrize(
+    "loss",
+    [{"attention": {"layers": {"blocks.0": "blocks.1"}}}, {"kd": {}}],
+    ids=["attention", "kd"],
+)
+def test_a_balanced_loss_asks_for_about_as_much_as_the_labels(build, batch, loss, weight):
+    ((name, keys),) = loss.items()
+    objective = build(
+        [{name: {**keys, "weight": weight}}], label_weight=1.0, balanced=(name,)
+    ).train()
+    components = objective(batch._replace(step=0))
+    ratio = gradients(objective, components, name) / gradients(objective, components, "labels")
+    assert ratio == pytest.approx(0.5 if weight < 1 else 2.0, rel=1e-3)
+    again = objective(batch._replace(step=7))
+    assert objective.balance.norms.gt(0).all()
+    assert float(again[name].detach()) / float(components[name].detach()) == pytest.approx(1, rel=1)
+
+
+def test_what_is_only_tried_is_not_looked_at(build, batch):
+    objective = build([{"kd": {}}], label_weight=1.0, balanced=("kd",)).train()
+    objective(batch)
+    assert not objective.balance.norms.any()
+
+
+def test_the_balance_is_part_of_the_state_and_without_labels_there_is_none(build, batch):
+    objective = build([{"kd": {}}], label_weight=1.0, balanced=("kd",))
+    assert "balance.norms" in objective.state_dict()
+    assert build([{"kd": {}}], label_weight=0.0, balanced=("kd",)).balance is None
+
+
+def test_items_that_the_teacher_gets_wrong_teach_nothing(build, teacher, batch):
+    with torch.no_grad():
+        right = teacher(batch.x).argmax(dim=1)
+    labels = torch.where(torch.arange(6) < 3, right, (right + 1) % 4)
+    objective = build([{"kd": {"weight": 1.0}}], of_wrong=0.0).eval()
+    x = batch.x.clone().requires_grad_()
+    objective(batch._replace(x=x, labels=labels))["kd"].backward()
+    per_item = x.grad.flatten(1).abs().sum(dim=1)
+    assert (per_item[:3] > 0).all()
+    assert not per_item[3:].any()

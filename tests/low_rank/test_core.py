@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdeploy.low_rank.core import core_of
-from kdeploy.torch_module.input_gram import input_moments
+from kdeploy.torch_module.input_gram import input_grams
 
 # Even kernels with padding on both sides, of which torch says that they are slow.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -30,8 +30,8 @@ def test_a_kernel_of_these_ranks_is_reproduced(name, is_whitened):
         outputs = torch.randn(len(layer.weight), 3, generator=numbers)
         inputs = torch.randn(layer.in_channels, 2, generator=numbers)
         layer.weight.copy_(torch.einsum("pq...,op,iq->oi...", few, outputs, inputs))
-    moment = input_moments(layer, [x], [""])[""][0] if is_whitened else None
-    core = core_of(layer, iterations=2, moment=moment)
+    gram = input_grams(layer, [x], [""])[""][0] if is_whitened else None
+    core = core_of(layer, iterations=2, gram=gram)
     for ranks in ((2, 3), (2, layer.out_channels), (layer.in_channels, 3), core.full):
         factors = core.layers(ranks)
         torch.testing.assert_close(factors(x), layer(x), rtol=1e-4, atol=1e-4)
@@ -57,10 +57,10 @@ def test_whitened_factors_err_less_on_correlated_inputs():
     layer = nn.Conv2d(8, 12, 3, padding=1)
     x = torch.einsum("nqhw,qi->nihw", torch.randn(16, 2, 6, 6), torch.randn(2, 8))
     x += 0.1 * torch.randn(x.shape)
-    moment = input_moments(layer, [x], [""])[""][0]
+    gram = input_grams(layer, [x], [""])[""][0]
     errors = []
-    for given in (moment, None):
-        factors = core_of(layer, iterations=10, moment=given).layers((3, 10))
+    for given in (gram, None):
+        factors = core_of(layer, iterations=10, gram=given).layers((3, 10))
         errors.append((factors(x) - layer(x)).square().sum().item())
     assert errors[0] < 0.7 * errors[1]
 

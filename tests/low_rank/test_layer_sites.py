@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdeploy.low_rank.layer_sites import find_places, put
+from kdeploy.low_rank.layer_sites import find_sites, put
 
 
 class Peculiar(nn.Module):
@@ -41,8 +41,8 @@ def model():
 
 
 def test_every_layer_is_a_place_or_has_a_reason(model):
-    places, reasons = find_places(model, torch.randn(2, 8), ["pla*"])
-    assert [place.names for place in places] == [("twice", "also")]
+    sites, reasons = find_sites(model, torch.randn(2, 8), ["pla*"])
+    assert [site.names for site in sites] == [("twice", "also")]
     assert reasons == {
         "plain": "ignored (`pla*`)",
         "read": "does not run on the data",
@@ -67,39 +67,39 @@ def test_a_layer_whose_weight_the_model_reads_beside_calling_it_stays():
         def forward(self, x):
             return self.fc(self.free(x)) / self.fc.weight.norm()
 
-    places, reasons = find_places(Reader().eval(), torch.randn(2, 4))
-    assert [place.name for place in places] == ["free"]
+    sites, reasons = find_sites(Reader().eval(), torch.randn(2, 4))
+    assert [site.name for site in sites] == ["free"]
     assert reasons["fc"].startswith("the model reads it by itself (AttributeError")
 
 
 def test_a_look_leaves_the_model_as_it_was(model):
     names, x = list(model.state_dict()), torch.randn(2, 8)
     before = model(x)
-    find_places(model, x)
+    find_sites(model, x)
     assert list(model.state_dict()) == names
     assert torch.equal(model(x), before)
     assert not model.plain._forward_pre_hooks
 
 
 def test_a_place_knows_what_each_call_was_given(model):
-    places, _ = find_places(model, torch.randn(2, 8))
-    twice = next(place for place in places if place.name == "twice")
+    sites, _ = find_sites(model, torch.randn(2, 8))
+    twice = next(site for site in sites if site.name == "twice")
     assert [x.shape for x in twice.inputs] == [(2, 8), (2, 8)]
     assert twice.macs(twice.layer) == 2 * 2 * 64  # calls x rows x weights
     assert twice.weights == 64
 
 
 def test_a_shared_layer_is_replaced_everywhere(model):
-    place = next(p for p in find_places(model, torch.randn(2, 8))[0] if p.name == "twice")
+    site = next(p for p in find_sites(model, torch.randn(2, 8))[0] if p.name == "twice")
     new = nn.Sequential(nn.Identity())
-    assert put(model, place, new) is model
+    assert put(model, site, new) is model
     assert model.twice is new
     assert model.also is new
 
 
 def test_a_model_can_be_the_layer_itself():
     layer = nn.Linear(3, 2)
-    [place], reasons = find_places(layer, torch.randn(2, 3))
+    [site], reasons = find_sites(layer, torch.randn(2, 3))
     new = nn.Sequential(nn.Linear(3, 2))
-    assert put(layer, place, new) is new
+    assert put(layer, site, new) is new
     assert not reasons

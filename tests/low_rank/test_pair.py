@@ -7,7 +7,7 @@ from torch import nn
 
 from kdeploy.low_rank.pair import form_of, pair_of
 from kdeploy.low_rank.whitening import root_of
-from kdeploy.torch_module.input_gram import input_moments
+from kdeploy.torch_module.input_gram import input_grams
 
 # Even kernels with padding on both sides, of which torch says that they are slow.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -39,8 +39,8 @@ def test_full_rank_reproduces_the_layer(name, is_whitened, form):
     layer, shape = LAYERS[name]
     layer.reset_parameters()  # drawn with the test's seed
     x = inputs_of(shape)
-    moment = input_moments(layer, [x], [""])[""][0] if is_whitened else None
-    pair = pair_of(layer, form=form_of(layer, form), moment=moment)
+    gram = input_grams(layer, [x], [""])[""][0] if is_whitened else None
+    pair = pair_of(layer, form=form_of(layer, form), gram=gram)
     factors = pair.layers(pair.full)
     torch.testing.assert_close(factors(x), layer(x), rtol=1e-4, atol=1e-5)
 
@@ -78,10 +78,10 @@ def test_the_energy_kept_is_that_of_the_product():
 
 def test_no_product_of_the_rank_has_a_smaller_damped_output_error():
     layer, x = nn.Linear(8, 6, bias=False), correlated((64, 8))
-    moment = (x.T @ x / 64).double()
-    root = root_of(moment).numpy()
+    gram = (x.T @ x / 64).double()
+    root = root_of(gram).numpy()
     weight = layer.weight.detach().double().numpy()
-    reduce, expand = pair_of(layer, form="channel", moment=moment).layers((2,))
+    reduce, expand = pair_of(layer, form="channel", gram=gram).layers((2,))
     product = (expand.weight @ reduce.weight).detach().double().numpy()
     least = np.linalg.norm(np.linalg.svd(weight @ root)[1][2:])
     assert np.linalg.norm((product - weight) @ root) == pytest.approx(least, rel=1e-4)
@@ -90,10 +90,10 @@ def test_no_product_of_the_rank_has_a_smaller_damped_output_error():
 @pytest.mark.parametrize("form", ["channel", "spatial"])
 def test_whitened_factors_err_less_on_correlated_inputs(form):
     layer, x = nn.Conv2d(8, 12, 3, padding=1), correlated((16, 6, 6, 8)).permute(0, 3, 1, 2)
-    moment = input_moments(layer, [x], [""])[""][0]
+    gram = input_grams(layer, [x], [""])[""][0]
     errors = []
-    for given in (moment, None):
-        factors = pair_of(layer, form=form, moment=given).layers((6,))
+    for given in (gram, None):
+        factors = pair_of(layer, form=form, gram=given).layers((6,))
         errors.append((factors(x) - layer(x)).square().sum().item())
     assert errors[0] < 0.7 * errors[1]
 
@@ -106,7 +106,7 @@ def test_both_factors_have_the_same_size():
 def test_a_layer_of_zeros_stays_one():
     layer = nn.Linear(6, 4)
     nn.init.zeros_(layer.weight)
-    pair = pair_of(layer, form="channel", moment=torch.eye(6))
+    pair = pair_of(layer, form="channel", gram=torch.eye(6))
     torch.testing.assert_close(pair.layers((1,))(torch.ones(2, 6)), layer(torch.ones(2, 6)))
     assert pair.energy((1,)) == 1
 

@@ -4,14 +4,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
+from kdeploy.low_rank.core import core_of
+from kdeploy.low_rank.layer_sites import LayerSite
+from kdeploy.low_rank.pair import pair_of
 from kdeploy.low_rank.ranks import (
+    Candidates,
     RankTarget,
     choose,
     energy_of_budget,
     kept_energy,
     ranks_of_energy,
 )
+from kdeploy.torch_module.complexity import count_macs
 
 
 def found(*spectra, unfoldings=()):
@@ -37,8 +43,8 @@ def test_two_modes_share_what_may_be_lost():
 
 @pytest.mark.parametrize(("ratio", "rank"), [(0.01, 4), (0.3, 4), (0.5, 8), (0.95, 10)])
 def test_a_rank_is_rounded_up_but_never_beyond_the_full_one(ratio, rank):
-    aim = RankTarget(rule="rank_ratio", value=ratio, round_to=4)
-    assert aim.ranks(found([1] * 10)) == (rank,)
+    target = RankTarget(rule="rank_ratio", value=ratio, round_to=4)
+    assert target.ranks(found([1] * 10)) == (rank,)
 
 
 def test_vbmf_looks_at_the_weights_themselves():
@@ -71,3 +77,50 @@ def test_the_greatest_energy_within_the_budget_is_found():
 def test_a_matrix_of_zeros_loses_nothing():
     assert kept_energy(torch.zeros(3), 1) == 1
     assert ranks_of_energy(found([0, 0, 0]), 0.9) == (1,)
+
+
+@pytest.mark.parametrize(
+    ("make", "ranks"),
+    [
+        (lambda layer: pair_of(layer, form="channel"), (3,)),
+        (lambda layer: pair_of(layer, form="spatial"), (3,)),
+        (lambda layer: core_of(layer, iterations=1), (3, 4)),
+    ],
+)
+def test_the_saving_is_the_difference_to_the_layers(make, ranks):
+    layer, x = nn.Conv2d(8, 12, 3, 2, 1), torch.randn(2, 8, 9, 7)
+    candidates = Candidates(
+        [LayerSite(names=("a",), layer=layer, inputs=(x, x))], {"a": make(layer)}
+    )
+    factors = make(layer).layers(ranks)
+    saved = 2 * 2 * (count_macs(layer, x) - count_macs(factors, x))
+    weights = sum(one.weight.numel() for one in factors)
+    assert candidates.saved("a", ranks) == saved > 0
+    assert candidates.saved("a", ranks, "parameters") == layer.weight.numel() - weights
+    assert candidates.weights("a", ranks) == (layer.weight.numel(), weights)
+
+
+@pytest.fixture
+def candidates():
+    layer = nn.Linear(8, 8)
+    site = LayerSite(names=("fc",), layer=layer, inputs=(torch.randn(2, 8),))
+    return Candidates([site], {"fc": pair_of(layer, form="channel")})
+
+
+def test_what_costs_as_much_as_the_layer_saves_nothing(candidates):
+    assert [candidates.saved("fc", (rank,)) for rank in (3, 4, 5)] == [2 * 16, 0, 0]
+
+
+def test_weights_must_fall_as_well():
+    # A 1x1 kernel with padding has more outputs than inputs: few MACs where weights are many.
+    layer, x = nn.Conv2d(8, 8, 1, padding=2), torch.randn(2, 8, 1, 1)
+    site = LayerSite(names=("a",), layer=layer, inputs=(x,))
+    candidates = Candidates([site], {"a": core_of(layer, iterations=0)})
+    macs = site.macs(candidates.found["a"].skeleton((7, 8)))
+    assert macs < site.macs(layer)
+    assert candidates.saved("a", (7, 8)) == 0
+
+
+def test_a_refused_offer_stands_for_those_that_cost_more(candidates):
+    candidates.refuse("fc", (2,))
+    assert [candidates.saved("fc", (rank,)) for rank in (1, 2, 3)] == [2 * 48, 0, 0]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdeploy.pruning.axes import reshaped
-from kdeploy.pruning.coupling import find_units
+from kdeploy.pruning.coupling import find_groups
 from kdeploy.pruning.removal import all_channels, remove_checked
 from kdeploy.pruning.tracing import trace, traceable
 
@@ -56,10 +56,10 @@ class Raw(nn.Module):
 def halved(model, x):
     """Return a copy with half of every family gone, and how far its outputs moved."""
     with traceable(model):
-        units = find_units(model, x)
+        groups = find_groups(model, x)
         families = {}
-        for unit in units:
-            families.setdefault(unit.family, []).append(unit)
+        for group in groups:
+            families.setdefault(group.family, []).append(group)
         gone = [u for members in families.values() for u in members[: len(members) // 2]]
         small = copy.deepcopy(model)
         return small, remove_checked(small, all_channels(gone), x)

@@ -1,4 +1,4 @@
-"""Choosing units: balance over groups, rounding, limits, and the way to a budget."""
+"""Choosing groups: balance over groups, rounding, limits, and the way to a budget."""
 
 import itertools
 
@@ -8,12 +8,12 @@ from kdeploy.pruning.choice import Ranking, Rules, balance, choose, choose_to_bu
 from kdeploy.pruning.coupling import LayerDim, PruningGroup
 
 
-def unit(layer, *indices, **shares):
+def group(layer, *indices, **shares):
     return PruningGroup(channels={LayerDim(layer, "out"): indices}, shares=shares)
 
 
 def chain(layer, count):
-    return [unit(layer, index) for index in range(count)]
+    return [group(layer, index) for index in range(count)]
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def two_layers():
 def gone(ranking, kept, layer):
     return [
         u.channels[LayerDim(layer, "out")][0]
-        for u in ranking.units(kept)
+        for u in ranking.groups(kept)
         if LayerDim(layer, "out") in u.channels
     ]
 
@@ -46,10 +46,10 @@ def test_a_global_ranking_takes_from_where_it_hurts_least():
 
 def test_families_of_one_kind_are_ranked_together_and_lose_the_same_ratio_as_other_kinds():
     layers = {name: chain(name, 8) for name in "abcd"}
-    units = [unit for members in layers.values() for unit in members]
+    groups = [group for members in layers.values() for group in members]
     scores = [number for first in (1.0, 2.0, 30.0, 4.0) for number in [first] * 8]
     kinds = {layers[name][0].family: kind for name, kind in zip("abc", "xxy", strict=True)}
-    ranking = Ranking(units, scores, kinds=kinds)
+    ranking = Ranking(groups, scores, kinds=kinds)
     kept = choose(ranking, 0.375, Rules(scope="isomorphic"))
     # a and b are of one kind: six of sixteen go, all from a. The others stand for themselves.
     by_layer = {
@@ -60,10 +60,10 @@ def test_families_of_one_kind_are_ranked_together_and_lose_the_same_ratio_as_oth
 
 
 def test_the_limit_is_of_what_a_layer_had_at_first():
-    units = chain("a", 8)
-    ranking = Ranking(units, [1.0] * 8, sizes={units[0].family: 16})
+    groups = chain("a", 8)
+    ranking = Ranking(groups, [1.0] * 8, sizes={groups[0].family: 16})
     assert choose(ranking, 1.0, Rules(max_ratio=0.75)) == [4]
-    assert ranking.sizes == {units[0].family: 16}
+    assert ranking.sizes == {groups[0].family: 16}
 
 
 def test_no_layer_loses_all_or_more_than_its_limit(two_layers):
@@ -90,18 +90,18 @@ def test_layers_keep_a_multiple_or_fewer(two_layers, ratio, round_to, kept):
 
 
 def test_rounding_counts_channels_not_units():
-    pairs = [unit("a", index, index + 16) for index in range(16)]
+    pairs = [group("a", index, index + 16) for index in range(16)]
     ranking = Ranking(pairs, [float(index) for index in range(16)])
     assert choose(ranking, 0.2, Rules(round_to=8)) == [12]  # 24 channels
-    triples = [unit("a", *range(index, 48, 16)) for index in range(16)]
+    triples = [group("a", *range(index, 48, 16)) for index in range(16)]
     ranking = Ranking(triples, [float(index) for index in range(16)])
     assert choose(ranking, 0.2, Rules(round_to=8)) == [13]  # no multiple of both: as it is
 
 
 def test_lonely_units_are_put_together_rank_by_rank():
-    left = [unit("a", index, split=(1, 0)) for index in range(3)]
-    right = [unit("b", index, split=(0, 1)) for index in range(2)]
-    even = unit("c", 0, split=(1, 1))
+    left = [group("a", index, split=(1, 0)) for index in range(3)]
+    right = [group("b", index, split=(0, 1)) for index in range(2)]
+    even = group("c", 0, split=(1, 1))
     found = balance([*left, *right, even], [3.0, 1.0, 2.0, 5.0, 4.0, 0.0])
     assert [(dict(u.channels), u.shares["split"]) for u in found] == [
         ({LayerDim("c", "out"): (0,)}, (1, 1)),
@@ -111,13 +111,13 @@ def test_lonely_units_are_put_together_rank_by_rank():
 
 
 def test_units_that_straddle_groups_stay():
-    straddling = [unit("a", 0, 1, 2, groups=(2, 1, 0)), unit("a", 3, 4, 5, groups=(0, 1, 2))]
+    straddling = [group("a", 0, 1, 2, groups=(2, 1, 0)), group("a", 3, 4, 5, groups=(0, 1, 2))]
     assert balance(straddling, [0.0, 0.0]) == []
 
 
 def test_two_places_are_balanced_at_once():
     corners = [
-        unit("a", index, one=one, two=two)
+        group("a", index, one=one, two=two)
         for index, (one, two) in enumerate(
             [((1, 0), (1, 0)), ((1, 0), (0, 1)), ((0, 1), (1, 0)), ((0, 1), (0, 1))]
         )

@@ -6,7 +6,7 @@ from torch import nn
 
 from kdeploy.pruning.choice import Ranking, Rules, balance, choose
 from kdeploy.pruning.cost import cost_without
-from kdeploy.pruning.coupling import LayerDim, find_units
+from kdeploy.pruning.coupling import LayerDim, find_groups
 from kdeploy.pruning.removal import all_channels, remove_channels
 from kdeploy.pruning.tracing import traceable
 from kdeploy.torch_module.complexity import count_macs, count_parameters
@@ -16,9 +16,9 @@ from kdeploy.torch_module.complexity import count_macs, count_parameters
 def test_the_forecast_is_the_count(make, example, name):
     model = make(name)
     with traceable(model):
-        units = find_units(model, example)
-    units = balance(units, [0.0] * len(units))
-    ranking = Ranking(units, [float(index) for index in range(len(units))])
+        groups = find_groups(model, example)
+    groups = balance(groups, [0.0] * len(groups))
+    ranking = Ranking(groups, [float(index) for index in range(len(groups))])
     kept = choose(ranking, 0.4, Rules(scope="local"))
     macs, parameters, size = (
         cost_without(model, example, what) for what in ("macs", "parameters", "size")
@@ -26,7 +26,7 @@ def test_the_forecast_is_the_count(make, example, name):
     assert macs({}) == count_macs(model, example)
     assert parameters({}) == count_parameters(model)
     assert size({}) == sum(tensor.nbytes for tensor in model.state_dict().values())
-    remove_channels(model, all_channels(ranking.units(kept)))
+    remove_channels(model, all_channels(ranking.groups(kept)))
     lost = ranking.channels(kept)
     assert macs(lost) == pytest.approx(count_macs(model, example), abs=1)
     assert parameters(lost) == pytest.approx(count_parameters(model), abs=0.1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.pruning.coupling import LayerDim, PruningGroup, find_units
+from kdeploy.pruning.coupling import LayerDim, PruningGroup, find_groups
 from kdeploy.pruning.group_lasso import GroupLasso
 from kdeploy.pruning.removal import all_channels, remove_checked
 from kdeploy.pruning.tracing import traceable
@@ -14,13 +14,13 @@ from kdeploy.pruning.tracing import traceable
 def test_a_step_is_the_formula():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    units = [
+    groups = [
         PruningGroup(channels={LayerDim("0", "out"): (i,), LayerDim("2", "in"): (i,)}, shares={})
         for i in (0, 2)
     ]
     first, second = (model[i].weight.detach().numpy().copy() for i in (0, 2))
     biases = [model[i].bias.detach().clone() for i in (0, 2)]
-    lasso = GroupLasso(units, 0.5)
+    lasso = GroupLasso(groups, 0.5)
     lasso.begin(model)
     lasso.after_step(0.5, 0.1)
     for channel in (0, 2):
@@ -39,13 +39,15 @@ def test_a_step_is_the_formula():
 def test_a_weight_between_two_groups_shrinks_by_both_factors():
     torch.manual_seed(0)
     model = nn.Linear(2, 2, bias=False)
-    units = [PruningGroup(channels={LayerDim("", side): (0,)}, shares={}) for side in ("in", "out")]
+    groups = [
+        PruningGroup(channels={LayerDim("", side): (0,)}, shares={}) for side in ("in", "out")
+    ]
     before = model.weight.detach().numpy().copy()
     factors = [
         1 - 0.01 * np.sqrt(2) / np.linalg.norm(before[:, 0]),
         1 - 0.01 * np.sqrt(2) / np.linalg.norm(before[0]),
     ]
-    lasso = GroupLasso(units, 0.1)
+    lasso = GroupLasso(groups, 0.1)
     lasso.begin(model)
     lasso.after_step(0.0, 0.1)
     found = model.weight.detach().numpy() / before
@@ -58,21 +60,21 @@ def test_a_weight_between_two_groups_shrinks_by_both_factors():
 def test_groups_end_at_zero_and_can_go_without_a_trace(make, example, name):
     model = make(name)
     with traceable(model):
-        units = [unit for unit in find_units(model, example) if _is_even(unit)][::2]
-    lasso = GroupLasso(units, 1.0)
+        groups = [group for group in find_groups(model, example) if _is_even(group)][::2]
+    lasso = GroupLasso(groups, 1.0)
     lasso.begin(model)
     for _ in range(40):
         lasso.after_step(0.0, 0.05)
     with torch.no_grad():
         expected = model(example)
-    moved = remove_checked(model, all_channels(units), example)
+    moved = remove_checked(model, all_channels(groups), example)
     assert moved < 1e-5
     with torch.no_grad():
         torch.testing.assert_close(model(example), expected)
 
 
-def _is_even(unit):
-    return all(len(set(share)) == 1 for share in unit.shares.values())
+def _is_even(group):
+    return all(len(set(share)) == 1 for share in group.shares.values())
 
 
 def test_a_transposed_convolution_shrinks_its_own_channels():

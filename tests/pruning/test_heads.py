@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from kdeploy.pruning.coupling import LayerDim, find_units
+from kdeploy.pruning.coupling import LayerDim, find_groups
 from kdeploy.pruning.removal import all_channels, check_sizes, remove_checked
 from kdeploy.pruning.tracing import traceable
 from kdeploy.store.structure import difference, replay
@@ -25,8 +25,10 @@ from tests.pruning.attentions import (
 
 def units_of(model, **options):
     with traceable(model):
-        units = find_units(model, example(), **options)
-    return [unit for unit in units if any(slot.side == "in" for slot in unit.channels)]
+        groups = find_groups(model, example(), **options)
+    return [
+        group for group in groups if any(layer_dim.side == "in" for layer_dim in group.channels)
+    ]
 
 
 def heads_of(model, **options):
@@ -38,9 +40,9 @@ def heads_of(model, **options):
 )
 def test_what_is_left_computes_what_the_whole_does_without_them(kind, part):
     model = make(kind)
-    units = heads_of(model, attention=part)
-    assert len(units) == (HEADS if part == "heads" else WIDTH)
-    moved = remove_checked(model, all_channels(units[1:3]), example())
+    groups = heads_of(model, attention=part)
+    assert len(groups) == (HEADS if part == "heads" else WIDTH)
+    moved = remove_checked(model, all_channels(groups[1:3]), example())
     assert moved < 1e-4
     check_sizes(model)
     left = HEADS * WIDTH - 2 * (WIDTH if part == "heads" else HEADS)
@@ -48,15 +50,15 @@ def test_what_is_left_computes_what_the_whole_does_without_them(kind, part):
 
 
 def test_a_head_has_its_channels_in_each_layer():
-    unit = heads_of(make(Fused))[1]
+    group = heads_of(make(Fused))[1]
     rows = tuple(start + i for start in (0, 24, 48) for i in range(8, 16))
-    assert unit.channels == {
+    assert group.channels == {
         LayerDim("attention.attn_dim", "number"): tuple(range(8, 16)),
         LayerDim("attention.num_heads", "number"): (1,),
         LayerDim("attention.proj", "in"): tuple(range(8, 16)),
         LayerDim("attention.qkv", "out"): rows,
     }
-    assert unit.width == WIDTH
+    assert group.width == WIDTH
 
 
 def test_attributes_follow():
@@ -71,21 +73,21 @@ def test_attributes_follow():
 
 def test_the_scale_that_torch_takes_by_itself_is_made_up_for():
     model = make(Default)
-    units = heads_of(model, attention="width")
-    sides = {slot.side for slot in units[0].channels}
+    groups = heads_of(model, attention="width")
+    sides = {layer_dim.side for layer_dim in groups[0].channels}
     assert sides == {"out", "in", "scaled product", "unscaled"}
     # Heads are innermost, and their number is an attribute: the width follows by itself.
-    assert remove_checked(model, all_channels(units[::2]), example()) < 1e-4
+    assert remove_checked(model, all_channels(groups[::2]), example()) < 1e-4
     assert model.attention.to_out.in_features == HEADS * WIDTH // 2
 
 
 def test_where_heads_cannot_go_their_width_does():
     model = make(Apart)
-    whole = {}
-    units = heads_of(model, whole=whole)
-    assert len(units) == WIDTH
-    assert whole == {}
-    assert remove_checked(model, all_channels(units[:4]), example()) < 1e-4
+    skipped = {}
+    groups = heads_of(model, skipped=skipped)
+    assert len(groups) == WIDTH
+    assert skipped == {}
+    assert remove_checked(model, all_channels(groups[:4]), example()) < 1e-4
     assert model.attention.attention_head_size == 4
     assert model.attention.all_head_size == 12
 
@@ -99,17 +101,17 @@ def test_where_heads_cannot_go_their_width_does():
     ],
 )
 def test_what_cannot_be_shown_to_stay_right_stays_whole(kind, module, reason):
-    whole = {}
-    assert heads_of(make(kind), whole=whole) == []
-    assert list(whole) == [module]
-    assert reason in whole[module]
+    skipped = {}
+    assert heads_of(make(kind), skipped=skipped) == []
+    assert list(skipped) == [module]
+    assert reason in skipped[module]
 
 
 def test_protected_heads_stay():
-    whole = {}
-    protected = {"is_protected": lambda name: name == "attention.qkv", "whole": whole}
+    skipped = {}
+    protected = {"is_protected": lambda name: name == "attention.qkv", "skipped": skipped}
     assert heads_of(make(Fused), **protected) == []
-    assert whole == {"attention": "`ignore` names it"}
+    assert skipped == {"attention": "`ignore` names it"}
 
 
 def test_edits_make_the_same_attention_again():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.pruning.coupling import LayerDim, PruningGroup, find_units
+from kdeploy.pruning.coupling import LayerDim, PruningGroup, find_groups
 from kdeploy.pruning.importance import batch_norm_scale, fpgm, knows, magnitude, score
 from kdeploy.pruning.tracing import traceable
 
@@ -45,8 +45,8 @@ def test_magnitude_is_the_sum_of_powers(layers, power):
         LayerDim("4", "in"): turned.sum((1, 2, 3)),
         LayerDim("6", "in"): (np.abs(weight(layers, 6)) ** power).sum(0),
     }
-    for slot, numbers in expected.items():
-        np.testing.assert_allclose(found[slot], numbers, rtol=1e-5)
+    for layer_dim, numbers in expected.items():
+        np.testing.assert_allclose(found[layer_dim], numbers, rtol=1e-5)
 
 
 def test_the_batch_norm_scale_is_the_absolute_gamma(layers):
@@ -72,38 +72,42 @@ def test_fpgm_is_the_sum_of_distances_to_the_other_filters(layers):
 def test_what_values_do_not_know_is_scored_by_the_others():
     values = {LayerDim("norm", "out"): [1.0, 3.0]}
     otherwise = {LayerDim("norm", "out"): [7.0, 7.0], LayerDim("fc", "out"): [4.0, 12.0]}
-    units = [PruningGroup(channels={slot: (i,)}, shares={}) for slot in otherwise for i in range(2)]
-    assert [knows(values, unit) for unit in units] == [True, True, False, False]
-    assert score(units, values, otherwise=otherwise) == pytest.approx([0.5, 1.5, 0.5, 1.5])
+    groups = [
+        PruningGroup(channels={layer_dim: (i,)}, shares={})
+        for layer_dim in otherwise
+        for i in range(2)
+    ]
+    assert [knows(values, group) for group in groups] == [True, True, False, False]
+    assert score(groups, values, otherwise=otherwise) == pytest.approx([0.5, 1.5, 0.5, 1.5])
 
 
 def test_a_score_is_the_mean_over_sides_with_the_mean_one():
     values = {LayerDim("a", "out"): [1.0, 2.0, 6.0], LayerDim("b", "in"): [4.0, 2.0, 0.0]}
-    units = [PruningGroup(channels=dict.fromkeys(values, (i,)), shares={}) for i in range(3)]
+    groups = [PruningGroup(channels=dict.fromkeys(values, (i,)), shares={}) for i in range(3)]
     # Means over both sides: 2.5, 2, 3; their mean is 2.5.
-    assert score(units, values) == pytest.approx([1.0, 0.8, 1.2])
+    assert score(groups, values) == pytest.approx([1.0, 0.8, 1.2])
 
 
 def test_scores_of_narrow_and_wide_layers_can_be_compared():
     values = {LayerDim("a", "out"): [1.0, 3.0], LayerDim("b", "out"): [100.0, 300.0, 200.0]}
-    units = [
-        PruningGroup(channels={slot: (i,)}, shares={})
-        for slot, numbers in values.items()
+    groups = [
+        PruningGroup(channels={layer_dim: (i,)}, shares={})
+        for layer_dim, numbers in values.items()
         for i in range(len(numbers))
     ]
-    assert score(units, values) == pytest.approx([0.5, 1.5, 0.5, 1.5, 1.0])
+    assert score(groups, values) == pytest.approx([0.5, 1.5, 0.5, 1.5, 1.0])
 
 
 def test_a_flattened_map_counts_as_one_channel():
     values = {LayerDim("a", "out"): [1.0, 3.0], LayerDim("fc", "in"): [1.0, 1.0, 2.0, 4.0]}
-    units = [
+    groups = [
         PruningGroup(
             channels={LayerDim("a", "out"): (i,), LayerDim("fc", "in"): (2 * i, 2 * i + 1)},
             shares={},
         )
         for i in range(2)
     ]
-    assert score(units, values) == pytest.approx([1.5 / 3, 4.5 / 3])  # (1+2)/2 and (3+6)/2
+    assert score(groups, values) == pytest.approx([1.5 / 3, 4.5 / 3])  # (1+2)/2 and (3+6)/2
 
 
 def test_all_zero_weights_do_not_divide_by_zero():
@@ -111,5 +115,5 @@ def test_all_zero_weights_do_not_divide_by_zero():
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     with traceable(model):
-        units = find_units(model, torch.ones(2, 3))
-    assert score(units, magnitude(model, power=2)) == [0.0] * 4
+        groups = find_groups(model, torch.ones(2, 3))
+    assert score(groups, magnitude(model, power=2)) == [0.0] * 4

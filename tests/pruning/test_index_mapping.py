@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.pruning.coupling import LayerDim, find_units
+from kdeploy.pruning.coupling import LayerDim, find_groups
 from kdeploy.pruning.tracing import traceable
 
 
@@ -24,9 +24,9 @@ class Parts(nn.Module):
 def test_parts_are_numbered_by_what_they_are_not_by_when_they_were_met():
     model = Parts().eval()
     with traceable(model):
-        units = find_units(model, torch.randn(2, 3, 4, 4))
+        groups = find_groups(model, torch.randn(2, 3, 4, 4))
     assert {
-        u.channels[LayerDim("stem", "out")]: u.channels.get(LayerDim("mix", "in")) for u in units
+        u.channels[LayerDim("stem", "out")]: u.channels.get(LayerDim("mix", "in")) for u in groups
     } == {
         **{(i,): (4 + i,) for i in range(4)},  # first
         **{(i,): None for i in range(4, 8)},  # second: read by nobody
@@ -47,9 +47,9 @@ def test_flattening_follows_the_place_of_the_channels(is_signal):
 
     model = Flat().eval()
     with traceable(model):
-        units = find_units(model, torch.randn(2, *((3, 5) if is_signal else (5, 3))))
+        groups = find_groups(model, torch.randn(2, *((3, 5) if is_signal else (5, 3))))
     numbers = torch.arange(4).view(4, 1).expand(4, 5)
     flat = (numbers if is_signal else numbers.T).flatten()
-    for channel, unit in enumerate(units):
+    for channel, group in enumerate(groups):
         expected = (flat == channel).nonzero().flatten().tolist()
-        assert unit.channels[LayerDim("head", "in")] == tuple(expected)
+        assert group.channels[LayerDim("head", "in")] == tuple(expected)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from kdeploy.pruning.coupling import find_units
+from kdeploy.pruning.coupling import find_groups
 from kdeploy.pruning.isomorphism import kinds_of
 from kdeploy.pruning.tracing import traceable
 
@@ -22,10 +22,10 @@ class Block(nn.Module):
 def kinds(*layers):
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
     with traceable(model):
-        units = find_units(model, torch.randn(2, 3, 8, 8))
+        groups = find_groups(model, torch.randn(2, 3, 8, 8))
     return {
-        next(slot.layer for slot, _ in family if slot.side == "out"): kind
-        for family, kind in kinds_of(model, units).items()
+        next(layer_dim.layer for layer_dim, _ in family if layer_dim.side == "out"): kind
+        for family, kind in kinds_of(model, groups).items()
     }
 
 

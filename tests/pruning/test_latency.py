@@ -20,12 +20,12 @@ WHOLE = sum(WIDTHS.values())
 
 @pytest.fixture
 def ranking():
-    units = [
+    groups = [
         PruningGroup(channels={LayerDim(layer, "out"): (index,)}, shares={})
         for layer, width in WIDTHS.items()
         for index in range(width)
     ]
-    return Ranking(units, [unit.channels[next(iter(unit.channels))][0] for unit in units])
+    return Ranking(groups, [group.channels[next(iter(group.channels))][0] for group in groups])
 
 
 def search(ranking, clock, fraction=0.5, **rules):

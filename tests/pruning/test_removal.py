@@ -50,11 +50,11 @@ def test_a_layer_keeps_the_other_channels(layer, side, dimension):
     torch.nn.init.normal_(layer.weight)
     kept = [i for i in range(layer.weight.shape[dimension]) if i not in (1, 4)]
     expected = layer.weight.detach().index_select(dimension, torch.tensor(kept))
-    slot = LayerDim("0", side)
-    count = channel_count(model, slot)
-    remove_channels(model, {slot: (4, 1)})
+    layer_dim = LayerDim("0", side)
+    count = channel_count(model, layer_dim)
+    remove_channels(model, {layer_dim: (4, 1)})
     assert torch.equal(layer.weight, expected)
-    assert channel_count(model, slot) == count - 2
+    assert channel_count(model, layer_dim) == count - 2
     check_sizes(model)
 
 
@@ -86,9 +86,9 @@ def test_a_raw_parameter_gets_narrower():
             self.scale = nn.Parameter(torch.arange(4.0).view(4, 1, 1), requires_grad=False)
 
     model = nn.Sequential(Scaled())
-    slot = LayerDim("0.scale", "dimension 0")
-    assert channel_count(model, slot) == 4
-    remove_channels(model, {slot: (1,)})
+    layer_dim = LayerDim("0.scale", "dimension 0")
+    assert channel_count(model, layer_dim) == 4
+    remove_channels(model, {layer_dim: (1,)})
     assert model[0].scale.flatten().tolist() == [0.0, 2.0, 3.0]
     assert not model[0].scale.requires_grad
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from kdeploy.pruning.size_attributes import lower_number, place_of, place_of_list, read_number
+from kdeploy.pruning.size_attributes import attribute_path, lower_number, path_of_list, read_number
 
 
 def make():
@@ -14,9 +14,9 @@ def make():
 
 def test_a_number_is_read_and_lowered_where_it_stands():
     model = make()
-    for place, after in (("0.heads", 2), ("width", 1), ("0.sizes.1", 4), ("0.pair.1", 0)):
-        lower_number(model, place, 2)
-        assert read_number(model, place) == after
+    for path, after in (("0.heads", 2), ("width", 1), ("0.sizes.1", 4), ("0.pair.1", 0)):
+        lower_number(model, path, 2)
+        assert read_number(model, path) == after
     assert (model[0].sizes, model[0].pair) == ([8, 4], (1, 0))
 
 
@@ -29,7 +29,7 @@ def test_a_list_that_copies_share_stays_theirs():
 
 def test_a_list_is_found_by_its_numbers():
     model = make()
-    assert place_of_list(model, "0", (8, 6)) == "0.sizes"
-    assert place_of_list(model, "0", [1, 2]) == "0.pair"
-    assert place_of_list(model, "0", [8, 7]) is None
-    assert place_of("", "width") == "width"
+    assert path_of_list(model, "0", (8, 6)) == "0.sizes"
+    assert path_of_list(model, "0", [1, 2]) == "0.pair"
+    assert path_of_list(model, "0", [8, 7]) is None
+    assert attribute_path("", "width") == "width"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.pruning.coupling import find_units
+from kdeploy.pruning.coupling import find_groups
 from kdeploy.pruning.removal import all_channels, remove_checked
 from kdeploy.pruning.tracing import trace, traceable
 
@@ -68,9 +68,11 @@ class _WithAuxiliary(nn.Module):
 def test_outputs_of_training_alone_lose_their_channels_too():
     model, x = _WithAuxiliary(), torch.rand(2, 1, 6, 6)
     with traceable(model):
-        units = find_units(model, x)
-        of_a = [unit for unit in units if any(slot.layer == "a" for slot in unit.channels)]
-        assert {slot.layer for slot in of_a[0].channels} == {"a", "b", "auxiliary"}
+        groups = find_groups(model, x)
+        of_a = [
+            group for group in groups if any(layer_dim.layer == "a" for layer_dim in group.channels)
+        ]
+        assert {layer_dim.layer for layer_dim in of_a[0].channels} == {"a", "b", "auxiliary"}
         assert remove_checked(model, all_channels(of_a[:3]), x) < 1e-5
     assert model.auxiliary.in_features == 5
     assert [tuple(out.shape) for out in model.train()(x)] == [(2, 3), (2, 3)]
@@ -85,4 +87,4 @@ def test_a_model_that_is_not_meant_for_training_is_followed(example):
     model = Serving(nn.Flatten(), nn.Linear(example[0].numel(), 6), nn.ReLU(), nn.Linear(6, 3))
     model.eval()
     with traceable(model):
-        assert len(find_units(model, example)) == 6
+        assert len(find_groups(model, example)) == 6

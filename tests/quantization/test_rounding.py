@@ -20,7 +20,7 @@ def layer():
     return torch.randn(8, 24, generator=generator), rows
 
 
-def moments(rows):
+def grams(rows):
     return (rows.T @ rows / len(rows))[None]
 
 
@@ -32,7 +32,7 @@ def errors(weight, codes, scales, rows):
 @pytest.mark.parametrize("number_format", [INT8, INT7, INT3])
 def test_no_output_errs_more_than_with_the_nearest_codes(layer, number_format):
     weight, rows = layer
-    learned = round_by_output(weight, moments(rows), number_format, iterations=300)
+    learned = round_by_output(weight, grams(rows), number_format, iterations=300)
     before = errors(weight, *on_grid(weight.numpy(), number_format), rows)
     after = errors(weight, *on_grid(learned.numpy(), number_format), rows)
     assert (after <= before * 1.001).all()
@@ -42,7 +42,7 @@ def test_no_output_errs_more_than_with_the_nearest_codes(layer, number_format):
 @pytest.mark.parametrize("number_format", [INT8, INT7, INT3])
 def test_rounding_the_result_again_gives_the_same_codes_and_scales(layer, number_format):
     weight, rows = layer
-    learned = round_by_output(weight, moments(rows), number_format, iterations=100).numpy()
+    learned = round_by_output(weight, grams(rows), number_format, iterations=100).numpy()
     codes, scales = on_grid(learned, number_format)
     assert np.array_equal(scales, on_grid(weight.numpy(), number_format)[1])
     np.testing.assert_allclose(codes * scales, learned, rtol=1e-6)
@@ -52,7 +52,7 @@ def test_rounding_the_result_again_gives_the_same_codes_and_scales(layer, number
 
 def test_each_weight_goes_up_or_down_by_less_than_one_step(layer):
     weight, rows = layer
-    learned = round_by_output(weight, moments(rows), INT3, iterations=100)
+    learned = round_by_output(weight, grams(rows), INT3, iterations=100)
     scales = torch.from_numpy(on_grid(weight.numpy(), INT3)[1])
     assert ((learned - weight).abs() <= scales * (1 + 1e-5)).all()
     assert not torch.equal(learned, torch.from_numpy(np.multiply(*on_grid(weight.numpy(), INT3))))
@@ -61,7 +61,7 @@ def test_each_weight_goes_up_or_down_by_less_than_one_step(layer):
 def test_zeros_stay_zero_so_that_sparsity_does(layer):
     weight, rows = layer
     weight = weight * (torch.arange(24) % 4 < 2)
-    learned = round_by_output(weight, moments(rows), INT3, iterations=100)
+    learned = round_by_output(weight, grams(rows), INT3, iterations=100)
     assert (learned[weight == 0] == 0).all()
 
 

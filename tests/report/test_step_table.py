@@ -1,8 +1,11 @@
-from kdeploy.report.step_table import said_by
+from __future__ import annotations
+
+from kdeploy.report.run import comparison, render
+from kdeploy.report.step_table import layer_tables, tables_of_step
 
 
 def said(**report):
-    return said_by({"report": report})
+    return tables_of_step({"report": report})
 
 
 def test_rows_of_keys_are_a_table_with_units_from_the_keys():
@@ -31,4 +34,19 @@ def test_a_topic_gives_its_unit_to_keys_without_one():
 
 def test_nothing_said_is_no_table():
     assert said(declined=[], replaced={}) == []
-    assert said_by({"parameters": 3}) == []
+    assert tables_of_step({"parameters": 3}) == []
+
+
+def test_a_step_of_two_lineages_has_its_table_once(demo, write_lineage, records_of):
+    said = {"sensitivity": [{"layer": "conv1", "drop_fraction": 0.021, "sqnr_db": 31.5}]}
+    first = {"id": "id-student", "label": "student", "facts": {"report": said}}
+    write_lineage(demo, [first])
+    (demo / "artifacts" / "id-int8" / "manifest.json").unlink()
+    (demo / "artifacts" / "id-int8").rmdir()
+    write_lineage(demo, [first, {"id": "id-int8", "label": "int8"}])
+    drawn = comparison([demo])
+    ((label, table),) = layer_tables(drawn)
+    assert (label, table.rows) == ("student", (("conv1", "2.10 %", "31.5"),))
+    text = render(drawn, "html")
+    assert text.count("conv1") == 1
+    assert "What each layer costs alone" in text

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
-from kdeploy.sparsity.choice import Choice
+from kdeploy.sparsity.choice import WeightRanking
 from kdeploy.sparsity.gradual import GradualZeros, sparsity_at
 from kdeploy.sparsity.zeros import sparsity
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
@@ -20,7 +22,7 @@ def test_the_schedule_is_cubic():
 
 
 def make_zeros(**options):
-    return GradualZeros(NAMES, choice=Choice(), sparsity=0.8, reached_at=0.5, **options)
+    return GradualZeros(NAMES, choice=WeightRanking(), sparsity=0.8, reached_at=0.5, **options)
 
 
 def zeros_in(model):
@@ -44,7 +46,7 @@ class Counting:
 
 
 class Interrupted:
-    """A watcher that stops the training after its first epoch."""
+    """A callback that stops the training after its first epoch."""
 
     def __getattr__(self, name):
         return lambda *_: None
@@ -56,7 +58,7 @@ class Interrupted:
 def test_zeros_follow_the_schedule_to_the_asked_part_of_the_training(tiny_model, tiny_data):
     model, counting = tiny_model(), Counting()
     context = FitContext(constraints=(make_zeros(), counting))
-    fit(Supervised(model), tiny_data, context, epochs=2, keep="last", **QUICK)
+    fit(Supervised(model), tiny_data, context, TrainingConfig(epochs=2, keep="last", **QUICK))
     for progress, found in counting.seen:
         expected = sparsity_at(min(progress / 0.5, 1), 0.8)
         # A hundred updates: one of them is 3 % of the whole at most.
@@ -67,7 +69,7 @@ def test_zeros_follow_the_schedule_to_the_asked_part_of_the_training(tiny_model,
 
 def test_what_was_zero_stays_zero():
     model = torch.nn.Sequential(torch.nn.Linear(10, 10))
-    zeros = GradualZeros(["0.weight"], choice=Choice(), sparsity=0.5, reached_at=1.0)
+    zeros = GradualZeros(["0.weight"], choice=WeightRanking(), sparsity=0.5, reached_at=1.0)
     zeros.begin(model)
     before = torch.zeros(10, 10, dtype=torch.bool)
     for step in range(1, 21):
@@ -85,17 +87,17 @@ def test_an_interrupted_training_ends_in_the_same_weights(ema, tiny_model, tiny_
         model = tiny_model()
         context = FitContext(work=work, constraints=(make_zeros(),), seed=5, **options)
         training = {**QUICK, "epochs": 3, "ema": ema, "keep": "last"}
-        distill(model, tiny_model(seed=1), tiny_data, context, training=training)
+        distill(model, tiny_model(seed=1), tiny_data, context, DistillConfig(**training))
         return model.state_dict()
 
     expected = train(None)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path, watcher=Interrupted())
+            train(tmp_path, callback=Interrupted())
     found = train(tmp_path)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_another_aim_is_another_training():
-    other = GradualZeros(NAMES, choice=Choice(scope="local"), sparsity=0.8, reached_at=0.5)
+    other = GradualZeros(NAMES, choice=WeightRanking(scope="local"), sparsity=0.8, reached_at=0.5)
     assert other.fingerprint != make_zeros().fingerprint == make_zeros().fingerprint

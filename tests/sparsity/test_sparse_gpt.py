@@ -19,13 +19,13 @@ def moments_of(x):
     return (x.T @ x / len(x)).double()
 
 
-def surgery(weight, moments):
+def surgery(weight, gram):
     """Optimal Brain Surgeon, one column after another, each inverse made anew.
 
     The columns before are fixed: what is left is solved for the columns from here on.
     """
     weight = weight.copy()
-    rest = moments + DAMPING * moments.diagonal().mean() * np.eye(len(moments))
+    rest = gram + DAMPING * gram.diagonal().mean() * np.eye(len(gram))
     for column in range(weight.shape[1]):
         if column % 4 == 0:
             spread = []
@@ -42,9 +42,9 @@ def surgery(weight, moments):
 
 @pytest.mark.parametrize("inputs", [16, BLOCK + 12])
 def test_is_optimal_brain_surgery(inputs):
-    weight, moments = torch.randn(5, inputs).double(), moments_of(correlated(400, inputs))
-    found = two_of_four_by_surgery(weight, moments)
-    np.testing.assert_allclose(found.numpy(), surgery(weight.numpy(), moments.numpy()), atol=1e-8)
+    weight, gram = torch.randn(5, inputs).double(), moments_of(correlated(400, inputs))
+    found = two_of_four_by_surgery(weight, gram)
+    np.testing.assert_allclose(found.numpy(), surgery(weight.numpy(), gram.numpy()), atol=1e-8)
 
 
 def test_changes_the_outputs_less_than_the_largest_weights_do():

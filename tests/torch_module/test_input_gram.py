@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.torch_module.input_gram import input_moments, input_rows, input_squares
+from kdeploy.torch_module.input_gram import input_grams, input_rows, input_squares
 
 LAYERS = {
     "linear": (nn.Linear(6, 4), (5, 6)),
@@ -39,20 +39,20 @@ def test_moments_tell_the_mean_square_of_a_change():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3, groups=1), nn.ReLU(), nn.Conv2d(4, 6, 3, groups=2))
     batches = [torch.randn(8, 3, 10, 10) for _ in range(3)]
-    moments = input_moments(model, batches, ["2"])
-    assert moments["2"].shape == (2, 18, 18)
+    grams = input_grams(model, batches, ["2"])
+    assert grams["2"].shape == (2, 18, 18)
     change = torch.randn_like(model[2].weight) * 0.1
     with torch.no_grad():
         hidden = [model[:2](batch) for batch in batches]
         moved = torch.cat([nn.functional.conv2d(h, change, groups=2) for h in hidden])
     per_group = change.flatten(1).reshape(2, 3, 18)
-    told = torch.einsum("goi,gij,goj->", per_group, moments["2"], per_group)
+    told = torch.einsum("goi,gij,goj->", per_group, grams["2"], per_group)
     assert told == pytest.approx(float(moved.square().sum(1).mean()), rel=1e-4)
 
 
 def test_leaves_modes_and_hooks_as_they_were():
     model = nn.Sequential(nn.Dropout(), nn.Linear(3, 2)).train()
-    input_moments(model, [torch.ones(2, 3)], ["1"])
+    input_grams(model, [torch.ones(2, 3)], ["1"])
     assert model.training
     assert model[0].training
     assert not model[1]._forward_pre_hooks
@@ -63,6 +63,6 @@ def test_squares_are_the_diagonal_of_the_moments(name):
     layer, shape = LAYERS[name]
     batches = [torch.randn(shape) for _ in range(2)]
     model = nn.Sequential(layer)
-    moments = input_moments(model, batches, ["0"])["0"]
+    grams = input_grams(model, batches, ["0"])["0"]
     squares = input_squares(model, batches, ["0"])["0"]
-    torch.testing.assert_close(squares, moments.diagonal(dim1=1, dim2=2))
+    torch.testing.assert_close(squares, grams.diagonal(dim1=1, dim2=2))

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.compress.blocks import check_lists
-from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.contract import CompressContext, Timing, compressor, refuse_integers
 from kdeploy.compress.drop_search import Cost, Dropping
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.errors import NotCalibrated, RecipeError
@@ -86,31 +86,31 @@ def drop_layers(
         NotCalibrated: there was no data to measure on.
         ModelError: no block can go.
     """
-    what, aim = _aim(count, target)
+    what, amount = _amount(count, target)
     _check(model, context)
     names = [name for name, _ in model.named_modules()]
     spared = set(matching(names, ignore, where="drop_layers.ignore"))
     named(runtime, where="drop_layers.runtime")
-    clock = {"runtime": runtime, "batch_size": latency_batch_size, "threads": threads}
+    timing = Timing(runtime=runtime, batch_size=latency_batch_size, threads=threads)
     twin = copy.deepcopy(model)
     modes = {module: module.training for module in twin.modules()}
     items = [x for x, _ in context.batches(context.data.train, batch_size, batches)]
     dropping = Dropping(twin.eval(), items, spared=spared, only_layers=what == "layers")
     if what in ("count", "layers"):
-        _drop_number(dropping, what, aim)
+        _drop_number(dropping, what, amount)
     else:
         weigh = count_parameters if what == "parameters" else partial(_macs, context.example)
-        cost = _latency(model, context, clock) if what == "latency" else weigh
-        _drop_to_target(dropping, twin, aim, cost, weigh)
+        cost = _latency(model, context, timing) if what == "latency" else weigh
+        _drop_to_target(dropping, twin, amount, cost, weigh)
     context.report["layers"] = dropping.rows()
     for module in twin.modules():
         module.training = modes.get(module, model.training)
     return twin
 
 
-def _drop_number(dropping: Dropping, what: str, aim: float) -> None:
+def _drop_number(dropping: Dropping, what: str, amount: float) -> None:
     may_go = len(dropping.open())
-    number = round(aim) if what == "count" else may_go - max(1, round(aim * may_go))
+    number = round(amount) if what == "count" else may_go - max(1, round(amount * may_go))
     gone = sum(dropping.drop_least() for _ in range(number))
     if gone < number:
         _LOG.warning("drop_layers dropped %d blocks of the %d asked for; no other can go",
@@ -118,24 +118,24 @@ def _drop_number(dropping: Dropping, what: str, aim: float) -> None:
 
 
 def _drop_to_target(
-    dropping: Dropping, model: nn.Module, aim: float, cost: Cost, weigh: Cost
+    dropping: Dropping, model: nn.Module, amount: float, cost: Cost, weigh: Cost
 ) -> None:
     """Drop until `cost` is met; blocks are chosen by `weigh`, which is known without a device."""
     whole = cost(model)
-    while (now := cost(model)) > aim * whole:
+    while (now := cost(model)) > amount * whole:
         if not dropping.drop_least(weigh):
             _LOG.warning(
                 "drop_layers keeps %.1f %%; asked for %.1f %%, and no other block can go",
-                *(100 * now / whole, 100 * aim),
+                *(100 * now / whole, 100 * amount),
             )
             break
 
 
-def _aim(count: int | None, target: Mapping[Any, float] | None) -> tuple[str, float]:
+def _amount(count: int | None, target: Mapping[Any, float] | None) -> tuple[str, float]:
     hint = "write `count: 2`, `target: {macs: 0.7}` or `target: {layers: 0.5}`"
     if count is not None and target is not None:
         found = f"count {count} and target {dict(target)}"
-        raise RecipeError(f"drop_layers takes one aim, found {found}", hint=hint)
+        raise RecipeError(f"drop_layers takes one target, found {found}", hint=hint)
     if target is None:
         return "count", count or 1
     if len(target) != 1:
@@ -157,13 +157,13 @@ def _macs(example: Tensor, model: nn.Module) -> float:
     return count_macs(model, example)
 
 
-def _latency(model: nn.Module, context: CompressContext, clock: dict[str, Any]) -> Cost:
+def _latency(model: nn.Module, context: CompressContext, timing: Timing) -> Cost:
     """Return what tells a model's latency, in that of the given one."""
     original, example = copy.deepcopy(model).cpu().eval(), context.example.cpu()
 
     def latency(pruned: nn.Module) -> float:
         candidate = copy.deepcopy(pruned).cpu().eval()
-        whole, own = context.stopwatch([original, candidate], example, **clock)
+        whole, own = context.stopwatch([original, candidate], example, timing)
         return own / whole
 
     return latency

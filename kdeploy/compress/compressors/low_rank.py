@@ -54,7 +54,7 @@ def low_rank(
             rule; `channel` is few filters of the same kernel and then 1x1. Kernels of one
             dimension, or of a single position, are always `channel`.
         energy: The rank is the least one that keeps this fraction of the squared singular values
-            (with `whiten`, of the squared outputs); 0.99 when no aim is given. Give one of
+            (with `whiten`, of the squared outputs); 0.99 when no target is given. Give one of
             `energy`, `rank_ratio`, `vbmf` and `target`.
         rank_ratio: The rank, as a fraction of the full one.
         vbmf: The rank is the number of singular values that stand out of noise, by variational
@@ -73,13 +73,13 @@ def low_rank(
 
     Raises:
         OrderError: the model is quantized already.
-        RecipeError: more than one aim.
+        RecipeError: more than one target.
         ModelError: the target is out of reach.
     """
     return replace_layers(
         model,
         context,
-        make=lambda layer, moment: pair_of(layer, form=form_of(layer, form), moment=moment),
+        make=lambda layer, gram: pair_of(layer, form=form_of(layer, form), gram=gram),
         settings=LowRankSettings(
             technique="low_rank",
             energy=energy,

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.channel_rounds import Pruning, Target
-from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.contract import CompressContext, Timing, compressor, refuse_integers
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.pruning.choice import Rules
@@ -94,7 +94,7 @@ def prune_channels(
         scope: Rank the channels of all layers together (`global`), layer by layer (`local`), or
             together in layers that are built alike (`isomorphic`); each ranking loses the same
             ratio.
-        round_to: Layers keep a multiple of this, or fewer than this. Vector units compute
+        round_to: Layers keep a multiple of this, or fewer than this. Vector groups compute
             channels in blocks: 8 on AVX2 and on tensor cores in 16 bits, 16 on AVX-512 (there,
             17 channels cost as much as 32) and on tensor cores in INT8, 32 where INT8 and 2:4
             come together; below one block time falls with each channel.
@@ -102,7 +102,7 @@ def prune_channels(
         ignore: Layers that keep all their outputs, by name or pattern, e.g. `[stem.*, fc]`.
         attention: What goes of multi-head attention: whole heads, or a channel of every head; where
             one cannot be shown to compute the same without them, the other is tried.
-        iterations: Reach the aim in so many steps that keep the same fraction each, with a
+        iterations: Reach the target in so many steps that keep the same fraction each, with a
             training as `recover` says between them.
         regularize: Train before, as `recover` says, and in each step shrink the weights of what
             goes together by a group lasso: their root mean square by this times the learning
@@ -121,25 +121,21 @@ def prune_channels(
         ModelError: the model has recurrent layers, or channels that cannot be followed, or it
             takes token ids; or training or a stopwatch is needed, and there is none.
     """
-    aim = _aim(ratio, target)
+    parsed_target = _parsed_target(ratio, target)
     _check(model, context)
     names = [name for name, _ in model.named_modules()]
     spared = set(matching(names, ignore, where="prune_channels.ignore"))
-    clock: dict[str, Any] = {
-        "runtime": runtime,
-        "batch_size": latency_batch_size,
-        "threads": threads,
-    }
-    _check_clock(aim, clock)
+    timing = Timing(runtime=runtime, batch_size=latency_batch_size, threads=threads)
+    _check_timing(parsed_target, timing)
     pruning = Pruning(
         model,
         context,
-        aim=aim,
+        target=parsed_target,
         rules=Rules(scope=scope, round_to=round_to, max_ratio=max_ratio),
         rate=partial(
             _rating, context=context, importance=importance, batches=batches, batch_size=batch_size
         ),
-        clock=clock,
+        timing=timing,
         is_protected=spared.__contains__,
         attention=attention,
     )
@@ -152,11 +148,11 @@ def prune_channels(
     return pruning.pruned
 
 
-def _aim(ratio: float | None, target: Mapping[Any, float] | None) -> Target:
+def _parsed_target(ratio: float | None, target: Mapping[Any, float] | None) -> Target:
     hint = "write `ratio: 0.5`, `target: {macs: 0.5}` or `target: {latency: 0.5}`"
     if ratio is not None and target is not None:
         raise RecipeError(
-            f"prune_channels takes one aim, found ratio {ratio} and target {dict(target)}",
+            f"prune_channels takes one target, found ratio {ratio} and target {dict(target)}",
             hint=hint,
         )
     if ratio is not None:
@@ -184,10 +180,10 @@ def _check(model: nn.Module, context: CompressContext) -> None:
         )
 
 
-def _check_clock(aim: Target, clock: Mapping[str, Any]) -> None:
-    if aim.what == "latency":
-        named(clock["runtime"], where="prune_channels.runtime")
-    elif clock != {"runtime": "onnxruntime_cpu", "batch_size": 1, "threads": None}:
+def _check_timing(parsed_target: Target, timing: Timing) -> None:
+    if parsed_target.what == "latency":
+        named(timing.runtime, where="prune_channels.runtime")
+    elif timing != Timing(runtime="onnxruntime_cpu"):
         _LOG.warning(
             "prune_channels: `runtime`, `latency_batch_size` and `threads` have no effect "
             "without `target: {latency: ...}`"
@@ -196,18 +192,18 @@ def _check_clock(aim: Target, clock: Mapping[str, Any]) -> None:
 
 def _rating(
     model: nn.Module,
-    units: Sequence[PruningGroup],
+    groups: Sequence[PruningGroup],
     *,
     context: CompressContext,
     importance: str,
     batches: int,
     batch_size: int,
 ) -> Callable[[Sequence[PruningGroup]], list[float]]:
-    """Return a function that scores units of the model."""
+    """Return a function that scores groups of the model."""
     part, otherwise = context.data.train, NOTHING
     match importance:
         case "random":
-            return lambda units: _random(len(units), context.seed)
+            return lambda groups: _random(len(groups), context.seed)
         case "taylor":
             values = taylor(model, context.labelled(part, batch_size, batches))
         case "hessian":
@@ -217,7 +213,7 @@ def _rating(
         case "bn_scale" | "fpgm":
             values = batch_norm_scale(model) if importance == "bn_scale" else fpgm(model)
             otherwise = magnitude(model, power=2)
-            _warn_of_strangers(units, values, importance)
+            _warn_of_strangers(groups, values, importance)
         case _:
             values = magnitude(model, power=1 if importance == "l1" else 2)
     return partial(score, values=values, otherwise=otherwise)
@@ -228,10 +224,10 @@ def _random(count: int, seed: int) -> list[float]:
     return numbers
 
 
-def _warn_of_strangers(units: Sequence[PruningGroup], values: Values, importance: str) -> None:
-    count = sum(not knows(values, unit) for unit in units)
+def _warn_of_strangers(groups: Sequence[PruningGroup], values: Values, importance: str) -> None:
+    count = sum(not knows(values, group) for group in groups)
     if count:
         _LOG.warning(
             "prune_channels: %d of %d units pass no layer that `%s` looks at; `l2` scores them",
-            *(count, len(units), importance),
+            *(count, len(groups), importance),
         )

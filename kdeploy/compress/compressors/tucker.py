@@ -51,7 +51,7 @@ def tucker(
         model: Is left as it is.
         context: The data, the stopwatch, and the report of what was replaced and declined.
         energy: The ranks are the least ones that surely keep this fraction of the squared weights
-            (with `whiten`, weighed by the inputs); 0.99 when no aim is given. Give one of
+            (with `whiten`, weighed by the inputs); 0.99 when no target is given. Give one of
             `energy`, `rank_ratio`, `vbmf` and `target`.
         rank_ratio: The ranks, as a fraction of the full ones.
         vbmf: The ranks are the numbers of singular values that stand out of noise, by variational
@@ -73,13 +73,13 @@ def tucker(
 
     Raises:
         OrderError: the model is quantized already.
-        RecipeError: more than one aim.
+        RecipeError: more than one target.
         ModelError: the target is out of reach.
     """
     return replace_layers(
         model,
         context,
-        make=lambda layer, moment: core_of(layer, iterations=iterations, moment=moment),
+        make=lambda layer, gram: core_of(layer, iterations=iterations, gram=gram),
         why_not=_why_not,
         settings=LowRankSettings(
             technique="tucker",

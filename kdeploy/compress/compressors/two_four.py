@@ -33,7 +33,7 @@ from kdeploy.sparsity.pattern import (
     weight_from_rows,
 )
 from kdeploy.sparsity.sparse_gpt import two_of_four_by_surgery
-from kdeploy.torch_module.input_gram import input_moments
+from kdeploy.torch_module.input_gram import input_grams
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,19 +82,19 @@ def two_four(
     dense = {name: reason for name, reason in reasons.items() if reason}
     dense |= dict.fromkeys(matching(layers, ignore, where="two_four.ignore"), "named in `ignore`")
     chosen = [name for name in layers if name not in dense]
-    moments: dict[str, Tensor] = {}
+    grams: dict[str, Tensor] = {}
     if method != "magnitude":
         seen = calibrating(context, batches=batches, batch_size=batch_size)
-        moments = input_moments(twin, seen, chosen)
-        dense |= {name: NEVER_RAN for name in chosen if name not in moments}
-        chosen = list(moments)
+        grams = input_grams(twin, seen, chosen)
+        dense |= {name: NEVER_RAN for name in chosen if name not in grams}
+        chosen = list(grams)
     _check_any(chosen, dense, multiple)
     rows = []
     for name in chosen:
         weight = weight_of(layers[name])
-        sparse = _sparse(weight, method, moments.get(name))
+        sparse = _sparse(weight, method, grams.get(name))
         assert held_groups(sparse) == 1, f"`{name}` has more than two of four"
-        rows.append(_row(name, weight, sparse, moments.get(name)))
+        rows.append(_row(name, weight, sparse, grams.get(name)))
         weight.copy_(sparse)
     context.report["two_four"] = rows
     tell(context, model, twin, dense)
@@ -103,35 +103,35 @@ def two_four(
     return twin
 
 
-def _sparse(weight: Tensor, method: str, moments: Tensor | None) -> Tensor:
+def _sparse(weight: Tensor, method: str, grams: Tensor | None) -> Tensor:
     rows = rows_that_run(weight)
-    if moments is None:
+    if grams is None:
         return weight_from_rows(rows * best_two_of_four(rows.abs()), weight)
     if method == "wanda":
-        squares = moments.diagonal(dim1=1, dim2=2)
+        squares = grams.diagonal(dim1=1, dim2=2)
         scaled = weight.abs() * input_norms(squares, weight).to(weight.device)
         return weight_from_rows(rows * best_two_of_four(rows_that_run(scaled)), weight)
     order = order_that_runs(weight)
-    in_order = moments[0][order][:, order]
+    in_order = grams[0][order][:, order]
     return weight_from_rows(two_of_four_by_surgery(rows, in_order), weight)
 
 
-def _row(name: str, dense: Tensor, sparse: Tensor, moments: Tensor | None) -> dict[str, object]:
+def _row(name: str, dense: Tensor, sparse: Tensor, grams: Tensor | None) -> dict[str, object]:
     """Return what the report says of a layer."""
     outputs, inputs = dense.shape[:2]
     row: dict[str, object] = {"layer": name, "inputs": inputs, "outputs": outputs}
-    if moments is not None:
-        row["output_error"] = round(_relative_error(dense, sparse, moments[0]), 4)
+    if grams is not None:
+        row["output_error"] = round(_relative_error(dense, sparse, grams[0]), 4)
     if min(outputs, inputs) < WORTHWHILE_CHANNELS:
         row["note"] = f"fewer than {WORTHWHILE_CHANNELS} channels: sparse kernels may gain nothing"
     return row
 
 
-def _relative_error(dense: Tensor, sparse: Tensor, moments: Tensor) -> float:
+def _relative_error(dense: Tensor, sparse: Tensor, grams: Tensor) -> float:
     """Return the mean square of the outputs' change over that of the outputs."""
-    moments = moments.to(dense.device)
+    grams = grams.to(dense.device)
     change, whole = (sparse - dense).flatten(1), dense.flatten(1)
-    spent, had = (torch.einsum("oi,ij,oj->", w, moments, w) for w in (change, whole))
+    spent, had = (torch.einsum("oi,ij,oj->", w, grams, w) for w in (change, whole))
     return float(spent / had) if had > 0 else 0.0
 
 

@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.contract import CompressContext, StepTraining, compressor, refuse_integers
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.sparsification import NEVER_RAN, calibrating, tell
 from kdeploy.errors import ModelError
-from kdeploy.sparsity.choice import Choice, input_norms, set_zeros
+from kdeploy.sparsity.choice import WeightRanking, input_norms, set_zeros
 from kdeploy.sparsity.gradual import GradualZeros
 from kdeploy.sparsity.layers import (
     first_to_run,
@@ -28,8 +28,8 @@ from kdeploy.sparsity.layers import (
 from kdeploy.sparsity.zeros import sparse_weights
 from kdeploy.torch_module.input_gram import input_squares
 
-LEAST = 0.05
-REACHED_AT = 0.75
+LEAST = 0.05  # a sparsity below this pays nowhere
+REACHED_AT = 0.75  # of the training; the rest heals what the last zeros broke
 _LOG = logging.getLogger(__name__)
 
 
@@ -103,12 +103,13 @@ def unstructured(
             hint="shorten `ignore`, or set `spare: false`",
         )
     names = tuple(map(_weight, layers))
-    choice = Choice(scope=scope, norms=norms)
+    choice = WeightRanking(scope=scope, norms=norms)
     if schedule == "gradual":
         zeros = GradualZeros(
             names, choice=choice, sparsity=sparsity, reached_at=reached_at or REACHED_AT
         )
-        context.train(twin, model, name="gradual", constraints=(zeros,), keep="last", is_last=True)
+        training = StepTraining(name="gradual", constraints=(zeros,), keep="last", is_last=True)
+        context.train(twin, model, training)
         twin.to(context.device)
     # After a training as well: an average of its weights still holds some that went.
     set_zeros(twin, names, choice, sparsity)

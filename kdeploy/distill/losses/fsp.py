@@ -65,6 +65,6 @@ def _check(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> None:
             raise ModelError(
                 f"fsp needs layers of equal width: the student's has {own.shape[1]} channels, "
                 f"the teacher's {other.shape[1]}",
-                hint="name layers of equal width, or use `review` or `similarity_of_maps`, which "
+                hint="name layers of equal width, or use `review` or `nst`, which "
                 "compare any widths",
             )

@@ -127,5 +127,5 @@ def _check(shape: torch.Size) -> None:
         raise ModelError(
             f"review compares images (batch, channels, height, width) and vectors (batch, "
             f"channels), found the shape {tuple(shape)}",
-            hint="for signals use `hints`, `attention` or `similarity_of_maps`",
+            hint="for signals use `hints`, `attention` or `nst`",
         )

@@ -29,11 +29,11 @@ from kdeploy.report.executed import executed_tables
 from kdeploy.report.filters import OF_PLACE, filters_of
 from kdeploy.report.kernels import HEADERS as KERNELS
 from kdeploy.report.kernels import alarms, proofs
-from kdeploy.report.layers import layer_tables
 from kdeploy.report.machine_facts import machine_facts, machine_name, short_names
 from kdeploy.report.pareto import shortened
 from kdeploy.report.plot import plot_of
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
+from kdeploy.report.step_table import layer_tables
 from kdeploy.report.steps import step_rows
 from kdeploy.report.table import (
     Cell,
@@ -59,13 +59,13 @@ from kdeploy.report.wording import (
 )
 
 TEMPLATE = "html.html.jinja"
-# The cell's heading says these, so the rows below it need not.
+# The group's heading says these, so the rows below it need not.
 IN_HEADING = ("runs on", "machine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """The rows of one cell under their heading; `first` is the place of the first row."""
+class RowGroup:
+    """The rows of one configuration under their heading; `first` is the place of the first row."""
 
     heading: str
     machine: str
@@ -164,14 +164,14 @@ def _numbers_of(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _groups(comparison: Comparison, shown: Sequence[Column]) -> list[Group]:
-    found: list[Group] = []
+def _groups(comparison: Comparison, shown: Sequence[Column]) -> list[RowGroup]:
+    found: list[RowGroup] = []
     first = 0
     names = short_names(comparison.machines)
-    for (machine, *_), members in groupby(comparison.rows, key=lambda row: row.cell):
+    for (machine, *_), members in groupby(comparison.rows, key=lambda row: row.configuration):
         rows = tuple((row, tuple(column.cell(row) for column in shown)) for row in members)
         name = names[machine] if len(names) > 1 else ""
-        found.append(Group(heading=where(rows[0][0]), machine=name, rows=rows, first=first))
+        found.append(RowGroup(heading=where(rows[0][0]), machine=name, rows=rows, first=first))
         first += len(rows)
     return found
 

@@ -169,7 +169,7 @@ def test_modes_are_as_they_were(context):
 
 
 def test_what_cannot_be_done_is_refused(context, tiny_data):
-    with pytest.raises(RecipeError, match="one aim"):
+    with pytest.raises(RecipeError, match="one target"):
         drop_layers(Deep(), context, count=1, target={"macs": 0.5})
     with pytest.raises(RecipeError, match="one target"):
         drop_layers(Deep(), context, target={"macs": 0.5, "layers": 0.5})

@@ -24,12 +24,12 @@ def model(tiny_model):
     return tiny_model(width=16)
 
 
-def counting(models, example, *, runtime, batch_size=1, threads=None, seconds=0.5):
+def counting(models, example, timing):
     """Return parameter counts as seconds."""
     return [float(count_parameters(model)) for model in models]
 
 
-def places(model):
+def sites(model):
     return {name: layers[0].weight.shape[0] for name, layers in factorised(model)}
 
 
@@ -37,9 +37,9 @@ def test_a_layer_becomes_two_and_the_report_says_what_that_brings(model, context
     small = compress(
         model, "low_rank", {"form": "channel", "rank_ratio": 0.25, "round_to": 4}, context
     )
-    assert places(small)["blocks.1.conv2"] == 8
+    assert sites(small)["blocks.1.conv2"] == 8
     rows = {row["layer"]: row for row in context.report["replaced"]}
-    assert rows.keys() == places(small).keys()
+    assert rows.keys() == sites(small).keys()
     row = rows["blocks.1.conv2"]
     assert (row["rank"], row["full_rank"]) == ("8", "32")
     assert (row["parameters_before"], row["parameters_after"]) == (9216, 8 * 288 + 32 * 8)
@@ -91,7 +91,7 @@ def test_vbmf_finds_the_rank_that_a_layer_was_made_of(context):
             return self.head(self.fc(x.flatten(1)))
 
     small = low_rank(Planted().eval(), context, vbmf=True, round_to=1)
-    assert places(small)["fc"] == 5
+    assert sites(small)["fc"] == 5
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ CHAINS = {
 def test_the_store_gives_it_back_bit_by_bit(model, context, store_model, name):
     form = "channel" if name == "quantized" else "spatial"
     small = compress(model, "low_rank", {"rank_ratio": 0.25, "form": form}, context)
-    assert places(small)
+    assert sites(small)
     for technique, parameters in CHAINS[name]:
         small = compress(small, technique, parameters, context)
     loaded = load_model(store_model(small, width=16))

@@ -82,7 +82,7 @@ def test_exactly_the_channels_of_the_smallest_norms_go(chain, importance, power)
 
 def test_taylor_removes_what_the_loss_does_not_feel(chain):
     with torch.no_grad():
-        chain[0].bias[::2] = -100.0  # dead units, with weights of the usual size
+        chain[0].bias[::2] = -100.0  # dead groups, with weights of the usual size
     small = prune_channels(chain, context((3,)), ratio=0.5, importance="taylor", round_to=1)
     assert torch.equal(small[0].weight, chain[0].weight[1::2])
     x = torch.randn(7, 3)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kdeploy.distill.loss_specs import lessons_of
+from kdeploy.distill.config import DistillConfig
+from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.distill.run import distill
 from kdeploy.errors import RecipeError
 from kdeploy.training.fit import FitContext
@@ -44,9 +45,7 @@ def test_mixes_labelled_and_unlabelled_items(learn, more, teacher, tiny_data, ti
         teacher,
         replace(tiny_data, augment=("mixup",)),
         FitContext(),
-        scheme="unlabelled",
-        scheme_parameters={"extra": more},
-        training={"epochs": 1, "batch_size": 16},
+        DistillConfig(scheme={"unlabelled": {"extra": more}}, **{"epochs": 1, "batch_size": 16}),
     )
     assert list(result.fit.history[0].losses) == ["kd"]
 
@@ -59,8 +58,8 @@ def test_goes_on_after_a_kill(learn, more, same, killed_and_resumed):
 
 def test_refuses_losses_that_need_labels(learn, monkeypatch):
     def strict(losses):
-        return tuple(replace(loss_spec, needs_labels=True) for loss_spec in lessons_of(losses))
+        return tuple(replace(loss_spec, needs_labels=True) for loss_spec in loss_specs_of(losses))
 
-    monkeypatch.setattr("kdeploy.distill.run.lessons_of", strict)
+    monkeypatch.setattr("kdeploy.distill.run.loss_specs_of", strict)
     with pytest.raises(RecipeError, match="`kd` needs the true class of each item"):
         learn("unlabelled")

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdeploy.distill.losses.similarity_of_maps import similarity_of_maps
+from kdeploy.distill.losses.nst import nst
 from kdeploy.errors import ModelError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "similarity_of_maps.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "nst.json"
 LABELS = torch.zeros(4, dtype=torch.int64)
 
 
@@ -23,7 +23,7 @@ def features(seed, *shape):
 
 
 def value(student, teacher):
-    return similarity_of_maps(torch.as_tensor(student), torch.as_tensor(teacher), LABELS).item()
+    return nst(torch.as_tensor(student), torch.as_tensor(teacher), LABELS).item()
 
 
 def formula(student, teacher):
@@ -89,7 +89,7 @@ def test_is_zero_at_channels_that_are_there_twice():
 
 def test_a_dead_map_stays_finite():
     student = torch.zeros(4, 3, 5, 5, requires_grad=True)
-    similarity_of_maps(student, torch.from_numpy(features(8, 3, 5, 5)), LABELS).backward()
+    nst(student, torch.from_numpy(features(8, 3, 5, 5)), LABELS).backward()
     assert student.grad.isfinite().all()
 
 

@@ -14,8 +14,8 @@ from kdeploy.distill.feature_maps import pooled_alike
 from kdeploy.errors import ModelError
 
 
-@loss(paper="arXiv:1707.01219", needs="features")
-def similarity_of_maps(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+@loss(paper="arXiv:1707.01219", needs="features", former_names=("similarity_of_maps",))
+def nst(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     """Return the squared maximum mean discrepancy of the two sets of channels.
 
     Each channel is a vector over positions, scaled to length 1; the kernel is the paper's best,
@@ -30,8 +30,7 @@ def similarity_of_maps(student: Tensor, teacher: Tensor, labels: Tensor) -> Tens
     del labels
     if student.ndim < 3:
         raise ModelError(
-            f"similarity_of_maps needs features with positions, found the shape "
-            f"{tuple(student.shape)}",
+            f"nst needs features with positions, found the shape {tuple(student.shape)}",
             hint="name layers before the global pooling",
         )
     own, other = (_patterns(features) for features in pooled_alike(student, teacher))

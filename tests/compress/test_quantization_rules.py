@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from kdeploy.compress.quantization_rules import saturates
 from kdeploy.machine import Machine
-from kdeploy.quantization.saturation import saturates
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kdeploy.data.contract import NOT_COUNTED
+from kdeploy.distill.correctness import weighed, weights_of
+from kdeploy.distill.losses.kd import kd
+
+
+def test_rows_that_the_teacher_gets_wrong_are_weighed_down():
+    teacher = torch.tensor([[2.0, 0, 0], [0, 2, 0], [0, 0, 2], [2, 0, 0]])
+    labels = torch.tensor([0, 0, NOT_COUNTED, 2])
+    assert weights_of(teacher, labels, of_wrong=0.25).tolist() == [1, 0.25, 1, 0.25]
+
+
+def test_tokens_are_rows_too():
+    teacher = torch.eye(3).expand(2, 3, 3)
+    labels = torch.tensor([[0, 1, 0], [0, NOT_COUNTED, 2]])
+    assert weights_of(teacher, labels, of_wrong=0.0).tolist() == [[1, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("labels", [torch.full((2, 3), 1 / 3), torch.zeros(2, 3).long()])
+def test_without_a_class_for_each_row_nothing_is_right_or_wrong(labels):
+    assert weights_of(torch.rand(2, 3), labels) is None
+    logits = torch.rand(2, 3)
+    assert weighed(logits, None) is logits
+
+
+def test_the_gradient_is_that_of_the_weighted_mean_of_the_items_losses():
+    torch.manual_seed(0)
+    logits, teacher = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3)
+    labels, weights = torch.tensor([0, 1, 2, 0]), torch.tensor([1.0, 0.0, 0.5, 1.0])
+    kd(weighed(logits, weights), teacher, labels).backward()
+    found, logits.grad = logits.grad.clone(), None
+    each = [kd(logits[i : i + 1], teacher[i : i + 1], labels[i : i + 1]) for i in range(4)]
+    (torch.stack(each) * weights).mean().backward()
+    torch.testing.assert_close(found, logits.grad)
+    assert found[1].abs().max() == 0
