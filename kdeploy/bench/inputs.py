@@ -25,7 +25,7 @@ from kdeploy.store.artifact import open_artifact
 from kdeploy.store.model_io import preprocessing_of
 from kdeploy.tensor_info import TensorInfo
 
-POOL_BATCHES = 16
+POOL_BATCHES = 16  # different ones in turn, so that no cache holds a single input
 POOL_BYTES = 4 * 2**20
 _SEED = 0
 _VALUES = {"uint8": 256}

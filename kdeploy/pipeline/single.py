@@ -46,7 +46,7 @@ from kdeploy.system.temporary import temporary_folder
 from kdeploy.training.config import TrainingConfig
 
 ASKED_FOR = "asked for by name"
-CHUNK = 256
+CHUNK = 256  # items at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from kdeploy.tensorrt.encoding import check_encoding
 
 PROVIDER = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-LINKED_MAJOR = 10
+LINKED_MAJOR = 10  # of TensorRT, by the builds of onnxruntime-gpu
 WORKSPACE_BYTES = 4 * 2**30
 BEST_BATCH = 8
 

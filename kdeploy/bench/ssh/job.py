@@ -25,7 +25,7 @@ from kdeploy.onnx_graph.checks import file_bytes
 from kdeploy.store.artifact import file_sha256
 
 RUNTIME = "onnxruntime_cpu"
-ITEMS_BYTES = 32 * 2**20
+ITEMS_BYTES = 32 * 2**20  # of inputs that travel in one file
 _SEED = 0
 
 
