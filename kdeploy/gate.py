@@ -23,7 +23,7 @@ _GATE = re.compile(
 )
 # A bound may leave out what the unit is per: `energy: <= 2mJ` is a bound in J/item.
 COUNTED_BY = {"items/s": "count", "J/item": "J"}
-LONGEST_GATE = 200
+LONGEST_GATE = 200  # characters: a pattern that backtracks must end
 GRAMMAR = "`METRIC: <= 2ms`, `METRIC: -1.0pp`, `METRIC: +5%` or `METRIC: 3x`"
 
 

@@ -25,7 +25,7 @@ from kdeploy.bench import measure, memory
 from kdeploy.errors import KdeployError
 from kdeploy.runtimes.contract import DeviceTimed, Runtime, first
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # prctl(2): a signal when the parent ends
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
 

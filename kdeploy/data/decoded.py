@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 VERSION = "4"
 """Of what decoding does; a change makes old cache entries unused."""
-FILES_AT_ONCE = 1024
+FILES_AT_ONCE = 1024  # decoded before the next are read: memory stays bounded
 BACKGROUND = (255, 255, 255)
 """What transparent pixels are laid on, where nothing else is said: the white of a page."""
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")

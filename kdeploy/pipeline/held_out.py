@@ -32,7 +32,7 @@ SEEN = "validation_seen"
 SEEN_BEFORE = "validation_seen_before"
 """Key of a score: the model that it was made of, or learned from, may have been."""
 WORDS = "may have been trained on these items"
-MOST_ITEMS, BATCH_SIZE = 1024, 64
+MOST_ITEMS, BATCH_SIZE = 1024, 64  # items are enough to tell logits from other quantities
 LEAST_SKILL = 0.1
 """Of what lies between always answering the most frequent class and being always right."""
 

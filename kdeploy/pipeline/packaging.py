@@ -25,7 +25,7 @@ from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
 
-GOLDEN_ITEMS = 8
+GOLDEN_ITEMS = 8  # few, for a bundle is small; several, for one may be right by chance
 BUNDLE = "bundle"
 
 

@@ -21,7 +21,7 @@ from kdeploy.runtimes.run import formats_of, named
 from kdeploy.system.temporary import temporary_folder
 
 TIMEOUT_SECONDS = 600.0
-MINIMUM_COUNT = 16
+MINIMUM_COUNT = 16  # calls: two a round of eight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

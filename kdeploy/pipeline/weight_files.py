@@ -28,7 +28,7 @@ INDEX_ENDING = ".index.json"
 STATE_DICT_NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")
 """Entries of a checkpoint that are its model's; averaged ones are taken where there is no other."""
 AVERAGED_NAMES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
-MOST_NESTED = 3
+MOST_NESTED = 3  # as `{"state": {"model": {"state_dict": ...}}}`
 _NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 _SYSTEMS = ("Posix", "Windows", "PurePosix", "PureWindows")
 _HARMLESS: list[Any] = [

@@ -90,6 +90,7 @@ def fit(
         ModelError: the student does not run on the data or has another number of classes.
         TrainingDiverged: a loss is not a finite number, or a component is zero all epoch.
     """
+    # Before the processes join: a wrong model is told at once, and by one of them.
     check_outputs(objective.student, data, name="student")
     training = Training(objective, data, context, config)
     try:

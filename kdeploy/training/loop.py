@@ -58,6 +58,7 @@ class Training:
         self.device = device_named(context.device)
         self.precision = precision_on(self.device, settings.precision)
         self.told = objective if isinstance(objective, ObjectiveHooks) else None
+        # Before `to(device)`: the first weights are hashed on the host, where they still are.
         self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
         self.student = objective.student
         self.objective: nn.Module = objective.to(self.device)
@@ -105,6 +106,7 @@ class Training:
             self.step_module, self.step_optimizer = self.fabric.setup(
                 self.objective, self.optimizer
             )
+            # After `setup`: the optimizer's state must land on the device that it steps on.
             self._resume()
             for constraint in self.context.constraints:
                 constraint.begin(self.student)
@@ -133,6 +135,8 @@ class Training:
             chosen = settled(
                 chosen, self.layers, self._steps, lay_out=self._lay_out, device=self.device
             )
+        # All compute alike: a process with another layout or precision would average unlike
+        # gradients.
         chosen = self.processes.from_first(chosen)
         self._lay_out(chosen)
         return chosen
@@ -290,6 +294,7 @@ class Training:
         elif self.settings.keep == "best":
             self.student.load_state_dict(self.best.state)
         elif self.average:
+            # Not strict: what is no tensor (extra state of a module) has no average.
             self.student.load_state_dict(self.average.tensors, strict=False)
         if self.desynchronize:
             self.desynchronize()
@@ -363,6 +368,7 @@ def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
     # Not `model.to`: it refuses the layout of images where one weight is of clips, of five axes.
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() == 4:
+            # By `.data`: the parameter stays the same object, which the optimizer knows.
             tensor.data = tensor.data.contiguous(memory_format=layout)
 
 

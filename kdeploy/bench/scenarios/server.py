@@ -32,7 +32,7 @@ LOWEST = 1 / 16  # of what it can do back to back; who hardly ever waits waits n
 STEP_BACK, CONFIRMATIONS = 0.97, 20  # when the last run does not confirm what the search found
 # Waking up takes the kernel some 50 us, which a short model must not be charged with.
 SPINNING_NANOSECONDS = 200_000
-_LEAD_NANOSECONDS = 1_000_000
+_LEAD_NANOSECONDS = 1_000_000  # until the first request: the loop is running by then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from kdeploy.store.artifact import file_sha256
 from kdeploy.tasks.contract import Task, classification, task_of
 
 RUNTIME = "onnxruntime_cpu"
-ITEMS_BYTES = 32 * 2**20
+ITEMS_BYTES = 32 * 2**20  # of inputs that travel in one file
 _SEED = 0
 
 

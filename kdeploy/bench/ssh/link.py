@@ -33,7 +33,7 @@ OPTIONS = {
     "ControlMaster": "auto",
     "ControlPersist": "60",
 }
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.2  # how soon Ctrl-C is heeded while nothing comes
 PIECE_BYTES = 1 << 20
 Json = dict[str, Any]
 

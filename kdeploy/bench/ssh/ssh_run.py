@@ -25,7 +25,7 @@ from kdeploy.units import format_quantity
 
 # Between attempts that reached nobody; a device that starts again needs about a minute.
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-MOST_DEATHS = 2
+MOST_DEATHS = 2  # of the same job: a third would end as the others did
 # What the graph that a session saves, and the samples, may need beside the files.
 SPARE_BYTES = 16 * 2**20
 Watch = Callable[[str], None]

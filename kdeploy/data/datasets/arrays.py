@@ -18,7 +18,7 @@ from kdeploy.data.item_types import type_hint
 from kdeploy.errors import DataError
 
 KEYS = ("x", "y")
-BYTE_SCALE = 1 / 255
+BYTE_SCALE = 1 / 255  # uint8 to 0..1
 
 
 @dataset()

@@ -25,7 +25,7 @@ from kdeploy.bench.ssh.device.workdir import Workdir
 MARK = "kdeploy:"
 LIBRARIES = ("numpy", "onnxruntime")
 LOOK_SECONDS = 0.5
-HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 5.0  # a line at least so often, so that the far end knows we live
 PIECE_BYTES = 1 << 20
 Json = dict[str, Any]
 

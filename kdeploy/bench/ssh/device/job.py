@@ -19,7 +19,7 @@ import numpy as np
 from kdeploy.bench.ssh.device.interleave import measure_group
 from kdeploy.bench.ssh.device.workdir import Workdir
 
-LINGER_SECONDS = 0.5
+LINGER_SECONDS = 0.5  # whoever follows reads the last lines
 
 
 class NobodyWaits(Exception):

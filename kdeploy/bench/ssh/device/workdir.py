@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LEASE_SECONDS = 900.0
-START_SECONDS = 5.0
+LEASE_SECONDS = 900.0  # without a sign of whoever asked, a job stops and is swept
+START_SECONDS = 5.0  # for a process to end, or to give back a lock
 
 
 class Workdir:
