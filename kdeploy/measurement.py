@@ -66,13 +66,16 @@ METRICS: dict[str, Metric] = {
         unit="", better="higher", about="share of the variance explained", needs="accuracy"
     ),
     "detection.map": Metric(
-        unit="", better="higher", about="mean AP, overlaps 0.5 to 0.95", needs="accuracy"
+        unit="fraction", better="higher", about="mean AP, overlaps 0.5 to 0.95", needs="accuracy"
     ),
     "detection.map50": Metric(
-        unit="", better="higher", about="mean AP at an overlap of 0.5", needs="accuracy"
+        unit="fraction", better="higher", about="mean AP at an overlap of 0.5", needs="accuracy"
     ),
     "agreement.map": Metric(
-        unit="", better="higher", about="the same, the teacher's boxes as truth", needs="accuracy"
+        unit="fraction",
+        better="higher",
+        about="the same, the teacher's boxes as truth",
+        needs="accuracy",
     ),
     "latency.mean": Metric(unit="s", better="lower", about="mean time of one batch"),
     "latency.p50": Metric(unit="s", better="lower", about="median time of one batch"),

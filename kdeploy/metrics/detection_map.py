@@ -10,7 +10,7 @@ from kdeploy.metrics.average_precision import average_precision
 from kdeploy.metrics.contract import metric
 
 
-@metric(name="detection.map", unit="", better="higher", tasks=("detection",))
+@metric(name="detection.map", unit="fraction", better="higher", tasks=("detection",))
 def detection_map(predicted: NDArray[Any], expected: NDArray[Any]) -> float:
     """Return the mean over classes, from 0 to 1, of detections (N, n, 6) and boxes (N, m, 5)."""
     return average_precision(predicted, expected, which="map")
