@@ -220,7 +220,9 @@ def _check_training(
     model.eval()
     first = first_output(returned)
     is_used_whole = first is returned
-    if isinstance(first, Mapping):
+    with torch.no_grad():
+        is_mapping = isinstance(first, Mapping) and isinstance(model(pair.clone()), Mapping)
+    if is_mapping:
         first = joined(named_outputs(first))
     if not isinstance(first, Tensor) or first.shape != answer.shape:
         place = returned_at(model.train(), pair)
