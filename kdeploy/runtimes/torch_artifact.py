@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.preprocessing import Inputs, Preprocessing
 from kdeploy.store.artifact import Artifact, open_artifact
@@ -55,6 +58,13 @@ def wrong_input(path: Path, batch: Inputs, error: BaseException) -> ModelError:
         f"{path} cannot run an input of shape {list(batch.shape)}: {reason}",
         hint="check the data's shape against the model's",
     )
+
+
+def arrays_of(answer: Any) -> list[NDArray[np.float32]]:
+    """Return the tensors of what a model returned, in the order of their names, as arrays."""
+    from kdeploy.torch_module.named_outputs import named_outputs
+
+    return [tensor.numpy() for tensor in named_outputs(answer).values()]
 
 
 def count_layers(model: Any) -> int:

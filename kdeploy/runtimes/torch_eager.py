@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdeploy.machine import allowed_cores
 from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.torch_artifact import count_layers, open_float, wrong_input
+from kdeploy.runtimes.torch_artifact import arrays_of, count_layers, open_float, wrong_input
 
 
 @runtime(formats={"torch"}, device="cpu")
@@ -43,14 +43,16 @@ class TorchEager:
         self._model, _ = open_float(path, "torch_eager")
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
+        return self.infer_all(batch)[0]
+
+    def infer_all(self, batch: Inputs) -> list[NDArray[np.float32]]:
         torch = self._torch
         try:
             with torch.inference_mode():
                 output = self._model(torch.from_numpy(batch))
         except RuntimeError as error:
             raise wrong_input(self._path, batch, error) from error
-        result: NDArray[np.float32] = output.numpy()
-        return result
+        return arrays_of(output)
 
     def proof_of_use(self) -> Proof:
         return Proof(

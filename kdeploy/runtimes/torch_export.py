@@ -20,7 +20,7 @@ from kdeploy.machine import allowed_cores
 from kdeploy.preprocessing import Inputs, TensorInfo
 from kdeploy.runtimes.contract import Proof, runtime
 from kdeploy.runtimes.torch_archive import check_archive, inputs_of
-from kdeploy.runtimes.torch_artifact import wrong_input
+from kdeploy.runtimes.torch_artifact import arrays_of, wrong_input
 
 # Operators with weights, by the first part of their name.
 ELIGIBLE = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul", "lstm", "gru"})
@@ -68,14 +68,16 @@ class TorchExport:
             ) from error
 
     def infer(self, batch: Inputs) -> NDArray[np.float32]:
+        return self.infer_all(batch)[0]
+
+    def infer_all(self, batch: Inputs) -> list[NDArray[np.float32]]:
         torch = self._torch
         try:
             with torch.inference_mode():
                 output = self._module(torch.from_numpy(batch))
         except (AssertionError, RuntimeError) as error:  # guards of the graph are assertions
             raise wrong_input(self._path, batch, error) from error
-        result: NDArray[np.float32] = output.numpy()
-        return result
+        return arrays_of(output)
 
     def proof_of_use(self) -> Proof:
         calls = (n.target for n in self._module.graph.nodes if n.op == "call_function")
