@@ -154,11 +154,11 @@ def _computed(
     outputs = [o.name for o in session.get_outputs() if o.name not in set(probes)]
     found: list[NDArray[Any]] = []
 
-    def run(batch: Inputs) -> list[NDArray[np.float32]]:
+    def run(batch: Inputs) -> dict[str, NDArray[np.float32]]:
         with np.errstate(all="ignore"):
             values = session.run([*outputs, *probes], {given.name: batch})
         found.append(np.array(values[len(outputs) :], np.float64).reshape(-1, 2))
-        return [np.asarray(answer, np.float32) for answer in values[: len(outputs)]]
+        return {n: np.asarray(v, np.float32) for n, v in zip(outputs, values, strict=False)}
 
     parity = parity_on(batches, model, run, is_half=True)
     largest = np.fmax.reduce(np.stack(found))

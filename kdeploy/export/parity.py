@@ -16,7 +16,7 @@ layer passes such an error on as its own input's, so that depth and amplificatio
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,11 +31,11 @@ from kdeploy.errors import ModelError, ParityFailed
 from kdeploy.export.disagreement import Cause, Trial, cause_of
 from kdeploy.export.fp16_reference import HalfRounded
 from kdeploy.preprocessing import Inputs
-from kdeploy.torch_module.named_outputs import named_outputs
+from kdeploy.torch_module.named_outputs import OUTPUT, named_outputs
 
 Array = NDArray[np.float64]
-Run = Callable[..., NDArray[np.float32] | list[NDArray[np.float32]]]
-BATCH_SIZES = (1, 3, 32)
+Run = Callable[..., Mapping[str, NDArray[Any]] | NDArray[Any]]
+BATCH_SIZES = (1, 3, 32)  # one, an odd one, many: what a file may have been fixed to
 # Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
 FLOAT_BOUND = 1e-3
 # Of float files that are further off, in distances between the model and itself in float64: two
@@ -89,7 +89,7 @@ def measure_parity(
 
     Args:
         model: The model.
-        run: The file, executed: its first output, or all of them.
+        run: The file, executed: its outputs by name, or the only one.
         data: Whose validation part gives the real inputs.
         base: The float model under a quantized one.
         is_half: The file holds float16 numbers.
@@ -118,8 +118,8 @@ def parity_on(
         outputs = _outputs(model, batch)
         names, expected = list(outputs), list(outputs.values())
         numbers += [bool(np.isfinite(one).any()) for one in expected]
-        found = _found(run(*batch))
-        pairs += zip(expected, found, strict=False)  # most runtimes return the first alone
+        found = _found(run(*batch), names)
+        pairs += zip(expected, found, strict=False)  # of a file, its model knows the first alone
         errors = list(map(_scaled_error, found, expected))
         worst = int(np.argmax(errors))
         trials.append(
@@ -184,8 +184,12 @@ def inputs(data: Dataset, batch_sizes: Sequence[int] = BATCH_SIZES) -> Iterator[
         yield data.preprocessing.random(batch_size, generator)
 
 
-def _found(made: NDArray[np.float32] | list[NDArray[np.float32]]) -> list[Array]:
-    return [y.astype(np.float64) for y in (made if isinstance(made, list) else [made])]
+def _found(made: Mapping[str, NDArray[Any]] | NDArray[Any], names: Sequence[str]) -> list[Array]:
+    """Return the outputs in the order of the model's; of a file from elsewhere in its own."""
+    given = made if isinstance(made, Mapping) else {OUTPUT: made}
+    is_named = all(name in given for name in names)
+    found = [given[name] for name in names] if is_named else list(given.values())
+    return [y.astype(np.float64) for y in found]
 
 
 def _outputs(model: nn.Module, batch: tuple[NDArray[Any], ...]) -> dict[str, Array]:

@@ -14,15 +14,18 @@ from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
-from kdeploy.package.run import package
+from kdeploy.package.kinds import technique_of
+from kdeploy.package.run import golden_outputs, package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.contract import first
+from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
 
-GOLDEN_ITEMS = 8
+GOLDEN_ITEMS = 8  # few, for a bundle is small; several, for one may be right by chance
 BUNDLE = "bundle"
 
 
@@ -89,7 +92,7 @@ def pack(
         file,
         out,
         manifest=exported.file.manifest,
-        golden=(inputs, outputs_of(file, inputs)),
+        golden=(inputs, golden_outputs(file, inputs)),
         name=about.name,
         accuracy={**about.accuracy, **about.latency},
         budgets=budgets,
@@ -99,10 +102,11 @@ def pack(
 
 
 def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
-    """Return what ONNX Runtime computes from preprocessed inputs."""
-    runtime = open_runtime("onnxruntime_cpu", file, threads=1)
+    """Return what the runtime that a file is shipped for computes from preprocessed inputs."""
+    name = technique_of(format_of(file)).facts["runtime"]
+    runtime = open_runtime(name, file, threads=1)
     try:
-        return runtime.infer(inputs)
+        return first(runtime.infer(inputs))
     finally:
         runtime.close()
 
@@ -116,18 +120,18 @@ def bundle_description(
     chosen: Exported,
     teacher: Artifact,
     records: Sequence[Measurement],
-    cell: Mapping[str, Any],
+    configuration: Mapping[str, Any],
     *,
     name: str,
     because: str,
 ) -> BundleDescription:
-    """Return what a bundle says, measured in the cell where gates are judged."""
-    there = [r for r in records if r.runtime == cell["runtime"] and r.value is not None]
+    """Return what a bundle says, measured in the configuration where gates are judged."""
+    there = [r for r in records if r.runtime == configuration["runtime"] and r.value is not None]
     own = [r for r in there if (r.artifact, r.profile) == (chosen.model.id, chosen.profile)]
     others = [r for r in there if r.artifact == teacher.id and r not in own]
     accuracy = _values(own, ("accuracy", "agreement", "perplexity"))
     baseline = _values(others, ("accuracy", "perplexity"))
-    p50 = next(iter(select(own, "latency.p50", **cell)), None)
+    p50 = next(iter(select(own, "latency.p50", **configuration)), None)
     latency = {"latency.p50": p50.value, "latency measured in": _place(p50)} if p50 else {}
     return BundleDescription(
         name=name,

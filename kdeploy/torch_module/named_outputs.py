@@ -3,7 +3,7 @@
 One tensor alone is `output`. Of a mapping it is the key, of a list or a tuple the place, of a named
 tuple or a dataclass the field: `{"boxes": [b8, b16], "scores": s}` has `boxes.0`, `boxes.1` and
 `scores`; a list alone has `output.0`, `output.1`. What is no tensor (None, numbers, text) has no
-name; a tuple of one tensor is that tensor. ONNX files, parity, tasks and runtimes speak of the same names.
+name; a tuple of one tensor is that tensor. ONNX files, parity, tasks and runtimes have these names.
 """
 
 from __future__ import annotations

@@ -96,10 +96,9 @@ def test_a_wrong_output_is_named_even_where_the_first_is_right(head, data):
     model = head("dict")
 
     def run(batch):
-        *boxes, scores = (
-            t.detach().numpy() for t in named_outputs(model(torch.tensor(batch))).values()
-        )
-        return [*boxes, scores * 1.2]
+        answer = named_outputs(model(torch.tensor(batch)))
+        arrays = {name: tensor.detach().numpy() for name, tensor in reversed(answer.items())}
+        return {**arrays, "scores": arrays["scores"] * 1.2}
 
     parity = measure_parity(model, run, data((3, 8, 8)))
     assert parity.worst == "scores"

@@ -21,9 +21,10 @@ from kdeploy.onnx_graph.checks import content_sha256, copy_file, file_bytes, rea
 from kdeploy.onnx_graph.facts import count_parameters, item_shape, takes_integers
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
-from kdeploy.package.onnx_file import facts_of
+from kdeploy.package.bundles.onnx import Onnx
 from kdeploy.package.runner.python import limits
 from kdeploy.pipeline import onnx_trial
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.run import named, open_runtime
 from tests.fuzz.bases import bases
 from tests.fuzz.harness import apart
@@ -97,7 +98,7 @@ def _opened(path: Path) -> None:
     runtime = open_runtime("onnxruntime_cpu", path, threads=1)
     shape = item_shape(path)
     if 0 < np.prod(shape) < 10**6:
-        runtime.infer(np.zeros((1, *shape), np.float32))
+        first(runtime.infer(np.zeros((1, *shape), np.float32)))
     runtime.proof_of_use()
 
 
@@ -115,8 +116,8 @@ def _copied(path: Path) -> None:
 
 
 READERS = (
-    read_onnx, facts_of, count_parameters, item_shape, takes_integers, content_sha256, file_bytes,
-    num_two_four_of_file, _copied, _asked, _opened,
+    read_onnx, Onnx.facts_of, count_parameters, item_shape, takes_integers, content_sha256,
+    file_bytes, num_two_four_of_file, _copied, _asked, _opened,
 )  # fmt: skip
 
 
