@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
+from kdeploy.tasks.contract import task_of
 from kdeploy.training import checkpoint
 from kdeploy.training.arithmetic import Arithmetic, Layers, applied
 from kdeploy.training.average import WeightAverage
@@ -283,6 +284,7 @@ class Training:
                 self.data.preprocessing,
                 device=self.device,
                 processes=self.processes,
+                task=task_of(self.data),
             )
 
     def _result(self) -> FitResult:
