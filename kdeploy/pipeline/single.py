@@ -61,6 +61,11 @@ class Source:
     data: DataReference | None = None
 
 
+def import_one(source: Source, out: Path, audience: RunListener) -> Artifact:
+    """Return the artefact of a model as it is, stored in `out`."""
+    return _begin(source, out, audience)[1]
+
+
 def compress_one(source: Source, step: Step, out: Path, audience: RunListener) -> Artifact:
     """Return the artefact of one compression step, stored in `out`."""
     session, artifact = _begin(source, out, audience)
