@@ -56,7 +56,7 @@ def bench(
         baseline=None if baseline is None else names.of(baseline),
         gates=judged,
         data=reference,
-        audience=session.listener(),
+        listener=session.listener(),
         use_cache=use_cache,
     )
     return Comparison(

@@ -83,7 +83,7 @@ def section_of(data: Any) -> dict[str, Any]:
     if isinstance(data, Mapping) and isinstance(data.get("name"), str):
         return {str(key): value for key, value in data.items()}
     if not isinstance(data, Data):
-        data = Data(train=data)
+        return Data(train=data).section()
     return data.section()
 
 

@@ -60,7 +60,7 @@ def distill(
         },
         folder=Path(),
     )
-    result = run(recipe, session.place(out), until="distill", audience=session.listener())
+    result = run(recipe, session.place(out), until="distill", listener=session.listener())
     assert result.student is not None, "a recipe with a student makes one"
     return Model(artifact=result.student)
 

@@ -100,7 +100,7 @@ def run(
     else:
         loaded = load(Path(recipe), changes)
     result = run_recipe(
-        loaded, Path(out), until=until, use_cache=use_cache, audience=session.listener()
+        loaded, Path(out), until=until, use_cache=use_cache, listener=session.listener()
     )
     return Run(result=result)
 

@@ -17,7 +17,7 @@ from kdeploy.store.references import ModelReference
 from kdeploy.torch_module.model_outputs import in_eval
 from kdeploy.torch_module.outside_state import different
 
-ITEMS = 8
+ITEMS = 8  # that a stored model must answer as the one in memory
 TOLERANCE = 1e-3
 """Of the largest output."""
 CODES_TOLERANCE = 0.1

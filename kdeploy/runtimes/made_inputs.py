@@ -17,7 +17,7 @@ from kdeploy.errors import ModelError
 from kdeploy.preprocessing import TensorInfo
 
 SEED = 0
-SAMPLING_RATE = 16_000
+SAMPLING_RATE = 16_000  # Hz, what speech models are asked with
 RATE_NAMES = frozenset({"sr", "sample_rate", "sampling_rate", "rate"})
 
 

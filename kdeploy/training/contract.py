@@ -122,7 +122,7 @@ class FitContext:
     name: str = "train"
     constraints: tuple[Constraint, ...] = ()
     """Applied in this order after each optimizer step."""
-    watcher: TrainingCallback = field(default_factory=NullCallback)
+    callback: TrainingCallback = field(default_factory=NullCallback)
 
 
 class Objective(Protocol):

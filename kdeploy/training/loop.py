@@ -53,10 +53,11 @@ class Training:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.data, self.context, self.settings = data, context, settings
         self.processes = joined(context.devices, context.num_nodes)
-        self.watcher = context.watcher if self.processes.is_first else NullCallback()
+        self.callback = context.callback if self.processes.is_first else NullCallback()
         self.device = device_named(context.device)
         self.precision = precision_on(self.device, settings.precision)
         self.told = objective if isinstance(objective, ObjectiveHooks) else None
+        # Before `to(device)`: the first weights are hashed on the host, where they still are.
         self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
         self.student = objective.student
         self.objective: nn.Module = objective.to(self.device)
@@ -104,17 +105,18 @@ class Training:
             self.step_module, self.step_optimizer = self.fabric.setup(
                 self.objective, self.optimizer
             )
+            # After `setup`: the optimizer's state must land on the device that it steps on.
             self._resume()
             for constraint in self.context.constraints:
                 constraint.begin(self.student)
             items = epochs * len(self.data.train)
             if self.told and self._shall_compile(items):
                 self.told.compile_parts()
-        self.watcher.started(self.context.name, epochs, self.batches.steps, len(self.history))
+        self.callback.started(self.context.name, epochs, self.batches.steps, len(self.history))
         for epoch in range(len(self.history), epochs):
             self._epoch(epoch)
             self._save()
-            self.watcher.epoch_ended(self.history[-1])
+            self.callback.epoch_ended(self.history[-1])
         return self._result()
 
     def _arithmetic(self) -> Arithmetic:
@@ -132,6 +134,8 @@ class Training:
             chosen = settled(
                 chosen, self.layers, self._steps, lay_out=self._lay_out, device=self.device
             )
+        # All compute alike: a process with another layout or precision would average unlike
+        # gradients.
         chosen = self.processes.from_first(chosen)
         self._lay_out(chosen)
         return chosen
@@ -190,7 +194,7 @@ class Training:
 
     def _view(self, epoch: int) -> View | None:
         """Return what the epoch shows, once the objective knows it; None: nothing countable."""
-        view = self.batches.view(epoch, seed=self.context.seed, passed=self.watcher.prepared)
+        view = self.batches.view(epoch, seed=self.context.seed, passed=self.callback.prepared)
         if view is not None and self.told:
             # What the first had a teacher say, the others find in its files.
             with self.processes.in_turn(), self.fabric.autocast():
@@ -213,7 +217,7 @@ class Training:
                 for part, components in self._step(first + step, self.batches.cut(batch, step)):
                     means.add(components, weight=part * size)
                 images += size
-                self.watcher.stepped(size)
+                self.callback.stepped(size)
                 # Not where the other processes would wait in vain for one that stops.
                 is_cheap = self.device.type == "cpu" and self.processes.count == 1
                 if is_cheap and step % STEPS_BETWEEN_CHECKS == 0:
@@ -288,6 +292,7 @@ class Training:
         elif self.settings.keep == "best":
             self.student.load_state_dict(self.best.state)
         elif self.average:
+            # Not strict: what is no tensor (extra state of a module) has no average.
             self.student.load_state_dict(self.average.tensors, strict=False)
         if self.desynchronize:
             self.desynchronize()
@@ -361,6 +366,7 @@ def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
     # Not `model.to`: it refuses the layout of images where one weight is of clips, of five axes.
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() == 4:
+            # By `.data`: the parameter stays the same object, which the optimizer knows.
             tensor.data = tensor.data.contiguous(memory_format=layout)
 
 
