@@ -20,7 +20,7 @@ import zlib
 from pathlib import Path
 
 from kdeploy.errors import ModelError
-from kdeploy.preprocessing import TensorInfo
+from kdeploy.tensor_info import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, by_name, runtime
 
 
@@ -96,7 +96,7 @@ from typing import Any
 
 from kdeploy.package.contract import FileFacts, bundle
 from kdeploy.package.ports import ports_of
-from kdeploy.preprocessing import TensorInfo
+from kdeploy.tensor_info import TensorInfo
 from kdeploy.runtimes.files import inputs_of
 
 

@@ -19,10 +19,11 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.facts import OPEN, item_shape, takes_integers
 from kdeploy.onnx_graph.input_fitting import input_dtype, is_declared
-from kdeploy.preprocessing import Inputs, Preprocessing, TensorInfo
+from kdeploy.preprocessing import Inputs, Preprocessing
 from kdeploy.runtimes.files import inputs_of
 from kdeploy.store.artifact import open_artifact
 from kdeploy.store.model_io import preprocessing_of
+from kdeploy.tensor_info import TensorInfo
 
 POOL_BATCHES = 16  # different ones in turn, so that no cache holds a single input
 POOL_BYTES = 4 * 2**20

@@ -65,5 +65,5 @@ def report(
         show_summary(drawn, is_json=json)
     elif out is None and not json:
         write(text)
-    said = {"out": str(out) if out else None, **(document(drawn) if json else {})}
-    return Result(said, exit_code=0 if drawn.passed else 1)
+    result = {"out": str(out) if out else None, **(document(drawn) if json else {})}
+    return Result(result, exit_code=0 if drawn.passed else 1)

@@ -96,5 +96,5 @@ def _show_run(result: RunResult, *, is_json: bool) -> None:
         screen.print(f"chosen: {result.chosen_because}")
     if result.packaged is not None:
         checks = [v.passed for v in result.verdicts if v.gate.startswith("bundle: ")]
-        said = "verified" if all(checks) else "NOT verified: see the checks above"
-        screen.print(f"bundle: {result.out / 'bundle'} ({said})")
+        state = "verified" if all(checks) else "NOT verified: see the checks above"
+        screen.print(f"bundle: {result.out / 'bundle'} ({state})")

@@ -25,10 +25,11 @@ from kdeploy.distill.schedules import Constant, Schedule, schedule_of
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
-from kdeploy.errors import ModelError, RecipeError
+from kdeploy.errors import RecipeError
 from kdeploy.system.temporary import temporary_folder
+from kdeploy.tasks.contract import task_of
 from kdeploy.training.device import device_named
-from kdeploy.training.fit import FitContext, FitResult, accuracy, num_outputs
+from kdeploy.training.fit import FitContext, FitResult, accuracy, check_outputs
 
 logger = logging.getLogger(__name__)
 progress = logging.getLogger("kdeploy.progress")
@@ -78,7 +79,8 @@ def distill(
     """
     scheme = registry.find("scheme", config.scheme_name).load()
     loss_specs = loss_specs_of(config.losses)
-    _check_classes(student, teacher, data)
+    check_outputs(student, data, name="student")
+    check_outputs(teacher, data, name="teacher")
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
     weight = schedule_of(config.label_weight, where="label_weight")
     _check_mixes(loss_specs, data)
@@ -86,7 +88,9 @@ def distill(
         data=data, fit=context, training=config, label_weight=weight, build=build
     )
     device = str(device_named(context.device))
-    teacher_accuracy = accuracy(teacher, data.validation, knows, device=device, name="teacher")
+    teacher_accuracy = accuracy(
+        teacher, data.validation, knows, device=device, name="teacher", task=task_of(data)
+    )
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
     with _cache_folder(context) as folder:
         factory = _Factory(
@@ -197,16 +201,4 @@ def _check_mixes(loss_specs: Sequence[LossSpec], data: Dataset) -> None:
             f"the loss `{wanting[0]}` needs one true class for each item, and `{mixes[0]}` mixes "
             "items of several",
             hint=f"use `kd` or `dist`, or leave `{mixes[0]}` out of `data.augment`",
-        )
-
-
-def _check_classes(student: nn.Module, teacher: nn.Module, data: Dataset) -> None:
-    learns = num_outputs(student, data, name="student")
-    knows = num_outputs(teacher, data, name="teacher")
-    if not learns == knows == data.num_classes:
-        raise ModelError(
-            f"the student has {learns} outputs, the teacher {knows}, and {data.name} has "
-            f"{data.num_classes} classes; all three have to agree",
-            hint=f"build both models for {data.num_classes} classes (see `args` of their build "
-            "functions), or use the data that the teacher was trained on",
         )

@@ -27,7 +27,7 @@ from kdeploy.errors import ModelError
 from kdeploy.registration import register
 
 if TYPE_CHECKING:
-    from kdeploy.preprocessing import TensorInfo
+    from kdeploy.tensor_info import TensorInfo
 
 runtime: Callable[..., Any] = partial(register, "runtime")
 Array: TypeAlias = NDArray[Any]

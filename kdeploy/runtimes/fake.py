@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 
 from kdeploy.errors import ModelError
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
+from kdeploy.tensor_info import TensorInfo
 
 Fault = Literal["", "refuse", "error", "garbage", "hang", "crash", "out_of_memory"]
 

@@ -11,8 +11,8 @@ from kdeploy.errors import Unavailable
 from kdeploy.onnx_graph.checks import NUMPY_TYPES, check_inputs, refused, unfit
 from kdeploy.onnx_graph.operators import integer_and_eligible, is_quantized
 from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, by_name
+from kdeploy.tensor_info import TensorInfo
 
 Options = Callable[[], Any]
 

@@ -11,14 +11,12 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdeploy.onnx_graph.checks import files_beside, read_onnx
-from kdeploy.onnx_graph.facts import count_parameters, inputs_of
 from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.onnx_options import cpu_options
 from kdeploy.runtimes.onnx_session import OnnxSession
 
 if TYPE_CHECKING:
-    from kdeploy.preprocessing import TensorInfo
+    from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(
@@ -54,14 +52,20 @@ class OnnxruntimeCpu:
 
     @staticmethod
     def files_of(path: Path) -> list[Path]:
+        from kdeploy.onnx_graph.checks import files_beside, read_onnx
+
         return [path, *(path.parent / name for name in files_beside(read_onnx(path)))]
 
     @staticmethod
     def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
+        from kdeploy.onnx_graph.facts import inputs_of
+
         return inputs_of(path)
 
     @staticmethod
     def parameters_of(path: Path) -> int:
+        from kdeploy.onnx_graph.facts import count_parameters
+
         return count_parameters(path)
 
     def open(self, path: Path) -> None:

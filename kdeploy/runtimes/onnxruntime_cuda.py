@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.machine import allowed_cores
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from kdeploy.runtimes.onnx_provider import gpu_options, without_provider
+from kdeploy.tensor_info import TensorInfo
 
 PROVIDER = "CUDAExecutionProvider"
 

@@ -17,11 +17,11 @@ from pydantic import Field
 
 from kdeploy.machine import allowed_cores
 from kdeploy.onnx_graph.operators import is_quantized
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from kdeploy.runtimes.onnx_provider import gpu_options, without_provider
 from kdeploy.system.user_cache import cache_folder
+from kdeploy.tensor_info import TensorInfo
 from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.tensorrt.encoding import check_encoding
 

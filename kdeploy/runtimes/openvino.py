@@ -20,8 +20,8 @@ from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
 from kdeploy.onnx_graph.checks import check_inputs, refused, unfit
 from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, by_name, runtime, unreadable
+from kdeploy.tensor_info import TensorInfo
 
 ELIGIBLE_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 NUMPY_TYPES = {"f": "float", "i": "int", "u": "uint"}

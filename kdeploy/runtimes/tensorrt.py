@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import ModelError
 from kdeploy.kernels.cuda_stream import CudaStream
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, by_name, runtime
 from kdeploy.runtimes.engine_layers import proof_of
+from kdeploy.tensor_info import TensorInfo
 from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.tensorrt.sidecar import Sidecar
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from kdeploy.errors import ModelError, Unavailable
-from kdeploy.preprocessing import Preprocessing, TensorInfo
+from kdeploy.preprocessing import Preprocessing
 from kdeploy.runtimes.contract import Answer, Given
 from kdeploy.store.artifact import Artifact, open_artifact
+from kdeploy.tensor_info import TensorInfo
 
 INPUT = "input"
 EXPORT = "`kdeploy export onnx`, then measure the file in onnxruntime_cpu or openvino"

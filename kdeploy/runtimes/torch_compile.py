@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.torch_artifact import (
     answer_of,
@@ -31,6 +30,7 @@ from kdeploy.runtimes.torch_artifact import (
     preprocessing_of,
     wrong_input,
 )
+from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(formats={"torch"}, device="cpu")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from kdeploy.onnx_graph.sparse_weights import num_two_four
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.torch_gpu import TorchGpu
 from kdeploy.system.nvidia_driver import without_gpu
+from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(formats={"torch"}, device="cuda")

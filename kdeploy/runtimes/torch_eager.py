@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.machine import allowed_cores
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.torch_artifact import (
     answer_of,
@@ -17,6 +16,7 @@ from kdeploy.runtimes.torch_artifact import (
     open_float,
     wrong_input,
 )
+from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(formats={"torch"}, device="cpu")

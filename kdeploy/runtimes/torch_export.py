@@ -14,10 +14,10 @@ from typing import Any
 
 from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, by_name, runtime
 from kdeploy.runtimes.torch_archive import check_archive, inputs_of
 from kdeploy.runtimes.torch_artifact import answer_of, wrong_input
+from kdeploy.tensor_info import TensorInfo
 
 # Operators with weights, by the first part of their name.
 ELIGIBLE = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul", "lstm", "gru"})

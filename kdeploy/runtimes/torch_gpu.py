@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdeploy.errors import ModelError
-from kdeploy.preprocessing import Inputs, TensorInfo
+from kdeploy.preprocessing import Inputs
 from kdeploy.runtimes.contract import Answer, Given
 from kdeploy.runtimes.torch_artifact import INPUT, open_float
+from kdeploy.tensor_info import TensorInfo
 
 if TYPE_CHECKING:
     from kdeploy.kernels.cuda_calls import CudaCalls

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from kdeploy.errors import Unavailable
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.torch_gpu import TorchGpu
 from kdeploy.system.nvidia_driver import without_gpu
+from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(formats={"torch"}, device="cuda", needs="two_four")

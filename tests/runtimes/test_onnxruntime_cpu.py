@@ -88,7 +88,9 @@ def test_an_input_that_holds_no_numbers_is_refused(tmp_path):
         [value("text", onnx.TensorProto.STRING, ["n"])],
         [value("same", onnx.TensorProto.STRING, ["n"])],
     )
-    onnx.save(onnx.helper.make_model(graph, ir_version=10), tmp_path / "text.onnx")
+    opset = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    onnx.save(model, tmp_path / "text.onnx")
     with pytest.raises(ModelError, match="`text`, which is no tensor of numbers"):
         OnnxruntimeCpu(threads=1).open(tmp_path / "text.onnx")
 
