@@ -121,7 +121,7 @@ def parity_on(
         found = _found(run(*batch), names)
         pairs += zip(expected, found, strict=False)  # of a file, its model knows the first alone
         errors = list(map(_scaled_error, found, expected))
-        worst = int(np.argmax(errors))
+        worst = errors.index(max(errors))
         trials.append(
             Trial(
                 batch=batch,
