@@ -121,25 +121,28 @@ def find(kind: str, name: str, *, where: str = "") -> Technique:
     return technique
 
 
-def parameters_of(module: str, function: str) -> tuple[Parameter, ...]:
-    """Return the keyword-only parameters of any function of the package, without importing it."""
-    path = ROOT.parent / Path(*module.split(".")).with_suffix(".py")
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            return _parameters(node)
-    raise LookupError(f"{module} has no function {function}")
+class Resolved(dict[str, Any]):
+    """Parameters that `validate` has checked and filled in: they need no second look."""
+
+    def __init__(self, values: Mapping[str, Any], parameters: tuple[Parameter, ...]) -> None:
+        super().__init__(values)
+        self.parameters = parameters
 
 
 def validate(
     parameters: tuple[Parameter, ...], given: Mapping[str, Any] | None, *, where: str
-) -> dict[str, Any]:
+) -> Resolved:
     """Return all parameters resolved: those given, checked and converted, and the defaults.
+
+    What it has returned before for the same parameters is returned as it is.
 
     Raises:
         UnknownName: a key that is no parameter; the hint names the nearest.
         RecipeError: a value of the wrong type or out of range, or a missing one.
     """
-    return check(model_of(parameters), given, where=where).model_dump()
+    if isinstance(given, Resolved) and given.parameters == parameters:
+        return given
+    return Resolved(check(model_of(parameters), given, where=where).model_dump(), parameters)
 
 
 def check(model: type[ModelT], given: Mapping[str, Any] | None, *, where: str) -> ModelT:
@@ -151,7 +154,7 @@ def check(model: type[ModelT], given: Mapping[str, Any] | None, *, where: str) -
         if key not in model.model_fields:
             raise UnknownName.among("key", str(key), model.model_fields, where=where)
     try:
-        made = model.model_validate(dict(given))
+        made = model.model_validate(dict(given), context={"where": where})
     except ValidationError as error:
         raise _first_error(error, model, where) from None
     for key, value in given.items():
@@ -186,6 +189,26 @@ def mapping(given: Any, where: str) -> Mapping[str, Any]:
             hint=f"write `{where.rsplit('.', 1)[-1]}: {{key: value}}`",
         )
     return given
+
+
+def parse_one_key(entry: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """Return name and parameters of `{technique: {its parameters}}`.
+
+    Raises:
+        RecipeError: it is something else.
+    """
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        raise RecipeError(
+            f"{where}: expected one technique with its parameters, found `{entry!r}`",
+            hint="write `- technique: {key: value}`",
+        )
+    name, given = next(iter(entry.items()))
+    if given is not None and not isinstance(given, Mapping):
+        raise RecipeError(
+            f"{where}.{name}: expected keys and values, found `{given!r}`",
+            hint=f"write `{name}: {{key: value}}`",
+        )
+    return str(name), dict(given or {})
 
 
 def model_of(

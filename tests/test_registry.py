@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdeploy import registry
 from kdeploy.errors import RecipeError, UnknownName
-from kdeploy.registry import FOLDERS, find, model_of, parameters_of, techniques, validate
+from kdeploy.registry import FOLDERS, find, model_of, techniques, validate
 
 SOURCE = '''"""Halve all weights.
 
@@ -197,11 +197,10 @@ def test_the_model_of_a_signature_has_its_schema(halve):
     assert schema["properties"]["mode"]["enum"] == ["l1", "l2"]
 
 
-def test_parameters_of_any_function_of_the_package():
-    names = [p.name for p in parameters_of("kdeploy.registry", "validate")]
-    assert names == ["where"]
-    with pytest.raises(LookupError, match="has no function validated"):
-        parameters_of("kdeploy.registry", "validated")
+def test_what_is_resolved_is_not_looked_at_again(halve, monkeypatch):
+    resolved = validate(halve.parameters, {"rounds": 3}, where="compress.halve")
+    monkeypatch.setattr(registry, "check", None)
+    assert validate(halve.parameters, resolved, where="compress.halve") is resolved
 
 
 @pytest.mark.parametrize("kind", FOLDERS)

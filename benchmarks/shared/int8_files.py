@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
 from kdeploy.compress.contract import CompressContext
@@ -143,12 +144,14 @@ def measure(
             ModelUnderTest(artifact=k, label=k, path=path, format="onnx")
             for k, path in files.items()
         ],
-        runtimes=[runtime],
-        threads=[threads],
-        data=data,
-        accuracy=data is not None,
+        Plan(
+            runtimes=[runtime],
+            threads=[threads],
+            data=data,
+            accuracy=data is not None,
+            minimum_seconds=seconds,
+        ),
         baseline=baseline,
-        minimum_seconds=seconds,
         out=out,
     )
     rows: dict[str, dict[str, Any]] = {label: {} for label in files}

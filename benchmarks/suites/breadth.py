@@ -26,6 +26,7 @@ from torch import nn
 
 from benchmarks.shared.architectures import ARCHITECTURES, make
 from benchmarks.shared.noise import noise
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
@@ -138,12 +139,14 @@ class Trial:
                 ModelUnderTest(artifact=k, label=k, path=p, format="onnx")
                 for k, p in self.files.items()
             ],
-            runtimes=["onnxruntime_cpu"],
-            data=None,
-            accuracy=False,
+            Plan(
+                runtimes=["onnxruntime_cpu"],
+                data=None,
+                accuracy=False,
+                minimum_seconds=self._seconds,
+                minimum_count=20,
+            ),
             baseline=ORIGINAL,
-            minimum_seconds=self._seconds,
-            minimum_count=20,
             out=self._folder,
         )
         found = {(m.label, m.metric): m for m in result.measurements}

@@ -26,11 +26,11 @@ from dataclasses import replace
 from kdeploy.data.contract import Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.store.references import ModelReference, build_model
-from kdeploy.training.fit import FitContext, Supervised, fit
+from kdeploy.training.fit import FitContext, Supervised, TrainingConfig, fit
 model = build_model(ModelReference(build="models/digits/build.py:resnet", args={"width": 16}))
 data = load(DataReference(name="digits"))
 data = replace(data, train=Split(x=data.train.x[:256], y=data.train.y[:256]))
-result = fit(Supervised(model), data, FitContext(), epochs=1)
+result = fit(Supervised(model), data, FitContext(), TrainingConfig(epochs=1))
 print(result.arithmetic.threads, result.history[0].images_per_second)
 """
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -31,6 +31,7 @@ from benchmarks.suites.distillation_throughput import (
 )
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.training.fit import FitContext, accuracy
@@ -85,7 +86,9 @@ def _tutorial(data: Dataset, seed: int, epochs: int) -> float:
 def _ours(data: Dataset, seed: int, epochs: int) -> float:
     student = model(seed=seed, width=8, depth=1)
     training = {**TRAINING, "epochs": epochs}
-    distill(student, shipped_teacher(), data, FitContext(seed=seed), training=training, **KD)
+    distill(
+        student, shipped_teacher(), data, FitContext(seed=seed), DistillConfig(**training, **KD)
+    )
     return accuracy(student, data.test, data.preprocessing)
 
 

@@ -35,6 +35,7 @@ from kdeploy.bench.stats import paired_ratio
 from kdeploy.data.augmentation import augmenter
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.training.batches import Normalizer
@@ -76,9 +77,11 @@ def _report(data: Dataset, folder: Path, epochs: int) -> Iterator[str]:
         shipped_teacher(),
         data,
         FitContext(device="cpu", cache=folder, watcher=watcher),
-        losses=LOSSES,
-        label_weight=LABEL_WEIGHT,
-        training={**training, "compile": "on", "keep": "last"},
+        DistillConfig(
+            losses=LOSSES,
+            label_weight=LABEL_WEIGHT,
+            **{**training, "compile": "on", "keep": "last"},
+        ),
     )
     pairs = zip(ours.parameters(), bare.student.parameters(), strict=True)
     apart = max((own - other).abs().max().item() for own, other in pairs)

@@ -26,10 +26,13 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset, Split
 from kdeploy.data.load import DataReference, load
+from kdeploy.distill.config import DistillConfig
+from kdeploy.distill.contract import cannot_build
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.pipeline.building import auxiliary_model, fresh_model, load_weights
 from kdeploy.store.references import ModelReference
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, accuracy, fit
 
 FOLDER = Path(__file__).parents[2] / "models" / "fashion_mnist"
@@ -101,7 +104,7 @@ def schemes(work: Path) -> Mapping[str, dict[str, Any]]:
         "unlabelled": ("unlabelled", {}),
     }
     return {
-        name: {**kd, "scheme": scheme, "scheme_parameters": parameters, "build": auxiliary_model}
+        name: {**kd, "scheme": {scheme: parameters}, "build": auxiliary_model}
         for name, (scheme, parameters) in with_parameters.items()
     }
 
@@ -140,7 +143,7 @@ def _train_second(arguments: Any, data: Dataset) -> None:
         second = model(**MIDDLE["args"])
         work = arguments.work / "checkpoints" / "second"
         training = {**TRAINING, "epochs": arguments.epochs}
-        fit(Supervised(second), data, FitContext(work=work), **training)
+        fit(Supervised(second), data, FitContext(work=work), TrainingConfig(**training))
         save_file(second.state_dict(), file)
 
 
@@ -155,9 +158,12 @@ def _train(
     )
     training = {**TRAINING, "epochs": arguments.epochs}
     if not row:
-        fit(Supervised(student), data, context, **training)
+        fit(Supervised(student), data, context, TrainingConfig(**training))
         return student
-    result = distill(student, teacher, data, context, training=training, cache_budget=CACHE, **row)
+    own = {key: value for key, value in row.items() if key != "build"}
+    config = DistillConfig(**training, cache_budget=CACHE, **own)
+    build = row.get("build", cannot_build)
+    result = distill(student, teacher, data, context, config, build=build)
     return result.model
 
 

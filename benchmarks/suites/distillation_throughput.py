@@ -39,10 +39,12 @@ from benchmarks.suites.distillation_table import CACHE, ROWS, first_items, model
 from kdeploy.data.augmentation import augmenter
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.torch_module.complexity import count_macs
 from kdeploy.training.batches import Normalizer
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, fit
 
 TUTORIAL = "tutorial loop"
@@ -192,10 +194,10 @@ class Bench:
         context = FitContext(cache=cache)
         training = {**SETTINGS, **settings, "views": views}
         if not row:
-            return fit(Supervised(student), self.data, context, **training).history
+            return fit(Supervised(student), self.data, context, TrainingConfig(**training)).history
         row = {**row, "cache_budget": CACHE}
         return distill(
-            student, self.teacher, self.data, context, training=training, **row
+            student, self.teacher, self.data, context, DistillConfig(**training, **row)
         ).fit.history
 
 

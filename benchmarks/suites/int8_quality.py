@@ -28,15 +28,17 @@ from benchmarks.suites.distillation_table import TRAINING, model, shipped_teache
 from kdeploy.bench.accuracy import evaluate
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
 from kdeploy.compress.compressors.int8_qat import int8_qat
-from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.contract import CompressContext, StepTraining
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.export.run import export
 from kdeploy.machine import fingerprint
 from kdeploy.pipeline.building import load_weights
 from kdeploy.registry import find, validate
-from kdeploy.training.fit import Constraint, FitContext, Supervised, fit
+from kdeploy.training.config import TrainingConfig
+from kdeploy.training.fit import FitContext, Supervised, fit
 
 STUDENTS = ("labels alone", "distilled")
 STEPS = ("float", "int8_ptq", "int8_qat")
@@ -97,12 +99,10 @@ def _student(data: Dataset, key: Mapping[str, Any], arguments: argparse.Namespac
                 shipped_teacher(),
                 data,
                 context,
-                losses=kd,
-                label_weight=0.1,
-                training=training,
+                DistillConfig(losses=kd, label_weight=0.1, **training),
             )
         else:
-            fit(Supervised(student), data, context, **training)
+            fit(Supervised(student), data, context, TrainingConfig(**training))
         save_file(student.state_dict(), file)
     return load_weights(student, file).eval()
 
@@ -118,17 +118,15 @@ def _compressed(
     given = {"epochs": arguments.qat_epochs}
     parameters = validate(technique.parameters, given, where="int8_qat")
 
-    def train(
-        learner: nn.Module,
-        teacher: nn.Module,
-        *,
-        name: str,
-        constraints: Sequence[Constraint] = (),
-        keep: str | None = None,
-        is_last: bool = False,
-    ) -> None:
+    def train(learner: nn.Module, teacher: nn.Module, asked_for: StepTraining) -> None:
         training = {k: parameters[k] for k in ("epochs", "learning_rate")}
-        distill(learner, teacher, data, _context(key, arguments, name), training=training)
+        distill(
+            learner,
+            teacher,
+            data,
+            _context(key, arguments, asked_for.name),
+            DistillConfig(**training),
+        )
 
     context = CompressContext(data=data, seed=key["seed"], train=train)
     return int8_qat(student, context, **parameters)

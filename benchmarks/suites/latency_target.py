@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from benchmarks.shared.noise import noise
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.compress.contract import CompressContext
@@ -93,13 +94,15 @@ def _run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             )
             for label in (WHOLE, PRUNED)
         ],
-        runtimes=[arguments.runtime],
-        batch_sizes=[arguments.batch_size],
-        threads=[arguments.threads],
-        data=None,
-        accuracy=False,
+        Plan(
+            runtimes=[arguments.runtime],
+            batch_sizes=[arguments.batch_size],
+            threads=[arguments.threads],
+            data=None,
+            accuracy=False,
+            minimum_seconds=arguments.seconds,
+        ),
         baseline=WHOLE,
-        minimum_seconds=arguments.seconds,
         out=folder,
     )
     p50 = {m.label: m.value for m in result.measurements if m.metric == "latency.p50"}

@@ -30,9 +30,10 @@ from torch import Tensor, nn
 
 from benchmarks.suites.distillation_table import TRAINING, shipped_teacher
 from kdeploy.compress.compressors.prune_channels import prune_channels
-from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.contract import CompressContext, Timing
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.machine import fingerprint
 from kdeploy.pipeline.stopwatch import Latencies
@@ -135,9 +136,7 @@ def _measured(
     whole_latency, latency = Latencies()(
         [teacher, small],
         example,
-        runtime=RUNTIME,
-        threads=arguments.threads,
-        seconds=LATENCY_SECONDS,
+        Timing(runtime=RUNTIME, threads=arguments.threads, seconds=LATENCY_SECONDS),
     )
     before = accuracy(small, data.test, data.preprocessing)
     _train(small, teacher, data, key, arguments)
@@ -172,10 +171,12 @@ def _train(
         teacher,
         data,
         context,
-        losses=[{"kd": {"temperature": 1.0, "weight": 0.9}}],
-        label_weight=0.1,
-        training={**TRAINING, "learning_rate": LEARNING_RATE, "epochs": key["epochs"]},
-        cache_budget="20GB",
+        DistillConfig(
+            losses=[{"kd": {"temperature": 1.0, "weight": 0.9}}],
+            label_weight=0.1,
+            **{**TRAINING, "learning_rate": LEARNING_RATE, "epochs": key["epochs"]},
+            cache_budget="20GB",
+        ),
     )
 
 

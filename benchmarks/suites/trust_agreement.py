@@ -45,6 +45,7 @@ from benchmarks.shared.running import (
 from benchmarks.shared.sized_files import write_convolutions
 from kdeploy.bench import measure, stats
 from kdeploy.bench.inputs import write_pool
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import ModelUnderTest, bench
 
 NETWORKS = {
@@ -143,12 +144,14 @@ def _measured(
 def _kdeploy(file: Path, runtime: str, arguments: argparse.Namespace) -> Times:
     result = bench(
         [ModelUnderTest(artifact=file.stem, label=file.stem, path=file, format="onnx")],
-        runtimes=[runtime],
-        threads=[1],
-        data=None,
-        accuracy=False,
-        minimum_seconds=arguments.seconds,
-        minimum_count=24,
+        Plan(
+            runtimes=[runtime],
+            threads=[1],
+            data=None,
+            accuracy=False,
+            minimum_seconds=arguments.seconds,
+            minimum_count=24,
+        ),
         out=arguments.work,
     )
     found = {record.metric: record.value for record in result.measurements}

@@ -31,6 +31,7 @@ from benchmarks.shared.running import (
     table,
 )
 from benchmarks.shared.sized_files import write_convolutions
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.bench.stats import fraction, paired_ratio
 
@@ -65,12 +66,14 @@ def _compared(file: Path, other: Path, seconds: float, arguments: argparse.Names
     ]
     result = bench(
         subjects,
-        runtimes=["onnxruntime_cpu"],
-        threads=[arguments.threads],
-        data=None,
-        accuracy=False,
+        Plan(
+            runtimes=["onnxruntime_cpu"],
+            threads=[arguments.threads],
+            data=None,
+            accuracy=False,
+            minimum_seconds=seconds,
+        ),
         baseline="baseline",
-        minimum_seconds=seconds,
         out=arguments.work,
     )
     ratio = next(c for c in result.comparisons if c["metric"] == "latency.p50")

@@ -33,6 +33,7 @@ import numpy as np
 from benchmarks.shared.running import add_row, conditions, here, rows_of, write_result
 from benchmarks.shared.sized_files import write_convolutions
 from kdeploy.bench.inputs import write_pool
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import ModelUnderTest, bench
 
 NETWORKS = {
@@ -87,12 +88,14 @@ def _measured(file: Path, repeat: int, work: Path) -> dict[str, int]:
 def _by_kdeploy(subject: ModelUnderTest, work: Path) -> int:
     result = bench(
         [subject],
-        runtimes=["onnxruntime_cpu"],
-        threads=[1],
-        data=None,
-        accuracy=False,
-        minimum_seconds=0.2,
-        minimum_count=CALLS,
+        Plan(
+            runtimes=["onnxruntime_cpu"],
+            threads=[1],
+            data=None,
+            accuracy=False,
+            minimum_seconds=0.2,
+            minimum_count=CALLS,
+        ),
         out=work,
     )
     record = next(r for r in result.measurements if r.metric == "peak_memory")

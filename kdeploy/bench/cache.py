@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.serialization import plain, restored
 from kdeploy.data.load import load
 from kdeploy.machine import Machine
@@ -110,7 +111,7 @@ class GroupCache:
                 "files": [[s.name, self._sum(s.path)] for s in group.subjects],
                 "cell": asdict(group.cell),
                 "with_accuracy": group.with_accuracy,
-                "plan": asdict(replace(self.plan, data=None)),
+                "plan": {"data": None, **self.plan.of_one_cell()},
                 "data": load(self.plan.data).fingerprint if self.plan.data else None,
                 "conditions": conditions(self.machine),
             }

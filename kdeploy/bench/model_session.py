@@ -14,7 +14,8 @@ from kdeploy.bench import doubts, energy, nvml
 from kdeploy.bench.client import Worker, WorkerFailed
 from kdeploy.bench.early_stopping import discarded
 from kdeploy.bench.inputs import write_pool
-from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan, Seconds
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Seconds
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.scenarios import server
 from kdeploy.errors import KdeployError, Unavailable
 from kdeploy.runtimes.contract import Proof
@@ -133,7 +134,7 @@ class ModelSession:
         if batch_seconds < limit:
             rate = server.highest_rate(
                 lambda rate: holds(rate, server.SEARCHING, plan.window_seconds),
-                lambda rate: holds(rate, server.CONFIRMING, plan.minimum_seconds),
+                lambda rate: holds(rate, server.CONFIRMING, plan.seconds),
                 capacity=capacity,
             )
         if rate is not None:
@@ -225,7 +226,7 @@ class ModelSession:
         self, rate: float, count: int, limit: float, late_allowed: int, *, seed: int
     ) -> bool:
         """Return whether no more than so many of the requests are late."""
-        longest_seconds = max(self._plan.timeout_seconds, 1.1 * self._plan.minimum_seconds)
+        longest_seconds = max(self._plan.timeout_seconds, 1.1 * self._plan.seconds)
         if count / rate > longest_seconds and self.failure is None:
             self.failure = (
                 f"{count} requests at {rate:.3g} a second take longer than"

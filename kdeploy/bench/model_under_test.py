@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.load import DataReference
+from kdeploy.bench.plan import Scenario
 from kdeploy.runtimes.contract import Proof
 
 Seconds = NDArray[np.float64]
-Scenario: TypeAlias = Literal["single_stream", "offline", "server"]
-ROUNDS = 8
-LONGEST_WARM_UP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,34 +53,6 @@ class Configuration:
         scenario = self.scenario if self.scenario != "single_stream" else ""
         told = (self.runtime, f"b{self.batch_size}", f"t{self.threads}", scenario, size)
         return "-".join(part for part in told if part)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How long is measured, and on which data."""
-
-    data: DataReference | None
-    accuracy: bool
-    minimum_seconds: float
-    minimum_count: int
-    timeout_seconds: float
-    rounds: int = ROUNDS
-    """Turns that each subject takes; the intervals are drawn over them."""
-    latency_limit_seconds: float | None = None
-    """What the p99 of scenario `server` must stay within."""
-    memory_limit_bytes: int | None = None
-    """What a batch of scenario `offline` must fit in; None: most of what is free."""
-    energy: bool = True
-    """Whether to run on for what energy takes, where a counter can be read."""
-
-    @property
-    def window_seconds(self) -> float:
-        """Length of a round, and of a window of the warm-up, of which three must agree."""
-        return self.minimum_seconds / self.rounds
-
-    @property
-    def warm_up_limit_seconds(self) -> float:
-        return min(max(2.0, 5 * self.minimum_seconds), LONGEST_WARM_UP_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

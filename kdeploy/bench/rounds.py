@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from kdeploy.bench.client import Worker
 from kdeploy.bench.model_session import ModelSession
-from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.system_load import doubts_between, free_bytes, look
 from kdeploy.system.temporary import temporary_folder
 
@@ -33,7 +33,7 @@ def measure_group(
     """Return one outcome a subject; what fails carries its reason and stops nothing else."""
     if cell.scenario == "offline" and plan.memory_limit_bytes is None:
         share = int(FREE_SHARE * free_bytes() / len(subjects))
-        plan = replace(plan, memory_limit_bytes=share)
+        plan = plan.model_copy(update={"memory_limit": f"{share}B"})
     with temporary_folder("bench") as folder, ExitStack() as stack:
         sides = []
         for index, subject in enumerate(subjects):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.bench.cache import Finished, Group, GroupCache, finished_now
-from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan, Scenario
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
+from kdeploy.bench.plan import Plan, Scenario
 from kdeploy.bench.records import comparisons, measurements, proven
 from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
-from kdeploy.data.load import DataReference, load
+from kdeploy.data.load import load
 from kdeploy.errors import UnknownName
 from kdeploy.machine import Machine, allowed_cores
 from kdeploy.measurement import Measurement
@@ -59,20 +60,9 @@ class Interrupted(KeyboardInterrupt):
 
 def bench(
     subjects: Sequence[ModelUnderTest],
+    plan: Plan,
     *,
-    runtimes: Sequence[str],
-    batch_sizes: Sequence[int] = (1,),
-    threads: Sequence[int | None] = (None,),
-    scenarios: Sequence[Scenario] = ("single_stream",),
-    sizes: Sequence[tuple[int, ...]] = ((),),
-    data: DataReference | None,
-    accuracy: bool = True,
     baseline: str | None = None,
-    minimum_seconds: float = 1.0,
-    minimum_count: int = 100,
-    latency_limit_seconds: float | None = None,
-    memory_limit_bytes: int | None = None,
-    timeout_seconds: float = 600,
     out: Path,
     kept: Path | None = None,
     anew: bool = False,
@@ -82,43 +72,25 @@ def bench(
 
     Args:
         subjects: What to measure.
-        runtimes: Names of runtimes; one that cannot run gives records that say why.
-        batch_sizes: Items in a batch.
-        threads: Threads of the runtime; None: all cores that this process may use.
-        scenarios: How requests come: see `kdeploy.bench.scenarios`.
-        sizes: Heights and widths, or lengths, that items are brought to; (): as they are.
-        data: Whose test part is fed and judged; None: seeded noise, no accuracy.
-        accuracy: Whether to run the whole test part, at the first batch size and thread count.
+        plan: In which runtimes and how, on which data, and for how long.
         baseline: Label of the subject that others are compared with.
-        minimum_seconds: At least so long each subject is timed in each cell,
-        minimum_count: and at least so many batches.
-        latency_limit_seconds: What the p99 must stay within in scenario `server`.
-        memory_limit_bytes: What a batch must fit in, in scenario `offline`; None: what is free.
-        timeout_seconds: How long one step of one subject may take before it counts as hung.
         out: Folder for the raw samples.
         kept: Folder of what is finished, which a later call does not measure again; None: none.
         anew: Measure all of it again.
         watch: Called with a line for people at every step.
 
     Raises:
-        UnknownName: a runtime or a baseline that does not exist.
+        UnknownName: a baseline that does not exist.
         DataError: the data cannot be used.
         Interrupted: Ctrl-C; what was finished is kept.
     """
-    _check(subjects, runtimes, baseline)
-    if data is not None:
-        load(data)  # what is wrong with it is the user's error, not that of each cell
-    plan = Plan(
-        data=data,
-        accuracy=accuracy,
-        minimum_seconds=minimum_seconds,
-        minimum_count=minimum_count,
-        timeout_seconds=timeout_seconds,
-        latency_limit_seconds=latency_limit_seconds,
-        memory_limit_bytes=memory_limit_bytes,
-    )
+    labels = {subject.label for subject in subjects}
+    if baseline is not None and baseline not in labels:
+        raise UnknownName.among("subject", baseline, labels, where="the baseline")
+    if plan.data is not None:
+        load(plan.data)  # what is wrong with it is the user's error, not that of each cell
     store = GroupCache(folder=kept, plan=plan, machine=this_machine())
-    cells = list(_cells(runtimes, batch_sizes, threads, scenarios, sizes, accuracy=accuracy))
+    cells = list(_cells(plan))
     groups = [group for cell in cells for group in _groups(subjects, *cell, baseline)]
     finished: list[Finished] = []
     try:
@@ -131,34 +103,16 @@ def bench(
     return _result(finished, baseline, store.machine)
 
 
-def _check(
-    subjects: Sequence[ModelUnderTest], runtimes: Sequence[str], baseline: str | None
-) -> None:
-    for name in runtimes:
-        named(name, where="the runtimes to measure in")
-    labels = {subject.label for subject in subjects}
-    if baseline is not None and baseline not in labels:
-        raise UnknownName.among("subject", baseline, labels, where="the baseline")
-
-
-def _cells(
-    runtimes: Sequence[str],
-    batch_sizes: Sequence[int],
-    threads: Sequence[int | None],
-    scenarios: Sequence[Scenario],
-    sizes: Sequence[tuple[int, ...]],
-    *,
-    accuracy: bool,
-) -> Iterator[tuple[Configuration, bool]]:
+def _cells(plan: Plan) -> Iterator[tuple[Configuration, bool]]:
     """Yield cells, and whether accuracy is measured in them: once a runtime."""
-    counts = dict.fromkeys(count or allowed_cores() for count in threads)
-    for name in runtimes:
-        swept = itertools.product(scenarios, sizes, batch_sizes, counts)
+    counts = dict.fromkeys(count or allowed_cores() for count in plan.threads)
+    for name in plan.runtimes:
+        swept = itertools.product(plan.scenarios, plan.item_sizes, plan.batch_sizes, counts)
         for index, (scenario, size, batch_size, count) in enumerate(swept):
             cell = Configuration(
                 runtime=name, batch_size=batch_size, threads=count, scenario=scenario, size=size
             )
-            yield cell, accuracy and index == 0
+            yield cell, plan.accuracy and index == 0
 
 
 def _groups(
@@ -196,7 +150,7 @@ def _finished(
     known = None if anew else store.get(group)
     if known is not None:
         return known
-    plan = replace(store.plan, rounds=rounds_of(store.plan, cell.scenario))
+    plan = store.plan.model_copy(update={"rounds": rounds_of(store.plan, cell.scenario)})
     outcomes = measure_group(
         group.subjects, cell, plan, with_accuracy=group.with_accuracy, watch=watch
     )
@@ -207,7 +161,7 @@ def _finished(
 
 def rounds_of(plan: Plan, scenario: Scenario) -> int:
     """Return how many turns each subject takes: an even number, so that each is as often first."""
-    seconds, count = plan.minimum_seconds, plan.minimum_count
+    seconds, count = plan.seconds, plan.minimum_count
     wanted = max(FEWEST_ROUNDS, seconds / LONGEST_SECONDS)
     # The largest batch is one that fits in a round, and a server does not take turns.
     if scenario == "single_stream":

@@ -9,9 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from kdeploy import __version__
-from kdeploy.cli.bench import bench
+from kdeploy.cli.bench import bench_command
 from kdeploy.cli.compress import compress_app
-from kdeploy.cli.distill import distill
+from kdeploy.cli.distill import distill_command
 from kdeploy.cli.doctor import doctor
 from kdeploy.cli.export import export_app
 from kdeploy.cli.init import init
@@ -47,11 +47,12 @@ def build_app(given: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_kdeploy)
     app.command()(run)
-    app.command()(distill)
     verb = next((word for word in given if not word.startswith("-")), "")
+    app.command()(distill_command(is_asked=verb == "distill"))
     app.add_typer(compress_app(is_asked=verb == "compress"), name="compress")
     app.add_typer(export_app(is_asked=verb == "export"), name="export")
-    commands: list[Callable[..., Any]] = [bench, report, package, verify, show, doctor, init]
+    measure = bench_command(is_asked=verb == "bench")
+    commands: list[Callable[..., Any]] = [measure, report, package, verify, show, doctor, init]
     for command in commands:
         app.command()(command)
     app.command("list")(list_techniques)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,53 +17,33 @@ from kdeploy.cli.options import (
     Json,
     Out,
     data_reference,
+    named_only,
 )
 from kdeploy.cli.result import Result
+
+BENCH_FLAGS = {"threads": "threads", "minimum_seconds": "seconds"}
+"""Flags that are not called as their fields."""
+
+
+def bench_command(*, is_asked: bool) -> Callable[..., Any]:
+    """Return `kdeploy bench` with a flag for each option of a plan."""
+    if not is_asked:
+        return named_only(bench)
+    from kdeploy.bench.plan import BenchPlan
+    from kdeploy.cli.config_flags import with_flags
+
+    return with_flags(bench, BenchPlan, into="options", names=BENCH_FLAGS)
 
 
 def bench(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(help="Artefacts, bundles or ONNX files.")],
     out: Out = Path("runs/bench"),
-    runtime: Annotated[
-        list[str] | None, typer.Option("--runtime", help="Where to run; repeat for more.")
-    ] = None,
-    batch_size: Annotated[
-        list[int] | None, typer.Option("--batch-size", help="Items in one call; repeat for more.")
-    ] = None,
-    threads: Annotated[
-        list[int] | None, typer.Option("--threads", help="Left out: all cores allowed.")
-    ] = None,
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="What all are compared with.")
     ] = None,
     gate: Annotated[
         list[str] | None, typer.Option("--gate", help="'latency.p50: <= 2ms'; repeat for more.")
-    ] = None,
-    effort: Annotated[
-        str,
-        typer.Option("--effort", help="quick: 1 s a cell; standard: 10 s; sustained: 600 s."),
-    ] = "quick",
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", help="At least so long a cell, not as --effort.")
-    ] = None,
-    scenario: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--scenario",
-            help="single_stream: one request after the other. offline: the largest batch that fits."
-            " server: requests at random times, the highest rate within --latency-limit.",
-        ),
-    ] = None,
-    latency_limit: Annotated[
-        str | None, typer.Option("--latency-limit", help="Of the p99 as a server, e.g. 15ms.")
-    ] = None,
-    memory_limit: Annotated[
-        str | None, typer.Option("--memory-limit", help="Of a batch offline, e.g. 512MB.")
-    ] = None,
-    size: Annotated[
-        list[str] | None,
-        typer.Option("--size", help="Inputs of 128, or 160x96; repeat for more. For open sizes."),
     ] = None,
     host: Annotated[
         list[str] | None,
@@ -71,11 +52,12 @@ def bench(
     inputs: Inputs = None,
     data: Data = None,
     data_dir: DataDir = None,
-    accuracy: Annotated[bool, typer.Option(help="Also measure accuracy.")] = True,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure anew.")] = False,
     github_summary: GitHubSummary = False,
     json: Json = False,
     debug: Debug = False,
+    *,
+    options: dict[str, Any],
 ) -> Result:
     """Measure files: latency, memory, accuracy, and whether the asked kernels ran.
 
@@ -85,24 +67,13 @@ def bench(
     about a number is a flag with its remedy, explained in the report and in
     docs/benchmarking.md.
     """
+    from kdeploy.bench.plan import BenchPlan
     from kdeploy.bench.ssh.hosts import parse_host
     from kdeploy.cli.given import check_files
     from kdeploy.gate import parse_gates
-    from kdeploy.recipe.resolve import bench_section
+    from kdeploy.registry import check
 
-    given: dict[str, Any] = {
-        "runtimes": runtime,
-        "batch_sizes": batch_size,
-        "threads": threads,
-        "scenarios": scenario,
-        "sizes": size,
-        "minimum_seconds": seconds,
-        "latency_limit": latency_limit,
-        "memory_limit": memory_limit,
-    }
-    section = bench_section(
-        {k: v for k, v in given.items() if v is not None} | {"effort": effort, "accuracy": accuracy}
-    )
+    plan = check(BenchPlan, options, where="bench")
     hosts = [parse_host(text) for text in dict.fromkeys(host or [])]
     gates = parse_gates(gate or [], where="--gate")
     check_files([*files, *([baseline] if baseline else [])])
@@ -119,7 +90,7 @@ def bench(
 
     measured = bench_side_by_side(
         files,
-        section,
+        plan,
         out,
         baseline=baseline,
         gates=gates,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,12 +18,20 @@ from kdeploy.cli.options import (
     NumNodes,
     Out,
     TensorBoard,
+    named_only,
 )
 from kdeploy.cli.result import Result
 from kdeploy.cli.show import show_artifact
 
-if TYPE_CHECKING:
-    pass
+
+def distill_command(*, is_asked: bool) -> Callable[..., Any]:
+    """Return `kdeploy distill` with a flag for each option of a distillation."""
+    if not is_asked:
+        return named_only(distill)
+    from kdeploy.cli.config_flags import with_flags
+    from kdeploy.distill.config import DistillConfig
+
+    return with_flags(distill, DistillConfig, into="options")
 
 
 def distill(
@@ -40,13 +49,6 @@ def distill(
     student_args: Annotated[
         str, typer.Option("--student-args", help="YAML, e.g. '{width: 8}'")
     ] = "{}",
-    loss: Annotated[
-        list[str] | None, typer.Option("--loss", help="A loss, also with parameters in YAML.")
-    ] = None,
-    scheme: Annotated[
-        str, typer.Option("--scheme", help="Who teaches whom, also with parameters in YAML.")
-    ] = "offline",
-    epochs: Annotated[int, typer.Option("--epochs", min=0, help="Times through the data.")] = 10,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the recipe: distill.baseline=true")
     ] = None,
@@ -57,6 +59,8 @@ def distill(
     data_dir: DataDir = None,
     json: Json = False,
     debug: Debug = False,
+    *,
+    options: dict[str, Any],
 ) -> Result | None:
     """Distil a student from a teacher."""
     from kdeploy.recipe.data_text import data_section
@@ -69,11 +73,7 @@ def distill(
         "data": {**data_section(data), **({"folder": str(data_dir.resolve())} if data_dir else {})},
         "teacher": {"build": teacher, "args": read_value(teacher_args), **weights},
         "student": {"build": student, "args": read_value(student_args)},
-        "distill": {
-            "scheme": read_value(scheme),
-            "epochs": epochs,
-            "losses": [_loss(read_value(entry)) for entry in loss or ["kd"]],
-        },
+        "distill": options,
     }
     recipe = parse(overridden(given, overrides or []), folder=Path())
     # Torch comes with these: what is wrong with the words is told before.
@@ -97,7 +97,3 @@ def distill(
     if result.student is not None:
         show_artifact(result.student, is_json=json)
     return Result({"out": str(out), **result.summary})
-
-
-def _loss(entry: Any) -> Any:
-    return {entry: {}} if isinstance(entry, str) else entry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +58,15 @@ GitHubSummary = Annotated[
         help="Short markdown for CI, to the file that $GITHUB_STEP_SUMMARY names, else to stdout.",
     ),
 ]
+
+
+def named_only(command: Callable[..., Any]) -> Callable[[], None]:
+    """Return what stands for a command in the list of all: its flags are read when it is asked."""
+
+    def listed() -> None: ...
+
+    listed.__name__, listed.__doc__ = command.__name__, command.__doc__
+    return listed
 
 
 def data_reference(name: str | None, folder: Path | None, seed: int = 0) -> DataReference | None:

@@ -61,7 +61,7 @@ def _command(
 
 def _option(parameter: Parameter) -> inspect.Parameter:
     """Return the command-line option of a technique's parameter."""
-    kind, is_simple = _plain_type(parameter.type())
+    kind, is_simple = plain_type(parameter.type())
     name = "--" + parameter.name.replace("_", "-")
     default = None if parameter.is_required else parameter.default
     shown: Any = (
@@ -84,20 +84,20 @@ def _option(parameter: Parameter) -> inspect.Parameter:
     )
 
 
-def _plain_type(annotation: Any) -> tuple[Any, bool]:
+def plain_type(annotation: Any) -> tuple[Any, bool]:
     """Return the type that the command line reads, and whether the value is used as it is."""
     if typing.get_origin(annotation) is Annotated:
-        return _plain_type(typing.get_args(annotation)[0])
+        return plain_type(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         rest = [a for a in typing.get_args(annotation) if a is not type(None)]
-        return _plain_type(rest[0]) if len(rest) == 1 else (str, False)
+        return plain_type(rest[0]) if len(rest) == 1 else (str, False)
     if typing.get_origin(annotation) is Literal:
         return str, True
     return (annotation, True) if annotation in SIMPLE else (str, False)
 
 
 def _value(parameter: Parameter, given: Any) -> Any:
-    if _plain_type(parameter.type())[1]:
+    if plain_type(parameter.type())[1]:
         return given
     return read_value(given)
 

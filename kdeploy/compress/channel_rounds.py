@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.contract import CompressContext, StepTraining, Timing
 from kdeploy.pruning.choice import Family, Kept, Ranking, Rules, balance, choose, choose_to_budget
 from kdeploy.pruning.cost import cost_without
 from kdeploy.pruning.coupling import LayerDim, PruningGroup, find_groups
@@ -48,8 +48,7 @@ class Pruning:
         target: Of the last round.
         rules: What every choice keeps to.
         rate: How channels are scored, anew in each round.
-        clock: What the context's stopwatch is told, for a latency to aim at: the runtime, the batch
-            size, the threads.
+        timing: What the context's stopwatch is told, for a latency to aim at.
         is_protected: Tells by a layer's name that its outputs must all stay.
         attention: What goes of multi-head attention, see `find_groups`.
     """
@@ -62,14 +61,14 @@ class Pruning:
         target: Target,
         rules: Rules,
         rate: Rate,
-        clock: Mapping[str, Any],
+        timing: Timing,
         is_protected: Callable[[str], bool],
         attention: Literal["heads", "width"],
     ) -> None:
         self.pruned = copy.deepcopy(model)
         self._model, self._context, self._example = model, context, context.example
         self._target, self._rules, self._rate = target, rules, rate
-        self._clock, self._is_protected, self._attention = clock, is_protected, attention
+        self._timing, self._is_protected, self._attention = timing, is_protected, attention
         self._sizes: Mapping[Family, int] = {}
         self._whole = self._cost()({}) if target.what != "channels" else 0.0
 
@@ -81,7 +80,8 @@ class Pruning:
 
     def train(self, name: str, *constraints: GroupLasso, keep: str | None = None) -> None:
         """Recover, as the step's `recover` says."""
-        self._context.train(self.pruned, self._model, name=name, constraints=constraints, keep=keep)
+        training = StepTraining(name=name, constraints=constraints, keep=keep)
+        self._context.train(self.pruned, self._model, training)
         self.pruned.to(self._context.device)
 
     def prune(self, progress: float) -> None:
@@ -153,8 +153,8 @@ class Pruning:
             candidate = copy.deepcopy(self.pruned)
             remove_channels(candidate, all_channels(ranking.groups(kept)))
             models = [original, candidate.cpu().eval()]
-            stopwatch = self._context.stopwatch
-            whole, own = stopwatch(models, example, seconds=seconds, **self._clock)
+            timing = replace(self._timing, seconds=seconds)
+            whole, own = self._context.stopwatch(models, example, timing)
             return whole, own
 
         best, trials = choose_to_latency(
@@ -171,7 +171,9 @@ class Pruning:
             "asked_ratio": fraction,
             "ratio": best.ratio,
             "latency_seconds": best.latency_seconds,
-            **self._clock,
+            "runtime": self._timing.runtime,
+            "batch_size": self._timing.batch_size,
+            "threads": self._timing.threads,
         }
         is_close = LOWEST * fraction <= best.ratio <= fraction
         self._tell(best.ratio, fraction, is_good=is_close or not is_last)

@@ -36,45 +36,52 @@ from kdeploy.training.fit import Constraint
 compressor: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "compressor")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTraining:
+    """What a technique says of a training of its step; the rest says its `recover`."""
+
+    name: str
+    """Other than that of any other training of the step."""
+    constraints: Sequence[Constraint] = ()
+    """What the weights hold to."""
+    keep: str | None = None
+    """The "best" or the "last" epoch; None: as `recover` says."""
+    is_last: bool = False
+    """Whether it is the recovery: none follows the step."""
+
+
 class Train(Protocol):
     """Distilled fine-tuning inside of a step, with the settings of its `recover`."""
 
-    def __call__(
-        self,
-        model: nn.Module,
-        teacher: nn.Module,
-        *,
-        name: str,
-        constraints: Sequence[Constraint] = (),
-        keep: str | None = None,
-        is_last: bool = False,
-    ) -> object:
+    def __call__(self, model: nn.Module, teacher: nn.Module, training: StepTraining) -> object:
         """Train `model` in place; it ends on the CPU, in eval mode.
 
         Args:
             model: Learns.
             teacher: Is asked, the model before the step as a rule.
-            name: Of this training, other than that of any other training of the step.
-            constraints: What the weights hold to.
-            keep: "best" or "last" epoch; None: as `recover` says.
-            is_last: This is the recovery: none follows the step.
+            training: What the technique wants of it.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How latencies are measured for a technique."""
+
+    runtime: str
+    """One that opens ONNX files."""
+    batch_size: int = 1
+    """Items in a batch."""
+    threads: int | None = None
+    """None: all cores."""
+    seconds: float = 0.5
+    """Each model is measured at least so long."""
 
 
 class Stopwatch(Protocol):
     """Latencies on a runtime, of the files that the models are exported to."""
 
-    def __call__(
-        self,
-        models: Sequence[nn.Module],
-        example: Tensor,
-        *,
-        runtime: str,
-        batch_size: int = 1,
-        threads: int | None = None,
-        seconds: float = 0.5,
-    ) -> list[float]:
+    def __call__(self, models: Sequence[nn.Module], example: Tensor, timing: Timing) -> list[float]:
         """Return the median latency of one batch of each model, in seconds.
 
         The models take turns, each in a process of its own.
@@ -82,10 +89,7 @@ class Stopwatch(Protocol):
         Args:
             models: In eval mode, on the CPU.
             example: Two rows of input.
-            runtime: The name of a runtime that opens ONNX files.
-            batch_size: Items in a batch.
-            threads: None: all cores.
-            seconds: Each is measured at least so long.
+            timing: Where, and how long.
         """
         ...
 
@@ -98,31 +102,15 @@ def no_training(name: str) -> ModelError:
     )
 
 
-def cannot_train(
-    model: nn.Module,
-    teacher: nn.Module,
-    *,
-    name: str,
-    constraints: Sequence[Constraint] = (),
-    keep: str | None = None,
-    is_last: bool = False,
-) -> None:
+def cannot_train(model: nn.Module, teacher: nn.Module, training: StepTraining) -> None:
     """Refuse: whoever called the technique gave nothing to train with."""
-    raise no_training(name)
+    raise no_training(training.name)
 
 
-def cannot_measure(
-    models: Sequence[nn.Module],
-    example: Tensor,
-    *,
-    runtime: str,
-    batch_size: int = 1,
-    threads: int | None = None,
-    seconds: float = 0.5,
-) -> list[float]:
+def cannot_measure(models: Sequence[nn.Module], example: Tensor, timing: Timing) -> list[float]:
     """Refuse: whoever called the technique gave nothing to measure with."""
     raise ModelError(
-        f"this step measures latencies on `{runtime}`, and its caller gave no stopwatch",
+        f"this step measures latencies on `{timing.runtime}`, and its caller gave no stopwatch",
         hint="call it by `kdeploy run` or `kdeploy compress`",
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.compress.contract import CompressContext, refuse_integers
+from kdeploy.compress.contract import CompressContext, Timing, refuse_integers
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.errors import ModelError
@@ -53,9 +53,7 @@ class LatencyComparison:
             before, after = self.context.stopwatch(
                 [copy.deepcopy(module).cpu().eval() for module in pair],
                 given[:2] if len(given) > 1 else torch.cat([given, given]),
-                runtime=settings.runtime,
-                batch_size=rows,
-                threads=settings.threads,
+                Timing(runtime=settings.runtime, batch_size=rows, threads=settings.threads),
             )
             self.known[key] = before, after
         return self.known[key]

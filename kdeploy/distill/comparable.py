@@ -38,12 +38,12 @@ def check_comparable(
     student: nn.Module,
     teacher: nn.Module,
     data: Dataset,
-    losses: Sequence[Mapping[str, Mapping[str, Any] | None]],
+    losses: Sequence[Mapping[str, Mapping[str, Any]]],
 ) -> None:
     """Compute all losses once for the student and a copy of the teacher, trained or not.
 
     Raises:
-        UnknownName: a loss, key or layer that does not exist.
+        UnknownName: a layer that does not exist.
         ModelError: layers that do not run, or features that cannot be compared.
     """
     example = example_of(data)

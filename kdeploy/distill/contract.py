@@ -44,6 +44,7 @@ from kdeploy.distill.schedules import Schedule
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError
 from kdeploy.registration import Decorated, register
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import (
     Batch,
@@ -118,7 +119,7 @@ class SchemeContext:
 
     data: Dataset
     fit: FitContext
-    training: Mapping[str, Any]
+    training: TrainingConfig
     label_weight: Schedule
     """For schemes whose objective is their own; that of `MakeObjective` holds it already."""
     build: BuildModel = cannot_build
@@ -135,7 +136,7 @@ class SchemeContext:
         if name:
             work = context.work / name if context.work else None
             context = replace(context, work=work, name=f"{context.name}: {name}")
-        result = fit(objective, self.data, context, **self.training)
+        result = fit(objective, self.data, context, self.training)
         self.results.append(result)
         self.students.append(objective.student)
         return result

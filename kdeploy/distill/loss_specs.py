@@ -1,21 +1,48 @@
-"""Loss specs: the losses of a recipe, checked and ready to be called."""
+"""The losses of a recipe: checked once, then ready to be called."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from kdeploy import registry
-from kdeploy.distill.schedules import Constant, Schedule, is_schedule, schedule_of
-from kdeploy.errors import RecipeError
+from kdeploy.distill.schedules import Schedule, is_schedule, schedule_of
+from kdeploy.errors import RecipeError, UnknownName
 
-LAYERS: TypeAdapter[dict[str, str]] = TypeAdapter(Annotated[dict[str, str], Field(min_length=1)])
 TEMPERATURE = "temperature"
+AROUND_LOSS = ("weight", "layers")
+Scheduled: TypeAlias = float | dict[str, dict[str, Any]]
+"""A number, or a schedule of `kdeploy.distill.schedules`: `{linear: {start: 0.9, end: 0.1}}`."""
+Layers: TypeAlias = Annotated[dict[str, str], Field(min_length=1)]
 logger = logging.getLogger(__name__)
+
+
+class LogitLossSection(BaseModel):
+    """What every loss takes beside its own parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: Scheduled = Field(1.0, description="factor of this loss in the sum")
+
+
+class TokenLossSection(LogitLossSection):
+    """What a loss on features of tokens takes beside its own parameters."""
+
+    layers: Layers = Field(description='pairs of modules: {"student.path": "teacher.path"}')
+
+
+class FeatureLossSection(LogitLossSection):
+    """What a loss on features takes beside its own parameters."""
+
+    layers: Layers | None = Field(
+        None,
+        description='pairs of modules: {"student.path": "teacher.path"}; null: the classifiers\' '
+        "inputs where items are compared, else the last features of each size",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,22 +83,33 @@ class LossSpec:
         }
 
 
-def loss_specs_of(losses: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> tuple[LossSpec, ...]:
-    """Return the specs of `[{name: {parameters, weight, layers}}]`.
+def resolved_loss(entry: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """Return `{name: {parameters, weight, layers}}` with all defaults filled in.
 
     Raises:
-        UnknownName: a loss or a key that does not exist.
-        RecipeError: a value of the wrong type or out of range.
+        UnknownName: a loss, a key or a schedule that does not exist.
+        RecipeError: a value of the wrong type or out of range, at whatever time.
     """
+    name, given = registry.parse_one_key(entry, where)
+    known = registry.find("loss", name, where=where)
+    where = f"{where}.{name}"
+    beside = {key: value for key, value in given.items() if key in AROUND_LOSS}
+    around = registry.check(around_loss(known), beside, where=where).model_dump()
+    own = {key: value for key, value in given.items() if key not in AROUND_LOSS}
+    names = {p.name for p in known.parameters} | around.keys()
+    for key in own:
+        if key not in names:
+            raise UnknownName.among("key", key, names, where=where)
+    checked_weight(around["weight"], where=f"{where}.weight")
+    return {name: {**_parameters(known.parameters, own, where=where), **around}}
+
+
+def loss_specs_of(losses: Sequence[Mapping[str, Mapping[str, Any]]]) -> tuple[LossSpec, ...]:
+    """Return the specs of losses as `resolved_loss` gives them; those of weight 0 are left out."""
     loss_specs: list[LossSpec] = []
     for index, entry in enumerate(losses):
-        if not isinstance(entry, Mapping) or len(entry) != 1:
-            raise RecipeError(
-                f"losses[{index}]: expected one loss, found `{entry!r}`",
-                hint="write `- {kd: {temperature: 4.0}}`",
-            )
-        ((name, given),) = entry.items()
-        loss_spec = _loss_spec(name, dict(given or {}), where=f"losses[{index}]")
+        ((name, resolved),) = entry.items()
+        loss_spec = _loss_spec(name, dict(resolved))
         if not any(loss_spec.weight.values()):
             logger.warning("losses[%d].%s has weight 0 and is left out", index, name)
             continue
@@ -93,58 +131,47 @@ def checked_weight(given: Any, *, where: str) -> Schedule:
     return schedule
 
 
-def checked_parameters(
-    parameters: tuple[registry.Parameter, ...], given: Mapping[str, Any], *, where: str
-) -> tuple[dict[str, Any], Schedule | None]:
-    """Return a loss's own parameters resolved, and the schedule of its temperature if it has one.
+def around_loss(technique: registry.Technique) -> type[LogitLossSection]:
+    """Return the model of the keys that a loss takes beside its own parameters."""
+    if technique.facts.get("needs", "logits") == "logits":
+        return LogitLossSection
+    return TokenLossSection if technique.facts.get("tokens") else FeatureLossSection
 
-    Raises:
-        UnknownName: a key or schedule that does not exist.
-        RecipeError: a value out of range, at whatever time.
-    """
+
+def _parameters(
+    parameters: tuple[registry.Parameter, ...], given: Mapping[str, Any], *, where: str
+) -> dict[str, Any]:
+    """Return a loss's own parameters resolved; its temperature may be a schedule."""
     if not is_schedule(given.get(TEMPERATURE)):
-        return registry.validate(parameters, given, where=where), None
+        return registry.validate(parameters, given, where=where)
     schedule = schedule_of(given[TEMPERATURE], where=f"{where}.{TEMPERATURE}")
     for value in schedule.values():
         resolved = registry.validate(parameters, {**given, TEMPERATURE: value}, where=where)
-    return {**resolved, TEMPERATURE: schedule.at(0.0)}, schedule
+    return {**resolved, TEMPERATURE: given[TEMPERATURE]}
 
 
-def _loss_spec(name: str, given: dict[str, Any], *, where: str) -> LossSpec:
-    known = registry.find("loss", name, where=where)
-    where = f"{where}.{name}"
-    weight = checked_weight(given.pop("weight", 1.0), where=f"{where}.weight")
+def _loss_spec(name: str, resolved: dict[str, Any]) -> LossSpec:
+    known = registry.find("loss", name)
+    weight = schedule_of(resolved.pop("weight"), where="weight")
     needs = str(known.facts.get("needs", "logits"))
-    of_items = bool(known.facts.get("of_items", False))
-    layers = given.pop("layers", None) if needs != "logits" else {}
-    wants_layers = needs != "logits" and layers is None and not known.facts.get("tokens", False)
-    layers = _layers(layers, f"{where}.layers") if needs != "logits" and not wants_layers else {}
-    parameters, temperature = checked_parameters(known.parameters, given, where=where)
+    layers = resolved.pop("layers", None)
+    temperature = None
+    if is_schedule(resolved.get(TEMPERATURE)):
+        temperature = schedule_of(resolved[TEMPERATURE], where=TEMPERATURE)
+        resolved[TEMPERATURE] = temperature.at(0.0)
     return LossSpec(
         name=name,
         function=known.load(),
         weight=weight,
-        parameters=parameters,
+        parameters=resolved,
         temperature=temperature,
-        layers=layers,
+        layers=layers or {},
         needs=needs,
         adapt=bool(known.facts.get("adapt", False)),
         needs_labels=bool(known.facts.get("labels", False)),
-        of_items=of_items,
-        wants_layers=wants_layers,
+        of_items=bool(known.facts.get("of_items", False)),
+        wants_layers=needs != "logits" and layers is None,
     )
 
 
-def _layers(given: Any, where: str) -> dict[str, str]:
-    try:
-        return LAYERS.validate_python(given)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"].lower()
-        raise RecipeError(f"{where}: {message}, found `{given!r}`", hint=_WEIGHTS) from None
-
-
-_WEIGHTS = (
-    "`weight` is a number >= 0; `layers` are pairs of modules, "
-    'e.g. `{"layer3": "layer3"}` (student: teacher)'
-)
-NOTHING = Constant(value=0.0)
+_WEIGHTS = "`weight` is a number >= 0, or a schedule of such numbers"

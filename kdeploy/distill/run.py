@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,11 +16,12 @@ from kdeploy.data.augmentation import MIXES
 from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.comparable import example_of, facts_of
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.loss_specs import LossSpec, checked_weight, loss_specs_of
+from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
-from kdeploy.distill.schedules import Constant, Schedule
+from kdeploy.distill.schedules import Constant, Schedule, schedule_of
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
@@ -30,9 +29,7 @@ from kdeploy.errors import ModelError, RecipeError
 from kdeploy.system.temporary import temporary_folder
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import FitContext, FitResult, accuracy, num_outputs
-from kdeploy.units import parse_quantity
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 logger = logging.getLogger(__name__)
 progress = logging.getLogger("kdeploy.progress")
 
@@ -57,15 +54,9 @@ def distill(
     teacher: nn.Module,
     data: Dataset,
     context: FitContext,
+    config: DistillConfig,
     *,
-    scheme: str = "offline",
-    scheme_parameters: Mapping[str, Any] = NOTHING,
-    losses: Sequence[Mapping[str, Mapping[str, Any] | None]] = ({"kd": {}},),
-    label_weight: float | Mapping[str, Any] = 0.1,
-    training: Mapping[str, Any] = NOTHING,
     teacher_normalization: Mapping[str, Sequence[float]] | None = None,
-    cache_budget: str = "4GB",
-    cache_top_k: int | None = None,
     build: BuildModel = cannot_build,
 ) -> DistillResult:
     """Train the student in place to know what the teacher knows.
@@ -75,36 +66,24 @@ def distill(
         teacher: Is asked in eval mode; its weights and statistics do not change.
         data: Batches of its training part are shown to both.
         context: Seed, device, folder of the checkpoints, who watches.
-        scheme: Who teaches whom, a file of `distill/schemes`.
-        scheme_parameters: The scheme's own.
-        losses: `[{name: {own parameters, weight, layers: {student path: teacher path}}}]`.
-        label_weight: Weight of the cross-entropy with the true labels, a number or a schedule; 0
-            needs no labels.
-        training: Keyword arguments of `training.fit`.
+        config: Who teaches whom, what is learned, and how the training goes.
         teacher_normalization: `mean` and `std` that the teacher was trained with, where they are
             not the data's.
-        cache_budget: What the teacher's answers may take on disk, e.g. "4GB"; they are kept where
-            the training part has countable views (`training["views"]`, or no augmentation). "0"
-            asks the teacher live.
-        cache_top_k: Keep only so many of the largest logits, and the sum of the others.
         build: Makes the further models that the scheme's parameters name.
 
     Raises:
-        UnknownName: a scheme, loss, key or layer that does not exist.
-        RecipeError: a value out of range, or nothing to learn.
+        UnknownName: a layer that does not exist.
+        RecipeError: nothing to learn.
         ModelError: models that do not fit each other, the data or the losses.
     """
-    technique = registry.find("scheme", scheme, where="distill")
-    parameters = registry.validate(
-        technique.parameters, scheme_parameters, where=f"distill.{scheme}"
-    )
-    loss_specs = loss_specs_of(losses)
+    scheme = registry.find("scheme", config.scheme_name).load()
+    loss_specs = loss_specs_of(config.losses)
     _check_classes(student, teacher, data)
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
-    weight = checked_weight(label_weight, where="distill.label_weight")
+    weight = schedule_of(config.label_weight, where="label_weight")
     _check_mixes(loss_specs, data)
     scheming = SchemeContext(
-        data=data, fit=context, training=training, label_weight=weight, build=build
+        data=data, fit=context, training=config, label_weight=weight, build=build
     )
     device = str(device_named(context.device))
     teacher_accuracy = accuracy(teacher, data.validation, knows, device=device, name="teacher")
@@ -118,10 +97,10 @@ def distill(
             teacher_preprocessing=knows,
             seed=context.seed,
             cache=folder,
-            cache_bytes=parse_quantity(cache_budget)[0],
-            cache_top_k=cache_top_k,
+            cache_bytes=config.cache_bytes,
+            cache_top_k=config.cache_top_k,
         )
-        model = technique.load()([student], [teacher], factory, scheming, **parameters)
+        model = scheme([student], [teacher], factory, scheming, **config.scheme_parameters)
     # The last training of this model: assistants and generations were trained beside it.
     fits = dict(zip(map(id, scheming.students), scheming.results, strict=True))
     return DistillResult(

@@ -14,6 +14,7 @@ from kdeploy.data.further_items import with_unlabelled
 from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
 from kdeploy.distill.comparable import check_comparable
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.feature_hooks import INPUT
 from kdeploy.distill.loss_specs import loss_specs_of
@@ -30,7 +31,6 @@ from kdeploy.pipeline.needed_labels import check_labels
 from kdeploy.pipeline.purity import check_logits, check_pure, two_batches
 from kdeploy.pipeline.real_items import check_real_items
 from kdeploy.pipeline.weights import load_weights
-from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.store.artifact import find_artifact
 from kdeploy.store.references import ModelReference, build_model
@@ -57,7 +57,7 @@ def check(recipe: Recipe) -> Dataset:
             "student",
             again=partial(build_model, recipe.student),
             batch_sizes={
-                "distill.batch_size": _size(recipe.distill.training),
+                "distill.batch_size": recipe.distill.batch_size,
                 **_recovering(recipe),
             },
         )
@@ -140,8 +140,8 @@ def _checked_teacher(recipe: Recipe, data: Dataset) -> nn.Module:
     sizes = {} if recipe.student else _recovering(recipe)
     if recipe.teacher.weights is not None:
         load_weights(model, recipe.teacher.weights)
-    elif not is_file and recipe.teacher.training.get("epochs") != 0:
-        sizes["teacher.train.batch_size"] = _size(recipe.teacher.training)
+    elif not is_file and recipe.teacher.training.epochs:
+        sizes["teacher.train.batch_size"] = recipe.teacher.training.batch_size
     check_model(
         model,
         data,
@@ -153,25 +153,21 @@ def _checked_teacher(recipe: Recipe, data: Dataset) -> nn.Module:
     return model
 
 
-def _size(training: Mapping[str, Any]) -> int:
-    return int(training.get("batch_size", 128))
-
-
 def _recovering(recipe: Recipe) -> dict[str, int]:
     """Return the batch sizes of all trainings of steps, by key."""
     return {
-        f"compress[{index}].recover.batch_size": _size(step.recover.training)
+        f"compress[{index}].recover.batch_size": step.recover.batch_size
         for index, step in enumerate(recipe.compress)
         if step.recover is not None
     }
 
 
-def _check_scheme(teaching: DistillConfig, student: nn.Module, data: Dataset, where: str) -> None:
+def _check_scheme(config: DistillConfig, student: nn.Module, data: Dataset, where: str) -> None:
     """Build the further models of a scheme, and look at the layers and items that it names."""
-    place = f"{where}.scheme.{teaching.scheme}"
-    for role, entry in auxiliary_models(teaching.scheme_parameters, place):
-        _check_further(entry, teaching, data, role, where)
-    facts, own = registry.find("scheme", teaching.scheme).facts, teaching.scheme_parameters
+    place = f"{where}.scheme.{config.scheme_name}"
+    for role, entry in auxiliary_models(config.scheme_parameters, place):
+        _check_further(entry, config, data, role, where)
+    facts, own = registry.find("scheme", config.scheme_name).facts, config.scheme_parameters
     known = [name for name, _ in student.named_modules() if name]
     for layer in own.get(facts.get("student_layers", ""), ()):
         if layer not in known:
@@ -182,12 +178,12 @@ def _check_scheme(teaching: DistillConfig, student: nn.Module, data: Dataset, wh
 
 
 def _check_further(
-    entry: Mapping[str, Any], teaching: DistillConfig, data: Dataset, role: str, where: str
+    entry: Mapping[str, Any], config: DistillConfig, data: Dataset, role: str, where: str
 ) -> None:
     """Look at a further model of a scheme; neither a file nor with weights: trained."""
     reference = ModelReference(build=entry["build"], args=entry["args"])
     is_file = find_artifact(entry["build"]) is not None or onnx_path(reference) is not None
-    sizes = {f"{where}.batch_size": _size(teaching.training)}
+    sizes = {f"{where}.batch_size": config.batch_size}
     check_model(
         auxiliary_model(entry, seed=0),
         data,
@@ -213,19 +209,19 @@ def _check_graph_losses(step: Step, where: str) -> None:
 
 
 def _check_layers(
-    teaching: DistillConfig, student: nn.Module, teacher: nn.Module, data: Dataset, where: str
+    config: DistillConfig, student: nn.Module, teacher: nn.Module, data: Dataset, where: str
 ) -> None:
     """Look at the layers that losses name, and at those that are chosen where they name none."""
     wanting = [
         {loss: parameters}
-        for entry in teaching.losses
+        for entry in config.losses
         for loss, parameters in entry.items()
         if "layers" in parameters and parameters["layers"] is None
     ]
     example = torch.from_numpy(data.preprocessing.example(2))
     with_layers(loss_specs_of(wanting), student, teacher, example)
     names = {"student": dict(student.named_modules()), "teacher": dict(teacher.named_modules())}
-    for index, entry in enumerate(teaching.losses):
+    for index, entry in enumerate(config.losses):
         for loss, parameters in entry.items():
             for pair in (parameters.get("layers") or {}).items():
                 for role, path in zip(names, pair, strict=True):

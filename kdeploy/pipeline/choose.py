@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdeploy.bench.plan import BenchPlan
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement, select
 from kdeploy.pipeline.exported import Exported
-from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of
 from kdeploy.units import format_quantity
 
@@ -26,13 +26,13 @@ class Choice:
     reason: str
 
 
-def target_cell(section: BenchSection) -> dict[str, Any]:
+def target_cell(plan: BenchPlan) -> dict[str, Any]:
     """Return the cell that gates are judged on: the first asked that opens exported files."""
-    runtimes = [r for r in section.runtimes if "onnx" in formats_of(r)]
-    scenario = section.scenarios[0]
-    cell = {"runtime": (runtimes or section.runtimes)[0], "scenario": scenario}
+    runtimes = [r for r in plan.runtimes if "onnx" in formats_of(r)]
+    scenario = plan.scenarios[0]
+    cell = {"runtime": (runtimes or plan.runtimes)[0], "scenario": scenario}
     # Of `offline` nobody knows the batch size beforehand.
-    return cell if scenario == "offline" else {**cell, "batch_size": section.batch_sizes[0]}
+    return cell if scenario == "offline" else {**cell, "batch_size": plan.batch_sizes[0]}
 
 
 def choose(

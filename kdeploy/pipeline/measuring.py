@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.bench.cache import conditions, contents_sha256
+from kdeploy.bench.plan import BenchPlan, plan_for
 from kdeploy.bench.run import BenchResult, Interrupted, ModelUnderTest, bench
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.measurement import Measurement, read, write
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import formats_of, named, this_machine
 from kdeploy.store.artifact import Artifact
 from kdeploy.untrusted.json_document import json_file
@@ -27,7 +27,7 @@ COMPARISONS, PROOFS = "comparisons.json", "proofs.json"
 def make_measurements(
     session: Session,
     subjects: Sequence[ModelUnderTest],
-    section: BenchSection,
+    plan: BenchPlan,
     *,
     baseline: str | None,
 ) -> list[Artifact]:
@@ -40,12 +40,13 @@ def make_measurements(
     present = list(dict.fromkeys(s.format for s in subjects))
     for form in present:
         chosen = [s for s in subjects if s.format == form]
-        runtimes = [r for r in section.runtimes if form in _forms(r, present)]
+        runtimes = [r for r in plan.runtimes if form in _forms(r, present)]
         if chosen and runtimes:
             # A teacher that came as a file is in no comparison of torch models.
+            own = plan.model_copy(update={"runtimes": runtimes})
             known = baseline if baseline in {s.label for s in chosen} else None
             try:
-                made.append(_measure(session, chosen, runtimes, section, known, form))
+                made.append(_measure(session, chosen, own, known, form))
             except Interrupted as stop:
                 stop.result = _joined([result_of(made), stop.result])
                 raise
@@ -95,8 +96,7 @@ def _joined(results: Iterable[BenchResult]) -> BenchResult:
 def _measure(
     session: Session,
     subjects: Sequence[ModelUnderTest],
-    runtimes: Sequence[str],
-    section: BenchSection,
+    plan: BenchPlan,
     baseline: str | None,
     form: str,
 ) -> Artifact:
@@ -104,20 +104,9 @@ def _measure(
         try:
             result = bench(
                 subjects,
-                runtimes=runtimes,
-                batch_sizes=section.batch_sizes,
-                threads=section.threads,
-                scenarios=section.scenarios,
-                sizes=section.item_sizes,
                 # Real inputs are wanted for latency too, even where accuracy is left out.
-                data=session.reference,
-                accuracy=section.accuracy,
+                plan_for(plan, session.reference),
                 baseline=baseline,
-                minimum_seconds=section.seconds,
-                minimum_count=section.minimum_count,
-                latency_limit_seconds=section.latency_limit_seconds,
-                memory_limit_bytes=section.memory_limit_bytes,
-                timeout_seconds=section.timeout_seconds,
                 out=work,
                 kept=session.store.work(KEPT),
                 anew=not session.use_cache,
@@ -137,9 +126,9 @@ def _measure(
 
         return Made(write=write_all)
 
-    parameters = {**section.model_dump(), "runtimes": list(runtimes), "baseline": baseline}
+    parameters = {**plan.model_dump(), "baseline": baseline}
     seen = [[s.artifact, s.label, s.profile, contents_sha256(s.path)] for s in subjects]
-    unavailable = {r: named(r)[0].load().unavailable() for r in runtimes}
+    unavailable = {r: named(r)[0].load().unavailable() for r in plan.runtimes}
     return session.step(
         kind="measurements",
         stage="bench",

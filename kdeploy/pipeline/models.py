@@ -12,6 +12,7 @@ import torch
 from torch.fx import GraphModule
 
 from kdeploy.data.contract import Dataset
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
@@ -31,13 +32,13 @@ from kdeploy.pipeline.storing import store_model
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.quantization.contract import is_wrapped
-from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.resolve import Teacher
 from kdeploy.sparsity.zeros import sparsity
 from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.store.references import ModelReference, build_model, source_sha256
 from kdeploy.torch_module.complexity import count_bytes, count_macs
 from kdeploy.training.checkpoint import fingerprint_of
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import Constraint, FitContext, FitResult, Supervised, fit
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def make_student(
     session: Session,
     reference: ModelReference,
     teacher: Artifact,
-    recipe: DistillConfig,
-    spec: Teacher,
+    config: DistillConfig,
+    given_teacher: Teacher,
     *,
     label: str = "student",
 ) -> Artifact:
@@ -81,9 +82,9 @@ def make_student(
             model_of_teacher(teacher),
             data_of(session),
             fit_context(session, work, "distil the student"),
-            teacher_normalization=spec.normalization,
+            config,
+            teacher_normalization=given_teacher.normalization,
             build=building(session, heard),
-            **teaching_arguments(recipe),
         )
         is_seen = held_out.may_have_seen(session, teacher)
         scores = {
@@ -97,7 +98,7 @@ def make_student(
             f"validation accuracy: teacher {teachers}, student best"
             f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
         )
-        is_seen = held_out.further_may_have_seen(session, recipe.scheme_parameters)
+        is_seen = held_out.further_may_have_seen(session, config.scheme_parameters)
         for name, value in result.accuracies.items():
             shown = held_out.shown(value, is_seen=is_seen)
             session.audience.said(f"validation accuracy: {name} {shown}")
@@ -109,21 +110,21 @@ def make_student(
     return session.step(
         kind="torch",
         stage="distill",
-        technique=recipe.scheme,
+        technique=config.scheme_name,
         label=label,
         make=make,
         # The student's own beginning is its build reference; the teacher is what it learns from.
         parents=[teacher],
-        parameters={"student": _facts(reference), **without_folders(teaching_arguments(recipe))},
-        source=source_sha256(reference) + source_of(session, recipe),
+        parameters={"student": _facts(reference), **without_folders(config.identity())},
+        source=source_sha256(reference) + source_of(session, config),
     )
 
 
 def make_baseline(
-    session: Session, reference: ModelReference, recipe: DistillConfig, *, label: str = "baseline"
+    session: Session, reference: ModelReference, config: TrainingConfig, *, label: str = "baseline"
 ) -> Artifact:
     """Return the same student trained for as long on labels alone."""
-    return _train(session, reference, recipe.training, label=label, stage="distill")
+    return _train(session, reference, config, label=label, stage="distill")
 
 
 def made_model(
@@ -196,7 +197,7 @@ def _with_report(made: Made, topics: Mapping[str, Sequence[str]]) -> Made:
 def _train(
     session: Session,
     reference: ModelReference,
-    training: Mapping[str, Any],
+    training: TrainingConfig,
     *,
     label: str,
     stage: str,
@@ -204,9 +205,9 @@ def _train(
     def make(work: Path) -> Made:
         objective = Supervised(fresh_model(reference, session.seed))
         context = fit_context(session, work, f"train the {label}")
-        result = fit(objective, data_of(session), context, **training)
+        result = fit(objective, data_of(session), context, training)
         # Trained for no epoch, it is what its function made it, with whatever weights that read.
-        marks = {} if training.get("epochs") else held_out.marks_of_given(session)
+        marks = {} if training.epochs else held_out.marks_of_given(session)
         is_judged = data_of(session).validation.is_labelled
         scores = {**scores_of(result), **marks} if is_judged else {}
         return made_model(session, objective.student.eval(), reference, scores)
@@ -217,15 +218,14 @@ def _train(
         technique="train",
         label=label,
         make=make,
-        parameters={"model": _facts(reference), **training},
+        parameters={"model": _facts(reference), **training.training()},
         source=source_sha256(reference) + _as_built(session, reference, training),
     )
 
 
-def _as_built(session: Session, reference: ModelReference, training: Mapping[str, Any]) -> str:
+def _as_built(session: Session, reference: ModelReference, training: TrainingConfig) -> str:
     """Return the digest of the tensors of a model that is not trained: its function gave them."""
-    is_trained = training.get("epochs") != 0
-    return "" if is_trained else fingerprint_of({}, fresh_model(reference, session.seed))
+    return "" if training.epochs else fingerprint_of({}, fresh_model(reference, session.seed))
 
 
 def fit_context(
@@ -244,19 +244,6 @@ def fit_context(
     )
 
 
-def teaching_arguments(recipe: DistillConfig) -> dict[str, Any]:
-    """Return the keyword arguments of `distill` that a recipe decides."""
-    return {
-        "scheme": recipe.scheme,
-        "scheme_parameters": recipe.scheme_parameters,
-        "losses": recipe.losses,
-        "label_weight": recipe.label_weight,
-        "cache_budget": recipe.cache_budget,
-        "cache_top_k": recipe.cache_top_k,
-        "training": recipe.training,
-    }
-
-
 def building(session: Session, heard: list[str] | None = None) -> BuildModel:
     """Return the function that makes the further models of a scheme.
 
@@ -273,9 +260,9 @@ def building(session: Session, heard: list[str] | None = None) -> BuildModel:
     return partial(auxiliary_model, stores=[session.store.root], said=said)
 
 
-def source_of(session: Session, recipe: DistillConfig) -> str:
+def source_of(session: Session, config: DistillConfig) -> str:
     """Return the digest of what the scheme's parameters name outside of the recipe."""
-    return contents_sha256(recipe.scheme_parameters, [session.store.root])
+    return contents_sha256(config.scheme_parameters, [session.store.root])
 
 
 def further_scores(accuracies: Mapping[str, float]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def check_labels(recipe: Recipe, data: Dataset) -> None:
         teacher.weights is not None
         or teacher.is_file
         or find_artifact(teacher.reference.build) is not None
-        or teacher.training.get("epochs") == 0
+        or teacher.training.epochs == 0
     )
     wanting = [] if is_given else ["teacher.train"]
     wanting += ["distill"] if recipe.distill is not None else []

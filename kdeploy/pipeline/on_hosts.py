@@ -19,7 +19,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from kdeploy.bench.model_under_test import Configuration, Outcome, Plan, Scenario
+from kdeploy.bench.model_under_test import Configuration, Outcome
+from kdeploy.bench.plan import BenchPlan, Scenario, plan_for
 from kdeploy.bench.records import comparisons as compared
 from kdeploy.bench.records import measurements
 from kdeploy.bench.run import ModelUnderTest, rounds_of
@@ -33,7 +34,6 @@ from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement, write
 from kdeploy.pipeline.rundir import write_json, write_reports
 from kdeploy.pipeline.session import Session
-from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run_folder import COMMAND
 from kdeploy.runtimes.run import named
@@ -54,7 +54,7 @@ class Away:
 def bench_on_hosts(
     session: Session,
     subjects: Sequence[ModelUnderTest],
-    section: BenchSection,
+    plan: BenchPlan,
     hosts: Sequence[Host],
     out: Path,
     *,
@@ -67,26 +67,13 @@ def bench_on_hosts(
             written.
         ModelError: a file cannot be read.
     """
-    _check(hosts, section, subjects)
-    plan = Plan(
-        data=session.reference,
-        accuracy=section.accuracy,
-        minimum_seconds=section.seconds,
-        minimum_count=section.minimum_count,
-        timeout_seconds=section.timeout_seconds,
-    )
-    plan = replace(plan, rounds=rounds_of(plan, SCENARIO))
+    _check(hosts, plan, subjects)
+    timed = plan_for(plan, session.reference)
+    timed = timed.model_copy(update={"rounds": rounds_of(timed, SCENARIO)})
     # Of a torch artefact the file that was made of it goes; the other runtimes' rows say so.
     files = [subject for subject in subjects if subject.format == "onnx"]
     with temporary_folder("hosts") as folder:
-        job = job_of(
-            files,
-            plan,
-            batch_sizes=section.batch_sizes,
-            threads=section.threads,
-            sizes=section.item_sizes,
-            folder=folder,
-        )
+        job = job_of(files, timed, folder)
         if job.test is not None:
             items, total = len(job.test.items), job.test.total
             session.audience.said(f"accuracy on the devices: {items} of {total} test items travel")
@@ -96,7 +83,7 @@ def bench_on_hosts(
         ended = _visit_all(hosts, job, out, session.audience.note)
     for host, end in zip(hosts, ended, strict=True):
         session.audience.said(_told(host, end))
-    return _written(hosts, ended, job, section, out, baseline=baseline, session=session)
+    return _written(hosts, ended, job, plan, out, baseline=baseline, session=session)
 
 
 def folder_of(out: Path, host: Host) -> Path:
@@ -104,9 +91,7 @@ def folder_of(out: Path, host: Host) -> Path:
     return out / "hosts" / host.slug
 
 
-def _check(
-    hosts: Sequence[Host], section: BenchSection, subjects: Sequence[ModelUnderTest]
-) -> None:
+def _check(hosts: Sequence[Host], plan: BenchPlan, subjects: Sequence[ModelUnderTest]) -> None:
     slugs = [host.slug for host in hosts]
     twice = next((s for s in slugs if slugs.count(s) > 1), None)
     if twice is not None:
@@ -117,9 +102,9 @@ def _check(
             f"{other.label} is of format `{other.format}`, and over ssh ONNX files are measured",
             hint="name the ONNX file, or measure on the device itself with kdeploy there",
         )
-    for runtime in section.runtimes:
+    for runtime in plan.runtimes:
         named(runtime, where="the runtimes to measure in")
-    if RUNTIME not in section.runtimes or SCENARIO not in section.scenarios:
+    if RUNTIME not in plan.runtimes or SCENARIO not in plan.scenarios:
         raise RecipeError(
             f"over ssh files run in `{RUNTIME}`, scenario `{SCENARIO}`; that is not asked for",
             hint=f"add `--runtime {RUNTIME}` and `--scenario {SCENARIO}`, or leave them out",
@@ -157,7 +142,7 @@ def _written(
     hosts: Sequence[Host],
     ended: Sequence[Answers | KdeployError],
     job: Job,
-    section: BenchSection,
+    plan: BenchPlan,
     out: Path,
     *,
     baseline: str | None,
@@ -167,7 +152,7 @@ def _written(
     comparisons: list[dict[str, Any]] = []
     with session.files():
         for host, end in zip(hosts, ended, strict=True):
-            made = _of_one(host, end, job, section, out, baseline=baseline)
+            made = _of_one(host, end, job, plan, out, baseline=baseline)
             records += made[0]
             comparisons += made[1]
         write(records, out / "measurements.jsonl")
@@ -184,7 +169,7 @@ def _of_one(
     host: Host,
     end: Answers | KdeployError,
     job: Job,
-    section: BenchSection,
+    plan: BenchPlan,
     out: Path,
     *,
     baseline: str | None,
@@ -193,7 +178,7 @@ def _of_one(
     folder = folder_of(out, host)
     folder.mkdir(parents=True, exist_ok=True)
     machine, measured = _judged(host, end, job)
-    groups = [*measured, *((group, _now()) for group in _not_measured(job, section))]
+    groups = [*measured, *((group, _now()) for group in _not_measured(job, plan))]
     outcomes = [outcome for group, _ in groups for outcome in group]
     keep(outcomes, folder / "samples")
     taught = next((o.predictions for o in outcomes if o.subject.label == baseline), None)
@@ -242,9 +227,9 @@ def _told(host: Host, end: Answers | KdeployError) -> str:
     return f"`{host.name}` is {end.machine.cpu}, machine {end.machine.id}"
 
 
-def _not_measured(job: Job, section: BenchSection) -> Iterator[list[Outcome]]:
+def _not_measured(job: Job, plan: BenchPlan) -> Iterator[list[Outcome]]:
     """Yield what was asked for and is measured only where kdeploy is installed."""
-    for runtime, scenario in itertools.product(section.runtimes, section.scenarios):
+    for runtime, scenario in itertools.product(plan.runtimes, plan.scenarios):
         if (runtime, scenario) != (RUNTIME, SCENARIO):
             reason = f"over ssh files run in {RUNTIME}, scenario {SCENARIO}"
             for group in job.groups:

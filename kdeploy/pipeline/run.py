@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.ahead import check_ahead
@@ -36,7 +37,6 @@ from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.tensorboard import TensorBoard
 from kdeploy.pipeline.training_csv import TrainingCsv
 from kdeploy.pipeline.trial import check_by_trial
-from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.sections import STAGES
@@ -184,18 +184,18 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
 def _distill(
     recipe: Recipe,
     student: ModelReference,
-    spec: DistillConfig,
+    config: DistillConfig,
     session: Session,
     result: RunResult,
 ) -> None:
     """Make student and baseline once a seed; the first of each goes on."""
     for place, seed in enumerate(recipe.seeds or (recipe.seed,)):
         under, ending = replace(session, seed=seed), f"-seed{seed}" if place else ""
-        if spec.baseline:
+        if config.baseline:
             label = f"baseline{ending}"
-            result.baselines.append(make_baseline(under, student, spec, label=label))
+            result.baselines.append(make_baseline(under, student, config, label=label))
         label = f"student{ending}"
-        made = make_student(under, student, result.teacher, spec, recipe.teacher, label=label)
+        made = make_student(under, student, result.teacher, config, recipe.teacher, label=label)
         result.students.append(made)
     result.student, result.baseline = result.students[0], next(iter(result.baselines), None)
     result.models.append(result.student)

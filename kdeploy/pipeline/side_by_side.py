@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.bench.cache import contents_sha256
+from kdeploy.bench.plan import BenchPlan
 from kdeploy.bench.run import BenchResult, Interrupted, ModelUnderTest
 from kdeploy.bench.ssh.hosts import Host
 from kdeploy.data.load import DataReference
@@ -26,7 +27,6 @@ from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.rundir import write_command, write_measurements, write_reports
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.single import exported_file, session_of
-from kdeploy.recipe.sections import BenchSection
 from kdeploy.report.comparison import Comparison
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import formats_of, named
@@ -46,7 +46,7 @@ class Measured:
 
 def bench_side_by_side(
     references: Sequence[str],
-    section: BenchSection,
+    plan: BenchPlan,
     out: Path,
     *,
     baseline: str | None,
@@ -65,7 +65,7 @@ def bench_side_by_side(
 
     Args:
         references: Artefacts (folders or ids), bundles and ONNX files.
-        section: Runtimes, batch sizes, threads, how long.
+        plan: Runtimes, batch sizes, threads, how long.
         out: The folder for measurements and report.
         baseline: What all are compared with, a reference too.
         gates: What each but the baseline must hold, on the first runtime and batch size asked for.
@@ -81,7 +81,7 @@ def bench_side_by_side(
     labels = _labels(found)
     declared = parse_inputs(inputs, where="--input")
     files = [f if isinstance(f, Path) else f.path for f in found if not isinstance(f, Artifact)]
-    _check_files(files, section)
+    _check_files(files, plan)
     artifacts = [f for f in found if isinstance(f, Artifact)]
     known = (data_of(artifact) for artifact in artifacts)
     session = session_of(out, data or next((d for d in known if d is not None), None), audience)
@@ -91,23 +91,23 @@ def bench_side_by_side(
     label = labels[0] if baseline else None
     session.use_cache = use_cache
     with temporary_folder("declared") as folder:
-        is_read = _reads_files(section)
+        is_read = _reads_files(plan)
         fitted = _fitted(session, found, declared, folder) if is_read else found
         subjects = [
             replace(s, label=label)
             for f, label in zip(fitted, labels, strict=True)
-            for s in _subjects(session, f, section)
+            for s in _subjects(session, f, plan)
         ]
         if hosts:
-            away = bench_on_hosts(session, subjects, section, hosts, out, baseline=label)
+            away = bench_on_hosts(session, subjects, plan, hosts, out, baseline=label)
             records, comparisons, drawn = away.records, away.comparisons, away.drawn
         else:
-            result = _measured_here(session, subjects, section, out, baseline=label)
+            result = _measured_here(session, subjects, plan, out, baseline=label)
             records, comparisons = result.measurements, result.comparisons
             with session.files():
                 write_measurements(out, result)
                 drawn = write_reports(out, baseline=label)
-    verdicts = _judge(gates, records, labels, label, section)
+    verdicts = _judge(gates, records, labels, label, plan)
     return Measured(records=records, comparison=drawn, comparisons=comparisons, verdicts=verdicts)
 
 
@@ -146,13 +146,13 @@ def _fitted(
 def _measured_here(
     session: Session,
     subjects: Sequence[ModelUnderTest],
-    section: BenchSection,
+    plan: BenchPlan,
     out: Path,
     *,
     baseline: str | None,
 ) -> BenchResult:
     try:
-        return result_of(make_measurements(session, subjects, section, baseline=baseline))
+        return result_of(make_measurements(session, subjects, plan, baseline=baseline))
     except Interrupted as stop:
         with session.files():
             write_measurements(out, stop.result)
@@ -207,20 +207,20 @@ def _differing(places: Sequence[Path]) -> list[str]:
     return ["-".join(part.strip("/") for part in end) for end in found]
 
 
-def _check_files(paths: Sequence[Path], section: BenchSection) -> None:
+def _check_files(paths: Sequence[Path], plan: BenchPlan) -> None:
     """Refuse what is no model before anything runs, unless no runtime would read it as one."""
-    if _reads_files(section):
+    if _reads_files(plan):
         for path in paths:
             if format_of(path) == "onnx":
                 check_runs(path)
 
 
-def _reads_files(section: BenchSection) -> bool:
-    return any(not named(text)[0].facts.get("opens_anything") for text in section.runtimes)
+def _reads_files(plan: BenchPlan) -> bool:
+    return any(not named(text)[0].facts.get("opens_anything") for text in plan.runtimes)
 
 
 def _subjects(
-    session: Session, found: Artifact | ModelUnderTest | Path, section: BenchSection
+    session: Session, found: Artifact | ModelUnderTest | Path, plan: BenchPlan
 ) -> list[ModelUnderTest]:
     if isinstance(found, ModelUnderTest):
         return [found]
@@ -228,7 +228,7 @@ def _subjects(
         identity = contents_sha256(found)[:12]
         form = format_of(found)
         return [ModelUnderTest(artifact=identity, label=found.stem, path=found, format=form)]
-    asked = [formats_of(r) for r in section.runtimes]
+    asked = [formats_of(r) for r in plan.runtimes]
     subjects = []
     if found.kind == "torch" and any("torch" in formats for formats in asked):
         subjects.append(model_under_test(found))
@@ -243,9 +243,9 @@ def _judge(
     records: Sequence[Measurement],
     labels: Sequence[str],
     baseline: str | None,
-    section: BenchSection,
+    plan: BenchPlan,
 ) -> list[Verdict]:
-    cell = target_cell(section)
+    cell = target_cell(plan)
     candidates = [label for label in labels if label != baseline] or labels
     machines = list(dict.fromkeys(r.machine for r in records))
     verdicts = []

@@ -43,6 +43,7 @@ from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.system.temporary import temporary_folder
+from kdeploy.training.config import TrainingConfig
 
 ASKED_FOR = "asked for by name"
 CHUNK = 256
@@ -131,7 +132,8 @@ def _begin(source: Source, out: Path, audience: RunListener) -> tuple[Session, A
         return session, session.store.adopt(known)
     reference = ModelReference(build=source.reference, args=source.args)
     # Trained for no epoch: the model as its function returns it.
-    training = {"epochs": 0} if source.as_built and source.weights is None else {}
+    is_as_built = source.as_built and source.weights is None
+    training = TrainingConfig(epochs=0) if is_as_built else TrainingConfig()
     teacher = Teacher(reference=reference, weights=source.weights, training=training)
     return session, make_teacher(session, teacher)
 

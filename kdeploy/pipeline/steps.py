@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdeploy.compress.contract import CompressContext, no_training
+from kdeploy.compress.contract import CompressContext, StepTraining, no_training
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.compress.run import check_promise, compress
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import DistillResult, distill
 from kdeploy.errors import GateFailed, RecipeError
 from kdeploy.machine import fingerprint
@@ -26,19 +27,17 @@ from kdeploy.pipeline.models import (
     made_model,
     scores_of,
     source_of,
-    teaching_arguments,
 )
 from kdeploy.pipeline.onnx_files import is_quantized, made_file
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.pipeline.stopwatch import Latencies
 from kdeploy.pipeline.storing import store_model
-from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.resolve import Step
 from kdeploy.registry import find
 from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
 from kdeploy.store.artifact import Artifact
 from kdeploy.store.model_io import rebuild, reference_of
-from kdeploy.training.fit import Constraint, accuracy
+from kdeploy.training.fit import accuracy
 from kdeploy.units import format_quantity
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def make_step(session: Session, before: Artifact, step: Step, label: str) -> Art
     facts = find("compressor", step.technique).facts
     if before.kind == "onnx":
         _check_file_step(before, step)
-    recover = {} if step.recover is None else without_folders(teaching_arguments(step.recover))
+    recover = {} if step.recover is None else without_folders(step.recover.identity())
     made = session.step(
         kind=before.kind,
         stage="compress",
@@ -104,7 +103,7 @@ class _Making:
             session=self.session,
             work=work,
             label=self.label,
-            teaching=step.recover,
+            config=step.recover,
             held=sparse_weights(original) if self._sparse_steps() else (),
         )
         model, report = self._compressed(original, work, trainer)
@@ -116,7 +115,7 @@ class _Making:
         if step.recover is not None and not trainer.is_done:
             if self.facts.get("sparse"):
                 trainer.held = sparse_weights(model)
-            result = trainer(model, original, name="recover", is_last=True)
+            result = trainer(model, original, StepTraining(name="recover", is_last=True))
             scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
             scores |= {**scores_of(result.fit), **further_scores(result.accuracies)}
             model = result.model
@@ -192,7 +191,7 @@ class _Trainer:
     session: Session
     work: Path
     label: str
-    teaching: DistillConfig | None
+    config: DistillConfig | None
     held: Sequence[str]
     """Weights whose zeros stay."""
     arithmetic: Mapping[str, Any] = field(default_factory=dict)
@@ -206,36 +205,32 @@ class _Trainer:
         self,
         model: nn.Module,
         teacher: nn.Module,
-        *,
-        name: str,
-        constraints: Sequence[Constraint] = (),
-        keep: str | None = None,
-        is_last: bool = False,
+        training: StepTraining,
     ) -> DistillResult:
         """Train `model` in place with the step's settings; its zeros stay where they have to."""
-        if self.teaching is None:
-            raise no_training(name)
+        if self.config is None:
+            raise no_training(training.name)
         known = dict(model.named_parameters())
         held = HeldZeros([name for name in self.held if name in known])
-        arguments = teaching_arguments(self.teaching)
-        if keep is not None:
-            arguments["training"] = {**arguments["training"], "keep": keep}
+        update = {"keep": training.keep} if training.keep else {}
         context = fit_context(
             self.session,
-            self.work / name.replace(" ", "_"),
-            f"{self.label}: {name}",
-            constraints=(held, *constraints) if held.names else tuple(constraints),
+            self.work / training.name.replace(" ", "_"),
+            f"{self.label}: {training.name}",
+            constraints=(held, *training.constraints)
+            if held.names
+            else tuple(training.constraints),
         )
         result = distill(
             model,
             teacher,
             data_of(self.session),
             context,
+            self.config.model_copy(update=update),
             build=building(self.session),
-            **arguments,
         )
         self.arithmetic = result.fit.arithmetic.to_dict()
-        self.is_done = self.is_done or is_last
+        self.is_done = self.is_done or training.is_last
         for sentence in result.said:
             if sentence not in self.said:
                 self.said.append(sentence)

@@ -10,8 +10,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from kdeploy import registry
-from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Plan
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.rounds import measure_group
+from kdeploy.compress.contract import Timing
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
@@ -31,16 +33,7 @@ class Latencies:
     watch: Callable[[str], None] = lambda text: None
     """Called with a line for people at every step."""
 
-    def __call__(
-        self,
-        models: Sequence[nn.Module],
-        example: Tensor,
-        *,
-        runtime: str,
-        batch_size: int = 1,
-        threads: int | None = None,
-        seconds: float = 0.5,
-    ) -> list[float]:
+    def __call__(self, models: Sequence[nn.Module], example: Tensor, timing: Timing) -> list[float]:
         """Return the median latency of one batch of each model, in seconds.
 
         Raises:
@@ -48,17 +41,19 @@ class Latencies:
             Unavailable: it cannot run here, or opens no ONNX files.
             ModelError: a model cannot be exported or run.
         """
-        _check(runtime)
+        _check(timing.runtime)
         plan = Plan(
             data=self._fitting(example),
             accuracy=False,
-            minimum_seconds=seconds,
+            minimum_seconds=timing.seconds,
             minimum_count=MINIMUM_COUNT,
             timeout_seconds=TIMEOUT_SECONDS,
             energy=False,
         )
         cell = Configuration(
-            runtime=runtime, batch_size=batch_size, threads=threads or allowed_cores()
+            runtime=timing.runtime,
+            batch_size=timing.batch_size,
+            threads=timing.threads or allowed_cores(),
         )
         with temporary_folder("stopwatch") as folder:
             subjects = [_exported(m, example, folder, i) for i, m in enumerate(models)]

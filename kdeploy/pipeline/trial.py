@@ -62,10 +62,10 @@ def _try_export(step: Step, model: nn.Module, example: Tensor, where: str) -> No
 
 def items_shown(recipe: Recipe, num_items: int) -> int:
     """Return how many items all trainings of a recipe show."""
-    teachings = [recipe.distill, *(step.recover for step in recipe.compress)]
-    epochs = [int(t.training.get("epochs", 0)) for t in teachings if t is not None]
+    configs = [recipe.distill, *(step.recover for step in recipe.compress)]
+    epochs = [config.epochs for config in configs if config is not None]
     if recipe.teacher.weights is None:
-        epochs.append(int(recipe.teacher.training.get("epochs", 0)))
+        epochs.append(recipe.teacher.training.epochs)
     return sum(epochs) * num_items
 
 

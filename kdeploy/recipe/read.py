@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ from kdeploy import registry
 from kdeploy.data.data_files import absolute
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, RecipeError
-from kdeploy.recipe.distill_config import DistillConfig
 from kdeploy.recipe.files import absolute_build
 from kdeploy.recipe.resolve import OWN_TRAINING, Recipe, Step, parse
 from kdeploy.recipe.sections import ONE_WORD, spelled_out
@@ -66,12 +66,12 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
                 ["build", "weights"],
                 folder,
             ),
-            **({} if recipe.teacher.is_file else {"train": dict(recipe.teacher.training)}),
+            **({} if recipe.teacher.is_file else {"train": recipe.teacher.training.training()}),
         },
     }
     if recipe.student is not None and recipe.distill is not None:
         resolved["student"] = _absolute(recipe.given["student"], ["build"], folder)
-        resolved["distill"] = _teaching(recipe.distill)
+        resolved["distill"] = recipe.distill.section()
     resolved["compress"] = [_step(s) for s in recipe.compress]
     resolved["export"] = [_step(s) for s in recipe.export]
     resolved["bench"] = recipe.bench.model_dump()
@@ -90,18 +90,6 @@ def _held_out(data: DataReference) -> dict[str, float]:
     return {"validation_fraction": data.validation_fraction}
 
 
-def _teaching(teaching: DistillConfig) -> dict[str, Any]:
-    return {
-        "scheme": {teaching.scheme: dict(teaching.scheme_parameters)},
-        "losses": [dict(loss) for loss in teaching.losses],
-        "label_weight": teaching.label_weight,
-        "cache_budget": teaching.cache_budget,
-        "cache_top_k": teaching.cache_top_k,
-        "baseline": teaching.baseline,
-        **teaching.training,
-    }
-
-
 def _step(step: Step) -> dict[str, Any]:
     beside: dict[str, Any] = {}
     if step.max_drop is not None:
@@ -109,13 +97,14 @@ def _step(step: Step) -> dict[str, Any]:
     if step.recover is not None:
         trains = registry.find("compressor", step.technique).facts.get("trains")
         own = OWN_TRAINING if trains else ()
-        recover = _teaching(step.recover)
+        recover = step.recover.section()
         beside["recover"] = {key: value for key, value in recover.items() if key not in own}
     return {step.technique: {**step.parameters, **beside}}
 
 
 def overridden(given: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the keys with `key.path=value` overrides put in; list entries count from 0."""
+    """Return a copy with `key.path=value` overrides put in; list entries count from 0."""
+    given = copy.deepcopy(given)
     for override in overrides:
         path, separator, text = override.partition("=")
         if not separator:

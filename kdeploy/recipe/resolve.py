@@ -8,28 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import registry
+from kdeploy.bench.plan import BenchPlan
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.load import DataReference
+from kdeploy.distill.config import DistillConfig
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
-from kdeploy.recipe.distill_config import RECOVER_DEFAULTS, DistillConfig, distill_config_of, single
-from kdeploy.recipe.files import artifact_place, moved_along
+from kdeploy.recipe.files import artifact_place, moved_along, placed
 from kdeploy.recipe.sections import (
-    BenchSection,
     DataSection,
     PackageSection,
     RecipeSection,
     StudentSection,
     TeacherSection,
 )
-from kdeploy.runtimes.run import named
 from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
+from kdeploy.training.config import TrainingConfig
 from kdeploy.units import parse_drop
 from kdeploy.untrusted.named_path import named_path
 
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
+RECOVER_DEFAULTS = {"learning_rate": 0.01}
+"""Fine-tuning starts from learned weights: a tenth of the rate that trains from scratch."""
 OWN_TRAINING = ("epochs", "learning_rate")
 """What a technique that trains has among its own parameters, and `recover` not again."""
 
@@ -40,7 +42,7 @@ class Teacher:
 
     reference: ModelReference
     weights: Path | None = None
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
     normalization: Mapping[str, list[float]] | None = None
 
     @property
@@ -75,7 +77,7 @@ class Recipe:
     distill: DistillConfig | None
     compress: tuple[Step, ...]
     export: tuple[Step, ...]
-    bench: BenchSection
+    bench: BenchPlan
     gates: tuple[Gate, ...]
     budgets: tuple[Gate, ...] | None
     given: Mapping[str, Any]
@@ -112,11 +114,13 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         seeds=seeds,
         data=data_reference(top.data, folder, seed, normalize=_sees_normalized(teacher)),
         teacher=teacher,
-        student=_student(top.student, folder) if top.student else None,
-        distill=distill_config_of(top.distill, "distill", {}, folder) if top.distill else None,
+        student=_student(top.student, folder) if top.student is not None else None,
+        distill=_distill_config(top.distill, "distill", folder)
+        if top.distill is not None
+        else None,
         compress=steps,
         export=_exports(top.export),
-        bench=bench_section(top.bench),
+        bench=registry.check(BenchPlan, top.bench, where="bench"),
         gates=parse_gates(top.gates),
         budgets=parse_gates(package.budgets, where="package.budgets") if package else None,
         given={**given, "teacher": top.teacher, "student": top.student},
@@ -170,33 +174,6 @@ def check_order(steps: Sequence[Step]) -> None:
                 )
 
 
-def bench_section(given: Mapping[str, Any], where: str = "bench") -> BenchSection:
-    """Return a `bench:` section: its runtimes exist, and its limits are limits of something."""
-    section = registry.check(BenchSection, given, where=where)
-    for index, name in enumerate(section.runtimes):
-        named(name, where=f"{where}.runtimes[{index}]")
-    _check_limit("latency_limit", section.latency_limit_seconds, "server", section, where)
-    _check_limit("memory_limit", section.memory_limit_bytes, "offline", section, where)
-    if "server" in section.scenarios and section.latency_limit is None:
-        raise RecipeError(
-            f"{where}: the scenario `server` looks for the highest rate within a latency limit,"
-            " and there is none",
-            hint="add `latency_limit: 15ms` (`--latency-limit 15ms`)",
-        )
-    assert section.item_sizes, "sizes are read here, so that a wrong one is told at once"
-    return section
-
-
-def _check_limit(
-    key: str, limit: float | None, scenario: str, section: BenchSection, where: str
-) -> None:
-    if limit is not None and scenario not in section.scenarios:
-        raise RecipeError(
-            f"{where}: `{key}` is for the scenario `{scenario}`, which is not measured",
-            hint=f"add `{scenario}` to `scenarios` (`--scenario {scenario}`), or leave it out",
-        )
-
-
 def data_reference(
     given: Mapping[str, Any], folder: Path, seed: int, *, normalize: bool = False
 ) -> DataReference:
@@ -245,12 +222,11 @@ def _sees_normalized(teacher: Teacher) -> bool:
     if known is not None:
         reference = (known.manifest.get("data") or {}).get("reference") or {}
         return bool(reference.get("normalize", False))
-    return teacher.weights is None and not teacher.is_file and teacher.training.get("epochs") != 0
+    return teacher.weights is None and not teacher.is_file and teacher.training.epochs != 0
 
 
 def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
     section = registry.check(TeacherSection, given, where="teacher")
-    training = registry.parameters_of("kdeploy.training.fit", "fit")
     weights = section.weights and named_path(section.weights, folder, where="teacher.weights")
     if weights is not None and not weights.is_file():
         raise FileMissing(
@@ -274,7 +250,7 @@ def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
     return Teacher(
         reference=ModelReference(build=build, args=section.args, folder=folder),
         weights=weights,
-        training=registry.validate(training, section.train, where="teacher.train"),
+        training=registry.check(TrainingConfig, section.train, where="teacher.train"),
         normalization=own,
     )
 
@@ -286,7 +262,7 @@ def _student(given: Mapping[str, Any], folder: Path) -> ModelReference:
 
 def step(entry: Mapping[str, Any], where: str, folder: Path = Path()) -> Step:
     """Return one compression step of `{technique: {its parameters}}`; paths start at `folder`."""
-    name, given = single(entry, where)
+    name, given = registry.parse_one_key(entry, where)
     technique = registry.find("compressor", name, where=where)
     own = {p.name for p in technique.parameters}
     for key in given:
@@ -320,7 +296,7 @@ def _recovery(
                 f"{where}.recover: `{twice[0]}` is a key of `{technique.name}` itself",
                 hint=f"write `{technique.name}: {{{twice[0]}: {given[twice[0]]}}}`",
             )
-        return distill_config_of({**given, **own}, f"{where}.recover", {}, folder)
+        return _distill_config({**given, **own}, f"{where}.recover", folder)
     if given is None:
         return None
     if technique.facts.get("recoverable") is False:
@@ -329,7 +305,16 @@ def _recovery(
             "no sense",
             hint="recover the step before it",
         )
-    return distill_config_of(given, f"{where}.recover", RECOVER_DEFAULTS, folder)
+    given = registry.mapping(given, f"{where}.recover")
+    return _distill_config({**RECOVER_DEFAULTS, **given}, f"{where}.recover", folder)
+
+
+def _distill_config(given: Mapping[str, Any], where: str, folder: Path) -> DistillConfig:
+    """Return how a student learns; the files of its scheme are absolute."""
+    config = registry.check(DistillConfig, given, where=where)
+    name = config.scheme_name
+    own = placed(config.scheme_parameters, folder, f"{where}.scheme.{name}")
+    return config.model_copy(update={"scheme": {name: own}})
 
 
 def _exports(entries: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
@@ -346,7 +331,7 @@ def _exports(entries: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
 
 
 def _export(entry: Mapping[str, Any], where: str) -> Step:
-    name, given = single(entry, where)
+    name, given = registry.parse_one_key(entry, where)
     technique = registry.find("exporter", name, where=where)
     parameters = registry.validate(technique.parameters, given, where=f"{where}.{name}")
     return Step(technique=name, parameters=parameters)

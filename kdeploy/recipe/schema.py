@@ -7,40 +7,39 @@ from typing import Any, Literal, Union
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from kdeploy import registry
+from kdeploy.bench.plan import BenchPlan
+from kdeploy.distill.config import DistillConfig
+from kdeploy.distill.loss_specs import around_loss
 from kdeploy.recipe.sections import (
-    BenchSection,
     DataSection,
-    DistillSection,
     PackageSection,
     RecipeSection,
     Section,
     StudentSection,
     TeacherSection,
-    around_loss,
-    distill_section_model,
 )
+from kdeploy.training.config import TrainingConfig
 
 
 def json_schema() -> dict[str, Any]:
     """Return the schema; editors use it to complete and check recipes."""
     losses = _one_of("loss", around=True)
-    learns = create_model(
-        "LearningSection",
-        __base__=DistillSection,
+    learning = create_model(
+        "Learning",
+        __base__=DistillConfig,
+        scheme=(str | dict[str, dict[str, Any] | None], "offline"),
         losses=(list[losses], []),  # type: ignore[valid-type]
     )
-    teaching = distill_section_model(base=learns)
-    training = registry.model_of(registry.parameters_of("kdeploy.training.fit", "fit"), "Training")
-    teacher = create_model("Teacher", __base__=TeacherSection, train=(training, {}))
-    beside = {"recover": (teaching | None, None), "max_drop": (str | None, None)}
+    teacher = create_model("Teacher", __base__=TeacherSection, train=(TrainingConfig, {}))
+    beside = {"recover": (learning | None, None), "max_drop": (str | None, None)}
     fields: dict[str, Any] = {
         "data": (_data_model(), ...),
         "teacher": (teacher | str, ...),
         "student": (StudentSection | str | None, None),
-        "distill": (teaching | None, None),
+        "distill": (learning | None, None),
         "compress": (list[_one_of("compressor", extra=beside)], []),  # type: ignore[misc]
         "export": (list[_one_of("exporter")], []),  # type: ignore[misc]
-        "bench": (BenchSection, {}),
+        "bench": (BenchPlan, {}),
         "package": (PackageSection | None, None),
     }
     return create_model("Recipe", __base__=RecipeSection, **fields).model_json_schema()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -172,28 +172,6 @@ class FitResult:
     kept: str
     arithmetic: Arithmetic
     """What it was computed with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSettings:
-    """The keyword arguments of `kdeploy.training.fit.fit`, which documents them."""
-
-    epochs: int
-    batch_size: int
-    accumulate: int
-    optimizer: Literal["sgd", "adamw"]
-    learning_rate: float
-    weight_decay: float
-    momentum: float
-    schedule: Literal["cosine", "one_cycle", "constant"]
-    warmup_epochs: float
-    clip_norm: float | None
-    precision: Literal["auto", "fp32", "bf16"]
-    channels_last: bool
-    ema: float | None
-    views: int
-    compile: Literal["auto", "on", "off"]
-    keep: Literal["best", "last"]
 
 
 @dataclass(slots=True, kw_only=True)

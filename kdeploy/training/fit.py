@@ -7,13 +7,12 @@ a random generator, and a resumed training ends in the same weights as an undist
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
-
 import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.training.compilation import Call
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.contract import (
     Batch,
     Constraint,
@@ -23,15 +22,11 @@ from kdeploy.training.contract import (
     NullCallback,
     Objective,
     TrainingCallback,
-    TrainingSettings,
 )
 from kdeploy.training.cross_entropy import entropy
 from kdeploy.training.loop import Training
 from kdeploy.training.predict import accuracy, check_outputs, num_outputs, predict
 from kdeploy.training.views import View
-
-if TYPE_CHECKING:
-    from pydantic import Field
 
 __all__ = [
     "Batch",
@@ -43,6 +38,7 @@ __all__ = [
     "Objective",
     "Supervised",
     "TrainingCallback",
+    "TrainingConfig",
     "accuracy",
     "check_outputs",
     "fit",
@@ -77,26 +73,7 @@ class Supervised(nn.Module):
 
 
 def fit(
-    objective: Objective,
-    data: Dataset,
-    context: FitContext,
-    *,
-    epochs: Annotated[int, Field(ge=0)] = 10,
-    batch_size: Annotated[int, Field(gt=0)] = 128,
-    accumulate: Annotated[int, Field(gt=0)] = 1,
-    optimizer: Literal["sgd", "adamw"] = "sgd",
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1,
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4,
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9,
-    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine",
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0,
-    clip_norm: Annotated[float, Field(gt=0)] | None = None,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    channels_last: bool = True,
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None,
-    views: Annotated[int, Field(ge=0)] = 0,
-    compile: Literal["auto", "on", "off"] = "auto",
-    keep: Literal["best", "last"] = "best",
+    objective: Objective, data: Dataset, context: FitContext, config: TrainingConfig
 ) -> FitResult:
     """Train the objective's modules in place; the student ends on the CPU, in eval mode.
 
@@ -104,54 +81,14 @@ def fit(
         objective: All that is trained, and what is minimised.
         data: The training part is learned, the validation part decides; test is not touched.
         context: Seed, device, folder of the checkpoints, who watches.
-        epochs: Passes over the training part; 0 only measures the model as it is.
-        batch_size: Items to a step, of all processes together.
-        accumulate: Parts that a step is cut into, one after another: less memory, and but for batch
-            norm the same gradient.
-        optimizer: `sgd` (Nesterov momentum) or `adamw` (needs a learning rate near 0.001).
-        learning_rate: The highest of the schedule.
-        weight_decay: On all weights; adamw decouples it from the gradient.
-        momentum: Of sgd; the first beta of adamw.
-        schedule: `cosine` falls to 0, `one_cycle` rises, then falls to 0, `constant` stays.
-        warmup_epochs: Epochs of linear rise at the start; for `one_cycle` the length of its rise
-            (0: three tenths of the training).
-        clip_norm: Largest norm of all gradients together; null: not clipped.
-        precision: `bf16` is autocast with float32 weights; `auto` uses it where the hardware
-            has it, and float32 in layers that bf16 lacks an operator for.
-        channels_last: Memory layout of images that convolutions are fastest in; not where its
-            kernels fail on the shapes to come.
-        ema: Decay of a moving average of the weights that is validated and kept instead of the
-            weights themselves, e.g. 0.999; null: no average.
-        views: Augmented versions of each item, the same in every run, so that a teacher answers on
-            each only once and its answers are kept; 8 is plenty. 0: every epoch draws anew.
-        compile: `torch.compile` of the models; `auto` where the training is so long that it pays.
-        keep: Weights of the epoch that is `best` on the validation part (of equals the later), or
-            of the `last`.
+        config: How long, in which steps, by which optimizer.
 
     Raises:
         ModelError: the student does not run on the data or has another number of classes.
         TrainingDiverged: a loss is not a finite number, or a component is zero all epoch.
     """
-    settings = TrainingSettings(
-        epochs=epochs,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        schedule=schedule,
-        warmup_epochs=warmup_epochs,
-        clip_norm=clip_norm,
-        precision=precision,
-        channels_last=channels_last,
-        ema=ema,
-        views=views,
-        compile=compile,
-        keep=keep,
-    )
     check_outputs(objective.student, data, name="student")
-    training = Training(objective, data, context, settings)
+    training = Training(objective, data, context, config)
     try:
         # The caller's random numbers are as if nothing had been trained.
         with torch.random.fork_rng(devices=training.cuda_devices):

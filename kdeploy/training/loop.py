@@ -20,6 +20,7 @@ from kdeploy.training.average import WeightAverage
 from kdeploy.training.batch_norm import average_over, synchronized
 from kdeploy.training.batches import TrainingBatches
 from kdeploy.training.compilation import shall_compile
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.contract import (
     Batch,
     Best,
@@ -29,7 +30,6 @@ from kdeploy.training.contract import (
     NullCallback,
     Objective,
     ObjectiveHooks,
-    TrainingSettings,
 )
 from kdeploy.training.device import device_named, fabric_on, precision_on
 from kdeploy.training.divergence_checks import check_finite, check_used, check_weights
@@ -48,7 +48,7 @@ class Training:
     """One training: what it holds between epochs."""
 
     def __init__(
-        self, objective: Objective, data: Dataset, context: FitContext, settings: TrainingSettings
+        self, objective: Objective, data: Dataset, context: FitContext, settings: TrainingConfig
     ) -> None:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.data, self.context, self.settings = data, context, settings
@@ -339,7 +339,7 @@ class Training:
     def _facts(self, objective: Objective) -> dict[str, Any]:
         """Return what, beside the weights, decides the result."""
         return {
-            "settings": asdict(self.settings),
+            "settings": self.settings.training(),
             "seed": self.context.seed,
             "objective": getattr(objective, "fingerprint", type(objective).__qualname__),
             "data": self.data.fingerprint,

@@ -14,7 +14,8 @@ import pytest
 
 from kdeploy.bench import run as bench_run
 from kdeploy.bench.cache import ARRAYS, FACTS, Group, GroupCache, contents_sha256, finished_now
-from kdeploy.bench.model_under_test import Configuration, Outcome, Plan
+from kdeploy.bench.model_under_test import Configuration, Outcome
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import Interrupted, bench
 from kdeploy.machine import fingerprint
 from kdeploy.runtimes.contract import Proof
@@ -87,7 +88,7 @@ def test_whatever_changes_the_numbers_makes_another_group(fake, tmp_path):
     group = _group(subject)
     assert store.get(replace(group, cell=replace(CELL, threads=2))) is None
     assert store.get(replace(group, with_accuracy=True)) is None
-    assert replace(store, plan=replace(PLAN, minimum_seconds=2)).get(group) is None
+    assert replace(store, plan=PLAN.model_copy(update={"minimum_seconds": 2.0})).get(group) is None
     assert _store(tmp_path / "kept", id="another").get(group) is None
     assert _store(tmp_path / "kept", versions={"onnxruntime": "99"}).get(group) is None
     assert store.get(_group(replace(subject, label="copy"))) is None
@@ -119,9 +120,14 @@ def test_weights_beside_a_file_are_part_of_it(float_file, tmp_path):
 
 
 def test_a_second_call_measures_only_what_is_new(fake, data, tmp_path, measured):
-    more = {"data": data, "kept": tmp_path / "kept", **QUICK}
-    first = bench([fake("a")], **more, out=tmp_path / "1")
-    second = bench([fake("a"), fake("b")], batch_sizes=[1, 2], **more, out=tmp_path / "2")
+    plan, kept = Plan(data=data, **QUICK), tmp_path / "kept"
+    first = bench([fake("a")], plan, kept=kept, out=tmp_path / "1")
+    second = bench(
+        [fake("a"), fake("b")],
+        Plan(data=data, batch_sizes=[1, 2], **QUICK),
+        kept=kept,
+        out=tmp_path / "2",
+    )
     assert measured == [
         ("fake-b1-t1", ["a"]), ("fake-b1-t1", ["b"]), ("fake-b2-t1", ["a"]), ("fake-b2-t1", ["b"]),
     ]  # fmt: skip
@@ -130,13 +136,14 @@ def test_a_second_call_measures_only_what_is_new(fake, data, tmp_path, measured)
 
 
 def test_with_a_baseline_all_of_a_cell_are_measured_together(fake, data, tmp_path, measured):
-    more = {"data": data, "kept": tmp_path / "kept", "baseline": "a", "accuracy": False, **QUICK}
-    bench([fake("a"), fake("b")], **more, out=tmp_path)
-    again = bench([fake("a"), fake("b")], **more, out=tmp_path)
-    bench([fake("a"), fake("b"), fake("c")], **more, out=tmp_path)
+    plan, kept = Plan(data=data, accuracy=False, **QUICK), tmp_path / "kept"
+    together = {"kept": kept, "baseline": "a"}
+    bench([fake("a"), fake("b")], plan, **together, out=tmp_path)
+    again = bench([fake("a"), fake("b")], plan, **together, out=tmp_path)
+    bench([fake("a"), fake("b"), fake("c")], plan, **together, out=tmp_path)
     assert [labels for _, labels in measured] == [["a", "b"], ["a", "b", "c"]]
     assert [c["metric"] for c in again.comparisons] == ["latency.p50", "throughput"]
-    bench([fake("a"), fake("b")], **more, out=tmp_path, anew=True)
+    bench([fake("a"), fake("b")], plan, **together, out=tmp_path, anew=True)
     assert len(measured) == 3
 
 
@@ -145,17 +152,18 @@ def test_an_interrupt_keeps_and_returns_what_was_finished(fake, data, tmp_path, 
         if "b warms up" in text:
             raise KeyboardInterrupt
 
-    more = {"data": data, "kept": tmp_path / "kept", **QUICK}
+    plan, kept = Plan(data=data, **QUICK), tmp_path / "kept"
     with pytest.raises(Interrupted, match="1 of 2") as caught:
-        bench([fake("a"), fake("b")], **more, out=tmp_path, watch=interrupt)
+        bench([fake("a"), fake("b")], plan, kept=kept, out=tmp_path, watch=interrupt)
     assert {m.label for m in caught.value.result.measurements} == {"a"}
-    bench([fake("a"), fake("b")], **more, out=tmp_path)
+    bench([fake("a"), fake("b")], plan, kept=kept, out=tmp_path)
     assert [labels for _, labels in measured] == [["a"], ["b"], ["b"]]
 
 
 CHILD = """
 import json, sys
 from pathlib import Path
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.data.load import DataReference
 
@@ -165,8 +173,8 @@ files = sorted(folder.glob("*.onnx"))
 starts = (folder / "starts.txt").open("a", buffering=1)
 result = bench(
     [ModelUnderTest(artifact=f.stem, label=f.stem, path=f, format="onnx") for f in files],
-    runtimes=["fake"], batch_sizes=[1, 2], threads=[1], data=data, accuracy=False,
-    minimum_seconds=0.02, minimum_count=8, out=folder / "out", kept=folder / "kept",
+    Plan(runtimes=["fake"], batch_sizes=[1, 2], threads=[1], data=data, accuracy=False,
+    minimum_seconds=0.02, minimum_count=8), out=folder / "out", kept=folder / "kept",
     watch=lambda text: "warms up" in text and starts.write(text + "\\n"),
 )
 rows = [m.to_json() for m in result.measurements if m.metric == "latency.p50"]

@@ -10,7 +10,8 @@ from kdeploy.bench import model_session as side
 from kdeploy.bench.client import WorkerFailed
 from kdeploy.bench.inputs import Pool
 from kdeploy.bench.model_session import ModelSession
-from kdeploy.bench.model_under_test import Configuration, Plan
+from kdeploy.bench.model_under_test import Configuration
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.scenarios.server import arrivals
 from kdeploy.errors import Unavailable
 from kdeploy.runtimes.fake import Fake
@@ -21,8 +22,9 @@ PLAN = Plan(
     minimum_seconds=0.8,
     minimum_count=100,
     timeout_seconds=600,
-    latency_limit_seconds=0.015,
-    memory_limit_bytes=10**9,
+    scenarios=["single_stream", "offline", "server"],
+    latency_limit="15ms",
+    memory_limit="1e9B",
 )
 OPENED = {"load_seconds": 0.1, "first_seconds": 0.2, "empty_bytes": 3, "loaded_bytes": 5}
 
@@ -167,7 +169,7 @@ def test_a_server_finds_the_rate_of_a_queue_with_constant_service(opened):
 def test_a_server_that_is_too_slow_for_its_limit_says_what_one_request_takes(opened):
     worker = Scripted(warm_up={"is_steady": True, "batch_seconds": 0.02})
     found = opened(worker, scenario="server")
-    found._plan = replace(PLAN, latency_limit_seconds=0.001)
+    found._plan = PLAN.model_copy(update={"latency_limit": "1ms"})
     found.serve(lambda text: None)
     assert "within 1 ms: one request alone takes 20 ms" in _finished(found).skipped
 
@@ -175,7 +177,7 @@ def test_a_server_that_is_too_slow_for_its_limit_says_what_one_request_takes(ope
 def test_a_server_that_would_take_hours_is_not_waited_for(opened):
     worker = Scripted(warm_up={"is_steady": True, "batch_seconds": 10.0})
     found = opened(worker, scenario="server")
-    found._plan = replace(PLAN, latency_limit_seconds=100.0)
+    found._plan = PLAN.model_copy(update={"latency_limit": "100s"})
     found.serve(lambda text: None)
     assert "take longer than 600 s" in _finished(found).skipped
     assert "serve" not in [request["do"] for request in worker.asked]

@@ -7,7 +7,8 @@ import numpy as np
 from kdeploy.bench import model_session as side
 from kdeploy.bench import rounds
 from kdeploy.bench.inputs import Pool
-from kdeploy.bench.model_under_test import Configuration, Plan
+from kdeploy.bench.model_under_test import Configuration
+from kdeploy.bench.plan import Plan
 
 CELL = Configuration(runtime="fake", batch_size=1, threads=1)
 PLAN = Plan(

@@ -8,7 +8,7 @@ import onnxruntime
 import psutil
 import pytest
 
-from kdeploy.bench.model_under_test import Plan
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import ModelUnderTest, bench, rounds_of
 from kdeploy.bench.scenarios import server
 from kdeploy.bench.scenarios.server import Run
@@ -30,12 +30,9 @@ def real(float_file, int8_file, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("bench")
     result = bench(
         [_onnx("teacher", float_file, macs=123), _onnx("student", int8_file, profile="cpu")],
-        runtimes=["onnxruntime_cpu"],
-        threads=[1],
-        data=data,
+        Plan(runtimes=["onnxruntime_cpu"], threads=[1], data=data, **QUICK),
         baseline="teacher",
         out=out,
-        **QUICK,
     )
     return result, out
 
@@ -119,7 +116,9 @@ def test_one_that_fails_is_a_row_and_the_others_are_measured(fake, data, tmp_pat
         fake("refuses", fault="refuse"),
         fake("loud", fault="garbage"),
     ]
-    result = bench(subjects, runtimes=["fake"], data=data, accuracy=False, out=tmp_path, **QUICK)
+    result = bench(
+        subjects, Plan(runtimes=["fake"], data=data, accuracy=False, **QUICK), out=tmp_path
+    )
     skipped = {m.label: m for m in select(result.measurements, "latency.p50") if m.skipped}
     assert set(skipped) == {"crashes", "refuses"}
     assert "SIGABRT" in skipped["crashes"].skipped
@@ -132,7 +131,9 @@ def test_one_that_fails_is_a_row_and_the_others_are_measured(fake, data, tmp_pat
 def test_what_cannot_run_is_one_row_a_cell_with_the_remedy(fake, data, tmp_path, monkeypatch):
     monkeypatch.setattr("kdeploy.runtimes.fake.Fake.unavailable", lambda: "pip install luck")
     result = bench(
-        [fake("a")], runtimes=["fake", "torch_eager"], batch_sizes=[1, 2], data=data, out=tmp_path
+        [fake("a")],
+        Plan(runtimes=["fake", "torch_eager"], batch_sizes=[1, 2], data=data),
+        out=tmp_path,
     )
     rows = [(m.runtime, m.batch_size, m.skipped) for m in result.measurements]
     assert rows == [
@@ -147,12 +148,8 @@ def test_accuracy_is_measured_once_a_runtime_and_facts_in_every_cell(fake, data,
     subject = fake("a", is_quantized=True, eligible=2, integer=0)
     result = bench(
         [subject],
-        runtimes=["fake"],
-        batch_sizes=[2, 1],
-        threads=[2, 2],
-        data=data,
+        Plan(runtimes=["fake"], batch_sizes=[2, 1], threads=[2, 2], data=data, **QUICK),
         out=tmp_path,
-        **QUICK,
     )
     assert [m.batch_size for m in select(result.measurements, "accuracy.top1")] == [2]
     assert [m.batch_size for m in select(result.measurements, "size")] == [2, 1]
@@ -163,11 +160,8 @@ def test_accuracy_is_measured_once_a_runtime_and_facts_in_every_cell(fake, data,
 def test_without_data_inputs_are_noise_and_say_so(float_file, tmp_path):
     result = bench(
         [_onnx("a", float_file)],
-        runtimes=["onnxruntime_cpu"],
-        threads=[1],
-        data=None,
+        Plan(runtimes=["onnxruntime_cpu"], threads=[1], data=None, **QUICK),
         out=tmp_path,
-        **QUICK,
     )
     (p50,) = select(result.measurements, "latency.p50")
     assert "random_inputs" in p50.flags
@@ -177,12 +171,9 @@ def test_without_data_inputs_are_noise_and_say_so(float_file, tmp_path):
 def test_agreement_takes_the_baseline_from_another_runtime(fake, float_file, data, tmp_path):
     result = bench(
         [fake("teacher", seed=1), _onnx("student", float_file)],
-        runtimes=["fake", "onnxruntime_cpu"],
-        threads=[1],
-        data=data,
+        Plan(runtimes=["fake", "onnxruntime_cpu"], threads=[1], data=data, **QUICK),
         baseline="teacher",
         out=tmp_path,
-        **QUICK,
     )
     at = {"label": "student", "runtime": "onnxruntime_cpu"}
     (agreement,) = select(result.measurements, "agreement.top1", **at)
@@ -196,12 +187,14 @@ def test_agreement_takes_the_baseline_from_another_runtime(fake, float_file, dat
 def test_offline_measures_the_largest_batch_within_the_time_of_a_round(fake, data, tmp_path):
     result = bench(
         [fake("a")],
-        runtimes=["fake"],
-        scenarios=["offline"],
-        data=data,
-        accuracy=False,
-        minimum_seconds=0.2,
-        memory_limit_bytes=10**12,
+        Plan(
+            runtimes=["fake"],
+            scenarios=["offline"],
+            data=data,
+            accuracy=False,
+            minimum_seconds=0.2,
+            memory_limit=f"{10**12}B",
+        ),
         out=tmp_path,
     )
     found = {m.metric: m for m in result.measurements}
@@ -219,13 +212,15 @@ def test_a_server_is_measured_at_the_highest_rate_that_was_confirmed(
     monkeypatch.setattr(server, "CONFIRMING", Run(requests=1000, spells=0))
     result = bench(
         [fake("a")],
-        runtimes=["fake"],
-        scenarios=["server"],
-        latency_limit_seconds=1.0,
-        data=data,
-        accuracy=False,
+        Plan(
+            runtimes=["fake"],
+            scenarios=["server"],
+            latency_limit=f"{1.0}s",
+            data=data,
+            accuracy=False,
+            **QUICK,
+        ),
         out=tmp_path,
-        **QUICK,
     )
     [rate] = select(result.measurements, "server_rate")
     [p99] = select(result.measurements, "latency.p99")
@@ -251,13 +246,15 @@ def test_sizes_are_swept_and_a_file_that_cannot_take_one_says_why(float_file, da
     onnx.save(model, tmp_path / "open.onnx")
     result = bench(
         [_onnx("open", tmp_path / "open.onnx"), _onnx("fixed", float_file)],
-        runtimes=["onnxruntime_cpu"],
-        threads=[1],
-        sizes=[(6,), (12, 9)],
-        data=data,
-        accuracy=False,
+        Plan(
+            runtimes=["onnxruntime_cpu"],
+            threads=[1],
+            sizes=[6, "12x9"],
+            data=data,
+            accuracy=False,
+            **QUICK,
+        ),
         out=tmp_path,
-        **QUICK,
     )
     p50 = {(m.label, m.input_shape): m for m in select(result.measurements, "latency.p50")}
     assert p50["open", "2x12x9"].value > 0
@@ -275,11 +272,9 @@ def test_an_interrupt_ends_every_child_and_goes_on_up(fake, data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         bench(
             [fake("a"), fake("b")],
-            runtimes=["fake"],
-            data=data,
+            Plan(runtimes=["fake"], data=data, **QUICK),
             out=tmp_path,
             watch=interrupt,
-            **QUICK,
         )
     assert not [c for c in psutil.Process().children() if "worker" in " ".join(c.cmdline())]
 
@@ -310,10 +305,10 @@ def test_more_time_is_more_rounds_until_they_are_short(seconds, count, scenario,
 def test_wrong_names_and_data_are_told_before_anything_runs(fake, data, tmp_path):
     subject = fake("teacher")
     with pytest.raises(UnknownName, match="onnxruntime_cpu"):
-        bench([subject], runtimes=["onnxruntime"], data=data, out=tmp_path)
+        bench([subject], Plan(runtimes=["onnxruntime"], data=data), out=tmp_path)
     with pytest.raises(UnknownName, match="did you mean `teacher`"):
-        bench([subject], runtimes=["fake"], data=data, baseline="teachr", out=tmp_path)
+        bench([subject], Plan(runtimes=["fake"], data=data), baseline="teachr", out=tmp_path)
     missing = type(data)(name="arrays", parameters={"train": "no.npz", "test": "no.npz"})
     with pytest.raises((FileMissing, DataError)):
-        bench([subject], runtimes=["fake"], data=missing, out=tmp_path)
+        bench([subject], Plan(runtimes=["fake"], data=missing), out=tmp_path)
     assert not (tmp_path / "samples").exists()

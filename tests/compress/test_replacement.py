@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext
+from kdeploy.compress.contract import CompressContext, Timing
 from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.compress.replacement import replace_layers
 from kdeploy.errors import ModelError, OrderError, UnknownName
@@ -23,7 +23,7 @@ def model(tiny_model):
     return tiny_model(width=16)
 
 
-def counting(models, example, **settings):
+def counting(models, example, timing):
     """Return parameter counts as seconds."""
     return [float(count_parameters(model)) for model in models]
 
@@ -42,7 +42,7 @@ def sites(model):
 
 
 def test_a_layer_that_is_not_measured_faster_stays(model, tiny_data):
-    def halting(models, example, **settings):
+    def halting(models, example, timing):
         return [2e-4, 3e-4 if models[0].weight.shape[0] == 32 else 1e-4]
 
     context = CompressContext(data=tiny_data, stopwatch=halting)
@@ -55,15 +55,15 @@ def test_a_layer_that_is_not_measured_faster_stays(model, tiny_data):
 def test_layers_are_measured_as_they_run_in_the_model_and_once_each_shape(model, tiny_data):
     calls = []
 
-    def watching(models, example, **settings):
-        calls.append((str(models[0]), tuple(example.shape), settings))
+    def watching(models, example, timing):
+        calls.append((str(models[0]), tuple(example.shape), timing))
         assert models[1](example).shape == models[0](example).shape
-        return counting(models, example, **settings)
+        return counting(models, example, timing)
 
     context = CompressContext(data=tiny_data, stopwatch=watching)
     low_rank(model, context, rank_ratio=0.25, runtime="openvino", threads=2, latency_batch_size=4)
     assert ("Conv2d(16, 16" in calls[0][0], calls[0][1]) == (True, (2, 16, 12, 12))
-    assert calls[0][2] == {"runtime": "openvino", "batch_size": 4, "threads": 2}
+    assert calls[0][2] == Timing(runtime="openvino", batch_size=4, threads=2)
     assert len(calls) == len({name for name, _, _ in calls}) < len(context.report["replaced"])
 
 
@@ -80,7 +80,7 @@ def test_always_measures_nothing(model, tiny_data):
 
 
 def test_a_budget_is_sought_again_without_what_was_slower(model, tiny_data, caplog):
-    def never_wide(models, example, **settings):
+    def never_wide(models, example, timing):
         return [1.0, 2.0 if models[0].weight.shape[0] == 32 else 0.5]
 
     context = CompressContext(data=tiny_data, stopwatch=never_wide)
@@ -96,7 +96,7 @@ def test_a_budget_out_of_reach_is_refused(model, context):
 
 
 def test_when_nothing_is_better_nothing_changes(model, tiny_data, caplog):
-    def equal(models, example, **settings):
+    def equal(models, example, timing):
         return [1.0, 1.0]
 
     context = CompressContext(data=tiny_data, stopwatch=equal)
@@ -134,8 +134,8 @@ class Windows(nn.Module):
 def test_a_batch_has_as_many_rows_as_in_the_model_and_each_call_counts(tiny_data):
     sizes = []
 
-    def watching(models, example, *, batch_size, **settings):
-        sizes.append((tuple(example.shape), batch_size))
+    def watching(models, example, timing):
+        sizes.append((tuple(example.shape), timing.batch_size))
         return [0.2, 0.1]
 
     context = CompressContext(data=tiny_data, stopwatch=watching)

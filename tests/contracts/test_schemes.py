@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 import torch
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.training.contract import FitContext
 
@@ -28,9 +29,7 @@ def distilled(tiny_model, tiny_data):
             teacher,
             tiny_data,
             context,
-            scheme=name,
-            training=TRAINING,
-            label_weight=0.5,
+            DistillConfig(scheme=name, **TRAINING, label_weight=0.5),
         )
         return result, teacher
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kdeploy.distill.cached_teacher import CachedTeacher
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
 from kdeploy.training.batches import TrainingBatches
@@ -189,7 +190,7 @@ def test_a_distillation_interrupted_anywhere_ends_in_the_same_weights(
         context = FitContext(seed=3, work=work / "fit", cache=work / "cache", watcher=watcher)
         losses = [{"kd": {"weight": {"adaptive": {"start": 1.0, "patience": 1}}}}, hints]
         return distill(
-            tiny_model(seed=2), teacher, data, context, losses=losses, training=QUICK
+            tiny_model(seed=2), teacher, data, context, DistillConfig(losses=losses, **QUICK)
         ).model
 
     whole = run(tmp_path / "whole", NullCallback())

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from kdeploy.distill.classifier_inputs import classifier
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.feature_hooks import tapped
 from kdeploy.distill.loss_specs import loss_specs_of
@@ -21,9 +22,12 @@ X = torch.rand(6, 1, 12, 12)
 
 def fully_convolutional(width):
     return nn.Sequential(
-        nn.Conv2d(1, width, 3), nn.ReLU(), nn.Conv2d(width, 4, 1), nn.AdaptiveAvgPool2d(1),
+        nn.Conv2d(1, width, 3),
+        nn.ReLU(),
+        nn.Conv2d(width, 4, 1),
+        nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-    )  # fmt: skip
+    )
 
 
 class Hidden(nn.Module):
@@ -75,9 +79,12 @@ def test_a_relation_is_learned_without_layers_as_with_the_classifiers_named(
 ):
     def taught(**own):
         result = distill(
-            tiny_model(seed=1, width=6), tiny_model(width=8), tiny_data, FitContext(seed=0),
-            losses=[{loss: own}], training={"epochs": 1, "batch_size": 32},
-        )  # fmt: skip
+            tiny_model(seed=1, width=6),
+            tiny_model(width=8),
+            tiny_data,
+            FitContext(seed=0),
+            DistillConfig(losses=[{loss: own}], epochs=1, batch_size=32),
+        )
         return result, [p.detach().numpy() for p in result.model.parameters()]
 
     result, weights = taught()
@@ -94,7 +101,9 @@ def test_a_relation_is_learned_without_layers_as_with_the_classifiers_named(
 
 def test_networks_of_different_kinds_are_compared_by_vectors():
     student, teacher = fully_convolutional(5).eval(), Hidden().eval()
-    (loss_spec,), _ = with_layers(loss_specs_of([{"rkd": {}}]), student, teacher, X)
+    (loss_spec,), _ = with_layers(
+        loss_specs_of(DistillConfig(losses=[{"rkd": {}}]).losses), student, teacher, X
+    )
     assert loss_spec.layers == {"2:input": "fc:input"}
     with (
         tapped(student, ["2:input"], role="student") as own,
@@ -113,5 +122,7 @@ def test_a_file_has_no_inner_layers():
 
     for teacher in (None, File()):
         with pytest.raises(ModelError, match="the teacher is a file") as caught:
-            with_layers(loss_specs_of([{"rkd": {}}]), Hidden(), teacher, X)
+            with_layers(
+                loss_specs_of(DistillConfig(losses=[{"rkd": {}}]).losses), Hidden(), teacher, X
+            )
         assert "kd" in caught.value.hint

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.distill.run import distill
@@ -66,7 +67,9 @@ class Segmenter(nn.Module):
 
 
 def chosen(loss, student, teacher, x=X):
-    (spec,), said = with_layers(loss_specs_of([{loss: {}}]), student, teacher, x)
+    (spec,), said = with_layers(
+        loss_specs_of(DistillConfig(losses=[{loss: {}}]).losses), student, teacher, x
+    )
     return spec.layers, said
 
 
@@ -113,8 +116,11 @@ def test_without_a_common_size_they_have_to_be_named():
 def test_every_loss_on_features_trains_without_layers(loss, tiny_data, tiny_model):
     width = 4 if loss == "fsp" else 8  # which compares equal widths
     result = distill(
-        tiny_model(seed=1, width=4), tiny_model(width=width), tiny_data, FitContext(seed=0),
-        losses=[{loss: {}}], training={"epochs": 1, "batch_size": 32},
-    )  # fmt: skip
+        tiny_model(seed=1, width=4),
+        tiny_model(width=width),
+        tiny_data,
+        FitContext(seed=0),
+        DistillConfig(losses=[{loss: {}}], epochs=1, batch_size=32),
+    )
     assert "no `layers` named" in result.said[0]
     assert result.fit.history[0].losses[loss] > 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import Batch, TaskFacts
 from kdeploy.distill.loss_specs import checked_weight, loss_specs_of
 from kdeploy.distill.losses.attention import attention
@@ -44,7 +45,7 @@ def build(student, teacher):
         return DistillObjective(
             student,
             Teacher(teacher),
-            loss_specs_of(losses),
+            loss_specs_of(DistillConfig(losses=losses).losses),
             label_weight=checked_weight(label_weight, where="label_weight"),
             example=Batch(x=torch.rand(2, 1, 12, 12), labels=torch.arange(2), rows=torch.arange(2)),
             facts=TaskFacts(num_classes=4, num_items=6),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import Batch, TaskFacts
 from kdeploy.distill.loss_specs import checked_weight, loss_specs_of
 from kdeploy.distill.losses.dkd import dkd
@@ -19,6 +20,7 @@ from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
 from kdeploy.errors import ModelError
 from kdeploy.registry import techniques
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, fit
 
 LABELS = torch.arange(6) % 4
@@ -45,7 +47,7 @@ def objective_of(student, teacher, losses, *, label_weight=0.5):
     return DistillObjective(
         student,
         Teacher(teacher),
-        loss_specs_of(losses),
+        loss_specs_of(DistillConfig(losses=losses).losses),
         label_weight=checked_weight(label_weight, where="label_weight"),
         example=Batch(x=torch.rand(2, 1, 12, 12), labels=torch.arange(2), rows=torch.arange(2)),
         facts=TaskFacts(num_classes=4, num_items=6),
@@ -252,7 +254,7 @@ class Two(nn.Module):
 # MMRazor: a component is learned from only where its name contains "loss".
 def test_every_component_is_learned_whatever_its_name(student, tiny_data):
     objective = Two(student)
-    fit(objective, tiny_data, FitContext(), epochs=1, precision="fp32")
+    fit(objective, tiny_data, FitContext(), TrainingConfig(epochs=1, precision="fp32"))
     assert all(pull < 1 for pull in objective.pulls.values())
 
 
@@ -260,7 +262,7 @@ def test_every_component_is_learned_whatever_its_name(student, tiny_data):
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_test_part_is_not_even_looked_at(keep, student, teacher, tiny_data):
     context, unseen = FitContext(), replace(tiny_data, test=None)
-    done = distill(student, teacher, unseen, context, training={"epochs": 1, "keep": keep})
+    done = distill(student, teacher, unseen, context, DistillConfig(**{"epochs": 1, "keep": keep}))
     assert done.fit.kept == keep
     assert 0 <= done.fit.best_accuracy <= 1
 

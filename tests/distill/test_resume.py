@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.training.fit import FitContext, NullCallback
 
@@ -64,7 +65,7 @@ def train(tiny_model, tiny_data):
         student = tiny_model(seed=2, width=4)
         teacher = tiny_model(seed=1, width=6)
         torch.rand(7)  # the global generator is elsewhere in another process
-        done = distill(student, teacher, data, context, losses=LOSSES, training=TRAINING)
+        done = distill(student, teacher, data, context, DistillConfig(losses=LOSSES, **TRAINING))
         return student.state_dict(), [(r.losses, r.validation_accuracy) for r in done.fit.history]
 
     return go

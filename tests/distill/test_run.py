@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from kdeploy.data.contract import Split
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import Batch, SchemeContext, TaskFacts
 from kdeploy.distill.loss_specs import checked_weight, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
 from kdeploy.errors import ModelError, RecipeError, UnknownName
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, NullCallback, Supervised, accuracy, fit, predict
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
@@ -34,7 +36,7 @@ class Interrupting(NullCallback):
 @pytest.fixture(scope="module")
 def teacher(tiny_model, tiny_data):
     model = tiny_model(seed=1, width=12)
-    fit(Supervised(model), tiny_data, FitContext(), epochs=10, **QUICK)
+    fit(Supervised(model), tiny_data, FitContext(), TrainingConfig(epochs=10, **QUICK))
     return model
 
 
@@ -52,9 +54,9 @@ def test_the_student_learns_without_labels(student, teacher, tiny_data):
         teacher,
         data,
         FitContext(),
-        losses=[{"kd": {"temperature": 2.0}}],
-        label_weight=0.0,
-        training={**QUICK, "epochs": 30},
+        DistillConfig(
+            losses=[{"kd": {"temperature": 2.0}}], label_weight=0.0, **{**QUICK, "epochs": 30}
+        ),
     )
     assert result.model is student
     x, preprocessing = tiny_data.test.x, tiny_data.preprocessing
@@ -70,7 +72,9 @@ def test_a_loss_with_weights_of_its_own_may_begin_later(optimizer, student, teac
     later = {"linear": {"start": 0.0, "end": 0.5, "since": 0.4}}
     options = {**QUICK, "optimizer": optimizer, "learning_rate": 0.01, "epochs": 3}
     losses = [{"kd": {}}, {"hints": {**keys, "weight": later}}]
-    result = distill(student, teacher, tiny_data, FitContext(), losses=losses, training=options)
+    result = distill(
+        student, teacher, tiny_data, FitContext(), DistillConfig(losses=losses, **options)
+    )
     learned = [record.losses["hints"] for record in result.fit.history]
     assert learned[0] == 0 < learned[1] < learned[2]
 
@@ -78,14 +82,16 @@ def test_a_loss_with_weights_of_its_own_may_begin_later(optimizer, student, teac
 def test_an_interrupted_distillation_ends_in_the_same_weights(
     student, teacher, tiny_model, tiny_data, tmp_path
 ):
-    options = {"losses": [{"kd": {}}, HINTS], "training": {**QUICK, "epochs": 3}}
-    distill(student, teacher, tiny_data, FitContext(seed=4), **options)
+    options = {"losses": [{"kd": {}}, HINTS], **QUICK, "epochs": 3}
+    distill(student, teacher, tiny_data, FitContext(seed=4), DistillConfig(**options))
     context = FitContext(seed=4, work=tmp_path, watcher=Interrupting(8))
     with pytest.raises(KeyboardInterrupt):
-        distill(tiny_model(seed=2, width=4), teacher, tiny_data, context, **options)
+        distill(tiny_model(seed=2, width=4), teacher, tiny_data, context, DistillConfig(**options))
     torch.rand(3)
     resumed = tiny_model(seed=2, width=4)
-    distill(resumed, teacher, tiny_data, FitContext(seed=4, work=tmp_path), **options)
+    distill(
+        resumed, teacher, tiny_data, FitContext(seed=4, work=tmp_path), DistillConfig(**options)
+    )
     pairs = zip(student.state_dict().values(), resumed.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -95,9 +101,11 @@ def test_a_teacher_with_another_normalisation_is_asked_in_it(student, teacher, t
     other = replace(
         tiny_data, preprocessing=replace(tiny_data.preprocessing, mean=(0.9,), std=(0.05,))
     )
-    options = {"training": {**QUICK, "epochs": 0}}
-    told = distill(student, teacher, other, FitContext(), teacher_normalization=own, **options)
-    untold = distill(student, teacher, other, FitContext(), **options)
+    options = {**QUICK, "epochs": 0}
+    told = distill(
+        student, teacher, other, FitContext(), DistillConfig(**options), teacher_normalization=own
+    )
+    untold = distill(student, teacher, other, FitContext(), DistillConfig(**options))
     expected = accuracy(teacher, tiny_data.validation, tiny_data.preprocessing)
     assert told.teacher_accuracy == expected > untold.teacher_accuracy
 
@@ -113,7 +121,7 @@ def test_a_teacher_with_another_normalisation_is_asked_in_it(student, teacher, t
 def test_refuses_class_counts_that_differ(classes, message, tiny_model, tiny_data):
     models = [tiny_model(classes=c) for c in classes]
     with pytest.raises(ModelError, match=message) as caught:
-        distill(*models, tiny_data, FitContext(), training={"epochs": 1})
+        distill(*models, tiny_data, FitContext(), DistillConfig(**{"epochs": 1}))
     assert "4 classes" in caught.value.hint
 
 
@@ -121,13 +129,13 @@ def test_refuses_class_counts_that_differ(classes, message, tiny_model, tiny_dat
     ("options", "message"),
     [
         ({"scheme": "ofline"}, "no scheme `ofline`"),
-        ({"scheme_parameters": {"speed": 1}}, "no key `speed` in distill.offline"),
+        ({"scheme": {"offline": {"speed": 1}}}, "no key `speed` in distill.scheme.offline"),
         ({"losses": [{"kdd": {}}]}, "no loss `kdd`"),
     ],
 )
 def test_refuses_names_that_do_not_exist(options, message, student, teacher, tiny_data):
     with pytest.raises(UnknownName, match=message):
-        distill(student, teacher, tiny_data, FitContext(), **options)
+        distill(student, teacher, tiny_data, FitContext(), DistillConfig(**options))
 
 
 def test_the_teacher_sees_the_very_mix_that_the_student_sees(student, teacher, tiny_data):
@@ -138,7 +146,7 @@ def test_the_teacher_sees_the_very_mix_that_the_student_sees(student, teacher, t
         )
     data = replace(tiny_data, augment=("horizontal_flip", "mixup"))
     training = {**QUICK, "epochs": 1, "views": 2}
-    distill(student, teacher, data, FitContext(), training=training)
+    distill(student, teacher, data, FitContext(), DistillConfig(**training))
     shown = [x for x in seen["student"] if any(torch.equal(x, y) for y in seen["teacher"])]
     assert len(shown) >= len(tiny_data.train) // QUICK["batch_size"]
 
@@ -146,7 +154,7 @@ def test_the_teacher_sees_the_very_mix_that_the_student_sees(student, teacher, t
 def test_losses_that_need_true_labels_refuse_a_mix(student, teacher, tiny_data):
     data = replace(tiny_data, augment=("mixup",))
     with pytest.raises(RecipeError, match="`dkd` needs one true class") as caught:
-        distill(student, teacher, data, FitContext(), losses=[{"dkd": {}}], training=QUICK)
+        distill(student, teacher, data, FitContext(), DistillConfig(losses=[{"dkd": {}}], **QUICK))
     assert "leave `mixup` out" in caught.value.hint
 
 
@@ -161,7 +169,7 @@ def test_a_scheme_can_train_in_several_stages_side_by_side(
 
     fitting = FitContext(work=tmp_path, name="distil", watcher=Names())
     weight = checked_weight(0.1, where="label_weight")
-    training = {**QUICK, "epochs": 1}
+    training = TrainingConfig(**QUICK, epochs=1)
     context = SchemeContext(data=tiny_data, fit=fitting, training=training, label_weight=weight)
     two = Batch(x=torch.rand(2, 1, 12, 12), labels=torch.arange(2), rows=torch.arange(2))
     assistant = tiny_model(seed=3, width=8)
@@ -172,7 +180,7 @@ def test_a_scheme_can_train_in_several_stages_side_by_side(
         objective = DistillObjective(
             learns,
             Teacher(knows),
-            loss_specs_of([{"kd": {}}]),
+            loss_specs_of(DistillConfig(losses=[{"kd": {}}]).losses),
             label_weight=weight,
             example=two,
             facts=TaskFacts(num_classes=4, num_items=96),

@@ -3,15 +3,20 @@ import pytest
 
 from kdeploy.bench import run as bench_run
 from kdeploy.bench.model_under_test import Outcome
+from kdeploy.bench.plan import BenchPlan
 from kdeploy.bench.run import Interrupted
 from kdeploy.data.load import DataReference
 from kdeploy.errors import InputError
 from kdeploy.measurement import read, select
 from kdeploy.pipeline.log import NullListener
 from kdeploy.pipeline.side_by_side import bench_side_by_side
-from kdeploy.recipe.resolve import bench_section
+from kdeploy.registry import check
 
 ROUNDS = (np.array([0.001, 0.002]),) * 8
+
+
+def bench_plan(given):
+    return check(BenchPlan, given, where="bench")
 
 
 class Measuring:
@@ -53,7 +58,7 @@ def bench(tmp_path, tiny_data):
         given = {"runtimes": ["fake"], "threads": [1], "batch_sizes": list(batch_sizes)}
         return bench_side_by_side(
             [str(file) for file in files],
-            bench_section({**given, "accuracy": False}),
+            bench_plan({**given, "accuracy": False}),
             tmp_path / "out",
             baseline=baseline and str(tmp_path / f"{baseline}.onnx"),
             gates=[],

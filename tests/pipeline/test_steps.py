@@ -111,7 +111,7 @@ def interrupted(*arguments, **keywords):
 
 def test_a_technique_that_trains_has_its_epochs_beside_its_own_parameters():
     parsed = step({"int8_qat": {"epochs": 2, "recover": {"batch_size": 32}}}, "compress[0]")
-    assert parsed.recover.training["epochs"] == 2
-    assert parsed.recover.training["batch_size"] == 32
+    assert parsed.recover.epochs == 2
+    assert parsed.recover.batch_size == 32
     with pytest.raises(RecipeError, match="`epochs` is a key of `int8_qat` itself"):
         step({"int8_qat": {"recover": {"epochs": 2}}}, "compress[0]")

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdeploy.compress.contract import Timing
 from kdeploy.data.load import DataReference
 from kdeploy.errors import Unavailable, UnknownName
 from kdeploy.pipeline.stopwatch import Latencies
@@ -16,9 +17,7 @@ def test_measures_each_model_as_an_exported_file():
     few, many = Latencies()(
         [layer(8), layer(512)],
         torch.zeros(2, 8, 24, 24),
-        runtime="onnxruntime_cpu",
-        threads=1,
-        seconds=0.05,
+        Timing(runtime="onnxruntime_cpu", threads=1, seconds=0.05),
     )
     assert 0 < few < many
 
@@ -34,6 +33,6 @@ def test_feeds_the_data_to_what_takes_it(tmp_path, tiny_data):
 
 def test_refuses_a_runtime_that_does_not_exist_or_opens_no_files():
     with pytest.raises(UnknownName, match="onnxruntime_gpu"):
-        Latencies()([layer(1)], torch.zeros(2, 8, 4, 4), runtime="onnxruntime_gpu")
+        Latencies()([layer(1)], torch.zeros(2, 8, 4, 4), Timing(runtime="onnxruntime_gpu"))
     with pytest.raises(Unavailable, match="not ONNX files"):
-        Latencies()([layer(1)], torch.zeros(2, 8, 4, 4), runtime="torch_eager")
+        Latencies()([layer(1)], torch.zeros(2, 8, 4, 4), Timing(runtime="torch_eager"))

@@ -20,8 +20,8 @@ def resolved(**sections):
 
 def test_fills_in_every_default():
     recipe = resolved()
-    assert recipe.teacher.training["epochs"] == 1
-    assert recipe.teacher.training["momentum"] == 0.9
+    assert recipe.teacher.training.epochs == 1
+    assert recipe.teacher.training.momentum == 0.9
     assert recipe.export[0].technique == "onnx"
     assert recipe.bench.runtimes == ["onnxruntime_cpu"]
     assert recipe.data.parameters["size"] == 16
@@ -32,7 +32,8 @@ def test_a_loss_by_its_former_name_stays_as_written_so_that_ids_do_not_change():
     (loss,) = resolved(**{**STUDENT, "distill": {"losses": losses}}).distill.losses
     (spec,) = loss_specs_of([loss])
     assert (list(loss), spec.name) == (["similarity_of_maps"], "similarity_of_maps")
-    assert spec.function is loss_specs_of([{"nst": {"layers": {"1": "1"}}}])[0].function
+    (renamed,) = resolved(**{**STUDENT, "distill": {"losses": [{"nst": {}}]}}).distill.losses
+    assert spec.function is loss_specs_of([renamed])[0].function
 
 
 def test_reads_losses_with_their_weight_and_layers():
@@ -68,22 +69,22 @@ def test_one_word_stands_for_a_technique_or_a_section_with_its_defaults(tmp_path
 
 def test_overrides_reach_into_what_was_one_word():
     given = {"data": "digits", "teacher": "build.py:net", "export": ["onnx"]}
-    overridden(given, ["data.size=8", "teacher.train.epochs=1", "export.0.onnx.opset=20"])
+    given = overridden(given, ["data.size=8", "teacher.train.epochs=1", "export.0.onnx.opset=20"])
     recipe = parse(given, folder=Path())
     assert recipe.data.parameters["size"] == 8
-    assert recipe.teacher.training["epochs"] == 1
+    assert recipe.teacher.training.epochs == 1
     assert recipe.export[0].parameters["opset"] == 20
 
 
 def test_a_recovery_learns_slower_than_a_training():
     step = {"prune_channels": {"ratio": 0.5, "recover": {"epochs": 1}}}
     recovery = resolved(compress=[step]).compress[0].recover
-    assert recovery.training["learning_rate"] < recovery_default()
+    assert recovery.learning_rate < recovery_default()
     assert recovery.losses[0].keys() == {"kd"}
 
 
 def recovery_default():
-    return resolved(**STUDENT).distill.training["learning_rate"]
+    return resolved(**STUDENT).distill.learning_rate
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_refuses_to_recover_a_model_that_cannot_be_trained():
 
 def test_overrides_reach_into_lists_and_make_sections():
     given = {"compress": [{"prune_channels": {"ratio": 0.2}}]}
-    overridden(given, ["compress.0.prune_channels.ratio=0.4", "bench.runtimes=[fake]"])
+    given = overridden(given, ["compress.0.prune_channels.ratio=0.4", "bench.runtimes=[fake]"])
     assert given["compress"][0]["prune_channels"]["ratio"] == 0.4
     assert given["bench"] == {"runtimes": ["fake"]}
     with pytest.raises(RecipeError, match="not one of the 1 entries"):

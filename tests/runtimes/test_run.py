@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from kdeploy.bench.plan import BenchPlan
 from kdeploy.errors import FileMissing, ModelError, RecipeError, Unavailable, UnknownName
-from kdeploy.recipe.resolve import bench_section
+from kdeploy.registry import check
 from kdeploy.runtimes.run import device_of, format_of, named, open_runtime, states
+
+
+def bench_plan(given):
+    return check(BenchPlan, given, where="bench")
 
 
 def test_every_runtime_has_a_state_and_a_missing_one_its_remedy():
@@ -77,7 +82,7 @@ def test_a_wrong_option_is_one_error_that_names_it_and_a_hint(text):
 @pytest.mark.parametrize("text", WRONG_OPTIONS)
 def test_a_recipe_with_a_wrong_option_is_refused_before_anything_runs(text):
     with pytest.raises(WRONG_OPTIONS[text][0]):
-        bench_section({"runtimes": ["onnxruntime_cpu", text]})
+        bench_plan({"runtimes": ["onnxruntime_cpu", text]})
 
 
 @pytest.mark.parametrize("text", ["torch_cuda:precison=fp16", "torch_cuda:precision"])

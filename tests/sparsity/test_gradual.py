@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.sparsity.choice import Choice
 from kdeploy.sparsity.gradual import GradualZeros, sparsity_at
 from kdeploy.sparsity.zeros import sparsity
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
@@ -56,7 +58,7 @@ class Interrupted:
 def test_zeros_follow_the_schedule_to_the_asked_part_of_the_training(tiny_model, tiny_data):
     model, counting = tiny_model(), Counting()
     context = FitContext(constraints=(make_zeros(), counting))
-    fit(Supervised(model), tiny_data, context, epochs=2, keep="last", **QUICK)
+    fit(Supervised(model), tiny_data, context, TrainingConfig(epochs=2, keep="last", **QUICK))
     for progress, found in counting.seen:
         expected = sparsity_at(min(progress / 0.5, 1), 0.8)
         # A hundred updates: one of them is 3 % of the whole at most.
@@ -85,7 +87,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(ema, tiny_model, tiny_
         model = tiny_model()
         context = FitContext(work=work, constraints=(make_zeros(),), seed=5, **options)
         training = {**QUICK, "epochs": 3, "ema": ema, "keep": "last"}
-        distill(model, tiny_model(seed=1), tiny_data, context, training=training)
+        distill(model, tiny_model(seed=1), tiny_data, context, DistillConfig(**training))
         return model.state_dict()
 
     expected = train(None)

@@ -16,6 +16,7 @@ from kdeploy.sparsity.zeros import (
     sparse_weights,
     sparsity,
 )
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
@@ -89,7 +90,7 @@ def test_zeros_stay_in_every_kind_of_training(options, tiny_model, tiny_data):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     names = sparse_weights(model)
     context = FitContext(constraints=(HeldZeros(names),))
-    fit(Supervised(model), tiny_data, context, epochs=1, **{**QUICK, **options})
+    fit(Supervised(model), tiny_data, context, TrainingConfig(epochs=1, **{**QUICK, **options}))
     assert names
     for name in names:
         weight = model.get_parameter(name)
@@ -104,7 +105,12 @@ def test_an_interrupted_training_ends_in_the_same_weights(ema, tiny_model, tiny_
         context = FitContext(
             work=work, constraints=(HeldZeros(sparse_weights(model)),), seed=5, **options
         )
-        fit(Supervised(model), tiny_data, context, epochs=2, ema=ema, keep="last", **QUICK)
+        fit(
+            Supervised(model),
+            tiny_data,
+            context,
+            TrainingConfig(epochs=2, ema=ema, keep="last", **QUICK),
+        )
         return model.state_dict()
 
     expected = train(None)

@@ -19,13 +19,13 @@ class Trainer:
         self.data = data
         self.names = []
 
-    def __call__(self, model, teacher, *, name, constraints=(), keep=None, is_last=False):
-        self.names.append(name)
+    def __call__(self, model, teacher, training):
+        self.names.append(training.name)
         x = torch.from_numpy(self.data.preprocessing.apply(self.data.train.x[:16]))
         # Held by the pipeline in every training after a sparse step.
         known = dict(model.named_parameters())
         zeros = HeldZeros([name for name in sparse_weights(teacher) if name in known])
-        constraints = (zeros, *constraints)
+        constraints = (zeros, *training.constraints)
         for constraint in constraints:
             assert constraint.fingerprint, "a constraint says what it does"
             constraint.begin(model)
@@ -43,6 +43,6 @@ class Trainer:
         model.eval()
 
 
-def stopwatch(models, example, *, runtime, batch_size=1, threads=None, seconds=0.5):
+def stopwatch(models, example, timing):
     """Return a microsecond a parameter."""
     return [1e-6 * count_parameters(model) for model in models]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy import registry
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.errors import InputError, ModelError, TrainingDiverged
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import Batch, FitContext, NullCallback, Supervised, accuracy, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
@@ -65,7 +65,7 @@ def same(one, other):
 def test_learns(tiny_model, tiny_data):
     model = tiny_model()
     before = accuracy(model, tiny_data.test, tiny_data.preprocessing)
-    result = fit(Supervised(model), tiny_data, FitContext(), epochs=12, **QUICK)
+    result = fit(Supervised(model), tiny_data, FitContext(), TrainingConfig(epochs=12, **QUICK))
     after = accuracy(model, tiny_data.test, tiny_data.preprocessing)
     assert after >= 0.9 > before
     assert result.history[-1].loss < result.history[0].loss / 2
@@ -79,15 +79,17 @@ def test_an_interrupted_training_ends_in_the_same_weights(
 ):
     settings = {**QUICK, "epochs": 3, **options}
     straight = with_dropout(tiny_model)
-    expected = fit(Supervised(straight), augmented, FitContext(seed=3), **settings)
+    expected = fit(Supervised(straight), augmented, FitContext(seed=3), TrainingConfig(**settings))
 
     interrupted = FitContext(seed=3, work=tmp_path, watcher=Recorder(interrupt_after=steps))
     with pytest.raises(KeyboardInterrupt):
-        fit(Supervised(with_dropout(tiny_model)), augmented, interrupted, **settings)
+        fit(
+            Supervised(with_dropout(tiny_model)), augmented, interrupted, TrainingConfig(**settings)
+        )
     resumed, watcher = with_dropout(tiny_model), Recorder()
     torch.rand(5)  # the global generator is elsewhere in another process
     context = FitContext(seed=3, work=tmp_path, watcher=watcher)
-    result = fit(Supervised(resumed), augmented, context, **settings)
+    result = fit(Supervised(resumed), augmented, context, TrainingConfig(**settings))
 
     assert same(straight, resumed)
     assert [r.losses for r in result.history] == [r.losses for r in expected.history]
@@ -100,9 +102,11 @@ def test_an_interrupted_training_ends_in_the_same_weights(
 
 def test_a_finished_training_is_not_repeated(tiny_model, tiny_data, tmp_path):
     model, again, watcher = tiny_model(), tiny_model(), Recorder()
-    first = fit(Supervised(model), tiny_data, FitContext(work=tmp_path), epochs=2, **QUICK)
+    first = fit(
+        Supervised(model), tiny_data, FitContext(work=tmp_path), TrainingConfig(epochs=2, **QUICK)
+    )
     context = FitContext(work=tmp_path, watcher=watcher)
-    second = fit(Supervised(again), tiny_data, context, epochs=2, **QUICK)
+    second = fit(Supervised(again), tiny_data, context, TrainingConfig(epochs=2, **QUICK))
     assert watcher.steps == 0
     assert second == first
     assert same(model, again)
@@ -120,14 +124,18 @@ def test_a_finished_training_is_not_repeated(tiny_model, tiny_data, tmp_path):
 def test_the_checkpoint_of_another_training_is_not_resumed(
     change, tiny_model, tiny_data, tmp_path, caplog
 ):
-    fit(Supervised(tiny_model()), tiny_data, FitContext(work=tmp_path), epochs=1, **QUICK)
+    fit(
+        Supervised(tiny_model()),
+        tiny_data,
+        FitContext(work=tmp_path),
+        TrainingConfig(epochs=1, **QUICK),
+    )
     watcher = Recorder()
     fit(
         Supervised(tiny_model(seed=change.get("model_seed", 0))),
         replace(tiny_data, **change.get("data", {})),
         FitContext(work=tmp_path, watcher=watcher, seed=change.get("seed", 0)),
-        epochs=1,
-        **{**QUICK, **change.get("settings", {})},
+        TrainingConfig(epochs=1, **{**QUICK, **change.get("settings", {})}),
     )
     assert watcher.steps == 6
     assert "other settings" in caplog.text
@@ -138,13 +146,13 @@ def test_leaves_the_global_random_numbers_alone(tiny_model, tiny_data):
     expected = torch.rand(3)
     model = tiny_model()
     torch.manual_seed(5)
-    fit(Supervised(model), tiny_data, FitContext(), epochs=1, **QUICK)
+    fit(Supervised(model), tiny_data, FitContext(), TrainingConfig(epochs=1, **QUICK))
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_no_epochs_change_nothing(tiny_model, tiny_data):
     model, before = tiny_model(), tiny_model()
-    result = fit(Supervised(model), tiny_data, FitContext(), epochs=0)
+    result = fit(Supervised(model), tiny_data, FitContext(), TrainingConfig(epochs=0))
     assert same(model, before)
     assert result.history == ()
     validation = accuracy(model, tiny_data.validation, tiny_data.preprocessing)
@@ -156,7 +164,12 @@ def test_stops_when_it_diverges(tiny_model, tiny_data):
     watcher = Recorder()
     context = FitContext(watcher=watcher)
     with pytest.raises(TrainingDiverged):
-        fit(Supervised(tiny_model()), tiny_data, context, epochs=9, learning_rate=1e20)
+        fit(
+            Supervised(tiny_model()),
+            tiny_data,
+            context,
+            TrainingConfig(epochs=9, learning_rate=1e20),
+        )
     assert watcher.told[-1] == ("ended",)
 
 
@@ -177,7 +190,7 @@ def test_signals_train_in_every_layout_and_precision(precision):
     pool = nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten())
     model = nn.Sequential(nn.Conv1d(3, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), pool, nn.Linear(8, 2))
     options = {**QUICK, "precision": precision, "channels_last": True, "epochs": 4}
-    result = fit(Supervised(model), data, FitContext(), **options)
+    result = fit(Supervised(model), data, FitContext(), TrainingConfig(**options))
     assert result.last_accuracy > 0.9
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
@@ -185,7 +198,7 @@ def test_signals_train_in_every_layout_and_precision(precision):
 def test_tells_the_watcher_all_in_order(tiny_model, tiny_data):
     watcher = Recorder()
     context = FitContext(name="teacher", watcher=watcher)
-    fit(Supervised(tiny_model()), tiny_data, context, epochs=2, **QUICK)
+    fit(Supervised(tiny_model()), tiny_data, context, TrainingConfig(epochs=2, **QUICK))
     assert watcher.told == [
         ("started", "teacher", 2, 6, 0),
         ("epoch", 1),
@@ -197,23 +210,28 @@ def test_tells_the_watcher_all_in_order(tiny_model, tiny_data):
 
 def test_refuses_a_student_with_another_class_count(tiny_model, tiny_data):
     with pytest.raises(ModelError, match="the student has 7 outputs, edges has 4 classes"):
-        fit(Supervised(tiny_model(classes=7)), tiny_data, FitContext(), epochs=1)
+        fit(Supervised(tiny_model(classes=7)), tiny_data, FitContext(), TrainingConfig(epochs=1))
 
 
 def test_refuses_a_model_for_other_items(tiny_model, tiny_data):
     with pytest.raises(ModelError, match=r"cannot run on items of shape \(1, 12, 12\)"):
-        fit(Supervised(tiny_model(channels=3)), tiny_data, FitContext(), epochs=1)
+        fit(Supervised(tiny_model(channels=3)), tiny_data, FitContext(), TrainingConfig(epochs=1))
 
 
 def test_refuses_a_model_without_anything_to_train(tiny_model, tiny_data):
     model = tiny_model().requires_grad_(False)
     with pytest.raises(ModelError, match="nothing to train"):
-        fit(Supervised(model), tiny_data, FitContext(), epochs=1)
+        fit(Supervised(model), tiny_data, FitContext(), TrainingConfig(epochs=1))
 
 
 def test_refuses_a_device_that_does_not_exist(tiny_model, tiny_data):
     with pytest.raises(InputError, match="no device `abacus`"):
-        fit(Supervised(tiny_model()), tiny_data, FitContext(device="abacus"), epochs=1)
+        fit(
+            Supervised(tiny_model()),
+            tiny_data,
+            FitContext(device="abacus"),
+            TrainingConfig(epochs=1),
+        )
 
 
 def test_label_smoothing_is_that_of_the_formula():
@@ -222,24 +240,6 @@ def test_label_smoothing_is_that_of_the_formula():
     loss = Supervised(nn.Identity(), 0.3)(batch)["labels"]
     log_p = logits.numpy() - np.log(np.exp(logits.numpy()).sum())
     assert loss.item() == pytest.approx(-(0.8 * log_p[0, 0] + 0.1 * log_p[0, 1:].sum()), rel=1e-6)
-
-
-def test_a_recipe_can_read_the_parameters_without_importing():
-    parameters = registry.parameters_of("kdeploy.training.fit", "fit")
-    resolved = registry.validate(parameters, {"epochs": 3}, where="train")
-    assert (resolved["epochs"], resolved["optimizer"], resolved["ema"]) == (3, "sgd", None)
-    assert all(p.doc for p in parameters)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("epochs", -1), ("learning_rate", 0), ("schedule", "steps"), ("ema", 1.0), ("momentum", 1.0)],
-)
-def test_a_recipe_refuses_values_without_sense(key, value):
-    with pytest.raises(InputError, match=f"train.{key}"):
-        registry.validate(
-            registry.parameters_of("kdeploy.training.fit", "fit"), {key: value}, where="train"
-        )
 
 
 class _WithAuxiliary(nn.Module):
@@ -256,6 +256,6 @@ def test_of_auxiliary_outputs_the_first_is_learned_from(tiny_model, tiny_data):
     trained = []
     for has_auxiliary in (False, True):
         model = _WithAuxiliary(tiny_model(), has_auxiliary=has_auxiliary)
-        fit(Supervised(model), tiny_data, FitContext(), epochs=1, batch_size=16)
+        fit(Supervised(model), tiny_data, FitContext(), TrainingConfig(epochs=1, batch_size=16))
         trained.append(model.state_dict())
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])

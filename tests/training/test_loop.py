@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from kdeploy.data.contract import Split
 from kdeploy.errors import TrainingDiverged
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, NullCallback, Supervised, accuracy, fit
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
@@ -32,7 +33,7 @@ class Components(nn.Module):
 def test_keeps_the_epoch_it_says(keep, tiny_model, tiny_data):
     model = tiny_model()
     options = {**QUICK, "learning_rate": 1.0, "schedule": "constant", "epochs": 5, "keep": keep}
-    result = fit(Supervised(model), tiny_data, FitContext(seed=1), **options)
+    result = fit(Supervised(model), tiny_data, FitContext(seed=1), TrainingConfig(**options))
     accuracies = [r.validation_accuracy for r in result.history]
     assert result.best_accuracy == max(accuracies) != accuracies[-1] == result.last_accuracy
     assert result.best_epoch == 5 - accuracies[::-1].index(max(accuracies)), "the later of equals"
@@ -43,14 +44,14 @@ def test_keeps_the_epoch_it_says(keep, tiny_model, tiny_data):
 def test_stops_when_the_loss_is_not_a_number(tiny_model, tiny_data):
     objective = Components(tiny_model(), lambda e: {"labels": e, "odd": e / 0 - e / 0})
     with pytest.raises(TrainingDiverged, match="`odd` became nan in epoch 1 of 2") as caught:
-        fit(objective, tiny_data, FitContext(), epochs=2, **QUICK)
+        fit(objective, tiny_data, FitContext(), TrainingConfig(epochs=2, **QUICK))
     assert "learning_rate" in caught.value.hint
 
 
 def test_stops_when_a_component_is_zero_for_an_epoch(tiny_model, tiny_data):
     objective = Components(tiny_model(), lambda e: {"labels": e, "hints": e * 0})
     with pytest.raises(TrainingDiverged, match=r"`hints` was exactly zero over all of epoch 1"):
-        fit(objective, tiny_data, FitContext(), epochs=2, **QUICK)
+        fit(objective, tiny_data, FitContext(), TrainingConfig(epochs=2, **QUICK))
 
 
 def test_records_the_mean_of_each_component_over_the_items(tiny_model, tiny_data):
@@ -68,7 +69,9 @@ def test_records_the_mean_of_each_component_over_the_items(tiny_model, tiny_data
             return {"ones": value + 1.0, "sizes": value + float(len(x))}
 
     options = {**QUICK, "batch_size": 36, "epochs": 1}
-    record = fit(Counting(tiny_model()), tiny_data, FitContext(), **options).history[0]
+    record = fit(
+        Counting(tiny_model()), tiny_data, FitContext(), TrainingConfig(**options)
+    ).history[0]
     assert sorted(seen) == [24, 36, 36]
     expected = (24 * 24 + 2 * 36 * 36) / 96
     assert record.losses == {"ones": 1.0, "sizes": pytest.approx(expected)}
@@ -81,7 +84,9 @@ def test_bf16_is_close_to_fp32_and_channels_last_to_neither(tiny_model, tiny_dat
         for channels_last in (True, False):
             options = {**QUICK, "precision": precision, "channels_last": channels_last}
             model = tiny_model()
-            result = fit(Supervised(model), tiny_data, FitContext(), epochs=1, **options)
+            result = fit(
+                Supervised(model), tiny_data, FitContext(), TrainingConfig(epochs=1, **options)
+            )
             losses[precision, channels_last] = result.history[0].loss
             assert all(p.is_contiguous() for p in model.parameters())
     assert losses["fp32", True] == pytest.approx(losses["fp32", False], rel=1e-4)
@@ -93,7 +98,7 @@ def test_clips_the_gradients(tiny_model, tiny_data):
     def distance(**options):
         model, start = tiny_model(), tiny_model()
         options = {**QUICK, "momentum": 0.0, "weight_decay": 0.0, "keep": "last", **options}
-        fit(Supervised(model), tiny_data, FitContext(), epochs=1, **options)
+        fit(Supervised(model), tiny_data, FitContext(), TrainingConfig(epochs=1, **options))
         pairs = zip(model.parameters(), start.parameters(), strict=True)
         return sum(((a - b) ** 2).sum() for a, b in pairs).sqrt().item()
 
@@ -103,7 +108,7 @@ def test_clips_the_gradients(tiny_model, tiny_data):
 
 def test_without_a_validation_part_the_last_epoch_is_kept(tiny_model, tiny_data):
     data = replace(tiny_data, validation=Split(x=tiny_data.test.x[:0], y=tiny_data.test.y[:0]))
-    result = fit(Supervised(tiny_model()), data, FitContext(), epochs=2, **QUICK)
+    result = fit(Supervised(tiny_model()), data, FitContext(), TrainingConfig(epochs=2, **QUICK))
     assert result.best_epoch == 2
     assert isnan(result.last_accuracy)
 
@@ -134,7 +139,12 @@ def test_a_weight_of_five_axes_trains_in_the_layout_of_images(tiny_data):
     torch.manual_seed(0)
     model = WithClips()
     before = model.clips.weight.detach().clone()
-    fit(Supervised(model), tiny_data, FitContext(), channels_last=True, **{**QUICK, "epochs": 2})
+    fit(
+        Supervised(model),
+        tiny_data,
+        FitContext(),
+        TrainingConfig(channels_last=True, **{**QUICK, "epochs": 2}),
+    )
     assert not torch.equal(model.clips.weight, before)
 
 
@@ -147,7 +157,9 @@ def test_a_step_in_parts_is_the_step(options, tiny_data):
         torch.manual_seed(0)
         model, watcher = Plain(), Counter()
         context = FitContext(watcher=watcher)
-        result = fit(Supervised(model), data, context, accumulate=accumulate, **options)
+        result = fit(
+            Supervised(model), data, context, TrainingConfig(accumulate=accumulate, **options)
+        )
         trained[accumulate] = (model.state_dict(), result.history)
         assert watcher.images == 3 * [36, 36, 24], "told once a step, of all its items"
     weights, history = trained[1]
@@ -190,7 +202,7 @@ def test_the_host_reads_as_much_of_many_steps_as_of_few(tiny_data):
                 Supervised(Plain()),
                 tiny_data,
                 FitContext(),
-                **{**options, "batch_size": batch_size},
+                TrainingConfig(**{**options, "batch_size": batch_size}),
             )
         found.append(reads.count)
     assert found[0] == found[1] > 0

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.training.contract import TrainingSettings
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.optimization import learning_rate_at, optimizer_of
 
 STEPS = 10
-SETTINGS = TrainingSettings(
-    epochs=5,
-    accumulate=1,
-    batch_size=8,
-    optimizer="sgd",
-    learning_rate=0.4,
-    weight_decay=0.01,
-    momentum=0.9,
-    schedule="cosine",
-    warmup_epochs=0.0,
-    clip_norm=None,
-    precision="fp32",
-    channels_last=True,
-    ema=None,
-    views=0,
-    compile="off",
-    keep="best",
-)
+SETTINGS = TrainingConfig(epochs=5, batch_size=8, learning_rate=0.4, weight_decay=0.01)
 
 
 def rates(**changes):
-    settings = replace(SETTINGS, **changes)
+    settings = SETTINGS.model_copy(update=changes)
     return [learning_rate_at(step, STEPS, settings) for step in range(settings.epochs * STEPS)]
 
 
@@ -82,7 +63,7 @@ def test_constant_stays_after_the_warm_up():
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "constant"])
 def test_one_epoch_of_one_step_is_no_corner(schedule):
-    settings = replace(SETTINGS, epochs=1, schedule=schedule)
+    settings = SETTINGS.model_copy(update={"epochs": 1, "schedule": schedule})
     assert 0 < learning_rate_at(0, 1, settings) <= 0.4
 
 
@@ -110,7 +91,7 @@ def test_a_gradient_may_come_later_than_others(momentum):
         foreach=False,
     )
     for model, optimizer in (
-        (found, optimizer_of(found, replace(SETTINGS, momentum=momentum))),
+        (found, optimizer_of(found, SETTINGS.model_copy(update={"momentum": momentum}))),
         (expected, plain),
     ):
         for step in range(3):
@@ -124,7 +105,7 @@ def test_a_gradient_may_come_later_than_others(momentum):
 def test_only_what_wants_a_gradient_is_trained():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
-    (group,) = optimizer_of(model, replace(SETTINGS, optimizer="adamw")).param_groups
+    (group,) = optimizer_of(model, SETTINGS.model_copy(update={"optimizer": "adamw"})).param_groups
     assert group["params"] == list(model[1].parameters())
     with pytest.raises(ModelError, match="nothing to train"):
         optimizer_of(model[0], SETTINGS)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from kdeploy.training import kernel_check, safe_arithmetic
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, NullCallback, Supervised, fit
 from kdeploy.training.kernel_check import Finding, _Memory
 
@@ -17,10 +18,10 @@ REAL_CASE = """
 import sys, torch
 from kdeploy.data.load import DataReference, load
 from kdeploy.store.references import ModelReference, build_model
-from kdeploy.training.fit import FitContext, Supervised, fit
+from kdeploy.training.fit import FitContext, Supervised, TrainingConfig, fit
 model = build_model(ModelReference(build="models/digits/build.py:resnet", args={"width": 8}))
 data = load(DataReference(name="digits", parameters={"size": 16}))
-result = fit(Supervised(model), data, FitContext(), epochs=1)
+result = fit(Supervised(model), data, FitContext(), TrainingConfig(epochs=1))
 print(result.arithmetic.threads, *result.arithmetic.contiguous_layers)
 """
 
@@ -86,7 +87,12 @@ def test_the_real_case_on_two_threads_trains_to_its_end():
 
 def test_a_resize_that_bf16_lacks_computes_in_float32_alone_and_says_so(tiny_data, caplog):
     with caplog.at_level(logging.WARNING):
-        result = fit(Supervised(Resizing()), tiny_data, FitContext(), epochs=2, precision="bf16")
+        result = fit(
+            Supervised(Resizing()),
+            tiny_data,
+            FitContext(),
+            TrainingConfig(epochs=2, precision="bf16"),
+        )
     assert result.arithmetic.precision == "bf16"
     assert result.arithmetic.float32_layers == ("resize",)
     (line,) = result.arithmetic.because
@@ -109,7 +115,9 @@ def test_a_resize_in_the_model_itself_takes_the_whole_training_to_float32(tiny_d
             x = functional.interpolate(x, size=(6, 6), mode="bilinear", antialias=True)
             return self.net[2](self.net[1](x))
 
-    result = fit(Supervised(Whole()), tiny_data, FitContext(), epochs=1, precision="bf16")
+    result = fit(
+        Supervised(Whole()), tiny_data, FitContext(), TrainingConfig(epochs=1, precision="bf16")
+    )
     assert result.arithmetic.precision == "fp32"
     assert result.arithmetic.channels_last
     assert "the model and with it all layers compute in float32" in result.arithmetic.because[0]
@@ -126,7 +134,7 @@ def test_trying_changes_nothing(tiny_data, monkeypatch):
             nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Flatten(), nn.Linear(800, 4)
         )
         before = torch.random.get_rng_state()
-        fit(Supervised(model), tiny_data, FitContext(), epochs=2, precision="fp32")
+        fit(Supervised(model), tiny_data, FitContext(), TrainingConfig(epochs=2, precision="fp32"))
         assert torch.equal(torch.random.get_rng_state(), before)
         ends.append(state_of(model))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
@@ -141,7 +149,12 @@ def test_all_batch_sizes_to_come_are_tried(tiny_data, monkeypatch):
 
     monkeypatch.setattr(safe_arithmetic, "findings", remember)
     model = Residual(width=16)  # narrower, two threads would die of it: nothing is looked for here
-    fit(Supervised(model), tiny_data, FitContext(), epochs=1, batch_size=40, accumulate=3)
+    fit(
+        Supervised(model),
+        tiny_data,
+        FitContext(),
+        TrainingConfig(epochs=1, batch_size=40, accumulate=3),
+    )
     # 96 items: batches of 40, 40, 16, in three parts each; 32 to validate, without a gradient.
     sizes = {int(t.split('"tensor": [[')[1].split(",")[0]) for t in seen if "convolution" in t}
     assert sizes == {14, 13, 6, 5, 32}
@@ -168,7 +181,12 @@ def test_only_the_layer_that_is_bad_keeps_the_plain_layout(tiny_data, monkeypatc
             )
         )
     context = FitContext()
-    result = fit(Supervised(model), tiny_data, context, epochs=1, batch_size=30, precision="fp32")
+    result = fit(
+        Supervised(model),
+        tiny_data,
+        context,
+        TrainingConfig(epochs=1, batch_size=30, precision="fp32"),
+    )
     assert result.arithmetic.contiguous_layers == ("shortcut",)
     assert result.arithmetic.channels_last
     assert strides["shortcut"] == ((8, 1, 1, 1), 36)
@@ -189,7 +207,9 @@ def test_a_forward_pass_that_dies_leads_to_the_plain_settings(tiny_data, monkeyp
 
     home = os.getpid()
     monkeypatch.setattr(safe_arithmetic, "ROUNDS", 2)
-    result = fit(Supervised(Dying()), tiny_data, FitContext(), epochs=1, precision="bf16")
+    result = fit(
+        Supervised(Dying()), tiny_data, FitContext(), TrainingConfig(epochs=1, precision="bf16")
+    )
     assert result.arithmetic.is_plain
     assert "SIGABRT" in result.arithmetic.because[0]
 
@@ -206,7 +226,12 @@ def test_an_error_of_the_model_itself_is_not_taken_for_one_of_precision(tiny_dat
             return self.net(x)
 
     with pytest.raises(ValueError, match="only in training"):
-        fit(Supervised(Failing()), tiny_data, FitContext(), epochs=1, precision="bf16")
+        fit(
+            Supervised(Failing()),
+            tiny_data,
+            FitContext(),
+            TrainingConfig(epochs=1, precision="bf16"),
+        )
 
 
 def test_a_resumed_training_computes_as_it_began(tiny_data, tmp_path, monkeypatch):
@@ -218,7 +243,9 @@ def test_a_resumed_training_computes_as_it_began(tiny_data, tmp_path, monkeypatc
     def train(watcher):
         torch.manual_seed(0)
         context = FitContext(work=tmp_path, watcher=watcher)
-        return fit(Supervised(Resizing()), tiny_data, context, epochs=2, precision="bf16")
+        return fit(
+            Supervised(Resizing()), tiny_data, context, TrainingConfig(epochs=2, precision="bf16")
+        )
 
     with pytest.raises(KeyboardInterrupt):
         train(Stopping())

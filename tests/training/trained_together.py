@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from kdeploy.data.contract import Dataset, Preprocessing, Split
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.sparsity.zeros import HeldZeros
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, fit
 
 # 83 items in steps of 16: a last step of 3, too few to be shared.
@@ -60,24 +62,24 @@ def outcomes(folder, *, devices):
     made = {}
     for name, options in settings.items():
         student = network(seed=0, width=6)
-        result = fit(Supervised(student), data(), context, **TRAINING, **options)
+        result = fit(Supervised(student), data(), context, TrainingConfig(**TRAINING, **options))
         made[name] = (numbers(result), student.state_dict())
     for name, weight in (("distilled", 0.5), ("scheduled", {"linear": {"start": 0.0, "end": 1.0}})):
         student = network(seed=0, width=6)
         losses = [{"kd": {"temperature": 2.0, "weight": weight}}, ATTENTION]
         teacher = network(seed=1, width=9)
-        done = distill(student, teacher, data(), context, losses=losses, training=TRAINING)
+        done = distill(student, teacher, data(), context, DistillConfig(losses=losses, **TRAINING))
         made[name] = (numbers(done.fit), student.state_dict())
     student = network(seed=0, width=6)
     student[2].weight.data[:, ::2] = 0
     held = replace(context, constraints=(HeldZeros(["2.weight"]),))
-    result = fit(Supervised(student), data(), held, **TRAINING)
+    result = fit(Supervised(student), data(), held, TrainingConfig(**TRAINING))
     assert (student[2].weight[:, ::2] == 0).all()
     made["sparse"] = (numbers(result), student.state_dict())
     kept = replace(context, work=folder / "work")
     for name in ("stored", "found"):
         student = network(seed=0, width=6)
-        result = fit(Supervised(student), data(), kept, **TRAINING)
+        result = fit(Supervised(student), data(), kept, TrainingConfig(**TRAINING))
         made[name] = (numbers(result), student.state_dict())
     return made
 

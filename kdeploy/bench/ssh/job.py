@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.bench.inputs import write_pool
-from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Plan
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.ssh.payload_zip import runner
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import load
@@ -125,15 +126,7 @@ class Job:
         }
 
 
-def job_of(
-    subjects: Sequence[ModelUnderTest],
-    plan: Plan,
-    *,
-    batch_sizes: Sequence[int],
-    threads: Sequence[int | None],
-    sizes: Sequence[tuple[int, ...]] = ((),),
-    folder: Path,
-) -> Job:
+def job_of(subjects: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
     """Return the job; what travels and is no file yet is written into `folder`.
 
     Raises:
@@ -153,7 +146,7 @@ def job_of(
     test = _test(dataset) if is_judged and dataset is not None else None
     items = add(_saved(folder / "items.npy", test.items)) if test is not None else ""
     groups = []
-    swept = itertools.product(sizes, batch_sizes, threads)
+    swept = itertools.product(plan.item_sizes, plan.batch_sizes, plan.threads)
     for number, (size, batch_size, count) in enumerate(swept):
         names, shapes = [], []
         for side, subject in enumerate(subjects):

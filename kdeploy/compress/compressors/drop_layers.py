@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.compress.blocks import check_lists
-from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.contract import CompressContext, Timing, compressor, refuse_integers
 from kdeploy.compress.drop_search import Cost, Dropping
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.errors import NotCalibrated, RecipeError
@@ -91,7 +91,7 @@ def drop_layers(
     names = [name for name, _ in model.named_modules()]
     spared = set(matching(names, ignore, where="drop_layers.ignore"))
     named(runtime, where="drop_layers.runtime")
-    clock = {"runtime": runtime, "batch_size": latency_batch_size, "threads": threads}
+    timing = Timing(runtime=runtime, batch_size=latency_batch_size, threads=threads)
     twin = copy.deepcopy(model)
     modes = {module: module.training for module in twin.modules()}
     items = [x for x, _ in context.batches(context.data.train, batch_size, batches)]
@@ -100,7 +100,7 @@ def drop_layers(
         _drop_number(dropping, what, amount)
     else:
         weigh = count_parameters if what == "parameters" else partial(_macs, context.example)
-        cost = _latency(model, context, clock) if what == "latency" else weigh
+        cost = _latency(model, context, timing) if what == "latency" else weigh
         _drop_to_target(dropping, twin, amount, cost, weigh)
     context.report["layers"] = dropping.rows()
     for module in twin.modules():
@@ -157,13 +157,13 @@ def _macs(example: Tensor, model: nn.Module) -> float:
     return count_macs(model, example)
 
 
-def _latency(model: nn.Module, context: CompressContext, clock: dict[str, Any]) -> Cost:
+def _latency(model: nn.Module, context: CompressContext, timing: Timing) -> Cost:
     """Return what tells a model's latency, in that of the given one."""
     original, example = copy.deepcopy(model).cpu().eval(), context.example.cpu()
 
     def latency(pruned: nn.Module) -> float:
         candidate = copy.deepcopy(pruned).cpu().eval()
-        whole, own = context.stopwatch([original, candidate], example, **clock)
+        whole, own = context.stopwatch([original, candidate], example, timing)
         return own / whole
 
     return latency

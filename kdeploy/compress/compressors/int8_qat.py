@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext, compressor
+from kdeploy.compress.contract import CompressContext, StepTraining, compressor
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.mixed_precision import precision_of, quantize_within
 from kdeploy.compress.quantization_rules import check_quantizable, is_quantized, weight_format
@@ -95,7 +95,7 @@ def int8_qat(
         reduce_range=is_reduced,
         float_layers=ignored,
     )
-    context.train(fake, model, name="quantization-aware", is_last=True)
+    context.train(fake, model, StepTraining(name="quantization-aware", is_last=True))
     fake.write_back(base)
 
     def quantize(float_layers: Sequence[str]) -> QuantizedModel:

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.channel_rounds import Pruning, Target
-from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.contract import CompressContext, Timing, compressor, refuse_integers
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.pruning.choice import Rules
@@ -125,12 +125,8 @@ def prune_channels(
     _check(model, context)
     names = [name for name, _ in model.named_modules()]
     spared = set(matching(names, ignore, where="prune_channels.ignore"))
-    clock: dict[str, Any] = {
-        "runtime": runtime,
-        "batch_size": latency_batch_size,
-        "threads": threads,
-    }
-    _check_clock(parsed_target, clock)
+    timing = Timing(runtime=runtime, batch_size=latency_batch_size, threads=threads)
+    _check_timing(parsed_target, timing)
     pruning = Pruning(
         model,
         context,
@@ -139,7 +135,7 @@ def prune_channels(
         rate=partial(
             _rating, context=context, importance=importance, batches=batches, batch_size=batch_size
         ),
-        clock=clock,
+        timing=timing,
         is_protected=spared.__contains__,
         attention=attention,
     )
@@ -184,10 +180,10 @@ def _check(model: nn.Module, context: CompressContext) -> None:
         )
 
 
-def _check_clock(parsed_target: Target, clock: Mapping[str, Any]) -> None:
+def _check_timing(parsed_target: Target, timing: Timing) -> None:
     if parsed_target.what == "latency":
-        named(clock["runtime"], where="prune_channels.runtime")
-    elif clock != {"runtime": "onnxruntime_cpu", "batch_size": 1, "threads": None}:
+        named(timing.runtime, where="prune_channels.runtime")
+    elif timing != Timing(runtime="onnxruntime_cpu"):
         _LOG.warning(
             "prune_channels: `runtime`, `latency_batch_size` and `threads` have no effect "
             "without `target: {latency: ...}`"

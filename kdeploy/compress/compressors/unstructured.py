@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import nn
 
-from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
+from kdeploy.compress.contract import CompressContext, StepTraining, compressor, refuse_integers
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.sparsification import NEVER_RAN, calibrating, tell
 from kdeploy.errors import ModelError
@@ -108,7 +108,8 @@ def unstructured(
         zeros = GradualZeros(
             names, choice=choice, sparsity=sparsity, reached_at=reached_at or REACHED_AT
         )
-        context.train(twin, model, name="gradual", constraints=(zeros,), keep="last", is_last=True)
+        training = StepTraining(name="gradual", constraints=(zeros,), keep="last", is_last=True)
+        context.train(twin, model, training)
         twin.to(context.device)
     # After a training as well: an average of its weights still holds some that went.
     set_zeros(twin, names, choice, sparsity)

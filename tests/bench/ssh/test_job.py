@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from kdeploy.bench.model_under_test import ModelUnderTest, Plan
+from kdeploy.bench.model_under_test import ModelUnderTest
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.ssh import job as job_module
 from kdeploy.bench.ssh.job import job_of
 from kdeploy.data.load import load
@@ -18,9 +19,9 @@ BOARD = Machine(id="abc", cpu="Cortex-A76", architecture="aarch64", cores=4, pyt
 def _job(path, data, folder, **changed):
     folder.mkdir()
     given = {"accuracy": True, "minimum_seconds": 0.1, "minimum_count": 20, "timeout_seconds": 9}
-    plan = Plan(data=data, **{**given, **changed})
+    plan = Plan(data=data, batch_sizes=[2, 1], threads=[None, 1], **{**given, **changed})
     subject = ModelUnderTest(artifact="a", label="a", path=path, format="onnx")
-    return job_of([subject], plan, batch_sizes=[2, 1], threads=[None, 1], folder=folder)
+    return job_of([subject], plan, folder)
 
 
 def test_all_cores_are_those_of_the_device(float_file, data, tmp_path):

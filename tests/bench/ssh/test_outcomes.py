@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Plan
+from kdeploy.bench.model_under_test import Configuration, ModelUnderTest
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.ssh.job import Group, Job, SentItems
 from kdeploy.bench.ssh.outcomes import outcomes_of
 from kdeploy.data.contract import NOT_COUNTED

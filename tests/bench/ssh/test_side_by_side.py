@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from kdeploy.bench.plan import BenchPlan
 from kdeploy.bench.ssh.hosts import Host, parse_host
 from kdeploy.data.load import load
 from kdeploy.errors import ModelError, RecipeError, Unavailable
@@ -13,10 +14,9 @@ from kdeploy.machine import fingerprint
 from kdeploy.measurement import read, select
 from kdeploy.pipeline.log import NullListener
 from kdeploy.pipeline.side_by_side import bench_side_by_side
-from kdeploy.recipe.sections import BenchSection
 from kdeploy.runtimes.run import open_runtime
 
-QUICK = BenchSection(minimum_seconds=0.02, minimum_count=16, threads=[1])
+QUICK = BenchPlan(minimum_seconds=0.02, minimum_count=16, threads=[1])
 
 
 class Listening(NullListener):
@@ -116,7 +116,7 @@ def test_a_file_that_no_device_runs_is_told(tmp_path):
 
 
 def test_devices_run_one_runtime(float_file, tmp_path):
-    section = BenchSection(runtimes=["openvino"])
+    section = BenchPlan(runtimes=["openvino"])
     with pytest.raises(RecipeError, match="onnxruntime_cpu"):
         _bench([float_file], tmp_path / "out", [Host(name="a")], section=section)
     with pytest.raises(RecipeError, match="named twice"):

@@ -5,7 +5,8 @@ from threading import Event
 
 import pytest
 
-from kdeploy.bench.model_under_test import ModelUnderTest, Plan
+from kdeploy.bench.model_under_test import ModelUnderTest
+from kdeploy.bench.plan import Plan
 from kdeploy.bench.ssh.hosts import parse_host
 from kdeploy.bench.ssh.job import job_of
 from kdeploy.bench.ssh.link import Interrupted
@@ -20,10 +21,10 @@ def job_in(float_file, data, tmp_path):
     def make(*batch_sizes, seconds):
         subject = ModelUnderTest(artifact="id", label="float", path=float_file, format="onnx")
         how_long = {"minimum_seconds": seconds, "minimum_count": 16, "timeout_seconds": 30}
-        plan = Plan(data=data, accuracy=False, **how_long)
+        plan = Plan(data=data, accuracy=False, batch_sizes=batch_sizes, threads=[1], **how_long)
         folder = tmp_path / "files"
         folder.mkdir()
-        return job_of([subject], plan, batch_sizes=batch_sizes, threads=[1], folder=folder)
+        return job_of([subject], plan, folder)
 
     return make
 

@@ -10,6 +10,7 @@ import torch
 
 from kdeploy.compress.compressors.int8_qat import int8_qat
 from kdeploy.compress.contract import CompressContext
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError, OrderError
 from kdeploy.quantization.fake_quant import FakeQuantized
@@ -26,13 +27,14 @@ from kdeploy.data.contract import Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.run import distill
 from kdeploy.store.references import ModelReference, build_model
+from kdeploy.distill.config import DistillConfig
 from kdeploy.training.fit import FitContext
 data = load(DataReference(name="digits"))
 data = replace(data, train=Split(x=data.train.x[:123], y=data.train.y[:123]))
 arguments = {"width": 8, "depth": 1}
 model = build_model(ModelReference(build="models/digits/build.py:resnet", args=arguments)).eval()
-def train(student, teacher, **more):
-    result = distill(student, teacher, data, FitContext(), training={"epochs": 1})
+def train(student, teacher, asked_for):
+    result = distill(student, teacher, data, FitContext(), DistillConfig(epochs=1))
     print(result.fit.arithmetic.threads, result.fit.arithmetic.channels_last)
 int8_qat(model, CompressContext(data=data, seed=0, train=train), epochs=1)
 """
@@ -46,10 +48,10 @@ def context(tiny_data):
 def test_the_student_of_the_training_is_what_is_deployed(tiny_model, context, store_model):
     model, seen = tiny_model(), []
 
-    def train(student, teacher, *, name, constraints=(), keep=None, is_last=False):
+    def train(student, teacher, asked_for):
         assert isinstance(student, FakeQuantized)
         assert teacher is model
-        context.train(student, teacher, name=name)
+        context.train(student, teacher, asked_for)
         seen.append(student)
 
     taught = CompressContext(data=context.data, seed=3, train=train)
@@ -80,10 +82,10 @@ class Interrupted(NullCallback):
 
 def test_the_training_loop_resumes_averages_and_casts_it(tiny_model, tiny_data, tmp_path):
     def trained(folder, watcher):
-        def train(student, teacher, *, name, constraints=(), keep=None, is_last=False):
+        def train(student, teacher, asked_for):
             context = FitContext(work=tmp_path / folder, device="cpu", watcher=watcher)
             training = {"epochs": 2, "learning_rate": 1e-3, "ema": 0.9, "precision": "bf16"}
-            distill(student, teacher, tiny_data, context, training=training)
+            distill(student, teacher, tiny_data, context, DistillConfig(**training))
 
         return int8_qat(tiny_model(), CompressContext(data=tiny_data, seed=3, train=train))
 

@@ -14,7 +14,7 @@ from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 @pytest.fixture
 def context(tiny_data):
-    def counting(models, example, **settings):
+    def counting(models, example, timing):
         return [float(count_parameters(model)) for model in models]
 
     return CompressContext(data=tiny_data, stopwatch=counting)

@@ -14,6 +14,7 @@ from kdeploy.errors import ModelError, UnknownName
 from kdeploy.sparsity.pattern import check_two_four, held_groups, two_four_layers
 from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
 from kdeploy.store.model_io import load_model
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, fit
 
 WIDE = ("blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2", "blocks.1.shortcut")
@@ -114,7 +115,12 @@ def test_comes_after_pruned_channels_and_holds_through_recovery_store_and_int8(
     names = two_four_layers(model)
     assert names
     training = FitContext(constraints=(HeldZeros(sparse_weights(model)),))
-    fit(Supervised(model), tiny_data, training, epochs=1, batch_size=32, learning_rate=0.05)
+    fit(
+        Supervised(model),
+        tiny_data,
+        training,
+        TrainingConfig(epochs=1, batch_size=32, learning_rate=0.05),
+    )
     assert two_four_layers(model) == names
     loaded = load_model(store_model(model, width=32))
     check_two_four(loaded)

@@ -10,6 +10,7 @@ from torch import nn
 from kdeploy.compress.compressors.unstructured import is_sparse, unstructured
 from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, fit
 
 SPARED = ("stem", "depthwise")
@@ -76,10 +77,15 @@ def test_says_what_it_saves_behind_a_compressor(tiny_model, context):
 def test_gradual_ends_at_the_asked_sparsity(training, tiny_model, tiny_data):
     asked = []
 
-    def train(model, teacher, *, name, constraints, keep, is_last):
-        asked.append((name, keep, is_last, zeros(weights(teacher))))
+    def train(model, teacher, asked_for):
+        asked.append((asked_for.name, asked_for.keep, asked_for.is_last, zeros(weights(teacher))))
         options = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05, **training}
-        fit(Supervised(model), tiny_data, FitContext(constraints=tuple(constraints)), **options)
+        fit(
+            Supervised(model),
+            tiny_data,
+            FitContext(constraints=tuple(asked_for.constraints)),
+            TrainingConfig(**options),
+        )
 
     context = CompressContext(data=tiny_data, train=train)
     model = tiny_model()

@@ -7,7 +7,9 @@ from copy import deepcopy
 import pytest
 import torch
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
+from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, NullCallback, Supervised, fit
 
 KD = ({"kd": {}},)
@@ -32,7 +34,7 @@ def trained(tiny_model, tiny_data):
 
     def make(*, seed=1, width=12, epochs=4):
         model = tiny_model(seed=seed, width=width)
-        fit(Supervised(model), tiny_data, FitContext(), epochs=epochs, **QUICK)
+        fit(Supervised(model), tiny_data, FitContext(), TrainingConfig(epochs=epochs, **QUICK))
         return model
 
     return make
@@ -64,10 +66,9 @@ def learn(tiny_model, tiny_data, teacher):
             teacher,
             tiny_data,
             context or FitContext(seed=4),
-            scheme=scheme,
-            scheme_parameters=parameters,
-            training={**QUICK, "epochs": epochs},
-            losses=losses,
+            DistillConfig(
+                scheme={scheme: parameters}, **{**QUICK, "epochs": epochs}, losses=losses
+            ),
             build=lambda reference, seed: deepcopy(built[reference["build"]]),
         )
 

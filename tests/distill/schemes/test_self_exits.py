@@ -10,6 +10,7 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import nn
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.exits import Exits, attach_exits
 from kdeploy.distill.run import distill
 from kdeploy.distill.schemes.self_exits import ExitObjective
@@ -97,6 +98,5 @@ def test_refuses_labels_of_tokens():
             Next(),
             sequences(),
             FitContext(),
-            scheme="self_exits",
-            scheme_parameters={"exits": ["words"]},
+            DistillConfig(scheme={"self_exits": {"exits": ["words"]}}),
         )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.distill.run import distill
 from kdeploy.errors import RecipeError
@@ -44,9 +45,7 @@ def test_mixes_labelled_and_unlabelled_items(learn, more, teacher, tiny_data, ti
         teacher,
         replace(tiny_data, augment=("mixup",)),
         FitContext(),
-        scheme="unlabelled",
-        scheme_parameters={"extra": more},
-        training={"epochs": 1, "batch_size": 16},
+        DistillConfig(scheme={"unlabelled": {"extra": more}}, **{"epochs": 1, "batch_size": 16}),
     )
     assert list(result.fit.history[0].losses) == ["kd"]
 

@@ -2,22 +2,26 @@ from __future__ import annotations
 
 import pytest
 
+from kdeploy.bench.plan import EFFORT_SECONDS, BenchPlan
 from kdeploy.errors import KdeployError
-from kdeploy.recipe.resolve import bench_section
-from kdeploy.recipe.sections import EFFORT_SECONDS
+from kdeploy.registry import check
+
+
+def bench_plan(given):
+    return check(BenchPlan, given, where="bench")
 
 
 @pytest.mark.parametrize("effort", EFFORT_SECONDS)
 def test_effort_says_how_long_a_cell_is_measured(effort):
-    assert bench_section({"effort": effort}).seconds == EFFORT_SECONDS[effort]
+    assert bench_plan({"effort": effort}).seconds == EFFORT_SECONDS[effort]
 
 
 def test_seconds_that_are_given_count_more_than_effort():
-    assert bench_section({"effort": "sustained", "minimum_seconds": 0.2}).seconds == 0.2
+    assert bench_plan({"effort": "sustained", "minimum_seconds": 0.2}).seconds == 0.2
 
 
 def test_limits_and_sizes_are_read():
-    section = bench_section(
+    section = bench_plan(
         {
             "scenarios": ["server", "offline"],
             "latency_limit": "15ms",
@@ -31,7 +35,7 @@ def test_limits_and_sizes_are_read():
 
 
 def test_without_sizes_the_data_are_taken_as_they_are():
-    assert bench_section({}).item_sizes == [()]
+    assert bench_plan({}).item_sizes == [()]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,6 @@ def test_without_sizes_the_data_are_taken_as_they_are():
 )
 def test_limits_of_nothing_and_sizes_that_are_none_are_refused(given, message):
     with pytest.raises(KdeployError, match=message) as caught:
-        bench_section(given)
+        bench_plan(given)
     assert caught.value.hint
     assert caught.value.exit_code == 2

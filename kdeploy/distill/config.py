@@ -1,0 +1,125 @@
+"""How a student learns: scheme, losses, weight of the labels, and how the training goes.
+
+The keys of `distill:` and of `recover:` in a recipe, the flags of `kdeploy distill`, and what
+`distill()` takes are the fields of this class. It is checked when it is made, and never again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from kdeploy import registry
+from kdeploy.distill.loss_specs import Scheduled, checked_weight, resolved_loss
+from kdeploy.errors import RecipeError
+from kdeploy.training.config import TrainingConfig
+from kdeploy.units import parse_quantity
+
+
+def _with_keys(given: Any) -> Any:
+    """Return `{name: {}}` for a name, or a name whose keys are left out."""
+    if isinstance(given, str):
+        return {given: {}}
+    if isinstance(given, Mapping):
+        return {name: {} if keys is None else keys for name, keys in given.items()}
+    return given
+
+
+Named = Annotated[dict[str, dict[str, Any]], BeforeValidator(_with_keys)]
+"""`{technique: {its parameters}}`, or the technique's name alone."""
+
+
+class DistillConfig(TrainingConfig):
+    """One distillation, all defaults filled in and all names known; the training's fields first."""
+
+    scheme: Named = Field(default={"offline": {}}, description="who teaches", validate_default=True)
+    losses: list[Named] = Field(
+        default=[{"kd": {}}],
+        description="what is learned: `[{kd: {temperature: 4.0}}]`",
+        validate_default=True,
+    )
+    label_weight: Scheduled = Field(
+        default=0.1, description="weight of the true labels' cross-entropy"
+    )
+    cache_budget: str = Field(
+        default="4GB", description="disk for the teacher's answers; 0 asks it live"
+    )
+    cache_top_k: int | None = Field(
+        default=None,
+        gt=0,
+        description="keep only the largest logits and the others' sum; null: all",
+    )
+    baseline: bool = Field(default=False, description="also train the student without a teacher")
+
+    @property
+    def scheme_name(self) -> str:
+        """Return the name of the scheme, a file of `distill/schemes`."""
+        return next(iter(self.scheme))
+
+    @property
+    def scheme_parameters(self) -> dict[str, Any]:
+        """Return the scheme's own parameters."""
+        return self.scheme[self.scheme_name]
+
+    @property
+    def cache_bytes(self) -> float:
+        """Return what the teacher's answers may take on disk."""
+        return parse_quantity(self.cache_budget)[0]
+
+    def own(self) -> dict[str, Any]:
+        """Return the options by name, without those of the training."""
+        return {
+            name: getattr(self, name)
+            for name in type(self).model_fields
+            if name not in TrainingConfig.model_fields
+        }
+
+    def section(self) -> dict[str, Any]:
+        """Return the keys of a recipe's section, all of them."""
+        return {**self.own(), **self.training()}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the student depends on, in the form that ids of artefacts are made of."""
+        own = {name: value for name, value in self.own().items() if name != "baseline"}
+        return {
+            **own,
+            "scheme": self.scheme_name,
+            "scheme_parameters": self.scheme_parameters,
+            "training": self.training(),
+        }
+
+    @field_validator("scheme")
+    @classmethod
+    def _known_scheme(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        where = f"{_where(info)}.scheme"
+        name, own = registry.parse_one_key(given, where)
+        known = registry.find("scheme", name, where=where)
+        return {name: registry.validate(known.parameters, own, where=f"{where}.{name}")}
+
+    @field_validator("losses")
+    @classmethod
+    def _known_losses(cls, given: list[Any], info: ValidationInfo) -> list[Any]:
+        where = f"{_where(info)}.losses"
+        return [resolved_loss(entry, f"{where}[{i}]") for i, entry in enumerate(given)]
+
+    @field_validator("label_weight")
+    @classmethod
+    def _not_negative(cls, given: Any, info: ValidationInfo) -> Any:
+        checked_weight(given, where=f"{_where(info)}.label_weight")
+        return given
+
+    @field_validator("cache_budget")
+    @classmethod
+    def _an_amount(cls, given: str, info: ValidationInfo) -> str:
+        where = f"{_where(info)}.cache_budget"
+        value, unit = parse_quantity(given, where=where)
+        if value < 0 or (unit != "B" and value):
+            raise RecipeError(f"{where}: `{given}` is no amount of bytes", hint="e.g. `4GB`, or 0")
+        return given
+
+
+def _where(info: ValidationInfo) -> str:
+    """Return what a message calls the section."""
+    return str((info.context or {}).get("where", "distill"))
