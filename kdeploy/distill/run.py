@@ -13,15 +13,16 @@ from torch import nn
 
 from kdeploy import registry
 from kdeploy.data.augmentation import MIXES
-from kdeploy.data.contract import Dataset, Preprocessing
+from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.comparable import example_of, facts_of
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
+from kdeploy.distill.control import too_weak
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
-from kdeploy.distill.schedules import Constant, Schedule, schedule_of
+from kdeploy.distill.schedules import Constant, Schedule
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
@@ -80,19 +81,27 @@ def distill(
     loss_specs = loss_specs_of(config.losses)
     _check_classes(student, teacher, data)
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
-    weight = schedule_of(config.label_weight, where="label_weight")
+    weight = config.labels
     _check_mixes(loss_specs, data)
     scheming = SchemeContext(
-        data=data, fit=context, training=config, label_weight=weight, build=build
+        data=data,
+        fit=context,
+        training=config,
+        label_weight=weight,
+        build=build,
+        looked_at=student,
     )
     device = str(device_named(context.device))
     teacher_accuracy = accuracy(teacher, data.validation, knows, device=device, name="teacher")
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
+    labels = data.validation.y[data.validation.y != NOT_COUNTED]
+    weak = too_weak(teacher_accuracy, labels)
     with _cache_folder(context) as folder:
         factory = _Factory(
             teacher=teacher,
             loss_specs=loss_specs,
             label_weight=weight,
+            of_wrong=config.weight_of_wrong,
             data=data,
             teacher_preprocessing=knows,
             seed=context.seed,
@@ -108,7 +117,7 @@ def distill(
         fit=fits[id(model)],
         teacher_accuracy=teacher_accuracy,
         accuracies=scheming.accuracies,
-        said=tuple(factory.said),
+        said=(*factory.said, *([weak] if weak else ())),
     )
 
 
@@ -119,6 +128,7 @@ class _Factory:
     teacher: nn.Module
     loss_specs: Sequence[LossSpec]
     label_weight: Schedule
+    of_wrong: float
     data: Dataset
     teacher_preprocessing: Preprocessing
     seed: int
@@ -145,6 +155,8 @@ class _Factory:
                 label_weight=self.label_weight,
                 example=example,
                 facts=facts_of(self.data),
+                balanced=[spec.name for spec in loss_specs if spec.is_balanced],
+                of_wrong=self.of_wrong,
             )
 
     def _say(self, sentences: Sequence[str]) -> None:

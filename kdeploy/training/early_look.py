@@ -24,7 +24,10 @@ FRACTION_KEPT = 1.0
 class EarlyLook:
     """When a training is looked at."""
 
-    after_steps: int
+    fraction: float
+    """Of its steps."""
+    fewest_steps: int = 0
+    """But not before these, where it has so many."""
     ends: bool = False
     """Whether the training is over then; its rates are those of the whole all the same."""
 
@@ -73,12 +76,24 @@ class Looking:
         steps: int,
         right: Callable[[], NDArray[np.bool_]],
     ) -> None:
-        self.after_steps = min(look.after_steps, steps)
+        self.after_steps = min(max(round(look.fraction * steps), look.fewest_steps, 1), steps)
         self.ends = look.ends
         self.of_steps = steps
         self.average = WeightAverage(student, decay=FRACTION_KEPT)
         self.seen: Seen | None = None
         self._right = right
+
+    @classmethod
+    def of(
+        cls,
+        look: EarlyLook | None,
+        student: nn.Module,
+        *,
+        steps: int,
+        right: Callable[[], NDArray[np.bool_]],
+    ) -> Looking | None:
+        """Return what follows a training of so many steps; None where nobody wants to look."""
+        return cls(look, student, steps=steps, right=right) if look and steps else None
 
     @property
     def is_over(self) -> bool:

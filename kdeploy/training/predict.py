@@ -81,6 +81,13 @@ def accuracy(
     return float((predicted == split.y)[split.y != NOT_COUNTED].mean())
 
 
+def right_items(model: nn.Module, data: Dataset, device: str) -> NDArray[np.bool_]:
+    """Return which validation items, or tokens, that count the model gets right."""
+    part = data.validation
+    found = predict(model, part.x, data.preprocessing, device=device, part="validation")
+    return np.asarray((found == part.y)[part.y != NOT_COUNTED])
+
+
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
     """Raise ModelError unless the model returns one value for each class of the data."""
     found = num_outputs(model, data, name=name)

@@ -24,7 +24,7 @@ RISEN = 1.3
 """The test ends where the smoothed loss is this many times the lowest."""
 FROM_LOWEST = 6.0
 """The rate of the lowest smoothed loss is this many times too high to train with."""
-MOST_FACTOR = 4.0
+MOST_FACTOR = 2.0
 """By which the usual rate is moved at most, up or down."""
 
 

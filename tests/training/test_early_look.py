@@ -37,7 +37,7 @@ def model_of_zeros():
 
 def test_looks_once_at_the_average_and_leaves_the_weights():
     model = model_of_zeros()
-    looking, asked = follow(model, EarlyLook(after_steps=4))
+    looking, asked = follow(model, EarlyLook(fraction=0.4))
     assert looking.seen.right.tolist() == [True, False, True]
     assert (looking.seen.after_steps, looking.seen.of_steps) == (4, 10)
     (at,) = asked
@@ -48,23 +48,23 @@ def test_looks_once_at_the_average_and_leaves_the_weights():
 
 def test_a_training_may_end_there():
     model = model_of_zeros()
-    looking, _ = follow(model, EarlyLook(after_steps=4, ends=True))
+    looking, _ = follow(model, EarlyLook(fraction=0.0, fewest_steps=4, ends=True))
     assert looking.is_over
     assert model.weight.mean() == 4
 
 
 def test_a_training_that_is_shorter_is_looked_at_last():
-    looking, _ = follow(model_of_zeros(), EarlyLook(after_steps=40), steps=3, until=3)
+    looking, _ = follow(model_of_zeros(), EarlyLook(fraction=0.1, fewest_steps=40), steps=3, until=3)
     assert looking.seen.after_steps == 3
 
 
 def test_an_interrupted_training_sees_the_same():
-    whole, asked = follow(model_of_zeros(), EarlyLook(after_steps=6))
+    whole, asked = follow(model_of_zeros(), EarlyLook(fraction=0.6))
     model = model_of_zeros()
-    first, _ = follow(model, EarlyLook(after_steps=6), until=3)
-    second, again = follow(model, EarlyLook(after_steps=6), state=first.state_dict())
+    first, _ = follow(model, EarlyLook(fraction=0.6), until=3)
+    second, again = follow(model, EarlyLook(fraction=0.6), state=first.state_dict())
     assert again == asked
-    third, none = follow(model, EarlyLook(after_steps=6), until=0, state=second.state_dict())
+    third, none = follow(model, EarlyLook(fraction=0.6), until=0, state=second.state_dict())
     assert not none
     assert third.seen.to_dict() == whole.seen.to_dict()
 
