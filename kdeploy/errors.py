@@ -8,6 +8,7 @@ KdeployError
 │   ├── FileMissing         a file or folder that is not there
 │   ├── DataError           empty folder, corrupt image, labels out of range
 │   ├── ModelError          weights that do not fit, other class counts, a model that cannot run
+│   ├── GraphPassFailed     a pass over an ONNX graph that could not be made of this one
 │   ├── NotCalibrated       a quantizer that saw no data
 │   ├── ArtifactCorrupt     a payload or bundle whose checksum does not hold
 │   └── TrainingDiverged    a loss that is not a number, or stays zero
@@ -113,6 +114,10 @@ class DataError(InputError):
 
 class ModelError(InputError):
     """A model that cannot be built, loaded or run."""
+
+
+class GraphPassFailed(InputError):
+    """A pass over an ONNX graph required something else, raised, or did not what it promises."""
 
 
 class NotCalibrated(InputError):

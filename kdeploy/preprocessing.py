@@ -48,7 +48,8 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     resize: str = ""
-    """How a raw image is brought to `shape`: "bilinear" (Pillow), or "" for not at all."""
+    """How a raw image is brought to `shape`: "bilinear" (Pillow), "letterbox" (the same, but it
+    keeps its shape, in the middle of grey bars), or "" for not at all."""
     classes: tuple[str, ...] = ()
     dtype: Literal["float32", "int64"] = "float32"
     """Of the model's input; "int64" means token ids."""

@@ -30,6 +30,7 @@ FOLDERS: Mapping[str, str] = {
     "runtime": "runtimes",
     "metric": "metrics",
     "dataset": "data/datasets",
+    "bundle": "package/bundles",
     "report_format": "report/formats",
     "wrapper": "quantization",
 }
@@ -41,6 +42,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "export": ("exporter",),
     "bench": ("runtime", "metric"),
     "gate": ("metric",),
+    "package": ("bundle",),
     "report": ("report_format",),
     "format": ("report_format",),
 }

@@ -51,7 +51,7 @@ KNOWN = {
     "training/predict.py": "behind `check_answers`",
     "training/validation.py": "beside a count of rows without a class",
     "quantization/sensitivity.py": "behind a check of all rows",
-    "package/runner/python/run.py": "golden outputs, which are finite",
+    "package/runner/python/golden.py": "golden outputs, which are finite",
 }
 
 

@@ -36,7 +36,7 @@ def show_artifact(artifact: Artifact, *, is_json: bool) -> None:
     """Print an artefact: its history oldest first, then its facts."""
     from kdeploy.cli.output import out as console
     from kdeploy.flags import FLAGS
-    from kdeploy.report.step_table import said_by
+    from kdeploy.report.step_table import tables_of_step
     from kdeploy.units import format_quantity
 
     screen = console(is_json=is_json)
@@ -58,6 +58,6 @@ def show_artifact(artifact: Artifact, *, is_json: bool) -> None:
     screen.table(headers, rows)
     if any(row[-1].endswith("*") for row in rows):
         screen.print(f"* {FLAGS['validation_seen'].meaning}")
-    for said in said_by(artifact.facts):
+    for said in tables_of_step(artifact.facts):
         screen.table(said.headers or [""] * len(said.rows[0]), said.rows, title=said.topic)
     screen.print(f"folder: {artifact.folder}")

@@ -177,10 +177,11 @@ def _check_normalization(preprocessing: Preprocessing, where: str) -> None:
             f"{where}: `scale` is {preprocessing.scale}",
             hint="what stored values are multiplied by: 1 for none, 1 / 255 for bytes",
         )
-    if preprocessing.resize not in ("", "bilinear"):
+    if preprocessing.resize not in ("", "bilinear", "letterbox"):
         raise DataError(
             f"{where}: `resize` is `{preprocessing.resize:.40}`, which no bundle can do",
-            hint='"bilinear" (Pillow), or "" where images are not resized',
+            hint='"bilinear" (Pillow), "letterbox" (the same, between grey bars), or "" where '
+            "images are not resized",
         )
     ground = preprocessing.background
     if ground and (len(ground) != 3 or not 0 <= min(ground) <= max(ground) <= 255):

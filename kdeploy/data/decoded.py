@@ -14,19 +14,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.data.cache import cache_folder, no_room
+from kdeploy.data.letterbox import LETTERBOX_FILL, Placement
 from kdeploy.errors import DataError
 from kdeploy.machine import allowed_cores
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
 
-VERSION = "3"
+VERSION = "4"
 """Of what decoding does; a change makes old cache entries unused."""
 FILES_AT_ONCE = 1024
 BACKGROUND = (255, 255, 255)
@@ -42,6 +43,8 @@ class DecodedImages:
 
     x: NDArray[np.uint8]
     key: str
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Height and width of each upright image before it was brought to the form's."""
     transparent: int = 0
     """How many have pixels that are not opaque."""
     several: int = 0
@@ -76,9 +79,11 @@ class Picture:
     """One decoded image (channels, height, width), and what was met on the way."""
 
     pixels: NDArray[np.uint8]
-    is_transparent: bool
-    has_several: bool
-    is_deep: bool
+    size: tuple[int, int]
+    """Height and width of the upright image as it is in the file."""
+    is_transparent: bool = False
+    has_several: bool = False
+    is_deep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,22 +96,43 @@ class Form:
     """1 for grey, 3 for colour."""
     background: tuple[int, ...] = BACKGROUND
     """Red, green and blue that transparent pixels are laid on."""
+    letterbox: bool = False
+    """Whether an image keeps its shape, between grey bars, or is stretched."""
+    kind: str = "picture"
+    """Or "mask": class indices, of which nothing is mixed."""
+
+    def key(self) -> str:
+        """Return what decides the pixels, as a text."""
+        how = " letterbox" * self.letterbox
+        return f"{self.kind} {self.channels} {self.size} {self.background}{how}"
 
 
-def decoded_images(root: Path, files: Sequence[Path], form: Form) -> DecodedImages:
+class Decode(Protocol):
+    """Makes one picture of a file."""
+
+    def __call__(self, path: Path, form: Form) -> Picture:
+        """Return it, or raise DataError with the path."""
+        ...
+
+
+def decoded_images(
+    root: Path, files: Sequence[Path], form: Form, *, decode: Decode | None = None
+) -> DecodedImages:
     """Return all images in order, decoded now or before.
 
     Args:
         root: The folder that the names in the key are relative to.
         files: The images.
         form: What they are brought to.
+        decode: Makes one of them; left out, `decoded_image`.
 
     Raises:
         DataError: images cannot be decoded; they are named.
         Unavailable: the cache cannot be written.
     """
     folder = cache_folder("images")
-    text = f"{VERSION} {form.channels} {form.size} {form.background}"
+    decode = decode or decoded_image
+    text = f"{VERSION} {form.key()}"
     note = folder / f"{_sha256([text, str(root.resolve()), *map(_state, files)])}.key"
     key = note.read_text() if note.is_file() else _contents_key(root, files, text)
     array, met = folder / f"{key}.npy", folder / f"{key}.json"
@@ -114,16 +140,18 @@ def decoded_images(root: Path, files: Sequence[Path], form: Form) -> DecodedImag
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (_is_whole(array, shape) and met.is_file()):
-            counts: dict[str, int] = {}
-            _replace(array, lambda file: counts.update(_decode(files, form, file)))
-            _replace(met, lambda file: file.write(json.dumps(counts).encode()))
+            seen: dict[str, Any] = {}
+            _replace(array, lambda file: seen.update(_decode(files, form, file, decode)))
+            _replace(met, lambda file: file.write(json.dumps(seen).encode()))
         if not note.is_file():
             _replace(note, lambda file: file.write(key.encode()))
     except OSError as error:
         raise no_room(folder, error) from error
     # Read-only: Linux refuses a copy-on-write map that is larger than memory.
     x = np.load(array, mmap_mode="r", allow_pickle=False)
-    return DecodedImages(x=x, key=key, **json.loads(met.read_text()))
+    seen = json.loads(met.read_text())
+    sizes = tuple((height, width) for height, width in seen.pop("sizes"))
+    return DecodedImages(x=x, key=key, sizes=sizes, **seen)
 
 
 def decoded_image(path: Path, form: Form) -> Picture:
@@ -151,12 +179,28 @@ def decoded_image(path: Path, form: Form) -> Picture:
             f"{path} has more than 8 bits a channel (mode {mode})",
             hint="convert it to 8 bits, or use `arrays` with float32",
         )
-    height, width = form.size
-    resized = converted.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(resized).reshape(height, width, form.channels).transpose(2, 0, 1)
     return Picture(
-        pixels=pixels, is_transparent=is_transparent, has_several=has_several, is_deep=is_deep
+        pixels=_fitted(converted, form),
+        size=(converted.height, converted.width),
+        is_transparent=is_transparent,
+        has_several=has_several,
+        is_deep=is_deep,
     )
+
+
+def _fitted(image: Pillow.Image, form: Form) -> NDArray[np.uint8]:
+    """Return the image in the form's size, (channels, height, width)."""
+    from PIL import Image
+
+    place = Placement.of((image.height, image.width), form.size, letterbox=form.letterbox)
+    height, width = place.size
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized).reshape(height, width, form.channels).transpose(2, 0, 1)
+    if place.size == form.size:
+        return pixels
+    whole = np.full((form.channels, *form.size), LETTERBOX_FILL, np.uint8)
+    whole[:, place.top : place.top + height, place.left : place.left + width] = pixels
+    return whole
 
 
 def _opaque(image: Pillow.Image, background: tuple[int, ...]) -> tuple[Pillow.Image, bool]:
@@ -207,32 +251,34 @@ def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _decode(files: Sequence[Path], form: Form, out: IO[bytes]) -> dict[str, int]:
+def _decode(files: Sequence[Path], form: Form, out: IO[bytes], decode: Decode) -> dict[str, Any]:
     """Write the array, and return what was met; all files are looked at before any is refused."""
     # Written as a stream: on a full disk a memory map would end the process with SIGBUS.
     shape = (len(files), form.channels, *form.size)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(out, header)
     counts = {"transparent": 0, "several": 0, "deep": 0}
+    sizes: list[tuple[int, int]] = []
     refused: list[DataError] = []
     with ThreadPoolExecutor(allowed_cores()) as pool:
         for batch in _batches(files):
-            for picture in pool.map(lambda file: _picture_or_error(file, form), batch):
+            for picture in pool.map(lambda file: _picture_or_error(file, form, decode), batch):
                 if isinstance(picture, DataError):
                     refused.append(picture)
                 elif not refused:
                     out.write(picture.pixels.tobytes())
+                    sizes.append(picture.size)
                     counts["transparent"] += picture.is_transparent
                     counts["several"] += picture.has_several
                     counts["deep"] += picture.is_deep
     if refused:
         raise _all_refused(refused, len(files))
-    return counts
+    return {**counts, "sizes": sizes}
 
 
-def _picture_or_error(file: Path, form: Form) -> Picture | DataError:
+def _picture_or_error(file: Path, form: Form, decode: Decode) -> Picture | DataError:
     try:
-        return decoded_image(file, form)
+        return decode(file, form)
     except DataError as error:
         return error
 

@@ -117,11 +117,17 @@ def _parts(reference: DataReference) -> tuple[Parts, dict[str, Any]]:
         return parts, dict(reference.parameters)
     technique = registry.find("dataset", reference.name, where="data")
     resolved = registry.validate(technique.parameters, reference.parameters, where="data")
-    placed = {
-        key: named_path(value, reference.folder) if isinstance(value, Path) else value
-        for key, value in resolved.items()
-    }
+    placed = {key: _placed(value, reference.folder) for key, value in resolved.items()}
     return technique.load()(**placed), _plain(resolved)
+
+
+def _placed(value: Any, folder: Path) -> Any:
+    """Return a parameter with the paths in it as they lie, relative ones in the folder."""
+    if isinstance(value, Path):
+        return named_path(value, folder)
+    if isinstance(value, dict):
+        return {key: _placed(inner, folder) for key, inner in value.items()}
+    return value
 
 
 def _normalized(parts: Parts, reference: DataReference) -> tuple[Parts, tuple[str, ...]]:

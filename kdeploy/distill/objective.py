@@ -19,7 +19,7 @@ from kdeploy.distill.schedules import Schedule
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.training.checkpoint import fingerprint_of
-from kdeploy.training.compilation import Call
+from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.contract import Batch
 from kdeploy.training.cross_entropy import entropy
 from kdeploy.training.views import View
@@ -83,7 +83,7 @@ class DistillObjective(nn.Module):
             },
             nn.Module(),  # the first weights are already known to the training itself
         )
-        self._call = Call(student)
+        self._call = CompiledCall(student)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted components: `labels`, then one of each loss."""

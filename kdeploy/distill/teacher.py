@@ -15,7 +15,7 @@ from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.errors import RecipeError
 from kdeploy.torch_module.finite import check_answers
 from kdeploy.training.checkpoint import fingerprint_of
-from kdeploy.training.compilation import Call
+from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.contract import Batch
 from kdeploy.training.views import View
 
@@ -34,7 +34,7 @@ class Teacher:
         self.renormalize = renormalize
         own = renormalize.facts if renormalize else ""
         self.fingerprint = fingerprint_of({"normalization": own}, model)
-        self._call = Call(model)
+        self._call = CompiledCall(model)
 
     def __call__(self, batch: Batch, paths: Sequence[str]) -> TeacherOutput:
         """Return the logits and the features at the paths."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import copy
 
+import onnx_ir as ir
 import torch
 from onnx import ModelProto
 from torch.fx import GraphModule, Node
 
-from kdeploy.onnx_graph.quantizers import Graph
+from kdeploy.onnx_graph.quantizers import quantizers, remove_quantizer
 from kdeploy.quantization.capture import capture, finish
 from kdeploy.quantization.number_format import INT8
 from kdeploy.quantization.placement import place
@@ -37,14 +38,14 @@ def marked(model: QuantizedModel) -> GraphModule:
     return finish(graph_module)
 
 
-def unmark(program: ModelProto) -> dict[str, float]:
-    """Take the marks out of an exported graph; return the step of each tensor."""
-    graph = Graph(program)
-    marks = [q for q in graph.quantizers() if q.dtype == "uint8"]
+def unmarked(program: ModelProto) -> tuple[ModelProto, dict[str, float]]:
+    """Return an exported graph without the marks, and the step of each tensor."""
+    model = ir.from_proto(program)
+    marks = [q for q in quantizers(model.graph) if q.dtype == "uint8"]
+    steps = {quantizer.tensor: quantizer.scale for quantizer in marks}
     for quantizer in marks:
-        graph.remove_quantizer(quantizer)
-    graph.write()
-    return {quantizer.tensor: quantizer.scale for quantizer in marks}
+        remove_quantizer(model.graph, quantizer)
+    return ir.to_proto(model), steps
 
 
 def _further(model: QuantizedModel) -> dict[str, float]:

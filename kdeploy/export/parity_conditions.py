@@ -90,14 +90,16 @@ def _base(model: nn.Module) -> nn.Module | None:
     if not isinstance(model, OnnxModel):
         return None
     import onnx
+    import onnx_ir as ir
 
     from kdeploy.onnx_graph.encodings import profile_of, without_rounding
+    from kdeploy.onnx_graph.passes import rewritten
 
-    graph = onnx.load(model.path)
-    if profile_of(graph) is None:
+    program = onnx.load(model.path)
+    if profile_of(ir.from_proto(program)) is None:
         return None
-    without_rounding(graph)
-    return OnnxModel.written_by(lambda path: onnx.save(graph, path))
+    base = rewritten(program, without_rounding)
+    return OnnxModel.written_by(lambda path: onnx.save(base, path))
 
 
 def _larger(data: Dataset, dynamic: tuple[str, ...]) -> Dataset:

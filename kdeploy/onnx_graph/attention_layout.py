@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
-from kdeploy.onnx_graph.layout_tracing import Graph, Places, SourceTensor, origins, places_of
+from kdeploy.onnx_graph.layout_tracing import Places, Shapes, SourceTensor, origins, places_of
 
 BATCH_FIRST = (1, 0, 2)
 """What brings (words, batch, channels) into the operator's order, and back."""
@@ -25,7 +26,7 @@ class NotFusable(Exception):
 class Words:
     """A tensor that holds an operand, and what makes (batch, words, channels) of it."""
 
-    name: str
+    value: ir.Value
     perm: tuple[int, ...] | None
     is_by_heads: bool
     """Behind the transposition: heads and their width are two axes."""
@@ -36,17 +37,17 @@ class Words:
     scale: float
 
 
-def find_words(graph: Graph, name: str, size: tuple[int, ...], *, role: str) -> Words:
+def find_words(shapes: Shapes, value: ir.Value, size: tuple[int, ...], *, role: str) -> Words:
     """Return the best place where a graph holds an operand by words.
 
     Args:
-        graph: The graph.
-        name: The operand, by heads.
+        shapes: Of the graph's tensors.
+        value: The operand, by heads.
         size: Its shape, of keys before they are transposed.
         role: Keys are transposed; values must not be scaled on the way.
     """
     found = None
-    for origin in origins(graph, name):
+    for origin in origins(shapes, value):
         places = origin.places.swapaxes(-1, -2) if role == "key" else origin.places
         if len(origin.shape) != 3 or (role == "value" and origin.scale != 1):
             continue
@@ -60,7 +61,7 @@ def find_words(graph: Graph, name: str, size: tuple[int, ...], *, role: str) -> 
     if found is None and len(size) == 3:
         raise NotFusable("how its heads are put together is not known")
     return found or Words(
-        name=name,
+        value=value,
         perm=(0, 3, 1, 2) if role == "key" else (0, 2, 1, 3),
         is_by_heads=True,
         first=None,
@@ -89,7 +90,7 @@ def _as_words(
     if not np.array_equal(by_heads.reshape(places.shape), places):
         return None
     return Words(
-        name=origin.name,
+        value=origin.value,
         perm=perm,
         is_by_heads=False,
         first=None if channels == heads * width else first,

@@ -18,14 +18,40 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper
+import onnx_ir as ir
 
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.float_layers import guard_float_layers
-from kdeploy.onnx_graph.quantizers import AVERAGES, CARRIERS, Codes, Graph, Quantizer, properties
-from kdeploy.onnx_graph.rewrites import drop_unused, store_integer_biases
+from kdeploy.onnx_graph.graph import (
+    add_constant,
+    attribute,
+    bypass,
+    constant,
+    first,
+    input_of,
+    maker,
+    new_node,
+    only_reader,
+    scalar,
+)
+from kdeploy.onnx_graph.passes import GraphPass, drop_unused, graph_pass, sort
+from kdeploy.onnx_graph.quantizers import (
+    AVERAGES,
+    PASS_THROUGH,
+    Codes,
+    Quantizer,
+    add_quantizer,
+    is_never_negative,
+    quantizer_of,
+    quantizers,
+    remove_quantizer,
+    write_codes,
+)
+from kdeploy.onnx_graph.rewrites import store_integer_biases
 from kdeploy.untrusted.json_document import json_text
 
 log = logging.getLogger(__name__)
@@ -41,10 +67,9 @@ WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 ACTIVATIONS = frozenset({"Relu", "Clip"})
 
 
-def profile_of(model: ModelProto) -> str | None:
+def profile_of(model: ir.Model) -> str | None:
     """Return the encoding of a file, None for one without quantizers of activations."""
-    graph = Graph(model)
-    found = graph.quantizers()
+    found = quantizers(model.graph)
     if not found:
         return None
     if any(q.dtype == UNSIGNED for q in found):
@@ -52,28 +77,25 @@ def profile_of(model: ModelProto) -> str | None:
     return "arm" if any(q.zero_point for q in found) else "tensorrt"
 
 
-def _told_steps(model: ModelProto) -> dict[str, float]:
-    """Return the steps that the file's metadata tell, which anyone may have written."""
-    try:
-        told = json_text(properties(model).get(STEPS, "{}"))
-        steps = {str(name): float(step) for name, step in told.items()}
-        if not all(0 < step < math.inf for step in steps.values()):
-            raise ValueError("a step is no finite number above 0")
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise ModelError(
-            f"the file's metadata `{STEPS}` are not what was written there: {error}",
-            hint="export the file again",
-        ) from None
-    return steps
+def encoding_pass(profile: str) -> GraphPass:
+    """Return the pass that writes a quantized model in the encoding of `profile`."""
+    return replace(_encode.with_parameters(profile=profile), ensures=partial(_other, profile))
 
 
-def encode(model: ModelProto, profile: str) -> None:
-    """Write a quantized model in the encoding of `profile`, in place."""
+def _other(profile: str, model: ir.Model) -> str:
+    """Return which quantizers of activations have not the codes of an encoding."""
+    dtype = CODES[profile].dtype
+    other = [q for q in quantizers(model.graph) if q.dtype != dtype]
+    return ", ".join(f"`{q.tensor}` has codes of type {q.dtype}" for q in other)
+
+
+@graph_pass()
+def _encode(model: ir.Model, *, profile: str) -> None:
     before = profile_of(model)
     if before is None or before == profile:
         return
     steps = _told_steps(model)
-    graph = Graph(model)
+    graph = model.graph
     if profile == "tensorrt":
         _write_out_relus(graph)
         _into_int8(graph, steps)
@@ -88,153 +110,175 @@ def encode(model: ModelProto, profile: str) -> None:
     else:
         kept = steps
         _move(graph, CODES[profile])
-    graph.write()
+    sort(model)
     if profile != "tensorrt":
         store_integer_biases(model)
         guard_float_layers(model)
     drop_unused(model)
-    told = {**properties(model), PROFILE: profile, STEPS: json.dumps(kept, sort_keys=True)}
-    helper.set_model_props(model, {k: v for k, v in sorted(told.items()) if v != "{}"})
+    told = {**model.metadata_props, PROFILE: profile, STEPS: json.dumps(kept, sort_keys=True)}
+    model.metadata_props.clear()
+    model.metadata_props.update({k: v for k, v in sorted(told.items()) if v != "{}"})
 
 
-def without_rounding(model: ModelProto) -> None:
-    """Take the quantizers of activations out, in place: what is left rounds its weights alone."""
-    encode(model, "tensorrt")
-    graph = Graph(model)
-    for quantizer in graph.quantizers():
-        if not {o for n in quantizer.dequantize for o in n.output} & graph.outputs:
-            graph.remove_quantizer(quantizer)
-    graph.write()
+def _nothing_is_rounded(model: ir.Model) -> str:
+    left = [q for q in quantizers(model.graph) if not _is_output(q)]
+    return ", ".join(f"`{q.tensor}` still has a quantizer" for q in left)
+
+
+@graph_pass(ensures=_nothing_is_rounded)
+def without_rounding(model: ir.Model) -> None:
+    """Take the quantizers of activations out: what is left rounds its weights alone."""
+    encoding_pass("tensorrt")(model)
+    for quantizer in quantizers(model.graph):
+        if not _is_output(quantizer):
+            remove_quantizer(model.graph, quantizer)
     drop_unused(model)
 
 
-def _write_out_relus(graph: Graph) -> None:
+def _told_steps(model: ir.Model) -> dict[str, float]:
+    """Return the steps that the file's metadata tell, which anyone may have written."""
+    try:
+        told = json_text(model.metadata_props.get(STEPS, "{}"))
+        steps = {str(name): float(step) for name, step in told.items()}
+        if not all(0 < step < math.inf for step in steps.values()):
+            raise ValueError("a step is no finite number above 0")
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ModelError(
+            f"the file's metadata `{STEPS}` are not what was written there: {error}",
+            hint="export the file again",
+        ) from None
+    return steps
+
+
+def _is_output(quantizer: Quantizer) -> bool:
+    """Return whether what the codes stand for is an output of the graph."""
+    return any(value.is_graph_output() for value in quantizer.results)
+
+
+def _write_out_relus(graph: ir.Graph) -> None:
     """Write the ReLU that codes without a sign stood for, where nothing else says it."""
-    for quantizer in graph.quantizers():
-        tensor = quantizer.tensor
-        if quantizer.is_unsigned and not graph.is_never_negative(tensor):
-            node = helper.make_node("Relu", [tensor], [f"{tensor}_relu"], name=f"{tensor}_relu")
-            quantizer.quantize.input[0] = node.output[0]
-            graph.nodes.append(node)
-            graph.index()
+    for quantizer in quantizers(graph):
+        if quantizer.is_unsigned and not is_never_negative(quantizer.value):
+            node = new_node("Relu", [quantizer.value], f"{quantizer.tensor}_relu")
+            quantizer.quantize.replace_input_with(0, node.outputs[0])
+            graph.append(node)
 
 
-def _into_int8(graph: Graph, steps: Mapping[str, float]) -> None:
+def _into_int8(graph: ir.Graph, steps: Mapping[str, float]) -> None:
     """Write all quantizers with zero point 0; those that were so before get their steps back."""
-    for quantizer in graph.quantizers():
+    for quantizer in quantizers(graph):
         widest = max(-quantizer.lowest, quantizer.highest) / 127
         scale = quantizer.scale if quantizer.is_symmetric else widest
         scale = steps.get(quantizer.tensor.removesuffix("_relu"), scale)
-        graph.encode(quantizer, scale, 0, SIGNED)
+        write_codes(graph, quantizer, scale, 0, SIGNED)
 
 
-def _drop_unfused(graph: Graph) -> dict[str, float]:
+def _drop_unfused(graph: ir.Graph) -> dict[str, float]:
     """Remove the quantizers that TensorRT does not fuse; return the step of each."""
     dropped = {}
-    wanted = {id(q.quantize) for q in graph.quantizers() if _is_wanted(graph, q)}
-    for quantizer in graph.quantizers():
-        results = {o for n in quantizer.dequantize for o in n.output}
-        if id(quantizer.quantize) not in wanted and not results & graph.outputs:
+    wanted = {id(q.quantize) for q in quantizers(graph) if _is_wanted(q)}
+    for quantizer in quantizers(graph):
+        if id(quantizer.quantize) not in wanted and not _is_output(quantizer):
             dropped[quantizer.tensor] = quantizer.scale
-            graph.remove_quantizer(quantizer)
-    for node in [n for n in graph.nodes if _is_guard(n)]:
-        graph.bypass(node, node.input[0])
+            remove_quantizer(graph, quantizer)
+    for node in [n for n in graph if _is_guard(n)]:
+        bypass(node, first(node))
     return dropped
 
 
-def _is_wanted(graph: Graph, quantizer: Quantizer) -> bool:
+def _is_wanted(quantizer: Quantizer) -> bool:
     """Return whether an operator that TensorRT runs on integers reads the codes."""
-    readers = [(n, d.output[0]) for d in quantizer.dequantize for n in graph.readers(d.output[0])]
-    for node, tensor in readers:
+    for node, value in ((n, v) for v in quantizer.results for n in v.consumers()):
         if node.op_type in WEIGHTED:
             return True
-        if node.op_type in CARRIERS | AVERAGES and _is_result_wanted(graph, node):
+        if node.op_type in PASS_THROUGH | AVERAGES and _is_result_wanted(node):
             return True
-        if node.op_type == "Add" and _is_result_wanted(graph, node):
+        if node.op_type == "Add" and _is_result_wanted(node):
             # A convolution is fused with the addition after it: one side stays as it is.
-            fused = [name for name in node.input if _is_of_weighted(graph, name)]
-            if tensor not in fused[:1]:
+            fused = [given for given in node.inputs if _is_of_weighted(given)]
+            if value not in fused[:1]:
                 return True
     return False
 
 
-def _is_result_wanted(graph: Graph, node: NodeProto) -> bool:
-    for result in node.output:
-        for reader in graph.readers(result):
-            if reader.op_type in ACTIVATIONS | CARRIERS and _is_result_wanted(graph, reader):
-                return True
-            if reader.op_type in WEIGHTED:
-                return True
-            found = graph.quantizer(reader)
-            if found is not None and _is_wanted(graph, found):
-                return True
+def _is_result_wanted(node: ir.Node) -> bool:
+    for reader in (reader for result in node.outputs for reader in result.consumers()):
+        if reader.op_type in ACTIVATIONS | PASS_THROUGH and _is_result_wanted(reader):
+            return True
+        if reader.op_type in WEIGHTED:
+            return True
+        found = quantizer_of(reader)
+        if found is not None and _is_wanted(found):
+            return True
     return False
 
 
-def _is_of_weighted(graph: Graph, tensor: str) -> bool:
+def _is_of_weighted(value: ir.Value | None) -> bool:
     """Return whether a tensor is what the codes of a convolution's own output stand for."""
-    real = graph.makers.get(tensor)
-    codes = graph.makers.get(real.input[0]) if real and real.op_type == "DequantizeLinear" else None
-    maker = graph.makers.get(codes.input[0]) if codes is not None else None
-    return maker is not None and maker.op_type in WEIGHTED and len(graph.readers(tensor)) == 1
+    real = maker(value, "DequantizeLinear")
+    codes = None if real is None else maker(first(real))
+    is_alone = value is not None and len(value.consumers()) == 1
+    return codes is not None and is_alone and maker(codes.inputs[0], *WEIGHTED) is not None
 
 
-def _make_biases_float(graph: Graph) -> None:
+def _make_biases_float(graph: ir.Graph) -> None:
     """Store what an int32 bias stands for: TensorRT refuses the codes."""
-    for node in list(graph.nodes):
-        codes = graph.constants.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if codes is not None and codes.dtype == np.int32:
-            real = (codes * graph.constants[node.input[1]].astype(np.float64)).astype(np.float32)
-            graph.bypass(node, graph.add_constant(f"{node.output[0]}_float", real))
+    for node in list(graph):
+        codes = constant(first(node)) if node.op_type == "DequantizeLinear" else None
+        step = constant(input_of(node, 1))
+        if codes is not None and step is not None and codes.dtype == np.int32:
+            real = (codes * step.astype(np.float64)).astype(np.float32)
+            bypass(node, add_constant(graph, f"{node.outputs[0].name}_float", real))
 
 
-def _is_guard(node: NodeProto) -> bool:
+def _is_guard(node: ir.Node) -> bool:
     """Return whether it is a LeakyRelu that changes nothing, see `float_layers`."""
-    return node.op_type == "LeakyRelu" and any(
-        a.name == "alpha" and a.f == 1.0 for a in node.attribute
-    )
+    return node.op_type == "LeakyRelu" and bool(attribute(node, "alpha", 0.01) == 1.0)
 
 
-def _of_unsigned(graph: Graph) -> dict[str, float]:
+def _of_unsigned(graph: ir.Graph) -> dict[str, float]:
     """Return the steps of tensors that get other codes than a shift: what the way back needs."""
-    return {q.tensor: q.scale for q in graph.quantizers() if graph.is_never_negative(q.tensor)}
+    return {q.tensor: q.scale for q in quantizers(graph) if is_never_negative(q.value)}
 
 
-def _merge_equal(graph: Graph) -> None:
+def _merge_equal(graph: ir.Graph) -> None:
     """Leave one quantizer a tensor: some files have one for each reader."""
-    first: dict[tuple[str, float], Quantizer] = {}
-    for quantizer in graph.quantizers():
-        kept = first.setdefault((quantizer.tensor, quantizer.scale), quantizer)
+    seen: dict[tuple[str, float], Quantizer] = {}
+    for quantizer in quantizers(graph):
+        kept = seen.setdefault((quantizer.tensor, quantizer.scale), quantizer)
         if kept is not quantizer and kept.dequantize:
             for node in quantizer.dequantize:
-                graph.bypass(node, kept.dequantize[0].output[0])
-            graph.nodes.remove(quantizer.quantize)
-            graph.index()
+                bypass(node, kept.dequantize[0].outputs[0])
+            graph.remove(quantizer.quantize, safe=True)
 
 
-def _add_missing(graph: Graph, steps: Mapping[str, float]) -> None:
+def _add_missing(graph: ir.Graph, steps: Mapping[str, float]) -> None:
     """Quantize what only ONNX Runtime wants quantized, as far as the file knows its steps.
 
     Not before an activation that is quantized itself: its codes are those of both.
     """
-    present = {quantizer.tensor for quantizer in graph.quantizers()}
+    present = {quantizer.tensor for quantizer in quantizers(graph)}
+    made = {value.name: value for node in graph for value in node.outputs}
     for tensor, step in steps.items():
-        reader = graph.only_reader(tensor)
+        value = made.get(tensor)
+        if value is None or tensor in present or value.is_graph_output():
+            continue
+        reader = only_reader(value)
         is_before = (
             reader is not None
             and reader.op_type in ACTIVATIONS
-            and reader.output[0] in {*present, *steps}
+            and reader.outputs[0].name in {*present, *steps}
         )
-        is_known = is_before or tensor in present or tensor in graph.outputs
-        if tensor in graph.makers and not is_known:
-            graph.add_quantizer(tensor, step, 0, SIGNED)
+        if not is_before:
+            add_quantizer(graph, value, step, 0, SIGNED)
 
 
-def _into(graph: Graph, codes: Codes) -> None:
+def _into(graph: ir.Graph, codes: Codes) -> None:
     """Write quantizers of zero point 0 in `codes`, and the steps of clipped ones finer."""
-    ends = {q.scale: end for q in graph.quantizers() if (end := _end_of_clip(graph, q)) is not None}
-    unsigned = {id(q.quantize) for q in graph.quantizers() if graph.is_never_negative(q.tensor)}
-    for quantizer in graph.quantizers():
+    found = quantizers(graph)
+    ends = {q.scale: end for q in found if (end := _end_of_clip(q)) is not None}
+    unsigned = {id(q.quantize) for q in found if is_never_negative(q.value)}
+    for quantizer in found:
         if id(quantizer.quantize) not in unsigned:
             zero_point, scale = codes.zero_point_signed, quantizer.scale
         else:
@@ -242,45 +286,40 @@ def _into(graph: Graph, codes: Codes) -> None:
             end = ends.get(quantizer.scale)
             zero_point = codes.zero_point
             scale = quantizer.scale if end is None else end / 255
-        graph.encode(quantizer, scale, zero_point, codes.dtype)
+        write_codes(graph, quantizer, scale, zero_point, codes.dtype)
 
 
-def _end_of_clip(graph: Graph, quantizer: Quantizer) -> float | None:
+def _end_of_clip(quantizer: Quantizer) -> float | None:
     """Return where the Clip from zero before a quantizer ends, if int8 codes end there too."""
-    node = graph.makers.get(quantizer.tensor)
-    if node is None or node.op_type != "Clip" or len(node.input) < 3:
+    node = maker(quantizer.value, "Clip")
+    low, high = (None, None) if node is None else (scalar(input_of(node, n)) for n in (1, 2))
+    if low is None or high is None or low != 0 or high > 2 * quantizer.highest:
         return None
-    low, high = (graph.constants.get(name) for name in node.input[1:3])
-    if low is None or high is None or float(low) != 0 or float(high) > 2 * quantizer.highest:
-        return None
-    return min(float(high), quantizer.highest)
+    return min(high, quantizer.highest)
 
 
-def _quantize_before_activations(graph: Graph) -> None:
+def _quantize_before_activations(graph: ir.Graph) -> None:
     """Quantize also before an activation that codes do not replace: only so it runs on integers."""
-    for quantizer in graph.quantizers():
-        node = graph.makers.get(quantizer.tensor)
-        if node is None or node.op_type not in ACTIVATIONS or _is_replaced(graph, node, quantizer):
+    for quantizer in quantizers(graph):
+        node = maker(quantizer.value, *ACTIVATIONS)
+        if node is None or _is_replaced(node, quantizer):
             continue
-        maker = graph.makers.get(node.input[0])
-        is_alone = graph.only_reader(node.input[0]) is node
-        if maker is not None and maker.op_type in WEIGHTED and is_alone:
-            graph.add_quantizer(
-                node.input[0], quantizer.scale, quantizer.zero_point, quantizer.dtype
-            )
+        before = first(node)
+        if maker(before, *WEIGHTED) is not None and only_reader(before) is node:
+            add_quantizer(graph, before, quantizer.scale, quantizer.zero_point, quantizer.dtype)
 
 
-def _is_replaced(graph: Graph, node: NodeProto, quantizer: Quantizer) -> bool:
+def _is_replaced(node: ir.Node, quantizer: Quantizer) -> bool:
     """Return whether an activation changes nothing that its quantizer's codes can tell."""
     if node.op_type == "Relu":
         return quantizer.is_unsigned
-    low, high = (graph.constants.get(name) for name in [*node.input, "", ""][1:3])
-    starts = low is None or float(low) <= quantizer.lowest
-    return starts and (high is None or float(high) >= quantizer.highest * (1 - 1e-6))
+    low, high = (scalar(input_of(node, position)) for position in (1, 2))
+    starts = low is None or low <= quantizer.lowest
+    return starts and (high is None or high >= quantizer.highest * (1 - 1e-6))
 
 
-def _move(graph: Graph, codes: Codes) -> None:
+def _move(graph: ir.Graph, codes: Codes) -> None:
     """Write `cpu` codes as `arm` ones, or the other way round: the same, moved by 128."""
-    for quantizer in graph.quantizers():
+    for quantizer in quantizers(graph):
         moved = quantizer.zero_point + codes.lowest - int(np.iinfo(quantizer.dtype).min)
-        graph.encode(quantizer, quantizer.scale, moved, codes.dtype)
+        write_codes(graph, quantizer, quantizer.scale, moved, codes.dtype)

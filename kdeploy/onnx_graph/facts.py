@@ -6,15 +6,18 @@ Source: the ONNX specification, https://github.com/onnx/onnx/blob/main/docs/IR.m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.checks import read_onnx
 from kdeploy.preprocessing import TensorInfo
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 # Inputs that hold scales and zero-points, by operator; what remains was learned.
 _BOOKKEEPING = {
@@ -32,6 +35,11 @@ _BOOKKEEPING = {
 _LEARNED_TYPES = frozenset({1, 2, 3, 6, 10, 11, 16, 21, 22})
 _INT32, _INT64 = 6, 7
 OPEN = 0  # in a shape: any size is taken
+
+
+def properties(model: ModelProto) -> Mapping[str, str]:
+    """Return what a file says of itself."""
+    return {p.key: p.value for p in model.metadata_props}
 
 
 def item_shape(path: Path) -> tuple[int, ...]:

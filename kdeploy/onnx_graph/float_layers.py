@@ -10,39 +10,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnx import ModelProto, NodeProto, helper
+import onnx_ir as ir
+
+from kdeploy.onnx_graph.graph import input_of, maker, new_node
+from kdeploy.onnx_graph.passes import graph_pass
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 PASSED = ("Relu", "Clip")
 
 
-def guard_float_layers(model: ModelProto) -> None:
+def _unguarded(model: ir.Model) -> str:
+    left = [node for node in model.graph if _is_between_integers(node)]
+    return ", ".join(f"{node.name} is float between integers" for node in left)
+
+
+@graph_pass(ensures=_unguarded)
+def guard_float_layers(model: ir.Model) -> None:
     """Put a LeakyRelu of slope 1 behind each float layer between integers; it changes nothing.
 
     ONNX Runtime fuses it into the layer, so that it costs nothing either.
     """
-    guarded = [node for node in model.graph.node if _is_between_integers(model, node)]
-    for node in guarded:
-        result = node.output[0]
-        node.output[0] = f"{result}_float"
-        guard = helper.make_node(
-            "LeakyRelu", node.output, [result], name=f"{node.name}_float", alpha=1.0
-        )
-        model.graph.node.insert(list(model.graph.node).index(node) + 1, guard)
+    for node in [node for node in model.graph if _is_between_integers(node)]:
+        value = node.outputs[0]
+        name = str(value.name)
+        guard = new_node("LeakyRelu", [value], name, name=f"{node.name}_float", alpha=1.0)
+        guard.outputs[0].type, guard.outputs[0].shape = value.type, value.shape
+        readers = [use for use in value.uses() if use.node is not guard]
+        for use in readers:
+            use.node.replace_input_with(use.idx, guard.outputs[0])
+        value.name = f"{name}_float"
+        model.graph.insert_after(node, guard)
 
 
-def _is_between_integers(model: ModelProto, node: NodeProto) -> bool:
+def _is_between_integers(node: ir.Node) -> bool:
     if node.op_type not in LAYERS:
         return False
-    producers = {output: n.op_type for n in model.graph.node for output in n.output}
-    is_dequantized = [producers.get(name) == "DequantizeLinear" for name in node.input[:2]]
-    return is_dequantized == [True, False] and "QuantizeLinear" in _readers(model, node.output[0])
+    is_dequantized = [
+        maker(input_of(node, position), "DequantizeLinear") is not None for position in (0, 1)
+    ]
+    return is_dequantized == [True, False] and "QuantizeLinear" in _readers(node.outputs[0])
 
 
-def _readers(model: ModelProto, name: str) -> Iterator[str]:
+def _readers(value: ir.Value) -> Iterator[str]:
     """Yield the operators that read a tensor, past activations that codes may replace."""
-    for node in model.graph.node:
-        if name in node.input:
-            yield node.op_type
-            if node.op_type in PASSED:
-                yield from _readers(model, node.output[0])
+    for node in value.consumers():
+        yield node.op_type
+        if node.op_type in PASSED:
+            yield from _readers(node.outputs[0])

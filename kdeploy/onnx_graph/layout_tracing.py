@@ -7,15 +7,16 @@ Which number of one tensor stands where in another is found by running the opera
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
+
+from kdeploy.onnx_graph.graph import attribute, constant, first, input_of, scalar
 
 Places = NDArray[np.int32]
 # For open sizes: far enough from the constants of models that no two sizes are taken for one.
@@ -27,52 +28,42 @@ _TO_THE_END = 2**31 - 1  # as torch's exporter and others write it
 _AXIS = "kdeploy.first_axis"
 
 
-class Graph:
-    """What makes and what reads a tensor of a graph, its constants, shapes and types."""
+class Shapes:
+    """The shapes and types of all tensors of a graph, with primes for open sizes."""
 
-    def __init__(self, model: ModelProto) -> None:
-        self.proto = model.graph
-        self.constants = _constants(model)
-        self.outputs = {output.name for output in model.graph.output}
-        self.shapes, self.types = _shapes(model)
-        self.producers: dict[str, NodeProto] = {}
-        self.readers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in model.graph.node:
-            self.producers.update(dict.fromkeys(node.output, node))
-            for name in node.input:
-                self.readers[name].append(node)
+    def __init__(self, model: ir.Model) -> None:
+        self._shapes, self._types = _shapes(ir.to_proto(model))
 
-    def only_reader(self, name: str) -> NodeProto | None:
-        """Return the one operator that reads a tensor; None if several do, or the user."""
-        readers = self.readers.get(name, [])
-        return readers[0] if len(readers) == 1 and name not in self.outputs else None
+    def of(self, value: ir.Value | None) -> tuple[int | None, ...] | None:
+        """Return the shape of a tensor; None if not even its number of axes is known."""
+        return None if value is None else self._shapes.get(str(value.name))
 
-    def size(self, name: str) -> tuple[int, ...] | None:
+    def size(self, value: ir.Value | None) -> tuple[int, ...] | None:
         """Return the shape of a tensor with primes for open sizes; None if not all are known."""
-        shape = self.shapes.get(name, (None,))
-        return tuple(d for d in shape if d) if all(shape) else None
+        shape = self.of(value) if self.of(value) is not None else (None,)
+        return tuple(d for d in shape or () if d) if all(shape or ()) else None
 
-    def scalar(self, name: str) -> float | None:
-        """Return a constant of one element."""
-        value = self.constants.get(name)
-        return None if value is None or value.size != 1 else float(value.reshape(-1)[0])
+    def is_float(self, value: ir.Value) -> bool:
+        """Return whether a tensor holds float32."""
+        return self._types.get(str(value.name)) == onnx.TensorProto.FLOAT
 
-    def scaled(self, node: NodeProto | None) -> tuple[str, float] | None:
-        """Return what is multiplied or divided by a constant, and the factor."""
-        if node is None or node.op_type not in _FACTORS:
-            return None
-        for place in (1, 0) if node.op_type == "Mul" else (1,):
-            factor = self.scalar(node.input[place])
-            if factor:
-                return node.input[1 - place], factor if node.op_type == "Mul" else 1 / factor
+
+def scaled(node: ir.Node | None) -> tuple[ir.Value, float] | None:
+    """Return what is multiplied or divided by a constant, and the factor."""
+    if node is None or node.op_type not in _FACTORS:
         return None
+    for place in (1, 0) if node.op_type == "Mul" else (1,):
+        factor, value = scalar(node.inputs[place]), node.inputs[1 - place]
+        if factor and value is not None:
+            return value, factor if node.op_type == "Mul" else 1 / factor
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTensor:
     """A tensor, and where in it each number of another one stands."""
 
-    name: str
+    value: ir.Value
     shape: tuple[int, ...]
     places: Places
     """In the shape of the other tensor."""
@@ -80,29 +71,29 @@ class SourceTensor:
     """What the numbers were multiplied with on the way."""
 
 
-def origins(graph: Graph, name: str) -> Iterator[SourceTensor]:
-    """Yield the tensors whose numbers `name` holds, the farthest first, itself last."""
-    path: list[tuple[NodeProto, str, float]] = []  # from `name` on, each with what it writes
-    names = [name]
-    while (node := graph.producers.get(names[-1])) is not None:
-        scaled = graph.scaled(node)
-        if scaled is None and not is_move(graph, node):
+def origins(shapes: Shapes, value: ir.Value) -> Iterator[SourceTensor]:
+    """Yield the tensors whose numbers `value` holds, the farthest first, itself last."""
+    path: list[tuple[ir.Node, ir.Value, float]] = []  # from `value` on, each with what it writes
+    values = [value]
+    while (node := values[-1].producer()) is not None:
+        by_constant = scaled(node)
+        if by_constant is None and not is_move(node):
             break
-        source, factor = scaled or (node.input[0], 1.0)
-        path.append((node, names[-1], factor))
-        names.append(source)
+        source, factor = by_constant or (first(node), 1.0)
+        path.append((node, values[-1], factor))
+        values.append(source)
     for steps in range(len(path), -1, -1):
-        shape = graph.size(names[steps])
+        shape = shapes.size(values[steps])
         if shape is None:
             continue
         places: Places | None = places_of(shape)
         scale = 1.0
         for node, output, factor in reversed(path[:steps]):
             if places is not None:
-                places = moved(graph, node, output, places)
+                places = moved(shapes, node, output, places)
             scale *= factor
         if places is not None:
-            yield SourceTensor(name=names[steps], shape=shape, places=places, scale=scale)
+            yield SourceTensor(value=values[steps], shape=shape, places=places, scale=scale)
 
 
 def places_of(shape: tuple[int, ...]) -> Places:
@@ -110,9 +101,9 @@ def places_of(shape: tuple[int, ...]) -> Places:
     return np.arange(np.prod(shape, dtype=np.int64), dtype=np.int32).reshape(shape)
 
 
-def moved(graph: Graph, node: NodeProto, output: str, places: Places) -> Places | None:
+def moved(shapes: Shapes, node: ir.Node, output: ir.Value, places: Places) -> Places | None:
     """Return where an operator moves (and scales) numbers; None if a size is not known."""
-    shape = graph.size(output)
+    shape = shapes.size(output)
     if shape is None:
         return None
     if node.op_type in _RESHAPED | _FACTORS:
@@ -120,30 +111,24 @@ def moved(graph: Graph, node: NodeProto, output: str, places: Places) -> Places 
     if node.op_type == "Transpose":
         return places.transpose(attribute(node, "perm", list(range(places.ndim))[::-1]))
     if node.op_type == "Gather":
-        chosen = graph.constants[node.input[1]]
+        chosen = constant(node.inputs[1])
+        assert chosen is not None, "`is_move` asks for it"
         return places.take(chosen, axis=attribute(node, "axis", 0))
-    return _part(graph, node, output, places)
+    return _part(shapes, node, output, places)
 
 
-def is_move(graph: Graph, node: NodeProto) -> bool:
+def is_move(node: ir.Node) -> bool:
     """Say whether an operator only moves numbers of its first input, in a way that is known."""
     if node.op_type in {"Slice", "Gather"}:
-        return all(name in graph.constants for name in node.input[1:] if name)
+        return all(constant(value) is not None for value in node.inputs[1:] if value is not None)
     return node.op_type in _RESHAPED | {"Transpose", "Split"}
 
 
-def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """Return an attribute of an operator."""
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
-
-
-def _part(graph: Graph, node: NodeProto, output: str, places: Places) -> Places | None:
+def _part(shapes: Shapes, node: ir.Node, output: ir.Value, places: Places) -> Places | None:
     """Return what Slice or Split leaves."""
     if node.op_type == "Slice":
-        starts, ends, axes, steps = (
-            graph.constants[name].tolist() if name else []
-            for name in (*node.input[1:], *[""] * (5 - len(node.input)))
-        )
+        held = (constant(input_of(node, position)) for position in (1, 2, 3, 4))
+        starts, ends, axes, steps = ([] if one is None else one.tolist() for one in held)
         for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
             axis = axes[place] if axes else place
             if places.shape[axis] < end < _TO_THE_END:
@@ -153,19 +138,11 @@ def _part(graph: Graph, node: NodeProto, output: str, places: Places) -> Places 
             places = places[tuple(index)]
         return places
     axis = attribute(node, "axis", 0)
-    shapes = [graph.size(name) for name in node.output]
-    ends_at = list(itertools.accumulate(shape[axis] for shape in shapes if shape is not None))
-    if None in shapes or ends_at[-1] != places.shape[axis]:
+    sizes = [shapes.size(value) for value in node.outputs]
+    ends_at = list(itertools.accumulate(size[axis] for size in sizes if size is not None))
+    if None in sizes or ends_at[-1] != places.shape[axis]:
         return None
-    return np.split(places, ends_at[:-1], axis=axis)[list(node.output).index(output)]
-
-
-def _constants(model: ModelProto) -> dict[str, NDArray[Any]]:
-    found = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    return found
+    return np.split(places, ends_at[:-1], axis=axis)[list(node.outputs).index(output)]
 
 
 def _shapes(model: ModelProto) -> tuple[dict[str, tuple[int | None, ...]], dict[str, int]]:

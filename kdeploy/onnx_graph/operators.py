@@ -5,7 +5,7 @@ The names are those of ONNX, of ONNX Runtime's fused kernels and of OpenVINO's e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 INTEGER = frozenset(
     {
@@ -33,6 +33,6 @@ def integer_and_eligible(operators: Mapping[str, int]) -> tuple[int, int]:
     return integer, integer + floating
 
 
-def is_quantized(operators: Mapping[str, int]) -> bool:
-    """Say whether a file with these operators was meant to run as integers."""
+def is_quantized(operators: Iterable[str]) -> bool:
+    """Say whether a file with operators of these types was meant to run as integers."""
     return any(name in INTEGER or name in QUANTIZERS for name in operators)

@@ -8,17 +8,19 @@ https://github.com/onnx/onnx/blob/main/docs/Changelog.md#version-18-of-the-defau
 from __future__ import annotations
 
 import onnx
-from onnx import ModelProto, NodeProto, defs, helper, numpy_helper
+import onnx_ir as ir
+from onnx import ModelProto, defs, helper
 
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.checks import opset_of
+from kdeploy.onnx_graph.graph import constant, input_of
 
 # Operators that only gained something in opset 18: inputs beyond these, attributes without effect.
 _NUM_INPUTS = {"Pad": 3, "Resize": 4, "ScatterElements": 3, "ScatterND": 3, "Split": 2}
 _NEW_ATTRIBUTES = frozenset(
     {"noop_with_empty_axes", "num_outputs", "antialias", "keep_aspect_ratio_policy"}
 )
-_WITHOUT_EFFECT = (0, b"stretch")
+_WITHOUT_EFFECT = (0, "stretch")
 
 
 def in_opset(model: ModelProto, opset: int) -> ModelProto:
@@ -33,7 +35,7 @@ def in_opset(model: ModelProto, opset: int) -> ModelProto:
         if before != opset and (before, opset) != (18, 17):
             converted = onnx.version_converter.convert_version(model, max(opset, 18))
         if opset < 18 <= before:
-            _lower_to_17(converted)
+            converted = _lowered_to_17(converted)
         if before != opset:
             onnx.checker.check_model(converted)
     except Exception as error:  # the converter's C++ raises several types
@@ -48,42 +50,37 @@ def in_opset(model: ModelProto, opset: int) -> ModelProto:
     return converted
 
 
-def _lower_to_17(model: ModelProto) -> None:
-    """Write what opset 18 says in other words as opset 17 did, in place.
+def _lowered_to_17(program: ModelProto) -> ModelProto:
+    """Return what opset 18 says in other words as opset 17 did.
 
     Raises:
         ValueError: an operator that opset 17 does not have, or not so.
     """
-    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    for node in model.graph.node:
+    model = ir.from_proto(program)
+    for node in model.graph:
         if node.domain in ("", "ai.onnx") and _is_new(node):
-            axes = constants.get(node.input[1]) if len(node.input) > 1 else None
+            axes = constant(input_of(node, 1))
             is_reduction = node.op_type.startswith("Reduce")
             if is_reduction and axes is not None:
-                node.attribute.append(helper.make_attribute("axes", [int(a) for a in axes]))
-                del node.input[1:]
-            elif not is_reduction and len(node.input) > _NUM_INPUTS.get(node.op_type, -1):
+                node.attributes.add(ir.AttrInt64s("axes", [int(a) for a in axes]))
+                node.resize_inputs(1)
+            elif not is_reduction and len(node.inputs) > _NUM_INPUTS.get(node.op_type, -1):
                 message = f"{node.op_type} came with opset 18, or is used as opset 18 has it"
                 raise ValueError(message)
             _drop_new_attributes(node)
-    for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
-            entry.version = 17
+    for domain in {"", "ai.onnx"} & model.graph.opset_imports.keys():
+        model.graph.opset_imports[domain] = 17
+    lowered: ModelProto = ir.to_proto(model)
+    return lowered
 
 
-def _is_new(node: NodeProto) -> bool:
+def _is_new(node: ir.Node) -> bool:
     return bool(defs.get_schema(node.op_type, 18).since_version == 18)
 
 
-def _drop_new_attributes(node: NodeProto) -> None:
-    kept = [a for a in node.attribute if a.name not in _NEW_ATTRIBUTES]
-    dropped = [a for a in node.attribute if a.name in _NEW_ATTRIBUTES and a.name != "num_outputs"]
-    told = [a for a in dropped if (a.s or a.i) not in _WITHOUT_EFFECT]
-    if told:
-        message = f"{node.op_type} with {told[0].name} came with opset 18"
-        raise ValueError(message)
-    del node.attribute[:]
-    node.attribute.extend(kept)
+def _drop_new_attributes(node: ir.Node) -> None:
+    for name in _NEW_ATTRIBUTES & node.attributes.keys():
+        attribute = node.attributes.pop(name)
+        if name != "num_outputs" and attribute.value not in _WITHOUT_EFFECT:
+            message = f"{node.op_type} with {name} came with opset 18"
+            raise ValueError(message)

@@ -1,14 +1,16 @@
 """Golden data: real inputs, the outputs the file gave here, and how far another CPU may stray.
 
 Floating-point sums depend on the order of addition, and integer kernels round ties their own way,
-so the same file does not give the same bits on every CPU. The tolerance (`atol`, in units of the
-output) is the larger of
-- a floor: 0.001 of the outputs' standard deviation for a float file, 0.1 for a quantized one, and
-- four times what the outputs move here between ONNX Runtime's fastest kernels and its plainest
+so the same file does not give the same bits on every CPU. The tolerance of an output (`atol`, in
+its own unit) is the larger of
+- a floor: 0.001 of the output's standard deviation for a float file, 0.1 for a quantized one, and
+- four times what the output moves here between the library's fastest kernels and its plainest
   (no fusion: a quantized graph then runs in floats, rounding where the file says).
-The class must be the recorded one wherever the two best outputs are further apart than `atol`;
-items closer than that are near ties, and judged by `atol` only. Of a model that answers every
-token, each token is such an item.
+Where the first output is scores of classes, the class must be the recorded one wherever the two
+best are further apart than `atol`; items closer than that are near ties, and judged by `atol` only.
+Of a model that answers every token, each token is such an item.
+
+A file that carries a state is run over the items in their order, as steps of one stream.
 
 The floors are about what was seen between implementations: three residual networks on 450 digits
 gave 2e-6 for float, and for INT8 0.05 within ONNX Runtime and 0.07 to OpenVINO, which is three
@@ -18,7 +20,8 @@ steps of the quantized output. INT8 itself is 0.14 to 1.0 away from float on the
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,9 @@ from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
-from kdeploy.package.onnx_file import OnnxFacts
+from kdeploy.package.contract import BundleKind, FileFacts, Run
+from kdeploy.package.manifest import Port, State
+from kdeploy.package.ports import BATCH, takes_rows
 from kdeploy.package.runner.python.reading import MOST_ARRAY_BYTES
 from kdeploy.package.runner.python.rules import (
     FLOAT_FLOOR,
@@ -35,16 +40,27 @@ from kdeploy.package.runner.python.rules import (
     SPREAD_MARGIN,
 )
 from kdeploy.package.runner.python.rules import MOST_ITEMS as MAX_ITEMS
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.onnx_session import OnnxSession
 
 MAX_BYTES = MOST_ARRAY_BYTES // 4
-Floats = NDArray[np.float32]
+Array = NDArray[Any]
+Given = Array | Mapping[str, Array]
+"""Items of each input, or the outputs of each item, by name; of one tensor the array alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputTolerance:
+    """What an output may differ by, and the numbers it was derived from."""
+
+    atol: float
+    output_std: float
+    floor_of_std: float
+    spread: float
+    spread_margin: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """What golden outputs may differ by, and the numbers it was derived from."""
+    """What golden outputs may differ by: of the first one here, of each other in `further`."""
 
     num_items: int
     atol: float
@@ -53,75 +69,231 @@ class Tolerance:
     floor_of_std: float
     spread: float
     spread_margin: float
+    further: tuple[OutputTolerance, ...] = field(default=())
 
 
 def write_golden(
-    folder: Path, model: Path, facts: OnnxFacts, inputs: Inputs, outputs: Floats
+    folder: Path,
+    model: Path,
+    kind: BundleKind,
+    facts: FileFacts,
+    inputs: Given,
+    outputs: Given,
+    *,
+    state: Sequence[State] = (),
+    has_classes: bool = True,
 ) -> Tolerance:
     """Write `golden/`: the first items, their outputs and the tolerance.
+
+    Args:
+        folder: Of the bundle.
+        model: The file in it.
+        kind: Of the bundle.
+        facts: What the file says.
+        inputs: Items, preprocessed.
+        outputs: The file's own, of each item.
+        state: What the file carries from item to item.
+        has_classes: Whether the first output holds scores of classes.
 
     Raises:
         ModelError: shapes do not fit the file, or it does not give these outputs.
     """
-    largest = max(inputs[:1].nbytes, outputs[:1].nbytes, 1)
+    fed = {s.input for s in state}
+    given = named(inputs, [p for p in facts.inputs if p.name not in fed], "inputs")
+    recorded = named(outputs, facts.outputs, "outputs")
+    arrays = [*given.values(), *recorded.values()]
+    largest = max([*(a[:1].nbytes for a in arrays), 1])
     count = min(MAX_ITEMS, max(1, MAX_BYTES // largest))
-    inputs, outputs = inputs[:count], outputs[:count]
-    _check_shapes(facts, inputs, outputs)
-    tolerance = tolerance_of(model, facts, inputs, outputs)
+    given = {name: array[:count] for name, array in given.items()}
+    recorded = {name: array[:count] for name, array in recorded.items()}
+    _check_shapes(facts, given, recorded, has_classes=has_classes)
+    tolerance = tolerance_of(
+        model, kind, facts, given, recorded, state=state, has_classes=has_classes
+    )
     golden = folder / "golden"
     golden.mkdir()
-    np.savez(golden / "inputs.npz", inputs=inputs)
-    np.savez(golden / "outputs.npz", outputs=outputs)
-    (golden / "tolerance.json").write_text(json.dumps(asdict(tolerance), indent=2) + "\n")
+    _save(golden / "inputs.npz", "inputs", given)
+    _save(golden / "outputs.npz", "outputs", recorded)
+    told = asdict(tolerance)
+    if not tolerance.further:
+        del told["further"]
+    (golden / "tolerance.json").write_text(json.dumps(told, indent=2) + "\n")
     return tolerance
 
 
-def tolerance_of(model: Path, facts: OnnxFacts, inputs: Inputs, outputs: Floats) -> Tolerance:
+def named(given: Given, ports: Sequence[Port], what: str) -> dict[str, Array]:
+    """Return arrays by the names of the file, in its order.
+
+    Raises:
+        ModelError: one is missing, or is none of the file.
+    """
+    if not isinstance(given, Mapping):
+        given = {ports[0].name: given}
+        ports = ports[:1] if what == "outputs" else ports
+    if set(given) != {p.name for p in ports}:
+        raise ModelError(
+            f"the golden {what} are {_names(given)}; the file has {_names(p.name for p in ports)}",
+            hint="pass an array for each of them, by its name",
+        )
+    return {p.name: np.asarray(given[p.name]) for p in ports}
+
+
+def tolerance_of(
+    model: Path,
+    kind: BundleKind,
+    facts: FileFacts,
+    inputs: Mapping[str, Array],
+    outputs: Mapping[str, Array],
+    *,
+    state: Sequence[State] = (),
+    has_classes: bool = True,
+) -> Tolerance:
     """Return the tolerance for these golden outputs, measured on this machine."""
-    fast, plain = (_outputs(model, inputs, is_plain=plain) for plain in (False, True))
-    std = float(outputs.std())
-    share = QUANTIZED_FLOOR if facts.is_quantized else FLOAT_FLOOR
-    floor = max(share * std, 1e-6 * float(np.abs(outputs).max()), 1e-12)
-    spread = float(np.abs(fast - plain).max())
+    fast, plain = (
+        run_items(
+            kind.open_model(str(model), allowed_cores(), is_plain), facts.inputs, inputs, state
+        )
+        for is_plain in (False, True)
+    )
+    found = [
+        _tolerance(model, name, expected, fast[name], plain[name], facts.is_quantized)
+        for name, expected in outputs.items()
+    ]
+    first = next(iter(outputs.values()))
+    return Tolerance(
+        num_items=len(first),
+        top1_items=_clear_items(first, found[0].atol) if has_classes else (),
+        further=tuple(found[1:]),
+        **asdict(found[0]),
+    )
+
+
+def run_items(
+    run: Run, ports: Sequence[Port], inputs: Mapping[str, Array], state: Sequence[State]
+) -> dict[str, Array]:
+    """Return the outputs of each item, one item a call as the runner does; a state goes on."""
+    carried = {s.input: _zeros(p) for s in state for p in ports if p.name == s.input}
+    rows = {p.name: takes_rows(p) for p in ports}
+    answers: list[dict[str, Array]] = []
+    for i in range(len(next(iter(inputs.values())))):
+        feeds = {n: x[i : i + 1] if rows[n] else x[i] for n, x in inputs.items()}
+        answers.append(run({**feeds, **carried}))
+        carried = {s.input: answers[-1][s.output] for s in state}
+    return {name: stacked([a[name] for a in answers]) for name in answers[0]}
+
+
+def stacked(answers: Sequence[Array]) -> Array:
+    """Return one array of what each item gave: its rows, or itself where it has no one row.
+
+    Answers of different sizes cannot be stacked: the first alone is returned.
+    """
+    arrays = [np.asarray(answer) for answer in answers]
+    if len({a.shape for a in arrays}) > 1:
+        arrays = arrays[:1]
+    if all(a.shape[:1] == (1,) for a in arrays):
+        return np.concatenate(arrays)
+    return np.stack(arrays)
+
+
+def _tolerance(
+    model: Path, name: str, expected: Array, fast: Array, plain: Array, is_quantized: bool
+) -> OutputTolerance:
+    fast, plain, exact = (
+        a.reshape(expected.shape).astype(np.float64) if a.size == expected.size else a
+        for a in (fast, plain, expected)
+    )
+    std = float(exact.std())
+    share = QUANTIZED_FLOOR if is_quantized else FLOAT_FLOOR
+    floor = max(share * std, 1e-6 * float(np.abs(exact).max(initial=0)), 1e-12)
+    spread = float(np.abs(fast - plain).max(initial=0)) if fast.shape == plain.shape else np.inf
     # Beyond the outputs' own deviation it would be no test.
     atol = max(floor, min(SPREAD_MARGIN * spread, std))
-    if not float(np.abs(fast - outputs).max()) <= atol:
+    away = float(np.abs(fast - exact).max(initial=0)) if fast.shape == exact.shape else np.inf
+    if not away <= atol:
         raise ModelError(
-            f"{model} does not give the golden outputs: they differ by up to "
-            f"{float(np.abs(fast - outputs).max()):.3g}, allowed are {atol:.3g}",
-            hint="pass the outputs of this very file, run by onnxruntime on the CPU",
+            f"{model} does not give the golden outputs: `{name}` differs by up to {away:.3g}, "
+            f"allowed are {atol:.3g}",
+            hint="pass the outputs of this very file, run by its own library on the CPU",
         )
-    rows = outputs.reshape(-1, outputs.shape[-1])
-    lead = np.diff(np.sort(rows, axis=1)[:, -2:], axis=1)[:, 0]
-    return Tolerance(
-        num_items=len(outputs),
+    return OutputTolerance(
         atol=atol,
-        top1_items=tuple(int(i) for i in np.flatnonzero(lead > atol)),
         output_std=std,
         floor_of_std=share,
-        spread=spread,
+        spread=min(spread, std),
         spread_margin=SPREAD_MARGIN,
     )
 
 
-def _check_shapes(facts: OnnxFacts, inputs: Inputs, outputs: Floats) -> None:
-    wanted, given = facts.inputs[0].shape[1:], facts.outputs[0].shape[1:]
-    taken = facts.inputs[0].type
-    if inputs.shape[1:] != wanted or inputs.dtype != taken or len(given) not in (1, 2):
+def _clear_items(outputs: Array, atol: float) -> tuple[int, ...]:
+    rows = outputs.reshape(-1, outputs.shape[-1])
+    lead = np.diff(np.sort(rows, axis=1)[:, -2:], axis=1)[:, 0]
+    return tuple(int(i) for i in np.flatnonzero(lead > atol))
+
+
+def _save(path: Path, key: str, arrays: Mapping[str, Array]) -> None:
+    """Write arrays in their order; what they are called does not matter to who reads them."""
+    if len(arrays) == 1:
+        np.savez(path, **{key: next(iter(arrays.values()))})  # type: ignore[arg-type]
+    else:
+        np.savez(path, *arrays.values())
+
+
+def _zeros(port: Port) -> Array:
+    return np.zeros([size if isinstance(size, int) else 1 for size in port.shape], port.type)
+
+
+def _names(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
+
+
+def _check_shapes(
+    facts: FileFacts,
+    inputs: Mapping[str, Array],
+    outputs: Mapping[str, Array],
+    *,
+    has_classes: bool,
+) -> None:
+    counts = {len(a) for a in inputs.values()}
+    ports = {p.name: p for p in (*facts.inputs, *facts.outputs)}
+    for name, array in inputs.items():
+        port = ports[name]
+        if array.shape[1:] != _item(port) or array.dtype != port.type:
+            raise ModelError(
+                f"`{name}` takes {port.type} items of shape {list(_item(port))}; the golden inputs "
+                f"are {array.dtype} of shape {list(array.shape)}",
+                hint="pass preprocessed items, (k, *shape)",
+            )
+    first = next(iter(outputs.values()))
+    given = first.shape[1:]
+    if counts != {len(first)} or not len(first) or (has_classes and given[-1:] in ((), (1,))):
         raise ModelError(
-            f"the file takes {taken} items of shape {list(wanted)} and gives {list(given)}; "
-            f"the golden inputs are {inputs.dtype} of shape {list(inputs.shape)}",
-            hint="pass preprocessed items of a classifier, (k, *shape) and (k, classes) or "
-            "(k, tokens, classes)",
-        )
-    if outputs.shape != (len(inputs), *given) or len(inputs) == 0 or given[-1] == 1:
-        raise ModelError(
-            f"the golden outputs have shape {list(outputs.shape)}; expected {len(inputs)} rows "
-            f"of {given[-1]} classes, at least one row and two classes",
+            f"the golden outputs have shape {list(first.shape)}; expected {max(counts)} rows, at "
+            "least one, and of a classifier at least two classes",
             hint="pass the outputs of the same file for the same inputs",
         )
-    if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
-        what, values = ("inputs", inputs) if not np.isfinite(inputs).all() else ("outputs", outputs)
+    for name, array in outputs.items():
+        wanted = tuple(n if isinstance(n, int) else 0 for n in _item(ports[name]))
+        if len(wanted) != array.ndim - 1 or any(
+            n not in (0, size) for n, size in zip(wanted, array.shape[1:], strict=True)
+        ):
+            raise ModelError(
+                f"the golden outputs `{name}` have shape {list(array.shape)}; the file gives "
+                f"{list(ports[name].shape)}",
+                hint="pass the outputs of the same file for the same inputs",
+            )
+    for what, arrays in (("inputs", inputs), ("outputs", outputs)):
+        for values in arrays.values():
+            _check_numbers(what, values)
+
+
+def _item(port: Port) -> tuple[int | str, ...]:
+    """Return what one item of an input or output is, beside the axis of the items."""
+    sizes = port.shape[1:] if takes_rows(port) else port.shape
+    return tuple(1 if size == BATCH else size for size in sizes)
+
+
+def _check_numbers(what: str, values: Array) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
         rows = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
         raise ModelError(
             f"the golden {what} hold NaN or infinity in {rows.sum()} of {len(values)} items (the "
@@ -129,21 +301,3 @@ def _check_shapes(facts: OnnxFacts, inputs: Inputs, outputs: Floats) -> None:
             hint="a file that answers such items with no number is not shipped: look at the item, "
             "and mend the layer that it breaks",
         )
-
-
-def _outputs(model: Path, inputs: Inputs, *, is_plain: bool) -> Floats:
-    import onnxruntime
-
-    levels = onnxruntime.GraphOptimizationLevel
-
-    def options() -> Any:
-        chosen = onnxruntime.SessionOptions()
-        chosen.log_severity_level = 3
-        level = levels.ORT_DISABLE_ALL if is_plain else levels.ORT_ENABLE_ALL
-        chosen.graph_optimization_level = level
-        chosen.intra_op_num_threads = allowed_cores()
-        return chosen
-
-    session = OnnxSession(model, options, ["CPUExecutionProvider"])
-    # Item by item, as the runner does.
-    return np.concatenate([session.infer(inputs[i : i + 1]) for i in range(len(inputs))])

@@ -20,7 +20,7 @@ under their own licences.
 
 | library | licence | needed for |
 |---|---|---|
-| onnxruntime | MIT, Copyright (c) Microsoft Corporation | running model.onnx |
+{libraries}
 | numpy | BSD-3-Clause, Copyright (c) NumPy Developers | arrays |
 | Pillow | MIT-CMU, Copyright (c) Fredrik Lundh, Jeffrey A. Clark and contributors | image files |
 """
@@ -50,8 +50,10 @@ def check_licences(licences: Mapping[str, str | Path]) -> None:
             )
 
 
-def write_licences(folder: Path, licences: Mapping[str, str | Path]) -> tuple[Licence, ...]:
-    """Write `LICENSES/`; return one entry a part, the runner's last."""
+def write_licences(
+    folder: Path, licences: Mapping[str, str | Path], libraries: Mapping[str, str]
+) -> tuple[Licence, ...]:
+    """Write `LICENSES/`, of the libraries too; return one entry a part, the runner's last."""
     target = folder / LICENSES
     target.mkdir()
     entries = []
@@ -62,7 +64,8 @@ def write_licences(folder: Path, licences: Mapping[str, str | Path]) -> tuple[Li
         first_line = text.strip().splitlines()[0].strip() if text.strip() else ""
         entries.append(Licence(part=part, identifier=first_line, file=f"{LICENSES}/{name}"))
     shutil.copyfile(RUNNER_TEXT, target / "runner.txt")
-    (target / "THIRD_PARTY.md").write_text(THIRD_PARTY)
+    rows = (f"| {name} | {text} | running the model |" for name, text in libraries.items())
+    (target / "THIRD_PARTY.md").write_text(THIRD_PARTY.format(libraries="\n".join(rows)))
     runner = Licence(part="runner", identifier="Apache-2.0", file=f"{LICENSES}/runner.txt")
     return (*entries, runner)
 

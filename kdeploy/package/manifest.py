@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.package.runner.python.reading import MOST_TEXT_BYTES, Refused, json_object
 from kdeploy.package.runner.python.rules import document
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION, FIRST_VERSION = 2, 1
+"""Written is the first that can say it: a bundle as of old is read by an older kdeploy too."""
 MANIFEST = "manifest.json"
-MODEL: Final = "model.onnx"
 Layout = Literal["NCTHW", "NCHW", "NCL", "NC", "NT"]
 Values = Literal["logits", "probabilities", ""]
 
@@ -28,23 +28,33 @@ Values = Literal["logits", "probabilities", ""]
 class ModelFile:
     """The file that the device runs."""
 
-    file: Literal["model.onnx"]
-    format: Literal["onnx"]
+    file: str
+    format: str
     sha256: str
     size: int
-    opset: int
+    """Of the file and of all that belongs to it, in bytes."""
     profile: str
     is_quantized: bool
+    opset: int | None = None
+    """Of an ONNX file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """An input or output of the file; a dynamic first axis is called "batch"."""
+    """An input or output of the file; the axis of the batch is called "batch" where it is open."""
 
     name: str
-    shape: tuple[int | Literal["batch"], ...]
+    shape: tuple[int | str, ...]
     type: str
     values: Values = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """An output that is fed back as an input of the next call; zeros before the first."""
+
+    input: str
+    output: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +69,7 @@ class StoredPreprocessing:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: Literal["", "bilinear"]
+    resize: Literal["", "bilinear", "letterbox"]
     classes: tuple[str, ...]
     dtype: Literal["float32", "int64"] = "float32"
     vocabulary: int = 0
@@ -101,7 +111,8 @@ class Manifest:
     model: ModelFile
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    preprocessing: StoredPreprocessing
+    preprocessing: StoredPreprocessing | None
+    """How the one input is made of an item; None: inputs are given as the file takes them."""
     classes: tuple[str, ...]
     accuracy: Mapping[str, Any]
     recorded: Mapping[str, float]
@@ -111,15 +122,27 @@ class Manifest:
     machine: Mapping[str, Any]
     made_with: Mapping[str, str]
     lineage: tuple[Mapping[str, Any], ...]
+    state: tuple[State, ...] = ()
+
+    @property
+    def version(self) -> int:
+        """Return the first version of the schema that can say all this."""
+        is_plain = len(self.inputs) == len(self.outputs) == 1 and self.model.format == "onnx"
+        has_classes = self.preprocessing is not None and self.outputs[0].values != ""
+        return FIRST_VERSION if is_plain and has_classes else SCHEMA_VERSION
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write `manifest.json`."""
-    fields = asdict(manifest)
-    if manifest.preprocessing.layout != "NT":  # floats are described as before there were tokens
+    fields = {**asdict(manifest), "schema_version": manifest.version}
+    form = manifest.preprocessing
+    if form is not None and form.layout != "NT":  # as before there were tokens
         del fields["preprocessing"]["dtype"], fields["preprocessing"]["vocabulary"]
-    if not manifest.preprocessing.background:
+    if form is not None and not form.background:
         del fields["preprocessing"]["background"]
+    for table, key in ((fields, "state"), (fields, "preprocessing"), (fields["model"], "opset")):
+        if not table[key]:
+            del table[key]
     text = json.dumps(fields, indent=2, allow_nan=False, default=str)
     (folder / MANIFEST).write_text(text + "\n")
 
@@ -134,7 +157,7 @@ def read_manifest(folder: Path) -> Manifest:
 
     try:
         _refuse_later(json_object(folder, MANIFEST))
-        fields = document(folder, MANIFEST)
+        fields = {"preprocessing": None, **document(folder, MANIFEST)}
         found: Manifest = _adapter().validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         first = error.errors()[0]

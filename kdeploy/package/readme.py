@@ -16,13 +16,11 @@ _TEXT = """\
 
 ## Run it
 
-    pip install numpy onnxruntime pillow
-    python runner/python/run.py photo.png
-    python runner/python/run.py --top 3 --json items.npy
+    pip install numpy {libraries} pillow
+{commands}
 
-It works from any folder; needs Python 3.9 or later, and Pillow for image files only. A `.npy` file
-holds items as the data set stores them, of shape {item} or (N, ...), and is scaled like
-an image is; with `--preprocessed` it holds what the model takes. Made and tested with {made_with}.
+It works from any folder; needs Python 3.9 or later, and Pillow for image files only. {given}
+Made and tested with {made_with}.
 
 ## Test it on this device
 
@@ -68,18 +66,20 @@ the one that the maker of this bundle tells you.
 
 def readme(manifest: Manifest, *, golden: int) -> str:
     """Return the text, with the numbers of the manifest."""
-    form = manifest.preprocessing
+    libraries = " ".join(name for name in manifest.made_with if name != "numpy")
     text = _TEXT.format(
         name=manifest.name,
         what=_what(manifest),
-        item=f"({', '.join(map(str, form.shape))})",
+        libraries=libraries,
+        commands=_commands(manifest),
+        given=_given(manifest),
         made_with=", ".join(f"{k} {v}" for k, v in manifest.made_with.items()),
         golden=golden,
         costs=_costs(manifest),
         machine=_machine(manifest.machine),
         budgets=_budgets(manifest.budgets),
         ports=_ports(manifest),
-        inputs=_inputs(manifest.preprocessing),
+        inputs=_inputs(manifest),
         classes=", ".join(manifest.classes) or "numbered, without names",
         lineage=_lineage(manifest.lineage),
         because=f"Why this file: {manifest.chosen_because}" if manifest.chosen_because else "",
@@ -90,11 +90,40 @@ def readme(manifest: Manifest, *, golden: int) -> str:
     return text.replace("\n\n\n", "\n\n")
 
 
+def _commands(manifest: Manifest) -> str:
+    if manifest.preprocessing is None:
+        return "    python runner/python/run.py items.npz"
+    return (
+        "    python runner/python/run.py photo.png\n"
+        "    python runner/python/run.py --top 3 --json items.npy"
+    )
+
+
+def _given(manifest: Manifest) -> str:
+    form = manifest.preprocessing
+    if form is None:
+        return (
+            "A `.npz` file holds an array for each input, by its name below, as the model takes it."
+        )
+    return (
+        "A `.npy` file\nholds items as the data set stores them, of shape "
+        f"({_sizes(form.shape)}) or (N, ...), and is scaled like\nan image is; with "
+        "`--preprocessed` it holds what the model takes."
+    )
+
+
+def _sizes(shape: Iterable[object]) -> str:
+    return ", ".join(map(str, shape))
+
+
 def _what(manifest: Manifest) -> str:
     kind = "quantized (INT8)" if manifest.model.is_quantized else "floating-point"
+    first, model = manifest.outputs[0], manifest.model
+    what = f"classifier of {first.shape[-1]} classes" if first.values else "model"
+    form = f"ONNX, opset {model.opset}" if model.format == "onnx" else model.format
     return (
-        f"A {kind} classifier of {manifest.outputs[0].shape[-1]} classes, "
-        f"`{manifest.model.file}` (ONNX, opset {manifest.model.opset}), packaged by kdeploy "
+        f"A {kind} {what}, "
+        f"`{model.file}` ({form}), packaged by kdeploy "
         f"{manifest.kdeploy} from artefact {manifest.artifact}."
     )
 
@@ -138,7 +167,18 @@ def _ports(manifest: Manifest) -> str:
     return _table(("", "name", "shape", "type", "values"), rows)
 
 
-def _inputs(form: StoredPreprocessing) -> str:
+def _inputs(manifest: Manifest) -> str:
+    form = manifest.preprocessing
+    states = "".join(
+        f"\n\n`{s.output}` is the `{s.input}` of the next call; a stream begins with zeros."
+        for s in manifest.state
+    )
+    if form is None:
+        return f"Inputs are given as they are listed: nothing is done to them.{states}"
+    return _preprocessing(form) + states
+
+
+def _preprocessing(form: StoredPreprocessing) -> str:
     if form.layout == "NT":
         return (
             f"An item is {form.shape[0]} token ids, integers from 0 to {form.vocabulary - 1}, as "
@@ -156,6 +196,8 @@ def _image(form: StoredPreprocessing) -> str:
     colour = "grey" if form.shape[0] == 1 else "RGB"
     size = f"{form.shape[2]} x {form.shape[1]} pixels"
     how = f"resized to {size} (Pillow, bilinear)" if form.resize else f"expected to have {size}"
+    if form.resize == "letterbox":
+        how += ", its own shape kept between bars of 114"
     ground = ", ".join(map(str, form.background))
     opaque = f"laid on ({ground}) where it is transparent, " if ground else ""
     return f"turned upright (EXIF), {opaque}converted to {colour}, {how}, in channels-first order"

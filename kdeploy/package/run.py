@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,42 +15,40 @@ from kdeploy import __version__
 from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
-from kdeploy.onnx_graph.checks import copy_file, file_bytes
 from kdeploy.package.budgets import budgets_of, recorded_values
 from kdeploy.package.checksums import write_sums
-from kdeploy.package.golden import write_golden
+from kdeploy.package.contract import FileFacts
+from kdeploy.package.golden import Given, named, run_items, write_golden
+from kdeploy.package.kinds import kind_of, technique_of, write_runner
 from kdeploy.package.licences import check_licences, write_licences
 from kdeploy.package.manifest import (
-    MODEL,
     SCHEMA_VERSION,
     Budget,
     Layout,
     Manifest,
     ModelFile,
+    State,
     StoredPreprocessing,
     Values,
     write_manifest,
 )
-from kdeploy.package.onnx_file import OnnxFacts, contradiction, facts_of
+from kdeploy.package.ports import contradiction
 from kdeploy.package.publish import published
 from kdeploy.package.readme import readme
-from kdeploy.preprocessing import Inputs, Preprocessing
+from kdeploy.preprocessing import Preprocessing, TensorInfo
+from kdeploy.runtimes.files import format_of
+from kdeploy.runtimes.state import carried
 from kdeploy.store.artifact import file_sha256
 
-RUNNER = Path(__file__).parent / "runner" / "python" / "run.py"
-RUNNER_FILES = {
-    f"runner/python/{name}": RUNNER.with_name(name)
-    for name in ("run.py", "rules.py", "reading.py", "limits.py")
-}
 _LAYOUTS: Mapping[int, Layout] = {4: "NCTHW", 3: "NCHW", 2: "NCL", 1: "NC"}
 
 
 def package(
-    onnx_file: Path,
+    file: Path,
     out: Path,
     *,
     manifest: Mapping[str, Any],
-    golden: tuple[Inputs, NDArray[np.float32]],
+    golden: tuple[Given, Given],
     accuracy: Mapping[str, Any],
     budgets: Sequence[Gate],
     name: str = "",
@@ -63,10 +60,12 @@ def package(
     Budgets are recorded, not judged: `verify` and the bundle's self-test do that.
 
     Args:
-        onnx_file: What the device will run.
+        file: What the device will run, of a format that a kind of bundle ships.
         out: A folder, or a zip file when it ends in `.zip`; a bundle there is replaced in one step.
-        manifest: Of the file's artefact, with lineage, facts and `data.preprocessing`.
-        golden: Preprocessed real inputs (k, *shape) and this file's outputs; 16 items are kept.
+        manifest: Of the file's artefact, with lineage, facts and, where the file takes items of
+            data, `data.preprocessing`.
+        golden: Preprocessed real inputs (k, *shape) and this file's outputs; 16 items are kept. Of
+            several, mappings by name; without those that the file feeds itself, its state.
         accuracy: Measured values by metric name and whatever else is known of them; the values
             of a `baseline` are needed only for budgets that compare.
         budgets: What the file must keep to on the device.
@@ -78,54 +77,85 @@ def package(
         InputError: `out` is something else than a bundle, a budget cannot be judged on a device.
         ModelError: the file, the golden data and the manifest do not fit together.
     """
-    facts = facts_of(onnx_file)
+    form = format_of(file)
+    kind = kind_of(form)
+    facts = kind.facts_of(file)
     texts = _all_licences(manifest, licences or {})
     check_licences(texts)
     recorded = recorded_values(accuracy, manifest.get("facts", {}))
     bounds = budgets_of(budgets, recorded, accuracy.get("baseline") or {})
     with published(out) as folder:
-        copy_file(onnx_file, folder / MODEL)
-        tolerance = write_golden(folder, folder / MODEL, facts, *golden)
-        described = _manifest(folder, facts, manifest, accuracy, recorded, bounds, golden[1])
+        model = kind.copy(file, folder)
+        described = _manifest(model, form, facts, manifest, accuracy, recorded, bounds, golden[1])
+        if reason := contradiction(described, facts):
+            raise ModelError(f"{file} does not fit its manifest: {reason}", hint="export it again")
+        tolerance = write_golden(
+            folder,
+            model,
+            kind,
+            facts,
+            *golden,
+            state=described.state,
+            has_classes=described.outputs[0].values != "",
+        )
         described = replace(
             described,
             name=name or described.name,
             chosen_because=chosen_because,
-            licences=write_licences(folder, texts),
+            licences=write_licences(folder, texts, technique_of(form).facts["libraries"]),
         )
-        if reason := contradiction(described, facts):
-            raise ModelError(
-                f"{onnx_file} does not fit its manifest: {reason}", hint="export it again"
-            )
-        (folder / "runner" / "python").mkdir(parents=True)
-        for name, own in RUNNER_FILES.items():
-            shutil.copyfile(own, folder / name)
+        write_runner(folder, form)
         write_manifest(described, folder)
         (folder / "README.md").write_text(readme(described, golden=tolerance.num_items))
         write_sums(folder)
     return out
 
 
+def golden_outputs(file: Path, inputs: Given) -> dict[str, NDArray[Any]]:
+    """Return all that a file answers to preprocessed items, one after the other.
+
+    Raises:
+        ModelError: no kind of bundle ships such a file, or it cannot be run.
+    """
+    kind = kind_of(format_of(file))
+    facts = kind.facts_of(file)
+    state = _state(facts)
+    fed = {s.input for s in state}
+    arrays = named(inputs, [p for p in facts.inputs if p.name not in fed], "inputs")
+    try:
+        return run_items(kind.open_model(str(file), 1), facts.inputs, arrays, state)
+    except Exception as error:  # the libraries' errors have no common base
+        raise ModelError(
+            f"{file} cannot run the golden inputs: {str(error)[:300]}",
+            hint="the data's shape and type and the file's inputs must fit",
+        ) from error
+
+
 def _all_licences(
     manifest: Mapping[str, Any], given: Mapping[str, str | Path]
 ) -> dict[str, str | Path]:
     """Return the licences given, and the data's where the artefact knows it."""
-    known = str(manifest["data"].get("licence") or "")
+    known = str((manifest.get("data") or {}).get("licence") or "")
     return {**({"data": known} if known else {}), **given}
 
 
 def _manifest(
-    folder: Path,
-    facts: OnnxFacts,
+    model: Path,
+    form: str,
+    facts: FileFacts,
     source: Mapping[str, Any],
     accuracy: Mapping[str, Any],
     recorded: Mapping[str, float],
     budgets: tuple[Budget, ...],
-    outputs: NDArray[np.float32],
+    outputs: Given,
 ) -> Manifest:
-    model = folder / MODEL
-    preprocessing = stored_preprocessing(source["data"]["preprocessing"])
-    values: Values = "probabilities" if _are_probabilities(outputs) else "logits"
+    stored = (source.get("data") or {}).get("preprocessing")
+    state = _state(facts)
+    is_single = len(facts.inputs) - len(state) == 1
+    preprocessing = stored_preprocessing(stored) if stored and is_single else None
+    values = _values(named(outputs, facts.outputs, "outputs"), has_items=preprocessing is not None)
+    size = sum(part.stat().st_size for part in model.parent.glob("model.*"))
+    libraries = technique_of(form).facts["libraries"]
     return Manifest(
         schema_version=SCHEMA_VERSION,
         kind="bundle",
@@ -134,10 +164,10 @@ def _manifest(
         kdeploy=__version__,
         artifact=str(source["id"]),
         model=ModelFile(
-            file=MODEL,
-            format="onnx",
+            file=model.name,
+            format=form,
             sha256=file_sha256(model),
-            size=file_bytes(model),
+            size=size,
             opset=facts.opset,
             profile=str((source.get("parameters") or {}).get("profile", "")),
             is_quantized=facts.is_quantized,
@@ -145,15 +175,16 @@ def _manifest(
         inputs=facts.inputs,
         outputs=(replace(facts.outputs[0], values=values), *facts.outputs[1:]),
         preprocessing=preprocessing,
-        classes=preprocessing.classes,
+        classes=preprocessing.classes if preprocessing is not None else (),
         accuracy=accuracy,
-        recorded={**recorded, "size": float(file_bytes(model))},
+        recorded={**recorded, "size": float(size)},
         budgets=budgets,
         chosen_because="",
         licences=(),
         machine=_machine(source.get("machine")),
-        made_with={n: importlib.metadata.version(n) for n in ("onnxruntime", "numpy")},
+        made_with={n: importlib.metadata.version(n) for n in (*libraries, "numpy")},
         lineage=tuple(source.get("lineage", ())),
+        state=state,
     )
 
 
@@ -180,8 +211,21 @@ def stored_preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
         ) from None
 
 
-def _are_probabilities(outputs: NDArray[np.float32]) -> bool:
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
+def _state(facts: FileFacts) -> tuple[State, ...]:
+    ends = (
+        [TensorInfo(name=p.name, shape=p.shape, dtype=p.type) for p in ports]
+        for ports in (facts.inputs, facts.outputs)
+    )
+    return tuple(State(input=one, output=other) for one, other in carried(*ends).items())
+
+
+def _values(outputs: Mapping[str, NDArray[Any]], *, has_items: bool) -> Values:
+    """Return what the first output is: scores of classes, where there is no other output."""
+    first = next(iter(outputs.values()))
+    if not has_items or len(outputs) > 1 or first.ndim not in (2, 3) or first.shape[-1] == 1:
+        return ""
+    is_one = (first >= 0).all() and np.allclose(first.sum(axis=-1), 1, atol=1e-3)
+    return "probabilities" if is_one else "logits"
 
 
 def _machine(stored: Any) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ executed: whoever can forge a runner can forge its line in SHA256SUMS.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -21,19 +22,20 @@ from typing import Any
 from kdeploy import __version__
 from kdeploy.errors import ArtifactCorrupt, FileMissing, ModelError, Unavailable
 from kdeploy.package.checksums import check_sums, digest
-from kdeploy.package.manifest import MANIFEST, MODEL, Manifest, read_manifest
-from kdeploy.package.onnx_file import contradiction, facts_of
-from kdeploy.package.run import RUNNER, RUNNER_FILES
+from kdeploy.package.kinds import FOLDER, kind_of, runner_files, write_runner
+from kdeploy.package.manifest import MANIFEST, Manifest, read_manifest
+from kdeploy.package.ports import contradiction
 from kdeploy.package.runner.python.reading import Refused
 from kdeploy.package.runner.python.rules import REQUIRED, check_rules
 from kdeploy.package.unpack import unpack
-from kdeploy.store.artifact import file_sha256
 from kdeploy.system.process_end import named_end
 from kdeploy.system.temporary import temporary_folder
 
 # What the runner's own limits do not end is ended from here, so much later.
 GRACE_SECONDS = 30.0
 LONGEST_SECONDS = 600.0
+# Runners of earlier versions that read bundles as this one does, by their fingerprint.
+EARLIER = frozenset({"17b88ebfed54754b3a298f866c5e9d327af817f03e406281d9efa7eed06cf456"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ def verify(
         digests = check_sums(folder)
         manifest = checked_manifest(folder, digests)
         contents = f"{len(digests)} files; the checksum of SHA256SUMS is {digest(folder)}"
-        report = _self_test(folder, timeout_seconds, memory_bytes)
+        report = _self_test(folder, manifest.model.format, timeout_seconds, memory_bytes)
         checks = [
             _check("contents", True, contents),
             _runner_check(folder, manifest),
@@ -112,20 +114,25 @@ def checked_manifest(folder: Path, digests: Mapping[str, str]) -> Manifest:
     try:
         # Before the file is read whole: what each rule says of it needs its names only.
         check_rules(folder, dict(digests))
-        reason = contradiction(manifest, facts_of(folder / MODEL))
+        kind = kind_of(manifest.model.format)
+        reason = contradiction(manifest, kind.facts_of(folder / manifest.model.file))
     except Refused as error:
         raise _corrupt(str(error)) from None
     except ModelError as error:
         raise _corrupt(error.message) from None
     if reason:
-        raise _corrupt(f"{MANIFEST} and {MODEL} do not fit: {reason}")
+        raise _corrupt(f"{MANIFEST} and {manifest.model.file} do not fit: {reason}")
     return manifest
 
 
 def _runner_check(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    differing = [name for name, own in RUNNER_FILES.items() if not _is_same(folder / name, own)]
+    own = runner_files(manifest.model.format)
+    differing = [name for name, content in own.items() if _content(folder / name) != content]
     if not differing:
         return _check("runner", True, f"the same as that of kdeploy {__version__}")
+    found = {path.name: _content(path) for path in (folder / FOLDER).iterdir()}
+    if _fingerprint(found) in EARLIER:
+        return _check("runner", True, "that of an earlier kdeploy; it was not executed")
     reason = (
         f"{differing[0]} is not that of kdeploy {__version__} and was not executed; the "
         f"bundle says kdeploy {manifest.kdeploy[:40]} made it: verify it with that version, "
@@ -134,15 +141,28 @@ def _runner_check(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return _check("runner", False, reason)
 
 
-def _is_same(file: Path, own: Path) -> bool:
-    return file.is_file() and file_sha256(file) == file_sha256(own)
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
+
+
+def _fingerprint(files: Mapping[str, bytes | None]) -> str:
+    """Return one checksum of a runner's files, by their names."""
+    parts = (f"{name} {hashlib.sha256(files[name] or b'').hexdigest()}" for name in sorted(files))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _self_test(
-    folder: Path, timeout_seconds: float | None, memory_bytes: int | None
+    folder: Path, form: str, timeout_seconds: float | None, memory_bytes: int | None
+) -> dict[str, Any]:
+    with temporary_folder("runner") as own:
+        return _answer(write_runner(own, form), folder, timeout_seconds, memory_bytes)
+
+
+def _answer(
+    runner: Path, folder: Path, timeout_seconds: float | None, memory_bytes: int | None
 ) -> dict[str, Any]:
     # -P: the runner's folder is not searched for modules; -B: nothing is written there.
-    python = [sys.executable, "-P", "-B", str(RUNNER)]
+    python = [sys.executable, "-P", "-B", str(runner)]
     command = [*python, "--bundle", str(folder), "--self-test", "--json"]
     if timeout_seconds is not None:
         command += ["--timeout", str(timeout_seconds)]

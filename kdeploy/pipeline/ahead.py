@@ -17,7 +17,7 @@ from kdeploy.export.io_signature import open_axes
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.measurement import METRICS
 from kdeploy.package.budgets import check_budgets
-from kdeploy.package.onnx_file import facts_of
+from kdeploy.package.kinds import formats, kind_of
 from kdeploy.package.run import stored_preprocessing
 from kdeploy.pipeline.building import onnx_path
 from kdeploy.pipeline.choose import target_cell
@@ -158,11 +158,11 @@ def reason_unmeasured(recipe: Recipe, data: Dataset, metric: str) -> str | None:
 
 
 def _check_package(recipe: Recipe, data: Dataset) -> None:
-    exports = [s for s in recipe.export if _suffix(s) == ".onnx"]
+    exports = [s for s in recipe.export if suffixes()[_suffix(s)] in formats()]
     file = onnx_path(recipe.teacher.reference)
     if not exports and file is None:
         raise RecipeError(
-            "package: a bundle ships an ONNX file, and the recipe exports none",
+            f"package: a bundle ships {_listed(formats())}, and the recipe exports none",
             hint="add `- onnx: {}` to `export`, or leave `package` out",
         )
     if exports and all(s.parameters.get("dynamic") for s in exports) and file is None:
@@ -171,7 +171,7 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
             hint="add an `onnx` without `dynamic` to `export`, or leave `package` out",
         )
     if file is not None and recipe.student is None:
-        facts_of(file)
+        kind_of("onnx").facts_of(file)
     try:
         stored_preprocessing(data.preprocessing.to_dict())
     except ModelError as error:

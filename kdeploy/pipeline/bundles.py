@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.package.checksums import check_sums
-from kdeploy.package.manifest import MODEL, is_bundle
+from kdeploy.package.manifest import is_bundle
 from kdeploy.package.unpack import unpack
 from kdeploy.package.verify import checked_manifest
 
@@ -35,8 +35,8 @@ def model_of_bundle(reference: str, out: Path) -> ModelUnderTest | None:
     return ModelUnderTest(
         artifact=manifest.artifact,
         label=manifest.name,
-        path=folder / MODEL,
-        format="onnx",
+        path=folder / manifest.model.file,
+        format=manifest.model.format,
         stage="package",
         technique="bundle",
         profile=manifest.model.profile,

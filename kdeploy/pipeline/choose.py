@@ -9,6 +9,7 @@ from typing import Any
 from kdeploy.bench.plan import BenchPlan
 from kdeploy.gate import Gate, Verdict, judge
 from kdeploy.measurement import Measurement, select
+from kdeploy.package.kinds import formats
 from kdeploy.pipeline.exported import Exported
 from kdeploy.runtimes.run import formats_of
 from kdeploy.units import format_quantity
@@ -18,7 +19,7 @@ PRACTICAL_DIFFERENCE = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ChosenFile:
     """The file that won (None: none passed), the verdicts on it, and the reason in a sentence."""
 
     exported: Exported | None
@@ -28,7 +29,7 @@ class Choice:
 
 def target_cell(plan: BenchPlan) -> dict[str, Any]:
     """Return the cell that gates are judged on: the first asked that opens exported files."""
-    runtimes = [r for r in plan.runtimes if "onnx" in formats_of(r)]
+    runtimes = [r for r in plan.runtimes if formats() & formats_of(r)]
     scenario = plan.scenarios[0]
     cell = {"runtime": (runtimes or plan.runtimes)[0], "scenario": scenario}
     # Of `offline` nobody knows the batch size beforehand.
@@ -42,7 +43,7 @@ def choose(
     *,
     teacher: str,
     cell: Mapping[str, Any],
-) -> Choice:
+) -> ChosenFile:
     """Return the fastest candidate that passes all gates; of equally fast ones the smallest.
 
     Args:
@@ -56,12 +57,13 @@ def choose(
     judged = [(c, judge(gates, records_of(records, c), baseline, **cell)) for c in candidates]
     passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
     if not judged:
-        return Choice(exported=None, verdicts=(), reason="there is no ONNX file to choose from")
+        reason = "there is no file to choose from that a bundle ships"
+        return ChosenFile(exported=None, verdicts=(), reason=reason)
     if not passed:
         last, verdicts = judged[-1]
         failed = sum(not v.passed for v in verdicts)
         reason = f"no file passes all gates; {last.name} fails {failed} of {len(gates)}"
-        return Choice(exported=None, verdicts=tuple(verdicts), reason=reason)
+        return ChosenFile(exported=None, verdicts=tuple(verdicts), reason=reason)
     timed = [(c, _value(records, c, "latency.p50", cell)) for c in passed]
     times = [t for _, t in timed if t is not None]
     if not times:
@@ -72,7 +74,7 @@ def choose(
         ]
         winner = min(close, key=lambda c: int(c.file.facts["size"]))
     verdicts = next(v for c, v in judged if c is winner)
-    return Choice(
+    return ChosenFile(
         exported=winner,
         verdicts=tuple(verdicts),
         reason=_reason(winner, candidates, passed, records, cell, bool(gates)),

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdeploy.onnx_graph.checks import content_sha256, copy_file, file_bytes
+from kdeploy.onnx_graph import operators
+from kdeploy.onnx_graph.checks import content_sha256, copy_file, file_bytes, read_onnx
 from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.pipeline.building import declared_inputs, file_model, onnx_path
@@ -57,7 +58,4 @@ def made_file(
 
 def is_quantized(path: Path) -> bool:
     """Return whether a file computes on integers."""
-    import onnx
-
-    nodes = onnx.load(path, load_external_data=False).graph.node
-    return any(node.op_type == "DequantizeLinear" for node in nodes)
+    return operators.is_quantized(node.op_type for node in read_onnx(path).graph.node)

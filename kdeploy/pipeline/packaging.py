@@ -14,11 +14,13 @@ from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
-from kdeploy.package.run import package
+from kdeploy.package.kinds import technique_of
+from kdeploy.package.run import golden_outputs, package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
 
@@ -89,7 +91,7 @@ def pack(
         file,
         out,
         manifest=exported.file.manifest,
-        golden=(inputs, outputs_of(file, inputs)),
+        golden=(inputs, golden_outputs(file, inputs)),
         name=about.name,
         accuracy={**about.accuracy, **about.latency},
         budgets=budgets,
@@ -99,8 +101,9 @@ def pack(
 
 
 def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
-    """Return what ONNX Runtime computes from preprocessed inputs."""
-    runtime = open_runtime("onnxruntime_cpu", file, threads=1)
+    """Return what the runtime that a file is shipped for computes from preprocessed inputs."""
+    name = technique_of(format_of(file)).facts["runtime"]
+    runtime = open_runtime(name, file, threads=1)
     try:
         return runtime.infer(inputs)
     finally:

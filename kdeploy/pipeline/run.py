@@ -12,6 +12,7 @@ from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.control import TeacherEffect
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
+from kdeploy.package.kinds import formats
 from kdeploy.pipeline.ahead import check_ahead
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_cell
@@ -243,8 +244,8 @@ def _choose(recipe: Recipe, result: RunResult) -> None:
     if not recipe.gates:
         ends = [m for m in result.models if not m.is_quantized][-1:] + result.models[-1:]
         made = [m.id for m in ends]
-    # A bundle's runner opens ONNX files.
-    candidates = [e for e in result.exported if e.model.id in made and e.file.kind == "onnx"]
+    shipped = formats()
+    candidates = [e for e in result.exported if e.model.id in made and e.file.kind in shipped]
     choice = choose(
         candidates,
         result.records,

@@ -14,12 +14,13 @@ class TensorBoard:
 
     def __init__(self, folder: Path, watcher: TrainingCallback) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            import torch.utils.tensorboard  # noqa: F401
+            from lightning_fabric.loggers import TensorBoardLogger
         except ImportError:
             raise MissingDependency.named(
                 "tensorboard", needed_for="--tensorboard", pip="'kdeploy[tensorboard]'"
             ) from None
-        self.writer = SummaryWriter(str(folder))
+        self.logger = TensorBoardLogger(folder, name="", version="")
         self.watcher = watcher
         self.name = ""
 
@@ -41,10 +42,10 @@ class TensorBoard:
             "items_per_second": record.images_per_second,
             **{f"loss/{name}": value for name, value in record.losses.items()},
         }
-        for name, value in scalars.items():
-            tag = _tag(f"{self.name.replace('/', '_')}/{name}")
-            self.writer.add_scalar(tag, value, record.epoch)
-        self.writer.flush()
+        training = self.name.replace("/", "_")
+        tagged = {_tag(f"{training}/{name}"): value for name, value in scalars.items()}
+        self.logger.log_metrics(tagged, record.epoch)
+        self.logger.save()
         self.watcher.epoch_ended(record)
 
     def ended(self) -> None:

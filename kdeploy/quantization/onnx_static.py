@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, UnknownName
+from kdeploy.onnx_graph.graph import maker, second
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.onnx_graph.operators import is_quantized
 from kdeploy.quantization.observers import CHOICES, Range, Statistics
 from kdeploy.system.interruption import stop_if_asked
 from kdeploy.system.temporary import temporary_folder
@@ -143,12 +146,9 @@ def quantized_file(
 
 def check_integers(path: Path) -> None:
     """Raise AssertionError unless a weighted operator of the file reads 8-bit weights."""
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False).graph
-    made = {o: n for n in graph.node for o in n.output}
-    read = [made.get(n.input[1]) for n in graph.node if n.op_type in WEIGHTED]
-    assert any(n is not None and n.op_type == "DequantizeLinear" for n in read), (
+    graph = ir.load(path).graph
+    weights = [second(node) for node in graph if node.op_type in WEIGHTED]
+    assert any(maker(weight, "DequantizeLinear") for weight in weights), (
         "no weight of the file is INT8"
     )
 
@@ -178,7 +178,7 @@ def _prepared(source: Path, folder: Path) -> ModelProto:
 
 def _check(model: ModelProto, source: Path) -> None:
     operators = {node.op_type for node in model.graph.node}
-    if operators & {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}:
+    if is_quantized(operators):
         raise OrderError(
             f"{source} is quantized already", hint="quantize the float file it was made of"
         )

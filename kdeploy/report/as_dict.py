@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kdeploy.gate import Verdict
-from kdeploy.report.comparison import Against, Comparison, Ratio, Row
+from kdeploy.report.comparison import Comparison, Ratio, Row, VersionComparison
 from kdeploy.report.wording import verdict_sentence
 
 
@@ -42,7 +42,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _against(against: Against) -> dict[str, Any]:
+def _against(against: VersionComparison) -> dict[str, Any]:
     return {
         "name": against.name,
         "rows": against.num_rows,

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdeploy.gate import Gate, Verdict, judge
-from kdeploy.report.comparison import OFFLINE, Choice, Row
+from kdeploy.report.comparison import OFFLINE, BestConfiguration, Row
 
 # What is best where requests come in this way; what comes one after the other, by latency.
 RATES = {OFFLINE: "throughput", "server": "server_rate"}
 
 
-def best_rows(rows: Sequence[Row], gates: Sequence[Gate] = ()) -> tuple[Choice, ...]:
+def best_rows(rows: Sequence[Row], gates: Sequence[Gate] = ()) -> tuple[BestConfiguration, ...]:
     """Return the choice for each machine, batch size, scenario and input shape.
 
     Only these make two latencies comparable; runtime, device, precision and threads are what is
-    chosen. Gates that compare do so with the baseline of the row's own cell.
+    chosen. Gates that compare do so with the baseline of the row's own configuration.
     """
     groups: dict[tuple[str | int | None, ...], list[Row]] = {}
     for row in [row for row in rows if row.runtime] or rows:
@@ -26,13 +26,13 @@ def best_rows(rows: Sequence[Row], gates: Sequence[Gate] = ()) -> tuple[Choice, 
     return tuple(c for c in choices if gates or c.row.number(metric_of(c.row)) is not None)
 
 
-def _choice(rows: Sequence[Row], gates: Sequence[Gate]) -> Choice:
+def _choice(rows: Sequence[Row], gates: Sequence[Gate]) -> BestConfiguration:
     rows = [row for row in rows if row.number(metric_of(row)) is not None] or rows
     verdicts = [_judged(row, gates) for row in rows]
     broken = [sum(not verdict.passed for verdict in of) for of in verdicts]
     order = [(num, _seconds(row)) for num, row in zip(broken, rows, strict=True)]
     index = order.index(min(order))
-    return Choice(
+    return BestConfiguration(
         row=rows[index],
         passed=broken[index] == 0,
         num_passed=broken.count(0),

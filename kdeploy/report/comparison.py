@@ -40,7 +40,7 @@ class Ratio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
+class MeasuredValue:
     """One metric of a row: the record, its doubts, and its ratio where the baseline has one."""
 
     record: Measurement
@@ -74,12 +74,12 @@ class Row:
     input_shape: str = ""
     is_baseline: bool = False
     is_packaged: bool = False
-    values: Mapping[str, Value] = field(default_factory=dict, hash=False)
+    values: Mapping[str, MeasuredValue] = field(default_factory=dict, hash=False)
     skipped: str | None = None
 
     @property
-    def cell(self) -> tuple[str | int | None, ...]:
-        """Return where and how it ran; only rows of one cell may be compared in speed."""
+    def configuration(self) -> tuple[str | int | None, ...]:
+        """Return where and how it ran; rows may be compared in speed where it is the same."""
         return (self.machine, self.runtime, self.device, *self.load)
 
     @property
@@ -117,7 +117,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class LineageStep:
     """One step of an artefact's history, with the facts and scores after it."""
 
     id: str
@@ -137,11 +137,11 @@ class Lineage:
 
     artifact: str
     label: str
-    steps: tuple[Step, ...]
+    steps: tuple[LineageStep, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
+class ComparedPair:
     """One line of `comparisons.json`: a ratio that was measured interleaved."""
 
     label: str
@@ -162,14 +162,14 @@ class Pair:
         return self.machine in ("", row.machine) and self.profile in (None, row.profile)
 
     @property
-    def cell(self) -> tuple[str | int | None, ...]:
+    def configuration(self) -> tuple[str | int | None, ...]:
         """Return the runtime and what it was asked to do."""
         batch_size = None if self.scenario == OFFLINE else self.batch_size
         return (self.runtime, batch_size, self.threads, self.scenario, self.input_shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class ResultsFolder:
     """One folder of results, as far as its files exist."""
 
     folder: Path
@@ -181,7 +181,7 @@ class Run:
     """The fingerprint of each machine that the folder knows, by its id."""
     proofs: tuple[Mapping[str, Any], ...] = ()
     """Lines of `proofs.json`: what each file ran as."""
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[ComparedPair, ...] = ()
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
     gates: tuple[Verdict, ...] = ()
     packaged: str | None = None
@@ -191,7 +191,7 @@ class Run:
     chosen_because: str = ""
     notes: tuple[str, ...] = ()
     """What the measurements say against files of the run, in sentences."""
-    cell: Mapping[str, Any] = field(default_factory=dict)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
     has_summary: bool = False
     seeds: Mapping[str, Any] = field(default_factory=dict)
     """`student` and `baseline` over seeds, as `summary.json` has them."""
@@ -199,7 +199,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class BestConfiguration:
     """The best configuration of a machine for one load: the fastest that holds every gate.
 
     When none does, `row` is the one that comes nearest, and `passed` is False.
@@ -221,12 +221,12 @@ class Change:
 
     row: Row
     metric: str
-    value: Value
+    value: MeasuredValue
     verdict: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Against:
+class VersionComparison:
     """The same rows in two versions: what changed, and the gates on the change."""
 
     name: str
@@ -246,12 +246,12 @@ class Against:
 class Comparison:
     """Runs beside their baseline. `headline` is the row that the verdict speaks of."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[ResultsFolder, ...]
     baseline: str
     rows: tuple[Row, ...]
     headline: Row | None = None
-    best: tuple[Choice, ...] = ()
-    against: Against | None = None
+    best: tuple[BestConfiguration, ...] = ()
+    against: VersionComparison | None = None
     has_gates: bool = False
     """Whether gates were asked for with the report; those of the runs stand in the runs."""
     num_left_out: int = 0

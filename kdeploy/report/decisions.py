@@ -8,7 +8,7 @@ from typing import Any
 from kdeploy.gate import Verdict
 from kdeploy.measurement import METRICS
 from kdeploy.report.best import metric_of
-from kdeploy.report.comparison import Against, Change, Choice, Comparison, Row
+from kdeploy.report.comparison import BestConfiguration, Change, Comparison, Row, VersionComparison
 from kdeploy.report.devices import runtime_of
 from kdeploy.report.machine_facts import short_names
 from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME
@@ -45,7 +45,7 @@ def best_rows(comparison: Comparison) -> list[list[str]]:
     ]
 
 
-def _best(choice: Choice, machine: str) -> list[str]:
+def _best(choice: BestConfiguration, machine: str) -> list[str]:
     row = choice.row
     metrics = (metric_of(row), "accuracy.top1", "size")
     values = [row.values.get(metric) for metric in metrics]
@@ -66,7 +66,7 @@ def _best(choice: Choice, machine: str) -> list[str]:
     ]
 
 
-def _gates(choice: Choice) -> str:
+def _gates(choice: BestConfiguration) -> str:
     if not choice.verdicts:
         return f"fastest of {choice.num_judged}"
     broken = [v for v in choice.verdicts if not v.passed]
@@ -74,7 +74,9 @@ def _gates(choice: Choice) -> str:
     return said or f"all hold, as in {choice.num_passed} of {choice.num_judged} configurations"
 
 
-def change_rows(against: Against, machines: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def change_rows(
+    against: VersionComparison, machines: Mapping[str, Mapping[str, Any]]
+) -> list[list[str]]:
     """Return what got worse, then what got better, the largest changes first.
 
     Times and rates that changed like the p50 of their row are left to the JSON.
@@ -95,7 +97,7 @@ def change_rows(against: Against, machines: Mapping[str, Mapping[str, Any]]) -> 
     return found
 
 
-def change_sentence(against: Against) -> str:
+def change_sentence(against: VersionComparison) -> str:
     """Return how many metrics of how many rows got worse and better."""
     worse, better = (len(against.judged(verdict)) for verdict in ("worse", "better"))
     same = len(against.changes) - worse - better

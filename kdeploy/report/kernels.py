@@ -19,7 +19,7 @@ ALARMS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class KernelProof:
     """One file in one runtime on one machine; of several batch sizes the worst."""
 
     row: Row
@@ -27,7 +27,7 @@ class Proof:
     alarms: tuple[str, ...]
 
 
-def proofs(comparison: Comparison) -> list[Proof]:
+def proofs(comparison: Comparison) -> list[KernelProof]:
     """Return a proof for each file and runtime, none where every file is plain floating point."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in comparison.rows:
@@ -52,7 +52,7 @@ def alarms(comparison: Comparison) -> list[str]:
     return [f"{alarm}: {'; '.join(where)}." for alarm, where in found.items()]
 
 
-def _proof(rows: Sequence[Row], machine: str) -> Proof:
+def _proof(rows: Sequence[Row], machine: str) -> KernelProof:
     row = rows[0]
     flags = {flag for each in rows for flag in each.flags}
     raised = tuple(text for flag, text in ALARMS.items() if flag in flags)
@@ -61,7 +61,7 @@ def _proof(rows: Sequence[Row], machine: str) -> Proof:
     device = f" ({row.device})" if row.device not in ("", "cpu") else ""
     label = f"{row.label} (profile {row.profile})" if row.profile else row.label
     said = "; ".join(raised) or (" and ".join(ran) or "floating point")
-    return Proof(
+    return KernelProof(
         row=row,
         texts=(label, f"{row.runtime}{device}", machine, integer, sparse, said),
         alarms=raised,

@@ -25,17 +25,17 @@ def front(rows: Iterable[Row]) -> list[Row]:
 def shortened(comparison: Comparison, most: int = MOST_ROWS) -> Comparison:
     """Return the comparison with its `most` telling rows, in their order; none is left by chance.
 
-    The headline, the best configurations and what is gone wrong of each cell first: its fastest
-    row, its baseline, its Pareto front, then the rest by latency, one of each cell in turn.
+    The headline, the best configurations and what is gone wrong of each first: its fastest
+    row, its baseline, its Pareto front, then the rest by latency, one of each in turn.
     """
     if len(comparison.rows) <= most:
         return comparison
-    cells: dict[tuple[object, ...], list[Row]] = {}
+    configurations: dict[tuple[object, ...], list[Row]] = {}
     for row in comparison.rows:
-        cells.setdefault(row.cell, []).append(row)
+        configurations.setdefault(row.configuration, []).append(row)
     chosen = [comparison.headline] if comparison.headline else []
     ranks = {id(row): -1 for row in (*chosen, *(choice.row for choice in comparison.best))}
-    for members in cells.values():
+    for members in configurations.values():
         for rank, row in enumerate(_by_interest(members)):
             ranks.setdefault(id(row), rank)
     kept = {id(row) for row in sorted(comparison.rows, key=lambda row: ranks[id(row)])[:most]}

@@ -119,9 +119,11 @@ def _can_draw(row: Row) -> bool:
 
 
 def _named(comparison: Comparison, shown: Sequence[Row]) -> set[int]:
-    """Return the rows with a label: the headline's cell, of a crowd what stands out in it."""
-    cell = comparison.headline.cell if comparison.headline else shown[0].cell
-    members = [row for row in shown if row.cell == cell]
+    """Return the rows with a label: the headline's configuration's, of a crowd what stands out."""
+    configuration = (
+        comparison.headline.configuration if comparison.headline else shown[0].configuration
+    )
+    members = [row for row in shown if row.configuration == configuration]
     if len(members) > MOST_LABELS:
         baselines = [row for row in members if row.is_baseline]
         headline = [row for row in members if row is comparison.headline]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from kdeploy.gate import Gate, Verdict, judge
-from kdeploy.report.comparison import Against, Change, Ratio, Row, Value
+from kdeploy.report.comparison import Change, MeasuredValue, Ratio, Row, VersionComparison
 from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME
 from kdeploy.report.rows import PRACTICAL_DIFFERENCE, UNSURE, ratio_of
 
@@ -22,7 +22,7 @@ ONCE_TIMED_DIFFERENCE = 0.25
 
 def against(
     rows: Sequence[Row], before: Sequence[Row], *, name: str, gates: Sequence[Gate] = ()
-) -> Against:
+) -> VersionComparison:
     """Return what changed between the rows of two versions.
 
     Args:
@@ -44,7 +44,7 @@ def against(
     changes = [change for row, old in both for change in _changes(row, old)]
     changes += [change for row, old in moved for change in _changes(row, old, ONCE_A_FILE)]
     once = {_what(change): change for change in reversed(changes)}
-    return Against(
+    return VersionComparison(
         name=name,
         changes=tuple(reversed(once.values())),
         num_rows=len(both) + len(moved),
@@ -81,7 +81,7 @@ def _changes(row: Row, old: Row, only: tuple[str, ...] = ("",)) -> Iterator[Chan
             yield Change(row=row, metric=metric, value=changed, verdict=_word(ratio))
 
 
-def _ratio(value: Value, before: Value) -> Ratio | None:
+def _ratio(value: MeasuredValue, before: MeasuredValue) -> Ratio | None:
     """Return the ratio; without intervals a difference counts from the practical one on."""
     if value.record.value == before.record.value is not None:
         return Ratio(times=1.0, verdict="no difference")

@@ -1,4 +1,4 @@
-"""Turn records into rows: one a cell, each metric beside that of the baseline in the same cell.
+"""Turn records into rows: one a configuration, each metric beside the baseline's in the same one.
 
 Sizes and counts do not depend on where a file ran, so they stand in each of its rows. Accuracy
 is measured once a runtime, so it stands in each row of that runtime.
@@ -14,7 +14,15 @@ from typing import Any
 from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.gate import times_better
 from kdeploy.measurement import METRICS, Measurement
-from kdeploy.report.comparison import OFFLINE, Pair, Ratio, Row, Run, Value, scenario_of
+from kdeploy.report.comparison import (
+    OFFLINE,
+    ComparedPair,
+    MeasuredValue,
+    Ratio,
+    ResultsFolder,
+    Row,
+    scenario_of,
+)
 from kdeploy.report.record_index import ONCE_A_FILE, ONCE_A_RUNTIME, RecordIndex, indexes_of
 
 SPEED = (
@@ -28,38 +36,41 @@ UNSURE = frozenset({"few_samples", "p99_bound"})
 PRACTICAL_DIFFERENCE = 0.03
 
 
-def rows_of(runs: Sequence[Run], baseline: str) -> list[Row]:
+def rows_of(runs: Sequence[ResultsFolder], baseline: str) -> list[Row]:
     """Return all rows with their ratios, in the order in which they were measured."""
     bare = [row for index, run in enumerate(runs) for row in _bare_rows(index, run, baseline)]
     teachers = _Teachers([row for row in bare if row.is_baseline])
-    pairs = [_by_cell(run.pairs) for run in runs]
+    pairs = [_by_configuration(run.pairs) for run in runs]
     return [_compared(row, teachers, pairs[row.run]) for row in bare]
 
 
 def ordered(rows: Iterable[Row], headline: Row | None) -> list[Row]:
-    """Return the rows by cell, the headline's cell first and the baseline first in each cell."""
+    """Return the rows by configuration, the headline's first and the baseline first in each."""
     rows = list(rows)
-    cells = {cell: i for i, cell in enumerate(dict.fromkeys(row.cell for row in rows))}
+    configurations = {
+        configuration: i
+        for i, configuration in enumerate(dict.fromkeys(row.configuration for row in rows))
+    }
     machines = {name: i for i, name in enumerate(dict.fromkeys(row.machine for row in rows))}
-    first = headline.cell if headline else None
+    first = headline.configuration if headline else None
     first_machine = headline.machine if headline else None
 
     def place(row: Row) -> tuple[bool, int, bool, int, bool]:
         return (
             row.machine != first_machine,
             machines[row.machine],
-            row.cell != first,
-            cells[row.cell],
+            row.configuration != first,
+            configurations[row.configuration],
             not row.is_baseline,
         )
 
     return sorted(rows, key=place)
 
 
-def headline_of(rows: Sequence[Row], runs: Sequence[Run]) -> Row | None:
+def headline_of(rows: Sequence[Row], runs: Sequence[ResultsFolder]) -> Row | None:
     """Return the row to speak of: of the packaged file, else the chosen, else the last one.
 
-    Among its rows, the cell that the gates were judged in, then one with a known speed-up.
+    Among its rows, the one that the gates were judged on, then one with a known speed-up.
     """
     others = [row for row in rows if not row.is_baseline and not row.skipped]
     for wanted in (
@@ -68,7 +79,9 @@ def headline_of(rows: Sequence[Row], runs: Sequence[Run]) -> Row | None:
         [row for row in others if _file(row) == _file(others[-1])],
     ):
         if wanted:
-            return min(wanted, key=lambda row: (not _in_cell(row, runs), not _has_speed_up(row)))
+            return min(
+                wanted, key=lambda row: (not _is_judged_in(row, runs), not _has_speed_up(row))
+            )
     return None
 
 
@@ -76,8 +89,10 @@ def _file(row: Row) -> tuple[str, str, str]:
     return (row.artifact, row.label, row.profile)
 
 
-def _in_cell(row: Row, runs: Sequence[Run]) -> bool:
-    return all(getattr(row, key, None) == wanted for key, wanted in runs[row.run].cell.items())
+def _is_judged_in(row: Row, runs: Sequence[ResultsFolder]) -> bool:
+    return all(
+        getattr(row, key, None) == wanted for key, wanted in runs[row.run].configuration.items()
+    )
 
 
 def _has_speed_up(row: Row) -> bool:
@@ -85,7 +100,7 @@ def _has_speed_up(row: Row) -> bool:
     return value is not None and value.ratio is not None
 
 
-def _bare_rows(index: int, run: Run, baseline: str) -> list[Row]:
+def _bare_rows(index: int, run: ResultsFolder, baseline: str) -> list[Row]:
     found: dict[Row, list[Measurement]] = {}
     packaged = _packaged_profiles(run)
     # Of several files of the baseline the first in each runtime is what others are held against.
@@ -98,19 +113,19 @@ def _bare_rows(index: int, run: Run, baseline: str) -> list[Row]:
         is_packaged = record.artifact == run.packaged and record.profile in packaged
         row = replace(_row(index, record, run), is_baseline=is_baseline, is_packaged=is_packaged)
         found.setdefault(row, []).append(record)
-    cells: dict[tuple[str, str], list[Row]] = {}
+    configurations: dict[tuple[str, str], list[Row]] = {}
     for row, records in found.items():
-        if _is_cell(row, records):
-            cells.setdefault(_subject(row), []).append(row)
+        if _was_measured(row, records):
+            configurations.setdefault(_subject(row), []).append(row)
     indexes = indexes_of(run.records)
     return [
         _filled(row, indexes[_subject(row)])
         for row in found
-        if row in (own := cells.get(_subject(row), [])) or not _hosts(row, own)
+        if row in (own := configurations.get(_subject(row), [])) or not _hosts(row, own)
     ]
 
 
-def _packaged_profiles(run: Run) -> set[str]:
+def _packaged_profiles(run: ResultsFolder) -> set[str]:
     """Return the profiles that the records of the file in the bundle carry."""
     if run.packaged_profile is not None:
         return {run.packaged_profile}
@@ -119,7 +134,7 @@ def _packaged_profiles(run: Run) -> set[str]:
     return found - {""} or found
 
 
-def _row(index: int, record: Measurement, run: Run) -> Row:
+def _row(index: int, record: Measurement, run: ResultsFolder) -> Row:
     scenario, shape = scenario_of(record)
     return Row(
         run=index,
@@ -140,25 +155,26 @@ def _subject(row: Row) -> tuple[str, str]:
     return (row.artifact, row.label)
 
 
-def _is_cell(row: Row, records: Sequence[Measurement]) -> bool:
-    """Say whether it was measured there, and not only carries what holds for several cells."""
+def _was_measured(row: Row, records: Sequence[Measurement]) -> bool:
+    """Say whether it was measured there, and not only carries what holds for several rows."""
     shared = (*ONCE_A_FILE, *ONCE_A_RUNTIME)
     return bool(row.runtime) and not all(r.metric.startswith(shared) for r in records)
 
 
-def _hosts(row: Row, cells: Sequence[Row]) -> bool:
-    """Say whether some cell of the same artefact already shows what `row` carries."""
+def _hosts(row: Row, configurations: Sequence[Row]) -> bool:
+    """Say whether another row of the same artefact already shows what `row` carries."""
     return any(
-        row.runtime in ("", cell.runtime) and row.profile in ("", cell.profile) for cell in cells
+        row.runtime in ("", configuration.runtime) and row.profile in ("", configuration.profile)
+        for configuration in configurations
     )
 
 
 def _filled(row: Row, index: RecordIndex) -> Row:
-    values: dict[str, Value] = {}
+    values: dict[str, MeasuredValue] = {}
     for metric in METRICS:
         record = index.best(metric, row)
         if record is not None:
-            values[metric] = Value(record=record, flags=_flags(record))
+            values[metric] = MeasuredValue(record=record, flags=_flags(record))
     measured = [v.record for m, v in values.items() if not m.startswith(ONCE_A_FILE)]
     reasons = [record.skipped for record in measured if record.skipped]
     is_skipped = bool(reasons) and all(record.value is None for record in measured)
@@ -173,16 +189,16 @@ def _flags(record: Measurement) -> tuple[str, ...]:
 
 
 class _Teachers:
-    """The baseline's rows, found by cell and by run."""
+    """The baseline's rows, found by configuration and by run."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
-        self.by_cell = _grouped(rows, lambda row: row.cell)
+        self.by_configuration = _grouped(rows, lambda row: row.configuration)
         self.by_run = _grouped(rows, lambda row: row.run)
 
-    def value(self, metric: str, row: Row) -> Value | None:
+    def value(self, metric: str, row: Row) -> MeasuredValue | None:
         """Return what to compare with: speeds never across machines, sizes across everything."""
-        here = self.by_cell.get(row.cell, [])
+        here = self.by_configuration.get(row.configuration, [])
         fair: Iterable[Row] = sorted(here, key=lambda teacher: teacher.run != row.run)
         if metric in ONCE_A_FILE:
             near = [teacher for teacher in here if teacher.run == row.run]
@@ -197,14 +213,18 @@ def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[R
     return found
 
 
-def _by_cell(pairs: Iterable[Pair]) -> dict[tuple[Any, ...], list[Pair]]:
-    found: dict[tuple[Any, ...], list[Pair]] = {}
+def _by_configuration(pairs: Iterable[ComparedPair]) -> dict[tuple[Any, ...], list[ComparedPair]]:
+    found: dict[tuple[Any, ...], list[ComparedPair]] = {}
     for pair in pairs:
-        found.setdefault((pair.metric, pair.label, pair.baseline, *pair.cell), []).append(pair)
+        found.setdefault((pair.metric, pair.label, pair.baseline, *pair.configuration), []).append(
+            pair
+        )
     return found
 
 
-def _compared(row: Row, teachers: _Teachers, pairs: Mapping[tuple[Any, ...], list[Pair]]) -> Row:
+def _compared(
+    row: Row, teachers: _Teachers, pairs: Mapping[tuple[Any, ...], list[ComparedPair]]
+) -> Row:
     if row.is_baseline:
         return row
     values = {m: _against(m, value, row, teachers, pairs) for m, value in row.values.items()}
@@ -213,11 +233,11 @@ def _compared(row: Row, teachers: _Teachers, pairs: Mapping[tuple[Any, ...], lis
 
 def _against(
     metric: str,
-    value: Value,
+    value: MeasuredValue,
     row: Row,
     teachers: _Teachers,
-    pairs: Mapping[tuple[Any, ...], list[Pair]],
-) -> Value:
+    pairs: Mapping[tuple[Any, ...], list[ComparedPair]],
+) -> MeasuredValue:
     teacher = teachers.value(metric, row)
     if row.scenario == OFFLINE and metric.startswith(OF_A_BATCH):
         return value

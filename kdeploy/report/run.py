@@ -9,7 +9,7 @@ from kdeploy.errors import InputError, UnknownName
 from kdeploy.gate import Gate
 from kdeploy.registry import find, techniques
 from kdeploy.report.best import best_rows
-from kdeploy.report.comparison import Against, Comparison, Row, Run
+from kdeploy.report.comparison import Comparison, ResultsFolder, Row, VersionComparison
 from kdeploy.report.regression import against as changes
 from kdeploy.report.rows import headline_of, ordered, rows_of
 from kdeploy.report.run_folder import read_run
@@ -59,7 +59,7 @@ def comparison(
     )
 
 
-def _runs(folders: Sequence[Path]) -> tuple[Run, ...]:
+def _runs(folders: Sequence[Path]) -> tuple[ResultsFolder, ...]:
     found = [path for folder in folders for path in _inside(Path(folder))]
     unique = {path.resolve(): path for path in reversed(found)}
     return tuple(read_run(unique[path]) for path in dict.fromkeys(p.resolve() for p in found))
@@ -74,7 +74,7 @@ def _inside(path: Path) -> list[Path]:
     return sorted(f for f in found if not found & set(f.parents)) or [path]
 
 
-def _against(rows: Sequence[Row], before: Path, gates: Sequence[Gate]) -> Against:
+def _against(rows: Sequence[Row], before: Path, gates: Sequence[Gate]) -> VersionComparison:
     runs = _runs([before])
     return changes(
         rows, rows_of(runs, _baseline(runs, None)), name=before.resolve().name, gates=gates
@@ -103,7 +103,7 @@ def format_of(path: Path) -> str:
     return endings[path.suffix.lower()]
 
 
-def _baseline(runs: Sequence[Run], wanted: str | None) -> str:
+def _baseline(runs: Sequence[ResultsFolder], wanted: str | None) -> str:
     labels = list(dict.fromkeys(r.label for run in runs for r in run.records))
     ids = {r.artifact for run in runs for r in run.records}
     if wanted is None:

@@ -10,14 +10,21 @@ from typing import Any
 from kdeploy.errors import InputError, RecipeError
 from kdeploy.gate import Verdict, parse_gate
 from kdeploy.measurement import read
-from kdeploy.report.comparison import Lineage, Pair, Ratio, Run, Step, scenario_text
+from kdeploy.report.comparison import (
+    ComparedPair,
+    Lineage,
+    LineageStep,
+    Ratio,
+    ResultsFolder,
+    scenario_text,
+)
 from kdeploy.report.run_files import read_json, unreadable
 
 COMMAND = "command.txt"
 LONGEST_COMMAND = 10_000
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> ResultsFolder:
     """Return what a folder (or a `measurements.jsonl` in one) says.
 
     Raises:
@@ -30,7 +37,7 @@ def read_run(path: Path) -> Run:
     summary = read_json(folder / "summary.json", {})
     recipe = _recipe(folder / "recipe.yaml")
     stages = {str(s.get("artifact")): s for s in summary.get("stages", [])}
-    return Run(
+    return ResultsFolder(
         folder=folder,
         name=str(recipe.get("name") or folder.resolve().name),
         records=records,
@@ -45,7 +52,7 @@ def read_run(path: Path) -> Run:
         chosen=summary.get("chosen"),
         chosen_because=str(summary.get("chosen_because") or ""),
         notes=tuple(str(note) for note in summary.get("notes") or ()),
-        cell=summary.get("cell") or {},
+        configuration=summary.get("cell") or {},
         has_summary=bool(summary),
         seeds=summary.get("seeds") or {},
         command=_command(folder, summary, recipe),
@@ -71,8 +78,8 @@ def _recipe(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _pair(entry: Mapping[str, Any]) -> Pair:
-    return Pair(
+def _pair(entry: Mapping[str, Any]) -> ComparedPair:
+    return ComparedPair(
         label=entry["label"],
         baseline=entry["baseline"],
         runtime=entry["runtime"],
@@ -106,9 +113,9 @@ def _lineages(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> dict[str
     return found
 
 
-def _step(step: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> Step:
+def _step(step: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> LineageStep:
     stage = stages.get(str(step.get("id")), {})
-    return Step(
+    return LineageStep(
         id=str(step.get("id") or ""),
         label=str(step.get("label") or ""),
         stage=str(step.get("stage") or ""),

@@ -28,17 +28,17 @@ class StepTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-def said_by(facts: Mapping[str, Any]) -> list[StepTable]:
+def tables_of_step(facts: Mapping[str, Any]) -> list[StepTable]:
     """Return what the facts of a step have under `report`, in its order; empty topics are left."""
     found = []
     for topic, value in (facts.get("report") or {}).items():
-        said = _said(topic, value)
-        if said.rows:
-            found.append(said)
+        table = _table(topic, value)
+        if table.rows:
+            found.append(table)
     return found
 
 
-def _said(key: str, value: Any) -> StepTable:
+def _table(key: str, value: Any) -> StepTable:
     topic = _head(key)
     if isinstance(value, Mapping):
         # Of the topic's own unit, where the inner keys name none.
@@ -97,7 +97,7 @@ def layer_tables(comparison: Comparison) -> list[tuple[str, StepTable]]:
     found: dict[str, tuple[str, StepTable]] = {}
     for lineage in comparison.lineages:
         for step in lineage.steps:
-            for said in said_by(step.facts):
-                if said.topic == SENSITIVITY:
-                    found.setdefault(step.id, (step.label or lineage.label, said))
+            for table in tables_of_step(step.facts):
+                if table.topic == SENSITIVITY:
+                    found.setdefault(step.id, (step.label or lineage.label, table))
     return list(found.values())

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdeploy.report.comparison import Step
-from kdeploy.report.step_table import said_by
+from kdeploy.report.comparison import LineageStep
+from kdeploy.report.step_table import tables_of_step
 from kdeploy.report.wording import NOTHING, points, settings
 from kdeploy.units import format_quantity, format_seconds
 
 LEAST_SPARSITY = 0.01  # below it zeros are chance
 
 
-def step_rows(steps: Sequence[Step]) -> list[dict[str, Any]]:
+def step_rows(steps: Sequence[LineageStep]) -> list[dict[str, Any]]:
     """Return the steps of a lineage as strings, each with its change against the step before.
 
     Under `said` stands what the step itself has to say.
@@ -29,13 +29,13 @@ def step_rows(steps: Sequence[Step]) -> list[dict[str, Any]]:
             "sparsity": _fact(step, None, "sparsity", "fraction") if _is_sparse(step) else NOTHING,
             "accuracy": _score(step, before),
             "time": _time(step),
-            "said": said_by(step.facts),
+            "said": tables_of_step(step.facts),
         }
         for before, step in zip([None, *steps], steps, strict=False)
     ]
 
 
-def _fact(step: Step, before: Step | None, name: str, unit: str) -> str:
+def _fact(step: LineageStep, before: LineageStep | None, name: str, unit: str) -> str:
     value = step.facts.get(name)
     if value is None:
         return NOTHING
@@ -44,7 +44,7 @@ def _fact(step: Step, before: Step | None, name: str, unit: str) -> str:
     return f"{shown} ({(value / old - 1) * 100:+.1f} %)" if old and old != value else shown
 
 
-def _score(step: Step, before: Step | None) -> str:
+def _score(step: LineageStep, before: LineageStep | None) -> str:
     value = step.scores.get("validation_accuracy")
     if value is None:
         return NOTHING
@@ -61,12 +61,12 @@ def _score(step: Step, before: Step | None) -> str:
     return f"{shown} ({', '.join(notes)})" if notes else shown
 
 
-def _is_sparse(step: Step) -> bool:
+def _is_sparse(step: LineageStep) -> bool:
     """Say whether so many weights are zero that someone made them so."""
     return float(step.facts.get("sparsity") or 0.0) >= LEAST_SPARSITY
 
 
-def _time(step: Step) -> str:
+def _time(step: LineageStep) -> str:
     if step.is_cached:
         return "cached"
     return NOTHING if step.wall_time_seconds is None else format_seconds(step.wall_time_seconds)

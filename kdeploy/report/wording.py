@@ -9,7 +9,7 @@ from typing import Any
 from kdeploy.errors import KdeployError
 from kdeploy.gate import Verdict, parse_gate
 from kdeploy.measurement import METRICS
-from kdeploy.report.comparison import Comparison, Ratio, Row, Value
+from kdeploy.report.comparison import Comparison, MeasuredValue, Ratio, Row
 from kdeploy.report.machine_facts import short_names
 from kdeploy.units import format_quantity
 
@@ -126,7 +126,7 @@ def gate_reason(gate: Verdict) -> str:
 
 
 def where(row: Row) -> str:
-    """Return the cell: runtime, batch size, threads, and shape and scenario where they are said."""
+    """Return runtime, batch size and threads, and shape and scenario where they are said."""
     batch = f"batch {row.asked_batch}" if row.asked_batch is not None else ""
     threads = "" if row.threads is None else f"{row.threads} thread{'s' * (row.threads != 1)}"
     place = row.runtime or "no runtime"
@@ -150,7 +150,7 @@ def times(ratio: float) -> str:
     return f"{ratio:.{digits}f}x"
 
 
-def interval(value: Value) -> str:
+def interval(value: MeasuredValue) -> str:
     """Return the 95 % interval of a value, "" when none is known."""
     low, high = value.record.low, value.record.high
     if low is None or high is None:
@@ -158,7 +158,7 @@ def interval(value: Value) -> str:
     return span(quantity(low, value.record.unit), quantity(high, value.record.unit))
 
 
-def ratio_interval(value: Value) -> str:
+def ratio_interval(value: MeasuredValue) -> str:
     """Return the 95 % interval of the ratio, "" when none is known."""
     ratio = value.ratio
     if ratio is None or ratio.low is None or ratio.high is None:
@@ -179,7 +179,7 @@ def quantity(value: float | None, unit: str) -> str:
     return format_quantity(value, unit)
 
 
-def change(value: Value) -> str:
+def change(value: MeasuredValue) -> str:
     """Return the note beside an absolute value: points for fractions, else the factor."""
     if value.ratio is None or value.record.value is None or value.baseline is None:
         return ""
@@ -211,14 +211,14 @@ def _label(artifact: str, comparison: Comparison) -> str:
     return labels.get(artifact, artifact)
 
 
-def _accuracy(value: Value, ratio: Ratio) -> tuple[str, str]:
+def _accuracy(value: MeasuredValue, ratio: Ratio) -> tuple[str, str]:
     base = quantity(_base(value), "fraction")
     part = f"{ratio.times * 100:.1f} % of the baseline's"
     said = f"{quantity(value.record.value, 'fraction')} top-1 accuracy"
     return said, f"{change(value)}, {part} {base}"
 
 
-def _speed(value: Value, ratio: Ratio) -> tuple[str, str]:
+def _speed(value: MeasuredValue, ratio: Ratio) -> tuple[str, str]:
     said = {
         "no difference": "no difference in speed",
         "slower": f"slower: {times(ratio.times)} the speed",
@@ -229,22 +229,22 @@ def _speed(value: Value, ratio: Ratio) -> tuple[str, str]:
     return said, f"p50 {_instead(value)}, {note}"
 
 
-def _size(value: Value, ratio: Ratio) -> tuple[str, str]:
+def _size(value: MeasuredValue, ratio: Ratio) -> tuple[str, str]:
     is_smaller = ratio.times >= 1
     said = f"{times(ratio.times if is_smaller else 1 / ratio.times)}"
     return f"{said} {'smaller' if is_smaller else 'larger'}", _instead(value)
 
 
-def _parameters(value: Value, ratio: Ratio) -> tuple[str, str]:
+def _parameters(value: MeasuredValue, ratio: Ratio) -> tuple[str, str]:
     part = (value.record.value or 0.0) / (_base(value) or 1.0)
     word = "fewer" if part <= 1 else "more"
     return f"{abs(1 - part) * 100:.1f} % {word} parameters", _instead(value)
 
 
-def _instead(value: Value) -> str:
+def _instead(value: MeasuredValue) -> str:
     unit = value.record.unit
     return f"{quantity(value.record.value, unit)} instead of {quantity(_base(value), unit)}"
 
 
-def _base(value: Value) -> float | None:
+def _base(value: MeasuredValue) -> float | None:
     return value.baseline.value if value.baseline else None

@@ -31,7 +31,7 @@ def input_norms(squares: Tensor, weight: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class WeightRanking:
     """How weights are ranked."""
 
     scope: Literal["local", "global"] = "global"
@@ -61,7 +61,9 @@ class Choice:
 
 
 @torch.no_grad()
-def set_zeros(model: nn.Module, names: tuple[str, ...], choice: Choice, fraction: float) -> None:
+def set_zeros(
+    model: nn.Module, names: tuple[str, ...], choice: WeightRanking, fraction: float
+) -> None:
     """Set the least important of the named weights to zero, in place."""
     weights = {name: model.get_parameter(name) for name in names}
     for name, zeros in choice.zeros(weights, fraction).items():

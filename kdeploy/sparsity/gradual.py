@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from kdeploy.sparsity.choice import Choice, set_zeros
+from kdeploy.sparsity.choice import WeightRanking, set_zeros
 from kdeploy.sparsity.zeros import HeldZeros
 
 UPDATES = 100  # choices on the way to the final sparsity
@@ -23,7 +23,7 @@ class GradualZeros:
     """
 
     def __init__(
-        self, names: Iterable[str], *, choice: Choice, sparsity: float, reached_at: float
+        self, names: Iterable[str], *, choice: WeightRanking, sparsity: float, reached_at: float
     ) -> None:
         """Bring the named weights to `sparsity` at the part `reached_at` of the training."""
         self.names = tuple(names)

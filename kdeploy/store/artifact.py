@@ -22,7 +22,7 @@ from typing import Any
 
 from kdeploy import __version__
 from kdeploy.errors import ArtifactCorrupt, FileMissing, Unavailable
-from kdeploy.store.artifact_schema import ID, MOST_BYTES, Malformed, completed
+from kdeploy.store.artifact_schema import ID, MOST_BYTES, MalformedManifest, completed
 from kdeploy.system.interruption import stop_if_asked
 from kdeploy.untrusted.named_path import named_path
 
@@ -220,7 +220,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise _corrupt(folder, f"{MANIFEST} was changed or cut off")
     try:
         return completed(manifest)
-    except Malformed as error:
+    except MalformedManifest as error:
         raise _corrupt(folder, f"{MANIFEST} says what cannot be: {error}") from None
 
 

@@ -74,7 +74,7 @@ _PREPROCESSING: Mapping[str, tuple[type, ...]] = {
 _MODEL = {"build": _TEXT, "args": _TABLE, "folder": _TEXT, "edits": _LIST}
 
 
-class Malformed(ValueError):
+class MalformedManifest(ValueError):
     """Says which key holds what it must not."""
 
 
@@ -89,14 +89,14 @@ def completed(manifest: Any) -> dict[str, Any]:
         if key in whole:
             _check(whole[key], types, key)
     if not ID.fullmatch(whole["id"]):
-        raise Malformed(f"id is {_shown(whole['id'])}, not 12 hexadecimal digits")
+        raise MalformedManifest(f"id is {_shown(whole['id'])}, not 12 hexadecimal digits")
     for name, facts in whole["files"].items():
         _check_file(name, facts)
     named = whole.get("file")
     if named is not None and named not in whole["files"]:
-        raise Malformed(f"file is {_shown(named)}, which is not among its files")
+        raise MalformedManifest(f"file is {_shown(named)}, which is not among its files")
     if "model_artifact" in whole and not ID.fullmatch(whole["model_artifact"]):
-        raise Malformed(f"model_artifact is {_shown(whole['model_artifact'])}, not an id")
+        raise MalformedManifest(f"model_artifact is {_shown(whole['model_artifact'])}, not an id")
     for parent in whole["parents"]:
         _check(parent, _TEXT, "parents")
     whole["lineage"] = [
@@ -139,9 +139,9 @@ def _check_preprocessing(known: Mapping[str, Any] | None) -> None:
         for value in values:
             _check(value, types[1:] if types[0] is list else types, where)
             if isinstance(value, int | float) and value < 0 and key != "mean":
-                raise Malformed(f"{where} is {_shown(known[key])}")
+                raise MalformedManifest(f"{where} is {_shown(known[key])}")
     if math.prod(known.get("shape", ())) > MOST_NUMBERS:
-        raise Malformed(f"data.preprocessing.shape is {_shown(known['shape'])}")
+        raise MalformedManifest(f"data.preprocessing.shape is {_shown(known['shape'])}")
 
 
 def _step(step: Any, where: str) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _with_defaults(
     whole = dict(found)
     for key, (types, default) in known.items():
         if key not in whole and default == "required":
-            raise Malformed(f"{where}{key} is missing")
+            raise MalformedManifest(f"{where}{key} is missing")
         _check(whole.setdefault(key, default), types, f"{where}{key}")
     return whole
 
@@ -173,13 +173,13 @@ def _with_defaults(
 def _check_file(name: str, facts: Any) -> None:
     parts = PurePosixPath(name).parts
     if not name or name.startswith("/") or ".." in parts or "\0" in name or len(name) > 4096:
-        raise Malformed(f"files has {_shown(name)}, a name that leaves the folder")
+        raise MalformedManifest(f"files has {_shown(name)}, a name that leaves the folder")
     digest = _table(facts, f"files.{name}").get("sha256")
     if not isinstance(digest, str) or not SHA256.fullmatch(digest):
-        raise Malformed(f"files.{name}.sha256 is {_shown(digest)}")
+        raise MalformedManifest(f"files.{name}.sha256 is {_shown(digest)}")
     _check(facts.get("size"), _INTEGER, f"files.{name}.size")
     if facts["size"] < 0:
-        raise Malformed(f"files.{name}.size is {facts['size']}")
+        raise MalformedManifest(f"files.{name}.size is {facts['size']}")
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:
@@ -191,11 +191,13 @@ def _check(value: Any, types: tuple[type, ...], where: str) -> None:
     # True is an int to Python, and no number to anybody else.
     fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
     if not fits:
-        raise Malformed(f"{where} is {_shown(value)}, not {' or '.join(t.__name__ for t in types)}")
+        raise MalformedManifest(
+            f"{where} is {_shown(value)}, not {' or '.join(t.__name__ for t in types)}"
+        )
     if isinstance(value, float) and not math.isfinite(value):
-        raise Malformed(f"{where} is {value}")
+        raise MalformedManifest(f"{where} is {value}")
     if isinstance(value, int) and abs(value) > 2**63:
-        raise Malformed(f"{where} is a number of {value.bit_length()} bits")
+        raise MalformedManifest(f"{where} is a number of {value.bit_length()} bits")
 
 
 def _shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdeploy.errors import ArtifactCorrupt, ModelError
 from kdeploy.preprocessing import Preprocessing
 from kdeploy.store.artifact import Artifact, open_artifact
-from kdeploy.store.artifact_schema import Malformed, model_facts
+from kdeploy.store.artifact_schema import MalformedManifest, model_facts
 from kdeploy.store.moved_paths import from_here, lies_now
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _rebuilt(
 def _model_entry(folder: Path, facts: Any) -> Mapping[str, Any]:
     try:
         return model_facts(facts)
-    except Malformed as error:
+    except MalformedManifest as error:
         raise _corrupt(folder, str(error)) from None
 
 

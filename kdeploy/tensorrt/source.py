@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from kdeploy.errors import ModelError
-from kdeploy.onnx_graph.operators import QUANTIZERS
+from kdeploy.onnx_graph.operators import is_quantized
 from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
 from kdeploy.tensorrt.encoding import check_encoding
 
@@ -33,7 +33,7 @@ def facts_of(path: Path) -> SourceFacts:
     model = onnx.load(path)
     check_encoding(path, model.graph)
     return SourceFacts(
-        is_quantized=any(node.op_type in QUANTIZERS for node in model.graph.node),
+        is_quantized=is_quantized(node.op_type for node in model.graph.node),
         sparse_eligible=num_two_four_of_file(path),
     )
 
@@ -49,8 +49,8 @@ def in_half(path: Path, folder: Path) -> Path:
 
     model = onnx.load(path)
     opset = max(o.version for o in model.opset_import if not o.domain)
-    is_quantized = any(node.op_type in QUANTIZERS for node in model.graph.node)
-    if is_quantized and opset < HALF_SCALES_OPSET:
+    is_integer = is_quantized(node.op_type for node in model.graph.node)
+    if is_integer and opset < HALF_SCALES_OPSET:
         raise ModelError(
             f"{path} is quantized in opset {opset}, whose scales cannot be float16",
             hint=f"export it with `--opset {HALF_SCALES_OPSET}` or later, or leave `--fp16` out",

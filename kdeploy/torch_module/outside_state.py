@@ -21,7 +21,7 @@ _VALUES = (Tensor, np.ndarray, bool, int, float, complex, str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
+class HeldValue:
     """Something that a model holds and its `state_dict` does not."""
 
     name: str
@@ -37,7 +37,7 @@ class Value:
         return isinstance(self.value, Tensor | np.ndarray)
 
 
-def outside_state(model: nn.Module) -> dict[str, Value]:
+def outside_state(model: nn.Module) -> dict[str, HeldValue]:
     """Return all values outside of the model's `state_dict` that can be reached, by name."""
     walk = _Walk()
     for path, module in model.named_modules():
@@ -52,12 +52,12 @@ def outside_state(model: nn.Module) -> dict[str, Value]:
     return walk.found
 
 
-def different(one: nn.Module, other: nn.Module) -> list[Value]:
+def different(one: nn.Module, other: nn.Module) -> list[HeldValue]:
     """Return what of `one` is not the same in `other`; tensors and arrays before numbers."""
     return changed(outside_state(other), outside_state(one))
 
 
-def changed(before: Mapping[str, Value], after: Mapping[str, Value]) -> list[Value]:
+def changed(before: Mapping[str, HeldValue], after: Mapping[str, HeldValue]) -> list[HeldValue]:
     """Return what is not as it was before; tensors and arrays before numbers."""
     found = [
         value
@@ -71,14 +71,14 @@ class _Walk:
     """Follows what a model holds, each object once."""
 
     def __init__(self) -> None:
-        self.found: dict[str, Value] = {}
+        self.found: dict[str, HeldValue] = {}
         self._seen: set[int] = set()
 
     def start(self, owner: nn.Module, path: str, attribute: str, kind: str, value: Any) -> None:
         name = f"{path}.{attribute}" if path else attribute
         for full, found in self._values(name, value, DEEPEST):
             if len(self.found) < MOST_VALUES:
-                self.found[full] = Value(
+                self.found[full] = HeldValue(
                     name=full,
                     owner=owner,
                     attribute=attribute,

@@ -17,7 +17,7 @@ COMPILERS = ("c++", "g++", "clang++")
 logger = logging.getLogger(__name__)
 
 
-class Call:
+class CompiledCall:
     """Calls a model, once it is asked to in compiled form.
 
     Compiled is only the size of the first batch: a smaller last one would be compiled again. Hooks

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
-from kdeploy.training.compilation import Call
+from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.contract import (
     Batch,
@@ -55,7 +55,7 @@ class Supervised(nn.Module):
     def __init__(self, student: nn.Module, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.student = student
-        self._call = Call(student)
+        self._call = CompiledCall(student)
         self.label_smoothing = label_smoothing
         self.fingerprint = f"supervised, label smoothing {label_smoothing}"
 

@@ -27,9 +27,9 @@ import pydantic  # noqa: F401 - the same
 
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.package import verify as verify_module
+from kdeploy.package.kinds import write_runner
 from kdeploy.package.manifest import read_manifest
 from kdeploy.package.publish import write_zip
-from kdeploy.package.run import RUNNER
 from kdeploy.package.runner.python import limits
 from kdeploy.package.unpack import unpack
 from kdeploy.store.artifact import file_sha256
@@ -114,7 +114,8 @@ def _self_test(runner: Any, folder: Path) -> dict[str, Any]:
 
 @lru_cache
 def _runner() -> Any:
-    spec = util.spec_from_file_location("bundle_runner", RUNNER)
+    program = write_runner(Path(tempfile.mkdtemp(prefix="kdeploy-fuzz-")), "onnx")
+    spec = util.spec_from_file_location("bundle_runner", program)
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module._limited = lambda given, arguments, manifest: _limited(module, given, manifest)

@@ -21,7 +21,7 @@ from kdeploy.onnx_graph.checks import content_sha256, copy_file, file_bytes, rea
 from kdeploy.onnx_graph.facts import count_parameters, item_shape, takes_integers
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
-from kdeploy.package.onnx_file import facts_of
+from kdeploy.package.bundles.onnx import Onnx
 from kdeploy.package.runner.python import limits
 from kdeploy.pipeline import onnx_trial
 from kdeploy.runtimes.run import named, open_runtime
@@ -115,8 +115,8 @@ def _copied(path: Path) -> None:
 
 
 READERS = (
-    read_onnx, facts_of, count_parameters, item_shape, takes_integers, content_sha256, file_bytes,
-    num_two_four_of_file, _copied, _asked, _opened,
+    read_onnx, Onnx.facts_of, count_parameters, item_shape, takes_integers, content_sha256,
+    file_bytes, num_two_four_of_file, _copied, _asked, _opened,
 )  # fmt: skip
 
 

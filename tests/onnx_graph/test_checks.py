@@ -11,7 +11,7 @@ from kdeploy.errors import FileMissing, KdeployError, ModelError
 from kdeploy.onnx_graph.checks import content_sha256, file_bytes, read_onnx
 from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.package.onnx_file import facts_of
+from kdeploy.package.bundles.onnx import Onnx
 from kdeploy.runtimes.run import open_runtime
 
 READERS = {
@@ -19,7 +19,7 @@ READERS = {
     "onnxruntime_cpu": lambda path: open_runtime("onnxruntime_cpu", path, threads=1),
     "openvino": lambda path: open_runtime("openvino", path, threads=1),
     "bench": count_parameters,
-    "package": facts_of,
+    "package": Onnx.facts_of,
 }
 
 

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -16,9 +17,12 @@ from kdeploy.compress.compressors.int8_ptq import int8_ptq
 from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
-from kdeploy.onnx_graph.encodings import STEPS, encode, profile_of, without_rounding
+from kdeploy.onnx_graph.encodings import STEPS, encoding_pass, profile_of, without_rounding
+from kdeploy.onnx_graph.facts import properties
+from kdeploy.onnx_graph.graph import maker
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.onnx_graph.quantizers import Graph, properties
+from kdeploy.onnx_graph.passes import rewritten
+from kdeploy.onnx_graph.quantizers import quantizers
 from kdeploy.quantization.onnx_static import quantize_file
 from kdeploy.runtimes.run import open_runtime
 from tests.export.conftest import built, noise
@@ -71,6 +75,14 @@ class Bottlenecks(nn.Module):
         return self.head(self.pool(functional.relu6(x + self.second(x)))).flatten(1)
 
 
+def found_in(program):
+    return quantizers(ir.from_proto(program).graph)
+
+
+def operators(program):
+    return sorted(node.op_type for node in program.graph.node)
+
+
 BUILT = {"residual": Residual, "depthwise": Depthwise, "bottlenecks": Bottlenecks}
 NAMES = ("residual", "squeezing", "depthwise")
 
@@ -93,7 +105,7 @@ def files(tmp_path_factory):
             onnx_from_torch(quantized(name), quantized(name).example, path, profile=profiles[0])
             return path
         model = onnx.load(file(name, *profiles[:-1]))
-        encode(model, profiles[-1])
+        model = rewritten(model, encoding_pass(profiles[-1]))
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, path)
         return path
@@ -162,8 +174,9 @@ def test_what_was_made_for_the_cpu_runs_on_integers_when_encoded_for_tensorrt(fi
 )
 def test_the_codes_are_those_of_the_encoding(files, profiles, codes):
     model = onnx.load(files("residual", *profiles))
-    assert profile_of(model) == properties(model)["kdeploy.profile"] == profiles[-1]
-    assert {(q.dtype.name, q.zero_point) for q in Graph(model).quantizers()} == codes
+    assert properties(model)["kdeploy.profile"] == profiles[-1]
+    assert profile_of(ir.from_proto(model)) == profiles[-1]
+    assert {(q.dtype.name, q.zero_point) for q in found_in(model)} == codes
 
 
 def test_codes_for_arm_are_those_for_the_cpu_moved_by_128(files):
@@ -178,26 +191,25 @@ def test_steps_in_the_metadata_that_anyone_could_write_are_one_error(files, told
     written = onnx.load(files("residual", "cpu"))
     helper.set_model_props(written, {**properties(written), STEPS: told})
     with pytest.raises(ModelError, match=r"metadata `kdeploy\.steps`"):
-        encode(written, "tensorrt")
+        rewritten(written, encoding_pass("tensorrt"))
 
 
 def test_there_and_back_is_the_same_graph_with_the_same_steps(files):
     for name in NAMES:
         before, after = (
-            Graph(onnx.load(files(name, *p)))
-            for p in (("tensorrt",), ("tensorrt", "cpu", "tensorrt"))
+            onnx.load(files(name, *p)) for p in (("tensorrt",), ("tensorrt", "cpu", "tensorrt"))
         )
-        assert sorted(n.op_type for n in before.nodes) == sorted(n.op_type for n in after.nodes)
-        steps = [sorted(q.scale for q in graph.quantizers()) for graph in (before, after)]
+        assert operators(before) == operators(after)
+        steps = [sorted(q.scale for q in found_in(model)) for model in (before, after)]
         np.testing.assert_allclose(*steps, rtol=1e-6)
         stored = onnx.load(files(name, "tensorrt", "cpu", "tensorrt")).graph.initializer
         assert not any(t.data_type == TensorProto.INT32 for t in stored)  # biases are float again
 
 
 def test_an_addition_keeps_one_side_free_for_tensorrt_to_fuse(files):
-    graph = Graph(onnx.load(files("residual", "cpu", "tensorrt")))
-    [add] = [n for n in graph.nodes if n.op_type == "Add"]
-    makers = sorted(graph.makers[name].op_type for name in add.input)
+    graph = ir.from_proto(onnx.load(files("residual", "cpu", "tensorrt"))).graph
+    [add] = [n for n in graph if n.op_type == "Add"]
+    makers = sorted(maker(value).op_type for value in add.inputs)
     assert makers == ["Conv", "DequantizeLinear"]
 
 
@@ -212,19 +224,14 @@ def test_codes_without_a_sign_stand_for_a_relu_that_is_written_out(files):
 
 def test_what_is_left_without_rounding_is_the_float_network(files):
     model = onnx.load(files("residual", "cpu"))
-    without_rounding(model)
-    assert not Graph(model).quantizers()
+    model = rewritten(model, without_rounding)
+    assert not found_in(model)
     assert [n.op_type for n in model.graph.node].count("Relu") == 3
 
 
 def test_codes_of_a_clip_end_where_it_does(files):
     model = onnx.load(files("depthwise", "tensorrt", "cpu"))
-    graph = Graph(model)
-    clipped = [
-        q
-        for q in graph.quantizers()
-        if (maker := graph.makers.get(q.tensor)) is not None and maker.op_type == "Clip"
-    ]
+    clipped = [q for q in found_in(model) if maker(q.value, "Clip")]
     assert clipped
     for quantizer in clipped:
         assert quantizer.is_unsigned
@@ -237,9 +244,10 @@ def test_a_file_of_floats_has_no_encoding_and_stays(tmp_path):
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [result])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     before = model.SerializeToString()
-    encode(model, "tensorrt")
-    assert profile_of(model) is None
+    written = rewritten(model, encoding_pass("tensorrt"))
+    assert profile_of(ir.from_proto(written)) is None
     assert model.SerializeToString() == before
+    assert written.graph.node == model.graph.node
 
 
 def test_weights_keep_their_codes(files):
@@ -255,7 +263,7 @@ def test_a_model_of_a_file_is_encoded_by_the_exporter_too(files, tmp_path):
     source = OnnxModel(files("residual", "tensorrt"))
     onnx_from_torch(source, torch.zeros(2, 3, 12, 12), tmp_path / "m.onnx", profile="cpu", opset=21)
     model = onnx.load(tmp_path / "m.onnx")
-    assert profile_of(model) == "cpu"
+    assert profile_of(ir.from_proto(model)) == "cpu"
     assert [o.version for o in model.opset_import if not o.domain] == [21]
     assert run(tmp_path / "m.onnx", "onnxruntime_cpu")[1].integer_kernels == 1.0
 
@@ -268,7 +276,7 @@ def test_a_file_that_was_quantized_as_a_file_is_encoded_for_the_cpu_too(tmp_path
         tmp_path / "float.onnx", tmp_path / "m.onnx", [x], profile="tensorrt", observer="min_max"
     )
     model = onnx.load(tmp_path / "m.onnx")
-    encode(model, "cpu")
+    model = rewritten(model, encoding_pass("cpu"))
     onnx.save(model, tmp_path / "cpu.onnx")
     expected, _ = run(tmp_path / "m.onnx", "onnxruntime_cpu")
     found, proof = run(tmp_path / "cpu.onnx", "onnxruntime_cpu")

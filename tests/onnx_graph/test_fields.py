@@ -11,11 +11,11 @@ from kdeploy.errors import FileMissing, KdeployError, ModelError
 from kdeploy.onnx_graph.checks import content_sha256, copy_file, file_bytes, read_onnx
 from kdeploy.onnx_graph.facts import count_parameters, item_shape, takes_integers
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.package.onnx_file import facts_of
+from kdeploy.package.bundles.onnx import Onnx
 
 READERS = {
     "read": read_onnx,
-    "package": facts_of,
+    "package": Onnx.facts_of,
     "parameters": count_parameters,
     "shape": item_shape,
     "kind": takes_integers,
@@ -167,7 +167,7 @@ def test_what_a_file_says_of_its_tensors_elsewhere_is_looked_at(tmp_path, entrie
     for key, value in entries.items():
         w.external_data.add(key=key, value=value)
     (tmp_path / "m.onnx").write_bytes(written.SerializeToString())
-    for read in (read_onnx, content_sha256, file_bytes, facts_of):
+    for read in (read_onnx, content_sha256, file_bytes, Onnx.facts_of):
         with pytest.raises((ModelError, FileMissing)) as caught:
             read(tmp_path / "m.onnx")
         assert named in caught.value.message
@@ -180,7 +180,7 @@ def test_an_output_that_is_no_tensor_is_said_by_whoever_needs_one(tmp_path):
     (tmp_path / "m.onnx").write_bytes(written.SerializeToString())
     assert count_parameters(tmp_path / "m.onnx") == 9
     with pytest.raises(ModelError, match="no tensor but sequence_type"):
-        facts_of(tmp_path / "m.onnx")
+        Onnx.facts_of(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize(

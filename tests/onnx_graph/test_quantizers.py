@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdeploy.onnx_graph.quantizers import Graph
+from kdeploy.onnx_graph.graph import add_constant, only_reader
+from kdeploy.onnx_graph.passes import graph_pass, rewritten, sort
+from kdeploy.onnx_graph.quantizers import (
+    add_quantizer,
+    is_never_negative,
+    quantizers,
+    remove_quantizer,
+    write_codes,
+)
 
 
 @pytest.fixture
@@ -31,49 +40,60 @@ def answer(model, *x):
     return session.run(None, {"x": np.array(x, np.float32)})[0].tolist()
 
 
+def graph_of(program):
+    return ir.from_proto(program).graph
+
+
+def value_of(program, name):
+    made = {value.name: value for node in graph_of(program) for value in node.outputs}
+    return made.get(name) or graph_of(program).inputs[0]
+
+
 def test_a_quantizer_is_found_with_what_its_codes_stand_for(model):
-    [found] = Graph(model).quantizers()
+    [found] = quantizers(graph_of(model))
     assert (found.tensor, found.scale, found.zero_point) == ("r", 0.5, 128)
     assert (found.lowest, found.highest) == (-64, 63.5)
     assert found.is_symmetric
     assert not found.is_unsigned
-    assert Graph(model).only_reader("d").op_type == "Abs"
-    assert Graph(model).only_reader("y") is None
+    assert only_reader(value_of(model, "d")).op_type == "Abs"
+    assert only_reader(value_of(model, "y")) is None
 
 
 def test_other_codes_are_computed_with(model):
+    @graph_pass()
+    def finer(model):
+        [found] = quantizers(model.graph)
+        write_codes(model.graph, found, 0.25, 0, np.dtype(np.uint8))
+
     assert answer(model, 1.3, 200) == [1.5, 63.5]
-    graph = Graph(model)
-    [found] = graph.quantizers()
-    graph.encode(found, 0.25, 0, np.dtype(np.uint8))
-    graph.write()
-    assert answer(model, 1.3, 200) == [1.25, 63.75]
+    assert answer(rewritten(model, finer), 1.3, 200) == [1.25, 63.75]
 
 
 def test_one_is_removed_and_another_put_elsewhere(model):
-    graph = Graph(model)
-    graph.remove_quantizer(graph.quantizers()[0])
-    assert not graph.quantizers()
-    graph.add_quantizer("x", 1.0, 0, np.dtype(np.int8))
-    graph.write()
-    assert [n.op_type for n in model.graph.node] == [
+    @graph_pass()
+    def elsewhere(model):
+        remove_quantizer(model.graph, quantizers(model.graph)[0])
+        assert not quantizers(model.graph)
+        add_quantizer(model.graph, model.graph.inputs[0], 1.0, 0, np.dtype(np.int8))
+
+    written = rewritten(model, elsewhere, sort)
+    assert [n.op_type for n in written.graph.node] == [
         *("QuantizeLinear", "DequantizeLinear", "Relu", "Abs")
     ]
-    assert answer(model, 1.3, -3, 200) == [1, 0, 127]
+    assert answer(written, 1.3, -3, 200) == [1, 0, 127]
 
 
 def test_what_cannot_be_negative_is_told_from_the_operators_before(model):
-    graph = Graph(model)
-    assert graph.is_never_negative("d")
-    assert not graph.is_never_negative("x")
+    assert is_never_negative(value_of(model, "d"))
+    assert not is_never_negative(value_of(model, "x"))
     model.graph.node[0].op_type = "Neg"
-    assert not Graph(model).is_never_negative("d")
+    assert not is_never_negative(value_of(model, "d"))
     model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.uint8(0), "zero"))
-    assert Graph(model).is_never_negative("d")  # by the codes
+    assert is_never_negative(value_of(model, "d"))  # by the codes
 
 
 def test_a_constant_is_stored_once_and_another_of_its_name_beside(model):
-    graph = Graph(model)
-    assert graph.add_constant("step", np.array(0.5, np.float32)) == "step"
-    assert graph.add_constant("step", np.array(2.0, np.float32)) == "step_"
-    assert len(model.graph.initializer) == 3
+    graph = graph_of(model)
+    assert add_constant(graph, "step", np.array(0.5, np.float32)).name == "step"
+    assert add_constant(graph, "step", np.array(2.0, np.float32)).name == "step_"
+    assert len(graph.initializers) == 3

@@ -5,10 +5,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from kdeploy.onnx_graph.passes import drop_unused, rewritten
 from kdeploy.onnx_graph.rewrites import (
     describe,
     drop_traces,
-    drop_unused,
     pool_globally,
     store_integer_biases,
     transpose_weights,
@@ -46,7 +46,7 @@ def mean_over(axes, keepdims=1):
 def test_a_mean_over_all_positions_becomes_a_global_pool(axes):
     model, x = mean_over(axes), np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
     before = answer(model, x)
-    pool_globally(model)
+    model = rewritten(model, pool_globally)
     assert [n.op_type for n in model.graph.node] == ["GlobalAveragePool"]
     np.testing.assert_allclose(answer(model, x), before, rtol=1e-6)
     np.testing.assert_allclose(before, x.mean((2, 3), keepdims=True), rtol=1e-6)
@@ -55,7 +55,7 @@ def test_a_mean_over_all_positions_becomes_a_global_pool(axes):
 @pytest.mark.parametrize(("axes", "keepdims"), [([1, 2], 1), ([2], 1), ([2, 3], 0)])
 def test_any_other_mean_stays(axes, keepdims):
     model = mean_over(axes, keepdims)
-    pool_globally(model)
+    model = rewritten(model, pool_globally)
     assert [n.op_type for n in model.graph.node] == ["ReduceMean"]
 
 
@@ -72,8 +72,7 @@ def test_a_transposed_weight_is_stored_transposed(is_per_channel):
     model = model_of(nodes, constants, ["n", 8], ["n", 3])
     x = np.random.default_rng(1).random((2, 8), np.float32)
     before = answer(model, x)
-    transpose_weights(model)
-    drop_unused(model)
+    model = rewritten(model, transpose_weights, drop_unused)
     assert [n.op_type for n in model.graph.node] == ["DequantizeLinear", "MatMul"]
     assert {t.name for t in model.graph.initializer} == {"w_transposed", "s", "z"}
     np.testing.assert_allclose(answer(model, x), before, rtol=1e-6)
@@ -109,8 +108,7 @@ def test_the_bias_of_a_gemm_with_float_output_becomes_int32():
     bias = np.array([0.5, -2.0, 0.0], np.float32)
     model, x = quantized_gemm(bias), np.random.default_rng(1).normal(size=(4, 8)).astype("f")
     before = answer(model, x)
-    store_integer_biases(model)
-    drop_unused(model)
+    model = rewritten(model, store_integer_biases, drop_unused)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     step = np.float64(0.02) * stored["ws"]
     np.testing.assert_array_equal(stored["b_codes"], np.rint(bias / step))
@@ -121,13 +119,13 @@ def test_the_bias_of_a_gemm_with_float_output_becomes_int32():
 
 def test_a_bias_that_does_not_fit_stays_float():
     model = quantized_gemm(np.array([1e6, 0, 0], np.float32))
-    store_integer_biases(model)
+    model = rewritten(model, store_integer_biases)
     assert len(model.graph.node) == 5
 
 
 def test_a_gemm_whose_output_is_quantized_is_left_to_the_runtime():
     model = quantized_gemm(np.ones(3, np.float32), output_is_quantized=True)
-    store_integer_biases(model)
+    model = rewritten(model, store_integer_biases)
     assert not any("codes" in t.name for t in model.graph.initializer)
 
 
@@ -136,7 +134,7 @@ def test_traces_go_and_descriptions_stay():
     entry = model.graph.node[0].metadata_props.add()
     entry.key, entry.value = "stack_trace", "/home/me/secret.py"
     model.graph.node[0].doc_string = "line 7"
-    drop_traces(model)
+    model = rewritten(model, drop_traces)
     describe(model, {"b": "2", "a": "1"})
     assert b"secret" not in model.SerializeToString()
     assert b"line 7" not in model.SerializeToString()

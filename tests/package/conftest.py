@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from kdeploy.data.contract import Preprocessing
 from kdeploy.gate import parse_gates
 from kdeploy.package.checksums import write_sums
-from kdeploy.package.run import RUNNER, package
+from kdeploy.package.kinds import write_runner
+from kdeploy.package.run import package
 from kdeploy.store.artifact import file_sha256
 
 CLASSES = ("circle", "square", "triangle")
@@ -164,18 +165,32 @@ def run_runner():
 
 
 @pytest.fixture
-def runner(monkeypatch):
+def runner(monkeypatch, tmp_path_factory):
     """Return the runner as a module whose clock stops at the minimum of runs."""
-    spec = importlib.util.spec_from_file_location("bundle_runner", RUNNER)
+    program = write_runner(tmp_path_factory.mktemp("runner"), "onnx")
+    spec = importlib.util.spec_from_file_location("bundle_runner", program)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     # In this process, where a test can change it: no limits, and the clock below.
     monkeypatch.setattr(module, "_limited", lambda given, *_: module._worked(given))
     monkeypatch.setattr(module, "np", np)
-    monkeypatch.setattr(module, "onnxruntime", onnxruntime)
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr(module, "MINIMUM_SECONDS", 0.0)
     return module
+
+
+@pytest.fixture
+def golden_checks(runner):
+    """Return a function that judges outputs of the items that a bundle holds."""
+
+    def judge(bundle, outputs):
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        name = manifest["outputs"][0]["name"]
+        answers = [{name: row[None]} for row in outputs]
+        told = runner._part("golden").checks(bundle, manifest, answers)
+        return [runner._check(*one) for one in told]
+
+    return judge
 
 
 FILES = (
@@ -189,10 +204,14 @@ FILES = (
     "golden/tolerance.json",
     "manifest.json",
     "model.onnx",
+    "runner/python/given.py",
+    "runner/python/golden.py",
     "runner/python/limits.py",
     "runner/python/reading.py",
     "runner/python/rules.py",
     "runner/python/run.py",
+    "runner/python/schema.py",
+    "runner/python/session.py",
 )
 
 

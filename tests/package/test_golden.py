@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kdeploy.errors import ModelError
+from kdeploy.package.bundles.onnx import Onnx
 from kdeploy.package.golden import (
     FLOAT_FLOOR,
     MAX_ITEMS,
@@ -17,11 +18,14 @@ from kdeploy.package.golden import (
     tolerance_of,
     write_golden,
 )
-from kdeploy.package.onnx_file import facts_of
+
+
+def tolerance(path, inputs, outputs):
+    return tolerance_of(path, Onnx, Onnx.facts_of(path), {"image": inputs}, {"logits": outputs})
 
 
 def test_a_float_file_may_move_a_thousandth_of_its_outputs_deviation(tiny):
-    found = tolerance_of(tiny.path, facts_of(tiny.path), tiny.inputs, tiny.outputs)
+    found = tolerance(tiny.path, tiny.inputs, tiny.outputs)
     assert found.spread < 1e-5
     assert found.atol == pytest.approx(FLOAT_FLOOR * np.std(tiny.outputs))
     assert found.num_items == 6
@@ -29,7 +33,7 @@ def test_a_float_file_may_move_a_thousandth_of_its_outputs_deviation(tiny):
 
 def test_near_ties_are_not_asked_for_their_class(tiny):
     outputs = tiny.outputs.copy()
-    found = tolerance_of(tiny.path, facts_of(tiny.path), tiny.inputs, outputs)
+    found = tolerance(tiny.path, tiny.inputs, outputs)
     lead = np.sort(outputs, axis=1)[:, -1] - np.sort(outputs, axis=1)[:, -2]
     assert list(found.top1_items) == np.flatnonzero(lead > found.atol).tolist()
 
@@ -62,7 +66,7 @@ def quantized(path, scale=0.05):
 def test_a_quantized_file_may_move_a_tenth(tmp_path, tiny, run_onnx):
     path = quantized(tmp_path / "q.onnx")
     outputs = run_onnx(path, tiny.inputs)
-    found = tolerance_of(path, facts_of(path), tiny.inputs, outputs)
+    found = tolerance(path, tiny.inputs, outputs)
     floor = QUANTIZED_FLOOR * np.std(outputs)
     assert found.atol == pytest.approx(max(floor, 4 * found.spread))
 
@@ -70,7 +74,7 @@ def test_a_quantized_file_may_move_a_tenth(tmp_path, tiny, run_onnx):
 def test_only_the_first_items_are_kept(tiny, tmp_path, run_onnx):
     inputs = np.concatenate([tiny.inputs] * 4)
     outputs = np.concatenate([tiny.outputs] * 4)
-    found = write_golden(tmp_path, tiny.path, facts_of(tiny.path), inputs, outputs)
+    found = write_golden(tmp_path, tiny.path, Onnx, Onnx.facts_of(tiny.path), inputs, outputs)
     assert found.num_items == MAX_ITEMS
     stored = np.load(tmp_path / "golden/inputs.npz", allow_pickle=False)["inputs"]
     np.testing.assert_array_equal(stored, inputs[:MAX_ITEMS])
@@ -85,7 +89,7 @@ def test_only_the_first_items_are_kept(tiny, tmp_path, run_onnx):
         (lambda x: x[:, :, :7], lambda y: y, "7"),
         (lambda x: x[:0], lambda y: y[:0], "at least one"),
         (lambda x: x, lambda y: y[:5], "expected 6 rows"),
-        (lambda x: x, lambda y: y[:, :2], "3 classes"),
+        (lambda x: x, lambda y: y[:, :2], "the file gives"),
         (lambda x: x, lambda y: y * np.nan, "NaN"),
         (lambda x: x, lambda y: y + 1, "does not give"),
     ],
@@ -93,7 +97,12 @@ def test_only_the_first_items_are_kept(tiny, tmp_path, run_onnx):
 def test_golden_data_that_are_not_this_files_are_refused(tiny, tmp_path, inputs, outputs, named):
     with pytest.raises(ModelError, match=named) as error:
         write_golden(
-            tmp_path, tiny.path, facts_of(tiny.path), inputs(tiny.inputs), outputs(tiny.outputs)
+            tmp_path,
+            tiny.path,
+            Onnx,
+            Onnx.facts_of(tiny.path),
+            inputs(tiny.inputs),
+            outputs(tiny.outputs),
         )
     assert error.value.hint
     assert list(tmp_path.iterdir()) == []

@@ -11,19 +11,20 @@ from kdeploy.package.licences import check_licences, write_licences
 def test_identifiers_texts_and_files_are_written_with_the_runners(tmp_path):
     (tmp_path / "mine").write_text("My own licence\n\nDo what you like.")
     given = {"model": tmp_path / "mine", "data": "CC-BY-4.0", "weights": "Some terms\nof use\n"}
-    entries = write_licences(tmp_path, given)
+    entries = write_licences(tmp_path, given, {"library": "MIT"})
     assert [(e.part, e.identifier) for e in entries] == [
         ("model", "My own licence"),
         ("data", "CC-BY-4.0"),
         ("weights", "Some terms"),
         ("runner", "Apache-2.0"),
     ]
+    third = (tmp_path / "LICENSES/THIRD_PARTY.md").read_text()
+    assert "| library | MIT | running the model |" in third
     texts = {e.part: (tmp_path / e.file).read_text() for e in entries}
     assert "Do what you like." in texts["model"]
     assert "https://spdx.org/licenses/CC-BY-4.0.html" in texts["data"]
     assert texts["weights"] == "Some terms\nof use\n"
     assert "Apache License" in texts["runner"]
-    assert "onnxruntime | MIT" in (tmp_path / "LICENSES/THIRD_PARTY.md").read_text()
 
 
 @pytest.mark.parametrize("part", ["../model", "a/b", "", ".hidden", "runner"])

@@ -14,7 +14,7 @@ import pytest
 from kdeploy.data.contract import Preprocessing
 from kdeploy.errors import FileMissing, InputError, ModelError
 from kdeploy.machine import fingerprint
-from kdeploy.package.run import RUNNER
+from kdeploy.package.kinds import runner_files
 from kdeploy.package.verify import verify
 
 
@@ -41,7 +41,8 @@ def test_a_bundle_holds_what_the_contract_names(pristine, tiny):
     assert [one["label"] for one in manifest["lineage"]] == ["teacher", "tiny"]
     assert [one["part"] for one in manifest["licences"]] == ["data", "runner"]
     assert (pristine / "model.onnx").read_bytes() == tiny.path.read_bytes()
-    assert (pristine / "runner/python/run.py").read_bytes() == RUNNER.read_bytes()
+    runner = runner_files("onnx")
+    assert {name: (pristine / name).read_bytes() for name in runner} == runner
     assert not (pristine / "runner/cpp").exists()
     np.testing.assert_array_equal(np.load(pristine / "golden/inputs.npz")["inputs"], tiny.inputs)
 
@@ -131,7 +132,7 @@ def test_a_signal_of_one_axis_is_packaged_and_passes(
     [
         ("absent.onnx", "there is no ONNX file"),
         ("text.onnx", "not an ONNX file"),
-        ("two_inputs.onnx", "one input"),
+        ("two_inputs.onnx", "the file has `image`, `more`"),
         ("batch_of_three.onnx", "dynamic batch, or 1"),
         ("four_classes.onnx", "classes"),
         ("other_shape.onnx", "shape"),

@@ -65,13 +65,13 @@ def test_every_token_that_is_no_tie_is_judged(texts):
     assert tolerance["top1_items"] == list(range(len(IDS) * TOKENS))
 
 
-def test_the_self_test_passes_and_finds_one_changed_token(texts, runner, capsys):
+def test_the_self_test_passes_and_finds_one_changed_token(texts, runner, golden_checks, capsys):
     assert runner.main(["--self-test", "--json", "--bundle", str(texts)]) == 0
     checks = {c["check"]: c for c in json.loads(capsys.readouterr().out)["checks"]}
     assert checks["golden.top1"]["value"] == len(IDS) * TOKENS
     found = np.load(texts / "golden/outputs.npz")["outputs"]
     found[2, 1] = found[2, 1][::-1]
-    near, same = runner._golden_checks(texts, found)
+    near, same = golden_checks(texts, found)
     assert not near["passed"]
     assert same["value"] == len(IDS) * TOKENS - 1
 

@@ -141,6 +141,17 @@ def test_a_forged_runner_is_not_executed_and_does_not_pass(bundle, tmp_path):
     assert rows(result)["golden.top1"]["passed"]
 
 
+def test_the_runner_of_an_earlier_kdeploy_is_known_and_not_executed(bundle, monkeypatch):
+    (bundle / "runner/python/session.py").write_text("LIBRARIES = ()")
+    write_sums(bundle)
+    files = {path.name: path.read_bytes() for path in (bundle / "runner/python").iterdir()}
+    assert not verify(bundle).passed
+    monkeypatch.setattr(module, "EARLIER", frozenset({module._fingerprint(files)}))
+    result = verify(bundle)
+    assert result.passed
+    assert "earlier" in rows(result)["runner"]["reason"]
+
+
 def change_manifest(bundle, change):
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -151,8 +162,8 @@ def change_manifest(bundle, change):
 
 @pytest.mark.usefixtures("no_process")
 def test_a_bundle_of_a_later_kdeploy_asks_for_an_update(bundle):
-    change_manifest(bundle, lambda m: m.update(schema_version=2, model="something new"))
-    with pytest.raises(ArtifactCorrupt, match="schema_version 2") as error:
+    change_manifest(bundle, lambda m: m.update(schema_version=3, model="something new"))
+    with pytest.raises(ArtifactCorrupt, match="schema_version 3") as error:
         verify(bundle)
     assert "--upgrade kdeploy" in error.value.hint
 
@@ -245,7 +256,7 @@ def test_a_runner_that_hangs_or_dies_is_a_failed_check(
     pristine, tmp_path, monkeypatch, program, reason
 ):
     (tmp_path / "run.py").write_text(program)
-    monkeypatch.setattr(module, "RUNNER", tmp_path / "run.py")
+    monkeypatch.setattr(module, "write_runner", lambda *_: tmp_path / "run.py")
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.0)
     result = verify(pristine, timeout_seconds=30 if "sleep" not in program else 0.5)
     assert not result.passed

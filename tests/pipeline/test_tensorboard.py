@@ -19,7 +19,7 @@ def test_a_name_of_foreign_signs_becomes_a_tag(tmp_path):
             images_per_second=1.0, seconds=1.0, learning_rate=0.1,
         )
     )  # fmt: skip
-    board.writer.close()
+    board.logger.finalize("success")
     read = events.EventAccumulator(str(tmp_path))
     read.Reload()
     found = {tag: read.Scalars(tag)[0].value for tag in read.Tags()["scalars"]}

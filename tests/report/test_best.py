@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdeploy.gate import parse_gates
 from kdeploy.measurement import Measurement
 from kdeploy.report.best import best_rows
-from kdeploy.report.comparison import Row, Value
+from kdeploy.report.comparison import MeasuredValue, Row
 from kdeploy.report.run import comparison
 
 
@@ -62,7 +62,9 @@ def test_offline_is_chosen_by_throughput_whatever_the_batch_size():
             batch_size=batch_size,
             scenario="offline",
             values={
-                metric: Value(record=Measurement(artifact="", label="", metric=metric, value=value))
+                metric: MeasuredValue(
+                    record=Measurement(artifact="", label="", metric=metric, value=value)
+                )
                 for metric, value in (("throughput", rate), ("latency.p50", batch_size / rate))
             },
         )
@@ -70,7 +72,7 @@ def test_offline_is_chosen_by_throughput_whatever_the_batch_size():
     ]
     (choice,) = best_rows(rows)
     assert choice.row.label == "student"
-    assert rows[0].cell == rows[1].cell
+    assert rows[0].configuration == rows[1].configuration
 
 
 def test_where_nothing_was_measured_gates_fail(records_of, write_run):

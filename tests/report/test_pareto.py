@@ -29,6 +29,6 @@ def test_of_many_rows_each_cell_keeps_its_best(records_of, write_run):
     kept = shortened(drawn, 9)
     assert (len(kept.rows), kept.num_left_out) == (9, 27)
     assert drawn.headline in kept.rows
-    for cell in {row.cell for row in drawn.rows}:
-        labels = [row.label for row in kept.rows if row.cell == cell]
+    for cell in {row.configuration for row in drawn.rows}:
+        labels = [row.label for row in kept.rows if row.configuration == cell]
         assert {"m0", "teacher"} <= set(labels)

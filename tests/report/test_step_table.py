@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from kdeploy.report.run import comparison, render
-from kdeploy.report.step_table import layer_tables, said_by
+from kdeploy.report.step_table import layer_tables, tables_of_step
 
 
 def said(**report):
-    return said_by({"report": report})
+    return tables_of_step({"report": report})
 
 
 def test_rows_of_keys_are_a_table_with_units_from_the_keys():
@@ -34,7 +34,7 @@ def test_a_topic_gives_its_unit_to_keys_without_one():
 
 def test_nothing_said_is_no_table():
     assert said(declined=[], replaced={}) == []
-    assert said_by({"parameters": 3}) == []
+    assert tables_of_step({"parameters": 3}) == []
 
 
 def test_a_step_of_two_lineages_has_its_table_once(demo, write_lineage, records_of):

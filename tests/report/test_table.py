@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdeploy.measurement import Measurement
-from kdeploy.report.comparison import Step
+from kdeploy.report.comparison import LineageStep
 from kdeploy.report.run import comparison
 from kdeploy.report.steps import step_rows
 from kdeploy.report.table import brief_rows, doubt_rows, skipped_rows, table_rows
@@ -80,8 +80,8 @@ def test_doubts_come_with_meaning_and_remedy(records_of, write_run):
 
 
 def test_steps_show_the_change_of_each():
-    first = Step(id="a", facts={"parameters": 1000}, scores={"validation_accuracy": 0.95})
-    second = Step(
+    first = LineageStep(id="a", facts={"parameters": 1000}, scores={"validation_accuracy": 0.95})
+    second = LineageStep(
         id="b",
         stage="compress",
         technique="prune_channels",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.sparsity.choice import Choice, input_norms, set_zeros
+from kdeploy.sparsity.choice import WeightRanking, input_norms, set_zeros
 from kdeploy.torch_module.input_gram import input_rows, input_squares
 
 
@@ -18,7 +18,7 @@ def weights(*shapes):
 def test_global_takes_the_smallest_of_all_layers():
     given = weights((8, 16), (4, 8, 3, 3))
     given["1.weight"] *= 3
-    masks = Choice(scope="global").zeros(given, 0.4)
+    masks = WeightRanking(scope="global").zeros(given, 0.4)
     together = np.concatenate([np.abs(w.numpy()).ravel() for w in given.values()])
     found = np.concatenate([m.numpy().ravel() for m in masks.values()])
     expected = np.zeros(len(together), bool)
@@ -30,7 +30,7 @@ def test_global_takes_the_smallest_of_all_layers():
 def test_local_takes_the_same_part_of_each_layer():
     given = weights((8, 16), (4, 8, 3, 3))
     given["1.weight"] *= 100
-    for name, mask in Choice(scope="local").zeros(given, 0.25).items():
+    for name, mask in WeightRanking(scope="local").zeros(given, 0.25).items():
         assert mask.sum() == mask.numel() // 4
         assert given[name][mask].abs().max() < given[name][~mask].abs().min()
 
@@ -38,7 +38,7 @@ def test_local_takes_the_same_part_of_each_layer():
 def test_global_leaves_something_of_each_layer():
     given = weights((20, 20), (20, 20))
     given["0.weight"] *= 1e-6
-    masks = Choice(scope="global").zeros(given, 0.6)
+    masks = WeightRanking(scope="global").zeros(given, 0.6)
     assert int((~masks["0.weight"]).sum()) == 4
     assert sum(int(m.sum()) for m in masks.values()) == 480
 
@@ -48,13 +48,13 @@ def test_weights_that_are_zero_come_first(scope):
     given = {"weight": torch.randn(10, 10)}
     norms = {"weight": torch.rand(1, 10).expand(10, 10) * (torch.arange(10) > 4)}
     given["weight"][:, 7:9] = 0
-    for choice in (Choice(scope=scope), Choice(scope=scope, norms=norms)):
+    for choice in (WeightRanking(scope=scope), WeightRanking(scope=scope, norms=norms)):
         mask = choice.zeros(given, 0.2)["weight"]
         assert torch.equal(mask, given["weight"] == 0)
 
 
 def test_equal_weights_go_to_an_exact_count():
-    mask = Choice(scope="local").zeros({"weight": torch.ones(4, 4)}, 0.25)["weight"]
+    mask = WeightRanking(scope="local").zeros({"weight": torch.ones(4, 4)}, 0.25)["weight"]
     assert mask.flatten().tolist() == [True] * 4 + [False] * 12
 
 
@@ -67,7 +67,7 @@ def test_wanda_is_the_formula(layer, shape):
     """Equation 1 of arXiv:2306.11695: |W| * ||X||, compared within each output."""
     x = torch.randn(shape) * torch.linspace(0.1, 3, shape[1]).view(1, -1, *[1] * (len(shape) - 2))
     squares = input_squares(layer, [x], [""])[""]
-    mask = Choice(scope="local", norms={"weight": input_norms(squares, layer.weight)}).zeros(
+    mask = WeightRanking(scope="local", norms={"weight": input_norms(squares, layer.weight)}).zeros(
         {"weight": layer.weight.detach()}, 0.5
     )["weight"]
     weight = layer.weight.detach().flatten(1).numpy()
@@ -81,5 +81,5 @@ def test_wanda_is_the_formula(layer, shape):
 
 def test_sets_zeros_in_the_named_weights_alone():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    set_zeros(model, ("1.weight",), Choice(), 0.5)
+    set_zeros(model, ("1.weight",), WeightRanking(), 0.5)
     assert [int((layer.weight == 0).sum()) for layer in model] == [0, 8]

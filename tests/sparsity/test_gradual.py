@@ -7,7 +7,7 @@ import torch
 
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
-from kdeploy.sparsity.choice import Choice
+from kdeploy.sparsity.choice import WeightRanking
 from kdeploy.sparsity.gradual import GradualZeros, sparsity_at
 from kdeploy.sparsity.zeros import sparsity
 from kdeploy.training.config import TrainingConfig
@@ -22,7 +22,7 @@ def test_the_schedule_is_cubic():
 
 
 def make_zeros(**options):
-    return GradualZeros(NAMES, choice=Choice(), sparsity=0.8, reached_at=0.5, **options)
+    return GradualZeros(NAMES, choice=WeightRanking(), sparsity=0.8, reached_at=0.5, **options)
 
 
 def zeros_in(model):
@@ -69,7 +69,7 @@ def test_zeros_follow_the_schedule_to_the_asked_part_of_the_training(tiny_model,
 
 def test_what_was_zero_stays_zero():
     model = torch.nn.Sequential(torch.nn.Linear(10, 10))
-    zeros = GradualZeros(["0.weight"], choice=Choice(), sparsity=0.5, reached_at=1.0)
+    zeros = GradualZeros(["0.weight"], choice=WeightRanking(), sparsity=0.5, reached_at=1.0)
     zeros.begin(model)
     before = torch.zeros(10, 10, dtype=torch.bool)
     for step in range(1, 21):
@@ -99,5 +99,5 @@ def test_an_interrupted_training_ends_in_the_same_weights(ema, tiny_model, tiny_
 
 
 def test_another_aim_is_another_training():
-    other = GradualZeros(NAMES, choice=Choice(scope="local"), sparsity=0.8, reached_at=0.5)
+    other = GradualZeros(NAMES, choice=WeightRanking(scope="local"), sparsity=0.8, reached_at=0.5)
     assert other.fingerprint != make_zeros().fingerprint == make_zeros().fingerprint

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdeploy.training import compilation
-from kdeploy.training.compilation import BREAK_EVEN_ITEMS, Call, shall_compile
+from kdeploy.training.compilation import BREAK_EVEN_ITEMS, CompiledCall, shall_compile
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def stand_in(monkeypatch):
 
 
 def test_is_the_model_until_it_is_compiled(stand_in):
-    call = Call(nn.Linear(3, 2))
+    call = CompiledCall(nn.Linear(3, 2))
     call(torch.rand(4, 3))
     assert stand_in == []
     call.compile()
@@ -36,7 +36,7 @@ def test_is_the_model_until_it_is_compiled(stand_in):
 
 
 def test_a_smaller_last_batch_and_hooked_layers_run_as_they_are(stand_in):
-    call = Call(nn.Linear(3, 2))
+    call = CompiledCall(nn.Linear(3, 2))
     call.compile(is_frozen=True)
     for size, is_hooked in ((4, False), (2, False), (4, True)):
         assert call(torch.rand(size, 3), is_hooked=is_hooked).shape == (size, 2)
@@ -70,7 +70,7 @@ def test_compiled_for_real_gives_the_same_numbers():
     if not any(map(compilation.shutil.which, compilation.COMPILERS)):
         pytest.skip("this machine has no C++ compiler")
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
-    x, call = torch.rand(8, 6), Call(model)
+    x, call = torch.rand(8, 6), CompiledCall(model)
     with torch.inference_mode():
         expected = call(x)
         call.compile(is_frozen=True)

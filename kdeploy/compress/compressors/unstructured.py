@@ -17,7 +17,7 @@ from kdeploy.compress.contract import CompressContext, StepTraining, compressor,
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.sparsification import NEVER_RAN, calibrating, tell
 from kdeploy.errors import ModelError
-from kdeploy.sparsity.choice import Choice, input_norms, set_zeros
+from kdeploy.sparsity.choice import WeightRanking, input_norms, set_zeros
 from kdeploy.sparsity.gradual import GradualZeros
 from kdeploy.sparsity.layers import (
     first_to_run,
@@ -103,7 +103,7 @@ def unstructured(
             hint="shorten `ignore`, or set `spare: false`",
         )
     names = tuple(map(_weight, layers))
-    choice = Choice(scope=scope, norms=norms)
+    choice = WeightRanking(scope=scope, norms=norms)
     if schedule == "gradual":
         zeros = GradualZeros(
             names, choice=choice, sparsity=sparsity, reached_at=reached_at or REACHED_AT

@@ -16,7 +16,7 @@ from kdeploy.distill.contract import AuxiliaryModel, Batch, MakeObjective, Schem
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.reinitialize import fresh_copy
 from kdeploy.distill.tokens import real_rows
-from kdeploy.training.compilation import Call
+from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.cross_entropy import entropy
 from kdeploy.training.views import View
 
@@ -83,7 +83,7 @@ class MutualObjective(nn.Module):
         self.peers = nn.ModuleList(students[1:])
         self.temperature, self.weight = temperature, weight
         self.fingerprint = f"mutual, temperature {temperature}, weight {weight}"
-        self._calls = [Call(student) for student in students]
+        self._calls = [CompiledCall(student) for student in students]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return each student's two components, the first student's as `labels` and `mutual`."""

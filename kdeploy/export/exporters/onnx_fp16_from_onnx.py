@@ -91,7 +91,7 @@ def _hand_on_float32(graph: GraphProto) -> None:
 
 
 def _check(source: ModelProto, keep_float32: tuple[str, ...]) -> None:
-    found = {node.op_type: 1 for node in source.graph.node}
+    found = {node.op_type for node in source.graph.node}
     if is_quantized(found):
         raise ModelError(
             "`onnx_fp16` takes a float model, and this one has INT8 layers",

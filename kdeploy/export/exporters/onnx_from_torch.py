@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import onnx
+import onnx_ir as ir
 from onnx import ModelProto
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,21 +23,21 @@ from torch import Tensor, nn
 from kdeploy import __version__
 from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
-from kdeploy.export.extra_scales import marked, unmark
+from kdeploy.export.extra_scales import marked, unmarked
 from kdeploy.export.io_signature import FlattenOutputs, IOSignature, ends_of, open_axes
 from kdeploy.export.torch_exporters import LOWEST_OPSET, export_program, export_trace
 from kdeploy.onnx_graph.checks import opset_of
-from kdeploy.onnx_graph.encodings import PROFILE, STEPS, encode, profile_of
+from kdeploy.onnx_graph.encodings import PROFILE, STEPS, encoding_pass, profile_of
+from kdeploy.onnx_graph.facts import properties
 from kdeploy.onnx_graph.float_layers import guard_float_layers
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.onnx_graph.opsets import in_opset
 from kdeploy.onnx_graph.optimization import slimmed
 from kdeploy.onnx_graph.padding import pad_inside
-from kdeploy.onnx_graph.quantizers import properties
+from kdeploy.onnx_graph.passes import GraphPass, drop_unused, rewritten
 from kdeploy.onnx_graph.rewrites import (
     describe,
     drop_traces,
-    drop_unused,
     pool_globally,
     store_integer_biases,
     transpose_weights,
@@ -108,12 +109,13 @@ def _recoded(
         )
     program = onnx.load(model.path)
     known = properties(program)
-    if profile_of(program) is not None:
-        encode(program, profile)
+    is_quantized = profile_of(ir.from_proto(program)) is not None
+    if is_quantized:
+        program = rewritten(program, encoding_pass(profile))
     program = in_opset(program, opset or opset_of(program))
     told = {
         "kdeploy.version": __version__,
-        PROFILE: known.get(PROFILE, "float") if profile_of(program) is None else profile,
+        PROFILE: known.get(PROFILE, "float") if not is_quantized else profile,
         "kdeploy.exporter": known.get("kdeploy.exporter", RECODED),
     }
     describe(program, {**properties(program), **told})
@@ -134,14 +136,16 @@ def _exported(
     axes = open_axes(dynamic, example)
     if isinstance(model, QuantizedModel) and model.profile != profile:
         model = model.with_profile(profile)
-    exporter_name, steps = DYNAMO, {}
+    exporter_name: str = DYNAMO
+    steps: dict[str, float] = {}
     try:
         graph = _graph(model, example, ends, axes)
         program = export_program(
             graph, example, ends, opset=opset, axes=axes, optimize=optimize != "none"
         )
-        steps = unmark(program) if is_quantized and profile == "tensorrt" else {}
-        _rewrite(program, is_quantized=is_quantized, profile=profile)
+        if is_quantized and profile == "tensorrt":
+            program, steps = unmarked(program)
+        program = rewritten(program, *_passes(is_quantized=is_quantized, profile=profile))
         program = in_opset(program, opset)
     except ModelError as error:
         if axes or isinstance(model, QuantizedModel | DynamicModel):
@@ -149,7 +153,7 @@ def _exported(
         exporter_name = TORCHSCRIPT
         flat = model if ends.is_plain else FlattenOutputs(model).eval()
         program = export_trace(flat, example, ends, opset=opset, because=error)
-        _rewrite(program, is_quantized=False, profile=profile)
+        program = rewritten(program, *_passes(is_quantized=False, profile=profile))
         program = in_opset(program, opset)
     metadata = {
         "kdeploy.version": __version__,
@@ -164,13 +168,11 @@ def _exported(
     return program
 
 
-def _rewrite(program: ModelProto, *, is_quantized: bool, profile: str) -> None:
-    for rewrite in (drop_traces, pool_globally, transpose_weights, pad_inside):
-        rewrite(program)
+def _passes(*, is_quantized: bool, profile: str) -> list[GraphPass]:
+    passes = [drop_traces, pool_globally, transpose_weights, pad_inside]
     if is_quantized and profile != "tensorrt":  # TensorRT refuses integer biases
-        store_integer_biases(program)
-        guard_float_layers(program)
-    drop_unused(program)
+        passes += [store_integer_biases, guard_float_layers]
+    return [*passes, drop_unused]
 
 
 def _profile(model: nn.Module, asked_for: str) -> str:

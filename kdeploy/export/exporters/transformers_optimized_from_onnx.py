@@ -25,6 +25,7 @@ from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
 from kdeploy.onnx_graph.attention_fusion import Fusion, fuse_attention
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.onnx_graph.operators import is_quantized
 
 logger = logging.getLogger(__name__)
 AUTO = "bert"  # its patterns for what is not attention fit the most models
@@ -69,9 +70,7 @@ def transformers_optimized_from_onnx(
     fusion = Fusion(found=0, left=())
     tried = [_optimized(source, kind, sizes)]
     if not _is_on_integers(source):
-        ours = ModelProto()
-        ours.CopyFrom(source)
-        fusion = fuse_attention(ours)
+        ours, fusion = fuse_attention(source)
         tried += [_optimized(ours, kind, sizes)] if fusion.fused else []
     best = max(tried, key=lambda candidate: _rank(_fused(source, candidate)))
     fused = _fused(source, best)
@@ -104,7 +103,7 @@ def _tell(fusion: Fusion) -> None:
 
 def _is_on_integers(source: ModelProto) -> bool:
     """Say whether attention may multiply integers, for which the fused operator has no kernel."""
-    return any(node.op_type == "QuantizeLinear" for node in source.graph.node)
+    return is_quantized(node.op_type for node in source.graph.node)
 
 
 def _optimized(source: ModelProto, model_type: str, sizes: dict[str, int]) -> ModelProto:

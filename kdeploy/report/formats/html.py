@@ -59,13 +59,13 @@ from kdeploy.report.wording import (
 )
 
 TEMPLATE = "html.html.jinja"
-# The cell's heading says these, so the rows below it need not.
+# The group's heading says these, so the rows below it need not.
 IN_HEADING = ("runs on", "machine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """The rows of one cell under their heading; `first` is the place of the first row."""
+class RowGroup:
+    """The rows of one configuration under their heading; `first` is the place of the first row."""
 
     heading: str
     machine: str
@@ -164,14 +164,14 @@ def _numbers_of(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _groups(comparison: Comparison, shown: Sequence[Column]) -> list[Group]:
-    found: list[Group] = []
+def _groups(comparison: Comparison, shown: Sequence[Column]) -> list[RowGroup]:
+    found: list[RowGroup] = []
     first = 0
     names = short_names(comparison.machines)
-    for (machine, *_), members in groupby(comparison.rows, key=lambda row: row.cell):
+    for (machine, *_), members in groupby(comparison.rows, key=lambda row: row.configuration):
         rows = tuple((row, tuple(column.cell(row) for column in shown)) for row in members)
         name = names[machine] if len(names) > 1 else ""
-        found.append(Group(heading=where(rows[0][0]), machine=name, rows=rows, first=first))
+        found.append(RowGroup(heading=where(rows[0][0]), machine=name, rows=rows, first=first))
         first += len(rows)
     return found
 

@@ -52,7 +52,7 @@ def markdown(comparison: Comparison) -> str:
         *decisions(comparison),
         table(headers, rows),
         left_out(shown),
-        "Ratios in round brackets are times better than the baseline in the same cell, "
+        "Ratios in round brackets are times better than the baseline in the same configuration, "
         "accuracies differ in percentage points, square brackets are 95 % intervals, "
         "n counts samples." + _everywhere(comparison),
         section("By device and runtime", *place_rows(shown)),

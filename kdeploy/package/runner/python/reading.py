@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SUMS, MODEL = "SHA256SUMS", "model.onnx"
-ARRAYS = {"golden/inputs.npz": "inputs", "golden/outputs.npz": "outputs"}
+SUMS, MODEL = "SHA256SUMS", "model."
+"""The sums, and what the names of the model and of all that belongs to it begin with."""
+ARRAYS = ("golden/inputs.npz", "golden/outputs.npz")
 MOST_FILES = 1000
 # An ONNX file with its data inside cannot be larger than protobuf's 2 GiB.
 MOST_BYTES = 2**31
@@ -123,27 +124,31 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number")
 
 
-def array_shape(path: Path, key: str) -> tuple[int, ...]:
-    """Return the shape of the one array of an .npz file, whose bytes are all there."""
-    where = f"golden/{path.name}"
+def array_shapes(path: Path, where: str) -> list[tuple[int, ...]]:
+    """Return the shapes of the arrays of an .npz file in their order, whose bytes are all there."""
+    shapes = []
     try:
         with zipfile.ZipFile(path) as archive:
-            (entry,) = archive.infolist()
-            # What is not packed cannot unpack to more than its size.
-            if entry.compress_type != zipfile.ZIP_STORED or entry.filename != f"{key}.npy":
-                raise ValueError("it must hold one plain array")
-            with archive.open(entry) as file:
-                start, shape, size = npy_header(file.read(MOST_HEADER_BYTES))
-        if start + size != entry.file_size or entry.file_size > path.stat().st_size:
-            raise ValueError(f"{shape} does not fit its {entry.file_size} bytes")
+            entries = archive.infolist()
+            if not 1 <= len(entries) <= MOST_FILES:
+                raise ValueError(f"it holds {len(entries)} arrays")
+            for entry in entries:
+                # What is not packed cannot unpack to more than its size.
+                if entry.compress_type != zipfile.ZIP_STORED or not entry.filename.endswith(".npy"):
+                    raise ValueError("it must hold plain arrays")
+                with archive.open(entry) as file:
+                    start, shape, size = npy_header(file.read(MOST_HEADER_BYTES))
+                if start + size != entry.file_size or entry.file_size > path.stat().st_size:
+                    raise ValueError(f"{shape} does not fit its {entry.file_size} bytes")
+                shapes.append(shape)
     except (zipfile.BadZipFile, *_FOREIGN) as error:
         raise Refused(f"{where} is no plain array file: {str(error)[:200]}") from None
-    return shape
+    return shapes
 
 
-def largest(path: Path) -> float:
-    """Return the largest magnitude in an .npz file of one plain array of 32-bit floats, else 0."""
-    with zipfile.ZipFile(path) as archive, archive.open(archive.infolist()[0]) as file:
+def largest(path: Path, place: int) -> float:
+    """Return the largest magnitude in an array of 32-bit floats of an .npz file; of others 0."""
+    with zipfile.ZipFile(path) as archive, archive.open(archive.infolist()[place]) as file:
         head = file.read(MOST_HEADER_BYTES)
         start, _, _ = npy_header(head)
         numbers = (head[start:] + file.read()) if b"'<f4'" in head[:start] else b""
@@ -196,7 +201,7 @@ def _fields(
     start, end = place
     while start < end:
         if next(budget, None) is None:
-            raise Refused(f"{MODEL} has more than {MOST_FIELDS} fields")
+            raise Refused(f"model.onnx has more than {MOST_FIELDS} fields")
         file.seek(start)
         head = file.read(min(30, end - start))
         key, used = _varint(head, 0)
@@ -207,12 +212,12 @@ def _fields(
         elif key & 7 == 2:
             length, used = _varint(head, used)
             if start + used + length > end:
-                raise Refused(f"{MODEL} is not an ONNX file, or only the beginning of one")
+                raise Refused("model.onnx is not an ONNX file, or only the beginning of one")
             if key >> 3 == wanted:
                 yield start + used, start + used + length
             start += used + length
         else:
-            raise Refused(f"{MODEL} is not an ONNX file, or only the beginning of one")
+            raise Refused("model.onnx is not an ONNX file, or only the beginning of one")
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -224,4 +229,4 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at += 1
         if data[at - 1] < 128:
             return value, at
-    raise Refused(f"{MODEL} is not an ONNX file, or only the beginning of one")
+    raise Refused("model.onnx is not an ONNX file, or only the beginning of one")

@@ -2,8 +2,9 @@
 
     python run.py --self-test           checksums, outputs, memory and latency against the budgets
     python run.py photo.png items.npy   the class of each input and its score
+    python run.py items.npz             of a model that takes several: an array for each, by name
 
-Needs Python 3.9 or later, numpy and onnxruntime; Pillow only to read image files.
+Needs Python 3.9 or later, numpy and what `session.py` imports; Pillow only to read image files.
 Exit codes: 0 done; 1 the self-test failed; 2 wrong input; 3 something is missing here.
 """
 # ruff: noqa: E402 - the path is set right before anything is imported
@@ -34,15 +35,16 @@ WARM_UP_COUNT, WARM_UP_SECONDS = 20, 0.2
 MINIMUM_COUNT, P99_COUNT, MINIMUM_SECONDS, LONGEST_SECONDS = 100, 1000, 1.0, 60.0
 DAY = 86_400.0
 Json = dict[str, Any]
-Run = Callable[[Any], Any]
+Arrays = dict[str, Any]
+Run = Callable[[Arrays], Arrays]
 np: Any = None
-onnxruntime: Any = None
 package = types.ModuleType("kdeploy_bundle")
 package.__path__ = [FOLDER]
 sys.modules[package.__name__] = package
 reading: Any = importlib.import_module("kdeploy_bundle.reading")
 limits: Any = importlib.import_module("kdeploy_bundle.limits")
 rules: Any = importlib.import_module("kdeploy_bundle.rules")
+session: Any = importlib.import_module("kdeploy_bundle.session")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,14 +68,19 @@ def _stop(message: str, hint: str, code: int = 2) -> NoReturn:
     raise SystemExit(code)
 
 
+def _part(name: str) -> Any:
+    """Return a file of this program that needs numpy."""
+    return importlib.import_module(f"kdeploy_bundle.{name}")
+
+
 def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("run.py", description=(__doc__ or "").split("\n")[0])
     option = parser.add_argument
-    option("inputs", nargs="*", type=Path, metavar="INPUT", help="an image file, or .npy")
+    option("inputs", nargs="*", type=Path, metavar="INPUT", help="an image file, .npy or .npz")
     option("--self-test", action="store_true", help="prove the bundle; exit code 0 or 1")
     option("--json", action="store_true", help="print one JSON document")
     option("--top", type=int, default=1, metavar="K", help="how many classes to print")
-    option("--threads", type=int, default=_allowed_cores(), metavar="N", help="of ONNX Runtime")
+    option("--threads", type=int, default=_allowed_cores(), metavar="N", help="of the processor")
     option("--bundle", type=Path, default=Path(__file__).resolve().parents[2], metavar="FOLDER")
     option("--timeout", type=float, metavar="SECONDS", help="stop after so long; else by budgets")
     option("--memory-limit", type=int, metavar="MB", help="of the model; else by budgets and size")
@@ -122,13 +129,13 @@ def _limited(given: argparse.Namespace, arguments: list[str], manifest: Json) ->
 
 def _worked(given: argparse.Namespace) -> Json:
     """Do what was asked, in this process."""
-    global np, onnxruntime
+    global np
     try:
-        import numpy
-        import onnxruntime as runtime
+        np = importlib.import_module("numpy")
+        for name in session.LIBRARIES:
+            importlib.import_module(name)
     except ImportError as error:
-        _stop(str(error), "pip install numpy onnxruntime", 3)
-    np, onnxruntime = numpy, runtime
+        _stop(str(error), f"pip install numpy {' '.join(session.LIBRARIES)}", 3)
     manifest = json.loads((given.bundle / "manifest.json").read_bytes())
     if given.in_child:
         limits.limit(given.memory_limit, given.timeout, given.threads)
@@ -144,17 +151,51 @@ def _worked(given: argparse.Namespace) -> Json:
 
 
 def _open(folder: Path, manifest: Json, threads: int) -> Run:
-    outputs, name = [manifest["outputs"][0]["name"]], manifest["inputs"][0]["name"]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; warnings would stand between our own lines
-    path = str(folder / manifest["model"]["file"])
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda batch: session.run(outputs, {name: batch})[0]
+    run: Run = session.open_model(str(folder / manifest["model"]["file"]), threads)
+    return run
 
 
-def _run_each(run: Run, items: Any) -> Any:
-    return np.concatenate([run(items[i : i + 1]) for i in range(len(items))])
+def _library(threads: int) -> str:
+    names = (f"{n} {getattr(sys.modules[n], '__version__', '')}" for n in session.LIBRARIES)
+    return f"{', '.join(name.strip() for name in names)}, {threads} threads"
+
+
+def _calls(manifest: Json, arrays: list[Any]) -> list[Arrays]:
+    """Return what each item gives the model, without the state."""
+    ports = rules.data_ports(manifest)
+    given = list(zip(ports, arrays))  # noqa: B905 - Python 3.9
+    return [
+        {p["name"]: x[i : i + 1] if rules.takes_rows(p) else x[i] for p, x in given}
+        for i in range(len(arrays[0]))
+    ]
+
+
+class Stream:
+    """A model whose state goes out of one call and into the next; without one it has none."""
+
+    def __init__(self, run: Run, manifest: Json) -> None:
+        self._run, self._manifest = run, manifest
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, with zeros."""
+        ports = {port["name"]: port for port in self._manifest["inputs"]}
+        self._pairs = [(s["input"], s["output"]) for s in self._manifest.get("state", [])]
+        self._state = {name: _zeros(ports[name]) for name, _ in self._pairs}
+
+    def __call__(self, call: Arrays) -> Arrays:
+        outputs = self._run({**call, **self._state} if self._pairs else call)
+        self._state = {name: outputs[output] for name, output in self._pairs}
+        return outputs
+
+
+def _zeros(port: Json) -> Any:
+    return np.zeros([1 if size == "batch" else size for size in port["shape"]], port["type"])
+
+
+def _run_each(run: Stream, calls: list[Arrays]) -> list[Arrays]:
+    run.restart()
+    return [run(call) for call in calls]
 
 
 def _self_test(given: argparse.Namespace, arguments: list[str]) -> Json:
@@ -171,22 +212,23 @@ def _self_test(given: argparse.Namespace, arguments: list[str]) -> Json:
 
 
 def _proof(folder: Path, manifest: Json, threads: int, measured: Json, checks: list[Json]) -> None:
-    golden = np.load(folder / "golden" / "inputs.npz", allow_pickle=False)["inputs"]
-    library = f"onnxruntime {onnxruntime.__version__}, {threads} threads"
+    golden = _calls(manifest, _part("golden").arrays(folder / "golden" / "inputs.npz"))
+    library = _library(threads)
     started = time.perf_counter()
-    run = _open(folder, manifest, threads)
+    run = Stream(_open(folder, manifest, threads), manifest)
     measured["load_time"] = time.perf_counter() - started
     checks.append(_check("load", True, library, measured["load_time"], unit="s"))
     measured["first_inference"] = _timed(run, golden, 1, 0)[0]
-    checks += _golden_checks(folder, _run_each(run, golden))
+    answers = _run_each(run, golden)
+    checks += [_check(*told) for told in _part("golden").checks(folder, manifest, answers)]
     warm_up = len(_timed(run, golden, WARM_UP_COUNT, WARM_UP_SECONDS))
     has_p99 = any(b["metric"] == "latency.p99" for b in manifest["budgets"])
     samples = _timed(run, golden, P99_COUNT if has_p99 else MINIMUM_COUNT, MINIMUM_SECONDS)
     measured.update({f"latency.p{q}": float(np.percentile(samples, q)) for q in (50, 90, 99)})
     measured["latency.mean"] = sum(samples) / len(samples)
     measured["throughput"] = 1 / measured["latency.mean"]
-    # Large weights lie in a file of their own, named after the model's.
-    files = folder.glob(manifest["model"]["file"] + "*")
+    # Large weights lie in a file of their own, named as the model.
+    files = folder.glob("model.*")
     measured["size"] = sum(file.stat().st_size for file in files)
     status = Path("/proc/self/status")  # ru_maxrss would count the parent's memory too
     peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
@@ -195,40 +237,15 @@ def _proof(folder: Path, manifest: Json, threads: int, measured: Json, checks: l
     checks += _budget_checks(manifest, measured)
 
 
-def _golden_checks(folder: Path, found: Any) -> list[Json]:
-    expected = np.load(folder / "golden" / "outputs.npz", allow_pickle=False)["outputs"]
-    tolerance = json.loads((folder / "golden" / "tolerance.json").read_bytes())
-    atol, items = tolerance["atol"], tolerance["top1_items"]
-    if not np.isfinite(expected).all():
-        return [_check("golden.max_abs", False, "the recorded outputs are no finite numbers")]
-    rows = expected.reshape(-1, expected.shape[-1])
-    lead = np.diff(np.sort(rows, axis=1)[:, -2:], axis=1)[:, 0]
-    is_derived = items == np.flatnonzero(lead > atol).tolist()  # all but near ties
-    if not (is_derived and np.isclose(float(expected.std()), tolerance["output_std"], rtol=1e-3)):
-        wrong = "golden/tolerance.json does not follow from the recorded outputs"
-        return [_check("golden.tolerance", False, wrong)]
-    values = json.loads((folder / "manifest.json").read_bytes())["outputs"][0]["values"]
-    sums_to_one = (expected >= 0).all() and np.allclose(expected.sum(axis=-1), 1, atol=1e-3)
-    if values != ("probabilities" if sums_to_one else "logits"):
-        wrong = f"outputs.0.values is {values!r}, which the recorded outputs are not"
-        return [_check("golden.values", False, wrong)]
-    error = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
-    classes = [x.reshape(-1, x.shape[-1]).argmax(1) for x in (found, expected)]
-    agree = int((classes[0][items] == classes[1][items]).sum())
-    about = f"largest difference to the outputs of {len(found)} items"
-    near = _check("golden.max_abs", error <= atol, about, error, atol)
-    same = agree == len(items)
-    return [near, _check("golden.top1", same, "items with their class", agree, len(items))]
-
-
-def _timed(run: Run, items: Any, minimum_count: int, minimum_seconds: float) -> list[float]:
+def _timed(
+    run: Run, calls: list[Arrays], minimum_count: int, minimum_seconds: float
+) -> list[float]:
     samples: list[float] = []
     total = 0.0
     while (len(samples) < minimum_count or total < minimum_seconds) and total < LONGEST_SECONDS:
-        item = len(samples) % len(items)
-        batch = items[item : item + 1]
+        call = calls[len(samples) % len(calls)]
         started = time.perf_counter()
-        run(batch)
+        run(call)
         samples.append(time.perf_counter() - started)
         total += samples[-1]
     return samples
@@ -279,30 +296,51 @@ def _classify(given: argparse.Namespace, arguments: list[str]) -> Json:
 
 def _predicted(given: argparse.Namespace, manifest: Json) -> Json:
     # All inputs are read before any is run: a wrong one leaves no half of an answer.
-    form, is_ready = manifest["preprocessing"], given.preprocessed
-    inputs = [(path, _model_input(path, form, is_ready)) for path in given.inputs]
+    read, is_ready = _part("given").given_arrays, given.preprocessed
+    inputs = [(path, read(path, manifest, is_ready)) for path in given.inputs]
     try:
-        run = _open(given.bundle, manifest, given.threads)
+        run = Stream(_open(given.bundle, manifest, given.threads), manifest)
     except Exception as error:
-        _stop(f"onnxruntime cannot open the model: {error}", "pip install --upgrade onnxruntime", 3)
+        hint = f"pip install --upgrade {' '.join(session.LIBRARIES)}"
+        _stop(f"the model cannot be opened: {error}", hint, 3)
     predictions: list[Json] = []
-    for path, items in inputs:
+    for path, arrays in inputs:
         try:
-            rows = _run_each(run, items)
+            answers = _run_each(run, _calls(manifest, arrays))
         except Exception as error:  # as above
             _stop(
                 f"{path}: {limits.reason(error, given.memory_limit)}",
                 "does the model fit this device?",
             )
-        for number, row in enumerate(rows):
-            best = _ranked(row, manifest, given.top)
-            predictions += [{"input": str(path), "item": number, **one} for one in best]
+        for number, answer in enumerate(answers):
+            told = _told(answer, manifest, given.top)
+            predictions += [{"input": str(path), "item": number, **one} for one in told]
     return {"predictions": predictions}
 
 
+def _told(answer: Arrays, manifest: Json, top: int) -> list[Json]:
+    """Return the best classes of an item, or all outputs where they are no classes."""
+    if manifest["outputs"][0]["values"]:
+        return _ranked(answer[manifest["outputs"][0]["name"]][0], manifest, top)
+    return [{"outputs": {name: np.asarray(x).tolist() for name, x in answer.items()}}]
+
+
 def _classes(result: Json) -> str:
-    line = "{input}[{item}]: {class} {score:.4f}"
-    return "\n".join(line.format(**one) for one in result["predictions"])
+    return "\n".join(_line(one) for one in result["predictions"])
+
+
+def _line(one: Json) -> str:
+    place = f"{one['input']}[{one['item']}]: "
+    if "class" in one:
+        return f"{place}{one['class']} {one['score']:.4f}"
+    return place + ", ".join(f"{name} {_shortened(x)}" for name, x in one["outputs"].items())
+
+
+def _shortened(values: Any) -> str:
+    numbers = np.asarray(values)
+    if numbers.size <= 8:
+        return str(numbers.round(4).tolist()) if numbers.dtype.kind == "f" else str(values)
+    return f"{list(numbers.shape)} from {numbers.min():.4g} to {numbers.max():.4g}"
 
 
 def _ranked(row: Any, manifest: Json, top: int) -> list[Json]:
@@ -316,80 +354,6 @@ def _ranked(row: Any, manifest: Json, top: int) -> list[Json]:
     names = manifest["classes"] or [str(i) for i in range(len(scores))]
     order = np.argsort(-scores, kind="stable")[:top]
     return [{"class": names[i], "index": int(i), "score": float(scores[i])} for i in order]
-
-
-def _model_input(path: Path, form: Json, is_preprocessed: bool) -> Any:
-    if not path.is_file():
-        _stop(f"there is no file {path}", "name image files or .npy files")
-    shape, is_array = tuple(form["shape"]), is_preprocessed or path.suffix == ".npy"
-    x = _array(path, shape) if is_array else _image(path, shape, form)
-    if form.get("dtype") == "int64":
-        if x.dtype.kind == "f" or x.min() < 0 or x.max() >= form["vocabulary"]:
-            hint = f"save token ids, integers below {form['vocabulary']}"
-            _stop(f"{path} holds {x.dtype} from {x.min()} to {x.max()}", hint)
-        return x.astype(np.int64)
-    if is_preprocessed:
-        return x.astype(np.float32)
-    per_channel = (-1, *(1 for _ in shape[1:]))
-    mean, std = (np.float32(form[k]).reshape(per_channel) for k in ("mean", "std"))
-    return (x.astype(np.float32) * np.float32(form["scale"]) - mean) / std
-
-
-def _array(path: Path, shape: tuple[int, ...]) -> Any:
-    try:
-        with path.open("rb") as file:
-            start, _, size = reading.npy_header(file.read(reading.MOST_HEADER_BYTES))
-        if start + size != path.stat().st_size:
-            raise ValueError(f"its header asks for {size} bytes of data")
-        x = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        _stop(f"{path} is not a .npy file of numbers: {error}", "write it with numpy.save")
-    x = x[None] if x.shape == shape else x
-    if x.shape[1:] != shape or len(x) == 0 or x.dtype.kind not in "uif":
-        found = f"{x.dtype} of shape {x.shape}"
-        _stop(f"{path} holds {found}; the model takes {shape}", f"save {shape} or (N, *{shape})")
-    if not np.isfinite(x).all():
-        _stop(f"{path} holds NaN or infinity", "every number must be finite")
-    return x
-
-
-def _image(path: Path, shape: tuple[int, ...], form: Json) -> Any:
-    if len(shape) != 3 or shape[0] not in (1, 3):
-        _stop(f"{path} is no .npy file, and this model takes no images", f"save numbers: {shape}")
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        hint = "pip install pillow, or give a .npy file"
-        _stop(f"reading {path} needs Pillow, which is not installed here", hint, 3)
-    channels, height, width = shape
-    try:
-        opened = Image.open(path)
-        opaque, ground = _opaque(ImageOps.exif_transpose(opened), form.get("background"))
-        image = opaque.convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # Pillow's plugins raise errors of many kinds on damaged files
-        _stop(f"{path} cannot be decoded: {error}", "give another image, or a .npy file")
-    if opened.mode[0] in "IF":
-        _stop(f"{path} has more than 8 bits a channel", "convert it to 8 bits, or give .npy")
-    if not ground:
-        hint = "lay it on a colour first; the data of this model had no transparency"
-        _stop(f"{path} is transparent in part", hint)
-    if image.size != (width, height) and form["resize"] != "bilinear":
-        _stop(f"{path} has {image.size} pixels, not {(width, height)}", "resize it first")
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
-
-
-def _opaque(image: Any, background: Any) -> tuple[Any, bool]:
-    """Return the image laid on the background, and whether that could be done."""
-    from PIL import Image
-
-    has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    layer = image.convert("RGBA") if has_alpha else image
-    if not has_alpha or layer.getchannel("A").getextrema() == (255, 255):
-        return layer, True
-    if not background:
-        return layer, False
-    return Image.alpha_composite(Image.new("RGBA", layer.size, (*background, 255)), layer), True
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image
 
 from kdeploy.data.decoded import Form, decoded_image
 from kdeploy.package.checksums import write_sums
-from kdeploy.package.run import RUNNER_FILES
+from kdeploy.package.kinds import runner_files
 
 
 def softmax(logits):
@@ -68,7 +68,7 @@ def test_it_imports_neither_torch_nor_kdeploy(pristine, tiny, tmp_path):
 
 
 def test_its_imports_are_the_standard_library_numpy_onnxruntime_and_pillow():
-    trees = [ast.parse(own.read_text(), feature_version=(3, 9)) for own in RUNNER_FILES.values()]
+    trees = [ast.parse(own, feature_version=(3, 9)) for own in runner_files("onnx").values()]
     imported = {
         (alias.name if isinstance(node, ast.Import) else node.module).split(".")[0]
         for tree in trees
@@ -136,14 +136,14 @@ def test_outputs_beyond_the_tolerance_fail(bundle, runner, tiny, capsys):
     assert found["golden.top1"]["passed"]
 
 
-def test_another_class_fails_even_within_the_tolerance(bundle, runner, tiny):
+def test_another_class_fails_even_within_the_tolerance(bundle, golden_checks, tiny):
     outputs = tiny.outputs.copy()
     lead = np.diff(np.sort(outputs, axis=1)[:, -2:], axis=1)[:, 0]
     tolerance = json.loads((bundle / "golden/tolerance.json").read_text())
     assert 0 in tolerance["top1_items"]
     best = outputs[0].argmax()
     outputs[0, best] -= lead[0] * 1.01
-    near, same = runner._golden_checks(bundle, outputs)
+    near, same = golden_checks(bundle, outputs)
     assert near["value"] == pytest.approx(lead[0] * 1.01, rel=1e-3)
     assert not same["passed"]
     assert same["value"] == len(tolerance["top1_items"]) - 1
@@ -309,8 +309,19 @@ def test_transparent_pixels_are_laid_on_what_the_data_laid_them_on(
     drawn = Image.fromarray(rng.integers(0, 256, (9, 7, 4), dtype=np.uint8)).convert(mode)
     drawn.save(tmp_path / "a.png", **({"transparency": 3} if mode == "P" else {}))
     form = {"resize": "bilinear", "background": ground}
-    found = runner._image(tmp_path / "a.png", (channels, 8, 8), form)
+    found = runner._part("given")._image(tmp_path / "a.png", (channels, 8, 8), form)
     known = Form(size=(8, 8), channels=channels, background=tuple(ground))
+    np.testing.assert_array_equal(found[0], decoded_image(tmp_path / "a.png", known).pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(9, 7), (7, 9), (30, 31), (1, 40), (8, 8)])
+def test_a_letterboxed_image_is_as_the_data_were(runner, tmp_path, channels, size):
+    rng = np.random.default_rng(5)
+    Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    form = {"resize": "letterbox", "background": []}
+    found = runner._part("given")._image(tmp_path / "a.png", (channels, 8, 11), form)
+    known = Form(size=(8, 11), channels=channels, letterbox=True)
     np.testing.assert_array_equal(found[0], decoded_image(tmp_path / "a.png", known).pixels)
 
 
@@ -318,9 +329,11 @@ def test_an_image_with_holes_is_refused_by_a_model_whose_data_had_none(runner, t
     for name, alpha in (("open.png", 254), ("shut.png", 255)):
         Image.new("RGBA", (8, 8), (5, 6, 7, alpha)).save(tmp_path / name)
     form = {"resize": "bilinear"}
-    assert runner._image(tmp_path / "shut.png", (3, 8, 8), form)[0, :, 0, 0].tolist() == [5, 6, 7]
+    assert runner._part("given")._image(tmp_path / "shut.png", (3, 8, 8), form)[
+        0, :, 0, 0
+    ].tolist() == [5, 6, 7]
     with pytest.raises(SystemExit) as stopped:
-        runner._image(tmp_path / "open.png", (3, 8, 8), form)
+        runner._part("given")._image(tmp_path / "open.png", (3, 8, 8), form)
     assert stopped.value.code == 2
     assert "open.png is transparent in part" in capsys.readouterr().err
 

@@ -7,7 +7,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from kdeploy.errors import FileMissing, ModelError
-from kdeploy.package.onnx_file import facts_of
+from kdeploy.package.bundles.onnx import Onnx
+
+facts_of = Onnx.facts_of
 
 
 def test_names_shapes_and_types_are_the_files(tiny):

@@ -1,0 +1,1 @@
+"""Kinds of bundle, one a kind of file."""

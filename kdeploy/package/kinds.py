@@ -1,0 +1,74 @@
+"""Kinds of bundle by the format of the file that they ship, and the runner of each."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from pathlib import Path
+from typing import cast
+
+from kdeploy import registry
+from kdeploy.errors import ModelError
+from kdeploy.package.contract import BundleKind
+from kdeploy.registry import Technique
+
+RUNNER = Path(__file__).parent / "runner" / "python"
+SHARED = ("run.py", "rules.py", "schema.py", "reading.py", "limits.py", "given.py", "golden.py")
+FOLDER = "runner/python"
+SESSION = '''\
+"""How the model of this bundle is opened: the one part of the runner that knows its library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LIBRARIES = ({libraries},)
+
+
+{source}'''
+
+
+def formats() -> frozenset[str]:
+    """Return the formats of which there is a kind of bundle."""
+    known = registry.techniques("bundle").values()
+    return frozenset(form for technique in known for form in technique.facts["formats"])
+
+
+def technique_of(form: str) -> Technique:
+    """Return the kind that ships files of a format.
+
+    Raises:
+        ModelError: there is none.
+    """
+    for technique in registry.techniques("bundle").values():
+        if form in technique.facts["formats"]:
+            return technique
+    raise ModelError(
+        f"no kind of bundle ships a file of format `{form[:100]}`",
+        hint=f"bundles ship {', '.join(f'`{name}`' for name in sorted(formats()))}",
+    )
+
+
+def kind_of(form: str) -> BundleKind:
+    """Return the class of the kind that ships files of a format; raises as `technique_of`."""
+    return cast("BundleKind", technique_of(form).load())
+
+
+def runner_files(form: str) -> dict[str, bytes]:
+    """Return the runner of a bundle of this format, its files by their place in the bundle."""
+    shared = {f"{FOLDER}/{name}": (RUNNER / name).read_bytes() for name in SHARED}
+    return {**shared, f"{FOLDER}/session.py": _session(technique_of(form)).encode()}
+
+
+def write_runner(folder: Path, form: str) -> Path:
+    """Write the runner of a bundle of this format; return what is executed."""
+    (folder / FOLDER).mkdir(parents=True)
+    for name, content in runner_files(form).items():
+        (folder / name).write_bytes(content)
+    return folder / FOLDER / "run.py"
+
+
+def _session(technique: Technique) -> str:
+    source = textwrap.dedent(inspect.getsource(technique.load().open_model))
+    libraries = ", ".join(f'"{name}"' for name in technique.facts["libraries"])
+    return SESSION.format(libraries=libraries, source=source.removeprefix("@staticmethod\n"))

@@ -1,0 +1,101 @@
+"""The inputs and outputs of a file as a bundle names them: an open size is the batch or has a name.
+
+A runner calls a file with one item at a time. An input whose first axis is the batch, or 1, takes
+rows of what is recorded; any other (a sampling rate, a state) takes what is recorded whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from kdeploy.errors import ModelError
+from kdeploy.package.manifest import Manifest, Port
+from kdeploy.preprocessing import TensorInfo
+
+if TYPE_CHECKING:
+    from kdeploy.package.contract import FileFacts
+
+BATCH: Literal["batch"] = "batch"
+
+
+def ports_of(
+    path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Return the inputs and outputs with the batch called "batch".
+
+    Raises:
+        ModelError: an input has an open size beside the batch, or there is no output.
+    """
+    if not inputs or not outputs:
+        raise ModelError(
+            f"{path} takes {_told(inputs)} and gives {_told(outputs)}; a bundle runs a file that "
+            "takes and gives something",
+            hint="export it again: `kdeploy export onnx`",
+        )
+    open_first = {i.shape[0] for i in inputs if i.shape and isinstance(i.shape[0], str)}
+    batches = open_first | {BATCH, "?"}
+    for info in inputs:
+        for axis, size in enumerate(info.shape):
+            if isinstance(size, str) and (axis > 0) and (size not in batches or size == "?"):
+                raise ModelError(
+                    f"axis {axis} of `{info.name}` has no fixed size",
+                    hint="only the batch may be open; export with a fixed input shape, or name the "
+                    "size of a file from elsewhere: `--input NAME=1,3,224,224`",
+                )
+    return tuple(_port(i, batches) for i in inputs), tuple(_port(o, batches) for o in outputs)
+
+
+def takes_rows(port: Port) -> bool:
+    """Return whether a call takes one row of what is recorded for an input, or gives one."""
+    return port.shape[:1] in ((BATCH,), (1,))
+
+
+def contradiction(manifest: Manifest, facts: FileFacts) -> str:
+    """Return where a manifest says another thing than the file, or than itself; "" if nowhere."""
+    ports = (*facts.inputs, *facts.outputs)
+    said = tuple(replace(p, values="") for p in (*manifest.inputs, *manifest.outputs))
+    if [_comparable(p) for p in said] != [_comparable(p) for p in ports]:
+        return f"the file takes and gives {_listed(ports)}, not {_listed(said)}"
+    if manifest.model.opset != facts.opset:
+        return f"the file is of opset {facts.opset}, not {manifest.model.opset}"
+    if manifest.classes and facts.outputs[0].shape[-1:] != (len(manifest.classes),):
+        return f"{len(manifest.classes)} classes for outputs {facts.outputs[0].shape}"
+    fed = {state.input for state in manifest.state}
+    return _of_preprocessing(manifest, next(p for p in facts.inputs if p.name not in fed))
+
+
+def _of_preprocessing(manifest: Manifest, taken: Port) -> str:
+    form = manifest.preprocessing
+    if form is None:
+        return ""
+    if not takes_rows(taken):
+        return f"`{taken.name}` takes {list(taken.shape)}: its first axis is no dynamic batch, or 1"
+    if form.shape != taken.shape[1:]:
+        return f"the preprocessing makes {form.shape}, the file takes {taken.shape[1:]}"
+    if not {len(form.mean), len(form.std)} <= {1, form.shape[0]} or 0.0 in form.std:
+        return f"mean and std {form.mean}, {form.std} do not fit {form.shape[0]} channels"
+    if form.dtype != taken.type:
+        return f"the preprocessing makes {form.dtype}, the file takes {taken.type}"
+    return ""
+
+
+def _port(info: TensorInfo, batches: set[str]) -> Port:
+    shape = tuple(BATCH if size in batches else size for size in info.shape)
+    return Port(name=info.name, shape=shape, type=info.dtype)
+
+
+def _comparable(port: Port) -> tuple[object, ...]:
+    """Return a port for comparison: what an open size is called does not matter."""
+    sizes = tuple("" if isinstance(size, str) else size for size in port.shape)
+    return port.name, sizes, port.type
+
+
+def _listed(ports: Sequence[Port]) -> str:
+    return ", ".join(f"{p.name} {p.type} {list(p.shape)}" for p in ports) or "nothing"
+
+
+def _told(infos: Sequence[TensorInfo]) -> str:
+    return ", ".join(map(str, infos)) or "nothing"

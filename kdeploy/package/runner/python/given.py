@@ -1,0 +1,147 @@
+"""Read the files that a model is given: images, arrays, and of several inputs an array for each."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from . import reading, rules
+
+Json = dict[str, Any]
+
+
+def stop(message: str, hint: str, code: int = 2) -> NoReturn:
+    """End the program: 2 is wrong input, 3 something missing here."""
+    print(f"{message}\n\nhint: {hint}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def given_arrays(path: Path, manifest: Json, is_preprocessed: bool) -> list[Any]:
+    """Return the items of a file, an array for each input of the model."""
+    if not path.is_file():
+        stop(f"there is no file {path}", "name image files, .npy or .npz files")
+    if "preprocessing" in manifest and path.suffix != ".npz":
+        return [_model_input(path, manifest["preprocessing"], is_preprocessed)]
+    ports = rules.data_ports(manifest)
+    try:
+        if path.suffix == ".npy" and len(ports) == 1:
+            stored = {ports[0]["name"]: np.load(path, allow_pickle=False)}
+        else:
+            reading.array_shapes(path, path.name)  # sizes first, then contents
+            with np.load(path, allow_pickle=False) as opened:
+                stored = {name: opened[name] for name in opened.files}
+    except (reading.Refused, ValueError, EOFError, OSError, MemoryError) as error:
+        names = ", ".join(f"{port['name']}=..." for port in ports)
+        stop(f"{path} cannot be read: {error}", f"write it with numpy.savez(file, {names})")
+    arrays = [_fitting(path, port, stored.get(port["name"])) for port in ports]
+    if len({len(x) for x in arrays}) > 1:
+        stop(f"{path} holds {[len(x) for x in arrays]} items", "save as many of each input")
+    return arrays
+
+
+def _fitting(path: Path, port: Json, x: Any) -> Any:
+    """Return the items of one input: (N, *shape), or one of them alone."""
+    sizes = port["shape"][1:] if rules.takes_rows(port) else port["shape"]
+    shape = tuple(1 if size == "batch" else size for size in sizes)
+    name, hint = port["name"], f"save {port['type']} of shape {shape}, or (N, *{shape})"
+    if x is None:
+        stop(f"{path} holds no array `{name}`", hint)
+    x = x[None] if x.shape == shape else x
+    if x.shape[1:] != shape or not len(x) or x.dtype.kind not in "uifb":
+        stop(f"{path}: `{name}` is {x.dtype} of shape {x.shape}; it takes {shape}", hint)
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        stop(f"{path}: `{name}` holds NaN or infinity", "every number must be finite")
+    return x.astype(port["type"])
+
+
+def _model_input(path: Path, form: Json, is_preprocessed: bool) -> Any:
+    shape, is_array = tuple(form["shape"]), is_preprocessed or path.suffix == ".npy"
+    x = _array(path, shape) if is_array else _image(path, shape, form)
+    if form.get("dtype") == "int64":
+        if x.dtype.kind == "f" or x.min() < 0 or x.max() >= form["vocabulary"]:
+            hint = f"save token ids, integers below {form['vocabulary']}"
+            stop(f"{path} holds {x.dtype} from {x.min()} to {x.max()}", hint)
+        return x.astype(np.int64)
+    if is_preprocessed:
+        return x.astype(np.float32)
+    per_channel = (-1, *(1 for _ in shape[1:]))
+    mean, std = (np.float32(form[k]).reshape(per_channel) for k in ("mean", "std"))
+    return (x.astype(np.float32) * np.float32(form["scale"]) - mean) / std
+
+
+def _array(path: Path, shape: tuple[int, ...]) -> Any:
+    try:
+        with path.open("rb") as file:
+            start, _, size = reading.npy_header(file.read(reading.MOST_HEADER_BYTES))
+        if start + size != path.stat().st_size:
+            raise ValueError(f"its header asks for {size} bytes of data")
+        x = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError) as error:
+        stop(f"{path} is not a .npy file of numbers: {error}", "write it with numpy.save")
+    x = x[None] if x.shape == shape else x
+    if x.shape[1:] != shape or len(x) == 0 or x.dtype.kind not in "uif":
+        found = f"{x.dtype} of shape {x.shape}"
+        stop(f"{path} holds {found}; the model takes {shape}", f"save {shape} or (N, *{shape})")
+    if not np.isfinite(x).all():
+        stop(f"{path} holds NaN or infinity", "every number must be finite")
+    return x
+
+
+def _image(path: Path, shape: tuple[int, ...], form: Json) -> Any:
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        stop(f"{path} is no .npy file, and this model takes no images", f"save numbers: {shape}")
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        hint = "pip install pillow, or give a .npy file"
+        stop(f"reading {path} needs Pillow, which is not installed here", hint, 3)
+    channels, height, width = shape
+    try:
+        opened = Image.open(path)
+        opaque, ground = _opaque(ImageOps.exif_transpose(opened), form.get("background"))
+        image = opaque.convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # Pillow's plugins raise errors of many kinds on damaged files
+        stop(f"{path} cannot be decoded: {error}", "give another image, or a .npy file")
+    if opened.mode[0] in "IF":
+        stop(f"{path} has more than 8 bits a channel", "convert it to 8 bits, or give .npy")
+    if not ground:
+        hint = "lay it on a colour first; the data of this model had no transparency"
+        stop(f"{path} is transparent in part", hint)
+    if image.size != (width, height) and not form["resize"]:
+        stop(f"{path} has {image.size} pixels, not {(width, height)}", "resize it first")
+    if form["resize"] == "letterbox":
+        image = letterboxed(image, width, height)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
+
+
+def _opaque(image: Any, background: Any) -> tuple[Any, bool]:
+    """Return the image laid on the background, and whether that could be done."""
+    from PIL import Image
+
+    has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    layer = image.convert("RGBA") if has_alpha else image
+    if not has_alpha or layer.getchannel("A").getextrema() == (255, 255):
+        return layer, True
+    if not background:
+        return layer, False
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (*background, 255)), layer), True
+
+
+def letterboxed(image: Any, width: int, height: int) -> Any:
+    """Return the image in its own shape, in the middle of grey bars."""
+    from PIL import Image
+
+    scale = min(height / image.height, width / image.width)
+    new = [
+        max(1, min(math.floor(n * scale + 0.5), whole))
+        for n, whole in ((image.width, width), (image.height, height))
+    ]
+    grey = Image.new(image.mode, (width, height), (114,) * len(image.getbands()))
+    resized = image.resize((new[0], new[1]), Image.Resampling.BILINEAR)
+    grey.paste(resized, ((width - new[0]) // 2, (height - new[1]) // 2))
+    return grey

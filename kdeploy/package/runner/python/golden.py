@@ -1,0 +1,82 @@
+"""Compare what a model computes here with what was recorded when it was packaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Json = dict[str, Any]
+Arrays = dict[str, Any]
+Verdict = tuple[Any, ...]
+"""The check, whether it passed, why, and where there are any the value and its bound."""
+
+
+def arrays(path: Path) -> list[Any]:
+    """Return the arrays of an .npz file, in its order."""
+    with np.load(path, allow_pickle=False) as stored:
+        return [stored[name] for name in stored.files]
+
+
+def checks(folder: Path, manifest: Json, answers: list[Arrays]) -> list[Verdict]:
+    """Return the checks of the answers to the recorded items."""
+    recorded = arrays(folder / "golden" / "outputs.npz")
+    tolerance = json.loads((folder / "golden" / "tolerance.json").read_bytes())
+    told = [tolerance, *tolerance.get("further", [])]
+    values = manifest["outputs"][0]["values"]
+    worst, of_classes = (0.0, 1.0), []
+    for port, expected, one in zip(manifest["outputs"], recorded, told):  # noqa: B905 - Python 3.9
+        wrong = _wrongly_derived(expected, one, values if one is tolerance else "")
+        if wrong:
+            return [wrong]
+        found = _as_recorded([answer[port["name"]] for answer in answers], expected)
+        error = float("inf")
+        if found is not None:
+            # Of integers and truths the difference is one of numbers.
+            error = float(np.abs(found.astype(np.float64) - expected).max(initial=0))
+        if error / one["atol"] >= worst[0] / worst[1]:
+            worst = (error, one["atol"])
+        if one is tolerance and values:
+            of_classes.append(_of_classes(found, expected, tolerance["top1_items"]))
+    about = f"largest difference to the outputs of {len(recorded[0])} items"
+    return [("golden.max_abs", worst[0] <= worst[1], about, *worst), *of_classes]
+
+
+def _as_recorded(answers: list[Any], expected: Any) -> Any:
+    """Return what the calls gave as it is recorded; None where it is of another shape."""
+    arrays = [np.asarray(answer) for answer in answers[: len(expected)]]
+    if any(array.size != expected[0].size for array in arrays):
+        return None
+    return np.stack(arrays).reshape(expected.shape)
+
+
+def _wrongly_derived(expected: Any, tolerance: Json, values: str) -> Any:
+    """Return the check that fails where the tolerance is not that of the recorded outputs."""
+    if expected.dtype.kind == "f" and not np.isfinite(expected).all():
+        return "golden.max_abs", False, "the recorded outputs are no finite numbers"
+    exact = expected if expected.dtype == np.float32 else expected.astype(np.float64)
+    holds = np.isclose(float(exact.std()), tolerance["output_std"], rtol=1e-3)
+    if values and holds:
+        rows = expected.reshape(-1, expected.shape[-1])
+        lead = np.diff(np.sort(rows, axis=1)[:, -2:], axis=1)[:, 0]
+        # All but near ties.
+        holds = tolerance["top1_items"] == np.flatnonzero(lead > tolerance["atol"]).tolist()
+    if not holds:
+        wrong = "golden/tolerance.json does not follow from the recorded outputs"
+        return "golden.tolerance", False, wrong
+    sums_to_one = values and (expected >= 0).all() and np.allclose(expected.sum(-1), 1, atol=1e-3)
+    if values and values != ("probabilities" if sums_to_one else "logits"):
+        wrong = f"outputs.0.values is {values!r}, which the recorded outputs are not"
+        return "golden.values", False, wrong
+    return None
+
+
+def _of_classes(found: Any, expected: Any, items: list[int]) -> Verdict:
+    if found is None:
+        return ("golden.top1", False, "items with their class", 0, len(items))
+    classes = [x.reshape(-1, x.shape[-1]).argmax(1) for x in (found, expected)]
+    agree = int((classes[0][items] == classes[1][items]).sum())
+    same = agree == len(items)
+    return ("golden.top1", same, "items with their class", agree, len(items))
