@@ -2,8 +2,8 @@
 
 AdamW with a warm-up and clipped gradients, for every kind of network: of the settings that were
 compared none else is near the best on all of them (`benchmarks/suites/distillation_defaults.py`).
-On a processor recurrent networks and attention compute in float32: bfloat16 is not faster there, and
-costs them a point of accuracy.
+On a processor recurrent networks and attention compute in float32: bfloat16 is not faster there,
+and costs them a point of accuracy.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def settle(
     epochs = num_epochs(config, items)
     decay, warmup, clip = config.weight_decay, config.warmup_epochs, config.clip_norm
     is_rising = config.schedule != "one_cycle"  # which rises by itself
-    chosen = {
+    chosen: dict[str, object] = {
         "epochs": epochs,
         "batch_size": batch_size(config, items),
         "optimizer": optimizer,

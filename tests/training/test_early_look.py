@@ -54,7 +54,9 @@ def test_a_training_may_end_there():
 
 
 def test_a_training_that_is_shorter_is_looked_at_last():
-    looking, _ = follow(model_of_zeros(), EarlyLook(fraction=0.1, fewest_steps=40), steps=3, until=3)
+    looking, _ = follow(
+        model_of_zeros(), EarlyLook(fraction=0.1, fewest_steps=40), steps=3, until=3
+    )
     assert looking.seen.after_steps == 3
 
 
