@@ -23,7 +23,7 @@ _GATE = re.compile(
 )
 # A bound may leave out what the unit is per: `energy: <= 2mJ` is a bound in J/item.
 COUNTED_BY = {"items/s": "count", "J/item": "J"}
-LONGEST_GATE = 200
+LONGEST_GATE = 200  # characters: a pattern that backtracks must end
 GRAMMAR = "`METRIC: <= 2ms`, `METRIC: -1.0pp`, `METRIC: +5%` or `METRIC: 3x`"
 
 
@@ -83,7 +83,7 @@ def judge(
     gates: Iterable[Gate],
     candidate: Sequence[Measurement],
     baseline: Sequence[Measurement] = (),
-    **cell: Any,
+    **configuration: Any,
 ) -> list[Verdict]:
     """Return one verdict a gate; a missing measurement fails.
 
@@ -91,13 +91,13 @@ def judge(
         gates: What must hold.
         candidate: Measurements of one artefact.
         baseline: Measurements of the teacher, for gates that compare.
-        cell: Runtime, batch_size and threads to judge on; left out, the first record counts.
+        configuration: Runtime, batch_size and threads to judge on; left out: the first record.
     """
     return [
         _judge(
             g,
-            _value(candidate, g.metric, cell),
-            _value(baseline, g.metric, cell),
+            _value(candidate, g.metric, configuration),
+            _value(baseline, g.metric, configuration),
             _why_missing(candidate, g.metric),
         )
         for g in gates
@@ -128,10 +128,12 @@ def _bound(
     raise RecipeError(f"{where}: `{text}` is not a gate on {metric}", hint=f"write {GRAMMAR}")
 
 
-def _value(measurements: Sequence[Measurement], metric: str, cell: dict[str, Any]) -> float | None:
+def _value(
+    measurements: Sequence[Measurement], metric: str, configuration: dict[str, Any]
+) -> float | None:
     # Accuracy does not depend on batch and threads, so it is measured once a runtime.
-    coordinates = {"runtime": cell["runtime"]} if "runtime" in cell else {}
-    exact = select(measurements, metric, **cell)
+    coordinates = {"runtime": configuration["runtime"]} if "runtime" in configuration else {}
+    exact = select(measurements, metric, **configuration)
     found = exact or (select(measurements, metric, **coordinates) if _per_runtime(metric) else [])
     return next((m.value for m in found if m.value is not None), None)
 

@@ -139,7 +139,7 @@ class Measurement:
         return json.dumps(self.to_dict())
 
 
-LONGEST_LINE = 2**20
+LONGEST_LINE = 2**20  # bytes; a record is below 2 KiB
 _NONE = type(None)
 TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(Measurement.__dataclass_fields__, (str,)),

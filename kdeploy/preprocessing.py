@@ -20,20 +20,6 @@ Inputs: TypeAlias = "NDArray[np.float32] | NDArray[np.int64]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TensorInfo:
-    """An input or an output of a model: its name, its sizes, and the type of its numbers."""
-
-    name: str
-    shape: tuple[int | str, ...]
-    """The batch first; a name, e.g. "batch", stands for a size that is open."""
-    dtype: str
-    """As numpy spells it, e.g. "float32"."""
-
-    def __str__(self) -> str:
-        return f"{self.name}={','.join(map(str, self.shape))}:{self.dtype}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """How a stored item becomes the model's input.
 

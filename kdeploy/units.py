@@ -32,8 +32,8 @@ UNITS: dict[str, tuple[str, float]] = {
     "G": ("count", 1e9),
     "": ("", 1.0),
 }
-LONGEST_QUANTITY = 100
-LARGEST_EXTENT = 2**24
+LONGEST_QUANTITY = 100  # characters: a pattern that backtracks must end
+LARGEST_EXTENT = 2**24  # pixels on a side, far above any image
 _QUANTITY = re.compile(r"\s*([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-zµ%]*)\s*")
 
 

@@ -19,12 +19,9 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdeploy.errors import ModelError
-from kdeploy.preprocessing import Inputs, TensorInfo
-from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.tensor_info import TensorInfo
+from kdeploy.runtimes.contract import Answer, Given, Proof, by_name, runtime
 
 
 @runtime(formats={"toy"}, device="cpu", suffixes={".toy": "toy"}, libraries=("pluggy",))
@@ -58,11 +55,11 @@ class Toy:
         except zlib.error as error:
             raise ModelError(f"{path} is no toy", hint="export it again") from error
         self._session = onnxruntime.InferenceSession(content)
-        self._name = self._session.get_inputs()[0].name
+        self.inputs = self.inputs_of(path)
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        answer: NDArray[np.float32] = self._session.run(None, {self._name: batch})[0]
-        return answer
+    def infer(self, given: Given) -> Answer:
+        feeds = by_name(given, [info.name for info in self.inputs], Path())
+        return {"output": self._session.run(None, dict(feeds))[0]}
 
     def proof_of_use(self) -> Proof:
         return Proof(provider="toy")
@@ -99,7 +96,7 @@ from typing import Any
 
 from kdeploy.package.contract import FileFacts, bundle
 from kdeploy.package.ports import ports_of
-from kdeploy.preprocessing import TensorInfo
+from kdeploy.tensor_info import TensorInfo
 from kdeploy.runtimes.files import inputs_of
 
 

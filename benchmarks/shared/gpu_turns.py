@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.shared.gpu_models import DENSE, INT8, SPARSE, SPARSE_INT8
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.run import open_runtime
 
 # Which artefact in which runtime.
@@ -49,7 +50,7 @@ def in_turns(
     rounds, calls = (2, 2) if is_dry else (ROUNDS, CALLS)
     for runtime in opened.values():
         for _ in range(3):
-            runtime.infer(batch)
+            first(runtime.infer(batch))
     whole: dict[str, list[float]] = {label: [] for label in opened}
     device: dict[str, list[float]] = {label: [] for label in opened}
     labels = list(opened)
@@ -57,7 +58,7 @@ def in_turns(
         for label in labels if number % 2 == 0 else reversed(labels):
             for _ in range(calls):
                 start = time.perf_counter()
-                opened[label].infer(batch)
+                first(opened[label].infer(batch))
                 whole[label].append(time.perf_counter() - start)
                 device[label].append(opened[label].device_seconds())
     return {

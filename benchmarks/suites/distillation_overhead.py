@@ -70,13 +70,13 @@ def main() -> None:
 def _report(data: Dataset, folder: Path, epochs: int) -> Iterator[str]:
     ours = model(width=8, depth=1)
     bare = Bare(data, folder, epochs)
-    watcher = Alternating(bare)
+    callback = Alternating(bare)
     training = {"epochs": epochs, "batch_size": BATCH, "learning_rate": PEAK, "views": 1}
     distill(
         ours,
         shipped_teacher(),
         data,
-        FitContext(device="cpu", cache=folder, watcher=watcher),
+        FitContext(device="cpu", cache=folder, callback=callback),
         DistillConfig(
             losses=LOSSES,
             label_weight=LABEL_WEIGHT,
@@ -92,7 +92,7 @@ def _report(data: Dataset, folder: Path, epochs: int) -> Iterator[str]:
     yield ""
     yield "| loop | a step | time of a bare loop's step | 95 % interval | blocks |"
     yield "|---|---:|---:|---|---:|"
-    yield _row("kdeploy", watcher.ours, watcher.bare)
+    yield _row("kdeploy", callback.ours, callback.bare)
     yield _row("a second bare loop", *_alike(data, folder, epochs))
     yield ""
     steps = epochs * STEPS_AN_EPOCH

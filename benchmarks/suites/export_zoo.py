@@ -37,6 +37,7 @@ from kdeploy.export.run import export
 from kdeploy.machine import fingerprint
 from kdeploy.preprocessing import Inputs
 from kdeploy.registry import techniques
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import write_manifest
@@ -155,7 +156,7 @@ def _stored(name: str, model: nn.Module, data: Dataset, folder: Path) -> Path | 
 def _run(runtime: str, path: Path, batch: Inputs) -> dict[str, Any]:
     opened = open_runtime(runtime, path, threads=1)
     try:
-        seconds = _times(lambda: opened.infer(batch))
+        seconds = _times(lambda: first(opened.infer(batch)))
         proof = opened.proof_of_use()
     finally:
         opened.close()

@@ -88,20 +88,20 @@ def records(machine: str, *, seed: int) -> Iterator[Measurement]:
 
 def _cell(index: int, machine: str, cell: dict[str, Any], seconds: float) -> Iterator[Measurement]:
     label = FILES[index]
-    subject = {"artifact": f"id-{label}", "label": label, "machine": machine, "device": "cpu"}
-    subject |= {**cell, "profile": "cpu", "flags": ("virtual_machine",)}
+    model = {"artifact": f"id-{label}", "label": label, "machine": machine, "device": "cpu"}
+    model |= {**cell, "profile": "cpu", "flags": ("virtual_machine",)}
     for stretch, metric in zip((1.05, 1.0, 1.2, 1.6), METRICS, strict=False):
         value = seconds * stretch
         bounds = {"value": value, "low": value * 0.98, "high": value * 1.02, "n": 2000}
-        yield Measurement(metric=metric, **bounds, **subject)
-    yield Measurement(metric="throughput", value=cell["batch_size"] / seconds, n=2000, **subject)
-    yield Measurement(metric="load_time", value=0.2, **subject)
-    yield Measurement(metric="peak_memory", value=2e8 / (1 + index / 8), **subject)
-    yield Measurement(metric="size", value=4e6 / (1 + index / 2), **subject)
+        yield Measurement(metric=metric, **bounds, **model)
+    yield Measurement(metric="throughput", value=cell["batch_size"] / seconds, n=2000, **model)
+    yield Measurement(metric="load_time", value=0.2, **model)
+    yield Measurement(metric="peak_memory", value=2e8 / (1 + index / 8), **model)
+    yield Measurement(metric="size", value=4e6 / (1 + index / 2), **model)
     accuracy = 0.95 - 0.002 * index
     bounds = {"low": accuracy - 0.01, "high": accuracy + 0.01, "n": 10_000}
-    yield Measurement(metric="accuracy.top1", value=accuracy, **bounds, **subject)
-    yield Measurement(metric="integer_kernels", value=1.0, n=20, **subject)
+    yield Measurement(metric="accuracy.top1", value=accuracy, **bounds, **model)
+    yield Measurement(metric="integer_kernels", value=1.0, n=20, **model)
 
 
 def _timed(do: Callable[[], Any]) -> tuple[Any, float]:

@@ -73,7 +73,7 @@ settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "L
             "INFERENCE_PRECISION_HINT": "f32"}
 core = openvino.Core()
 request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
-def run(batch):  # `request.infer([batch])` makes dictionaries too, which take 25 us
+def run(batch):  # `first(request.infer([batch]))` makes dictionaries too, which take 25 us
     request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
     request.start_async()
     request.wait()
@@ -160,8 +160,8 @@ def _kdeploy(file: Path, runtime: str, arguments: argparse.Namespace) -> Times:
 
 def _hand_written(file: Path, runtime: str, seconds: float, work: Path) -> Times:
     pool = work / "pool.npy"
-    subject = ModelUnderTest(artifact=file.stem, label=file.stem, path=file, format="onnx")
-    write_pool(subject, None, batch_size=1, file=pool)
+    model = ModelUnderTest(artifact=file.stem, label=file.stem, path=file, format="onnx")
+    write_pool(model, None, batch_size=1, file=pool)
     script = LOOP.format(open=OPEN[runtime])
     told = _answer([sys.executable, "-c", script, file, pool, seconds, WARM_UP_SECONDS]).split()
     return {"p50": float(told[0]), "mean": float(told[1])}

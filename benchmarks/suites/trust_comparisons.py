@@ -60,12 +60,12 @@ def main() -> None:
 
 def _compared(file: Path, other: Path, seconds: float, arguments: argparse.Namespace) -> Row:
     """Return how many times better the other is: above 1, faster."""
-    subjects = [
+    models = [
         ModelUnderTest(artifact=label, label=label, path=path, format="onnx")
         for label, path in (("baseline", file), ("candidate", other))
     ]
     result = bench(
-        subjects,
+        models,
         Plan(
             runtimes=["onnxruntime_cpu"],
             threads=[arguments.threads],

@@ -79,15 +79,15 @@ def main() -> None:
 
 def _measured(file: Path, repeat: int, work: Path) -> dict[str, int]:
     os.environ["PADDING"] = "x" * (PADDING_BYTES * repeat)  # both sides inherit it
-    subject = ModelUnderTest(artifact=file.stem, label=file.stem, path=file, format="onnx")
+    model = ModelUnderTest(artifact=file.stem, label=file.stem, path=file, format="onnx")
     sides = {"kdeploy_bytes": _by_kdeploy, "time_bytes": _by_time}
     order = list(sides) if repeat % 2 == 0 else list(reversed(sides))
-    return {name: sides[name](subject, work) for name in order}
+    return {name: sides[name](model, work) for name in order}
 
 
-def _by_kdeploy(subject: ModelUnderTest, work: Path) -> int:
+def _by_kdeploy(model: ModelUnderTest, work: Path) -> int:
     result = bench(
-        [subject],
+        [model],
         Plan(
             runtimes=["onnxruntime_cpu"],
             threads=[1],
@@ -104,10 +104,10 @@ def _by_kdeploy(subject: ModelUnderTest, work: Path) -> int:
     return round(record.value)
 
 
-def _by_time(subject: ModelUnderTest, work: Path) -> int:
+def _by_time(model: ModelUnderTest, work: Path) -> int:
     pool = work / "pool.npy"
-    write_pool(subject, None, batch_size=1, file=pool)
-    command = ["/usr/bin/time", "-v", sys.executable, "-c", SCRIPT, str(subject.path), str(pool)]
+    write_pool(model, None, batch_size=1, file=pool)
+    command = ["/usr/bin/time", "-v", sys.executable, "-c", SCRIPT, str(model.path), str(pool)]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     found = re.search(r"Maximum resident set size \(kbytes\): (\d+)", told)
     if found is None:

@@ -32,11 +32,11 @@ FACTS, ARRAYS = "group.json", "arrays.npz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Subjects that take turns in a cell: one alone, or all that a baseline is compared with."""
+class ModelGroup:
+    """Models that take turns in a configuration: one alone, or all that are compared."""
 
-    subjects: Sequence[ModelUnderTest]
-    cell: Configuration
+    models: Sequence[ModelUnderTest]
+    configuration: Configuration
     with_accuracy: bool
 
 
@@ -68,7 +68,7 @@ class GroupCache:
     _sums: dict[Path, str] = field(default_factory=dict)
     """Of each file, read once: a large one is in many groups."""
 
-    def get(self, group: Group) -> Finished | None:
+    def get(self, group: ModelGroup) -> Finished | None:
         """Return what came of the group, None when it is not here or not whole."""
         if self.folder is None:
             return None
@@ -78,8 +78,8 @@ class GroupCache:
             with (folder / ARRAYS).open("rb") as file, np.load(file) as stored:
                 arrays = [stored[f"a{index}"] for index in range(len(stored.files))]
             outcomes = [
-                _outcome(subject, group.cell, fields, arrays)
-                for subject, fields in zip(group.subjects, facts["outcomes"], strict=True)
+                _outcome(model, group.configuration, fields, arrays)
+                for model, fields in zip(group.models, facts["outcomes"], strict=True)
             ]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
@@ -87,7 +87,7 @@ class GroupCache:
             return None
         return Finished(outcomes=outcomes, created=str(facts["created"]))
 
-    def put(self, group: Group, finished: Finished) -> None:
+    def put(self, group: ModelGroup, finished: Finished) -> None:
         """Keep it, in the place of an older one."""
         if self.folder is None:
             return
@@ -104,12 +104,12 @@ class GroupCache:
             if not (target / FACTS).is_file():  # else another process has kept the same just now
                 raise disk_error(error, self.folder) from error
 
-    def _key(self, group: Group) -> str:
+    def _key(self, group: ModelGroup) -> str:
         return artifact_id(
             {
                 # By name too: two copies of a file are measured twice, as whoever made them wants.
-                "files": [[s.name, self._sum(s.path)] for s in group.subjects],
-                "cell": asdict(group.cell),
+                "files": [[s.name, self._sum(s.path)] for s in group.models],
+                "cell": asdict(group.configuration),
                 "with_accuracy": group.with_accuracy,
                 "plan": {"data": None, **self.plan.of_one_cell()},
                 "data": load(self.plan.data).fingerprint if self.plan.data else None,
@@ -123,11 +123,11 @@ class GroupCache:
         return self._sums[path]
 
 
-def _write(group: Group, finished: Finished, folder: Path) -> None:
+def _write(group: ModelGroup, finished: Finished, folder: Path) -> None:
     arrays: list[Any] = []
     facts = {
-        "cell": str(group.cell),
-        "subjects": [subject.name for subject in group.subjects],
+        "cell": str(group.configuration),
+        "subjects": [model.name for model in group.models],
         "created": finished.created,
         "outcomes": [plain(_seen(outcome), arrays) for outcome in finished.outcomes],
     }
@@ -150,12 +150,17 @@ def contents_sha256(path: Path) -> str:
 
 
 def _seen(outcome: Outcome) -> Mapping[str, Any]:
-    """Return the fields that were measured: subject and cell are those of whoever asks again."""
-    names = (name for name in Outcome.__dataclass_fields__ if name not in ("subject", "cell"))
+    """Return the fields that were measured: model and configuration are whoever asks again's."""
+    names = (
+        name for name in Outcome.__dataclass_fields__ if name not in ("model", "configuration")
+    )
     return {name: getattr(outcome, name) for name in names}
 
 
 def _outcome(
-    subject: ModelUnderTest, cell: Configuration, fields: Mapping[str, Any], arrays: Sequence[Any]
+    model: ModelUnderTest,
+    configuration: Configuration,
+    fields: Mapping[str, Any],
+    arrays: Sequence[Any],
 ) -> Outcome:
-    return Outcome(subject=subject, cell=cell, **restored(Outcome, fields, arrays))
+    return Outcome(model=model, configuration=configuration, **restored(Outcome, fields, arrays))

@@ -13,10 +13,10 @@ from kdeploy.runtimes.contract import Proof
 
 MINIMUM_COUNTS = {50.0: 20, 90.0: 100}
 """By percentile; a p99 of few samples is a bound, or nothing."""
-OUTLIER_Z_SCORE = 10.0
+OUTLIER_Z_SCORE = 10.0  # standard deviations, as hyperfine: 14.826 median absolute deviations
 OUTLIER_SHARE = 0.01  # so many that they move the p99
 SHORTEST_SECONDS = 5e-6  # a hundred times what reading the clock takes
-SLOW_FIRST_RATIO = 10.0
+SLOW_FIRST_RATIO = 10.0  # of the first run to the median
 
 
 def of_machine(machine: Machine) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def of_warm_up(*, is_steady: bool) -> tuple[str, ...]:
 
 
 def of_samples(rounds: Sequence[Floats]) -> tuple[str, ...]:
-    """Return the doubts that the samples of one cell raise."""
+    """Return the doubts that the samples of one configuration raise."""
     samples = np.concatenate(rounds)
     found = []
     if quartile_spread(samples) > UNSTABLE_VARIATION:

@@ -19,12 +19,13 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.facts import OPEN, item_shape, takes_integers
 from kdeploy.onnx_graph.input_fitting import input_dtype, is_declared
-from kdeploy.preprocessing import Inputs, Preprocessing, TensorInfo
+from kdeploy.preprocessing import Inputs, Preprocessing
 from kdeploy.runtimes.files import inputs_of
 from kdeploy.store.artifact import open_artifact
 from kdeploy.store.model_io import preprocessing_of
+from kdeploy.tensor_info import TensorInfo
 
-POOL_BATCHES = 16
+POOL_BATCHES = 16  # different ones in turn, so that no cache holds a single input
 POOL_BYTES = 4 * 2**20
 _SEED = 0
 _VALUES = {"uint8": 256}
@@ -39,7 +40,7 @@ class Pool:
 
 
 def write_pool(
-    subject: ModelUnderTest,
+    model: ModelUnderTest,
     data: DataReference | None,
     *,
     batch_size: int,
@@ -49,13 +50,13 @@ def write_pool(
     """Write the batches, preprocessed, one after the other.
 
     Args:
-        subject: What takes them; without data it says itself what they are like.
+        model: What takes them; without data it says itself what they are like.
         data: Whose test items they are; None: seeded noise.
         batch_size: The file holds a multiple of it.
         size: Height and width, or length, to bring the items to; one number for both; () for none.
         file: An npy file.
     """
-    pool = _noise(subject, batch_size, size) if data is None else _real(data, batch_size, size)
+    pool = _noise(model, batch_size, size) if data is None else _real(data, batch_size, size)
     np.save(file, pool)
     return Pool(shape=pool.shape[1:], is_real=data is not None)
 
@@ -69,18 +70,18 @@ def _real(reference: DataReference, batch_size: int, size: Sequence[int]) -> Inp
     return _brought_to(known, shape)
 
 
-def _noise(subject: ModelUnderTest, batch_size: int, size: Sequence[int]) -> Inputs:
-    known = _preprocessing(subject)
+def _noise(model: ModelUnderTest, batch_size: int, size: Sequence[int]) -> Inputs:
+    known = _preprocessing(model)
     known = replace(known, shape=_sized(known.shape, size))
     if OPEN in known.shape:
         raise ModelError(
-            f"{subject.label} leaves the size of its input open: {list(known.shape)}",
+            f"{model.label} leaves the size of its input open: {list(known.shape)}",
             hint="name its sizes (`--size 128`, or `--input NAME=1,3,224,224`), or the data to "
             "measure it on (`--data`)",
         )
     generator = np.random.default_rng(_SEED)
     count = _count(known.shape, batch_size)
-    if subject.format == "onnx" and np.dtype(dtype := input_dtype(subject.path)).kind in "iu":
+    if model.format == "onnx" and np.dtype(dtype := input_dtype(model.path)).kind in "iu":
         # Of ids, the first two: any vocabulary has them. Bytes are what images are made of.
         return generator.integers(_VALUES.get(dtype, 2), size=(count, *known.shape), dtype=dtype)
     return known.random(count, generator)
@@ -116,23 +117,23 @@ def _count(shape: tuple[int, ...], batch_size: int) -> int:
     return batch_size * max(2, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
 
 
-def _preprocessing(subject: ModelUnderTest) -> Preprocessing:
-    """Return what the subject itself says of its input: the shape, and the kind of numbers."""
-    if subject.format == "onnx":
-        if takes_integers(subject.path) and not is_declared(subject.path):
+def _preprocessing(model: ModelUnderTest) -> Preprocessing:
+    """Return what the model itself says of its input: the shape, and the kind of numbers."""
+    if model.format == "onnx":
+        if takes_integers(model.path) and not is_declared(model.path):
             raise ModelError(
-                f"{subject.label} takes token ids, and nothing says how many there are",
+                f"{model.label} takes token ids, and nothing says how many there are",
                 hint="name the data to measure it on (`--data`), or measure it on the first two "
                 "ids: `--input NAME=1,128`",
             )
-        return Preprocessing(shape=item_shape(subject.path))
-    inputs = inputs_of(subject.path, subject.format)
+        return Preprocessing(shape=item_shape(model.path))
+    inputs = inputs_of(model.path, model.format)
     if inputs is not None:
-        return Preprocessing(shape=_item(subject.path, inputs))
-    if subject.format == "torch" and (known := preprocessing_of(open_artifact(subject.path))):
+        return Preprocessing(shape=_item(model.path, inputs))
+    if model.format == "torch" and (known := preprocessing_of(open_artifact(model.path))):
         return known
     raise ModelError(
-        f"nothing says how large the input of {subject.label} is",
+        f"nothing says how large the input of {model.label} is",
         hint="name the data to measure it on (`--data`)",
     )
 

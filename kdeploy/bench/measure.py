@@ -21,11 +21,11 @@ from kdeploy.flags import STEADY_RATIO
 
 Batch = NDArray[np.float32]
 Infer = Callable[[Batch], Any]
-STEADY_WINDOWS = 3
-MEDIAN_COUNT = 1000
+STEADY_WINDOWS = 3  # whose medians agree: then it is warm
+MEDIAN_COUNT = 1000  # samples are enough for the median of a window
 # Before each round, for threads that slept and caches that another process has filled.
 AWAKENING_CALLS = 3
-AWAKENING_SHARE = 0.1
+AWAKENING_SHARE = 0.1  # of a round, before it: clocks and caches come back
 DEVICE_SHARE = 0.25  # of a round, once more, to ask the device's own clock
 # A process is at rest when it uses less than a tenth of this on the processor.
 REST_WINDOW_SECONDS = 0.01

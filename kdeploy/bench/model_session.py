@@ -1,4 +1,4 @@
-"""One subject in its process: what is asked of it, and all that was seen of it."""
+"""One model in its process: what is asked of it, and all that was seen of it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,19 @@ OFFLINE_COUNT = 3  # batches of a round: each may take as long as the round
 
 
 class ModelSession:
-    """One subject from its inputs to its outcome; after a failure it is asked nothing more."""
+    """One model from its inputs to its outcome; after a failure it is asked nothing more."""
 
     def __init__(
-        self, subject: ModelUnderTest, cell: Configuration, plan: Plan, folder: Path
+        self, model: ModelUnderTest, configuration: Configuration, plan: Plan, folder: Path
     ) -> None:
-        self.subject, self._cell, self._plan, self._folder = subject, cell, plan, folder
+        self.model, self._configuration, self._plan, self._folder = (
+            model,
+            configuration,
+            plan,
+            folder,
+        )
         self.failure: str | None = None
-        self._device = device_of(cell.runtime)
+        self._device = device_of(configuration.runtime)
         self._runtime: dict[str, Any] = {}
         self._input_shape: tuple[int, ...] = ()
         self._is_steady = True
@@ -54,13 +59,13 @@ class ModelSession:
         """Look up the runtime and write the inputs, before the process starts: that is timed."""
         self._pool = self._folder / "pool.npy"
         try:
-            technique, options = available(self._cell.runtime)
-            check_format(self._cell.runtime, self.subject.path)
+            technique, options = available(self._configuration.runtime)
+            check_format(self._configuration.runtime, self.model.path)
             pool = write_pool(
-                self.subject,
+                self.model,
                 self._plan.data,
-                batch_size=self._cell.batch_size,
-                size=self._cell.size,
+                batch_size=self._configuration.batch_size,
+                size=self._configuration.size,
                 file=self._pool,
             )
         except KdeployError as error:
@@ -72,20 +77,20 @@ class ModelSession:
 
     def open(self, worker: Worker) -> None:
         """Open the file in a process that has just been started, and warm it up."""
-        self._worker, cell, plan = worker, self._cell, self._plan
+        self._worker, configuration, plan = worker, self._configuration, self._plan
         reply = self._ask(
             {
                 "do": "open",
                 **self._runtime,
-                "threads": cell.threads,
-                "path": str(self.subject.path),
+                "threads": configuration.threads,
+                "path": str(self.model.path),
                 "pool": str(self._pool),
-                "batch_size": cell.batch_size,
+                "batch_size": configuration.batch_size,
             }
         )
         self._seen.update(reply)
         self._numbers["cold_start"] = worker.age_seconds
-        if cell.scenario == "offline":
+        if configuration.scenario == "offline":
             self._fit()
         reply = self._ask(
             {
@@ -101,7 +106,7 @@ class ModelSession:
     def measure(self) -> None:
         """Take one round; where the device has a clock, a shorter one by that as well."""
         plan = self._plan
-        is_offline = self._cell.scenario == "offline"
+        is_offline = self._configuration.scenario == "offline"
         count = OFFLINE_COUNT if is_offline else math.ceil(plan.minimum_count / plan.rounds)
         file = self._folder / "samples.npy"
         request = {"seconds": plan.window_seconds, "count": count, "file": str(file)}
@@ -121,8 +126,8 @@ class ModelSession:
         batch_seconds = self._seen["batch_seconds"]
         capacity, seeds, plan = 1 / batch_seconds, itertools.count(), self._plan
 
-        def holds(rate: float, run: server.Run, seconds: float) -> bool:
-            watch(f"{self.subject.name}, {rate:.3g} requests/s")
+        def holds(rate: float, run: server.ServerRun, seconds: float) -> bool:
+            watch(f"{self.model.name}, {rate:.3g} requests/s")
             count = server.num_requests(
                 rate, run, capacity=capacity, seconds=seconds, limit_seconds=limit
             )
@@ -154,7 +159,7 @@ class ModelSession:
             self._flags.append("throttled")
         if self._device == "cuda":
             self._look_at_device_memory()
-        if self._plan.energy and self._cell.scenario != "server":
+        if self._plan.energy and self._configuration.scenario != "server":
             self._look_at_energy()
         self._extra("integer_kernels", {"do": "proof"})
         if with_accuracy and self._plan.data is not None:
@@ -162,7 +167,7 @@ class ModelSession:
             request = {
                 "do": "accuracy",
                 "data": self._plan.data.to_dict(),
-                "batch_size": self._cell.batch_size,
+                "batch_size": self._configuration.batch_size,
                 "file": str(file),
             }
             self._extra("accuracy.top1", request)
@@ -173,21 +178,21 @@ class ModelSession:
         self._worker.close()
 
     def outcome(self, flags: Sequence[str]) -> Outcome:
-        """Return all that was seen; `flags` are the doubts about all subjects alike."""
+        """Return all that was seen; `flags` are the doubts about all models alike."""
         if self.failure is not None:
             return Outcome(
-                subject=self.subject,
-                cell=self._cell,
+                model=self.model,
+                configuration=self._configuration,
                 skipped=self.failure,
                 input_shape=self._input_shape,
             )
         seen, peak_bytes = self._seen, self._seen["peak_bytes"]
         own = [*self._flags, *flags, *doubts.of_warm_up(is_steady=self._is_steady)]
-        if self._cell.scenario != "server":  # waiting times vary by nature
+        if self._configuration.scenario != "server":  # waiting times vary by nature
             own += doubts.of_samples(self._rounds)
         return Outcome(
-            subject=self.subject,
-            cell=self._cell,
+            model=self.model,
+            configuration=self._configuration,
             largest_batch=seen.get("largest_batch"),
             input_shape=self._input_shape,
             load_seconds=seen["load_seconds"],
@@ -215,7 +220,7 @@ class ModelSession:
         reply = self._ask({"do": "fit", "seconds": seconds, "memory_bytes": limit})
         if reply and reply["batch_size"] is None:
             self.failure = (
-                f"a batch of {self._cell.batch_size} does not fit: it takes longer than"
+                f"a batch of {self._configuration.batch_size} does not fit: it takes longer than"
                 f" {format_quantity(seconds, 's')} or more than {format_quantity(limit, 'B')}"
             )
         elif reply:
@@ -273,7 +278,7 @@ class ModelSession:
     @property
     def _items(self) -> int:
         """Return the items of a batch that is timed."""
-        return int(self._seen.get("largest_batch", self._cell.batch_size))
+        return int(self._seen.get("largest_batch", self._configuration.batch_size))
 
     def _slowed_nanoseconds(self) -> int:
         return nvml.slowed_nanoseconds() if self._device == "cuda" else 0

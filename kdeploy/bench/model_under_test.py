@@ -38,7 +38,7 @@ class ModelUnderTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """The conditions that all subjects of one comparison share."""
+    """The conditions that all models of one comparison share."""
 
     runtime: str
     batch_size: int
@@ -57,10 +57,10 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """All that was seen of one subject in one cell; `skipped` says why there is nothing."""
+    """All that was seen of one model in one configuration; `skipped` says why there is nothing."""
 
-    subject: ModelUnderTest
-    cell: Configuration
+    model: ModelUnderTest
+    configuration: Configuration
     skipped: str | None = None
     largest_batch: int | None = None
     """Items of the batch that `offline` found."""
@@ -87,4 +87,4 @@ class Outcome:
     @property
     def batch_size(self) -> int:
         """Return the items of a batch that was timed."""
-        return self.largest_batch or self.cell.batch_size
+        return self.largest_batch or self.configuration.batch_size

@@ -66,7 +66,7 @@ class BenchPlan(BaseModel):
 
     @property
     def seconds(self) -> float:
-        """Return how long a cell is measured at least."""
+        """Return how long a configuration is measured at least."""
         return self.minimum_seconds or EFFORT_SECONDS[self.effort]
 
     @property
@@ -117,7 +117,7 @@ class Plan(BenchPlan):
     data: InstanceOf[DataReference] | None = None
     """Whose test part is fed and judged; None: seeded noise, no accuracy."""
     rounds: int = ROUNDS
-    """Turns that each subject takes; the intervals are drawn over them."""
+    """Turns that each model takes; the intervals are drawn over them."""
     energy: bool = True
     """Whether to run on for what energy takes, where a counter can be read."""
 
@@ -131,7 +131,7 @@ class Plan(BenchPlan):
         return min(max(2.0, 5 * self.seconds), LONGEST_WARM_UP_SECONDS)
 
     def of_one_cell(self) -> dict[str, Any]:
-        """Return what the numbers of a single cell depend on, beside the cell and the data."""
+        """Return what a configuration's numbers depend on, beside itself and the data."""
         return {
             "accuracy": self.accuracy,
             "minimum_seconds": self.seconds,

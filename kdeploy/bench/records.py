@@ -39,21 +39,25 @@ class _Number:
 
 
 def measurements(
-    outcome: Outcome, machine: Machine, *, taught: NDArray[np.int64] | None
+    outcome: Outcome, machine: Machine, *, reference_predictions: NDArray[np.int64] | None
 ) -> list[Measurement]:
     """Return the records of one outcome; `taught` are the classes that the baseline gave."""
     if outcome.skipped is not None:
         nothing = _Number(metric="latency.p50", value=None, n=0, skipped=outcome.skipped)
         return [_record(outcome, nothing, machine)]
-    numbers = [*_times(outcome, machine), *_facts(outcome, machine), *_quality(outcome, taught)]
+    numbers = [
+        *_times(outcome, machine),
+        *_facts(outcome, machine),
+        *_quality(outcome, reference_predictions),
+    ]
     return [_record(outcome, number, machine) for number in numbers]
 
 
 def comparisons(outcomes: Sequence[Outcome], *, baseline: str) -> list[dict[str, Any]]:
     """Return how many times better than the baseline each other outcome of the same rounds is."""
     measured = [outcome for outcome in outcomes if outcome.skipped is None]
-    base = next((o for o in measured if o.subject.label == baseline), None)
-    if base is None or base.cell.scenario == "server":  # its search takes no turns
+    base = next((o for o in measured if o.model.label == baseline), None)
+    if base is None or base.configuration.scenario == "server":  # its search takes no turns
         return []
     others = [o for o in measured if o is not base]
     return [line for other in others for line in _compared(other, base)]
@@ -66,17 +70,17 @@ def proven(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for outcome in outcomes:
-        subject, proof = outcome.subject, outcome.proof
+        model, proof = outcome.model, outcome.proof
         if proof is not None:
             line = {
-                "label": subject.label,
-                "profile": subject.profile,
-                "runtime": outcome.cell.runtime,
+                "label": model.label,
+                "profile": model.profile,
+                "runtime": outcome.configuration.runtime,
                 "provider": proof.provider,
                 "operators": proof.operators,
                 "layers": proof.layers,
             }
-            found.setdefault((subject.label, subject.profile, outcome.cell.runtime), line)
+            found.setdefault((model.label, model.profile, outcome.configuration.runtime), line)
     return list(found.values())
 
 
@@ -89,13 +93,13 @@ def _compared(other: Outcome, base: Outcome) -> Iterator[dict[str, Any]]:
     for metric, (above, below) in pairs.items():
         ratio = stats.paired_ratio(above, below)
         yield {
-            "label": other.subject.label,
-            "profile": other.subject.profile,
-            "baseline": base.subject.label,
-            "runtime": other.cell.runtime,
+            "label": other.model.label,
+            "profile": other.model.profile,
+            "baseline": base.model.label,
+            "runtime": other.configuration.runtime,
             "batch_size": other.batch_size,
-            "threads": other.cell.threads,
-            "scenario": other.cell.scenario,
+            "threads": other.configuration.threads,
+            "scenario": other.configuration.scenario,
             "input_shape": _swept_shape(other),
             "metric": metric,
             "ratio": ratio.value,
@@ -119,14 +123,14 @@ def _rates(outcome: Outcome) -> NDArray[np.float64]:
 
 def _times(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
     here = doubts.of_machine(machine)
-    integers = doubts.of_integers(outcome.proof, device_of(outcome.cell.runtime), machine)
+    integers = doubts.of_integers(outcome.proof, device_of(outcome.configuration.runtime), machine)
     flags = (*here, *outcome.flags, *doubts.of_proof(outcome.proof), *integers)
     count = sum(len(r) for r in outcome.rounds)
     yield _estimated("latency.mean", stats.mean(outcome.rounds), count, flags)
     yield from _percentiles("latency", outcome.rounds, flags)
     if outcome.device_rounds:
         yield from _percentiles("device_latency", outcome.device_rounds, flags)
-    if outcome.cell.scenario != "server":  # where it is what was asked for
+    if outcome.configuration.scenario != "server":  # where it is what was asked for
         items = np.array([len(r) for r in outcome.rounds]) * outcome.batch_size
         rate = stats.ratio_of_sums(items, np.array(outcome.elapsed_seconds))
         yield _estimated("throughput", rate, count, flags)
@@ -164,23 +168,23 @@ def _bound_of_p99(
 
 
 def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
-    subject, proof = outcome.subject, outcome.proof
-    parameters = subject.parameters
+    model, proof = outcome.model, outcome.proof
+    parameters = model.parameters
     if parameters is None:
-        parameters = parameters_of(subject.path, subject.format)
+        parameters = parameters_of(model.path, model.format)
     swapped = tuple(flag for flag in outcome.flags if flag == "swapped")
     yield _Number(metric="peak_memory", value=outcome.peak_memory_bytes, flags=swapped)
     for metric in ("memory_over_runtime", "load_memory", "device_memory", "offline_batch_size"):
         if metric in outcome.numbers:
             own = swapped if metric == "memory_over_runtime" else ()
             yield _Number(metric=metric, value=outcome.numbers[metric], flags=own)
-    yield _Number(metric="size", value=_size(subject))
+    yield _Number(metric="size", value=_size(model))
     if parameters is not None:
         yield _Number(metric="parameters", value=parameters)
-    if subject.macs is not None:
-        yield _Number(metric="macs", value=subject.macs)
+    if model.macs is not None:
+        yield _Number(metric="macs", value=model.macs)
     if proof is not None and proof.is_quantized and proof.eligible:
-        integers = doubts.of_integers(proof, device_of(outcome.cell.runtime), machine)
+        integers = doubts.of_integers(proof, device_of(outcome.configuration.runtime), machine)
         flags = (*doubts.of_proof(proof), *integers)
         share = proof.integer / proof.eligible
         yield _Number(metric="integer_kernels", value=share, n=proof.eligible, flags=flags)
@@ -189,7 +193,9 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
         yield _Number(metric="sparse_kernels", value=share, n=proof.sparse_eligible, flags=flags)
 
 
-def _quality(outcome: Outcome, taught: NDArray[np.int64] | None) -> Iterator[_Number]:
+def _quality(
+    outcome: Outcome, reference_predictions: NDArray[np.int64] | None
+) -> Iterator[_Number]:
     predicted = outcome.predictions
     for metric, reason in outcome.missing.items():
         yield _Number(metric=metric, value=None, n=0, skipped=reason)
@@ -198,9 +204,9 @@ def _quality(outcome: Outcome, taught: NDArray[np.int64] | None) -> Iterator[_Nu
     count = len(predicted)
     found = dict(outcome.accuracy)
     yield from _without_a_class("accuracy", predicted)
-    if taught is not None and len(taught) == count:
-        found |= judged("agreement", predicted, taught)
-        yield from _without_a_class("agreement", predicted, taught)
+    if reference_predictions is not None and len(reference_predictions) == count:
+        found |= judged("agreement", predicted, reference_predictions)
+        yield from _without_a_class("agreement", predicted, reference_predictions)
     for metric, value in found.items():
         if not math.isfinite(value):
             reason = (
@@ -233,18 +239,18 @@ def _estimated(metric: str, estimate: Estimate, count: int, flags: tuple[str, ..
 
 
 def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
-    subject, cell = outcome.subject, outcome.cell
+    model, configuration = outcome.model, outcome.configuration
     return Measurement(
-        artifact=subject.artifact,
-        label=subject.label,
-        stage=subject.stage,
-        technique=subject.technique,
-        profile=subject.profile,
-        runtime=cell.runtime,
-        device=device_of(cell.runtime),
+        artifact=model.artifact,
+        label=model.label,
+        stage=model.stage,
+        technique=model.technique,
+        profile=model.profile,
+        runtime=configuration.runtime,
+        device=device_of(configuration.runtime),
         batch_size=outcome.batch_size,
-        threads=cell.threads,
-        scenario=cell.scenario,
+        threads=configuration.threads,
+        scenario=configuration.scenario,
         input_shape="" if number.metric.startswith(JUDGED) else _swept_shape(outcome),
         machine=machine.id,
         metric=number.metric,
@@ -259,13 +265,17 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
 
 def _swept_shape(outcome: Outcome) -> str:
     """Return the shape of an item where sizes were swept; what was skipped has only the size."""
-    cell = outcome.cell
-    return "x".join(str(n) for n in outcome.input_shape or cell.size) if cell.size else ""
+    configuration = outcome.configuration
+    return (
+        "x".join(str(n) for n in outcome.input_shape or configuration.size)
+        if configuration.size
+        else ""
+    )
 
 
-def _size(subject: ModelUnderTest) -> int:
+def _size(model: ModelUnderTest) -> int:
     """Return the bytes that would be shipped: the file, or the tensors of a torch artefact."""
-    if subject.path.is_dir():
-        tensors = list(subject.path.glob("*.safetensors")) or list(subject.path.iterdir())
+    if model.path.is_dir():
+        tensors = list(model.path.glob("*.safetensors")) or list(model.path.iterdir())
         return sum(path.stat().st_size for path in tensors if path.is_file())
-    return sum(file.stat().st_size for file in files_of(subject.path))
+    return sum(file.stat().st_size for file in files_of(model.path))

@@ -23,60 +23,60 @@ FREE_SHARE = 0.8  # of the free memory, for the batches of scenario `offline`
 
 
 def measure_group(
-    subjects: Sequence[ModelUnderTest],
-    cell: Configuration,
+    models: Sequence[ModelUnderTest],
+    configuration: Configuration,
     plan: Plan,
     *,
     with_accuracy: bool,
     watch: Watch,
 ) -> list[Outcome]:
-    """Return one outcome a subject; what fails carries its reason and stops nothing else."""
-    if cell.scenario == "offline" and plan.memory_limit_bytes is None:
-        share = int(FREE_SHARE * free_bytes() / len(subjects))
+    """Return one outcome a model; what fails carries its reason and stops nothing else."""
+    if configuration.scenario == "offline" and plan.memory_limit_bytes is None:
+        share = int(FREE_SHARE * free_bytes() / len(models))
         plan = plan.model_copy(update={"memory_limit": f"{share}B"})
     with temporary_folder("bench") as folder, ExitStack() as stack:
-        sides = []
-        for index, subject in enumerate(subjects):
-            watch(f"{cell}: {subject.name} warms up")
+        sessions = []
+        for index, model in enumerate(models):
+            watch(f"{configuration}: {model.name} warms up")
             place = folder / str(index)
-            sides.append(stack.enter_context(opened(subject, cell, plan, place)))
-        take_turns = _serve if cell.scenario == "server" else _alternate
-        flags = take_turns(sides, plan, lambda text: watch(f"{cell}: {text}"))
-        for side in sides:
-            watch(f"{cell}: {side.subject.name}, memory and accuracy")
-            side.finish(with_accuracy=with_accuracy)
-        return [side.outcome(flags) for side in sides]
+            sessions.append(stack.enter_context(opened(model, configuration, plan, place)))
+        take_turns = _serve if configuration.scenario == "server" else _alternate
+        flags = take_turns(sessions, plan, lambda text: watch(f"{configuration}: {text}"))
+        for session in sessions:
+            watch(f"{configuration}: {session.model.name}, memory and accuracy")
+            session.finish(with_accuracy=with_accuracy)
+        return [session.outcome(flags) for session in sessions]
 
 
 @contextmanager
 def opened(
-    subject: ModelUnderTest, cell: Configuration, plan: Plan, folder: Path
+    model: ModelUnderTest, configuration: Configuration, plan: Plan, folder: Path
 ) -> Iterator[ModelSession]:
     """Start a process, open the file in it and warm it up; end it afterwards."""
     folder.mkdir()
-    side = ModelSession(subject, cell, plan, folder)
-    side.prepare()
+    session = ModelSession(model, configuration, plan, folder)
+    session.prepare()
     with Worker(folder, timeout_seconds=plan.timeout_seconds) as worker:
-        side.open(worker)
-        yield side
+        session.open(worker)
+        yield session
 
 
-def _alternate(sides: Sequence[ModelSession], plan: Plan, watch: Watch) -> tuple[str, ...]:
-    """Let every side take its turn in every round; return what else the machine did meanwhile."""
-    before = look([side.pid for side in sides])
+def _alternate(sessions: Sequence[ModelSession], plan: Plan, watch: Watch) -> tuple[str, ...]:
+    """Let every session take its turn in every round; return what else the machine did then."""
+    before = look([session.pid for session in sessions])
     for number in range(plan.rounds):
         watch(f"round {number + 1} of {plan.rounds}")
-        for index in turns(len(sides), number):
-            sides[index].measure()
-    return doubts_between(before, look([side.pid for side in sides]))
+        for index in turns(len(sessions), number):
+            sessions[index].measure()
+    return doubts_between(before, look([session.pid for session in sessions]))
 
 
-def _serve(sides: Sequence[ModelSession], plan: Plan, watch: Watch) -> tuple[str, ...]:
-    """Let one side after the other look for its rate: a search cannot take turns."""
-    before = look([side.pid for side in sides])
-    for side in sides:
-        side.serve(watch)
-    return doubts_between(before, look([side.pid for side in sides]))
+def _serve(sessions: Sequence[ModelSession], plan: Plan, watch: Watch) -> tuple[str, ...]:
+    """Let one session after the other look for its rate: a search cannot take turns."""
+    before = look([session.pid for session in sessions])
+    for session in sessions:
+        session.serve(watch)
+    return doubts_between(before, look([session.pid for session in sessions]))
 
 
 def turns(count: int, number: int) -> list[int]:

@@ -1,9 +1,9 @@
 """Measure files: latency, memory and accuracy of each, in each runtime, side by side.
 
-Every subject of a cell (runtime, batch size, threads) runs in a fresh process of its own; with a
-baseline all of a cell take turns, and are one group. A group that is finished is kept at once, so
-that a rerun goes on after it. What cannot run is a record with its reason; raw samples are kept
-beside the records.
+Every model runs in a fresh process of its own in every configuration (runtime, batch size,
+threads); with a baseline all models of a configuration take turns, and are one group. A group that
+is finished is kept at once, so that a rerun goes on after it. What cannot run is a record with its
+reason; raw samples are kept beside the records.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.bench.cache import Finished, Group, GroupCache, finished_now
+from kdeploy.bench.cache import Finished, GroupCache, ModelGroup, finished_now
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
 from kdeploy.bench.plan import Plan, Scenario
 from kdeploy.bench.records import comparisons, measurements, proven
@@ -30,7 +30,7 @@ from kdeploy.machine import Machine, allowed_cores
 from kdeploy.measurement import Measurement
 from kdeploy.runtimes.run import named, this_machine
 
-__all__ = ["BenchResult", "Interrupted", "ModelUnderTest", "bench"]
+__all__ = ["BenchInterrupted", "BenchResult", "ModelUnderTest", "bench"]
 
 # Intervals are drawn over rounds: more of them find smaller differences, until a round has too few
 # calls for a median, or is so short that waking up takes longer. Rounds of more than some seconds
@@ -50,7 +50,7 @@ class BenchResult:
     """What each file ran as in each runtime, operator by operator; see `records.proven`."""
 
 
-class Interrupted(KeyboardInterrupt):
+class BenchInterrupted(KeyboardInterrupt):
     """Ctrl-C: `result` is of the groups that were finished, `text` says how many."""
 
     def __init__(self, text: str, result: BenchResult) -> None:
@@ -59,100 +59,104 @@ class Interrupted(KeyboardInterrupt):
 
 
 def bench(
-    subjects: Sequence[ModelUnderTest],
+    models: Sequence[ModelUnderTest],
     plan: Plan,
     *,
     baseline: str | None = None,
     out: Path,
-    kept: Path | None = None,
-    anew: bool = False,
+    cache_folder: Path | None = None,
+    no_cache: bool = False,
     watch: Callable[[str], None] = lambda text: None,
 ) -> BenchResult:
-    """Measure all subjects in all cells.
+    """Measure all models in all configurations.
 
     Args:
-        subjects: What to measure.
+        models: What to measure.
         plan: In which runtimes and how, on which data, and for how long.
-        baseline: Label of the subject that others are compared with.
+        baseline: Label of the model that others are compared with.
         out: Folder for the raw samples.
-        kept: Folder of what is finished, which a later call does not measure again; None: none.
-        anew: Measure all of it again.
+        cache_folder: What is finished, which a later call does not measure again; None: none.
+        no_cache: Measure all of it again.
         watch: Called with a line for people at every step.
 
     Raises:
         UnknownName: a baseline that does not exist.
         DataError: the data cannot be used.
-        Interrupted: Ctrl-C; what was finished is kept.
+        BenchInterrupted: Ctrl-C; what was finished is kept.
     """
-    labels = {subject.label for subject in subjects}
+    labels = {model.label for model in models}
     if baseline is not None and baseline not in labels:
-        raise UnknownName.among("subject", baseline, labels, where="the baseline")
+        raise UnknownName.among("model", baseline, labels, where="the baseline")
     if plan.data is not None:
-        load(plan.data)  # what is wrong with it is the user's error, not that of each cell
-    store = GroupCache(folder=kept, plan=plan, machine=this_machine())
-    cells = list(_cells(plan))
-    groups = [group for cell in cells for group in _groups(subjects, *cell, baseline)]
+        load(plan.data)  # what is wrong with it is the user's error, not that of each configuration
+    store = GroupCache(folder=cache_folder, plan=plan, machine=this_machine())
+    configurations = list(_configurations(plan))
+    groups = [
+        group
+        for configuration in configurations
+        for group in _groups(models, *configuration, baseline)
+    ]
     finished: list[Finished] = []
     try:
         for group in groups:
-            finished.append(_finished(group, store, anew=anew, watch=watch))
+            finished.append(_finished(group, store, no_cache=no_cache, watch=watch))
     except KeyboardInterrupt:
         text = f"{len(finished)} of {len(groups)} groups are measured and kept"
-        raise Interrupted(text, _result(finished, baseline, store.machine)) from None
+        raise BenchInterrupted(text, _result(finished, baseline, store.machine)) from None
     keep([outcome for f in finished for outcome in f.outcomes], out / "samples")
     return _result(finished, baseline, store.machine)
 
 
-def _cells(plan: Plan) -> Iterator[tuple[Configuration, bool]]:
-    """Yield cells, and whether accuracy is measured in them: once a runtime."""
+def _configurations(plan: Plan) -> Iterator[tuple[Configuration, bool]]:
+    """Yield configurations, and whether accuracy is measured in them: once a runtime."""
     counts = dict.fromkeys(count or allowed_cores() for count in plan.threads)
     for name in plan.runtimes:
         swept = itertools.product(plan.scenarios, plan.item_sizes, plan.batch_sizes, counts)
         for index, (scenario, size, batch_size, count) in enumerate(swept):
-            cell = Configuration(
+            configuration = Configuration(
                 runtime=name, batch_size=batch_size, threads=count, scenario=scenario, size=size
             )
-            yield cell, plan.accuracy and index == 0
+            yield configuration, plan.accuracy and index == 0
 
 
 def _groups(
-    subjects: Sequence[ModelUnderTest],
-    cell: Configuration,
+    models: Sequence[ModelUnderTest],
+    configuration: Configuration,
     with_accuracy: bool,
     baseline: str | None,
-) -> Iterator[Group]:
+) -> Iterator[ModelGroup]:
     """Yield what is measured at one time: without a baseline no two are compared."""
-    able = [subject for subject in subjects if _refusal(subject, cell) is None]
-    is_compared = baseline in {subject.label for subject in able}
-    alone = [s for s in subjects if s not in able or not is_compared]
+    able = [model for model in models if _refusal(model, configuration) is None]
+    is_compared = baseline in {model.label for model in able}
+    alone = [s for s in models if s not in able or not is_compared]
     together = [able] if is_compared else []
-    for members in [*([subject] for subject in alone), *together]:
-        yield Group(subjects=members, cell=cell, with_accuracy=with_accuracy)
+    for members in [*([model] for model in alone), *together]:
+        yield ModelGroup(models=members, configuration=configuration, with_accuracy=with_accuracy)
 
 
-def _refusal(subject: ModelUnderTest, cell: Configuration) -> str | None:
-    """Return why the runtime of the cell is not even asked to open the file."""
-    technique, _ = named(cell.runtime)
+def _refusal(model: ModelUnderTest, configuration: Configuration) -> str | None:
+    """Return why the runtime of the configuration is not even asked to open the file."""
+    technique, _ = named(configuration.runtime)
     unavailable: str | None = technique.load().unavailable()
-    if unavailable is None and subject.format not in technique.facts["formats"]:
+    if unavailable is None and model.format not in technique.facts["formats"]:
         formats = ", ".join(sorted(technique.facts["formats"]))
-        return f"{cell.runtime} opens {formats}, not {subject.format}"
+        return f"{configuration.runtime} opens {formats}, not {model.format}"
     return unavailable
 
 
 def _finished(
-    group: Group, store: GroupCache, *, anew: bool, watch: Callable[[str], None]
+    group: ModelGroup, store: GroupCache, *, no_cache: bool, watch: Callable[[str], None]
 ) -> Finished:
     """Return what came of a group, now or earlier."""
-    first, cell = group.subjects[0], group.cell
-    if (reason := _refusal(first, cell)) is not None:
-        return finished_now([Outcome(subject=first, cell=cell, skipped=reason)])
-    known = None if anew else store.get(group)
+    first, configuration = group.models[0], group.configuration
+    if (reason := _refusal(first, configuration)) is not None:
+        return finished_now([Outcome(model=first, configuration=configuration, skipped=reason)])
+    known = None if no_cache else store.get(group)
     if known is not None:
         return known
-    plan = store.plan.model_copy(update={"rounds": rounds_of(store.plan, cell.scenario)})
+    plan = store.plan.model_copy(update={"rounds": rounds_of(store.plan, configuration.scenario)})
     outcomes = measure_group(
-        group.subjects, cell, plan, with_accuracy=group.with_accuracy, watch=watch
+        group.models, configuration, plan, with_accuracy=group.with_accuracy, watch=watch
     )
     finished = finished_now(outcomes)
     store.put(group, finished)
@@ -160,7 +164,7 @@ def _finished(
 
 
 def rounds_of(plan: Plan, scenario: Scenario) -> int:
-    """Return how many turns each subject takes: an even number, so that each is as often first."""
+    """Return how many turns each model takes: an even number, so that each is as often first."""
     seconds, count = plan.seconds, plan.minimum_count
     wanted = max(FEWEST_ROUNDS, seconds / LONGEST_SECONDS)
     # The largest batch is one that fits in a round, and a server does not take turns.
@@ -177,7 +181,11 @@ def _result(finished: Sequence[Finished], baseline: str | None, machine: Machine
             record
             for f in finished
             for o in f.outcomes
-            for record in f.dated(measurements(o, machine, taught=_taught(o, outcomes, baseline)))
+            for record in f.dated(
+                measurements(
+                    o, machine, reference_predictions=_reference_predictions(o, outcomes, baseline)
+                )
+            )
         ],
         comparisons=[
             ratio
@@ -189,10 +197,10 @@ def _result(finished: Sequence[Finished], baseline: str | None, machine: Machine
     )
 
 
-def _taught(
+def _reference_predictions(
     outcome: Outcome, outcomes: Sequence[Outcome], baseline: str | None
 ) -> NDArray[np.int64] | None:
     """Return the baseline's classes, from the same runtime where it could run there."""
-    found = [o for o in outcomes if o.subject.label == baseline and o.predictions is not None]
-    found.sort(key=lambda o: o.cell.runtime != outcome.cell.runtime)
+    found = [o for o in outcomes if o.model.label == baseline and o.predictions is not None]
+    found.sort(key=lambda o: o.configuration.runtime != outcome.configuration.runtime)
     return found[0].predictions if found else None

@@ -26,7 +26,7 @@ def keep(outcomes: Sequence[Outcome], folder: Path) -> None:
     for number, outcome in enumerate(outcomes):
         if outcome.skipped is not None:
             continue
-        name = re.sub(r"[^\w.-]+", "-", f"{outcome.cell}-{outcome.subject.name}")
+        name = re.sub(r"[^\w.-]+", "-", f"{outcome.configuration}-{outcome.model.name}")
         name = name if name not in taken else f"{name}-{number}"
         taken.add(name)
         np.savez_compressed(folder / f"{name}.npz", **_arrays(outcome))

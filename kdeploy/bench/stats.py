@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
-PIECES = 20
+PIECES = 20  # of the resamples at a time: memory stays small
 # Rounds are thinned to their quantiles, so that a fast model's million samples cost nothing.
 THINNED = 200
 TAIL = 0.025  # on either side of an interval
-NORMAL_975 = 1.959964
+NORMAL_975 = 1.959964  # the quantile of the standard normal for 95 %, two-sided
 PRACTICAL_THRESHOLD = 0.03  # smaller differences are real only on paper
 _SEED = 0
 

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from kdeploy.bench import measure, memory
 from kdeploy.errors import KdeployError
-from kdeploy.runtimes.contract import DeviceTimed, Runtime
+from kdeploy.runtimes.contract import DeviceTimed, Runtime, first
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # prctl(2): a signal when the parent ends
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
 
@@ -37,13 +37,13 @@ def main() -> None:
     _die_with_parent()
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
-    session = Session()
+    session = WorkerSession()
     with os.fdopen(descriptor, "w", buffering=1) as replies:
         for line in sys.stdin:
             replies.write(json.dumps(session.answer(json.loads(line))) + "\n")
 
 
-class Session:
+class WorkerSession:
     """One opened file and the batches that it is timed on."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Session:
             return {"reply": self._requests[request["do"]](request)}
         except KdeployError as error:
             return {"error": f"{type(error).__name__}: {error.message}"}
-        except Exception as error:  # whatever a runtime raises is the cell's reason
+        except Exception as error:  # whatever a runtime raises is the configuration's reason
             import traceback
 
             from kdeploy.untrusted.user_code import described
@@ -186,7 +186,9 @@ class Session:
         from kdeploy.data.load import DataReference, load
 
         data = load(DataReference.from_dict(request["data"]))
-        metrics, predicted = evaluate(self._opened.infer, data, batch_size=request["batch_size"])
+        metrics, predicted = evaluate(
+            lambda x: first(self._opened.infer(x)), data, batch_size=request["batch_size"]
+        )
         np.save(request["file"], predicted)
         return {"metrics": metrics, "is_labelled": data.test.is_labelled}
 

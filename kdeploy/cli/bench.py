@@ -97,7 +97,7 @@ def bench(
         data=data_reference(data, data_dir),
         inputs=inputs or (),
         hosts=hosts,
-        audience=Terminal(),
+        listener=Terminal(),
         use_cache=not no_cache,
         command=context.obj,
     )

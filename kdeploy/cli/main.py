@@ -19,7 +19,7 @@ from kdeploy.errors import InputError, KdeployError, MissingDependency, Unavaila
 from kdeploy.system.interruption import BASE_CODE, asked_by, heeded, leave, stop_if_asked
 from kdeploy.untrusted.user_code import described, is_memory, users_error
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 INTERNAL = 70
 """EX_SOFTWARE of sysexits.h: the fault is kdeploy's own."""
 REFUSED_BY_DISK = frozenset(

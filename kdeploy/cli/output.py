@@ -101,8 +101,8 @@ class Terminal:
 
     def __init__(self) -> None:
         self.screen = Screen(stderr=True)
-        self.watcher = TrainingBar(self.screen)
-        self.status: Status | None = None
+        self.callback = TrainingBar(self.screen)
+        self.spinner: Status | None = None
         self.current = ""
         atexit.register(self._quiet)  # an error leaves a stage: the cursor comes back
 
@@ -114,24 +114,24 @@ class Terminal:
         how = "stored" if record.cached else format_seconds(record.wall_time_s)
         self.screen.print(("✓", "green"), f" {self.current:<42} {record.artifact}  {how}")
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Print a result."""
         self._quiet()
         self.screen.print(f"  {text}")
 
-    def note(self, text: str) -> None:
+    def status(self, text: str) -> None:
         """Show what is being done; outside a terminal `log.jsonl` keeps it."""
         if not self.screen.is_terminal:
             return
-        if self.status is None:
-            self.status = self.screen.status(text)
-            self.status.start()
-        self.status.update(line_of(f"{self.current}  ", (text, "dim")))
+        if self.spinner is None:
+            self.spinner = self.screen.status(text)
+            self.spinner.start()
+        self.spinner.update(line_of(f"{self.current}  ", (text, "dim")))
 
     def _quiet(self) -> None:
-        if self.status is not None:
-            self.status.stop()
-            self.status = None
+        if self.spinner is not None:
+            self.spinner.stop()
+            self.spinner = None
 
 
 class TrainingBar:

@@ -66,7 +66,7 @@ def run(
         csv_log=csv_log,
         devices=on_each,
         num_nodes=machines,
-        audience=Terminal(),
+        listener=Terminal(),
     )
     if not result.is_first:
         return None

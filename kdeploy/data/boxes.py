@@ -19,7 +19,7 @@ from kdeploy.data.letterbox import Placement
 from kdeploy.errors import DataError
 
 FILLER = -1
-WIDTH = 5
+WIDTH = 5  # x, y, x, y, class
 SLACK_PIXELS = 1.0
 """So far a box may reach over its picture: annotation tools round."""
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kdeploy.data.contract import Parts, Preprocessing, Split
 from kdeploy.data.item_types import layout_hint, type_hint
 from kdeploy.data.labels import labels_of
+from kdeploy.data.lazy_items import LazyItems
 from kdeploy.data.rows import Joined, Rows, pieces
 from kdeploy.errors import DataError
 
@@ -84,7 +85,7 @@ def _check_type(x: NDArray[Any], parts: Parts, place: str) -> None:
 
 def _check_kinds(split: Split, place: str) -> None:
     for name, value, kinds in (
-        ("x", split.x, (np.ndarray, Rows, Joined)),
+        ("x", split.x, (np.ndarray, Rows, Joined, LazyItems)),
         ("y", split.y, np.ndarray),
     ):
         if not isinstance(value, kinds):

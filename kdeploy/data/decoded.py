@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 VERSION = "4"
 """Of what decoding does; a change makes old cache entries unused."""
-FILES_AT_ONCE = 1024
+FILES_AT_ONCE = 1024  # decoded before the next are read: memory stays bounded
 BACKGROUND = (255, 255, 255)
 """What transparent pixels are laid on, where nothing else is said: the white of a page."""
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -160,27 +160,35 @@ def decoded_image(path: Path, form: Form) -> Picture:
     Raises:
         DataError: Pillow cannot decode it, or it has more than 8 bits a channel.
     """
-    from PIL import Image, ImageOps
-
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty, 0 bytes", hint="replace or remove this image")
+    return picture_from(path, form, where=str(path))
+
+
+def picture_from(source: Path | IO[bytes], form: Form, *, where: str) -> Picture:
+    """Return one image of a file or a stream; messages call it `where`.
+
+    Raises:
+        DataError: Pillow cannot decode it, or it has more than 8 bits a channel.
+    """
+    from PIL import Image
+
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             mode, has_several = image.mode, getattr(image, "is_animated", False)
             is_deep = any("16" in str(tile[3]) for tile in image.tile)  # as the decoder is told
-            opaque, is_transparent = _opaque(ImageOps.exif_transpose(image), form.background)
-            converted = opaque.convert("L" if form.channels == 1 else "RGB")
+            converted, is_transparent = upright(image, form)
     except Exception as error:  # Pillow's plugins raise errors of many kinds on damaged files
         raise DataError(
-            f"{path} cannot be decoded: {error}", hint="replace or remove this image"
+            f"{where} cannot be decoded: {error}", hint="replace or remove this image"
         ) from error
     if mode[0] in "IF":
         raise DataError(
-            f"{path} has more than 8 bits a channel (mode {mode})",
+            f"{where} has more than 8 bits a channel (mode {mode})",
             hint="convert it to 8 bits, or use `arrays` with float32",
         )
     return Picture(
-        pixels=_fitted(converted, form),
+        pixels=fitted(converted, form),
         size=(converted.height, converted.width),
         is_transparent=is_transparent,
         has_several=has_several,
@@ -188,7 +196,15 @@ def decoded_image(path: Path, form: Form) -> Picture:
     )
 
 
-def _fitted(image: Pillow.Image, form: Form) -> NDArray[np.uint8]:
+def upright(image: Pillow.Image, form: Form) -> tuple[Pillow.Image, bool]:
+    """Return the image as people see it, in the form's colours; and whether it had holes."""
+    from PIL import ImageOps
+
+    opaque, is_transparent = _opaque(ImageOps.exif_transpose(image), form.background)
+    return opaque.convert("L" if form.channels == 1 else "RGB"), is_transparent
+
+
+def fitted(image: Pillow.Image, form: Form) -> NDArray[np.uint8]:
     """Return the image in the form's size, (channels, height, width)."""
     from PIL import Image
 

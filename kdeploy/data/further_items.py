@@ -19,7 +19,7 @@ from kdeploy.data.rows import Joined, Rows, pieces
 from kdeploy.errors import DataError
 
 NO_LABEL = -1
-BYTE_SCALE = 1 / 255
+BYTE_SCALE = 1 / 255  # uint8 to 0..1
 
 
 def with_unlabelled(data: Dataset, path: Path) -> Dataset:

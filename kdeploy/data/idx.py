@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kdeploy.errors import DataError
 
-UNSIGNED_BYTE = 8
+UNSIGNED_BYTE = 8  # the format's code for the type of its values
 _AGAIN = "the file is damaged: copy or download it again"
 
 

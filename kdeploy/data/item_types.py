@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LOOKED_AT = 1024
-MOST_COLOURS = 4
+LOOKED_AT = 1024  # items: all of a large file would take long to read
+MOST_COLOURS = 4  # an axis so short, beside longer ones, is that of RGB or RGBA
 
 
 def type_hint(x: NDArray[Any]) -> str:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.errors import DataError
 
-MOST_CLASSES = 1_000_000
+MOST_CLASSES = 1_000_000  # more is a mistake, and would take all memory
 FEW_ITEMS = 10
 """Of fewer, one cannot tell classes from quantities."""
-SHOWN = 8
+SHOWN = 8  # values in a message
 _LEARNS = "kdeploy learns one class an item, `y` (N,) of integers 0..K-1"
 
 

@@ -3,7 +3,8 @@
 It returns `kdeploy.data.contract.Parts`, or a dictionary with `x_train`, `y_train`, `x_test` and
 `y_test`, and if wanted `x_validation` and `y_validation`, `x_unlabelled` (to calibrate INT8 on),
 `classes` (names or their number), `scale`, `mean`, `std`, `resize`, `vocabulary` (of token ids),
-`licence` and `source`.
+`licence` and `source`. In place of arrays, `train`, `test` and `validation` may be torch's data
+sets or loaders.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from numpy.typing import NDArray
 from kdeploy.data.check import TOKEN_TYPES
 from kdeploy.data.contract import Parts, Preprocessing, Split
 from kdeploy.data.labels import classes_of, labels_of
+from kdeploy.data.lazy_items import LazyItems
+from kdeploy.data.torch_data import with_arrays
 from kdeploy.errors import DataError, FileMissing, InputError, UnknownName
 from kdeploy.untrusted.named_path import named_path
 from kdeploy.untrusted.user_code import mark_as_users, users_code
@@ -31,7 +35,8 @@ VALIDATION = ("x_validation", "y_validation")
 UNLABELLED = "x_unlabelled"
 OPTIONS = ("classes", "scale", "mean", "std", "resize", "vocabulary", "licence", "source")
 _RETURNS = (
-    f"return a dictionary with {', '.join(ARRAYS)}, numpy arrays, and, if wanted, "
+    f"return a dictionary with {', '.join(ARRAYS)}, numpy arrays, or `train` and `test`, "
+    "torch data sets, and, if wanted, "
     f"{', '.join((*VALIDATION, UNLABELLED, *OPTIONS))}"
 )
 
@@ -62,7 +67,9 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
     if isinstance(returned, Parts):
         return returned
     if isinstance(returned, Mapping):
-        return _parts(returned, name)
+        opened, notes = with_arrays(returned, where=f"data `{name}`")
+        parts = _parts(opened, name)
+        return replace(parts, notes=(*parts.notes, *notes))
     raise DataError(f"data `{name}` returned {type(returned).__name__}", hint=_RETURNS)
 
 
@@ -128,7 +135,7 @@ def _parts(returned: Mapping[str, Any], name: str) -> Parts:
             raise UnknownName.among("key", str(key), known, where=f"data `{name}`")
     needed = (*ARRAYS, *VALIDATION) if set(VALIDATION) & returned.keys() else ARRAYS
     for key in (*needed, *({UNLABELLED} & returned.keys())):
-        if not isinstance(returned.get(key), np.ndarray):
+        if not isinstance(returned.get(key), np.ndarray | LazyItems):
             found = type(returned[key]).__name__ if key in returned else "nothing"
             raise DataError(
                 f"data `{name}`: `{key}` must be an array, found {found}", hint=_RETURNS

@@ -134,18 +134,32 @@ def parts_of_pictures(
         train=splits["train"],
         test=splits["test"],
         validation=splits.get("validation"),
-        preprocessing=Preprocessing(
-            shape=(form.channels, *form.size),
-            scale=1 / 255,
-            mean=tuple(mean or (measured[0] if measured else ())),
-            std=tuple(std or (measured[1] if measured else ())),
-            resize="letterbox" if form.letterbox else "bilinear",
-            background=tuple(form.background),
-            classes=tuple(classes),
+        preprocessing=preprocessing_of(
+            form, classes=classes, mean=mean, std=std, measured=measured
         ),
         source=parts["train"].origin,
         fingerprint=digest.hexdigest(),
         notes=tuple(note for one in parts.values() for note in one.notes),
+    )
+
+
+def preprocessing_of(
+    form: Form,
+    *,
+    classes: Sequence[str],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    measured: tuple[tuple[float, ...], tuple[float, ...]] | None,
+) -> Preprocessing:
+    """Return how pictures of a form become inputs: by the mean and std given, else measured."""
+    return Preprocessing(
+        shape=(form.channels, *form.size),
+        scale=1 / 255,
+        mean=tuple(mean or (measured[0] if measured else ())),
+        std=tuple(std or (measured[1] if measured else ())),
+        resize="letterbox" if form.letterbox else "bilinear",
+        background=tuple(form.background),
+        classes=tuple(classes),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ITEMS_AT_ONCE = 4096
+ITEMS_AT_ONCE = 4096  # of a mapped file, in memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -46,7 +46,7 @@ class DistillResult:
     """On the validation part, as a fraction."""
     accuracies: Mapping[str, float] = field(default_factory=dict)
     """Of the scheme's further models, on the validation part."""
-    said: Sequence[str] = ()
+    messages: Sequence[str] = ()
     """What was chosen for the losses, a sentence each."""
 
 
@@ -117,7 +117,7 @@ def distill(
         fit=fits[id(model)],
         teacher_accuracy=teacher_accuracy,
         accuracies=scheming.accuracies,
-        said=(*factory.said, *([weak] if weak else ())),
+        messages=(*factory.messages, *([weak] if weak else ())),
     )
 
 
@@ -135,7 +135,7 @@ class _Factory:
     cache: Path
     cache_bytes: float
     cache_top_k: int | None
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def __call__(
         self, student: nn.Module, teacher: nn.Module | TeacherProtocol
@@ -161,8 +161,8 @@ class _Factory:
 
     def _say(self, sentences: Sequence[str]) -> None:
         for sentence in sentences:
-            if sentence not in self.said:
-                self.said.append(sentence)
+            if sentence not in self.messages:
+                self.messages.append(sentence)
                 progress.info("%s", sentence)
 
     def signal(self, teacher: nn.Module | TeacherProtocol) -> TeacherProtocol:

@@ -35,7 +35,7 @@ from kdeploy.preprocessing import Inputs
 
 Array = NDArray[np.float64]
 Run = Callable[..., NDArray[np.float32] | list[NDArray[np.float32]]]
-BATCH_SIZES = (1, 3, 32)
+BATCH_SIZES = (1, 3, 32)  # one, an odd one, many: what a file may have been fixed to
 # Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
 FLOAT_BOUND = 1e-3
 # Of float files that are further off, in distances between the model and itself in float64: two

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from kdeploy.data.contract import Dataset
@@ -20,9 +21,9 @@ from kdeploy.errors import ModelError
 from kdeploy.export.io_signature import AXES
 from kdeploy.export.parity import BATCH_SIZES, Parity, Run, measure_parity
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.preprocessing import Inputs
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.registry import Technique
-from kdeploy.runtimes.contract import SeveralOutputs
 from kdeploy.runtimes.run import open_runtime
 
 
@@ -38,7 +39,10 @@ def parity_of(
 ) -> Parity:
     """Return how far a file is from its model: all its outputs, and at larger open sizes too."""
     session = open_runtime(runtime, file)
-    run = session.infer_all if isinstance(session, SeveralOutputs) else session.infer
+
+    def run(x: Inputs) -> list[NDArray[np.float32]]:
+        return list(session.infer(x).values())
+
     base = _base(model)
     try:
         found = [

@@ -28,7 +28,7 @@ from kdeploy.system.temporary import temporary_folder
 log = logging.getLogger(__name__)
 # What each writes by itself; other opsets are made of these.
 LOWEST_OPSET = 18
-HIGHEST_TORCHSCRIPT_OPSET = 20
+HIGHEST_TORCHSCRIPT_OPSET = 20  # of torch.onnx.export(dynamo=False)
 BATCH = "batch"
 
 

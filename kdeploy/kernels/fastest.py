@@ -88,6 +88,7 @@ def device_seconds(calls: Mapping[str, Callable[[], object]]) -> Times:
         for name, replay in graphs.items():
             with stream.used(), stream.timed():
                 replay()
+            # Kernel by kernel within a round, so that none has a warmer GPU than the others.
             samples[name].append(stream.seconds() / CALLS_A_ROUND)
     return {
         name: graph if isinstance(graph, str) else statistics.median(samples[name])

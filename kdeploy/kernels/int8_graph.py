@@ -102,7 +102,7 @@ def _replace(module: GraphModule, node: Node, real_type: torch.dtype) -> None:
     assert window is not None, f"{node} has no window"
     layer = IntegerLayer(
         _tensor(module, _arg(weight, 0)),
-        _tensor(module, _arg(weight, 1)) * _scale(node.args[0]),
+        _tensor(module, _arg(weight, 1)) * _scale(node.args[0]),  # (outputs,): input x weight
         None if bias is None else _tensor(module, bias),
         window=window,
         epilogue=epilogue,
@@ -146,6 +146,7 @@ def _fold_weights(module: GraphModule, real_type: torch.dtype) -> None:
         codes, scales, zero_points = (_tensor(module, node.args[i]) for i in range(3))
         shape = [1] * codes.dim()
         shape[int(node.args[3])] = -1
+        # In float32, then rounded once to `real_type`.
         real = (codes.float() - zero_points.float().view(shape)) * scales.view(shape)
         name = f"real_{node.name}"
         module.register_buffer(name, real.to(real_type))
@@ -232,6 +233,7 @@ def _tensor(module: GraphModule, node: Any) -> Tensor:
 
 def _window(module: GraphModule, node: Node) -> Window | None:
     weight = _tensor(module, _arg(node.args[1], 0))
+    # aten leaves out arguments at their defaults: stride, padding, dilation.
     given: list[Any] = [[1], "valid" if node.target in CONVOLUTIONS[3:] else [0], [1]]
     given[: len(node.args[3:6])] = node.args[3:6]
     return window_of(weight.shape[2:], *given)

@@ -83,6 +83,7 @@ class Reference:
 
     def __call__(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """Return the layer's output (batch, height, width, outputs)."""
+        # int32 holds the sum of 2**17 products of codes: 128 * 128 * 2**17 is 2**31.
         sums = columns(x, self._layer.window).int() @ self._layer.rows.int().t()
         return finished(sums, x, self._layer, skip)
 
@@ -93,7 +94,7 @@ class IntMm:
     def __init__(self, layer: IntegerLayer) -> None:
         self._layer = layer
         self._outputs, inner = layer.rows.shape
-        self._more = -inner % MULTIPLE
+        self._more = -inner % MULTIPLE  # zeros add nothing to a sum
         self._rows = _padded(layer.rows, -self._outputs % MULTIPLE, self._more)
 
     def __call__(self, x: Tensor, skip: Tensor | None) -> Tensor:
@@ -120,6 +121,7 @@ def finished(sums: Tensor, x: Tensor, layer: IntegerLayer, skip: Tensor | None) 
 
 def codes_of(real: Tensor, scale: float) -> Tensor:
     """Return the nearest codes of real numbers, ties to the even one."""
+    # A product, as the Triton kernel has it: a division may round to another code.
     scaled = real.float() * (1 / scale)
     return scaled.round().clamp(LOWEST_CODE, HIGHEST_CODE).to(torch.int8)
 

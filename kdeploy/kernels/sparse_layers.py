@@ -41,6 +41,7 @@ def packed(rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     fours = rows.view(len(rows), -1, 4)
     assert int(fours.count_nonzero(-1).max()) <= 2, "more than two of four weights are not zero"
+    # A stable sort puts nonzero values first and keeps their order: the metadata must ascend.
     places = (
         (fours != 0).byte().argsort(stable=True, dim=-1, descending=True)[..., :2].sort(-1).values
     )
@@ -79,6 +80,7 @@ class CuSparseLtProduct:
         more = -num_read % POSITIONS
         # By its address alone it is read: columns may be a view in which positions overlap.
         seen = (functional.pad(read, (0, 0, 0, more)) if more else read.contiguous()).t()
+        # cuSPARSELt searches for one shape: another may want another algorithm.
         if num_read not in self._algorithms:
             self._algorithms[num_read] = self._found(seen, bias)
         algorithm, split_k, split_k_mode = self._algorithms[num_read]

@@ -126,6 +126,7 @@ def columns(x: Tensor, window: Window) -> Tensor:
         d * (k - 1) + 1 for k, d in zip(window.kernel, window.dilation, strict=True)
     )
     padded = functional.pad(x, (0, 0, pad_x, pad_x, pad_y, pad_y))
+    # Views of the padded input; the copy is made by the last reshape alone.
     seen = padded.unfold(1, reach_y, window.stride[0]).unfold(2, reach_x, window.stride[1])
     taken = seen[..., ::step_y, ::step_x]  # (batch, y, x, channels, kernel y, kernel x)
     return taken.permute(0, 1, 2, 4, 5, 3).reshape(-1, taken[0, 0, 0].numel())

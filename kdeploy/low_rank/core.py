@@ -60,8 +60,11 @@ class Core:
     def layers(self, ranks: Ranks) -> nn.Sequential:
         weight = self.layer.weight
         layers = self.skeleton(ranks).to_empty(device=weight.device).to(weight.dtype)
+        # core (p, q, k), outputs (o, p), inputs (i, q), k the positions of the kernel
         core, outputs, inputs = self.decompose(ranks)
+        # The kernel was multiplied by the root of the inputs' Gram matrix; take it out again.
         reduce = inputs.T if self.root is None else without(self.root, inputs.T)
+        # A full rank has no layer of its own: its factor goes into the core.
         if ranks[0] == self.full[0]:
             core = torch.einsum("pqk,qi->pik", core, reduce)
         if ranks[1] == self.full[1]:
@@ -84,7 +87,7 @@ def core_of(layer: Any, *, iterations: int, gram: Tensor | None = None) -> Core:
         gram: Second moments of the layer's inputs; none: all inputs alike. Those of different
             positions are taken as unrelated, which bounds the output error instead of being it.
     """
-    kernel = layer.weight.detach().double().cpu().flatten(2)
+    kernel = layer.weight.detach().double().cpu().flatten(2)  # (outputs, inputs, positions)
     root = None
     if gram is not None:
         root = root_of(of_channels(gram, layer.in_channels))

@@ -22,7 +22,7 @@ def check_factors(model: nn.Module) -> None:
 
 
 def factorised(model: nn.Module) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the places that hold factors, by name, and the factors in order."""
+    """Yield the modules that hold factors, by name, and the factors in order."""
     for name, module in model.named_modules():
         children = dict(module.named_children())
         is_named = type(module) is nn.Sequential and tuple(children) in NAMES
@@ -34,5 +34,6 @@ def _dense_weights(layers: list[Any]) -> int:
     """Return how many weights the one layer has that computes the same."""
     first, last = layers[0].weight, layers[-1].weight
     kernels = [layer.weight.shape[2:] for layer in layers]
+    # Kernels in a row reach as far as one kernel of the sum of their sizes, less one each.
     sizes = [1 + sum(size - 1 for size in dim) for dim in zip(*kernels, strict=True)]
     return int(last.shape[0] * first.shape[1] * prod(sizes))

@@ -71,7 +71,7 @@ def find_sites(
 
 
 def put(model: nn.Module, site: LayerSite, layer: nn.Module) -> nn.Module:
-    """Put `layer` where the place's layer is, and return the model."""
+    """Put `layer` in all places of a site, and return the model."""
     for name in site.names:
         if not name:
             return layer
@@ -96,10 +96,13 @@ def _reason(
     if groups > 1:
         kind = "depthwise" if groups == layer.in_channels else "grouped"
         return f"a {kind} convolution ({groups} groups)"
+    # A subclass may compute something else in its forward.
     if type(layer) not in PLAIN:
         return f"a {type(layer).__name__}, not a plain layer of torch.nn"
     if layer._forward_hooks or layer._forward_pre_hooks:
         return "has hooks, which would be lost"
+    # Two modules with one tensor, e.g. tied embeddings: factors of one would leave the other
+    # behind.
     if any(len(users[tensor]) > 1 for tensor in layer.parameters()):
         return "shares its weight with another layer"
     return None
@@ -136,11 +139,12 @@ def _inputs(
 def _cannot_be_replaced(
     model: nn.Module, example: Tensor, sites: list[LayerSite]
 ) -> list[tuple[LayerSite, str]]:
-    """Return the places whose layer the model does not only call, with what went wrong.
+    """Return the sites whose layer the model does not only call, with what went wrong.
 
     A module that holds nothing but the layer computes the same, but has no `weight`.
     """
     expected = _outputs(model, example)
+    # All at once first: most models only call their layers, and one run tells so.
     if _problem(model, example, expected, sites) is None:
         return []
     problems = [(site, _problem(model, example, expected, [site])) for site in sites]

@@ -24,6 +24,7 @@ class Tucker2(NamedTuple):
 
 def mode_spectra(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """Return the squared singular values of the unfoldings by inputs and by outputs, falling."""
+    # Of the Gram matrix (size x size): the unfolding itself may be far wider.
     values = [torch.linalg.eigvalsh(_gram(tensor, mode)).flip(0).clamp(min=0) for mode in (1, 0)]
     return values[0], values[1]
 
@@ -55,7 +56,7 @@ def tucker2(tensor: Tensor, rank_in: int, rank_out: int, *, iterations: int) -> 
 def _leading(tensor: Tensor, mode: int, rank: int) -> Tensor:
     """Return the leading left singular vectors of an unfolding, (size of the mode, rank)."""
     vectors: Tensor = torch.linalg.eigh(_gram(tensor, mode))[1]
-    return vectors.flip(1)[:, :rank]
+    return vectors.flip(1)[:, :rank]  # eigh tells the smallest first
 
 
 def _gram(tensor: Tensor, mode: int) -> Tensor:

@@ -90,7 +90,7 @@ def pair_of(layer: Any, *, form: Form, gram: Tensor | None = None) -> Pair:
         form=form,
         left=(left * share).to(dtype),
         right=(share[:, None] * right).to(dtype),
-        spectrum=values**2,
+        spectrum=values**2,  # energy of each rank
     )
 
 
@@ -106,6 +106,7 @@ def matrix_of(layer: Any, form: Form) -> Tensor:
     if form == "channel":
         return weight.flatten(1)
     outputs, inputs, height, width = weight.shape
+    # (outputs, width) x (inputs, height): Jaderberg et al., scheme 2.
     return weight.permute(0, 3, 1, 2).reshape(outputs * width, inputs * height)
 
 

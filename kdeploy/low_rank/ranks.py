@@ -79,6 +79,7 @@ def ranks_of_energy(found: Factorisation, energy: float, round_to: int = 1) -> R
 
     Several modes lose at most the sum of what each of them loses, so each may lose its share.
     """
+    # Of HOSVD: the squared error is at most the sum of the modes' (De Lathauwer et al., 2000).
     loss = (1 - energy) / len(found.spectra)
     wanted = [_rank_of_energy(spectrum, 1 - loss) for spectrum in found.spectra]
     return _rounded(wanted, found.full, round_to)
@@ -135,8 +136,8 @@ def choose(
 
     Args:
         found: Layers by name.
-        aim: What decides.
-        cost: What the whole model costs with these ranks, for an aim that is a budget.
+        target: What decides.
+        cost: What the whole model costs with these ranks, for a target that is a budget.
     """
     if not target.is_budget:
         return {name: target.ranks(one) for name, one in found.items()}
@@ -169,6 +170,7 @@ class Candidates:
 
     def refuse(self, name: str, ranks: Ranks) -> None:
         """Take back the offer at these ranks, and at any that cost as much or more."""
+        # By MACs, not by ranks: two ranks of a Tucker core may cost the same in other shapes.
         self._out_of_reach[name] = self._factored(name, ranks)[0]
 
     def weights(self, name: str, ranks: Ranks) -> tuple[int, int]:

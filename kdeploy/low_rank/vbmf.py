@@ -71,6 +71,6 @@ def _free_energy(x: Floats, ratio: float, edge: float) -> float:
     """Return the part that depends on the variance; x: squares / (many x variance)."""
     signal = x[x > edge]
     beyond = signal - (1 + ratio)
-    tau = (beyond + np.sqrt(beyond**2 - 4 * ratio)) / 2
+    tau = (beyond + np.sqrt(beyond**2 - 4 * ratio)) / 2  # x is (1 + tau)(1 + ratio / tau)
     kept = np.log1p(tau) + ratio * np.log1p(tau / ratio) - tau
     return float((x - np.log(x)).sum() + kept.sum())

@@ -30,26 +30,28 @@ def root_of(gram: Tensor) -> Tensor:
 
 def without(root: Tensor, matrix: Tensor) -> Tensor:
     """Return `matrix` times the inverse of the root."""
+    # By substitution, which is more exact than a product with the inverse.
     solved: Tensor = torch.linalg.solve_triangular(root, matrix, upper=False, left=False)
     return solved
 
 
 def of_columns(gram: Tensor, inputs: int, kernel: tuple[int, int]) -> Tensor:
-    """Return the moments of patches one kernel column wide, the mean over the columns.
+    """Return the Gram matrix of patches one kernel column wide, the mean over the columns.
 
     Args:
-        moment: Of whole patches, numbered by channel, row and column.
+        gram: Of whole patches, numbered by channel, row and column.
         inputs: Channels.
         kernel: Height and width.
     """
     height, width = kernel
     blocks = gram.reshape(inputs, height, width, inputs, height, width)
+    # Products of one kernel column with another are left out: see `pair_of`.
     mean = blocks.diagonal(dim1=2, dim2=5).mean(-1)  # (inputs, height, inputs, height)
     return mean.reshape(inputs * height, inputs * height)
 
 
 def of_channels(gram: Tensor, inputs: int) -> Tensor:
-    """Return the moments of channels alone, the mean over the kernel's positions."""
+    """Return the Gram matrix of channels alone, the mean over the kernel's positions."""
     positions = len(gram) // inputs
     blocks = gram.reshape(inputs, positions, inputs, positions)
     return blocks.diagonal(dim1=1, dim2=3).mean(-1)

@@ -7,7 +7,7 @@ tensors kept in other files are in https://github.com/onnx/onnx/blob/main/docs/E
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 
 # As ONNX Runtime and as OpenVINO name them.
 INPUT_TYPES = frozenset({"tensor(float)", "tensor(int64)", "f32", "i64"})
-# Of a file from elsewhere: what can be measured as it is, and be fitted to data (`onnx_fitting`).
-WHOLE_TYPES = frozenset({"tensor(uint8)", "tensor(int32)", "u8", "i32"})
+# What ONNX Runtime calls types of numbers, and numpy.
+NUMPY_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    **{f"tensor({kind})": kind for kind in ("int8", "int16", "int32", "int64", "bool")},
+    **{f"tensor({kind})": kind for kind in ("uint8", "uint16", "uint32", "uint64")},
+}
 _AGAIN = "export it again, or check the download"
 # What runtimes say of an operator that they do not know: ONNX Runtime twice, OpenVINO.
 _UNKNOWN = (
@@ -138,6 +144,23 @@ def check_input(
     )
 
 
+def check_inputs(path: Path, types: Mapping[str, str]) -> None:
+    """Raise unless a file takes tensors of numbers.
+
+    Args:
+        path: The file, for the message.
+        types: Of each input by its name, as numpy spells it; "" for what numpy does not have.
+    """
+    others = [name for name, kind in types.items() if not kind]
+    if types and not others:
+        return
+    found = f"`{others[0][:200]}`, which is no tensor of numbers" if others else "no input"
+    raise ModelError(
+        f"{path} takes {found}",
+        hint="export the model so that it takes tensors: what makes numbers of text stays outside",
+    )
+
+
 def refused(runtime: str, path: Path, error: Exception) -> ModelError:
     """Return what it means that a runtime cannot open a file.
 
@@ -160,10 +183,12 @@ def refused(runtime: str, path: Path, error: Exception) -> ModelError:
     return ModelError(f"{runtime} cannot open {path}: {what}", hint=hint)
 
 
-def unfit(path: Path, shape: Iterable[int], takes: Any, error: Exception) -> ModelError:
-    """Return what it means that a file cannot run an input that it is given."""
+def unfit(path: Path, given: Mapping[str, Any], takes: Any, error: Exception) -> ModelError:
+    """Return what it means that a file cannot run the arrays that it is given."""
+    shapes = [list(array.shape) for array in given.values()]
+    told = f"an input of shape {shapes[0]}" if len(shapes) == 1 else f"inputs of shapes {shapes}"
     return ModelError(
-        f"{path} cannot run an input of shape {list(shape)}; it takes {takes}: {_reason(error)}",
+        f"{path} cannot run {told}; it takes {takes}: {_reason(error)}",
         hint="the data's shape and type and the file's input must fit; its batch may be fixed",
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.checks import read_onnx
-from kdeploy.preprocessing import TensorInfo
+from kdeploy.tensor_info import TensorInfo
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -119,7 +119,7 @@ class OnnxModel(nn.Module):
         try:
             first = self._session.run(None, {self._input.name: fed.numpy()})[0]
         except Exception as error:  # onnxruntime's errors have no common base
-            raise unfit(self.path, fed.shape, self._input.shape, error) from error
+            raise unfit(self.path, {self._input.name: fed}, self._input.shape, error) from error
         return torch.from_numpy(first)[: len(values)]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kdeploy.errors import ModelError
 from kdeploy.package.manifest import Manifest, Port
-from kdeploy.preprocessing import TensorInfo
+from kdeploy.tensor_info import TensorInfo
 
 if TYPE_CHECKING:
     from kdeploy.package.contract import FileFacts

@@ -35,10 +35,11 @@ from kdeploy.package.manifest import (
 from kdeploy.package.ports import contradiction
 from kdeploy.package.publish import published
 from kdeploy.package.readme import readme
-from kdeploy.preprocessing import Preprocessing, TensorInfo
+from kdeploy.preprocessing import Preprocessing
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.state import carried
 from kdeploy.store.artifact import file_sha256
+from kdeploy.tensor_info import TensorInfo
 
 _LAYOUTS: Mapping[int, Layout] = {4: "NCTHW", 3: "NCHW", 2: "NCL", 1: "NC"}
 

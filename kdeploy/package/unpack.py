@@ -19,12 +19,12 @@ from kdeploy.package.runner.python.reading import Refused, check_sizes
 MAX_NAME = 200
 # Weights hardly shrink, text 10 times; DEFLATE makes up to 1032 bytes of one.
 MAX_RATIO = 50
-FREE_BYTES = 8 * 2**20
+FREE_BYTES = 8 * 2**20  # small archives may unpack to this at any ratio
 # The end of a zip file: signature, and where in it the size of the directory stands.
 _END, _END_BYTES, _LONGEST_COMMENT = b"PK\x05\x06", 22, 2**16
 _END_64 = b"PK\x06\x07"
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-_ENCRYPTED = 0x1
+_ENCRYPTED = 0x1  # bit 0 of the flags, APPNOTE 4.4.4
 
 
 def unpack(path: Path, folder: Path) -> None:

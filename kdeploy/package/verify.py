@@ -33,7 +33,7 @@ from kdeploy.system.temporary import temporary_folder
 
 # What the runner's own limits do not end is ended from here, so much later.
 GRACE_SECONDS = 30.0
-LONGEST_SECONDS = 600.0
+LONGEST_SECONDS = 600.0  # where neither the user nor a budget says
 # Runners of earlier versions that read bundles as this one does, by their fingerprint.
 EARLIER = frozenset({"17b88ebfed54754b3a298f866c5e9d327af817f03e406281d9efa7eed06cf456"})
 

@@ -20,7 +20,7 @@ from kdeploy.package.budgets import check_budgets
 from kdeploy.package.kinds import formats, kind_of
 from kdeploy.package.run import stored_preprocessing
 from kdeploy.pipeline.building import onnx_path
-from kdeploy.pipeline.choose import target_cell
+from kdeploy.pipeline.choose import target_configuration
 from kdeploy.pipeline.onnx_files import is_quantized
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.runtimes.files import suffixes
@@ -142,15 +142,15 @@ def _how_to_make(formats: Iterable[str]) -> str:
 
 def reason_unmeasured(recipe: Recipe, data: Dataset, metric: str) -> str | None:
     """Return why a metric is not measured where gates are judged; None where it is, or may be."""
-    cell, needs = target_cell(recipe.bench), METRICS[metric].needs
+    configuration, needs = target_configuration(recipe.bench), METRICS[metric].needs
     if needs in ("accuracy", "tokens") and not recipe.bench.accuracy:
         return "`bench.accuracy` is false"
     if needs == "tokens" and not data.test.has_token_labels:
         return "the labels are of whole items, not of tokens"
-    if needs == "cuda" and device_of(cell["runtime"]) != "cuda":
-        return f"`{cell['runtime']}` runs on {device_of(cell['runtime'])}"
-    if needs in ("server", "offline") and cell["scenario"] != needs:
-        return f"the scenario is `{cell['scenario']}`, not `{needs}`"
+    if needs == "cuda" and device_of(configuration["runtime"]) != "cuda":
+        return f"`{configuration['runtime']}` runs on {device_of(configuration['runtime'])}"
+    if needs in ("server", "offline") and configuration["scenario"] != needs:
+        return f"the scenario is `{configuration['scenario']}`, not `{needs}`"
     makers = _makers(needs) if needs else []
     if makers and not {m for m in made_by(recipe) if m.startswith(needs)}:
         return f"the recipe has no step that makes such a model ({_listed(makers)})"

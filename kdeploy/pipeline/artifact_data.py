@@ -59,7 +59,7 @@ def say_of_other_data(session: Session, artifacts: Sequence[Artifact]) -> None:
     for artifact in artifacts:
         known = (artifact.manifest.get("data") or {}).get("fingerprint")
         if known and session.data is not None and session.data.fingerprint != known:
-            session.audience.said(
+            session.listener.message(
                 f"the data are not those that `{artifact.label}` was made with: their contents or "
                 "their preprocessing differ"
             )

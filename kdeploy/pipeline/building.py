@@ -114,7 +114,7 @@ def auxiliary_model(
     if not entry["weights"]:
         return model
     loaded = load_weights(model, Path(entry["weights"]))
-    for sentence in loaded.said if said is not None else ():
+    for sentence in loaded.messages if said is not None else ():
         said(f"the weights {Path(entry['weights']).name}: {sentence}")  # type: ignore[misc]
     return loaded.model
 

@@ -27,13 +27,17 @@ class ChosenFile:
     reason: str
 
 
-def target_cell(plan: BenchPlan) -> dict[str, Any]:
-    """Return the cell that gates are judged on: the first asked that opens exported files."""
+def target_configuration(plan: BenchPlan) -> dict[str, Any]:
+    """Return what gates are judged on: the first configuration that opens exported files."""
     runtimes = [r for r in plan.runtimes if formats() & formats_of(r)]
     scenario = plan.scenarios[0]
-    cell = {"runtime": (runtimes or plan.runtimes)[0], "scenario": scenario}
+    configuration = {"runtime": (runtimes or plan.runtimes)[0], "scenario": scenario}
     # Of `offline` nobody knows the batch size beforehand.
-    return cell if scenario == "offline" else {**cell, "batch_size": plan.batch_sizes[0]}
+    return (
+        configuration
+        if scenario == "offline"
+        else {**configuration, "batch_size": plan.batch_sizes[0]}
+    )
 
 
 def choose(
@@ -42,7 +46,7 @@ def choose(
     gates: Sequence[Gate],
     *,
     teacher: str,
-    cell: Mapping[str, Any],
+    configuration: Mapping[str, Any],
 ) -> ChosenFile:
     """Return the fastest candidate that passes all gates; of equally fast ones the smallest.
 
@@ -51,10 +55,12 @@ def choose(
         records: All measurements.
         gates: What must hold.
         teacher: The teacher's artefact id, the baseline of the gates.
-        cell: Runtime and batch size on which all are judged.
+        configuration: Runtime and batch size on which all are judged.
     """
     baseline = [r for r in records if r.artifact == teacher]
-    judged = [(c, judge(gates, records_of(records, c), baseline, **cell)) for c in candidates]
+    judged = [
+        (c, judge(gates, records_of(records, c), baseline, **configuration)) for c in candidates
+    ]
     passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
     if not judged:
         reason = "there is no file to choose from that a bundle ships"
@@ -64,7 +70,7 @@ def choose(
         failed = sum(not v.passed for v in verdicts)
         reason = f"no file passes all gates; {last.name} fails {failed} of {len(gates)}"
         return ChosenFile(exported=None, verdicts=tuple(verdicts), reason=reason)
-    timed = [(c, _value(records, c, "latency.p50", cell)) for c in passed]
+    timed = [(c, _value(records, c, "latency.p50", configuration)) for c in passed]
     times = [t for _, t in timed if t is not None]
     if not times:
         winner = passed[-1]
@@ -77,7 +83,7 @@ def choose(
     return ChosenFile(
         exported=winner,
         verdicts=tuple(verdicts),
-        reason=_reason(winner, candidates, passed, records, cell, bool(gates)),
+        reason=_reason(winner, candidates, passed, records, configuration, bool(gates)),
     )
 
 
@@ -86,18 +92,18 @@ def _reason(
     candidates: Sequence[Exported],
     passed: Sequence[Exported],
     records: Sequence[Measurement],
-    cell: Mapping[str, Any],
+    configuration: Mapping[str, Any],
     has_gates: bool,
 ) -> str:
     def shown(exported: Exported) -> str:
-        latency = format_quantity(_value(records, exported, "latency.p50", cell), "s")
+        latency = format_quantity(_value(records, exported, "latency.p50", configuration), "s")
         size = format_quantity(exported.file.facts["size"], "B")
         return f"{exported.name} ({latency}, {size})"
 
     gates = "passes all gates" if has_gates else "ends the chain"
     others = [shown(c) for c in passed if c is not winner]
     failed = [c.name for c in candidates if c not in passed]
-    text = f"{shown(winner)} {gates} and is the fastest on {cell['runtime']}"
+    text = f"{shown(winner)} {gates} and is the fastest on {configuration['runtime']}"
     if others:
         text += f"; slower or larger: {', '.join(others)}"
     if failed:
@@ -112,7 +118,10 @@ def records_of(records: Sequence[Measurement], exported: Exported) -> list[Measu
 
 
 def _value(
-    records: Sequence[Measurement], exported: Exported, metric: str, cell: Mapping[str, Any]
+    records: Sequence[Measurement],
+    exported: Exported,
+    metric: str,
+    configuration: Mapping[str, Any],
 ) -> float | None:
-    found = select(records_of(records, exported), metric, **cell)
+    found = select(records_of(records, exported), metric, **configuration)
     return next((r.value for r in found if r.value is not None), None)

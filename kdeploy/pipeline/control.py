@@ -62,7 +62,7 @@ def teacher_effect(
         teacher_accuracy=float(student.manifest["scores"][TEACHERS_SCORE]),
         are_weights_given=not config.is_balanced,
     )
-    session.audience.said(effect.sentence)
+    session.listener.message(effect.sentence)
     return effect
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from kdeploy.store.artifact import Artifact
 
-LONGEST_STEM = 100
+LONGEST_STEM = 100  # characters; file systems take 255 bytes
 _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]+")
 
 

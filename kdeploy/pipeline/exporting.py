@@ -37,7 +37,7 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
             work / "file" / f"model{suffix}",
             metadata=metadata,
         )
-        session.audience.said(
+        session.listener.message(
             f"parity of {model.label} holds: largest error {result.max_abs:.2g} of"
             f" {result.bound:.2g} output std allowed, cosine {result.cosine:.6f}, top-1 agreement"
             f" {result.agreement:.1%}"

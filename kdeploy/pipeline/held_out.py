@@ -31,7 +31,7 @@ SEEN = "validation_seen"
 SEEN_BEFORE = "validation_seen_before"
 """Key of a score: the model that it was made of, or learned from, may have been."""
 WORDS = "may have been trained on these items"
-MOST_ITEMS, BATCH_SIZE = 1024, 64
+MOST_ITEMS, BATCH_SIZE = 1024, 64  # items are enough to tell logits from other quantities
 LEAST_SKILL = 0.1
 """Of what lies between always answering the most frequent class and being always right."""
 
@@ -102,11 +102,11 @@ def say_of_start(session: Session, model: Artifact, *, judges: bool = True) -> N
     """
     if may_have_seen(session, model):
         flag = FLAGS[SEEN]
-        session.audience.said(f"{model.label}: {flag.meaning}; {flag.remedy}")
+        session.listener.message(f"{model.label}: {flag.meaning}; {flag.remedy}")
     if session.data is not None and "validation_accuracy" in model.scores and judges:
         doubt = _doubt(model.scores, session.data.validation)
         if doubt:
-            session.audience.said(f"{model.label}: {doubt}")
+            session.listener.message(f"{model.label}: {doubt}")
 
 
 def _doubt(scores: Mapping[str, Any], validation: Split) -> str:

@@ -22,16 +22,16 @@ class RunListener(Protocol):
 
     def stage_ended(self, record: StageRecord) -> None: ...
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Hear a result that stays to be read."""
         ...
 
-    def note(self, text: str) -> None:
+    def status(self, text: str) -> None:
         """Hear what is being done just now."""
         ...
 
     @property
-    def watcher(self) -> TrainingCallback: ...
+    def callback(self) -> TrainingCallback: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,43 +47,43 @@ class StageRecord:
 
 
 class NullListener:
-    """The audience of library use: nobody."""
+    """What hears nothing: for use as a library."""
 
-    watcher: TrainingCallback = NullCallback()
+    callback: TrainingCallback = NullCallback()
 
     def stage_started(self, stage: str, technique: str, label: str) -> None: ...
 
     def stage_ended(self, record: StageRecord) -> None: ...
 
-    def said(self, text: str) -> None: ...
+    def message(self, text: str) -> None: ...
 
-    def note(self, text: str) -> None: ...
+    def status(self, text: str) -> None: ...
 
 
 class Log:
-    """An audience that writes every event to a file and passes it on."""
+    """A listener that writes every event to a file and passes it on."""
 
-    def __init__(self, path: Path, audience: RunListener) -> None:
+    def __init__(self, path: Path, listener: RunListener) -> None:
         self.path = path
-        self.audience = audience
-        self.watcher: TrainingCallback = _LoggedTraining(self, audience.watcher)
+        self.listener = listener
+        self.callback: TrainingCallback = _LoggedTraining(self, listener.callback)
 
     def stage_started(self, stage: str, technique: str, label: str) -> None:
         stop_if_asked()
         self.write("stage_started", stage=stage, technique=technique, label=label)
-        self.audience.stage_started(stage, technique, label)
+        self.listener.stage_started(stage, technique, label)
 
     def stage_ended(self, record: StageRecord) -> None:
         self.write("stage_ended", **asdict(record))
-        self.audience.stage_ended(record)
+        self.listener.stage_ended(record)
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self.write("said", text=text)
-        self.audience.said(text)
+        self.listener.message(text)
 
-    def note(self, text: str) -> None:
+    def status(self, text: str) -> None:
         self.write("note", text=text)
-        self.audience.note(text)
+        self.listener.status(text)
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event; a line cut off by a kill does not spoil the next."""
@@ -93,13 +93,13 @@ class Log:
 
 
 @contextlib.contextmanager
-def noted(audience: RunListener) -> Iterator[None]:
-    """Pass on what the layers below, which know no audience, log: progress as notes, and warnings.
+def noted(listener: RunListener) -> Iterator[None]:
+    """Pass on what the layers below, which know no listener, log: progress as notes, and warnings.
 
     A warning stays to be read, so it is in `log.jsonl` too.
     """
     progress, all_layers = logging.getLogger("kdeploy.progress"), logging.getLogger("kdeploy")
-    noting, saying = _Telling(audience.note), _Telling(audience.said, level=logging.WARNING)
+    noting, saying = _Telling(listener.status), _Telling(listener.message, level=logging.WARNING)
     progress.addHandler(noting)
     progress.setLevel(logging.INFO)
     all_layers.addHandler(saying)
@@ -122,25 +122,25 @@ class _Telling(logging.Handler):
 class _LoggedTraining:
     """Writes the epochs of a training to the log and passes all on."""
 
-    def __init__(self, log: Log, watcher: TrainingCallback) -> None:
+    def __init__(self, log: Log, callback: TrainingCallback) -> None:
         self.log = log
-        self.watcher = watcher
+        self.callback = callback
         self.name = ""
 
     def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None:
         self.name = name
         self.log.write("training_started", name=name, epochs=epochs, done_epochs=done_epochs)
-        self.watcher.started(name, epochs, steps, done_epochs)
+        self.callback.started(name, epochs, steps, done_epochs)
 
     def prepared(self, done: int, items: int) -> None:
-        self.watcher.prepared(done, items)
+        self.callback.prepared(done, items)
 
     def stepped(self, images: int) -> None:
-        self.watcher.stepped(images)
+        self.callback.stepped(images)
 
     def epoch_ended(self, record: EpochRecord) -> None:
         self.log.write("epoch", name=self.name, **asdict(record))
-        self.watcher.epoch_ended(record)
+        self.callback.epoch_ended(record)
 
     def ended(self) -> None:
-        self.watcher.ended()
+        self.callback.ended()

@@ -25,7 +25,7 @@ MOST_LAYERS = 6
 
 
 def notes(
-    files: Sequence[Exported], models: Sequence[Artifact], records: Records, cell: Cell
+    files: Sequence[Exported], models: Sequence[Artifact], records: Records, configuration: Cell
 ) -> list[str]:
     """Return a sentence for each INT8 file that is slower than its float base, and why it is."""
     found = []
@@ -34,12 +34,16 @@ def notes(
         if base is None or not file.model.is_quantized:
             continue
         own, other = records_of(records, file), records_of(records, base)
-        seconds, before = value_in(own, "latency.p50", cell), value_in(other, "latency.p50", cell)
+        seconds, before = (
+            value_in(own, "latency.p50", configuration),
+            value_in(other, "latency.p50", configuration),
+        )
         if seconds and before and seconds > before * (1 + PRACTICAL_DIFFERENCE):
             found.append(
-                f"{file.name} is slower in INT8 than {base.name} in float on {cell['runtime']} "
+                f"{file.name} is slower in INT8 than {base.name} in float on "
+                f"{configuration['runtime']} "
                 f"(p50 {format_quantity(seconds, 's')} against {format_quantity(before, 's')}): "
-                f"{_reason(base, value_in(own, 'integer_kernels', cell))}"
+                f"{_reason(base, value_in(own, 'integer_kernels', configuration))}"
             )
     return found
 
@@ -49,13 +53,13 @@ def warning(
     files: Sequence[Exported],
     models: Sequence[Artifact],
     records: Records,
-    cell: Cell,
+    configuration: Cell,
 ) -> str:
     """Return why the chosen file should not be shipped, "" where something speaks for it."""
     base = base_of(file, files, models)
     if base is None:
         return ""
-    lost = losses(records_of(records, file), records_of(records, base), cell)
+    lost = losses(records_of(records, file), records_of(records, base), configuration)
     return f"{file.name} loses against {base.name} in what was measured: {lost}" if lost else ""
 
 
@@ -98,7 +102,7 @@ def base_of(
     return plain[floats[-1]] if floats else None
 
 
-def losses(own: Records, base: Records, cell: Cell) -> str:
+def losses(own: Records, base: Records, configuration: Cell) -> str:
     """Return in what the one is worse than the other; "" where enough speaks for it.
 
     That is speed or accuracy; a file that is smaller and loses both says so.
@@ -106,7 +110,7 @@ def losses(own: Records, base: Records, cell: Cell) -> str:
     worse: dict[str, str] = {}
     better: dict[str, str] = {}
     for metric in AXES:
-        value, other = value_in(own, metric, cell), value_in(base, metric, cell)
+        value, other = value_in(own, metric, configuration), value_in(base, metric, configuration)
         if value is None or other is None:
             continue
         ratio, unit = times_better(value, other, metric), METRICS[metric].unit
@@ -124,9 +128,11 @@ def losses(own: Records, base: Records, cell: Cell) -> str:
     return "; ".join(worse.values()) + still
 
 
-def value_in(records: Records, metric: str, cell: Cell) -> float | None:
-    """Return what was measured in a cell; what is measured once a runtime counts in all of it."""
-    found = select(records, metric, **cell) or select(records, metric, runtime=cell["runtime"])
+def value_in(records: Records, metric: str, configuration: Cell) -> float | None:
+    """Return what was measured in a configuration; what a runtime measures once counts in all."""
+    found = select(records, metric, **configuration) or select(
+        records, metric, runtime=configuration["runtime"]
+    )
     return next((r.value for r in found if r.value is not None), None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdeploy.bench.cache import conditions, contents_sha256
 from kdeploy.bench.plan import BenchPlan, plan_for
-from kdeploy.bench.run import BenchResult, Interrupted, ModelUnderTest, bench
+from kdeploy.bench.run import BenchInterrupted, BenchResult, ModelUnderTest, bench
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.measurement import Measurement, read, write
 from kdeploy.pipeline.session import Made, Session
@@ -26,7 +26,7 @@ COMPARISONS, PROOFS = "comparisons.json", "proofs.json"
 
 def make_measurements(
     session: Session,
-    subjects: Sequence[ModelUnderTest],
+    models: Sequence[ModelUnderTest],
     plan: BenchPlan,
     *,
     baseline: str | None,
@@ -34,12 +34,12 @@ def make_measurements(
     """Return the measurements, one artefact for torch models and one for each kind of file.
 
     Raises:
-        Interrupted: Ctrl-C; its result holds all that was finished.
+        BenchInterrupted: Ctrl-C; its result holds all that was finished.
     """
     made: list[Artifact] = []
-    present = list(dict.fromkeys(s.format for s in subjects))
+    present = list(dict.fromkeys(s.format for s in models))
     for form in present:
-        chosen = [s for s in subjects if s.format == form]
+        chosen = [s for s in models if s.format == form]
         runtimes = [r for r in plan.runtimes if form in _forms(r, present)]
         if chosen and runtimes:
             # A teacher that came as a file is in no comparison of torch models.
@@ -47,7 +47,7 @@ def make_measurements(
             known = baseline if baseline in {s.label for s in chosen} else None
             try:
                 made.append(_measure(session, chosen, own, known, form))
-            except Interrupted as stop:
+            except BenchInterrupted as stop:
                 stop.result = _joined([result_of(made), stop.result])
                 raise
     return made
@@ -95,7 +95,7 @@ def _joined(results: Iterable[BenchResult]) -> BenchResult:
 
 def _measure(
     session: Session,
-    subjects: Sequence[ModelUnderTest],
+    models: Sequence[ModelUnderTest],
     plan: BenchPlan,
     baseline: str | None,
     form: str,
@@ -103,17 +103,17 @@ def _measure(
     def make(work: Path) -> Made:
         try:
             result = bench(
-                subjects,
+                models,
                 # Real inputs are wanted for latency too, even where accuracy is left out.
                 plan_for(plan, session.reference),
                 baseline=baseline,
                 out=work,
-                kept=session.store.work(KEPT),
-                anew=not session.use_cache,
-                watch=session.audience.note,
+                cache_folder=session.store.work(KEPT),
+                no_cache=not session.use_cache,
+                watch=session.listener.status,
             )
-        except Interrupted as stop:
-            session.audience.said(stop.text)
+        except BenchInterrupted as stop:
+            session.listener.message(stop.text)
             raise
 
         def write_all(folder: Path) -> Mapping[str, Any]:
@@ -127,7 +127,7 @@ def _measure(
         return Made(write=write_all)
 
     parameters = {**plan.model_dump(), "baseline": baseline}
-    seen = [[s.artifact, s.label, s.profile, contents_sha256(s.path)] for s in subjects]
+    seen = [[s.artifact, s.label, s.profile, contents_sha256(s.path)] for s in models]
     unavailable = {r: named(r)[0].load().unavailable() for r in plan.runtimes}
     return session.step(
         kind="measurements",

@@ -96,18 +96,18 @@ def make_student(
             **further_scores(result.accuracies),
         }
         teachers = held_out.shown(result.teacher_accuracy, is_seen=is_seen)
-        session.audience.said(
+        session.listener.message(
             f"validation accuracy: teacher {teachers}, student best"
             f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
         )
         is_seen = held_out.further_may_have_seen(session, config.scheme_parameters)
         for name, value in result.accuracies.items():
             shown = held_out.shown(value, is_seen=is_seen)
-            session.audience.said(f"validation accuracy: {name} {shown}")
+            session.listener.message(f"validation accuracy: {name} {shown}")
         made = made_model(session, result.model, reference, scores)
-        for sentence in result.said:
-            session.audience.said(sentence)
-        report = {"weights": heard, "losses": result.said, "training": told_of(result.fit)}
+        for sentence in result.messages:
+            session.listener.message(sentence)
+        report = {"weights": heard, "losses": result.messages, "training": told_of(result.fit)}
         return with_early_look(_with_report(made, report), result.fit)
 
     return session.step(
@@ -172,12 +172,12 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
     def make(work: Path) -> Made:
         del work  # nothing to go on from
         loaded = load_weights(build_model(reference), weights)
-        for sentence in loaded.said:
-            session.audience.said(f"the weights {weights.name}: {sentence}")
+        for sentence in loaded.messages:
+            session.listener.message(f"the weights {weights.name}: {sentence}")
         scores = held_out.scores_of_given(session, loaded.model)
         made = made_model(session, loaded.model, reference, scores)
         made = replace(made, facts={**made.facts, "weights": weights.name})
-        return _with_report(made, {"weights": loaded.said})
+        return _with_report(made, {"weights": loaded.messages})
 
     return session.step(
         kind="torch",
@@ -247,7 +247,7 @@ def fit_context(
         name=name,
         constraints=constraints,
         look=look,
-        watcher=session.audience.watcher,
+        callback=session.listener.callback,
         devices=session.processes.devices,
         num_nodes=session.processes.num_nodes,
     )
@@ -262,7 +262,7 @@ def building(session: Session, heard: list[str] | None = None) -> BuildModel:
     """
 
     def said(text: str) -> None:
-        session.audience.said(text)
+        session.listener.message(text)
         if heard is not None and text not in heard:
             heard.append(text)
 

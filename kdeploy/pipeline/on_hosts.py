@@ -28,7 +28,7 @@ from kdeploy.bench.samples import keep
 from kdeploy.bench.ssh.hosts import Host
 from kdeploy.bench.ssh.job import RUNTIME, Job, job_of
 from kdeploy.bench.ssh.outcomes import outcomes_of
-from kdeploy.bench.ssh.ssh_run import Answers, visit
+from kdeploy.bench.ssh.ssh_run import Answers, run_over_ssh
 from kdeploy.errors import KdeployError, ModelError, RecipeError
 from kdeploy.machine import Machine
 from kdeploy.measurement import Measurement, write
@@ -53,7 +53,7 @@ class Away:
 
 def bench_on_hosts(
     session: Session,
-    subjects: Sequence[ModelUnderTest],
+    models: Sequence[ModelUnderTest],
     plan: BenchPlan,
     hosts: Sequence[Host],
     out: Path,
@@ -67,22 +67,24 @@ def bench_on_hosts(
             written.
         ModelError: a file cannot be read.
     """
-    _check(hosts, plan, subjects)
+    _check(hosts, plan, models)
     timed = plan_for(plan, session.reference)
     timed = timed.model_copy(update={"rounds": rounds_of(timed, SCENARIO)})
     # Of a torch artefact the file that was made of it goes; the other runtimes' rows say so.
-    files = [subject for subject in subjects if subject.format == "onnx"]
+    files = [model for model in models if model.format == "onnx"]
     with temporary_folder("hosts") as folder:
         job = job_of(files, timed, folder)
         if job.test is not None:
             items, total = len(job.test.items), job.test.total
-            session.audience.said(f"accuracy on the devices: {items} of {total} test items travel")
+            session.listener.message(
+                f"accuracy on the devices: {items} of {total} test items travel"
+            )
         if not session.use_cache:
             for host in hosts:
                 shutil.rmtree(folder_of(out, host) / "results", ignore_errors=True)
-        ended = _visit_all(hosts, job, out, session.audience.note)
+        ended = _run_on_all(hosts, job, out, session.listener.status)
     for host, end in zip(hosts, ended, strict=True):
-        session.audience.said(_told(host, end))
+        session.listener.message(_told(host, end))
     return _written(hosts, ended, job, plan, out, baseline=baseline, session=session)
 
 
@@ -91,12 +93,12 @@ def folder_of(out: Path, host: Host) -> Path:
     return out / "hosts" / host.slug
 
 
-def _check(hosts: Sequence[Host], plan: BenchPlan, subjects: Sequence[ModelUnderTest]) -> None:
+def _check(hosts: Sequence[Host], plan: BenchPlan, models: Sequence[ModelUnderTest]) -> None:
     slugs = [host.slug for host in hosts]
     twice = next((s for s in slugs if slugs.count(s) > 1), None)
     if twice is not None:
         raise RecipeError(f"`--host {twice}` is named twice", hint="a device is measured once")
-    other = next((s for s in subjects if s.format not in ("onnx", "torch")), None)
+    other = next((s for s in models if s.format not in ("onnx", "torch")), None)
     if other is not None:
         raise ModelError(
             f"{other.label} is of format `{other.format}`, and over ssh ONNX files are measured",
@@ -111,7 +113,7 @@ def _check(hosts: Sequence[Host], plan: BenchPlan, subjects: Sequence[ModelUnder
         )
 
 
-def _visit_all(
+def _run_on_all(
     hosts: Sequence[Host], job: Job, out: Path, watch: Callable[[str], None]
 ) -> list[Answers | KdeployError]:
     """Return for each host what it brought home, or why it brought nothing."""
@@ -119,7 +121,7 @@ def _visit_all(
 
     def one(host: Host) -> Answers | KdeployError:
         try:
-            return visit(
+            return run_over_ssh(
                 host,
                 job,
                 folder_of(out, host) / "results",
@@ -181,13 +183,15 @@ def _of_one(
     groups = [*measured, *((group, _now()) for group in _not_measured(job, plan))]
     outcomes = [outcome for group, _ in groups for outcome in group]
     keep(outcomes, folder / "samples")
-    taught = next((o.predictions for o in outcomes if o.subject.label == baseline), None)
+    reference_predictions = next(
+        (o.predictions for o in outcomes if o.model.label == baseline), None
+    )
     records = [
         # Nobody knows how many cores a device has that never answered.
         replace(record, created=created, threads=record.threads or None)
         for group, created in groups
         for outcome in group
-        for record in measurements(outcome, machine, taught=taught)
+        for record in measurements(outcome, machine, reference_predictions=reference_predictions)
     ]
     lines = [line for group, _ in groups if baseline for line in compared(group, baseline=baseline)]
     comparisons = [{**line, "machine": machine.id} for line in lines]
@@ -208,7 +212,7 @@ def _judged(
     """Return the machine, and the outcomes of each group with the time when they came home."""
     if isinstance(end, KdeployError):
         nowhere = Machine(id=host.name, cpu="", architecture="", cores=0)
-        return nowhere, [(_nothing(job, g.cell, end.message), _now()) for g in job.groups]
+        return nowhere, [(_nothing(job, g.configuration, end.message), _now()) for g in job.groups]
     results = end.results.items()
     return end.machine, [(outcomes_of(f, g, job), _time(f.stat().st_mtime)) for f, g in results]
 
@@ -233,10 +237,12 @@ def _not_measured(job: Job, plan: BenchPlan) -> Iterator[list[Outcome]]:
         if (runtime, scenario) != (RUNTIME, SCENARIO):
             reason = f"over ssh files run in {RUNTIME}, scenario {SCENARIO}"
             for group in job.groups:
-                cell = replace(group.cell, runtime=runtime, scenario=scenario)
-                yield _nothing(job, cell, reason)
+                configuration = replace(group.configuration, runtime=runtime, scenario=scenario)
+                yield _nothing(job, configuration, reason)
 
 
-def _nothing(job: Job, cell: Configuration, reason: str) -> list[Outcome]:
+def _nothing(job: Job, configuration: Configuration, reason: str) -> list[Outcome]:
     """Return the outcomes of a group that was not measured."""
-    return [Outcome(subject=subject, cell=cell, skipped=reason) for subject in job.subjects]
+    return [
+        Outcome(model=model, configuration=configuration, skipped=reason) for model in job.models
+    ]

@@ -28,7 +28,7 @@ def import_file(session: Session, reference: ModelReference) -> Artifact:
         form = session.data.preprocessing if session.data is not None else None
         model, said = file_model(reference, form)
         for sentence in said:
-            session.audience.said(f"{file.name}: {sentence}")
+            session.listener.message(f"{file.name}: {sentence}")
         return made_file(model, scores_of_given(session, model))
 
     return session.step(

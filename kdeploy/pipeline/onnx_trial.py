@@ -19,7 +19,7 @@ from kdeploy.errors import InputError, ModelError
 from kdeploy.onnx_graph.checks import file_bytes, read_onnx
 from kdeploy.package.runner.python import limits
 
-SECONDS = 120.0
+SECONDS = 120.0  # for one item; what takes longer is of no use on a device
 MEMORY = "KDEPLOY_ONNX_MEMORY_MB"
 # A U-Net keeps some 100 times its input; weights are copied when they are packed for a processor.
 FLOOR_MEGABYTES, TIMES_THE_FILE, TIMES_AN_ITEM = 640, 8, 256

@@ -20,11 +20,12 @@ from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
 
-GOLDEN_ITEMS = 8
+GOLDEN_ITEMS = 8  # few, for a bundle is small; several, for one may be right by chance
 BUNDLE = "bundle"
 
 
@@ -105,7 +106,7 @@ def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
     name = technique_of(format_of(file)).facts["runtime"]
     runtime = open_runtime(name, file, threads=1)
     try:
-        return runtime.infer(inputs)
+        return first(runtime.infer(inputs))
     finally:
         runtime.close()
 
@@ -119,18 +120,18 @@ def bundle_description(
     chosen: Exported,
     teacher: Artifact,
     records: Sequence[Measurement],
-    cell: Mapping[str, Any],
+    configuration: Mapping[str, Any],
     *,
     name: str,
     because: str,
 ) -> BundleDescription:
-    """Return what a bundle says, measured in the cell where gates are judged."""
-    there = [r for r in records if r.runtime == cell["runtime"] and r.value is not None]
+    """Return what a bundle says, measured in the configuration where gates are judged."""
+    there = [r for r in records if r.runtime == configuration["runtime"] and r.value is not None]
     own = [r for r in there if (r.artifact, r.profile) == (chosen.model.id, chosen.profile)]
     others = [r for r in there if r.artifact == teacher.id and r not in own]
     accuracy = _values(own, ("accuracy", "agreement", "perplexity"))
     baseline = _values(others, ("accuracy", "perplexity"))
-    p50 = next(iter(select(own, "latency.p50", **cell)), None)
+    p50 = next(iter(select(own, "latency.p50", **configuration)), None)
     latency = {"latency.p50": p50.value, "latency measured in": _place(p50)} if p50 else {}
     return BundleDescription(
         name=name,

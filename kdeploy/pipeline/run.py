@@ -15,7 +15,7 @@ from kdeploy.measurement import Measurement
 from kdeploy.package.kinds import formats
 from kdeploy.pipeline.ahead import check_ahead
 from kdeploy.pipeline.check import check
-from kdeploy.pipeline.choose import choose, target_cell
+from kdeploy.pipeline.choose import choose, target_configuration
 from kdeploy.pipeline.control import teacher_effect
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.exporting import make_exports, model_under_test, parity_records
@@ -95,7 +95,7 @@ def run(
     csv_log: bool = False,
     devices: int = 1,
     num_nodes: int = 1,
-    audience: RunListener | None = None,
+    listener: RunListener | None = None,
 ) -> RunResult:
     """Run the recipe into a folder, going on where an earlier run of it stopped.
 
@@ -108,7 +108,7 @@ def run(
         csv_log: Whether to write a row an epoch to `out/training.csv`.
         devices: Processes on each machine that train together; `torchrun` has started them.
         num_nodes: Machines; they share the folder.
-        audience: Who is told; nobody when left out.
+        listener: Who is told; nobody when left out.
 
     Raises:
         InputError: before anything was written.
@@ -130,26 +130,26 @@ def run(
             processes=processes,
         )
         if processes.is_first:
-            session.audience = _log(out, audience or NullListener(), tensorboard, csv_log)
+            session.listener = _log(out, listener or NullListener(), tensorboard, csv_log)
             with session.files():
                 write_text(out / "recipe.yaml", to_yaml(recipe, written_in=out))
             session.sweep()
             session.say_of_data()
             for sentence in of_models:
-                session.audience.said(sentence)
+                session.listener.message(sentence)
         with blamed():
             return _run(recipe, out, session, stages)
     except OSError as error:
         raise disk_error(error, out) from error
 
 
-def _log(out: Path, audience: RunListener, tensorboard: bool, csv_log: bool) -> Log:
+def _log(out: Path, listener: RunListener, tensorboard: bool, csv_log: bool) -> Log:
     out.mkdir(parents=True, exist_ok=True)
-    log = Log(out / "log.jsonl", audience)
+    log = Log(out / "log.jsonl", listener)
     if tensorboard:
-        log.watcher = TensorBoard(out / "tensorboard", log.watcher)
+        log.callback = TensorBoard(out / "tensorboard", log.callback)
     if csv_log:
-        log.watcher = TrainingCsv(out / "training.csv", log.watcher)
+        log.callback = TrainingCsv(out / "training.csv", log.callback)
     return log
 
 
@@ -214,7 +214,7 @@ def _distill(
             f"{kind} {of['mean']:.2%}" + (f" ± {100 * of['std']:.2f} pp" if "std" in of else "")
             for kind, of in result.seeds.items()
         )
-        session.audience.said(f"test accuracy, mean of {len(recipe.seeds)}: {', '.join(said)}")
+        session.listener.message(f"test accuracy, mean of {len(recipe.seeds)}: {', '.join(said)}")
 
 
 def _compress(recipe: Recipe, session: Session, result: RunResult) -> None:
@@ -228,9 +228,9 @@ def _compress(recipe: Recipe, session: Session, result: RunResult) -> None:
 
 def _measure(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
     extra = [result.baseline] if result.baseline else []
-    subjects = [model_under_test(m) for m in [*result.models, *extra] if m.kind == "torch"]
-    subjects += [model_under_test(e.model, e) for e in result.exported]
-    measured = make_measurements(session, subjects, recipe.bench, baseline=result.teacher.label)
+    under_test = [model_under_test(m) for m in [*result.models, *extra] if m.kind == "torch"]
+    under_test += [model_under_test(e.model, e) for e in result.exported]
+    measured = make_measurements(session, under_test, recipe.bench, baseline=result.teacher.label)
     found = result_of(measured)
     found.measurements.extend(r for e in result.exported for r in parity_records(e))
     result.records = found.measurements
@@ -251,7 +251,7 @@ def _choose(recipe: Recipe, result: RunResult) -> None:
         result.records,
         recipe.gates,
         teacher=result.teacher.id,
-        cell=target_cell(recipe.bench),
+        configuration=target_configuration(recipe.bench),
     )
     result.chosen = choice.exported
     result.verdicts = list(choice.verdicts)
@@ -260,15 +260,16 @@ def _choose(recipe: Recipe, result: RunResult) -> None:
 
 def _say_what_loses(recipe: Recipe, session: Session, result: RunResult) -> None:
     """Say why INT8 does not pay, and warn where the chosen file has nothing to be chosen for."""
-    files, models, cell = result.exported, result.models, target_cell(recipe.bench)
-    lines = notes(files, models, result.records, cell)
+    files, models = result.exported, result.models
+    configuration = target_configuration(recipe.bench)
+    lines = notes(files, models, result.records, configuration)
     if result.chosen is not None:
-        lost = warning(result.chosen, files, models, result.records, cell)
+        lost = warning(result.chosen, files, models, result.records, configuration)
         if lost:
             result.chosen_because += f"; warning: {lost}"
             lines.append(f"warning: {lost}")
     for line in lines:
-        session.audience.said(line)
+        session.listener.message(line)
     result.notes += lines
 
 
@@ -279,7 +280,7 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
         chosen,
         result.teacher,
         result.records,
-        target_cell(recipe.bench),
+        target_configuration(recipe.bench),
         name=recipe.name,
         because=result.chosen_because,
     )

@@ -44,7 +44,7 @@ class Session:
     use_cache: bool = True
     processes: Processes = ALONE
     """Those that make each step together; the first alone stores it."""
-    audience: RunListener = field(default_factory=NullListener)
+    listener: RunListener = field(default_factory=NullListener)
     stages: list[StageRecord] = field(default_factory=list)
 
     def step(
@@ -81,9 +81,9 @@ class Session:
         identity = artifact_id({**facts, "source": source, **self._data_inputs()})
         started = time.perf_counter()
         for line in told_of_the_dead(self._out) if self.processes.is_first else ():
-            self.audience.said(line)
-        self.audience.stage_started(stage, technique, label)
-        with self._lock(identity), noted(self.audience):
+            self.listener.message(line)
+        self.listener.stage_started(stage, technique, label)
+        with self._lock(identity), noted(self.listener):
             artifact = self._stored(identity)
             is_cached = artifact is not None
             if artifact is None:
@@ -101,7 +101,7 @@ class Session:
             label=label,
         )
         self.stages.append(record)
-        self.audience.stage_ended(record)
+        self.listener.stage_ended(record)
         return artifact
 
     def sweep(self) -> None:
@@ -112,7 +112,7 @@ class Session:
     def say_of_data(self) -> None:
         """Tell what people should know of the data: what was left out, converted, never changes."""
         for note in self.data.notes if self.data is not None else ():
-            self.audience.said(note)
+            self.listener.message(note)
 
     @property
     def _out(self) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdeploy.bench.cache import contents_sha256
 from kdeploy.bench.plan import BenchPlan
-from kdeploy.bench.run import BenchResult, Interrupted, ModelUnderTest
+from kdeploy.bench.run import BenchInterrupted, BenchResult, ModelUnderTest
 from kdeploy.bench.ssh.hosts import Host
 from kdeploy.data.load import DataReference
 from kdeploy.errors import InputError
@@ -18,7 +18,7 @@ from kdeploy.measurement import Measurement
 from kdeploy.onnx_graph.input_fitting import Declared, declared_file, fitted_file, parse_inputs
 from kdeploy.pipeline.artifact_data import data_of, say_of_other_data
 from kdeploy.pipeline.bundles import model_of_bundle
-from kdeploy.pipeline.choose import target_cell
+from kdeploy.pipeline.choose import target_configuration
 from kdeploy.pipeline.exporting import model_under_test
 from kdeploy.pipeline.log import RunListener
 from kdeploy.pipeline.measuring import make_measurements, result_of
@@ -54,7 +54,7 @@ def bench_side_by_side(
     data: DataReference | None,
     inputs: Sequence[str] = (),
     hosts: Sequence[Host] = (),
-    audience: RunListener,
+    listener: RunListener,
     use_cache: bool = True,
     command: Sequence[str] = (),
 ) -> Measured:
@@ -72,7 +72,7 @@ def bench_side_by_side(
         data: For ONNX files, which know none; artefacts know theirs.
         inputs: Sizes that files leave open, `NAME=1,3,224,224[:dtype]`.
         hosts: Other machines to measure on, side by side, instead of this one.
-        audience: Who is told.
+        listener: Who is told.
         use_cache: Whether what was measured before counts.
         command: What was typed, for the report to say how to repeat it.
     """
@@ -84,7 +84,7 @@ def bench_side_by_side(
     _check_files(files, plan)
     artifacts = [f for f in found if isinstance(f, Artifact)]
     known = (data_of(artifact) for artifact in artifacts)
-    session = session_of(out, data or next((d for d in known if d is not None), None), audience)
+    session = session_of(out, data or next((d for d in known if d is not None), None), listener)
     say_of_other_data(session, artifacts)
     if command:
         write_command(out, command)
@@ -93,16 +93,16 @@ def bench_side_by_side(
     with temporary_folder("declared") as folder:
         is_read = _reads_files(plan)
         fitted = _fitted(session, found, declared, folder) if is_read else found
-        subjects = [
+        models = [
             replace(s, label=label)
             for f, label in zip(fitted, labels, strict=True)
-            for s in _subjects(session, f, plan)
+            for s in _models(session, f, plan)
         ]
         if hosts:
-            away = bench_on_hosts(session, subjects, plan, hosts, out, baseline=label)
+            away = bench_on_hosts(session, models, plan, hosts, out, baseline=label)
             records, comparisons, drawn = away.records, away.comparisons, away.drawn
         else:
-            result = _measured_here(session, subjects, plan, out, baseline=label)
+            result = _measured_here(session, models, plan, out, baseline=label)
             records, comparisons = result.measurements, result.comparisons
             with session.files():
                 write_measurements(out, result)
@@ -136,7 +136,7 @@ def _fitted(
         if session.data is not None:
             form = session.data.preprocessing
             for sentence in fitted_file(one, copy, form, given, closes=False):
-                session.audience.said(f"{one.name}: {sentence}")
+                session.listener.message(f"{one.name}: {sentence}")
         elif given:
             declared_file(one, copy, given)
         copies[-1] = copy if copy.is_file() else one
@@ -145,15 +145,15 @@ def _fitted(
 
 def _measured_here(
     session: Session,
-    subjects: Sequence[ModelUnderTest],
+    models: Sequence[ModelUnderTest],
     plan: BenchPlan,
     out: Path,
     *,
     baseline: str | None,
 ) -> BenchResult:
     try:
-        return result_of(make_measurements(session, subjects, plan, baseline=baseline))
-    except Interrupted as stop:
+        return result_of(make_measurements(session, models, plan, baseline=baseline))
+    except BenchInterrupted as stop:
         with session.files():
             write_measurements(out, stop.result)
         raise
@@ -219,7 +219,7 @@ def _reads_files(plan: BenchPlan) -> bool:
     return any(not named(text)[0].facts.get("opens_anything") for text in plan.runtimes)
 
 
-def _subjects(
+def _models(
     session: Session, found: Artifact | ModelUnderTest | Path, plan: BenchPlan
 ) -> list[ModelUnderTest]:
     if isinstance(found, ModelUnderTest):
@@ -229,13 +229,13 @@ def _subjects(
         form = format_of(found)
         return [ModelUnderTest(artifact=identity, label=found.stem, path=found, format=form)]
     asked = [formats_of(r) for r in plan.runtimes]
-    subjects = []
+    models = []
     if found.kind == "torch" and any("torch" in formats for formats in asked):
-        subjects.append(model_under_test(found))
+        models.append(model_under_test(found))
     if found.kind != "torch" or any("torch" not in formats for formats in asked):
         exported = exported_file(session, found)
-        subjects.append(model_under_test(exported.model, exported))
-    return subjects
+        models.append(model_under_test(exported.model, exported))
+    return models
 
 
 def _judge(
@@ -245,7 +245,7 @@ def _judge(
     baseline: str | None,
     plan: BenchPlan,
 ) -> list[Verdict]:
-    cell = target_cell(plan)
+    configuration = target_configuration(plan)
     candidates = [label for label in labels if label != baseline] or labels
     machines = list(dict.fromkeys(r.machine for r in records))
     verdicts = []
@@ -254,7 +254,7 @@ def _judge(
         reference = [r for r in there if r.label == baseline]
         for label in candidates:
             own = [r for r in there if r.label == label]
-            found = judge(gates, own, reference, **cell)
+            found = judge(gates, own, reference, **configuration)
             place = f"{machine}: " if len(machines) > 1 else ""
             verdicts += [replace(v, label=label, reason=place + v.reason) for v in found]
     return verdicts

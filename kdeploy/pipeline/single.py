@@ -46,7 +46,7 @@ from kdeploy.system.temporary import temporary_folder
 from kdeploy.training.config import TrainingConfig
 
 ASKED_FOR = "asked for by name"
-CHUNK = 256
+CHUNK = 256  # items at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,18 +61,18 @@ class Source:
     data: DataReference | None = None
 
 
-def compress_one(source: Source, step: Step, out: Path, audience: RunListener) -> Artifact:
+def compress_one(source: Source, step: Step, out: Path, listener: RunListener) -> Artifact:
     """Return the artefact of one compression step, stored in `out`."""
-    session, artifact = _begin(source, out, audience)
+    session, artifact = _begin(source, out, listener)
     if session.data is not None:
         check_labels_of_step(step, session.data)
     return make_step(session, artifact, step, step.technique)
 
 
-def export_one(source: Source, step: Step, out: Path, audience: RunListener) -> Exported:
+def export_one(source: Source, step: Step, out: Path, listener: RunListener) -> Exported:
     """Return the exported file of one artefact, also under `out/exports`."""
     check_that_it_runs(step.technique)
-    session, artifact = _begin(source, out, audience)
+    session, artifact = _begin(source, out, listener)
     exported = make_export(session, artifact, step)
     with session.files():
         write_exports(out, [exported])
@@ -80,7 +80,7 @@ def export_one(source: Source, step: Step, out: Path, audience: RunListener) -> 
 
 
 def package_one(
-    source: Source, budgets: Sequence[Gate], out: Path, audience: RunListener
+    source: Source, budgets: Sequence[Gate], out: Path, listener: RunListener
 ) -> VerifyResult:
     """Make the bundle of an artefact at `out`, a folder or zip; nothing stays when it fails.
 
@@ -88,11 +88,11 @@ def package_one(
     """
     check_budgets(budgets, [*FACTS, "accuracy.top1"], [])
     with temporary_folder("package") as folder:
-        session, artifact = _begin(source, folder, audience)
+        session, artifact = _begin(source, folder, listener)
         exported = exported_file(session, artifact)
         lost = warning_of_artifact(find_artifact(source.reference) or artifact)
         if lost:
-            session.audience.said(f"warning: {lost}")
+            session.listener.message(f"warning: {lost}")
         about = BundleDescription(
             name=out.stem,
             accuracy=_test_accuracy(session, exported),
@@ -106,7 +106,7 @@ def package_one(
     return result
 
 
-def _begin(source: Source, out: Path, audience: RunListener) -> tuple[Session, Artifact]:
+def _begin(source: Source, out: Path, listener: RunListener) -> tuple[Session, Artifact]:
     known = find_artifact(source.reference, [out / "artifacts"])
     if known is not None and source.data is not None:
         data: DataReference | None = split_as_before(source.data, known)
@@ -122,9 +122,9 @@ def _begin(source: Source, out: Path, audience: RunListener) -> tuple[Session, A
             _check_source(source, data)
         else:
             _check_artifact(source, known)
-    session = session_of(out, data, audience)
+    session = session_of(out, data, listener)
     for sentence in of_model:
-        session.audience.said(sentence)
+        session.listener.message(sentence)
     if known is not None:
         if known.kind == "onnx" and known.folder.parent.resolve() != session.store.root.resolve():
             check_runs(known.file)
@@ -181,7 +181,7 @@ def _check_file(source: Source, reference: ModelReference, data: DataReference) 
     check_model(teacher_model(reference, loaded.preprocessing), loaded, "model")
 
 
-def session_of(out: Path, data: DataReference | None, audience: RunListener) -> Session:
+def session_of(out: Path, data: DataReference | None, listener: RunListener) -> Session:
     """Return a session over the store in `out`, which is made once the data has been read."""
     loaded = load(data) if data is not None else None
     out.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def session_of(out: Path, data: DataReference | None, audience: RunListener) -> 
         reference=data,
         data=loaded,
         seed=data.seed if data is not None else 0,
-        audience=Log(out / "log.jsonl", audience),
+        listener=Log(out / "log.jsonl", listener),
     )
     session.sweep()
     session.say_of_data()

@@ -119,7 +119,7 @@ class _Making:
             scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
             scores |= {**scores_of(result.fit), **further_scores(result.accuracies)}
             model = result.model
-        report |= {"losses": trainer.said} if trainer.said else {}
+        report |= {"losses": trainer.messages} if trainer.messages else {}
         for technique in self._sparse_steps():
             check_promise(find("compressor", technique).load(), model, technique)
         scores |= {SEEN: True, SEEN_BEFORE: True} if is_seen else {}
@@ -133,7 +133,7 @@ class _Making:
         if not data_of(self.session).validation.is_labelled:
             return
         doubt = f" (no measure: the model before {WORDS})" if is_seen else ""
-        self.session.audience.said(
+        self.session.listener.message(
             f"validation accuracy: {scores['validation_accuracy_before']:.2%} before,"
             f" {scores['validation_accuracy']:.2%} after {self.step.technique}{doubt}"
         )
@@ -169,7 +169,7 @@ class _Making:
             seed=self.session.seed,
             train=trainer,
             is_validation_seen=may_have_seen(self.session, self.before),
-            stopwatch=Latencies(data=self.session.reference, watch=self.session.audience.note),
+            stopwatch=Latencies(data=self.session.reference, watch=self.session.listener.status),
         )
         model = compress(original, self.step.technique, self.step.parameters, context)
         if self.session.processes.is_first and self.step.recover is not None:
@@ -196,7 +196,7 @@ class _Trainer:
     """Weights whose zeros stay."""
     arithmetic: Mapping[str, Any] = field(default_factory=dict)
     """Of the last training."""
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     """What was chosen for the losses."""
     is_done: bool = False
     """Whether the technique has trained what it made: nothing is left to recover."""
@@ -231,10 +231,10 @@ class _Trainer:
         )
         self.arithmetic = result.fit.arithmetic.to_dict()
         self.is_done = self.is_done or training.is_last
-        for sentence in result.said:
-            if sentence not in self.said:
-                self.said.append(sentence)
-                self.session.audience.said(sentence)
+        for sentence in result.messages:
+            if sentence not in self.messages:
+                self.messages.append(sentence)
+                self.session.listener.message(sentence)
         return result
 
 

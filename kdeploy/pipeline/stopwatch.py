@@ -21,7 +21,7 @@ from kdeploy.runtimes.run import formats_of, named
 from kdeploy.system.temporary import temporary_folder
 
 TIMEOUT_SECONDS = 600.0
-MINIMUM_COUNT = 16
+MINIMUM_COUNT = 16  # calls: two a round of eight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +50,16 @@ class Latencies:
             timeout_seconds=TIMEOUT_SECONDS,
             energy=False,
         )
-        cell = Configuration(
+        configuration = Configuration(
             runtime=timing.runtime,
             batch_size=timing.batch_size,
             threads=timing.threads or allowed_cores(),
         )
         with temporary_folder("stopwatch") as folder:
-            subjects = [_exported(m, example, folder, i) for i, m in enumerate(models)]
-            outcomes = measure_group(subjects, cell, plan, with_accuracy=False, watch=self.watch)
+            under_test = [_exported(m, example, folder, i) for i, m in enumerate(models)]
+            outcomes = measure_group(
+                under_test, configuration, plan, with_accuracy=False, watch=self.watch
+            )
         return [_median(outcome) for outcome in outcomes]
 
     def _fitting(self, example: Tensor) -> DataReference | None:
@@ -90,7 +92,7 @@ def _exported(model: nn.Module, example: Tensor, folder: Path, index: int) -> Mo
 def _median(outcome: Outcome) -> float:
     if outcome.skipped is not None:
         raise ModelError(
-            f"a candidate cannot run on {outcome.cell.runtime}: {outcome.skipped}",
+            f"a candidate cannot run on {outcome.configuration.runtime}: {outcome.skipped}",
             hint="leave the latency target out, or name another runtime",
         )
     return float(np.median(np.concatenate(outcome.rounds)))

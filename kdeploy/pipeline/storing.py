@@ -23,7 +23,7 @@ from kdeploy.torch_module.outside_state import different
 from kdeploy.training.fit import FitResult
 
 EARLY_LOOK = "early_look.json"
-ITEMS = 8
+ITEMS = 8  # that a stored model must answer as the one in memory
 TOLERANCE = 1e-3
 """Of the largest output."""
 CODES_TOLERANCE = 0.1

@@ -10,9 +10,9 @@ from kdeploy.training.fit import EpochRecord, TrainingCallback
 
 
 class TensorBoard:
-    """A watcher that writes events to a folder and passes all on to another watcher."""
+    """A callback that writes events to a folder and passes all on to another callback."""
 
-    def __init__(self, folder: Path, watcher: TrainingCallback) -> None:
+    def __init__(self, folder: Path, callback: TrainingCallback) -> None:
         try:
             import torch.utils.tensorboard  # noqa: F401
             from lightning_fabric.loggers import TensorBoardLogger
@@ -21,18 +21,18 @@ class TensorBoard:
                 "tensorboard", needed_for="--tensorboard", pip="'kdeploy[tensorboard]'"
             ) from None
         self.logger = TensorBoardLogger(folder, name="", version="")
-        self.watcher = watcher
+        self.callback = callback
         self.name = ""
 
     def started(self, name: str, epochs: int, steps: int, done_epochs: int) -> None:
         self.name = name
-        self.watcher.started(name, epochs, steps, done_epochs)
+        self.callback.started(name, epochs, steps, done_epochs)
 
     def prepared(self, done: int, items: int) -> None:
-        self.watcher.prepared(done, items)
+        self.callback.prepared(done, items)
 
     def stepped(self, images: int) -> None:
-        self.watcher.stepped(images)
+        self.callback.stepped(images)
 
     def epoch_ended(self, record: EpochRecord) -> None:
         scalars = {
@@ -46,10 +46,10 @@ class TensorBoard:
         tagged = {_tag(f"{training}/{name}"): value for name, value in scalars.items()}
         self.logger.log_metrics(tagged, record.epoch)
         self.logger.save()
-        self.watcher.epoch_ended(record)
+        self.callback.epoch_ended(record)
 
     def ended(self) -> None:
-        self.watcher.ended()
+        self.callback.ended()
 
 
 def _tag(name: str) -> str:

@@ -16,15 +16,15 @@ AFTER = ("validation_accuracy", "images_per_second", "seconds", "learning_rate")
 
 
 class TrainingCsv:
-    """A watcher that keeps a row an epoch in a file and passes all on to another watcher.
+    """A callback that keeps a row an epoch in a file and passes all on to another callback.
 
     The file is replaced with every epoch: trainings differ in their loss components, a column
     each, and an epoch that is trained again after an interruption stands there once.
     """
 
-    def __init__(self, path: Path, watcher: TrainingCallback) -> None:
+    def __init__(self, path: Path, callback: TrainingCallback) -> None:
         self.path = path
-        self.watcher = watcher
+        self.callback = callback
         self.name = ""
         self.rows = _rows(path)
 
@@ -35,23 +35,23 @@ class TrainingCsv:
             for row in self.rows
             if row["training"] != self.name or int(row["epoch"]) <= done_epochs
         ]
-        self.watcher.started(name, epochs, steps, done_epochs)
+        self.callback.started(name, epochs, steps, done_epochs)
 
     def prepared(self, done: int, items: int) -> None:
-        self.watcher.prepared(done, items)
+        self.callback.prepared(done, items)
 
     def stepped(self, images: int) -> None:
-        self.watcher.stepped(images)
+        self.callback.stepped(images)
 
     def epoch_ended(self, record: EpochRecord) -> None:
         row = {"training": self.name, "epoch": record.epoch, "loss": record.loss}
         row |= {f"loss.{name}": value for name, value in record.losses.items()}
         self.rows.append(row | {name: getattr(record, name) for name in AFTER})
         write_text(self.path, self._text())
-        self.watcher.epoch_ended(record)
+        self.callback.epoch_ended(record)
 
     def ended(self) -> None:
-        self.watcher.ended()
+        self.callback.ended()
 
     def _text(self) -> str:
         components = dict.fromkeys(k for row in self.rows for k in row if k.startswith("loss."))

@@ -28,7 +28,7 @@ INDEX_ENDING = ".index.json"
 STATE_DICT_NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")
 """Entries of a checkpoint that are its model's; averaged ones are taken where there is no other."""
 AVERAGED_NAMES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
-MOST_NESTED = 3
+MOST_NESTED = 3  # as `{"state": {"model": {"state_dict": ...}}}`
 _NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 _SYSTEMS = ("Posix", "Windows", "PurePosix", "PureWindows")
 _HARMLESS: list[Any] = [
@@ -48,7 +48,7 @@ class StoredTensors:
 
     file: Path
     tensors: Mapping[str, Tensor]
-    said: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
     """What was chosen on the way, a sentence each."""
 
 
@@ -104,7 +104,7 @@ def _from_index(file: Path) -> StoredTensors:
     return StoredTensors(
         file=file,
         tensors={name: tensor for part in parts for name, tensor in part.tensors.items()},
-        said=(f"read {len(parts)} files that {file.name} names",),
+        messages=(f"read {len(parts)} files that {file.name} names",),
     )
 
 
@@ -124,13 +124,13 @@ def _parts(file: Path) -> list[Path]:
 
 
 def _from_torch(file: Path) -> StoredTensors:
-    entry, said = _loaded(file), []
+    entry, messages = _loaded(file), []
     for _ in range(MOST_NESTED):
         if not isinstance(entry, Mapping) or not entry or _is_state_dict(entry):
             break
         name = _entry_name(entry, file)
         others = [key for key in _state_dicts(entry) if key != name]
-        said.append(
+        messages.append(
             f"took the entry `{name}`" + (f" and left out {_listed(others)}" if others else "")
         )
         entry = entry[name]
@@ -140,7 +140,7 @@ def _from_torch(file: Path) -> StoredTensors:
             hint="save tensors by name: `torch.save(model.state_dict(), FILE)`",
         )
     tensors = {name: value.detach() for name, value in entry.items() if isinstance(value, Tensor)}
-    return StoredTensors(file=file, tensors=tensors, said=tuple(said))
+    return StoredTensors(file=file, tensors=tensors, messages=tuple(messages))
 
 
 def _loaded(file: Path) -> Any:

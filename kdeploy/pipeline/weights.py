@@ -1,6 +1,6 @@
 """Given weights put into a model: names without what wrappers add, tied tensors, and what is said.
 
-Nothing is taken or left out silently: `Loaded.said` has a sentence for each liberty, and what does
+Nothing is taken or left out silently: `Loaded.messages` names each liberty, and what does
 not fit is told by name, both shapes and the nearest name on the other side.
 """
 
@@ -38,7 +38,7 @@ class Loaded:
     """A model with its weights, and what was done so that they fit."""
 
     model: nn.Module
-    said: tuple[str, ...]
+    messages: tuple[str, ...]
 
 
 def load_weights(model: nn.Module, file: Path) -> Loaded:
@@ -50,42 +50,42 @@ def load_weights(model: nn.Module, file: Path) -> Loaded:
     """
     stored = read_weights(file)
     expected = model.state_dict()
-    names, said = _names(stored, expected.keys())
+    names, messages = _names(stored, expected.keys())
     tensors = {own: stored.tensors[name] for name, own in names.items()}
-    said += _fill_tied(tensors, expected, file)
+    messages += _fill_tied(tensors, expected, file)
     left_out = [own for own in tensors if own not in expected and _may_be_left_out(own, model)]
-    said += [f"left out {_listed(left_out)}: the model has no such part"] if left_out else []
+    messages += [f"left out {_listed(left_out)}: the model has no such part"] if left_out else []
     _check_values(tensors, expected, file)
     absent = [n for n in expected if n not in tensors and n.rpartition(".")[2] == COUNTER]
-    said += [f"the file lacks {_listed(absent)}, which count from 0"] if absent else []
-    said += _types_said(tensors, expected)
+    messages += [f"the file lacks {_listed(absent)}, which count from 0"] if absent else []
+    messages += _types_said(tensors, expected)
     # Not strict: modules may take older names of their own, e.g. `weight_g` of weight norm.
     kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     result = model.load_state_dict(kept, strict=False)
     missing = [n for n in result.missing_keys if n not in absent]
     if missing or result.unexpected_keys:
         raise _unfit(tensors, expected, missing, file)
-    return Loaded(model=model.eval(), said=(*stored.said, *said))
+    return Loaded(model=model.eval(), messages=(*stored.messages, *messages))
 
 
 def _names(stored: StoredTensors, known: Set[str]) -> tuple[dict[str, str], list[str]]:
     """Return the model's names of the file's tensors, and what was taken off or put in front."""
     bare = {n: n if n in known else _without_wrappers(n) for n in stored.tensors}
     parts = sorted({part for n in bare if bare[n] != n for part in _wrapper_parts(n)})
-    said = [f"took {_listed([f'{part}.' for part in parts])} off the names"] if parts else []
+    messages = [f"took {_listed([f'{part}.' for part in parts])} off the names"] if parts else []
     bare, wrappers = _without_wrapper_prefixes(bare, known)
     prefix, is_added = _prefix(list(bare.values()), known, stored.file)
     taken = wrappers + prefix * (not is_added)
-    said += [f"took the prefix `{taken}` off the names"] if taken else []
+    messages += [f"took the prefix `{taken}` off the names"] if taken else []
     if not prefix:
-        return bare, said
+        return bare, messages
     if is_added:
-        said.append(f"put `{prefix}` in front of the names, as the model has it")
-        return {n: prefix + b for n, b in bare.items()}, said
+        messages.append(f"put `{prefix}` in front of the names, as the model has it")
+        return {n: prefix + b for n, b in bare.items()}, messages
     kept = {n: b.removeprefix(prefix) for n, b in bare.items() if b.startswith(prefix)}
     others = [n for n in bare if n not in kept]
-    said += [f"left out {_listed(others)}, not under `{taken}`"] if others else []
-    return kept, said
+    messages += [f"left out {_listed(others)}, not under `{taken}`"] if others else []
+    return kept, messages
 
 
 def _without_wrapper_prefixes(
@@ -149,21 +149,21 @@ def _fill_tied(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], file:
     for name, tensor in expected.items():
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
         groups.setdefault(key, []).extend([name] * bool(tensor.numel()))
-    said = []
+    messages = []
     for group in groups.values():
         present = [name for name in group if name in tensors]
         first = present[0] if present else ""
         for name in group if present else []:
             if name not in tensors:
                 tensors[name] = tensors[first]
-                said.append(f"`{name}` is tied to `{first}`, under which the file has it")
+                messages.append(f"`{name}` is tied to `{first}`, under which the file has it")
             elif not _are_equal(tensors[first], tensors[name]):
                 raise ModelError(
                     f"{file}: `{first}` and `{name}` are one tensor in the model, and two that "
                     "differ in the file",
                     hint="let `build` make a network whose layers have tensors of their own",
                 )
-    return said
+    return messages
 
 
 def _are_equal(one: Tensor, other: Tensor) -> bool:

@@ -120,6 +120,7 @@ class _Flow:
         """Return which call made a tensor that is read by the call `before`."""
         made = [index for index in self._made.get(id(tensor), []) if index < before]
         if not made:
+            # A parameter, or a constant that the module made when it was built.
             raise NotFollowed("it reads a tensor that no call made")
         return made[-1]
 
@@ -250,6 +251,7 @@ def _attention(flow: _Flow, found: _Operands, batch: int) -> AttentionLayers:
     shape = tables[2].channels.shape
     places = torch.arange(shape.numel()).view(shape)
     given = found.result
+    # (1, ..., heads, 1, width): every item and token has the same channel numbers.
     at = places.view(*(1,) * (given.dim() - 3), -1, 1, shape[1])
     at = at.repeat(batch, 1, 1) if given.dim() == 3 else at
     layer, numbers = flow.project(given, at.expand(given.shape).contiguous(), found.index, trail)
@@ -297,6 +299,7 @@ def _again(call: Call, old: Tensor, new: Tensor) -> Any:
     """Run a call that moves numbers on others."""
     function: Callable[..., Any] = call.function
     arguments = [new if argument is old else argument for argument in call.args]
+    # Numbers of channels are integers: a cast to half would round those above 2048.
     if call.name in ("to", "float", "type_as"):
         return new
     return function(*arguments, **call.kwargs)

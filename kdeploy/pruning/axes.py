@@ -77,6 +77,7 @@ def find_axes(nodes: Sequence[Any], source: Any, shuffles: Sequence[Shuffle] = (
         for source in dict.fromkeys(node.inputs)
         if source in flow and not {source, node} & inside
     }
+    # Through a shuffle or an instance norm channels leave at the dimension where they entered.
     for first, *_, last in steps:
         pairs |= {(source, last): frozenset({(1, 1)}) for source in first.inputs}
     made = {node: axis for node in nodes if (axis := _stated(node)) is not None and node in flow}
@@ -96,6 +97,8 @@ def dimension_pairs(node: Any, source: Any) -> Pairs:
     match operation(node):
         case "Permute":
             order = [dimension(d, given) for d in node.grad_fn._saved_dims]
+            # permute(2, 0, 1): dimension `after` of the result is dimension `order[after]` of the
+            # input.
             return frozenset((before, after) for after, before in enumerate(order))
         case "Transpose" | "T":
             one, other = _turned(node, given)
@@ -123,12 +126,14 @@ def dimensions_gone(node: Any, given: Sequence[int]) -> set[int]:
         return set()
     dims = getattr(node.grad_fn, "_saved_dim", None)
     listed = dims if isinstance(dims, tuple | list) else () if dims is None else (dims,)
+    # A reduction that names no dimension sums up all of them.
     found = {dimension(d, given) for d in listed} or set(range(len(given)))
     return {d for d in found if given[d] == 1} if name == "Squeeze" else found
 
 
 def reshaped(given: Sequence[int], made: Sequence[int]) -> Pairs:
     """Return which dimensions a reshape keeps, and those that it flattens behind the batch."""
+    # A dimension stays one when as many numbers stand before it and it is as long: row-major order.
     places = {(prod(made[:j]), size): j for j, size in enumerate(made) if size > 1}
     pairs = {
         (i, places[prod(given[:i]), size])
@@ -201,6 +206,8 @@ def _spread(made: dict[Any, int], pairs: Mapping[tuple[Any, Any], Pairs]) -> Non
             node = ahead.popleft()
             found = [(r, _only(made[node], pairs[node, r])) for r in readers.get(node, ())]
         else:
+            # Only where nothing is left to do forwards: what is computed knows better than what is
+            # read.
             node = back.popleft()
             found = [(s, _only_source(made[node], pairs[s, node])) for s in sources.get(node, ())]
         for other, axis in found:

@@ -44,7 +44,7 @@ def balance(groups: Sequence[PruningGroup], scores: Sequence[float]) -> list[Pru
         for pair in ranked:
             share = pair[1].shares.get(place, (0,))
             taken = [conv_group for conv_group, number in enumerate(share) if number]
-            if len(set(share)) == 1:
+            if len(set(share)) == 1:  # each of the layer's groups loses as many
                 even.append(pair)
             elif len(taken) == 1:
                 columns = lonely.setdefault(share[taken[0]], [[] for _ in share])
@@ -126,6 +126,7 @@ def choose_to_budget(
     Rounding makes steps: where they leave the cost more than 1 % off, single families are moved
     by one step as long as that brings it closer.
     """
+    # A ratio finer than one group: the bisection can then reach every choice.
     steps = max(len(ranking.order), 1000)
     low, high = 0, steps
     while high - low > 1:
@@ -177,8 +178,10 @@ def _rounded(kept: int, number: int, ranking: Ranking, rules: Rules) -> int:
     members = ranking.families[number]
     count, step = len(members), _step(members, rules)
     at_first = ranking.sizes[members[0].family]
+    # 10 * (1 - 0.7) is 3.0000000000000004 in floating point: without the 1e-9 four would stay.
     least = max(1, math.ceil(at_first * (1 - rules.max_ratio) - 1e-9))
     kept = min(max(kept, least), count)
+    # Narrower than one block of channels: a multiple would only make it wider.
     if kept * members[0].width <= rules.round_to or kept == count:
         return kept
     nearest = step * round(kept / step)

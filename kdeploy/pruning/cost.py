@@ -55,6 +55,7 @@ def cost_without(
 def _shrunk(term: Term, left: dict[LayerDim, float]) -> float:
     cost = term.cost
     for side in term.sides:
+        # A convolution narrower on both sides shrinks by the product of both fractions.
         cost *= left[side]
     return cost
 
@@ -90,7 +91,7 @@ def _tensor_terms(model: nn.Module, *, is_size: bool) -> list[Term]:
     for name, parameter in model.named_parameters():
         owner = name.rpartition(".")[0]
         sides = _sides(owner, model.get_submodule(owner))
-        sides = sides[:1] if parameter.dim() == 1 else sides
+        sides = sides[:1] if parameter.dim() == 1 else sides  # a bias has outputs only
         raw = (LayerDim(name, f"dimension {d}") for d in range(parameter.dim()))
         number = parameter.nbytes if is_size else parameter.numel()
         terms.append(Term(number, sides or tuple(raw)))

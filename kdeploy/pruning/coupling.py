@@ -47,7 +47,7 @@ def find_groups(
         is_protected: Tells by a layer's name that its outputs must all stay.
         attention: What goes of multi-head attention: heads, or a channel of every head; the other
             where this is not possible.
-        whole: Is told which attentions stay whole, by module, and why.
+        skipped: Is told which attentions stay whole, by module, and why.
 
     Raises:
         ModelError: the model cannot be followed.
@@ -62,6 +62,7 @@ def find_groups(
     names = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
     stated = stated_splits(graph, model)
+    # A split whose sizes are a module's list is no obstacle: the list shrinks with the channels.
     frozen = _frozen(graph, reductions) - stated.keys()
     for node, side, index in list(forest.elements()):
         is_kept = not node.outputs or is_protected(names.get(node.module, ""))
@@ -113,6 +114,7 @@ class _Forest:
 
     def join(self, one: Element | None, other: Element | None) -> None:
         first, second = self._root(one), self._root(other)
+        # What is frozen swallows all that is joined with it, whichever side it is on.
         if first is None:
             self._parents[second] = None
         elif first != second:
@@ -132,6 +134,7 @@ class _Forest:
 
     def _root(self, element: Element | None) -> Element | None:
         path = []
+        # Path compression: without it deep residual networks take quadratic time.
         while (parent := self._parents.setdefault(element, element)) != element:
             path.append(element)
             element = parent
@@ -239,6 +242,8 @@ def _places(
     for node in graph.nodes:
         module, name = node.module, names.get(node.module, "")
         if node.type == OPTYPE.CONV and module.groups > 1:
+            # A grouped convolution needs equally many channels in each of its groups, on both
+            # sides.
             for side, count in (("out", module.out_channels), ("in", module.in_channels)):
                 places[node, side] = (f"{name} {side}", count // module.groups, module.groups)
         elif node.type == OPTYPE.GN:
@@ -261,6 +266,7 @@ def _pruning_group(
     channels: dict[LayerDim, list[int]] = defaultdict(list)
     shares: dict[str, list[int]] = {}
     for node, side, index in members:
+        # Elementwise modules (ReLU, dropout) have a name, and no channels to remove.
         if node.module in names and node.type != OPTYPE.ELEMENTWISE:
             channels[LayerDim(names[node.module], sides.get(node, side))].append(index)
         if node in parts:

@@ -55,8 +55,9 @@ class GroupLasso:
         squares = {name: weight.square() for name, weight in tensors.items()}
         norms = self._of_groups(by_channel(self._model, squares)).sqrt()
         shrinkage = learning_rate * self._strength * self._sizes.sqrt()
+        # 1e-30: a group that is at zero has the norm 0, and stays there.
         factors = (1 - shrinkage / norms.clamp_min(1e-30)).clamp_min(0)
-        factors[-1] = 1
+        factors[-1] = 1  # of the channels in no group
         for layer_dim, numbers in self._numbers.items():
             layer = self._model.get_submodule(layer_dim.layer)
             weight = tensors[layer_dim.layer]

@@ -52,16 +52,16 @@ def find_heads(
     groups: list[PruningGroup] = []
     used = set(taken)
     for attention in attentions:
-        slots = {LayerDim(table.layer, "out") for table in attention.parts}
-        slots.add(LayerDim(attention.project.layer, "in"))
+        dims = {LayerDim(table.layer, "out") for table in attention.parts}
+        dims.add(LayerDim(attention.project.layer, "in"))
         if any(is_protected(table.layer) for table in attention.parts):
             reasons[attention.module] = "`ignore` names it"
-        elif slots & used:
+        elif dims & used:
             reasons[attention.module] = "its channels are read elsewhere as well"
         else:
             found, reason = _tried(attention, model, example, first)
             groups += found
-            used |= slots
+            used |= dims
             if not found:
                 reasons[attention.module] = reason
     return groups, reasons
@@ -77,6 +77,7 @@ def _tried(
         best: tuple[float, list[PruningGroup]] | None = None
         for groups in _readings(attention, model, part):
             try:
+                # Half of them at once: an attribute that was read wrongly shows in one trial.
                 half = all_channels(groups[: max(1, len(groups) // 2)])
                 moved = remove_checked(copy.deepcopy(model), half, example)
             except Exception as error:  # whatever a model's code raises
@@ -106,6 +107,7 @@ def _readings(
     numbers = _numbers(attention, model, heads, width, part)
     totals = [path for path, kind in numbers.items() if kind == "all"]
     inner = [p for p in totals if any(word in p.rpartition(".")[2] for word in _INNER)]
+    # `embed_dim` often equals heads x width and must stay; `inner_dim` must shrink. All are tried.
     for kept in dict.fromkeys((tuple(inner), tuple(totals), ())):
         chosen = {p: kind for p, kind in numbers.items() if kind != "all" or p in kept}
         yield _groups(attention, chosen, part, is_scaled=False)
@@ -120,6 +122,7 @@ def _numbers(
     found: dict[str, Literal["heads", "width", "all"]] = {}
     for module in sorted(attention.modules):
         for name, value in vars(model.get_submodule(module)).items():
+            # Not `isinstance`: a flag such as `batch_first=True` is an int as well.
             if type(value) is not int:
                 continue
             is_size = any(word in name for word in _SIZES)
@@ -177,6 +180,7 @@ def _pruning_group(
         else range(index, heads * width, width)
     )
     for path, kind in numbers.items():
+        # Lowered by how many there are: which ones they are matters to no attribute.
         channels[LayerDim(path, "number")] = set(all_of_it) if kind == "all" else {index}
     return PruningGroup(
         channels={layer_dim: tuple(sorted(channels[layer_dim])) for layer_dim in sorted(channels)},

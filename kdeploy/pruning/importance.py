@@ -74,6 +74,7 @@ def score(
     families = defaultdict(list)
     for group, number in zip(groups, plain, strict=True):
         families[group.family].append(number)
+    # A family of zeros keeps its zeros: all of them are equally unimportant.
     means = {family: fmean(numbers) or 1.0 for family, numbers in families.items()}
     return [number / means[group.family] for group, number in zip(groups, plain, strict=True)]
 
@@ -121,6 +122,7 @@ def by_channel(model: nn.Module, numbers: Mapping[str, Tensor]) -> dict[LayerDim
         table = table.T if outputs_are_second(layer) else table
         sums[LayerDim(name, "out")] = table.sum(1)
         groups = getattr(layer, "groups", 1)
+        # The rows of one of the layer's groups read the inputs of that group alone.
         sums[LayerDim(name, "in")] = torch.cat([rows.sum(0) for rows in table.chunk(groups)])
     return sums
 

@@ -82,6 +82,7 @@ def choose_to_latency(
         return latest[rung]
 
     _search(look, costs, fraction)
+    # Each turn confirms one more rung, and `latest` does not grow: it ends.
     while not (best := _best(latest.values(), fraction)).is_confirmed:
         look(next(rung for rung, trial in latest.items() if trial is best), is_long=True)
     return best, trials
@@ -99,6 +100,7 @@ def _ladder(ranking: Ranking, rules: Rules) -> list[Kept]:
 
 def _search(look: Callable[..., LatencyTrial], costs: Sequence[float], fraction: float) -> None:
     """Look at rungs until one lies where it should, or nothing is left between two."""
+    # The rung behind the last one stands for a model that takes no time.
     slow, fast = 0, len(costs)
     # Before anything is measured, latency is taken for proportional to the cost.
     ratios = {slow: costs[0], fast: 0.0}
@@ -111,6 +113,7 @@ def _search(look: Callable[..., LatencyTrial], costs: Sequence[float], fraction:
         rung = (slow + fast) // 2
         if number < NUM_GUESSES:
             wanted = fraction * (LOWEST + HIGHEST) / 2
+            # Regula falsi on latency against cost, between the two nearest rungs that are known.
             part = (wanted - ratios[fast]) / max(ratios[slow] - ratios[fast], 1e-9)
             wanted = costs[fast] + part * (costs[slow] - costs[fast])
             rung = min(range(slow + 1, fast), key=lambda r: abs(costs[r] - wanted))

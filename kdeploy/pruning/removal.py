@@ -50,6 +50,7 @@ def remove_checked(
             error.hint = hint_for(error.message, model, widths)
             raise
         expected = hidden(example)
+    # 1e-9: a model whose answers are all alike has no deviation.
     return float((found - expected).abs().max() / expected.std().clamp_min(1e-9))
 
 
@@ -131,6 +132,7 @@ def _scale(layer: nn.Module | nn.Parameter, side: str, gone: int) -> None:
     """Make up for a division by the root of a width that is smaller now."""
     assert isinstance(layer, nn.Linear), "queries, keys and values are linear layers"
     left = layer.in_features if side == "unscaled" else layer.out_features
+    # The product changes by the root of the widths' ratio; queries and keys take half of it each.
     root = (left / (left + gone)) ** 0.25
     if side == "scaled product":
         layer.weight.detach().mul_(root)
@@ -146,6 +148,7 @@ def _zero_inputs(layer: nn.Linear | nn.modules.conv._ConvNd, indices: Collection
         weight = weight.transpose(0, 1)  # never grouped: those are not followed
     size = weight.shape[1]
     for group, rows in enumerate(weight.chunk(groups)):
+        # Inputs are numbered over all of the layer's groups, and a row holds its own group's only.
         rows[:, [index % size for index in indices if index // size == group]] = 0
 
 

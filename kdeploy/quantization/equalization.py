@@ -32,7 +32,7 @@ RESHAPES = (
 )
 # Chains settle within a few sweeps; a factor this close to 1 changes no code.
 MOST_SWEEPS = 20
-SETTLED = 1e-2
+SETTLED = 1e-2  # factors within 1 % of 1 change nothing more
 
 
 def find_pairs(

@@ -30,7 +30,7 @@ PERCENTILE = 99.99
 SHARE_OF_A_BATCH = 0.01
 # Clipping thresholds that the MSE search tries on each side, as fractions of the extreme.
 NUM_CANDIDATES = 64
-LOWEST_CANDIDATE = 0.1
+LOWEST_CANDIDATE = 0.1  # of the largest value: below, everything would be cut off
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from kdeploy.quantization.unshared_parameters import Layer, own_parameters
 aten = torch.ops.aten
 # How much of an outlier goes into the weights; the paper's value for most models.
 ALPHA = 0.5
-SMALLEST = 1e-5
+SMALLEST = 1e-5  # a channel that is always zero has no scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ BEST_HEADERS = (
 )
 CHANGE_HEADERS = ("", "artefact", "where", "metric", "before", "now", "change")
 GATE_HEADERS = ("", "gate", "where", "measured")
-MOST_CHANGES = 25
+MOST_CHANGES = 25  # on a page; all are in the csv
 MOST_GATES = 50
 LIKE_P50 = ("latency.mean", "latency.p90", "latency.p99", "throughput")
 

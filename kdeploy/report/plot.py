@@ -20,7 +20,7 @@ X, Y, AREA = "latency.p50", "accuracy.top1", "size"
 LARGEST_RADIUS, SMALLEST_RADIUS = 26.0, 4.5  # pixels
 # The drawing area of a desktop page in pixels; labels are kept apart for this size.
 NOMINAL_WIDTH, NOMINAL_HEIGHT, LETTER_WIDTH, LINE_HEIGHT = 880.0, 380.0, 7.2, 16.0
-MOST_LABELS = 12
+MOST_LABELS = 12  # more would cover one another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from kdeploy.report.rows import PRACTICAL_DIFFERENCE, UNSURE, ratio_of
 Key = tuple[str | float | None, ...]
 # What was timed once has no interval, and the same file differs by so much from run to run.
 ONCE_TIMED = ("load_time", "first_inference", "cold_start")
-ONCE_TIMED_DIFFERENCE = 0.25
+ONCE_TIMED_DIFFERENCE = 0.25  # loading and the first run are measured once: 25 % is noise
 
 
 def against(

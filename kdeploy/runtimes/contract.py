@@ -14,11 +14,11 @@ them: `torch_cuda:precision=fp16`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,38 @@ from kdeploy.errors import ModelError
 from kdeploy.registration import register
 
 if TYPE_CHECKING:
-    from kdeploy.preprocessing import Inputs, TensorInfo
+    from kdeploy.tensor_info import TensorInfo
 
 runtime: Callable[..., Any] = partial(register, "runtime")
+Array: TypeAlias = NDArray[Any]
+Given: TypeAlias = "Array | Mapping[str, Array]"
+"""What a file is given: an array for each input by its name, of one input the array alone."""
+Answer: TypeAlias = "dict[str, Array]"
+"""What a file returned: its outputs by name, in its order."""
+
+
+def first(answer: Answer) -> Array:
+    """Return the first output, of most models the only one."""
+    return next(iter(answer.values()))
+
+
+def by_name(given: Given, names: Sequence[str], path: Path) -> Mapping[str, Array]:
+    """Return the arrays by the names of a file's inputs.
+
+    Raises:
+        ModelError: it takes others, or more than one.
+    """
+    if isinstance(given, np.ndarray):
+        if len(names) == 1:
+            return {names[0]: given}
+        given = {"one array": given}
+    if set(given) == set(names):
+        return given
+    found, wanted = (", ".join(f"`{name}`" for name in which) for which in (given, names))
+    raise ModelError(
+        f"{path} takes {wanted}, and was given {found}",
+        hint="give an array for each input, by its name",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +95,6 @@ class DeviceTimed(Protocol):
 
     def device_seconds(self) -> float:
         """Return how long the last `infer` took on the device, by its events: no copies."""
-        ...
-
-
-@runtime_checkable
-class SeveralOutputs(Protocol):
-    """A runtime that can return all outputs of a file: the parity gate compares each."""
-
-    def infer_all(self, batch: Inputs) -> list[NDArray[np.float32]]:
-        """Return every output, in the file's order."""
         ...
 
 
@@ -116,10 +136,19 @@ class Runtime(Protocol):
         """Load the file; raise `Unavailable` when another provider than asked would run it."""
         ...
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        """Return the first output for a preprocessed batch (batch, *shape).
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What the opened file takes."""
+        ...
 
-        It is (batch, classes), or (batch, tokens, classes) of a model that answers every token.
+    def infer(self, given: Given) -> Answer:
+        """Return all outputs by name, in the file's order.
+
+        Args:
+            given: An array for each input by its name, or the array alone where there is one.
+
+        Raises:
+            ModelError: it is not what the file takes.
         """
         ...
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
+from kdeploy.tensor_info import TensorInfo
 
 Fault = Literal["", "refuse", "error", "garbage", "hang", "crash", "out_of_memory"]
 
@@ -64,7 +63,12 @@ class Fake:
         if self._file.fault == "refuse":
             raise ModelError(f"{path} refuses to open", hint="its `fault` says so")
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return (TensorInfo(name="input", shape=("batch", "..."), dtype="float32"),)
+
+    def infer(self, given: Given) -> Answer:
+        batch = given if isinstance(given, np.ndarray) else next(iter(given.values()))
         if self._file.fault and self._calls == self._file.fault_at:
             _strike(self._file.fault)
         self._calls += 1
@@ -73,7 +77,7 @@ class Fake:
         weights = np.random.default_rng(self._file.seed).normal(
             size=(flat.shape[1], self._file.classes)
         )
-        return (flat @ weights).astype(np.float32)
+        return {"output": (flat @ weights).astype(np.float32)}
 
     def proof_of_use(self) -> Proof:
         return Proof(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kdeploy import registry
 from kdeploy.errors import ModelError
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.registry import Technique
+from kdeploy.tensor_info import TensorInfo
 
 FOLDER = "torch"
 """The format of an artefact's folder: a torch model."""

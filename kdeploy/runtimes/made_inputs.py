@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError
-from kdeploy.preprocessing import TensorInfo
+from kdeploy.tensor_info import TensorInfo
 
 SEED = 0
-SAMPLING_RATE = 16_000
+SAMPLING_RATE = 16_000  # Hz, what speech models are asked with
 RATE_NAMES = frozenset({"sr", "sample_rate", "sampling_rate", "rate"})
 
 

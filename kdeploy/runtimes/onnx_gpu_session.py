@@ -1,4 +1,4 @@
-"""A session of ONNX Runtime that keeps its input and its output on the GPU, with a clock there.
+"""A session of ONNX Runtime that keeps its inputs and outputs on the GPU, with a clock there.
 
 The provider is given a stream of torch's, so that the events around the run stand in the same queue
 as its kernels, after the copy of the input and before that of the output. Sources:
@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.kernels.cuda_stream import CudaStream
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof
+from kdeploy.onnx_graph.checks import unfit
+from kdeploy.runtimes.contract import Answer, Given, Proof, by_name
 from kdeploy.runtimes.onnx_session import OnnxSession, Options
-
-ELEMENTS = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 
 
 class OnnxGpuSession:
@@ -59,29 +57,37 @@ class OnnxGpuSession:
         providers = [(provider, own), *((other, stream) for other in others)]
         self._opened = _opened(path, options, providers)
         self._session = self._opened.session
-        source = self._session.get_inputs()[0]
-        self._input, self._expected = source.name, source.shape
-        self._element = ELEMENTS[source.type]
-        self._output = self._session.get_outputs()[0].name
-        self._buffer: Any = None
+        self.inputs = self._opened.inputs
+        self._elements = {info.name: np.dtype(info.dtype) for info in self.inputs}
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._buffers: dict[str, Any] = {}
 
     @property
     def session(self) -> Any:
         """The `InferenceSession`."""
         return self._session
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        """Return the first output."""
-        host = self._torch.from_numpy(batch.astype(self._element, copy=False))
-        if self._buffer is None or self._buffer.shape != host.shape:
-            self._bind(host)
+    def infer(self, given: Given) -> Answer:
+        """Return every output by its name; numbers of half precision as float32."""
+        feeds = by_name(given, list(self._elements), self._path)
+        hosts = {
+            name: self._torch.from_numpy(array.astype(self._elements[name], copy=False))
+            for name, array in feeds.items()
+        }
+        known = self._buffers
+        if any(name not in known or known[name].shape != x.shape for name, x in hosts.items()):
+            self._bind(hosts)
         with self._stream.used():
-            self._buffer.copy_(host)
+            for name, host in hosts.items():
+                self._buffers[name].copy_(host)
             with self._stream.timed():
                 self._run()
             self._stream.synchronize()  # ONNX Runtime copies by another stream
-            answer: NDArray[Any] = self._binding.copy_outputs_to_cpu()[0]
-        return answer.astype(np.float32, copy=False)
+            answers: list[NDArray[Any]] = self._binding.copy_outputs_to_cpu()
+        return {
+            name: answer.astype(np.float32, copy=False) if answer.dtype.kind == "f" else answer
+            for name, answer in zip(self._outputs, answers, strict=True)
+        }
 
     def device_seconds(self) -> float:
         """Return how long the last `infer` took on the GPU, without the copies."""
@@ -91,28 +97,26 @@ class OnnxGpuSession:
         """Return what runs, from the graph that the session saves."""
         return self._opened.proof_of_use()
 
-    def _bind(self, host: Any) -> None:
-        self._buffer = self._stream.room(host.shape, host.dtype)
+    def _bind(self, hosts: Mapping[str, Any]) -> None:
+        self._buffers = {name: self._stream.room(x.shape, x.dtype) for name, x in hosts.items()}
         self._binding = self._session.io_binding()
-        self._binding.bind_input(
-            name=self._input,
-            device_type="cuda",
-            device_id=0,
-            element_type=self._element,
-            shape=tuple(host.shape),
-            buffer_ptr=self._buffer.data_ptr(),
-        )
-        self._binding.bind_output(self._output, "cuda")
+        for name, buffer in self._buffers.items():
+            self._binding.bind_input(
+                name=name,
+                device_type="cuda",
+                device_id=0,
+                element_type=self._elements[name].type,
+                shape=tuple(buffer.shape),
+                buffer_ptr=buffer.data_ptr(),
+            )
+        for name in self._outputs:
+            self._binding.bind_output(name, "cuda")
 
     def _run(self) -> None:
         try:
             self._session.run_with_iobinding(self._binding, self._run_options)
         except Exception as error:  # onnxruntime's errors have no common base
-            raise ModelError(
-                f"{self._path} cannot run an input of shape {list(self._buffer.shape)}; it takes "
-                f"{self._expected}: {' '.join(str(error).split())[:300]}",
-                hint="check the data's shape and whether the file's batch size is fixed",
-            ) from error
+            raise unfit(self._path, self._buffers, self._opened.takes(), error) from error
 
 
 def _opened(path: Path, options: Options, providers: Sequence[Any]) -> OnnxSession:

@@ -1,23 +1,18 @@
-"""A session of ONNX Runtime with one input: opened, run, and asked what it executes."""
+"""A session of ONNX Runtime: opened, run, and asked what it executes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from kdeploy.errors import Unavailable
-from kdeploy.onnx_graph.checks import INPUT_TYPES, WHOLE_TYPES, check_input, refused, unfit
+from kdeploy.onnx_graph.checks import NUMPY_TYPES, check_inputs, refused, unfit
 from kdeploy.onnx_graph.operators import integer_and_eligible, is_quantized
 from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
-from kdeploy.runtimes.contract import Proof
-
-if TYPE_CHECKING:
-    from kdeploy.preprocessing import Inputs
+from kdeploy.runtimes.contract import Answer, Given, Proof, by_name
+from kdeploy.tensor_info import TensorInfo
 
 Options = Callable[[], Any]
 
@@ -28,11 +23,13 @@ class OnnxSession:
     def __init__(self, path: Path, options: Options, providers: Sequence[Any]) -> None:
         self._path, self._options, self._providers = path, options, providers
         self._session = _open(path, options(), providers)
-        inputs = self._session.get_inputs()
-        check_input(path, {i.name: i.type for i in inputs}, known=INPUT_TYPES | WHOLE_TYPES)
-        self._input = inputs[0].name
-        self._expected = inputs[0].shape
-        self._outputs = [self._session.get_outputs()[0].name]
+        taken = self._session.get_inputs()
+        check_inputs(path, {i.name: NUMPY_TYPES.get(i.type, "") for i in taken})
+        self.inputs = tuple(
+            TensorInfo(name=i.name, shape=_shape(i.shape), dtype=NUMPY_TYPES[i.type]) for i in taken
+        )
+        self._names = [i.name for i in taken]
+        self._outputs = [output.name for output in self._session.get_outputs()]
         self._run = self._session.run
 
     @property
@@ -40,21 +37,19 @@ class OnnxSession:
         """The `InferenceSession`, for whom binds its inputs and outputs to memory of a GPU."""
         return self._session
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        """Return the first output."""
+    def infer(self, given: Given) -> Answer:
+        """Return every output by its name."""
+        feeds = by_name(given, self._names, self._path)
         try:
-            output: NDArray[np.float32] = self._run(self._outputs, {self._input: batch})[0]
+            return dict(zip(self._outputs, self._run(self._outputs, feeds), strict=True))
         except Exception as error:  # onnxruntime's errors have no common base
-            raise unfit(self._path, batch.shape, self._expected, error) from error
-        return output
+            raise unfit(self._path, feeds, self.takes(), error) from error
 
-    def infer_all(self, batch: Inputs) -> list[NDArray[np.float32]]:
-        """Return every output."""
-        try:
-            outputs: list[NDArray[np.float32]] = self._run(None, {self._input: batch})
-        except Exception as error:  # as above
-            raise unfit(self._path, batch.shape, self._expected, error) from error
-        return outputs
+    def takes(self) -> Any:
+        """Return the shape that the input has in the file, of several all inputs."""
+        if len(self.inputs) == 1:
+            return list(self.inputs[0].shape)
+        return ", ".join(map(str, self.inputs))
 
     def proof_of_use(self) -> Proof:
         """Return what a session with the same options executes, from the graph that it saves."""
@@ -82,6 +77,10 @@ class OnnxSession:
             operators=operators,
             settings={"intra_op_num_threads": options.intra_op_num_threads, "allow_spinning": True},
         )
+
+
+def _shape(sizes: Sequence[Any]) -> tuple[int | str, ...]:
+    return tuple(size if isinstance(size, int) else str(size or "?") for size in sizes)
 
 
 def _open(path: Path, options: Any, providers: Sequence[Any]) -> Any:

@@ -11,17 +11,12 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kdeploy.onnx_graph.checks import files_beside, read_onnx
-from kdeploy.onnx_graph.facts import count_parameters, inputs_of
-from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.onnx_options import cpu_options
 from kdeploy.runtimes.onnx_session import OnnxSession
 
 if TYPE_CHECKING:
-    from kdeploy.preprocessing import Inputs, TensorInfo
+    from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(
@@ -57,26 +52,33 @@ class OnnxruntimeCpu:
 
     @staticmethod
     def files_of(path: Path) -> list[Path]:
+        from kdeploy.onnx_graph.checks import files_beside, read_onnx
+
         return [path, *(path.parent / name for name in files_beside(read_onnx(path)))]
 
     @staticmethod
     def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
+        from kdeploy.onnx_graph.facts import inputs_of
+
         return inputs_of(path)
 
     @staticmethod
     def parameters_of(path: Path) -> int:
+        from kdeploy.onnx_graph.facts import count_parameters
+
         return count_parameters(path)
 
     def open(self, path: Path) -> None:
         self._session = OnnxSession(path, self._options, ["CPUExecutionProvider"])
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        assert self._session is not None, "infer before open"
-        return self._session.infer(batch)
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        assert self._session is not None, "inputs before open"
+        return self._session.inputs
 
-    def infer_all(self, batch: Inputs) -> list[NDArray[np.float32]]:
+    def infer(self, given: Given) -> Answer:
         assert self._session is not None, "infer before open"
-        return self._session.infer_all(batch)
+        return self._session.infer(given)
 
     def proof_of_use(self) -> Proof:
         assert self._session is not None, "proof_of_use before open"

@@ -11,14 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdeploy.machine import allowed_cores
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from kdeploy.runtimes.onnx_provider import gpu_options, without_provider
+from kdeploy.tensor_info import TensorInfo
 
 PROVIDER = "CUDAExecutionProvider"
 
@@ -49,9 +46,14 @@ class OnnxruntimeCuda:
         settings = {"use_tf32": "0"}
         self._session = OnnxGpuSession(path, self._options, PROVIDER, settings)
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        assert self._session is not None, "inputs before open"
+        return self._session.inputs
+
+    def infer(self, given: Given) -> Answer:
         assert self._session is not None, "infer before open"
-        return self._session.infer(batch)
+        return self._session.infer(given)
 
     def device_seconds(self) -> float:
         assert self._session is not None, "device_seconds before open"

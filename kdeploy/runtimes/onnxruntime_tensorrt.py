@@ -13,23 +13,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from kdeploy.machine import allowed_cores
 from kdeploy.onnx_graph.operators import is_quantized
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from kdeploy.runtimes.onnx_provider import gpu_options, without_provider
 from kdeploy.system.user_cache import cache_folder
+from kdeploy.tensor_info import TensorInfo
 from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.tensorrt.encoding import check_encoding
 
 PROVIDER = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-LINKED_MAJOR = 10
+LINKED_MAJOR = 10  # of TensorRT, by the builds of onnxruntime-gpu
 WORKSPACE_BYTES = 4 * 2**30
 BEST_BATCH = 8
 
@@ -102,9 +100,14 @@ class OnnxruntimeTensorrt:
         }
         self._session = OnnxGpuSession(path, self._options, PROVIDER, settings, others=[CUDA])
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        assert self._session is not None, "inputs before open"
+        return self._session.inputs
+
+    def infer(self, given: Given) -> Answer:
         assert self._session is not None, "infer before open"
-        return self._session.infer(batch)
+        return self._session.infer(given)
 
     def device_seconds(self) -> float:
         assert self._session is not None, "device_seconds before open"

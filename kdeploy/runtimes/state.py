@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.preprocessing import TensorInfo
+from kdeploy.tensor_info import TensorInfo
 
 SUFFIXES = ("n", "_n", "_next", "_new", "_out", "next", "new", "out", ".next", ".out")
 PREFIXES = ("new_", "next_", "out_", "new", "next", "out")

@@ -1,6 +1,6 @@
-"""TensorRT: an engine, enqueued on a stream of its own, with its input and output on the GPU.
+"""TensorRT: an engine, enqueued on a stream of its own, with its inputs and outputs on the GPU.
 
-`infer` takes its batch from and gives its answer to the processor: end to end. What the GPU needed
+`infer` takes arrays from and gives its answer to the processor: end to end. What the GPU needed
 for the engine alone, without the copies, is told by `device_seconds`.
 
 An engine that was built `version_compatible` carries a runtime of its own, which is a program: it
@@ -11,18 +11,15 @@ https://docs.nvidia.com/deeplearning/tensorrt/latest/.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdeploy.errors import ModelError
 from kdeploy.kernels.cuda_stream import CudaStream
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, by_name, runtime
 from kdeploy.runtimes.engine_layers import proof_of
+from kdeploy.tensor_info import TensorInfo
 from kdeploy.tensorrt import api as tensorrt_api
 from kdeploy.tensorrt.sidecar import Sidecar
 
@@ -73,22 +70,34 @@ class Tensorrt:
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise self._failure(f"TensorRT {version} has no room to run the engine {path}")
-        self._input, self._output = self._names()
+        self._inputs, self._outputs = self._names()
         # On the default stream TensorRT synchronises once more a call.
         self._stream = CudaStream()
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        host = self._torch.from_numpy(batch)
-        known = self._buffers.get(self._input)
-        if known is None or known.shape != host.shape:
-            self._bind(host)
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        shapes = {name: self._engine.get_tensor_shape(name) for name in self._inputs}
+        return tuple(
+            TensorInfo(
+                name=name,
+                shape=tuple(size if size >= 0 else "?" for size in shape),
+                dtype=str(self._dtype(name)).removeprefix("torch."),
+            )
+            for name, shape in shapes.items()
+        )
+
+    def infer(self, given: Given) -> Answer:
+        feeds = by_name(given, self._inputs, self._path)
+        hosts = {name: self._torch.from_numpy(array) for name, array in feeds.items()}
+        known = self._buffers
+        if any(name not in known or known[name].shape != x.shape for name, x in hosts.items()):
+            self._bind(hosts)
         with self._stream.used():
-            self._buffers[self._input].copy_(host)
+            for name, host in hosts.items():
+                self._buffers[name].copy_(host)
             with self._stream.timed():
                 (self._replay or self._enqueue)()
-            output = self._buffers[self._output].float().cpu()
-        result: NDArray[np.float32] = output.numpy()
-        return result
+            return {name: self._read(name) for name in self._outputs}
 
     def device_seconds(self) -> float:
         return self._stream.seconds()
@@ -132,31 +141,33 @@ class Tensorrt:
             )
         return engine
 
-    def _names(self) -> tuple[str, str]:
-        """Return the names of the input and of the first output."""
+    def _names(self) -> tuple[list[str], list[str]]:
+        """Return the names of the inputs and of the outputs."""
         engine, is_input = self._engine, self._trt.TensorIOMode.INPUT
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         inputs = [n for n in names if engine.get_tensor_mode(n) == is_input]
-        if len(inputs) != 1:
-            raise ModelError(
-                f"{self._path} takes the inputs {', '.join(inputs) or 'none'}; one is supported",
-                hint="export the model with a single input: float32, or int64 token ids",
-            )
-        return inputs[0], next(n for n in names if n != inputs[0])
+        return inputs, [n for n in names if n not in inputs]
 
-    def _bind(self, host: Any) -> None:
-        """Give TensorRT memory of the right size for this batch, a tensor."""
-        engine, context = self._engine, self._context
+    def _read(self, name: str) -> Any:
+        """Return an output on the processor; numbers of half precision as float32."""
+        tensor = self._buffers[name]
+        return (tensor.float() if tensor.dtype.is_floating_point else tensor).cpu().numpy()
+
+    def _bind(self, hosts: Mapping[str, Any]) -> None:
+        """Give TensorRT memory of the right size for these arrays, as tensors."""
+        context = self._context
         self._replay, self._buffers = None, {}
-        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        self._check_numbers(host)
-        if not self._takes(tuple(host.shape)):
+        for name, host in hosts.items():
+            self._check_numbers(name, host)
+        if not self._takes({name: tuple(host.shape) for name, host in hosts.items()}):
+            shapes = [list(host.shape) for host in hosts.values()]
+            told = f"an input of shape {shapes[0]}" if len(shapes) == 1 else f"shapes {shapes}"
+            allowed = "; ".join(self._allowed(name) for name in self._inputs)
             raise ModelError(
-                f"{self._path} cannot run an input of shape {list(host.shape)}; it takes "
-                f"{self._allowed()}",
+                f"{self._path} cannot run {told}; it takes {allowed}",
                 hint="build the engine with a profile that covers it, e.g. `--max-batch 64`",
             )
-        for name in names:
+        for name in (*self._inputs, *self._outputs):
             buffer = self._room_for(name)
             self._buffers[name] = buffer
             context.set_tensor_address(name, buffer.data_ptr())
@@ -172,27 +183,27 @@ class Tensorrt:
             )
         return self._stream.room(size, self._dtype(name))
 
-    def _check_numbers(self, host: Any) -> None:
+    def _check_numbers(self, name: str, host: Any) -> None:
         """Refuse a fraction where the engine takes integers, and the other way round."""
-        expected = self._dtype(self._input)
+        expected = self._dtype(name)
         if expected.is_floating_point != host.dtype.is_floating_point:
             raise ModelError(
-                f"{self._path} takes {expected}, and the data are {host.dtype}",
+                f"{self._path} takes {expected} as `{name}`, and the data are {host.dtype}",
                 hint="name the data that the model was made for",
             )
 
-    def _takes(self, shape: tuple[int, ...]) -> bool:
-        """Tell TensorRT the shape; return whether it fits and decides all others."""
+    def _takes(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Tell TensorRT the shapes; return whether they fit and decide all others."""
+        context = self._context
         try:
-            return self._context.set_input_shape(self._input, shape) and not (
-                self._context.infer_shapes()
-            )
+            fit = all(context.set_input_shape(name, shape) for name, shape in shapes.items())
+            return fit and not context.infer_shapes()
         except RuntimeError:  # two inputs of an operator that do not fit each other
             return False
 
-    def _allowed(self) -> str:
+    def _allowed(self, name: str) -> str:
         """Return which shapes the engine takes."""
-        engine, name = self._engine, self._input
+        engine = self._engine
         fixed = list(engine.get_tensor_shape(name))
         if all(size >= 0 for size in fixed):
             return str(fixed)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.errors import ModelError
-from kdeploy.preprocessing import TensorInfo
 from kdeploy.runtimes.contract import unreadable
+from kdeploy.tensor_info import TensorInfo
 
 # All that `torch.export.save` writes of a graph of tensors, below the archive's own folder.
 PLAIN = re.compile(

@@ -18,19 +18,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.torch_artifact import (
+    answer_of,
+    called,
     count_layers,
+    inputs_of,
     open_float,
     preprocessing_of,
     wrong_input,
 )
+from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(formats={"torch"}, device="cpu")
@@ -84,6 +84,7 @@ class TorchCompile:
     def open(self, path: Path) -> None:
         self._path = path
         self._model, artifact = open_float(path, "torch_compile")
+        self._inputs = inputs_of(self._model, artifact)
         self._model.to(self._device)
         if self._device == "cuda":
             from kdeploy.kernels.cuda_calls import set_tf32
@@ -104,23 +105,25 @@ class TorchCompile:
                 hint="recurrent layers are left out by torch; export the model as `onnx` instead",
             )
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return self._inputs
+
+    def infer(self, given: Given) -> Answer:
         torch = self._torch
-        x = torch.from_numpy(batch)
+        run = self._compiled if self._device == "cpu" else self._on_gpu
         try:
             with torch.no_grad():  # under inference_mode weights are not frozen
-                output = self._compiled(x) if self._device == "cpu" else self._on_gpu(x)
+                return answer_of(called(run, given))
         except torch._dynamo.exc.TorchRuntimeError as error:  # of the model, met while tracing it
-            raise wrong_input(self._path, batch, error.__cause__ or error) from error
+            raise wrong_input(self._path, given, error.__cause__ or error) from error
         except torch._dynamo.exc.TorchDynamoException as error:
             raise ModelError(
                 f"torch.compile cannot take {self._path}: {str(error).splitlines()[0]}",
                 hint="measure it in `torch_eager`",
             ) from error
         except RuntimeError as error:
-            raise wrong_input(self._path, batch, error) from error
-        result: NDArray[np.float32] = output.numpy()
-        return result
+            raise wrong_input(self._path, given, error) from error
 
     def proof_of_use(self) -> Proof:
         breaks = dict(self._counters["graph_break"])
@@ -143,14 +146,17 @@ class TorchCompile:
         self._model = self._compiled = None
         self._torch._dynamo.reset()
 
-    def _on_gpu(self, x: Any) -> Any:
+    def _on_gpu(self, *given: Any, **named: Any) -> Any:
         """Return the answer on the host; the events stand around the computation alone."""
         start, end = self._events
-        placed = x.to(self._device)
+        placed = [x.to(self._device) for x in given]
+        others = {name: x.to(self._device) for name, x in named.items()}
         start.record()
-        output = self._compiled(placed)
+        output = self._compiled(*placed, **others)
         end.record()
-        return output.float().cpu()
+        from kdeploy.torch_module.named_outputs import named_outputs
+
+        return {n: x.float().cpu() for n, x in named_outputs(output).items()}
 
     def _seconds_between_events(self) -> float:
         start, end = self._events

@@ -9,14 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdeploy.onnx_graph.sparse_weights import num_two_four
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.torch_gpu import TorchGpu
 from kdeploy.system.nvidia_driver import without_gpu
+from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(formats={"torch"}, device="cuda")
@@ -52,8 +49,12 @@ class TorchCuda:
         self._gpu.load(path, "torch_cuda", channels_last=self._channels_last)
         self._gpu.start(path)
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        return self._gpu.infer(batch)
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return self._gpu.inputs
+
+    def infer(self, given: Given) -> Answer:
+        return self._gpu.infer(given)
 
     def device_seconds(self) -> float:
         return self._gpu.device_seconds()

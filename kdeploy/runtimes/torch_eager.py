@@ -6,13 +6,17 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdeploy.machine import allowed_cores
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof, runtime
-from kdeploy.runtimes.torch_artifact import count_layers, open_float, wrong_input
+from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
+from kdeploy.runtimes.torch_artifact import (
+    answer_of,
+    called,
+    count_layers,
+    inputs_of,
+    open_float,
+    wrong_input,
+)
+from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(formats={"torch"}, device="cpu")
@@ -40,17 +44,19 @@ class TorchEager:
 
     def open(self, path: Path) -> None:
         self._path = path
-        self._model, _ = open_float(path, "torch_eager")
+        self._model, artifact = open_float(path, "torch_eager")
+        self._inputs = inputs_of(self._model, artifact)
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        torch = self._torch
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return self._inputs
+
+    def infer(self, given: Given) -> Answer:
         try:
-            with torch.inference_mode():
-                output = self._model(torch.from_numpy(batch))
-        except RuntimeError as error:
-            raise wrong_input(self._path, batch, error) from error
-        result: NDArray[np.float32] = output.numpy()
-        return result
+            with self._torch.inference_mode():
+                return answer_of(called(self._model, given))
+        except (RuntimeError, TypeError) as error:
+            raise wrong_input(self._path, given, error) from error
 
     def proof_of_use(self) -> Proof:
         return Proof(

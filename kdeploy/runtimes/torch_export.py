@@ -12,15 +12,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
-from kdeploy.preprocessing import Inputs, TensorInfo
-from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, by_name, runtime
 from kdeploy.runtimes.torch_archive import check_archive, inputs_of
-from kdeploy.runtimes.torch_artifact import wrong_input
+from kdeploy.runtimes.torch_artifact import answer_of, wrong_input
+from kdeploy.tensor_info import TensorInfo
 
 # Operators with weights, by the first part of their name.
 ELIGIBLE = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul", "lstm", "gru"})
@@ -56,6 +53,7 @@ class TorchExport:
     def open(self, path: Path) -> None:
         self._path = path
         check_archive(path)
+        self._inputs = inputs_of(path)
         try:
             with warnings.catch_warnings():
                 # torch 2.11 reads tensors out of bytes; nothing here writes to them.
@@ -67,15 +65,18 @@ class TorchExport:
                 hint="export it again with this version of torch: `kdeploy export torch_export`",
             ) from error
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        torch = self._torch
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return self._inputs
+
+    def infer(self, given: Given) -> Answer:
+        feeds = by_name(given, [info.name for info in self._inputs], self._path)
+        tensors = [self._torch.from_numpy(feeds[info.name]) for info in self._inputs]
         try:
-            with torch.inference_mode():
-                output = self._module(torch.from_numpy(batch))
+            with self._torch.inference_mode():
+                return answer_of(self._module(*tensors))
         except (AssertionError, RuntimeError) as error:  # guards of the graph are assertions
-            raise wrong_input(self._path, batch, error) from error
-        result: NDArray[np.float32] = output.numpy()
-        return result
+            raise wrong_input(self._path, feeds, error) from error
 
     def proof_of_use(self) -> Proof:
         calls = (n.target for n in self._module.graph.nodes if n.op == "call_function")

@@ -11,13 +11,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kdeploy.errors import ModelError
 from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.torch_artifact import open_float
+from kdeploy.runtimes.contract import Answer, Given
+from kdeploy.runtimes.torch_artifact import INPUT, open_float
+from kdeploy.tensor_info import TensorInfo
 
 if TYPE_CHECKING:
     from kdeploy.kernels.cuda_calls import CudaCalls
+
+
+OUTPUT = "output"
+
+
+def first_of(given: Given) -> Inputs:
+    """Return the one array.
+
+    Raises:
+        ModelError: there are several.
+    """
+    arrays = [given] if isinstance(given, np.ndarray) else list(given.values())
+    if len(arrays) != 1:
+        raise ModelError(
+            f"torch's kernels on the GPU are called with one array here, found {len(arrays)}",
+            hint="export the model as `onnx`, and measure it in onnxruntime_cuda or tensorrt",
+        )
+    return arrays[0]
 
 
 class TorchGpu:
@@ -72,10 +92,15 @@ class TorchGpu:
             self._forward, name=str(path), cuda_graph=self._cuda_graph
         )
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The one tensor that a model on the GPU takes here."""
+        return (TensorInfo(name=INPUT, shape=("batch", "..."), dtype="float32"),)
+
+    def infer(self, given: Given) -> Answer:
         """Return the answer to a batch."""
         assert self._calls is not None, "infer before open"
-        return self._calls(batch)
+        return {OUTPUT: self._calls(first_of(given))}
 
     def device_seconds(self) -> float:
         """Return how long the last `infer` computed on the GPU, without the copies."""

@@ -11,15 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdeploy.errors import Unavailable
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
 from kdeploy.runtimes.torch_gpu import TorchGpu
 from kdeploy.store.artifact import open_artifact
 from kdeploy.system.nvidia_driver import without_gpu
+from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(formats={"torch"}, device="cuda", needs="int8")
@@ -66,8 +63,12 @@ class TorchInt8:
         int8_kernels.choose_kernels(graph, fastest.device_seconds)
         self._gpu.start(path)
 
-    def infer(self, batch: Inputs) -> NDArray[np.float32]:
-        return self._gpu.infer(batch)
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return self._gpu.inputs
+
+    def infer(self, given: Given) -> Answer:
+        return self._gpu.infer(given)
 
     def device_seconds(self) -> float:
         return self._gpu.device_seconds()

@@ -53,9 +53,11 @@ class WeightRanking:
         values = weight.abs().float()
         if name in self.norms:
             values = values * self.norms[name].to(values.device)
+        # Below every importance: what is zero already is always chosen first.
         return values.masked_fill(weight == 0, -1.0)
 
     def _within(self, values: Tensor, fraction: float) -> Tensor:
+        # Wanda (arXiv:2306.11695) compares the weights of one output, not of the layer.
         rows = values.flatten(1) if self.norms else values.reshape(1, -1)
         return _smallest(rows, round(fraction * rows.shape[1])).view(values.shape)
 
@@ -83,11 +85,13 @@ def _over_all(importance: Mapping[str, Tensor], fraction: float) -> dict[str, Te
 
 def _sparing_the_best(values: Tensor) -> Tensor:
     spared = math.ceil(LEAST_KEPT * len(values))
+    # Infinitely important: they are sorted last.
     best = values.index_fill(0, values.topk(spared).indices, math.inf)
     return torch.where(values < 0, values, best)
 
 
 def _smallest(rows: Tensor, count: int) -> Tensor:
     """Return where the `count` smallest values of each row are; of equals, the first."""
+    # Stable, so that the same weights are chosen on every machine.
     order = rows.argsort(dim=1, stable=True)
     return torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order[:, :count], True)

@@ -41,6 +41,7 @@ class GradualZeros:
     def after_step(self, progress: float, learning_rate: float) -> None:
         """Hold the zeros, and at the next of the updates choose more."""
         self._held.after_step(progress, learning_rate)
+        # After `reached_at` the number stays the same: nothing more is chosen.
         update = min(int(progress / self.reached_at * UPDATES), UPDATES)
         if update != self._update:
             self._update = update

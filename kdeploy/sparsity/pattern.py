@@ -23,6 +23,7 @@ WORTHWHILE_CHANNELS = 256
 
 def rows_that_run(weight: Tensor) -> Tensor:
     """Return a weight as the matrix that runs: (outputs, kernel positions x input channels)."""
+    # (outputs, inputs, height, width) -> (outputs, height, width, inputs)
     return weight.movedim(1, -1).flatten(1)
 
 

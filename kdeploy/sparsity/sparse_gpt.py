@@ -41,9 +41,11 @@ def two_of_four_by_surgery(weight: Tensor, gram: Tensor) -> Tensor:
                 costs = (left[:, four] / inverse.diagonal()[four]).square() * is_alive[:, four]
                 kept = best_two_of_four(costs) & is_alive[:, four]
             done[:, column] = left[:, column] * kept[:, column % 4]
+            # What the columns to the right have to make up for: the update of algorithm 1.
             error = (left[:, column] - done[:, column]) / inverse[column, column]
             left[:, column:end] -= error[:, None] * inverse[column, column:end]
             errors[:, column - start] = error
+        # The columns of later blocks at once: one product in place of 128.
         left[:, end:] -= errors @ inverse[start:end, end:]
     return done.to(weight.dtype)
 

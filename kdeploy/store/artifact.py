@@ -26,7 +26,7 @@ from kdeploy.store.artifact_schema import ID, MOST_BYTES, MalformedManifest, com
 from kdeploy.system.interruption import stop_if_asked
 from kdeploy.untrusted.named_path import named_path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # a higher one is refused, with the hint to update
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 

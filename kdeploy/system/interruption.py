@@ -24,7 +24,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
-AGAIN_SECONDS = 0.05
+AGAIN_SECONDS = 0.05  # a signal that was swallowed on its way up is raised again
 BASE_CODE = 128
 """A shell's exit code of a process that a signal ended, less the signal's number."""
 

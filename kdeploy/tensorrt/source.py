@@ -12,7 +12,7 @@ from kdeploy.onnx_graph.operators import is_quantized
 from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
 from kdeploy.tensorrt.encoding import check_encoding
 
-HALF_SCALES_OPSET = 19
+HALF_SCALES_OPSET = 19  # from it on QuantizeLinear takes scales in float16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

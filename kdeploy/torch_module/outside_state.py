@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from kdeploy.torch_module.model_faults import same
 from kdeploy.untrusted.user_code import is_users
 
-MOST_VALUES = 20_000
-DEEPEST = 6
+MOST_VALUES = 20_000  # a model may hold a whole data set
+DEEPEST = 6  # lists in lists of attributes
 _INTERNAL = frozenset(vars(nn.Module()))
 _VALUES = (Tensor, np.ndarray, bool, int, float, complex, str)
 

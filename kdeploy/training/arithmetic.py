@@ -69,6 +69,8 @@ class Layers:
         for root, model in roots:
             for name, module in model.named_modules():
                 full = ".".join(filter(None, (root, name)))
+                # The student is found first: a module that the objective holds too keeps the
+                # student's name.
                 if id(module) not in self._names:
                     self._names[id(module)] = full
                     self._modules[full] = module
@@ -108,6 +110,7 @@ def _in_float32(module: nn.Module, device: str) -> Iterator[RemovableHandle]:
     ) -> tuple[Any, dict[str, Any]]:
         del module
         cast = torch.autocast(device, enabled=False)
+        # No `with`: it is left in another hook, after the module's forward.
         cast.__enter__()  # type: ignore[no-untyped-call]
         entered.append(cast)
         return _mapped(_as_float32, args, kwargs)

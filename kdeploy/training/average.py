@@ -23,6 +23,7 @@ class WeightAverage:
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         self.decay = decay
         self.step = 0
+        # The parameters themselves, not detached views: an optimizer may replace a view's memory.
         live = model.state_dict(keep_vars=True)
         self._live = {k: v for k, v in live.items() if isinstance(v, Tensor)}
         self.tensors = {k: v.detach().clone() for k, v in self._live.items()}
@@ -37,7 +38,7 @@ class WeightAverage:
         torch._foreach_lerp_(
             [self.tensors[k] for k in floating],
             [self._live[k].detach() for k in floating],
-            1 - keep,
+            1 - keep,  # lerp's weight is that of the new value
         )
         for k in self.tensors.keys() - set(floating):
             self.tensors[k].copy_(self._live[k])

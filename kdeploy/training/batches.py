@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdeploy.data.contract import Dataset, Preprocessing
+from kdeploy.data.lazy_items import LazyItems, is_repeatable
 from kdeploy.data.mixing import mixer
 from kdeploy.errors import DataError
 from kdeploy.system.interruption import stop_if_asked
@@ -83,6 +84,8 @@ class TrainingBatches:
         self._versions: dict[int, NDArray[Any]] = {}
         # What is not augmented has one version, whatever was asked for; a mix is always new.
         self.views = 0 if self.mix else views if self.augment else 1
+        if not is_repeatable(self.split.x):
+            self.views = 0
         if views and self.mix:
             logger.warning("`views` has no effect: each mix of items is drawn anew")
 
@@ -94,6 +97,7 @@ class TrainingBatches:
     def steps(self) -> int:
         """Batches to an epoch; a last batch of one item is left out, batch norm cannot take it."""
         full, rest = divmod(len(self.split), self.batch_size)
+        # A single item is trained on only where it is all there is.
         return full + (rest > (1 if full else 0))
 
     def view(self, epoch: int, *, seed: int, passed: Callable[[int, int], None]) -> View | None:
@@ -119,6 +123,7 @@ class TrainingBatches:
         shares = [self._share(order, step) for step in range(self.steps)]
 
         def gathered(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+            # Rows of a mapped file are read here, in the thread that works ahead.
             return self._pinned(items[rows]), self._pinned(self.split.y[rows])
 
         # Not from memory on a CPU: there a thread costs more than it hides.
@@ -170,6 +175,7 @@ class TrainingBatches:
         found = set()
         for size in {self.size(0), self.size(self.steps - 1)}:
             count = self.processes.count if self._is_shared(size) else 1
+            # `array_split` gives the first processes one item more.
             for share in {size // count, -(-size // count)}:
                 parts = max(1, min(self.accumulate, size // count // 2))
                 found |= {share // parts, -(-share // parts)}
@@ -222,4 +228,6 @@ def batches_in_order(
 
 def _is_mapped(items: NDArray[Any]) -> bool:
     parts = getattr(items, "parts", (items,))  # of `Joined`
-    return any(isinstance(getattr(p, "stored", p), np.memmap) for p in parts)  # `stored` of `Rows`
+    return any(
+        isinstance(getattr(p, "stored", p), np.memmap | LazyItems) for p in parts
+    )  # `stored` of `Rows`

@@ -40,6 +40,7 @@ def save(state: Mapping[str, Any], folder: Path, *, fingerprint: str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     with suppress(FileNotFoundError):
+        # Two renames: whatever moment a kill comes at, one of the two files is whole.
         (folder / LAST).replace(folder / PREVIOUS)
     temporary.replace(folder / LAST)
 
@@ -78,6 +79,7 @@ def fingerprint_of(facts: Mapping[str, Any], model: nn.Module) -> str:
         digest.update(name.encode())
         if isinstance(value, Tensor):
             digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
+            # As bytes: numpy has no bfloat16, and -0.0 is not 0.0.
             digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -86,6 +88,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        # `weights_only`: a checkpoint is data, and runs no code when it is read.
         state = torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
         logger.warning("%s cannot be read, it is passed over: %s", path, error)

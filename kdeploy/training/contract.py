@@ -127,7 +127,7 @@ class FitContext:
     """Applied in this order after each optimizer step."""
     look: EarlyLook | None = None
     """When what is right of the validation part is looked at on the way."""
-    watcher: TrainingCallback = field(default_factory=NullCallback)
+    callback: TrainingCallback = field(default_factory=NullCallback)
 
 
 class Objective(Protocol):

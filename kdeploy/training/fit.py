@@ -87,6 +87,7 @@ def fit(
         ModelError: the student does not run on the data or has another number of classes.
         TrainingDiverged: a loss is not a finite number, or a component is zero all epoch.
     """
+    # Before the processes join: a wrong model is told at once, and by one of them.
     check_outputs(objective.student, data, name="student")
     training = Training(objective, data, context, config)
     try:
@@ -94,4 +95,4 @@ def fit(
         with torch.random.fork_rng(devices=training.cuda_devices):
             return training.run()
     finally:
-        context.watcher.ended()
+        context.callback.ended()

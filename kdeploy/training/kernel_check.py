@@ -41,7 +41,7 @@ class Finding:
 
     call: dict[str, Any]
     layer: str | None
-    said: str
+    message: str
     """What it does, in a few words."""
 
 
@@ -52,7 +52,7 @@ def findings(calls: Sequence[tuple[str, str | None]], *, threads: int) -> tuple[
         call = json.loads(text)
         fault = known_fault(call, threads)
         if fault is not None:
-            found.append(Finding(call=call, layer=layer, said=fault.what))
+            found.append(Finding(call=call, layer=layer, message=fault.what))
         else:
             asked.append((text, call, layer))
     memory = _memory()
@@ -62,7 +62,7 @@ def findings(calls: Sequence[tuple[str, str | None]], *, threads: int) -> tuple[
     for text, call, layer in asked:
         said = _said(call, memory.verdict(text, threads) or {})
         if said:
-            found.append(Finding(call=call, layer=layer, said=said))
+            found.append(Finding(call=call, layer=layer, message=said))
     return found, len(new)
 
 
@@ -99,6 +99,7 @@ def _tried(texts: Sequence[str], threads: int) -> dict[str, Verdict]:
             before = []
             continue
         verdicts[text] = verdict
+        # Three suspects: a write past the end is found by malloc within a few calls.
         before = [] if verdict["verdict"] in (DIED, LATE) else [*before, text][-3:]
     return verdicts
 

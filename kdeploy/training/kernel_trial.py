@@ -21,7 +21,7 @@ TIMES = 3
 # Of the largest value. A number in bf16 is off by a 500th; a kernel that errs, by its whole size.
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.03, torch.float16: 0.01}
 COMPARED = ("conv", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm", "upsample", "_upsample")
-IDLE_SECONDS = 60
+IDLE_SECONDS = 60  # then the process ends: it must not outlive the training for long
 OK, DIFFERS, FAILS, UNKNOWN = "ok", "differs", "fails", "unknown"
 
 
@@ -42,6 +42,7 @@ def tried(call: dict[str, Any]) -> dict[str, str]:
         expected = _results(call, [_plain(value) for value in given])
     except Exception as error:
         return {"verdict": UNKNOWN, "said": f"{type(error).__name__}: {error}"}
+    # More than once: a kernel that reads past the end errs by what happens to lie there.
     for _ in range(TIMES):
         try:
             found = _results(call, given)

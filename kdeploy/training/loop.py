@@ -62,9 +62,10 @@ class Training:
         self.data, self.context, self.settings, self.config = data, context, settings, config
         self.rate: RateFound | None = None
         self.processes = joined(context.devices, context.num_nodes)
-        self.watcher = context.watcher if self.processes.is_first else NullCallback()
+        self.callback = context.callback if self.processes.is_first else NullCallback()
         self.precision = precision_on(self.device, settings.precision)
         self.told = objective if isinstance(objective, ObjectiveHooks) else None
+        # Before `to(device)`: the first weights are hashed on the host, where they still are.
         self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
         self.student = objective.student
         self.objective: nn.Module = objective.to(self.device)
@@ -114,19 +115,20 @@ class Training:
             self.step_module, self.step_optimizer = self.fabric.setup(
                 self.objective, self.optimizer
             )
+            # After `setup`: the optimizer's state must land on the device that it steps on.
             self._resume()
             for constraint in self.context.constraints:
                 constraint.begin(self.student)
             if self.told and self._shall_compile(epochs * len(self.data.train)):
                 self.told.compile_parts()
-        self.watcher.started(self.context.name, epochs, self.batches.steps, len(self.history))
+        self.callback.started(self.context.name, epochs, self.batches.steps, len(self.history))
         if epochs and self.is_rate_sought and not self.history:
             torch.manual_seed(seed_of(self.context.seed, 0, self.processes.rank))
             self._take(sought_rate(self, self._view(0)))
         for epoch in range(len(self.history), epochs):
             self._epoch(epoch)
             self._save()
-            self.watcher.epoch_ended(self.history[-1])
+            self.callback.epoch_ended(self.history[-1])
             if self.look and self.look.is_over:
                 break
         return self._result()
@@ -146,6 +148,8 @@ class Training:
             chosen = settled(
                 chosen, self.layers, self._steps, lay_out=self._lay_out, device=self.device
             )
+        # All compute alike: a process with another layout or precision would average unlike
+        # gradients.
         chosen = self.processes.from_first(chosen)
         self._lay_out(chosen)
         return chosen
@@ -204,7 +208,7 @@ class Training:
 
     def _view(self, epoch: int) -> View | None:
         """Return what the epoch shows, once the objective knows it; None: nothing countable."""
-        view = self.batches.view(epoch, seed=self.context.seed, passed=self.watcher.prepared)
+        view = self.batches.view(epoch, seed=self.context.seed, passed=self.callback.prepared)
         if view is not None and self.told:
             # What the first had a teacher say, the others find in its files.
             with self.processes.in_turn(), self.fabric.autocast():
@@ -219,15 +223,16 @@ class Training:
         means = Means()
         images = 0
         first = epoch * self.batches.steps
-        steps = self.settings.epochs * self.batches.steps
         with closing(self.batches.epoch([self.context.seed, epoch], view)) as batches:
             for step, batch in enumerate(batches):
-                batch = batch._replace(progress=(first + step) / steps, step=first + step)
+                batch = batch._replace(
+                    progress=(first + step) / self.steps_in_all, step=first + step
+                )
                 size = self.batches.size(step)
                 for part, components in self._step(first + step, self.batches.cut(batch, step)):
                     means.add(components, weight=part * size)
                 images += size
-                self.watcher.stepped(size)
+                self.callback.stepped(size)
                 if self.look and self.look.is_over:
                     break
                 # Not where the other processes would wait in vain for one that stops.
@@ -321,6 +326,7 @@ class Training:
         elif self.settings.keep == "best":
             self.student.load_state_dict(self.best.state)
         elif self.average:
+            # Not strict: what is no tensor (extra state of a module) has no average.
             self.student.load_state_dict(self.average.tensors, strict=False)
         if self.desynchronize:
             self.desynchronize()

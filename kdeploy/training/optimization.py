@@ -29,7 +29,7 @@ def optimizer_of(model: nn.Module, settings: Settled) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             trained,
             lr=settings.learning_rate,
-            betas=(settings.momentum, 0.999),
+            betas=(settings.momentum, 0.999),  # torch's default second
             weight_decay=settings.weight_decay,
             fused=True,
         )
@@ -63,6 +63,7 @@ def learning_rate_at(step: int, steps: int, settings: Settled) -> float:
 
 
 def _one_cycle(step: int, last: int, rise: float) -> float:
+    # As torch counts it: the peak is step `rise - 1`, the last step `last - 1`.
     if step <= rise - 1:
         return _cosine_between(ONE_CYCLE_START, 1.0, step / max(rise - 1, 1))
     return _cosine_between(1.0, ONE_CYCLE_END, (step - rise + 1) / max(last - rise, 1))

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-DEPTH = 2
+DEPTH = 2  # one is being copied, one is ready
 
 
 def ahead(make: Callable[[In], Out], given: Iterable[In]) -> Iterator[Out]:

@@ -99,6 +99,7 @@ def joined(devices: int, num_nodes: int) -> Processes:
         )
     if not distributed.is_initialized():
         has_nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+        # Objects travel over gloo, gradients over NCCL.
         backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)
         atexit.register(_leave)

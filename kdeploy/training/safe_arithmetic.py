@@ -89,7 +89,7 @@ def _avoiding(finding: Finding, current: Arithmetic, layers: Layers) -> Arithmet
     tensors = [v["tensor"] for v in finding.call["args"] if isinstance(v, dict) and "tensor" in v]
     is_laid_out = any(is_channels_last(shape, stride) for shape, stride, _, _ in tensors)
     is_low = any(dtype in LOW_TYPES for _, _, dtype, _ in tensors)
-    name, said = finding.layer, finding.said
+    name, said = finding.layer, finding.message
     if is_laid_out and current.channels_last and name not in current.contiguous_layers:
         if layers.is_whole(name):
             why = f"{_place(name)} and with it all layers keep the plain layout: {said}"

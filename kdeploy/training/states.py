@@ -33,4 +33,5 @@ def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
     # Not `model.to`: it refuses the layout of images where one weight is of clips, of five axes.
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() == 4:
+            # By `.data`: the parameter stays the same object, which the optimizer knows.
             tensor.data = tensor.data.contiguous(memory_format=layout)

@@ -16,7 +16,7 @@ import torch
 
 from kdeploy.machine import allowed_cores
 
-LOOK_SECONDS = 0.3
+LOOK_SECONDS = 0.3  # 30 ticks of /proc/stat
 REMEMBERED_SECONDS = 30.0
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 STAT = Path("/proc/stat")
@@ -41,6 +41,7 @@ def free_threads() -> int:
     busy = _busy_by_others()
     # Of a machine with many processors others may have what a quota does not give us.
     free = min(float(allowed), _processors() - busy)
+    # 0.1: a processor that is a little busy is still taken, one that is half busy is not.
     chosen = max(1, round(free - 0.1))
     if chosen < most and chosen not in _told:
         _told.append(chosen)  # a run of many steps says it once
@@ -90,6 +91,7 @@ def _busy_by_others() -> float:
 def _busy_seconds() -> float:
     """Return the seconds that all processors have worked since the start; 0 where nobody counts."""
     try:
+        # proc(5): user nice system idle iowait irq softirq steal, in ticks.
         fields = STAT.read_text().split("\n", 1)[0].split()[1:9]
         user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(int, fields)
     except (OSError, ValueError):

@@ -12,7 +12,7 @@ from kdeploy.torch_module.finite import check_answers, has_class
 from kdeploy.training.batches import batches_in_order
 from kdeploy.training.processes import Processes
 
-BATCH_SIZE = 256
+BATCH_SIZE = 256  # no gradients are kept, so it may be larger than in training
 
 
 @torch.no_grad()

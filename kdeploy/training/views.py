@@ -52,6 +52,7 @@ class View:
 def order_of_views(count: int, *, seed: int, epoch: int) -> int:
     """Return the view that an epoch shows: all of them in a random order, then all again."""
     cycle, place = divmod(epoch, count)
+    # No state is kept: a resumed run finds the same order from seed and epoch alone.
     return int(np.random.default_rng([seed, cycle]).permutation(count)[place])
 
 
@@ -69,6 +70,7 @@ def augmented(
             piece = np.array(stored[start : start + BLOCK])
             changed = augment(torch.from_numpy(piece).float())
             if limits is not None:
+                # Stored as the data are: uint8 images stay a quarter of the size of float32.
                 changed = changed.round().clamp(limits.min, limits.max)
             out[start : start + len(piece)] = changed.numpy()
     return out

@@ -9,8 +9,8 @@ from typing import Any
 from kdeploy.errors import DataError
 
 MOST_BYTES = 256 * 1024 * 1024
-DEEPEST = 64
-MOST_DIGITS = 20
+DEEPEST = 64  # below Python's own limit of 1000 calls
+MOST_DIGITS = 20  # 2**64 has 20; longer ones take quadratic time to read
 
 
 def json_file(path: Path) -> Any:

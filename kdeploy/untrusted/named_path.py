@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdeploy.errors import InputError
 
-LONGEST_PART = 255
+LONGEST_PART = 255  # bytes: NAME_MAX of Linux
 LONGEST_PATH = 4095
 """Bytes; Linux's NAME_MAX and PATH_MAX."""
 

@@ -16,10 +16,10 @@ from kdeploy.errors import RecipeError
 
 MOST_BYTES = 256 * 1024
 """Of a YAML document: a thousand times a recipe, read in seconds."""
-MOST_NODES = 10_000
+MOST_NODES = 10_000  # aliases of aliases: "billion laughs"
 MOST_TEXT = 1024 * 1024
 DEEPEST = 64
-LARGEST_WHOLE = 2**63
+LARGEST_WHOLE = 2**63  # what numpy and torch hold in 64 bits
 LONGEST_NUMBER = 100
 _TAG = "tag:yaml.org,2002:"
 _KNOWN_TAGS = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}

@@ -28,7 +28,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def fake(tmp_path):
-    """Return a function that writes a fake file and returns it as a subject."""
+    """Return a function that writes a fake file and returns it as a model."""
 
     def write(label, *, profile="", **settings):
         path = tmp_path / f"{label}{profile}.onnx"

@@ -13,10 +13,10 @@ import onnx
 import pytest
 
 from kdeploy.bench import run as bench_run
-from kdeploy.bench.cache import ARRAYS, FACTS, Group, GroupCache, contents_sha256, finished_now
+from kdeploy.bench.cache import ARRAYS, FACTS, GroupCache, ModelGroup, contents_sha256, finished_now
 from kdeploy.bench.model_under_test import Configuration, Outcome
 from kdeploy.bench.plan import Plan
-from kdeploy.bench.run import Interrupted, bench
+from kdeploy.bench.run import BenchInterrupted, bench
 from kdeploy.machine import fingerprint
 from kdeploy.runtimes.contract import Proof
 
@@ -28,23 +28,23 @@ ROUNDS = (np.array([0.1, 0.2]), np.array([0.3]))
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Stand for measuring; return the list of what was asked for: cell and labels of each group."""
+    """Stand for measuring; return what was asked for: configuration and labels of each group."""
     groups = []
 
-    def scripted(subjects, cell, plan, *, with_accuracy, watch):
-        groups.append((str(cell), [s.label for s in subjects]))
-        for subject in subjects:
-            watch(f"{cell}: {subject.name} warms up")
-        return [_outcome(subject, cell) for subject in subjects]
+    def scripted(models, configuration, plan, *, with_accuracy, watch):
+        groups.append((str(configuration), [s.label for s in models]))
+        for model in models:
+            watch(f"{configuration}: {model.name} warms up")
+        return [_outcome(model, configuration) for model in models]
 
     monkeypatch.setattr(bench_run, "measure_group", scripted)
     return groups
 
 
-def _outcome(subject, cell):
+def _outcome(model, configuration):
     return Outcome(
-        subject=subject,
-        cell=cell,
+        model=model,
+        configuration=configuration,
         rounds=ROUNDS,
         elapsed_seconds=(0.3, 0.3),
         peak_memory_bytes=10**8,
@@ -59,23 +59,23 @@ def _store(folder, **changes):
     return GroupCache(folder=folder, plan=PLAN, machine=replace(fingerprint(), **changes))
 
 
-def _group(subject):
-    return Group(subjects=[subject], cell=CELL, with_accuracy=False)
+def _group(model):
+    return ModelGroup(models=[model], configuration=CELL, with_accuracy=False)
 
 
-def _put(store, subject):
-    outcome = _outcome(subject, CELL)
-    store.put(_group(subject), finished_now([outcome]))
+def _put(store, model):
+    outcome = _outcome(model, CELL)
+    store.put(_group(model), finished_now([outcome]))
     return outcome
 
 
 def test_an_outcome_comes_back_as_it_was(fake, tmp_path):
-    subject = fake("a")
-    outcome = _put(_store(tmp_path / "kept"), subject)
+    model = fake("a")
+    outcome = _put(_store(tmp_path / "kept"), model)
     # What else is known of a file is what whoever asks says.
-    known = replace(subject, macs=7)
+    known = replace(model, macs=7)
     (found,) = _store(tmp_path / "kept").get(_group(known)).outcomes
-    assert found.subject == known
+    assert found.model == known
     for name in ("proof", "accuracy", "flags", "elapsed_seconds", "missing", "skipped"):
         assert getattr(found, name) == getattr(outcome, name)
     assert [r.tolist() for r in found.rounds] == [r.tolist() for r in ROUNDS]
@@ -83,29 +83,29 @@ def test_an_outcome_comes_back_as_it_was(fake, tmp_path):
 
 
 def test_whatever_changes_the_numbers_makes_another_group(fake, tmp_path):
-    store, subject = _store(tmp_path / "kept"), fake("a")
-    _put(store, subject)
-    group = _group(subject)
-    assert store.get(replace(group, cell=replace(CELL, threads=2))) is None
+    store, model = _store(tmp_path / "kept"), fake("a")
+    _put(store, model)
+    group = _group(model)
+    assert store.get(replace(group, configuration=replace(CELL, threads=2))) is None
     assert store.get(replace(group, with_accuracy=True)) is None
     assert replace(store, plan=PLAN.model_copy(update={"minimum_seconds": 2.0})).get(group) is None
     assert _store(tmp_path / "kept", id="another").get(group) is None
     assert _store(tmp_path / "kept", versions={"onnxruntime": "99"}).get(group) is None
-    assert store.get(_group(replace(subject, label="copy"))) is None
+    assert store.get(_group(replace(model, label="copy"))) is None
     assert store.get(group) is not None
-    subject.path.write_text('{"seed": 7}')
+    model.path.write_text('{"seed": 7}')
     assert _store(tmp_path / "kept").get(group) is None
 
 
 @pytest.mark.parametrize("name", [FACTS, ARRAYS])
 def test_what_is_cut_off_is_not_there(fake, tmp_path, name):
-    store, subject = _store(tmp_path / "kept"), fake("a")
-    _put(store, subject)
+    store, model = _store(tmp_path / "kept"), fake("a")
+    _put(store, model)
     (file,) = (tmp_path / "kept").glob(f"*/{name}")
     file.write_bytes(file.read_bytes()[:50])
-    assert store.get(_group(subject)) is None
-    _put(store, subject)
-    assert store.get(_group(subject)) is not None
+    assert store.get(_group(model)) is None
+    _put(store, model)
+    assert store.get(_group(model)) is not None
 
 
 def test_weights_beside_a_file_are_part_of_it(float_file, tmp_path):
@@ -121,11 +121,11 @@ def test_weights_beside_a_file_are_part_of_it(float_file, tmp_path):
 
 def test_a_second_call_measures_only_what_is_new(fake, data, tmp_path, measured):
     plan, kept = Plan(data=data, **QUICK), tmp_path / "kept"
-    first = bench([fake("a")], plan, kept=kept, out=tmp_path / "1")
+    first = bench([fake("a")], plan, cache_folder=kept, out=tmp_path / "1")
     second = bench(
         [fake("a"), fake("b")],
         Plan(data=data, batch_sizes=[1, 2], **QUICK),
-        kept=kept,
+        cache_folder=kept,
         out=tmp_path / "2",
     )
     assert measured == [
@@ -137,13 +137,13 @@ def test_a_second_call_measures_only_what_is_new(fake, data, tmp_path, measured)
 
 def test_with_a_baseline_all_of_a_cell_are_measured_together(fake, data, tmp_path, measured):
     plan, kept = Plan(data=data, accuracy=False, **QUICK), tmp_path / "kept"
-    together = {"kept": kept, "baseline": "a"}
+    together = {"cache_folder": kept, "baseline": "a"}
     bench([fake("a"), fake("b")], plan, **together, out=tmp_path)
     again = bench([fake("a"), fake("b")], plan, **together, out=tmp_path)
     bench([fake("a"), fake("b"), fake("c")], plan, **together, out=tmp_path)
     assert [labels for _, labels in measured] == [["a", "b"], ["a", "b", "c"]]
     assert [c["metric"] for c in again.comparisons] == ["latency.p50", "throughput"]
-    bench([fake("a"), fake("b")], plan, **together, out=tmp_path, anew=True)
+    bench([fake("a"), fake("b")], plan, **together, out=tmp_path, no_cache=True)
     assert len(measured) == 3
 
 
@@ -153,10 +153,10 @@ def test_an_interrupt_keeps_and_returns_what_was_finished(fake, data, tmp_path, 
             raise KeyboardInterrupt
 
     plan, kept = Plan(data=data, **QUICK), tmp_path / "kept"
-    with pytest.raises(Interrupted, match="1 of 2") as caught:
-        bench([fake("a"), fake("b")], plan, kept=kept, out=tmp_path, watch=interrupt)
+    with pytest.raises(BenchInterrupted, match="1 of 2") as caught:
+        bench([fake("a"), fake("b")], plan, cache_folder=kept, out=tmp_path, watch=interrupt)
     assert {m.label for m in caught.value.result.measurements} == {"a"}
-    bench([fake("a"), fake("b")], plan, kept=kept, out=tmp_path)
+    bench([fake("a"), fake("b")], plan, cache_folder=kept, out=tmp_path)
     assert [labels for _, labels in measured] == [["a"], ["b"], ["b"]]
 
 
@@ -174,7 +174,7 @@ starts = (folder / "starts.txt").open("a", buffering=1)
 result = bench(
     [ModelUnderTest(artifact=f.stem, label=f.stem, path=f, format="onnx") for f in files],
     Plan(runtimes=["fake"], batch_sizes=[1, 2], threads=[1], data=data, accuracy=False,
-    minimum_seconds=0.02, minimum_count=8), out=folder / "out", kept=folder / "kept",
+    minimum_seconds=0.02, minimum_count=8), out=folder / "out", cache_folder=folder / "kept",
     watch=lambda text: "warms up" in text and starts.write(text + "\\n"),
 )
 rows = [m.to_json() for m in result.measurements if m.metric == "latency.p50"]

@@ -92,11 +92,11 @@ def test_a_size_closes_what_the_file_leaves_open(float_file, tmp_path):
     for axis in (2, 3):
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "free"
     onnx.save(model, tmp_path / "free.onnx")
-    subject, file = _subject(tmp_path / "free.onnx"), tmp_path / "pool.npy"
+    model, file = _subject(tmp_path / "free.onnx"), tmp_path / "pool.npy"
     with pytest.raises(ModelError, match="open") as caught:
-        write_pool(subject, None, batch_size=1, file=file)
+        write_pool(model, None, batch_size=1, file=file)
     assert "--size" in (caught.value.hint or "")
-    assert write_pool(subject, None, batch_size=1, size=(6,), file=file).shape == (2, 6, 6)
+    assert write_pool(model, None, batch_size=1, size=(6,), file=file).shape == (2, 6, 6)
 
 
 def test_large_inputs_make_a_small_pool():

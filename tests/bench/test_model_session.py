@@ -77,9 +77,11 @@ def opened(monkeypatch, tmp_path, fake):
     pool = Pool(shape=(2, 6, 6), is_real=True)
     monkeypatch.setattr(side, "write_pool", lambda *args, **options: pool)
 
-    def open_it(worker, **cell):
-        cell = Configuration(runtime="fake", threads=1, **{"batch_size": 4, **cell})
-        found = ModelSession(fake("a"), cell, PLAN, tmp_path)
+    def open_it(worker, **configuration):
+        configuration = Configuration(
+            runtime="fake", threads=1, **{"batch_size": 4, **configuration}
+        )
+        found = ModelSession(fake("a"), configuration, PLAN, tmp_path)
         found.prepare()
         found.open(worker)
         return found
@@ -105,8 +107,8 @@ def test_what_the_runtime_does_not_open_is_refused_before_the_process_is_asked(t
         ("onnxruntime_cpu", tmp_path, "opens `onnx`"),
         ("fake", tmp_path / "gone.onnx", "FileMissing: there is no"),
     ):
-        cell = Configuration(runtime=runtime, batch_size=4, threads=1)
-        found = ModelSession(replace(fake("a"), path=path), cell, PLAN, tmp_path)
+        configuration = Configuration(runtime=runtime, batch_size=4, threads=1)
+        found = ModelSession(replace(fake("a"), path=path), configuration, PLAN, tmp_path)
         found.prepare()
         found.open(worker)
         assert reason in _finished(found).skipped

@@ -27,10 +27,10 @@ def outcome(float_file):
     rng = np.random.default_rng(0)
     rounds = tuple(rng.lognormal(-7, 0.01, 100) for _ in range(8))
     return Outcome(
-        subject=ModelUnderTest(
+        model=ModelUnderTest(
             artifact="a1", label="student", path=float_file, format="onnx", profile="cpu", macs=77
         ),
-        cell=CELL,
+        configuration=CELL,
         load_seconds=0.2,
         first_seconds=0.5,
         rounds=rounds,
@@ -44,12 +44,12 @@ def outcome(float_file):
 
 
 def _by_metric(outcome, **options):
-    options = {"taught": None, **options}
+    options = {"reference_predictions": None, **options}
     return {m.metric: m for m in measurements(outcome, MACHINE, **options)}
 
 
 def test_every_metric_of_the_contract_is_there_once(outcome):
-    records = measurements(outcome, MACHINE, taught=np.array([0, 1, 2, 2]))
+    records = measurements(outcome, MACHINE, reference_predictions=np.array([0, 1, 2, 2]))
     names = [r.metric for r in records]
     assert sorted(names) == sorted(
         [
@@ -67,7 +67,7 @@ def test_every_metric_of_the_contract_is_there_once(outcome):
 
 
 def test_numbers_are_those_of_the_samples(outcome):
-    found = _by_metric(outcome, taught=np.array([0, 1, 2, 2]))
+    found = _by_metric(outcome, reference_predictions=np.array([0, 1, 2, 2]))
     samples = np.concatenate(outcome.rounds)
     assert found["latency.p90"].value == pytest.approx(np.percentile(samples, 90))
     assert found["latency.mean"].value == pytest.approx(samples.mean())
@@ -148,10 +148,10 @@ def test_sparse_kernels_are_those_of_the_layers_that_could(outcome):
 
 
 def test_conditions_stand_in_every_record_and_swept_sizes_not_in_accuracy(outcome):
-    cell = replace(CELL, scenario="offline", size=(6,))
+    configuration = replace(CELL, scenario="offline", size=(6,))
     swept = replace(
         outcome,
-        cell=cell,
+        configuration=configuration,
         input_shape=(2, 6, 6),
         largest_batch=32,
         numbers={"offline_batch_size": 32},
@@ -169,18 +169,25 @@ def test_conditions_stand_in_every_record_and_swept_sizes_not_in_accuracy(outcom
 
 
 def test_a_server_has_a_rate_in_place_of_a_throughput_and_no_ratio(outcome):
-    served = replace(outcome, cell=replace(CELL, scenario="server"), numbers={"server_rate": 120.0})
+    served = replace(
+        outcome, configuration=replace(CELL, scenario="server"), numbers={"server_rate": 120.0}
+    )
     found = _by_metric(served)
     assert found["server_rate"].value == 120.0
     assert "throughput" not in found
-    other = replace(served, subject=replace(served.subject, label="teacher"))
+    other = replace(served, model=replace(served.model, label="teacher"))
     assert comparisons([other, served], baseline="teacher") == []
 
 
 def test_batches_of_different_sizes_are_compared_by_throughput_alone(outcome):
-    cell = replace(CELL, scenario="offline")
+    configuration = replace(CELL, scenario="offline")
     large, small = (
-        replace(outcome, cell=cell, largest_batch=size, subject=replace(outcome.subject, label=n))
+        replace(
+            outcome,
+            configuration=configuration,
+            largest_batch=size,
+            model=replace(outcome.model, label=n),
+        )
         for size, n in ((32, "student"), (16, "teacher"))
     )
     [found] = comparisons([small, large], baseline="teacher")
@@ -194,20 +201,22 @@ def test_batches_of_different_sizes_are_compared_by_throughput_alone(outcome):
 
 def test_parameters_are_counted_where_nobody_told_them(outcome):
     assert _by_metric(outcome)["parameters"].value == 4 * 2 * 9 + 4 + 3 * 144 + 3
-    told = replace(outcome, subject=replace(outcome.subject, parameters=9))
+    told = replace(outcome, model=replace(outcome.model, parameters=9))
     assert _by_metric(told)["parameters"].value == 9
 
 
 def test_the_size_of_an_artefact_is_that_of_its_tensors(outcome, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"1" * 100)
     (tmp_path / "manifest.json").write_text("{}")
-    subject = replace(outcome.subject, path=tmp_path, format="torch")
-    assert _by_metric(replace(outcome, subject=subject))["size"].value == 100
+    model = replace(outcome.model, path=tmp_path, format="torch")
+    assert _by_metric(replace(outcome, model=model))["size"].value == 100
 
 
 def test_what_was_skipped_is_one_record_with_its_reason(outcome):
     (record,) = measurements(
-        Outcome(subject=outcome.subject, cell=CELL, skipped="crashed"), MACHINE, taught=None
+        Outcome(model=outcome.model, configuration=CELL, skipped="crashed"),
+        MACHINE,
+        reference_predictions=None,
     )
     assert (record.metric, record.value, record.skipped) == ("latency.p50", None, "crashed")
 
@@ -225,7 +234,7 @@ def test_accuracy_that_failed_alone_leaves_the_times(outcome):
 def test_a_ratio_says_how_many_times_better_whichever_way_that_is(outcome):
     slow = replace(
         outcome,
-        subject=replace(outcome.subject, label="teacher"),
+        model=replace(outcome.model, label="teacher"),
         rounds=tuple(2 * r for r in outcome.rounds),
         elapsed_seconds=tuple(2 * s for s in outcome.elapsed_seconds),
     )
@@ -242,13 +251,15 @@ def test_a_ratio_says_how_many_times_better_whichever_way_that_is(outcome):
 
 
 def test_without_a_measured_baseline_there_is_nothing_to_compare(outcome):
-    gone = Outcome(subject=replace(outcome.subject, label="teacher"), cell=CELL, skipped="crashed")
+    gone = Outcome(
+        model=replace(outcome.model, label="teacher"), configuration=CELL, skipped="crashed"
+    )
     assert comparisons([gone, outcome], baseline="teacher") == []
 
 
 def test_answers_of_no_numbers_leave_accuracy_without_a_value(outcome):
     broken = replace(outcome, predictions=np.array([0, -1, 2, -1]), accuracy={})
-    found = _by_metric(broken, taught=np.array([0, 1, 2, 2]))
+    found = _by_metric(broken, reference_predictions=np.array([0, 1, 2, 2]))
     for metric in ("accuracy.top1", "accuracy.f1_macro", "agreement.top1"):
         record = found[metric]
         assert record.value is None
@@ -260,7 +271,7 @@ def test_answers_of_no_numbers_leave_accuracy_without_a_value(outcome):
 
 
 def test_a_baseline_of_no_numbers_agrees_with_nobody(outcome):
-    found = _by_metric(outcome, taught=np.array([-1, 1, 2, 2]))
+    found = _by_metric(outcome, reference_predictions=np.array([-1, 1, 2, 2]))
     assert found["accuracy.top1"].value == 0.75
     assert found["agreement.top1"].value is None
     assert found["agreement.top1"].skipped.startswith("the baseline: ")

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from kdeploy.bench import model_session as side
+from kdeploy.bench import model_session as session
 from kdeploy.bench import rounds
 from kdeploy.bench.inputs import Pool
 from kdeploy.bench.model_under_test import Configuration
@@ -23,7 +23,7 @@ class Script:
         self.asked = []
         monkeypatch.setattr(rounds, "Worker", self._worker)
         pool = Pool(shape=(2, 6, 6), is_real=False)
-        monkeypatch.setattr(side, "write_pool", lambda *args, **options: pool)
+        monkeypatch.setattr(session, "write_pool", lambda *args, **options: pool)
 
     @contextmanager
     def _worker(self, folder, *, timeout_seconds):
@@ -61,8 +61,8 @@ class _Worker:
 
 def test_turns_alternate_turn_around_and_begin_with_another(monkeypatch, tmp_path, fake):
     script = Script(monkeypatch, tmp_path)
-    subjects = [fake("a"), fake("b"), fake("c")]
-    rounds.measure_group(subjects, CELL, PLAN, with_accuracy=False, watch=lambda text: None)
+    models = [fake("a"), fake("b"), fake("c")]
+    rounds.measure_group(models, CELL, PLAN, with_accuracy=False, watch=lambda text: None)
     turns = "".join(name for name, request in script.asked if request["do"] == "measure")
     assert turns == "012210120021"
 

@@ -11,7 +11,7 @@ import pytest
 from kdeploy.bench.plan import Plan
 from kdeploy.bench.run import ModelUnderTest, bench, rounds_of
 from kdeploy.bench.scenarios import server
-from kdeploy.bench.scenarios.server import Run
+from kdeploy.bench.scenarios.server import ServerRun
 from kdeploy.data.load import load
 from kdeploy.errors import DataError, FileMissing, UnknownName
 from kdeploy.flags import FLAGS
@@ -26,7 +26,7 @@ def _onnx(label, path, **facts):
 
 @pytest.fixture(scope="module")
 def real(float_file, int8_file, data, tmp_path_factory):
-    """One cell of ONNX Runtime with a float teacher and an int8 student."""
+    """One configuration of ONNX Runtime with a float teacher and an int8 student."""
     out = tmp_path_factory.mktemp("bench")
     result = bench(
         [_onnx("teacher", float_file, macs=123), _onnx("student", int8_file, profile="cpu")],
@@ -110,14 +110,14 @@ def test_only_flags_that_are_explained_are_raised(real):
 
 
 def test_one_that_fails_is_a_row_and_the_others_are_measured(fake, data, tmp_path):
-    subjects = [
+    models = [
         fake("good"),
         fake("crashes", fault="crash", fault_at=20),
         fake("refuses", fault="refuse"),
         fake("loud", fault="garbage"),
     ]
     result = bench(
-        subjects, Plan(runtimes=["fake"], data=data, accuracy=False, **QUICK), out=tmp_path
+        models, Plan(runtimes=["fake"], data=data, accuracy=False, **QUICK), out=tmp_path
     )
     skipped = {m.label: m for m in select(result.measurements, "latency.p50") if m.skipped}
     assert set(skipped) == {"crashes", "refuses"}
@@ -145,9 +145,9 @@ def test_what_cannot_run_is_one_row_a_cell_with_the_remedy(fake, data, tmp_path,
 
 
 def test_accuracy_is_measured_once_a_runtime_and_facts_in_every_cell(fake, data, tmp_path):
-    subject = fake("a", is_quantized=True, eligible=2, integer=0)
+    model = fake("a", is_quantized=True, eligible=2, integer=0)
     result = bench(
-        [subject],
+        [model],
         Plan(runtimes=["fake"], batch_sizes=[2, 1], threads=[2, 2], data=data, **QUICK),
         out=tmp_path,
     )
@@ -208,8 +208,8 @@ def test_a_server_is_measured_at_the_highest_rate_that_was_confirmed(
     fake, data, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(server, "LIMITS", 0)
-    monkeypatch.setattr(server, "SEARCHING", Run(requests=459, spells=0))
-    monkeypatch.setattr(server, "CONFIRMING", Run(requests=1000, spells=0))
+    monkeypatch.setattr(server, "SEARCHING", ServerRun(requests=459, spells=0))
+    monkeypatch.setattr(server, "CONFIRMING", ServerRun(requests=1000, spells=0))
     result = bench(
         [fake("a")],
         Plan(
@@ -303,12 +303,12 @@ def test_more_time_is_more_rounds_until_they_are_short(seconds, count, scenario,
 
 
 def test_wrong_names_and_data_are_told_before_anything_runs(fake, data, tmp_path):
-    subject = fake("teacher")
+    model = fake("teacher")
     with pytest.raises(UnknownName, match="onnxruntime_cpu"):
-        bench([subject], Plan(runtimes=["onnxruntime"], data=data), out=tmp_path)
+        bench([model], Plan(runtimes=["onnxruntime"], data=data), out=tmp_path)
     with pytest.raises(UnknownName, match="did you mean `teacher`"):
-        bench([subject], Plan(runtimes=["fake"], data=data), baseline="teachr", out=tmp_path)
+        bench([model], Plan(runtimes=["fake"], data=data), baseline="teachr", out=tmp_path)
     missing = type(data)(name="arrays", parameters={"train": "no.npz", "test": "no.npz"})
     with pytest.raises((FileMissing, DataError)):
-        bench([subject], Plan(runtimes=["fake"], data=missing), out=tmp_path)
+        bench([model], Plan(runtimes=["fake"], data=missing), out=tmp_path)
     assert not (tmp_path / "samples").exists()

@@ -13,8 +13,8 @@ CELL = Configuration(runtime="fake", batch_size=1, threads=2)
 
 def _outcome(folder, label, **more):
     return Outcome(
-        subject=ModelUnderTest(artifact="a", label=label, path=folder, format="onnx"),
-        cell=CELL,
+        model=ModelUnderTest(artifact="a", label=label, path=folder, format="onnx"),
+        configuration=CELL,
         rounds=(np.array([1.0, 2.0]), np.array([3.0])),
         elapsed_seconds=(3.5, 3.1),
         **more,

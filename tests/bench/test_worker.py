@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from kdeploy.bench.worker import Session
+from kdeploy.bench.worker import WorkerSession
 from kdeploy.data.load import load
 from kdeploy.runtimes.fake import Fake
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
@@ -121,8 +121,8 @@ def test_measuring_imports_nothing_that_a_script_with_the_same_runtime_does_not(
     ]
     code = (
         "import sys, numpy, onnxruntime; before = set(sys.modules)\n"
-        "from kdeploy.bench.worker import Session\n"
-        f"session = Session(); replies = [session.answer(r) for r in {requests}]\n"
+        "from kdeploy.bench.worker import WorkerSession\n"
+        f"session = WorkerSession(); replies = [session.answer(r) for r in {requests}]\n"
         "assert all('reply' in reply for reply in replies), replies\n"
         "print(*sorted(set(sys.modules) - before))"
     )
@@ -145,7 +145,7 @@ def _limited(seen, infer, *, largest):
 
 def _opened(tmp_path, fake, kind=Fake):
     np.save(tmp_path / "pool.npy", np.ones((7, 2, 6, 6), np.float32))
-    session = Session()
+    session = WorkerSession()
     request = _open_request(kind, fake("a").path, tmp_path / "pool.npy")
     return session, session.answer(request)["reply"]
 

@@ -76,14 +76,14 @@ def test_stages_notes_and_trainings_show_foreign_text(monkeypatch, text):
     monkeypatch.setattr(output, "Screen", lambda **_: screen)
     terminal = Terminal()
     terminal.stage_started("export", text, text)
-    terminal.note(text)
-    terminal.said(text)
+    terminal.status(text)
+    terminal.message(text)
     record = {"stage": "export", "technique": text, "label": text, "artifact": text}
     terminal.stage_ended(StageRecord(**record, wall_time_s=1.0, cached=False))
-    terminal.watcher.started(text, 3, 2, 1)
-    terminal.watcher.prepared(1, 3)
-    terminal.watcher.epoch_ended(epoch())
-    terminal.watcher.ended()
+    terminal.callback.started(text, 3, 2, 1)
+    terminal.callback.prepared(1, 3)
+    terminal.callback.epoch_ended(epoch())
+    terminal.callback.ended()
     seen = text.replace("\x1b", "\\x1b").replace("\x07", "\\x07")
     assert printed.getvalue().count(seen[:19]) >= 6
     assert "\x1b[31m" not in printed.getvalue()
@@ -134,7 +134,7 @@ def test_what_ends_a_stage_gives_the_cursor_back(monkeypatch):
     monkeypatch.setattr(output, "Screen", lambda **_: screen)
     at_exit = []
     monkeypatch.setattr(output.atexit, "register", at_exit.append)
-    Terminal().note("works")
+    Terminal().status("works")
     assert "\x1b[?25h" not in printed.getvalue()
     for function in at_exit:
         function()

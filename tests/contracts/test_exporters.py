@@ -12,6 +12,7 @@ from torch import nn
 from kdeploy import registry
 from kdeploy.errors import KdeployError
 from kdeploy.export.run import export
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.files import SUFFIXES
 from kdeploy.runtimes.run import formats_of, open_runtime
 
@@ -76,7 +77,7 @@ def test_the_file_answers_as_the_model_at_any_batch_size(technique, exported, ti
         with torch.no_grad():
             expected = model(torch.from_numpy(x)).numpy()
         np.testing.assert_allclose(
-            opened.infer(x), expected, rtol=tolerance(technique), atol=tolerance(technique)
+            first(opened.infer(x)), expected, rtol=tolerance(technique), atol=tolerance(technique)
         )
     opened.close()
 

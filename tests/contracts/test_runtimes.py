@@ -11,6 +11,7 @@ import torch
 
 from kdeploy.errors import KdeployError, Unavailable
 from kdeploy.registry import techniques
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.files import formats, inputs_of, suffixes
 from kdeploy.runtimes.run import create_runtime, named, open_runtime
 
@@ -96,12 +97,23 @@ def test_says_why_it_cannot_run_or_that_it_can(technique):
 def test_answers_one_row_an_item_and_the_same_each_time(technique, path, tiny_data):
     opened = open_runtime(technique.name, path, threads=1)
     x = tiny_data.preprocessing.apply(tiny_data.validation.x[:5])
-    outputs = opened.infer(x)
+    outputs = first(opened.infer(x))
     assert outputs.shape[0] == 5
     assert outputs.dtype == np.float32
     assert np.isfinite(outputs).all()
-    np.testing.assert_array_equal(opened.infer(x), outputs)
-    np.testing.assert_allclose(opened.infer(x[:1]), outputs[:1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(first(opened.infer(x)), outputs)
+    np.testing.assert_allclose(first(opened.infer(x[:1])), outputs[:1], rtol=1e-4, atol=1e-5)
+    opened.close()
+
+
+def test_describes_its_inputs_and_names_its_outputs(technique, path, tiny_data):
+    opened = open_runtime(technique.name, path, threads=1)
+    (info,) = opened.inputs
+    assert isinstance(info.shape[0], str)
+    x = tiny_data.preprocessing.apply(tiny_data.validation.x[:2])
+    named = opened.infer({info.name: x})
+    assert list(named) == ["output"]
+    np.testing.assert_array_equal(named["output"], first(opened.infer(x)))
     opened.close()
 
 
@@ -111,7 +123,7 @@ def test_answers_as_the_model(technique, path, tiny_model, tiny_data):
     with torch.no_grad():
         expected = tiny_model()(torch.from_numpy(x)).numpy()
     opened = open_runtime(technique.name, path, threads=1)
-    np.testing.assert_allclose(opened.infer(x), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(first(opened.infer(x)), expected, rtol=1e-3, atol=1e-4)
     opened.close()
 
 

@@ -186,8 +186,8 @@ def test_a_distillation_interrupted_anywhere_ends_in_the_same_weights(
     teacher = tiny_model(seed=7, width=12)
     hints = {"hints": {"layers": {"blocks.1": "blocks.1"}, "weight": 0.1}}
 
-    def run(work, watcher):
-        context = FitContext(seed=3, work=work / "fit", cache=work / "cache", watcher=watcher)
+    def run(work, callback):
+        context = FitContext(seed=3, work=work / "fit", cache=work / "cache", callback=callback)
         losses = [{"kd": {"weight": {"adaptive": {"start": 1.0, "patience": 1}}}}, hints]
         return distill(
             tiny_model(seed=2), teacher, data, context, DistillConfig(losses=losses, **QUICK)

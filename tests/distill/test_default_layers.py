@@ -122,5 +122,5 @@ def test_every_loss_on_features_trains_without_layers(loss, tiny_data, tiny_mode
         FitContext(seed=0),
         DistillConfig(losses=[{loss: {}}], epochs=1, batch_size=32),
     )
-    assert "no `layers` named" in result.said[0]
+    assert "no `layers` named" in result.messages[0]
     assert result.fit.history[0].losses[loss] > 0

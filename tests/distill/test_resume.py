@@ -60,8 +60,8 @@ def train(tiny_model, tiny_data):
     data = replace(tiny_data, augment=("random_crop",))
 
     def go(folder, *, stop_in=None):
-        watcher = Stopping(stop_in)
-        context = FitContext(seed=2, work=folder, cache=folder / "cache", watcher=watcher)
+        callback = Stopping(stop_in)
+        context = FitContext(seed=2, work=folder, cache=folder / "cache", callback=callback)
         student = tiny_model(seed=2, width=4)
         teacher = tiny_model(seed=1, width=6)
         torch.rand(7)  # the global generator is elsewhere in another process

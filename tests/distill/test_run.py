@@ -84,7 +84,7 @@ def test_an_interrupted_distillation_ends_in_the_same_weights(
 ):
     options = {"losses": [{"kd": {}}, HINTS], **QUICK, "epochs": 3}
     distill(student, teacher, tiny_data, FitContext(seed=4), DistillConfig(**options))
-    context = FitContext(seed=4, work=tmp_path, watcher=Interrupting(8))
+    context = FitContext(seed=4, work=tmp_path, callback=Interrupting(8))
     with pytest.raises(KeyboardInterrupt):
         distill(tiny_model(seed=2, width=4), teacher, tiny_data, context, DistillConfig(**options))
     torch.rand(3)
@@ -167,7 +167,7 @@ def test_a_scheme_can_train_in_several_stages_side_by_side(
         def started(self, name, epochs, steps, done_epochs):
             names.append(name)
 
-    fitting = FitContext(work=tmp_path, name="distil", watcher=Names())
+    fitting = FitContext(work=tmp_path, name="distil", callback=Names())
     weight = checked_weight(0.1, where="label_weight")
     training = TrainingConfig(**QUICK, epochs=1)
     context = SchemeContext(data=tiny_data, fit=fitting, training=training, label_weight=weight)

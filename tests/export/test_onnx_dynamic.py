@@ -8,6 +8,7 @@ from torch import nn
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.quantization.dynamic import DynamicModel
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 from tests.quantization.test_dynamic import made
 
@@ -20,7 +21,9 @@ def test_an_lstm_runs_on_integers_and_computes_what_the_model_computes(options, 
     session = OnnxruntimeCpu(threads=1)
     session.open(tmp_path / "m.onnx")
     for items in (x, x[:1]):
-        np.testing.assert_allclose(session.infer(items.numpy()), small(items).numpy(), atol=1e-5)
+        np.testing.assert_allclose(
+            first(session.infer(items.numpy())), small(items).numpy(), atol=1e-5
+        )
     proof = session.proof_of_use()
     assert proof.operators["DynamicQuantizeLSTM"] == options.get("num_layers", 1)
     assert proof.operators["DynamicQuantizeMatMul"] == 1

@@ -24,6 +24,7 @@ from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
 from kdeploy.package.bundles.onnx import Onnx
 from kdeploy.package.runner.python import limits
 from kdeploy.pipeline import onnx_trial
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.run import named, open_runtime
 from tests.fuzz.bases import bases
 from tests.fuzz.harness import apart
@@ -97,7 +98,7 @@ def _opened(path: Path) -> None:
     runtime = open_runtime("onnxruntime_cpu", path, threads=1)
     shape = item_shape(path)
     if 0 < np.prod(shape) < 10**6:
-        runtime.infer(np.zeros((1, *shape), np.float32))
+        first(runtime.infer(np.zeros((1, *shape), np.float32)))
     runtime.proof_of_use()
 
 

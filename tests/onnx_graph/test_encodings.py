@@ -24,6 +24,7 @@ from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.onnx_graph.passes import rewritten
 from kdeploy.onnx_graph.quantizers import quantizers
 from kdeploy.quantization.onnx_static import quantize_file
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.run import open_runtime
 from tests.export.conftest import built, noise
 
@@ -117,7 +118,7 @@ def run(path, runtime):
     """Return the outputs for some noise, and the proof."""
     opened = open_runtime(runtime, path, threads=1)
     try:
-        return opened.infer(noise((3, 12, 12)).test.x), opened.proof_of_use()
+        return first(opened.infer(noise((3, 12, 12)).test.x)), opened.proof_of_use()
     finally:
         opened.close()
 

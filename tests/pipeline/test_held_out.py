@@ -22,7 +22,7 @@ class Listener(NullListener):
     def __init__(self):
         self.heard = []
 
-    def said(self, text):
+    def message(self, text):
         self.heard.append(text)
 
 
@@ -47,7 +47,7 @@ def apart(project, tiny_data):
 def go(run_project, *overrides, compress=(), until="compress", out="run"):
     listener = Listener()
     given = [*overrides, f"compress={json.dumps(list(compress))}"]
-    return run_project(*given, until=until, out=out, audience=listener), listener.heard
+    return run_project(*given, until=until, out=out, listener=listener), listener.heard
 
 
 def accuracies(heard):

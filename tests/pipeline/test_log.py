@@ -14,16 +14,16 @@ class Listener(NullListener):
     def __init__(self):
         self.notes = []
 
-    def note(self, text):
+    def status(self, text):
         self.notes.append(text)
 
 
 def test_progress_of_the_layers_below_becomes_notes():
-    audience = Listener()
-    with noted(audience):
+    listener = Listener()
+    with noted(listener):
         PROGRESS.info("step %d of %d", 1, 2)
     PROGRESS.info("nobody listens any more")
-    assert audience.notes == ["step 1 of 2"]
+    assert listener.notes == ["step 1 of 2"]
 
 
 def test_who_listened_is_gone_after_an_error():

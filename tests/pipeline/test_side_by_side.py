@@ -4,7 +4,7 @@ import pytest
 from kdeploy.bench import run as bench_run
 from kdeploy.bench.model_under_test import Outcome
 from kdeploy.bench.plan import BenchPlan
-from kdeploy.bench.run import Interrupted
+from kdeploy.bench.run import BenchInterrupted
 from kdeploy.data.load import DataReference
 from kdeploy.errors import InputError
 from kdeploy.measurement import read, select
@@ -26,12 +26,12 @@ class Measuring:
         self.groups = []
         self.interrupt_at = None
 
-    def __call__(self, subjects, cell, plan, **options):
+    def __call__(self, models, configuration, plan, **options):
         if len(self.groups) == self.interrupt_at:
             raise KeyboardInterrupt
-        self.groups.append((str(cell), [s.label for s in subjects]))
+        self.groups.append((str(configuration), [s.label for s in models]))
         seen = {"rounds": ROUNDS, "elapsed_seconds": (0.003,) * 8, "peak_memory_bytes": 10**8}
-        return [Outcome(subject=s, cell=cell, **seen) for s in subjects]
+        return [Outcome(model=s, configuration=configuration, **seen) for s in models]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def bench(tmp_path, tiny_data):
             baseline=baseline and str(tmp_path / f"{baseline}.onnx"),
             gates=[],
             data=data,
-            audience=NullListener(),
+            listener=NullListener(),
             use_cache=use_cache,
         )
 
@@ -102,7 +102,7 @@ def test_what_was_finished_before_an_interrupt_is_written_and_not_measured_again
     bench, measuring, tmp_path
 ):
     measuring.interrupt_at = 1
-    with pytest.raises(Interrupted):
+    with pytest.raises(BenchInterrupted):
         bench("a", "b")
     assert {r.label for r in read(tmp_path / "out")} == {"a"}
     measuring.interrupt_at = None

@@ -59,7 +59,7 @@ def under(prefix, tensors=TENSORS):
 
 @pytest.mark.parametrize("form", ["safetensors", "pt", "legacy"])
 @pytest.mark.parametrize(
-    ("tensors", "said"),
+    ("tensors", "messages"),
     [
         (TENSORS, []),
         (under("module."), ["took the prefix `module.` off the names"]),
@@ -86,7 +86,7 @@ def under(prefix, tensors=TENSORS):
         ),
     ],
 )
-def test_names_are_read_with_what_wrappers_put_in_front(form, tensors, said, tmp_path):
+def test_names_are_read_with_what_wrappers_put_in_front(form, tensors, messages, tmp_path):
     file = tmp_path / f"w.{form}"
     if form == "safetensors":
         save_file(tensors, file)
@@ -94,12 +94,12 @@ def test_names_are_read_with_what_wrappers_put_in_front(form, tensors, said, tmp
         torch.save(tensors, file, _use_new_zipfile_serialization=form == "pt")
     loaded = load_weights(network(), file)
     assert is_loaded(loaded, TENSORS)
-    assert list(loaded.said) == said
+    assert list(loaded.messages) == messages
     assert not loaded.model.training
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "said"),
+    ("checkpoint", "messages"),
     [
         ({"state_dict": TENSORS, "epoch": 3}, ["took the entry `state_dict`"]),
         (
@@ -126,18 +126,18 @@ def test_names_are_read_with_what_wrappers_put_in_front(form, tensors, said, tmp
         ),
     ],
 )
-def test_the_tensors_of_a_checkpoint_are_found_among_its_entries(checkpoint, said, tmp_path):
+def test_the_tensors_of_a_checkpoint_are_found_among_its_entries(checkpoint, messages, tmp_path):
     torch.save(checkpoint, tmp_path / "c.pth")
     loaded = load_weights(network(), tmp_path / "c.pth")
     assert is_loaded(loaded, TENSORS)
-    assert list(loaded.said) == said
+    assert list(loaded.messages) == messages
 
 
 def test_what_lacks_a_prefix_of_the_model_gets_it(tmp_path):
     save_file(TENSORS, tmp_path / "w.safetensors")
     loaded = load_weights(_named({"body": network()}), tmp_path / "w.safetensors")
     assert is_loaded(loaded, under("body."))
-    assert loaded.said == ("put `body.` in front of the names, as the model has it",)
+    assert loaded.messages == ("put `body.` in front of the names, as the model has it",)
 
 
 def test_tied_weights_are_read_as_safetensors_saves_them(tmp_path):
@@ -152,7 +152,7 @@ def test_tied_weights_are_read_as_safetensors_saves_them(tmp_path):
     save_file({"module.embedding.weight": wanted}, file)
     loaded = load_weights(Tied(), file)
     assert torch.equal(loaded.model.output.weight, wanted)
-    assert loaded.said[-1] == (
+    assert loaded.messages[-1] == (
         "`output.weight` is tied to `embedding.weight`, under which the file has it"
     )
 
@@ -168,7 +168,7 @@ def test_counters_that_the_file_lacks_begin_at_nothing(tmp_path):
     torch.save(tensors, tmp_path / "w.pt")
     loaded = load_weights(network(), tmp_path / "w.pt")
     assert is_loaded(loaded, tensors)
-    assert loaded.said == (
+    assert loaded.messages == (
         "the file lacks `blocks.0.1.num_batches_tracked`, `blocks.1.1.num_batches_tracked`, "
         "which count from 0",
     )
@@ -182,7 +182,7 @@ def test_other_number_formats_are_taken_and_told(number_format, tmp_path):
     wanted = {n: t.to(TENSORS[n].dtype) for n, t in tensors.items()}
     assert is_loaded(loaded, wanted)
     name = str(number_format).removeprefix("torch.")
-    assert loaded.said == (f"16 tensors of {name} became float32",)
+    assert loaded.messages == (f"16 tensors of {name} became float32",)
 
 
 def test_views_are_read_as_they_look(tmp_path):
@@ -214,7 +214,7 @@ def test_several_files_are_read_by_their_index_and_count_by_contents(tmp_path):
     index.write_text(json.dumps({"weight_map": weight_map}))
     loaded = load_weights(network(), index)
     assert is_loaded(loaded, TENSORS)
-    assert loaded.said == ("read 2 files that model.safetensors.index.json names",)
+    assert loaded.messages == ("read 2 files that model.safetensors.index.json names",)
     before = weights_sha256(index)
     save_file({name: TENSORS[name] + 1 for name in names[5:]}, tmp_path / "b.safetensors")
     assert weights_sha256(index) != before

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 
 from kdeploy.errors import ModelError, Unavailable
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from tests.tiny import fake_cuda
 
@@ -51,7 +52,7 @@ def test_input_and_output_are_bound_to_the_gpu_once_a_shape(opened, float_file):
     session, bound = opened
     plain = onnxruntime.InferenceSession.__base__(float_file, providers=["CPUExecutionProvider"])
     for x in (X, X + 1, X[:2]):
-        np.testing.assert_allclose(session.infer(x), plain.run(None, {"x": x})[0], rtol=1e-5)
+        np.testing.assert_allclose(first(session.infer(x)), plain.run(None, {"x": x})[0], rtol=1e-5)
     assert bound == ["cuda"] * 4
     assert session.device_seconds() == fake_cuda.SECONDS
 
@@ -59,7 +60,7 @@ def test_input_and_output_are_bound_to_the_gpu_once_a_shape(opened, float_file):
 def test_a_wrong_shape_is_one_message(opened):
     session, _ = opened
     with pytest.raises(ModelError, match=r"shape \[3, 3, 8\]; it takes \['batch', 3, 8, 8\]"):
-        session.infer(X[..., 0])
+        first(session.infer(X[..., 0]))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kdeploy.errors import ModelError
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 from kdeploy.runtimes.openvino import Openvino
 
@@ -21,7 +22,7 @@ def test_computes_what_onnx_runtime_computes(float_file):
     other = OnnxruntimeCpu(threads=1)
     other.open(float_file)
     np.testing.assert_allclose(
-        _opened(float_file).infer(batch), other.infer(batch), rtol=1e-4, atol=1e-5
+        first(_opened(float_file).infer(batch)), first(other.infer(batch)), rtol=1e-4, atol=1e-5
     )
 
 
@@ -68,7 +69,7 @@ def test_a_broken_file_is_one_error_with_a_hint(broken):
 
 def test_a_wrong_shape_names_both_shapes(float_file):
     with pytest.raises(ModelError, match=r"\[1, 4, 8, 8\].*\[\?,3,8,8\]"):
-        _opened(float_file).infer(np.zeros((1, 4, 8, 8), np.float32))
+        first(_opened(float_file).infer(np.zeros((1, 4, 8, 8), np.float32)))
 
 
 INPUT = """<net><layers><layer id="0" type="Const"><data shape="9"/></layer>

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from kdeploy.errors import ModelError
-from kdeploy.runtimes.contract import DeviceTimed
+from kdeploy.runtimes.contract import DeviceTimed, first
 from kdeploy.runtimes.run import named, open_runtime
 from kdeploy.runtimes.tensorrt import Tensorrt
 from kdeploy.tensorrt.api import Device
@@ -66,14 +66,14 @@ def test_answers_at_each_batch_size_in_each_module(monkeypatch, engine, expected
     fake_tensorrt.install(monkeypatch, version, name=module)
     opened = open_runtime("tensorrt", engine(version=version))
     for count in (3, 1, 3):
-        np.testing.assert_allclose(opened.infer(X[:count]), expected(X[:count]), rtol=1e-5)
+        np.testing.assert_allclose(first(opened.infer(X[:count])), expected(X[:count]), rtol=1e-5)
     assert opened.proof_of_use().provider == f"{module} {version}"
     opened.close()
 
 
 def test_says_what_the_gpu_needed_apart_from_the_copies(api, engine):
     opened = open_runtime("tensorrt", engine())
-    opened.infer(X)
+    first(opened.infer(X))
     assert isinstance(opened, DeviceTimed)
     assert opened.device_seconds() == fake_cuda.SECONDS
 
@@ -81,7 +81,7 @@ def test_says_what_the_gpu_needed_apart_from_the_copies(api, engine):
 def test_a_cuda_graph_is_captured_once_a_batch_size_and_replayed(api, engine, expected):
     opened = open_runtime("tensorrt:cuda_graph=true", engine())
     for x in (X, X + 1, X[:2]):
-        np.testing.assert_allclose(opened.infer(x), expected(x), rtol=1e-5)
+        np.testing.assert_allclose(first(opened.infer(x)), expected(x), rtol=1e-5)
     assert api.seen.enqueued == 2  # the two warm-ups before capturing
     assert opened.proof_of_use().settings == {"cuda_graph": True}
 
@@ -93,15 +93,15 @@ def test_launches_that_cannot_be_recorded_name_the_option(api, engine, monkeypat
     monkeypatch.setattr(api.stream, "captured", refuse)
     opened = open_runtime("tensorrt:cuda_graph=true", engine())
     with pytest.raises(ModelError, match="not permitted") as caught:
-        opened.infer(X)
+        first(opened.infer(X))
     assert "cuda_graph=false" in caught.value.hint
 
 
 def test_a_batch_outside_the_profile_is_told_what_fits(api, engine):
     opened = open_runtime("tensorrt", engine(largest=2))
     with pytest.raises(ModelError, match=r"shape \[3, 3, 8, 8\].*\[1, 3, 8, 8\] to \[2, 3, 8, 8\]"):
-        opened.infer(X)
-    assert opened.infer(X[:2]).shape == (2, 5)
+        first(opened.infer(X))
+    assert first(opened.infer(X[:2])).shape == (2, 5)
 
 
 def test_a_file_of_one_batch_size_tells_that_one(api, float_file, tmp_path):
@@ -114,26 +114,28 @@ def test_a_file_of_one_batch_size_tells_that_one(api, float_file, tmp_path):
     model = (tmp_path / "fixed.onnx").read_bytes()
     path.write_bytes(head + json.dumps(told).encode() + b"\n" + model)
     opened = open_runtime("tensorrt", path)
-    assert opened.infer(X[:2]).shape == (2, 5)
+    assert first(opened.infer(X[:2])).shape == (2, 5)
     with pytest.raises(ModelError, match=r"it takes \[2, 3, 8, 8\]"):
-        opened.infer(X)
+        first(opened.infer(X))
 
 
 def test_shapes_that_tensorrt_cannot_infer_are_refused(api, engine):
     api.faults.infer_shapes = True
     with pytest.raises(ModelError, match=r"cannot run an input of shape \[3, 3, 8, 8\]"):
-        open_runtime("tensorrt", engine()).infer(X)
+        first(open_runtime("tensorrt", engine()).infer(X))
 
 
 def test_token_ids_for_a_model_of_fractions_are_refused(api, engine):
-    with pytest.raises(ModelError, match=r"takes torch.float32, and the data are torch.int64"):
-        open_runtime("tensorrt", engine()).infer(X.astype(np.int64))
+    with pytest.raises(
+        ModelError, match=r"takes torch.float32 as `x`, and the data are torch.int64"
+    ):
+        first(open_runtime("tensorrt", engine()).infer(X.astype(np.int64)))
 
 
 def test_an_output_whose_size_depends_on_values_is_refused(api, engine):
     api.faults.output_shape = (-1, 4)
     with pytest.raises(ModelError, match="depends on its values"):
-        open_runtime("tensorrt", engine()).infer(X)
+        first(open_runtime("tensorrt", engine()).infer(X))
 
 
 def test_a_truncated_engine_is_refused_with_both_sizes(api, engine):
@@ -212,7 +214,7 @@ def test_a_launch_that_fails_tells_what_tensorrt_said(api, engine):
     opened = open_runtime("tensorrt", engine())
     api.faults.enqueue = "illegal memory access"
     with pytest.raises(ModelError, match=r"could not run .*illegal memory access"):
-        opened.infer(X)
+        first(opened.infer(X))
 
 
 def test_a_lean_runtime_proves_nothing_and_says_who_ran(monkeypatch, engine):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kdeploy.errors import ModelError, Unavailable
-from kdeploy.runtimes.contract import DeviceTimed
+from kdeploy.runtimes.contract import DeviceTimed, first
 from kdeploy.runtimes.run import create_runtime, device_of
 from kdeploy.runtimes.torch_compile import TorchCompile
 
@@ -71,12 +71,12 @@ def test_counts_graphs_and_breaks(monkeypatch, store_model, tiny_model):
     batch = np.random.default_rng(0).normal(size=(1, 1, 12, 12)).astype(np.float32)
     with torch.no_grad():
         expected = model.linear(torch.from_numpy(batch).flatten(1) / 2).numpy()
-    np.testing.assert_allclose(runtime.infer(batch), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(first(runtime.infer(batch)), expected, rtol=1e-5, atol=1e-6)
     proof = runtime.proof_of_use()
     assert (proof.settings["graphs"], proof.settings["graph_breaks"]) == (2, 1)
     assert proof.layers[0]["kernel"] == "eager"
     with pytest.raises(ModelError, match=r"shape \[1, 1, 12, 13\]"):
-        runtime.infer(np.zeros((1, 1, 12, 13), np.float32))
+        first(runtime.infer(np.zeros((1, 1, 12, 13), np.float32)))
     runtime.close()
 
 
@@ -111,7 +111,7 @@ def test_on_a_gpu_it_answers_in_fp32_and_tells_the_time(store_model, tiny_model)
     batch = np.random.default_rng(0).normal(size=(1, 1, 12, 12)).astype(np.float32)
     with torch.no_grad():
         expected = tiny_model()(torch.from_numpy(batch)).numpy()
-    np.testing.assert_allclose(runtime.infer(batch), expected, atol=1e-4 * np.ptp(expected))
+    np.testing.assert_allclose(first(runtime.infer(batch)), expected, atol=1e-4 * np.ptp(expected))
     assert 0 < runtime.device_seconds() < 1
     assert not torch.backends.cudnn.allow_tf32
     runtime.close()

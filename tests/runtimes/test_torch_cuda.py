@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdeploy.errors import ModelError
-from kdeploy.runtimes.contract import DeviceTimed
+from kdeploy.runtimes.contract import DeviceTimed, first
 from kdeploy.runtimes.torch_cuda import TorchCuda
 from kdeploy.runtimes.torch_int8 import TorchInt8
 from kdeploy.runtimes.torch_sparse24 import TorchSparse24
@@ -42,7 +42,9 @@ def test_dry_it_answers_as_the_model_in_the_precision_asked_for(
     runtime = opened(store_model(tiny_model()), precision=precision, channels_last=channels_last)
     tolerance = 1e-5 if precision == "fp32" else 0.05
     expected = expected_of(tiny_model())
-    np.testing.assert_allclose(runtime.infer(BATCH), expected, atol=tolerance * np.ptp(expected))
+    np.testing.assert_allclose(
+        first(runtime.infer(BATCH)), expected, atol=tolerance * np.ptp(expected)
+    )
     assert isinstance(runtime, DeviceTimed)
     assert runtime.device_seconds() > 0
     proof = runtime.proof_of_use()
@@ -61,7 +63,7 @@ def test_dry_tf32_leaves_torch_s_exporter_as_it_is(dry, store_model, tiny_model)
 
 def test_dry_a_wrong_shape_is_named(dry, store_model, tiny_model):
     with pytest.raises(ModelError, match=r"\[1, 5, 12, 12\]"):
-        opened(store_model(tiny_model())).infer(np.zeros((1, 5, 12, 12), np.float32))
+        first(opened(store_model(tiny_model())).infer(np.zeros((1, 5, 12, 12), np.float32)))
 
 
 @pytest.mark.gpu
@@ -77,11 +79,11 @@ def test_answers_as_the_model_on_the_processor(
     runtime = opened(store_model(tiny_model()), precision=precision, cuda_graph=cuda_graph)
     for batch in (BATCH, BATCH[:2], BATCH):  # another shape is captured anew
         expected = expected_of(tiny_model(), batch)
-        found = runtime.infer(batch)
+        found = first(runtime.infer(batch))
         np.testing.assert_allclose(found, expected, atol=tolerance * np.ptp(expected))
-        np.testing.assert_array_equal(runtime.infer(batch), found)
+        np.testing.assert_array_equal(first(runtime.infer(batch)), found)
         assert 0 < runtime.device_seconds() < 1
-    other = runtime.infer(-BATCH)
+    other = first(runtime.infer(-BATCH))
     assert np.abs(other - found).max() > 1e-3, "the graph reads the new batch"
     rows = runtime.proof_of_use().layers
     assert all(row["kernel"].endswith("cuda:0") for row in rows)

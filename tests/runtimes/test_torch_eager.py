@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from kdeploy.errors import ModelError, Unavailable
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.torch_eager import TorchEager
 from kdeploy.store.artifact import write_manifest
 
@@ -23,7 +24,7 @@ def test_computes_what_the_stored_model_computes(store_model, tiny_model):
     batch = np.random.default_rng(0).normal(size=(3, 1, 12, 12)).astype(np.float32)
     with torch.no_grad():
         expected = model(torch.from_numpy(batch)).numpy()
-    np.testing.assert_allclose(runtime.infer(batch), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(first(runtime.infer(batch)), expected, rtol=1e-6, atol=1e-6)
     proof = runtime.proof_of_use()
     assert proof.integer_kernels == 0.0
     assert not proof.is_quantized
@@ -45,4 +46,4 @@ def test_a_wrong_shape_is_named(store_model, tiny_model):
     runtime = TorchEager(threads=1)
     runtime.open(store_model(tiny_model()))
     with pytest.raises(ModelError, match=r"\[1, 5, 12, 12\]"):
-        runtime.infer(np.zeros((1, 5, 12, 12), np.float32))
+        first(runtime.infer(np.zeros((1, 5, 12, 12), np.float32)))

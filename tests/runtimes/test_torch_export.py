@@ -8,6 +8,7 @@ import torch
 
 from kdeploy.errors import ModelError
 from kdeploy.export.exporters.torch_export_from_torch import torch_export_from_torch
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.torch_export import TorchExport
 
 
@@ -40,7 +41,7 @@ def test_proves_which_operators_it_calls(file):
 
 def test_a_wrong_shape_is_named(file):
     with pytest.raises(ModelError, match=r"\[1, 5, 12, 12\]"):
-        opened(file).infer(np.zeros((1, 5, 12, 12), np.float32))
+        first(opened(file).infer(np.zeros((1, 5, 12, 12), np.float32)))
 
 
 def test_an_archive_that_was_cut_off_is_one_error(file, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kdeploy.errors import Unavailable
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.torch_gpu import TorchGpu
 
 BATCH = np.random.default_rng(0).normal(size=(2, 1, 12, 12)).astype(np.float32)
@@ -37,7 +38,7 @@ def test_a_model_that_is_placed_gets_its_input_as_it_comes(dry, tmp_path):
     gpu = TorchGpu(precision="fp16", cuda_graph=False)
     gpu.place(Sees())
     gpu.start(tmp_path)
-    np.testing.assert_array_equal(gpu.infer(BATCH), BATCH)
+    np.testing.assert_array_equal(first(gpu.infer(BATCH)), BATCH)
     assert seen == [torch.float32]
 
 
@@ -55,11 +56,11 @@ def test_closed_it_holds_nothing_and_is_called_no_more(dry, store_model, tiny_mo
     path = store_model(tiny_model())
     gpu = loaded(path)
     gpu.start(path)
-    gpu.infer(BATCH)
+    first(gpu.infer(BATCH))
     gpu.close()
     assert gpu.model is None
     with pytest.raises(AssertionError, match="before open"):
-        gpu.infer(BATCH)
+        first(gpu.infer(BATCH))
 
 
 def test_a_quantized_artefact_is_sent_to_the_runtime_on_integers(dry, tmp_path):

@@ -6,6 +6,7 @@ import torch
 
 from kdeploy.errors import Unavailable
 from kdeploy.quantization.pt2e import QuantizedModel, observe
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.torch_int8 import TorchInt8
 
 
@@ -27,7 +28,7 @@ def check(runtime, quantized, tolerance):
     model, x = quantized
     with torch.no_grad():
         expected = model.with_profile("tensorrt")(x).numpy()
-    found = runtime.infer(x.numpy())
+    found = first(runtime.infer(x.numpy()))
     np.testing.assert_allclose(found, expected, atol=tolerance * np.ptp(expected))
     proof = runtime.proof_of_use()
     assert (proof.integer, proof.eligible, proof.is_quantized) == (7, 8, True)

@@ -10,6 +10,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import Unavailable
 from kdeploy.kernels.fastest import device_seconds
 from kdeploy.kernels.sparse_layers import CuSparseLtProduct, SparseLayer
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.torch_sparse24 import TorchSparse24
 
 BATCH = np.random.default_rng(0).normal(size=(5, 1, 12, 12)).astype(np.float32)
@@ -31,7 +32,7 @@ def opened(path, **options):
 def check(runtime, model):
     with torch.no_grad():
         expected = model(torch.from_numpy(BATCH)).numpy()
-    np.testing.assert_allclose(runtime.infer(BATCH), expected, atol=0.05 * np.ptp(expected))
+    np.testing.assert_allclose(first(runtime.infer(BATCH)), expected, atol=0.05 * np.ptp(expected))
     proof = runtime.proof_of_use()
     assert (proof.eligible, proof.sparse_eligible) == (8, 5)
     rows = {row["name"]: row for row in proof.layers}

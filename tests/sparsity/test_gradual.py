@@ -46,7 +46,7 @@ class Counting:
 
 
 class Interrupted:
-    """A watcher that stops the training after its first epoch."""
+    """A callback that stops the training after its first epoch."""
 
     def __getattr__(self, name):
         return lambda *_: None
@@ -93,7 +93,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(ema, tiny_model, tiny_
     expected = train(None)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path, watcher=Interrupted())
+            train(tmp_path, callback=Interrupted())
     found = train(tmp_path)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 

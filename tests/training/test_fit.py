@@ -81,14 +81,14 @@ def test_an_interrupted_training_ends_in_the_same_weights(
     straight = with_dropout(tiny_model)
     expected = fit(Supervised(straight), augmented, FitContext(seed=3), TrainingConfig(**settings))
 
-    interrupted = FitContext(seed=3, work=tmp_path, watcher=Recorder(interrupt_after=steps))
+    interrupted = FitContext(seed=3, work=tmp_path, callback=Recorder(interrupt_after=steps))
     with pytest.raises(KeyboardInterrupt):
         fit(
             Supervised(with_dropout(tiny_model)), augmented, interrupted, TrainingConfig(**settings)
         )
-    resumed, watcher = with_dropout(tiny_model), Recorder()
+    resumed, callback = with_dropout(tiny_model), Recorder()
     torch.rand(5)  # the global generator is elsewhere in another process
-    context = FitContext(seed=3, work=tmp_path, watcher=watcher)
+    context = FitContext(seed=3, work=tmp_path, callback=callback)
     result = fit(Supervised(resumed), augmented, context, TrainingConfig(**settings))
 
     assert same(straight, resumed)
@@ -97,17 +97,17 @@ def test_an_interrupted_training_ends_in_the_same_weights(
         expected.best_epoch,
         expected.best_accuracy,
     )
-    assert watcher.told[0] == ("started", "train", 3, 6, steps // 6)
+    assert callback.told[0] == ("started", "train", 3, 6, steps // 6)
 
 
 def test_a_finished_training_is_not_repeated(tiny_model, tiny_data, tmp_path):
-    model, again, watcher = tiny_model(), tiny_model(), Recorder()
+    model, again, callback = tiny_model(), tiny_model(), Recorder()
     first = fit(
         Supervised(model), tiny_data, FitContext(work=tmp_path), TrainingConfig(epochs=2, **QUICK)
     )
-    context = FitContext(work=tmp_path, watcher=watcher)
+    context = FitContext(work=tmp_path, callback=callback)
     second = fit(Supervised(again), tiny_data, context, TrainingConfig(epochs=2, **QUICK))
-    assert watcher.steps == 0
+    assert callback.steps == 0
     assert second == first
     assert same(model, again)
 
@@ -130,14 +130,14 @@ def test_the_checkpoint_of_another_training_is_not_resumed(
         FitContext(work=tmp_path),
         TrainingConfig(epochs=1, **QUICK),
     )
-    watcher = Recorder()
+    callback = Recorder()
     fit(
         Supervised(tiny_model(seed=change.get("model_seed", 0))),
         replace(tiny_data, **change.get("data", {})),
-        FitContext(work=tmp_path, watcher=watcher, seed=change.get("seed", 0)),
+        FitContext(work=tmp_path, callback=callback, seed=change.get("seed", 0)),
         TrainingConfig(epochs=1, **{**QUICK, **change.get("settings", {})}),
     )
-    assert watcher.steps == 6
+    assert callback.steps == 6
     assert "other settings" in caplog.text
 
 
@@ -161,8 +161,8 @@ def test_no_epochs_change_nothing(tiny_model, tiny_data):
 
 
 def test_stops_when_it_diverges(tiny_model, tiny_data):
-    watcher = Recorder()
-    context = FitContext(watcher=watcher)
+    callback = Recorder()
+    context = FitContext(callback=callback)
     with pytest.raises(TrainingDiverged):
         fit(
             Supervised(tiny_model()),
@@ -170,7 +170,7 @@ def test_stops_when_it_diverges(tiny_model, tiny_data):
             context,
             TrainingConfig(epochs=9, learning_rate=1e20),
         )
-    assert watcher.told[-1] == ("ended",)
+    assert callback.told[-1] == ("ended",)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -196,16 +196,16 @@ def test_signals_train_in_every_layout_and_precision(precision):
 
 
 def test_tells_the_watcher_all_in_order(tiny_model, tiny_data):
-    watcher = Recorder()
-    context = FitContext(name="teacher", watcher=watcher)
+    callback = Recorder()
+    context = FitContext(name="teacher", callback=callback)
     fit(Supervised(tiny_model()), tiny_data, context, TrainingConfig(epochs=2, **QUICK))
-    assert watcher.told == [
+    assert callback.told == [
         ("started", "teacher", 2, 6, 0),
         ("epoch", 1),
         ("epoch", 2),
         ("ended",),
     ]
-    assert watcher.steps == 12
+    assert callback.steps == 12
 
 
 def test_refuses_a_student_with_another_class_count(tiny_model, tiny_data):

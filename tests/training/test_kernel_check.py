@@ -62,7 +62,7 @@ def test_a_call_that_kills_is_found_by_trying_it_and_the_calls_beside_it_are_goo
     calls = [convolution(64), convolution(59), convolution(59, channels=16), convolution(62)]
     found, tried = findings([(call, f"layer{i}") for i, call in enumerate(calls)], threads=2)
     assert [f.layer for f in found] == ["layer1"]
-    assert "`convolution` ends the process (SIG" in found[0].said
+    assert "`convolution` ends the process (SIG" in found[0].message
     assert tried == 4
 
 

@@ -155,13 +155,13 @@ def test_a_step_in_parts_is_the_step(options, tiny_data):
     trained = {}
     for accumulate in (1, 5):
         torch.manual_seed(0)
-        model, watcher = Plain(), Counter()
-        context = FitContext(watcher=watcher)
+        model, callback = Plain(), Counter()
+        context = FitContext(callback=callback)
         result = fit(
             Supervised(model), data, context, TrainingConfig(accumulate=accumulate, **options)
         )
         trained[accumulate] = (model.state_dict(), result.history)
-        assert watcher.images == 3 * [36, 36, 24], "told once a step, of all its items"
+        assert callback.images == 3 * [36, 36, 24], "told once a step, of all its items"
     weights, history = trained[1]
     other_weights, other_history = trained[5]
     for key, value in weights.items():

@@ -240,9 +240,9 @@ def test_a_resumed_training_computes_as_it_began(tiny_data, tmp_path, monkeypatc
             if record.epoch == 1:
                 raise KeyboardInterrupt
 
-    def train(watcher):
+    def train(callback):
         torch.manual_seed(0)
-        context = FitContext(work=tmp_path, watcher=watcher)
+        context = FitContext(work=tmp_path, callback=callback)
         return fit(
             Supervised(Resizing()), tiny_data, context, TrainingConfig(epochs=2, precision="bf16")
         )

@@ -32,11 +32,11 @@ LOWEST = 1 / 16  # of what it can do back to back; who hardly ever waits waits n
 STEP_BACK, CONFIRMATIONS = 0.97, 20  # when the last run does not confirm what the search found
 # Waking up takes the kernel some 50 us, which a short model must not be charged with.
 SPINNING_NANOSECONDS = 200_000
-_LEAD_NANOSECONDS = 1_000_000
+_LEAD_NANOSECONDS = 1_000_000  # until the first request: the loop is running by then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class ServerRun:
     """How much a run must hold to be believed."""
 
     requests: int
@@ -45,8 +45,8 @@ class Run:
     Queueing Simulations, Management Science 35, 1989)."""
 
 
-SEARCHING = Run(requests=600, spells=20)
-CONFIRMING = Run(requests=1500, spells=300)
+SEARCHING = ServerRun(requests=600, spells=20)
+CONFIRMING = ServerRun(requests=1500, spells=300)
 
 
 def arrivals(rate: float, count: int, *, seed: int) -> NDArray[np.int64]:
@@ -113,7 +113,7 @@ def highest_rate(
 
 def num_requests(
     rate: float,
-    run: Run,
+    run: ServerRun,
     *,
     capacity: float,
     seconds: float,

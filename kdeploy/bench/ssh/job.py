@@ -25,7 +25,7 @@ from kdeploy.onnx_graph.checks import file_bytes
 from kdeploy.store.artifact import file_sha256
 
 RUNTIME = "onnxruntime_cpu"
-ITEMS_BYTES = 32 * 2**20
+ITEMS_BYTES = 32 * 2**20  # of inputs that travel in one file
 _SEED = 0
 
 
@@ -39,34 +39,39 @@ class SentItems:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class DeviceGroup:
     """The files that are measured in turns, under the same conditions."""
 
-    cell: Configuration
+    configuration: Configuration
     """`threads` is 0 where all cores of the device are meant."""
     with_accuracy: bool
     pools: tuple[str, ...]
-    """The name of each subject's inputs; they are one where data are named."""
+    """The name of each model's inputs; they are one where data are named."""
     input_shapes: tuple[tuple[int, ...], ...]
-    """Of an item, a subject each."""
+    """Of an item, a model each."""
     is_real: bool
 
-    def on(self, machine: Machine) -> Group:
+    def on(self, machine: Machine) -> DeviceGroup:
         """Return the group as that machine will run it."""
-        return replace(self, cell=replace(self.cell, threads=self.cell.threads or machine.cores))
+        return replace(
+            self,
+            configuration=replace(
+                self.configuration, threads=self.configuration.threads or machine.cores
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Everything that one device is asked; the same for all of them."""
 
-    subjects: Sequence[ModelUnderTest]
-    groups: Sequence[Group]
+    models: Sequence[ModelUnderTest]
+    groups: Sequence[DeviceGroup]
     plan: Plan
     files: Mapping[str, Path]
     """What travels, by its name on the device."""
-    models: Sequence[str]
-    """The names of the subjects' files, in their order."""
+    model_files: Sequence[str]
+    """The names of the models' files, in their order."""
     test: SentItems | None
     items: str = ""
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
@@ -74,16 +79,18 @@ class Job:
     @property
     def name(self) -> str:
         """Of its folder on the device, so that a job that was cut off is found again."""
-        conditions = [[str(g.cell), g.with_accuracy, g.pools] for g in self.groups]
-        return _digest(conditions, self.models, self.items, self._timing(), _code())
+        conditions = [[str(g.configuration), g.with_accuracy, g.pools] for g in self.groups]
+        return _digest(conditions, self.model_files, self.items, self._timing(), _code())
 
-    def key(self, group: Group, machine: Machine) -> str:
+    def key(self, group: DeviceGroup, machine: Machine) -> str:
         """Return what a result is kept under: all that it depends on."""
         where = [machine.id, machine.python, machine.versions.get("onnxruntime"), _code()]
         items = self.items if group.with_accuracy else ""
-        return _digest(str(group.cell), group.pools, self.models, items, self._timing(), where)
+        return _digest(
+            str(group.configuration), group.pools, self.model_files, items, self._timing(), where
+        )
 
-    def request(self, groups: Mapping[str, Group]) -> bytes:
+    def request(self, groups: Mapping[str, DeviceGroup]) -> bytes:
         """Return `job.json`: the groups still to be measured, by their keys."""
         return json.dumps(
             {
@@ -93,25 +100,25 @@ class Job:
                 "groups": [
                     {
                         "key": key,
-                        "name": str(group.cell),
-                        "batch_size": group.cell.batch_size,
-                        "threads": group.cell.threads,
+                        "name": str(group.configuration),
+                        "batch_size": group.configuration.batch_size,
+                        "threads": group.configuration.threads,
                         "with_accuracy": group.with_accuracy,
-                        "subjects": self._subjects(group),
+                        "subjects": self._models(group),
                     }
                     for key, group in groups.items()
                 ],
             }
         ).encode()
 
-    def files_for(self, groups: Sequence[Group]) -> dict[str, Path]:
+    def files_for(self, groups: Sequence[DeviceGroup]) -> dict[str, Path]:
         """Return the files that these groups need there."""
         items = [self.items] if any(g.with_accuracy for g in groups) else []
-        wanted = [*self.models, *(pool for g in groups for pool in g.pools), *items]
+        wanted = [*self.model_files, *(pool for g in groups for pool in g.pools), *items]
         return {name: self.files[name] for name in dict.fromkeys(wanted)}
 
-    def _subjects(self, group: Group) -> list[dict[str, str]]:
-        files = zip(self.subjects, self.models, group.pools, strict=True)
+    def _models(self, group: DeviceGroup) -> list[dict[str, str]]:
+        files = zip(self.models, self.model_files, group.pools, strict=True)
         return [{"name": s.name, "file": file, "pool": pool} for s, file, pool in files]
 
     def _timing(self) -> dict[str, Any]:
@@ -126,7 +133,7 @@ class Job:
         }
 
 
-def job_of(subjects: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
+def job_of(models: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
     """Return the job; what travels and is no file yet is written into `folder`.
 
     Raises:
@@ -140,7 +147,7 @@ def job_of(subjects: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
         files.setdefault(name, path)
         return name
 
-    models = [add(_in_one_file(s.path, folder / f"{n}.onnx")) for n, s in enumerate(subjects)]
+    model_files = [add(_in_one_file(s.path, folder / f"{n}.onnx")) for n, s in enumerate(models)]
     dataset = load(plan.data) if plan.data is not None else None
     is_judged = plan.accuracy and dataset is not None and dataset.test.is_labelled
     test = _test(dataset) if is_judged and dataset is not None else None
@@ -149,14 +156,14 @@ def job_of(subjects: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
     swept = itertools.product(plan.item_sizes, plan.batch_sizes, plan.threads)
     for number, (size, batch_size, count) in enumerate(swept):
         names, shapes = [], []
-        for side, subject in enumerate(subjects):
+        for side, model in enumerate(models):
             file = folder / f"pool-{number}-{side}.npy"
-            pool = write_pool(subject, plan.data, batch_size=batch_size, size=size, file=file)
+            pool = write_pool(model, plan.data, batch_size=batch_size, size=size, file=file)
             names.append(add(file))
             shapes.append(pool.shape)
         groups.append(
-            Group(
-                cell=Configuration(
+            DeviceGroup(
+                configuration=Configuration(
                     runtime=RUNTIME, batch_size=batch_size, threads=count or 0, size=size
                 ),
                 with_accuracy=test is not None and number == 0,
@@ -167,11 +174,11 @@ def job_of(subjects: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
         )
     known = dataset.preprocessing.to_dict() if dataset is not None else {}
     return Job(
-        subjects=subjects,
+        models=models,
         groups=groups,
         plan=plan,
         files=files,
-        models=models,
+        model_files=model_files,
         test=test,
         items=items,
         preprocessing=known,

@@ -33,12 +33,12 @@ OPTIONS = {
     "ControlMaster": "auto",
     "ControlPersist": "60",
 }
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.2  # how soon Ctrl-C is heeded while nothing comes
 PIECE_BYTES = 1 << 20
 Json = dict[str, Any]
 
 
-class Interrupted(Exception):
+class LinkInterrupted(Exception):
     """The user wants no more of it."""
 
 
@@ -91,7 +91,7 @@ class Link:
         Raises:
             Unreachable: the connection failed, and may work a moment later.
             Unavailable: it will not.
-            Interrupted: the user wants no more.
+            LinkInterrupted: the user wants no more.
         """
         return self._only_reply([self.host.python, self.program, *request], stdin=stdin)
 
@@ -155,7 +155,7 @@ class Link:
         """Wait for the next bytes, empty at the end."""
         while not select.select([source], [], [], LOOK_SECONDS)[0]:
             if self._stopping.is_set():
-                raise Interrupted
+                raise LinkInterrupted
         return os.read(source.fileno(), PIECE_BYTES)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kdeploy.bench import doubts
 from kdeploy.bench.accuracy import judged
 from kdeploy.bench.model_under_test import Outcome, Seconds
-from kdeploy.bench.ssh.job import Group, Job, SentItems
+from kdeploy.bench.ssh.job import DeviceGroup, Job, SentItems
 from kdeploy.bench.system_load import Counters, doubts_between
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.onnx_graph.operators import integer_and_eligible, is_quantized
@@ -22,16 +22,16 @@ from kdeploy.runtimes.contract import Proof
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def outcomes_of(file: Path, group: Group, job: Job) -> list[Outcome]:
-    """Return one outcome a subject, from the result of a group."""
+def outcomes_of(file: Path, group: DeviceGroup, job: Job) -> list[Outcome]:
+    """Return one outcome a model, from the result of a group."""
     with np.load(file) as kept:
         arrays: dict[str, NDArray[Any]] = dict(kept)
     seen = json.loads(str(arrays["seen"]))
     flags = doubts_between(Counters(**seen["before"]), Counters(**seen["after"]))
     outcomes = []
-    for number, side in enumerate(seen["sides"]):
+    for number, session in enumerate(seen["sides"]):
         own = {name: arrays[f"{name}-{number}"] for name in _NAMES if f"{name}-{number}" in arrays}
-        outcomes.append(_outcome(side, own, number, (group, job), flags))
+        outcomes.append(_outcome(session, own, number, (group, job), flags))
     return outcomes
 
 
@@ -39,47 +39,47 @@ _NAMES = ("nanoseconds", "counts", "predictions")
 
 
 def _outcome(
-    side: Mapping[str, Any],
+    session: Mapping[str, Any],
     arrays: Arrays,
     number: int,
-    asked: tuple[Group, Job],
+    asked: tuple[DeviceGroup, Job],
     flags: tuple[str, ...],
 ) -> Outcome:
     group, job = asked
-    subject = job.subjects[number]
-    if side["failure"] is not None:
+    model = job.models[number]
+    if session["failure"] is not None:
         return Outcome(
-            subject=subject,
-            cell=group.cell,
+            model=model,
+            configuration=group.configuration,
             input_shape=group.input_shapes[number],
-            skipped=side["failure"],
+            skipped=session["failure"],
         )
-    rounds, peak_bytes = _rounds(arrays), side["peak_bytes"]
+    rounds, peak_bytes = _rounds(arrays), session["peak_bytes"]
     predictions, accuracy, missing = _quality(arrays, job.test)
     return Outcome(
-        subject=subject,
-        cell=group.cell,
+        model=model,
+        configuration=group.configuration,
         input_shape=group.input_shapes[number],
-        load_seconds=side["load_seconds"],
-        first_seconds=side["first_seconds"],
+        load_seconds=session["load_seconds"],
+        first_seconds=session["first_seconds"],
         rounds=rounds,
-        elapsed_seconds=tuple(side["elapsed_seconds"]),
+        elapsed_seconds=tuple(session["elapsed_seconds"]),
         peak_memory_bytes=peak_bytes,
         numbers={
-            "cold_start": side["cold_start_seconds"],
-            "load_memory": side["loaded_bytes"] - side["empty_bytes"],
-            "memory_over_runtime": peak_bytes - side["empty_bytes"],
+            "cold_start": session["cold_start_seconds"],
+            "load_memory": session["loaded_bytes"] - session["empty_bytes"],
+            "memory_over_runtime": peak_bytes - session["empty_bytes"],
         },
-        proof=_proof(side, group) if "operators" in side else None,
+        proof=_proof(session, group) if "operators" in session else None,
         accuracy=accuracy,
         predictions=predictions,
-        missing={**side["missing"], **missing},
+        missing={**session["missing"], **missing},
         flags=(
             *(() if group.is_real else ("random_inputs",)),
             *flags,
-            *doubts.of_warm_up(is_steady=side["is_steady"]),
+            *doubts.of_warm_up(is_steady=session["is_steady"]),
             *doubts.of_samples(rounds),
-            *doubts.of_memory(swapped_bytes=side["swapped_bytes"]),
+            *doubts.of_memory(swapped_bytes=session["swapped_bytes"]),
         ),
     )
 
@@ -89,15 +89,15 @@ def _rounds(arrays: Arrays) -> tuple[Seconds, ...]:
     return tuple(np.split(arrays["nanoseconds"] * 1e-9, ends))
 
 
-def _proof(side: Mapping[str, Any], group: Group) -> Proof:
-    integer, eligible = integer_and_eligible(side["operators"])
+def _proof(session: Mapping[str, Any], group: DeviceGroup) -> Proof:
+    integer, eligible = integer_and_eligible(session["operators"])
     return Proof(
-        provider=side["provider"],
+        provider=session["provider"],
         eligible=eligible,
         integer=integer,
-        is_quantized=is_quantized(side["stored_operators"]),
-        operators=side["operators"],
-        settings={"intra_op_num_threads": group.cell.threads, "allow_spinning": True},
+        is_quantized=is_quantized(session["stored_operators"]),
+        operators=session["operators"],
+        settings={"intra_op_num_threads": group.configuration.threads, "allow_spinning": True},
     )
 
 

@@ -10,7 +10,7 @@ from kdeploy.errors import Unavailable
 
 # What ssh itself ends with; any other code is that of the command on the device.
 SSH_FAILED = 255
-NOT_EXECUTABLE, NOT_FOUND = 126, 127
+NOT_EXECUTABLE, NOT_FOUND = 126, 127  # of a shell, POSIX 2.8.2
 NO_SUCH_FILE = 2  # of Python: the runner lay in a temporary folder, which is gone
 KILLED = 128
 # Of ssh's own words, the part that tells the cause; what is not here may pass by itself.

@@ -15,8 +15,8 @@ from threading import Event
 from typing import Any
 
 from kdeploy.bench.ssh.hosts import Host
-from kdeploy.bench.ssh.job import Group, Job
-from kdeploy.bench.ssh.link import Interrupted, Link
+from kdeploy.bench.ssh.job import DeviceGroup, Job
+from kdeploy.bench.ssh.link import Link, LinkInterrupted
 from kdeploy.bench.ssh.payload_zip import boot, runner
 from kdeploy.bench.ssh.ssh_errors import Died, Unreachable
 from kdeploy.errors import Unavailable
@@ -25,7 +25,7 @@ from kdeploy.units import format_quantity
 
 # Between attempts that reached nobody; a device that starts again needs about a minute.
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-MOST_DEATHS = 2
+MOST_DEATHS = 2  # of the same job: a third would end as the others did
 # What the graph that a session saves, and the samples, may need beside the files.
 SPARE_BYTES = 16 * 2**20
 Watch = Callable[[str], None]
@@ -37,19 +37,19 @@ class Answers:
 
     host: Host
     machine: Machine
-    results: Mapping[Path, Group]
+    results: Mapping[Path, DeviceGroup]
 
 
-def visit(host: Host, job: Job, folder: Path, *, stopping: Event, watch: Watch) -> Answers:
+def run_over_ssh(host: Host, job: Job, folder: Path, *, stopping: Event, watch: Watch) -> Answers:
     """Return the results of every group; those that are in `folder` already are kept.
 
     Raises:
         Unavailable: the device cannot be reached, or lacks something.
-        Interrupted: `stopping` was set; the device is clean.
+        LinkInterrupted: `stopping` was set; the device is clean.
     """
     with Link(host, stopping=stopping) as link:
         try:
-            return _Visit(link, job, folder, watch).with_patience(stopping)
+            return _SshRun(link, job, folder, watch).with_patience(stopping)
         finally:
             if link.program:
                 _clean(link)
@@ -63,7 +63,7 @@ def _clean(link: Link) -> None:
             return
 
 
-class _Visit:
+class _SshRun:
     """The attempts to come to all results."""
 
     def __init__(self, link: Link, job: Job, folder: Path, watch: Watch) -> None:
@@ -85,7 +85,7 @@ class _Visit:
                 told = error.message.removeprefix(f"`{self._link.host.name}`: ")
                 self._watch(f"{told}; again in {pause:g} s")
                 if stopping.wait(pause):
-                    raise Interrupted from None
+                    raise LinkInterrupted from None
 
     def _attempt(self) -> Answers:
         link, job = self._link, self._job

@@ -19,7 +19,7 @@ from kdeploy.data.labels import Labels, classes_of, labels_of
 from kdeploy.errors import DataError
 
 KEYS = ("x", "y")
-BYTE_SCALE = 1 / 255
+BYTE_SCALE = 1 / 255  # uint8 to 0..1
 
 
 @dataset()

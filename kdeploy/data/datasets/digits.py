@@ -20,8 +20,8 @@ from kdeploy.data.split import stratified
 from kdeploy.data.statistics import channel_statistics
 from kdeploy.errors import MissingDependency
 
-RAW_SIZE = 8
-RAW_PEAK = 16
+RAW_SIZE = 8  # pixels on a side
+RAW_PEAK = 16  # scikit-learn's images count 0 to 16 ink pixels of 4x4
 TEST_FRACTION = 0.25
 TEST_SEED = 1998
 """Of the test part, which is the same for every run, whatever the run's own seed."""

@@ -17,7 +17,7 @@ from kdeploy.data.rows import Rows
 from kdeploy.data.split import stratified
 from kdeploy.errors import DataError
 
-BYTE_SCALE = 1 / 255
+BYTE_SCALE = 1 / 255  # uint8 to 0..1
 FEWEST = 4
 """To calibrate on, to compare on and to time on, one at least of each."""
 TEST_FRACTION, SEED = 0.1, 0

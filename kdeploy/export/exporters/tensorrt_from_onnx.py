@@ -28,7 +28,7 @@ from kdeploy.tensorrt.sidecar import Sidecar
 from kdeploy.tensorrt.source import SourceFacts, facts_of, in_half
 from kdeploy.tensorrt.timing_cache import read_timings, timing_cache_of, write_timings
 
-USUAL_BEST_BATCH = 8
+USUAL_BEST_BATCH = 8  # the size that an engine is tuned for where none is named
 
 
 @exporter(

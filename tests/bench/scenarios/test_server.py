@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kstest
 
 from kdeploy.bench.scenarios import server
-from kdeploy.bench.scenarios.server import Run
+from kdeploy.bench.scenarios.server import ServerRun
 
 MILLISECOND = 1_000_000
 
@@ -93,14 +93,16 @@ def test_what_the_last_run_does_not_confirm_is_lowered():
 
 
 def test_a_run_lasts_for_the_time_the_limit_and_the_count():
-    num = partial(server.num_requests, run=Run(requests=662, spells=0), capacity=1e9)
+    num = partial(server.num_requests, run=ServerRun(requests=662, spells=0), capacity=1e9)
     assert num(10.0, seconds=1.0, limit_seconds=0.01) == 662
     assert num(1000.0, seconds=2.0, limit_seconds=0.01) == 2000
     assert num(1000.0, seconds=1.0, limit_seconds=0.1) == 2000
 
 
 def test_a_run_is_longer_the_busier_the_server_is_up_to_a_minute():
-    num = partial(server.num_requests, run=Run(requests=1, spells=100), seconds=0, limit_seconds=0)
+    num = partial(
+        server.num_requests, run=ServerRun(requests=1, spells=100), seconds=0, limit_seconds=0
+    )
     assert num(500.0, capacity=1000) == 400
     assert num(900.0, capacity=1000) == pytest.approx(10_000, abs=1)
     assert num(9.0, capacity=10) == 9 * 60

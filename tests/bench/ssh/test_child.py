@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from kdeploy.bench.ssh.device.child import Session
+from kdeploy.bench.ssh.device.child import ChildSession
 from kdeploy.data.load import load
 
 
@@ -19,7 +19,7 @@ def opened(tmp_path, data):
     np.save(tmp_path / "items.npy", load(data).test.x)
 
     def open_file(path):
-        session = Session()
+        session = ChildSession()
         pool = str(tmp_path / "pool.npy")
         request = {"do": "open", "path": str(path), "pool": pool, "threads": 1, "batch_size": 3}
         return session, session.answer(request)

@@ -20,14 +20,19 @@ def _job(path, data, folder, **changed):
     folder.mkdir()
     given = {"accuracy": True, "minimum_seconds": 0.1, "minimum_count": 20, "timeout_seconds": 9}
     plan = Plan(data=data, batch_sizes=[2, 1], threads=[None, 1], **{**given, **changed})
-    subject = ModelUnderTest(artifact="a", label="a", path=path, format="onnx")
-    return job_of([subject], plan, folder)
+    model = ModelUnderTest(artifact="a", label="a", path=path, format="onnx")
+    return job_of([model], plan, folder)
 
 
 def test_all_cores_are_those_of_the_device(float_file, data, tmp_path):
     job = _job(float_file, data, tmp_path / "job")
     groups = [group.on(BOARD) for group in job.groups]
-    assert [(g.cell.batch_size, g.cell.threads) for g in groups] == [(2, 4), (2, 1), (1, 4), (1, 1)]
+    assert [(g.configuration.batch_size, g.configuration.threads) for g in groups] == [
+        (2, 4),
+        (2, 1),
+        (1, 4),
+        (1, 1),
+    ]
     assert [g.with_accuracy for g in groups] == [True, False, False, False]
 
 
@@ -53,13 +58,10 @@ def test_what_travels_is_named_after_its_contents(float_file, data, tmp_path):
     job = _job(float_file, data, tmp_path / "job")
     asked = json.loads(job.request({"k": job.groups[0].on(BOARD), "l": job.groups[1].on(BOARD)}))
     named = {
-        subject[key]
-        for g in asked["groups"]
-        for subject in g["subjects"]
-        for key in ("file", "pool")
+        model[key] for g in asked["groups"] for model in g["subjects"] for key in ("file", "pool")
     }
     assert {*named, asked["items"]} == set(job.files_for(job.groups[:2]))
-    assert job.files[job.models[0]] == float_file
+    assert job.files[job.model_files[0]] == float_file
 
 
 def test_few_items_travel_where_all_are_too_many(float_file, data, tmp_path, monkeypatch):
@@ -77,7 +79,7 @@ def test_weights_beside_a_file_travel_in_it(float_file, data, tmp_path):
     settings = {"location": "outside.weights", "size_threshold": 0}
     onnx.save(onnx.load(float_file), path, save_as_external_data=True, **settings)
     job = _job(path, data, tmp_path / "job")
-    [sent] = [job.files[name] for name in job.models]
+    [sent] = [job.files[name] for name in job.model_files]
     assert sent != path
     assert not any(
         t.external_data for t in onnx.load(sent, load_external_data=False).graph.initializer
@@ -95,4 +97,4 @@ def test_every_pool_is_whole_batches(float_file, data, tmp_path, size):
     job = _job(float_file, data, tmp_path / f"job{size}")
     for group in job.groups:
         [pool] = group.pools
-        assert len(np.load(job.files[pool])) % group.cell.batch_size == 0
+        assert len(np.load(job.files[pool])) % group.configuration.batch_size == 0

@@ -7,7 +7,7 @@ import pytest
 
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest
 from kdeploy.bench.plan import Plan
-from kdeploy.bench.ssh.job import Group, Job, SentItems
+from kdeploy.bench.ssh.job import DeviceGroup, Job, SentItems
 from kdeploy.bench.ssh.outcomes import outcomes_of
 from kdeploy.data.contract import NOT_COUNTED
 
@@ -47,16 +47,22 @@ def outcome(tmp_path):
         [found] = outcomes_of(tmp_path / "r.npz", group, _job(test))
         return found
 
-    cell = Configuration(runtime="onnxruntime_cpu", batch_size=1, threads=4)
-    group = Group(cell=cell, with_accuracy=True, pools=("p",), input_shapes=((2,),), is_real=False)
+    configuration = Configuration(runtime="onnxruntime_cpu", batch_size=1, threads=4)
+    group = DeviceGroup(
+        configuration=configuration,
+        with_accuracy=True,
+        pools=("p",),
+        input_shapes=((2,),),
+        is_real=False,
+    )
     return judge
 
 
 def _job(test):
-    subject = ModelUnderTest(artifact="a", label="a", path=None, format="onnx")
+    model = ModelUnderTest(artifact="a", label="a", path=None, format="onnx")
     timing = {"minimum_seconds": 1, "minimum_count": 1, "timeout_seconds": 1}
     plan = Plan(data=None, accuracy=True, **timing)
-    return Job(subjects=[subject], groups=(), plan=plan, files={}, models=["m"], test=test)
+    return Job(models=[model], groups=(), plan=plan, files={}, model_files=["m"], test=test)
 
 
 def test_rounds_proof_and_doubts_come_home(outcome):

@@ -14,6 +14,7 @@ from kdeploy.machine import fingerprint
 from kdeploy.measurement import read, select
 from kdeploy.pipeline.log import NullListener
 from kdeploy.pipeline.side_by_side import bench_side_by_side
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.run import open_runtime
 
 QUICK = BenchPlan(minimum_seconds=0.02, minimum_count=16, threads=[1])
@@ -23,15 +24,15 @@ class Listening(NullListener):
     def __init__(self):
         self.heard = []
 
-    def said(self, text):
+    def message(self, text):
         self.heard.append(text)
 
-    def note(self, text):
+    def status(self, text):
         self.heard.append(text)
 
 
 def _bench(files, out, hosts, *, data=None, gates=(), section=QUICK, baseline=None):
-    audience = Listening()
+    listener = Listening()
     measured = bench_side_by_side(
         [str(f) for f in files],
         section,
@@ -40,9 +41,9 @@ def _bench(files, out, hosts, *, data=None, gates=(), section=QUICK, baseline=No
         gates=parse_gates(gates, where="test"),
         data=data,
         hosts=hosts,
-        audience=audience,
+        listener=listener,
     )
-    return measured, audience.heard
+    return measured, listener.heard
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def _check_records(records, float_file, int8_file, data):
     loaded = load(data)
     inputs = loaded.preprocessing.apply(np.asarray(loaded.test.x))
     classes = [
-        open_runtime("onnxruntime_cpu", file, threads=1).infer(inputs).argmax(1)
+        first(open_runtime("onnxruntime_cpu", file, threads=1).infer(inputs)).argmax(1)
         for file in (float_file, int8_file)
     ]
     assert value("accuracy.top1", "int8") == pytest.approx(np.mean(classes[1] == loaded.test.y))

@@ -81,9 +81,9 @@ class Interrupted(NullCallback):
 
 
 def test_the_training_loop_resumes_averages_and_casts_it(tiny_model, tiny_data, tmp_path):
-    def trained(folder, watcher):
+    def trained(folder, callback):
         def train(student, teacher, asked_for):
-            context = FitContext(work=tmp_path / folder, device="cpu", watcher=watcher)
+            context = FitContext(work=tmp_path / folder, device="cpu", callback=callback)
             training = {"epochs": 2, "learning_rate": 1e-3, "ema": 0.9, "precision": "bf16"}
             distill(student, teacher, tiny_data, context, DistillConfig(**training))
 

@@ -17,7 +17,7 @@ QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32"}
 
 
 class Killing(NullCallback):
-    """A watcher that ends the process, as far as the training can tell, after so many epochs."""
+    """A callback that ends the process, as far as the training can tell, after so many epochs."""
 
     def __init__(self, epochs):
         self.left = epochs
@@ -80,7 +80,7 @@ def killed_and_resumed(learn, tmp_path):
     """Return a function that kills a scheme after so many epochs and then lets it end."""
 
     def run(scheme, after, **options):
-        context = FitContext(seed=4, work=tmp_path, watcher=Killing(after))
+        context = FitContext(seed=4, work=tmp_path, callback=Killing(after))
         with pytest.raises(KeyboardInterrupt):
             learn(scheme, context=context, **options)
         torch.rand(3)

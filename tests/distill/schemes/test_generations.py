@@ -22,10 +22,10 @@ class Naming(NullCallback):
 
 
 def test_returns_the_best_generation_with_its_own_history(learn):
-    watcher = Naming()
-    context = FitContext(seed=4, name="distil", watcher=watcher)
+    callback = Naming()
+    context = FitContext(seed=4, name="distil", callback=callback)
     result = learn("generations", context=context, count=3)
-    assert watcher.names == [(f"distil: generation-{k}", 0) for k in (1, 2, 3)]
+    assert callback.names == [(f"distil: generation-{k}", 0) for k in (1, 2, 3)]
     assert list(result.accuracies) == ["generation 1", "generation 2", "generation 3"]
     assert result.fit.best_accuracy == max(result.accuracies.values())
 

@@ -13,6 +13,7 @@ from torch import nn
 from kdeploy.errors import ModelError
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 
 NAMES = (
@@ -45,7 +46,7 @@ def test_every_weighted_operator_of_an_int8_file_runs_on_integers(int8, exported
     with torch.no_grad():
         expected = model(torch.from_numpy(x)).numpy()
     # A sum between two codes may round to either side: a step, seldom more, at few items.
-    assert np.abs(session.infer(x) - expected).mean() < 0.01 * expected.std()
+    assert np.abs(first(session.infer(x)) - expected).mean() < 0.01 * expected.std()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_a_recurrent_layer_is_one_operator_a_layer_at_any_batch_size(kind, optio
     for batch in (1, 8):
         x = torch.randn(batch, 4, 9)
         with torch.no_grad():
-            np.testing.assert_allclose(session.infer(x.numpy()), model(x), atol=1e-5)
+            np.testing.assert_allclose(first(session.infer(x.numpy())), model(x), atol=1e-5)
 
 
 def test_the_opset_is_the_one_asked_for(exported):
@@ -200,7 +201,9 @@ def test_a_model_with_open_sizes_runs_at_any(tmp_path):
     example = torch.randn(2, 3, 8, 8)
     onnx_from_torch(Net(), example, tmp_path / "m.onnx", dynamic=("height", "width"))
     x = torch.randn(1, 3, 5, 9)
-    np.testing.assert_allclose(executed(tmp_path / "m.onnx").infer(x.numpy()), Net()(x), atol=1e-6)
+    np.testing.assert_allclose(
+        first(executed(tmp_path / "m.onnx").infer(x.numpy())), Net()(x), atol=1e-6
+    )
 
 
 def test_a_size_that_the_model_fixes_is_an_error_that_names_it(tmp_path):
@@ -218,7 +221,7 @@ def test_weights_beside_the_file_are_named_after_it(tmp_path, monkeypatch):
         assert (tmp_path / f"{name}.onnx.data").stat().st_size >= 4 * 64 * 32
         with torch.no_grad():
             expected = model(x)
-        found = executed(tmp_path / f"{name}.onnx").infer(x.numpy())
+        found = first(executed(tmp_path / f"{name}.onnx").infer(x.numpy()))
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -246,7 +249,7 @@ def test_what_torch_export_refuses_is_traced_and_the_file_says_so(tmp_path, capl
     x = torch.randn(5, 4)
     with torch.no_grad():
         np.testing.assert_allclose(
-            executed(tmp_path / "m.onnx").infer(x.numpy()), model(x), atol=1e-6
+            first(executed(tmp_path / "m.onnx").infer(x.numpy())), model(x), atol=1e-6
         )
 
 
@@ -282,5 +285,5 @@ def test_a_vision_transformer_of_a_library(tmp_path):
     onnx_from_torch(model, x, tmp_path / "m.onnx", opset=17)
     with torch.no_grad():
         np.testing.assert_allclose(
-            executed(tmp_path / "m.onnx").infer(x.numpy()), model(x), atol=1e-5
+            first(executed(tmp_path / "m.onnx").infer(x.numpy())), model(x), atol=1e-5
         )

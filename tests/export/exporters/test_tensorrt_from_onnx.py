@@ -15,6 +15,7 @@ from kdeploy.errors import ModelError, RecipeError, Unavailable, UnknownName
 from kdeploy.export.exporters.tensorrt_from_onnx import tensorrt_from_onnx
 from kdeploy.export.run import bound_to, export
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.tensorrt.sidecar import Sidecar
 from kdeploy.tensorrt.source import facts_of, in_half
@@ -355,7 +356,7 @@ def test_on_a_gpu_an_engine_answers_as_its_file(source, tiny_data, tmp_path, par
     for count in (1, 32, 3):
         x = tiny_data.preprocessing.apply(tiny_data.validation.x[:count])
         expected = source(torch.from_numpy(x)).numpy()
-        np.testing.assert_allclose(opened.infer(x), expected, rtol=1e-2, atol=1e-2)
+        np.testing.assert_allclose(first(opened.infer(x)), expected, rtol=1e-2, atol=1e-2)
         assert opened.device_seconds() > 0
     proof = opened.proof_of_use()
     assert proof.eligible > 0

@@ -9,6 +9,7 @@ import torch
 from kdeploy.errors import ModelError
 from kdeploy.export.exporters.torch_export_from_torch import torch_export_from_torch
 from kdeploy.export.run import export
+from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.run import open_runtime
 
 
@@ -24,7 +25,7 @@ def test_holds_no_pickle_and_runs_at_any_batch_size(network, tmp_path):
     x = items.validation.x[:7]
     with torch.no_grad():
         expected = model(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(opened.infer(x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(first(opened.infer(x)), expected, rtol=1e-4, atol=1e-5)
     opened.close()
 
 

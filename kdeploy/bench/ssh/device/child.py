@@ -38,13 +38,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    session = Session()
+    session = ChildSession()
     with os.fdopen(int(sys.argv[1]), "w", buffering=1) as replies:
         for line in sys.stdin:
             replies.write(json.dumps(session.answer(json.loads(line))) + "\n")
 
 
-class Session:
+class ChildSession:
     """One opened file and the batches that it is timed on."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Session:
         """Return the reply to one request: what it asks for, or the error it met."""
         try:
             return {"reply": self._requests[request["do"]](request)}
-        except Exception as error:  # whatever a runtime raises is the cell's reason
+        except Exception as error:  # whatever a runtime raises is the configuration's reason
             traceback.print_exc()
             return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 

@@ -20,12 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdeploy.bench.ssh.device.workdir import Place
+from kdeploy.bench.ssh.device.workdir import Workdir
 
 MARK = "kdeploy:"
 LIBRARIES = ("numpy", "onnxruntime")
 LOOK_SECONDS = 0.5
-HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 5.0  # a line at least so often, so that the far end knows we live
 PIECE_BYTES = 1 << 20
 Json = dict[str, Any]
 
@@ -41,14 +41,14 @@ class Refused(Exception):
 def main() -> None:
     """Answer one request, or measure."""
     command, *arguments = sys.argv[1:]
-    place = Place(Path(sys.argv[0]).resolve().parent)
+    workdir = Workdir(Path(sys.argv[0]).resolve().parent)
     if command == "run":
         from kdeploy.bench.ssh.device.job import run
 
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        run(place)
+        run(workdir)
         return
-    place.renew()
+    workdir.renew()
     commands: dict[str, Callable[..., Json]] = {
         "look": look,
         "put": put,
@@ -57,7 +57,7 @@ def main() -> None:
         "stop": stop,
     }
     try:
-        say({"reply": commands[command](place, *arguments)})
+        say({"reply": commands[command](workdir, *arguments)})
     except Refused as refused:
         say({"error": refused.cause, "told": refused.told})
     except OSError as error:
@@ -70,11 +70,11 @@ def say(answer: Json) -> None:
     print(MARK + json.dumps(answer), flush=True)
 
 
-def look(place: Place) -> Json:
+def look(workdir: Workdir) -> Json:
     """Say what this machine is, what it lacks, and what is here of this job."""
     if sys.platform != "linux":
         raise Refused("system", sys.platform)
-    place.sweep()
+    workdir.sweep()
     for name in LIBRARIES:
         try:
             importlib.import_module(name)
@@ -84,15 +84,15 @@ def look(place: Place) -> Json:
 
     return {
         "machine": fingerprint(libraries=LIBRARIES).to_dict(),
-        "sizes": {path.name: path.stat().st_size for path in place.folder.glob("file-*")},
-        "free_bytes": shutil.disk_usage(place.folder).free,
+        "sizes": {path.name: path.stat().st_size for path in workdir.folder.glob("file-*")},
+        "free_bytes": shutil.disk_usage(workdir.folder).free,
     }
 
 
-def put(place: Place, name: str, offset: str) -> Json:
+def put(workdir: Workdir, name: str, offset: str) -> Json:
     """Add standard input to `file-<sha256>...`, which is whole when its hash is right."""
-    target, partial = place.folder / name, place.folder / f"{name}.partial"
-    sender = place.folder / "sender"
+    target, partial = workdir.folder / name, workdir.folder / f"{name}.partial"
+    sender = workdir.folder / "sender"
     sender.write_text(str(os.getpid()))
     with partial.open("ab") as file:
         file.truncate(int(offset))
@@ -110,16 +110,16 @@ def put(place: Place, name: str, offset: str) -> Json:
     return {"is_whole": target.exists()}
 
 
-def start(place: Place) -> Json:
+def start(workdir: Workdir) -> Json:
     """Measure what standard input describes, in a process that stays when this one goes."""
-    holder = place.holder()
-    if holder is not None and holder["job"] != place.name:
+    holder = workdir.holder()
+    if holder is not None and holder["job"] != workdir.name:
         raise Refused("busy", f"job {holder['job']}, process {holder['pid']}")
     if holder is not None:
         return {"pid": holder["pid"]}
-    (place.folder / "job.json").write_bytes(sys.stdin.buffer.read())
-    place.begin()
-    with (place.folder / "log.txt").open("wb") as log:
+    (workdir.folder / "job.json").write_bytes(sys.stdin.buffer.read())
+    workdir.begin()
+    with (workdir.folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, sys.argv[0], "run"],
             stdin=subprocess.DEVNULL,
@@ -127,44 +127,44 @@ def start(place: Place) -> Json:
             stderr=log,
             start_new_session=True,
         )
-    while process.poll() is None and not place.is_running() and place.ended() is None:
+    while process.poll() is None and not workdir.is_running() and workdir.ended() is None:
         time.sleep(0.05)
     return {"pid": process.pid}
 
 
-def follow(place: Place, *have: str) -> Json:
+def follow(workdir: Workdir, *have: str) -> Json:
     """Pass on results and notes until the job is over."""
     known, noted, beat = set(have), "", time.monotonic()
     while True:
-        is_running, ended = place.is_running(), place.ended()
-        for key in place.finished():
+        is_running, ended = workdir.is_running(), workdir.ended()
+        for key in workdir.finished():
             if key not in known:
-                content = (place.results / f"{key}.npz").read_bytes()
+                content = (workdir.results / f"{key}.npz").read_bytes()
                 say({"result": key, "npz": base64.b64encode(content).decode()})
                 known.add(key)
         if ended is not None:
             return ended
         if not is_running:
-            raise Refused("died", _last_words(place))
-        if place.last_note() != noted:
-            noted = place.last_note()
+            raise Refused("died", _last_words(workdir))
+        if workdir.last_note() != noted:
+            noted = workdir.last_note()
             say({"note": noted})
         if time.monotonic() - beat > HEARTBEAT_SECONDS:
             beat = time.monotonic()
             say({"note": noted})
-            place.renew()
+            workdir.renew()
         time.sleep(LOOK_SECONDS)
 
 
-def stop(place: Place) -> Json:
+def stop(workdir: Workdir) -> Json:
     """End the job and remove its folder."""
-    place.stop()
-    place.remove()
+    workdir.stop()
+    workdir.remove()
     return {}
 
 
-def _last_words(place: Place) -> str:
-    log = place.folder / "log.txt"
+def _last_words(workdir: Workdir) -> str:
+    log = workdir.folder / "log.txt"
     lines = log.read_text(errors="replace").split("\n") if log.exists() else []
     told = [line.strip() for line in lines if line.strip()]
     return told[-1][:300] if told else "without a word"

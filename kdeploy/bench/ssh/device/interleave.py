@@ -22,7 +22,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def measure_group(
-    group: Mapping[str, Any], job: Mapping[str, Any], place: Path, note: Callable[[str], None]
+    group: Mapping[str, Any], job: Mapping[str, Any], workdir: Path, note: Callable[[str], None]
 ) -> tuple[Json, Arrays]:
     """Return what was seen of each file, and its samples and predictions by number.
 
@@ -32,32 +32,34 @@ def measure_group(
         place: The folder that holds the files.
         note: Called with a line for people at every step.
     """
-    work = place / "work"
+    work = workdir / "work"
     with ExitStack() as stack:
-        sides = []
-        for number, subject in enumerate(group["subjects"]):
-            note(f"{subject['name']} warms up")
+        sessions = []
+        for number, model in enumerate(group["subjects"]):
+            note(f"{model['name']} warms up")
             folder = work / str(number)
             folder.mkdir(parents=True)
             worker = Worker(folder, timeout_seconds=job["timeout_seconds"], module=CHILD)
-            side = Side(stack.enter_context(worker), folder)
-            side.open(group, subject, job, place)
-            sides.append(side)
-        pids = [side.pid for side in sides]
+            session = DeviceSession(stack.enter_context(worker), folder)
+            session.open(group, model, job, workdir)
+            sessions.append(session)
+        pids = [session.pid for session in sessions]
         before = look(pids)
         for turn in range(job["rounds"]):
             note(f"round {turn + 1} of {job['rounds']}")
-            for side in sides if turn % 2 == 0 else reversed(sides):
-                side.measure(job)
+            for session in sessions if turn % 2 == 0 else reversed(sessions):
+                session.measure(job)
         after = look(pids)
-        for side, subject in zip(sides, group["subjects"]):  # noqa: B905 - Python 3.9
-            note(f"{subject['name']}, memory and predictions")
-            side.finish(group, job, place)
-    arrays = {f"{name}-{n}": a for n, side in enumerate(sides) for name, a in side.arrays.items()}
-    return {"sides": [s.seen for s in sides], "before": before, "after": after}, arrays
+        for session, model in zip(sessions, group["subjects"]):  # noqa: B905 - Python 3.9
+            note(f"{model['name']}, memory and predictions")
+            session.finish(group, job, workdir)
+    arrays = {
+        f"{name}-{n}": a for n, session in enumerate(sessions) for name, a in session.arrays.items()
+    }
+    return {"sides": [s.seen for s in sessions], "before": before, "after": after}, arrays
 
 
-class Side:
+class DeviceSession:
     """One file in its process, and all that was seen of it until it failed or finished."""
 
     def __init__(self, worker: Worker, folder: Path) -> None:
@@ -70,17 +72,17 @@ class Side:
     def open(
         self,
         group: Mapping[str, Any],
-        subject: Mapping[str, Any],
+        model: Mapping[str, Any],
         job: Mapping[str, Any],
-        place: Path,
+        workdir: Path,
     ) -> None:
         """Open the file and warm it up."""
         opening = {
             "do": "open",
             "threads": group["threads"],
             "batch_size": group["batch_size"],
-            "path": str(place / subject["file"]),
-            "pool": str(place / subject["pool"]),
+            "path": str(workdir / model["file"]),
+            "pool": str(workdir / model["pool"]),
         }
         self.seen.update(self._ask(opening))
         self.seen["cold_start_seconds"] = self._worker.age_seconds
@@ -96,12 +98,12 @@ class Side:
             self._rounds.append(np.load(file))
             self.seen["elapsed_seconds"].append(reply["elapsed_seconds"])
 
-    def finish(self, group: Mapping[str, Any], job: Mapping[str, Any], place: Path) -> None:
+    def finish(self, group: Mapping[str, Any], job: Mapping[str, Any], workdir: Path) -> None:
         """Ask for the rest, memory first: the proof and the predictions would raise it."""
         self.seen.update(self._ask({"do": "memory"}))
         self._extra("integer_kernels", {"do": "proof", "folder": str(self._folder)})
         if group["with_accuracy"]:
-            file, items = self._folder / "predictions.npy", str(place / job["items"])
+            file, items = self._folder / "predictions.npy", str(workdir / job["items"])
             wanted = {"items": items, "preprocessing": job["preprocessing"], "file": str(file)}
             if self._extra("accuracy.top1", {"do": "predict", **wanted}):
                 self.arrays["predictions"] = np.load(file)

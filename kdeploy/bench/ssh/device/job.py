@@ -17,51 +17,51 @@ from typing import Any
 import numpy as np
 
 from kdeploy.bench.ssh.device.interleave import measure_group
-from kdeploy.bench.ssh.device.workdir import Place
+from kdeploy.bench.ssh.device.workdir import Workdir
 
-LINGER_SECONDS = 0.5
+LINGER_SECONDS = 0.5  # whoever follows reads the last lines
 
 
 class NobodyWaits(Exception):
     """The lease has run out."""
 
 
-def run(place: Place) -> None:
+def run(workdir: Workdir) -> None:
     """Measure what `job.json` asks for, alone on this device."""
-    with place.holding_the_device():
+    with workdir.holding_the_device():
         try:
-            _measure_all(place)
-            place.end(None)
+            _measure_all(workdir)
+            workdir.end(None)
         except NobodyWaits:  # nobody reads an end either; what is finished lies in the results
             pass
         except Exception as error:
             traceback.print_exc()
-            place.end(f"{type(error).__name__}: {error}")
-    while place.is_wanted():
+            workdir.end(f"{type(error).__name__}: {error}")
+    while workdir.is_wanted():
         time.sleep(LINGER_SECONDS)
-    place.remove()
+    workdir.remove()
 
 
-def _measure_all(place: Place) -> None:
-    job = json.loads((place.folder / "job.json").read_text())
+def _measure_all(workdir: Workdir) -> None:
+    job = json.loads((workdir.folder / "job.json").read_text())
     for number, group in enumerate(job["groups"], start=1):
-        if (place.results / f"{group['key']}.npz").exists():
+        if (workdir.results / f"{group['key']}.npz").exists():
             continue
-        shutil.rmtree(place.folder / "work", ignore_errors=True)
+        shutil.rmtree(workdir.folder / "work", ignore_errors=True)
         title = f"{number} of {len(job['groups'])}, {group['name']}"
 
         def note(text: str, title: str = title) -> None:
-            if not place.is_wanted():
+            if not workdir.is_wanted():
                 raise NobodyWaits
-            place.note(f"{title}: {text}")
+            workdir.note(f"{title}: {text}")
 
-        seen, arrays = measure_group(group, job, place.folder, note)
-        _keep(place, group["key"], seen, arrays)
+        seen, arrays = measure_group(group, job, workdir.folder, note)
+        _keep(workdir, group["key"], seen, arrays)
 
 
-def _keep(place: Place, key: str, seen: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+def _keep(workdir: Workdir, key: str, seen: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     whole = io.BytesIO()
     np.savez_compressed(whole, seen=np.array(json.dumps(seen)), **arrays)
-    partial = place.results / f"{key}.partial"
+    partial = workdir.results / f"{key}.partial"
     partial.write_bytes(whole.getvalue())
-    partial.replace(place.results / f"{key}.npz")
+    partial.replace(workdir.results / f"{key}.npz")

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LEASE_SECONDS = 900.0
-START_SECONDS = 5.0
+LEASE_SECONDS = 900.0  # without a sign of whoever asked, a job stops and is swept
+START_SECONDS = 5.0  # for a process to end, or to give back a lock
 
 
-class Place:
+class Workdir:
     """One job's folder."""
 
     def __init__(self, folder: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 SUMS, MODEL = "SHA256SUMS", "model."
 """The sums, and what the names of the model and of all that belongs to it begin with."""
 ARRAYS = ("golden/inputs.npz", "golden/outputs.npz")
-MOST_FILES = 1000
+MOST_FILES = 1000  # a bundle has about 13
 # An ONNX file with its data inside cannot be larger than protobuf's 2 GiB.
 MOST_BYTES = 2**31
 MOST_TEXT_BYTES = 2**20  # of every file but the model and the golden arrays

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-WARM_UP_COUNT, WARM_UP_SECONDS = 20, 0.2
+WARM_UP_COUNT, WARM_UP_SECONDS = 20, 0.2  # whichever lasts longer
 # A 99th percentile of fewer than 1000 samples is little more than their maximum.
 MINIMUM_COUNT, P99_COUNT, MINIMUM_SECONDS, LONGEST_SECONDS = 100, 1000, 1.0, 60.0
 DAY = 86_400.0

@@ -1,0 +1,272 @@
+"""Do the defaults of distillation win? A panel of pairs, each with nothing chosen by hand.
+
+    python benchmarks/suites/distillation_defaults.py [--epochs 10] [--seeds 3] [--only PAIR ...]
+        [--arms ARM ...] [--work DIR]
+
+Each pair of `benchmarks/shared/distillation_pairs.py` is trained in five ways for the same epochs
+on the same items: by a plain loop (AdamW at 0.003, batches of 64, a cosine to zero); by kdeploy
+without a teacher and with one, the recipe saying nothing but the epochs; and both again with the
+values that were the defaults before. Accuracy is that on the test part, which nobody chose by. One
+line a training goes to `results/<machine>/distillation_defaults.jsonl`, and one that stands there
+is not made again; `--work` holds data, teachers and runs. Writes the table beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import os
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmarks.shared.distillation_pairs import PAIRS
+from benchmarks.shared.pair_data import data_section
+from benchmarks.shared.plain_loop import share_right, trained_by_hand
+from benchmarks.shared.running import (
+    Row,
+    add_row,
+    here,
+    parser_of,
+    results_folder,
+    rows_of,
+    table,
+)
+from kdeploy.pipeline.run import run
+from kdeploy.recipe.resolve import parse
+from kdeploy.store.artifact import Artifact
+from kdeploy.store.model_io import load_model
+
+NAME = "distillation_defaults"
+FORMER_TRAINING = {
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "weight_decay": 5e-4,
+    "batch_size": 128,
+}
+FORMER = {
+    **FORMER_TRAINING,
+    "label_weight": 0.1,
+    "losses": [{"kd": {"temperature": 4.0, "weight": 1.0}}],
+}
+TEACHER_SEED = 1000
+HAND, ALONE, TAUGHT = "hand", "undistilled", "distilled"
+FORMER_ALONE, FORMER_TAUGHT = "former undistilled", "former distilled"
+Parts = Mapping[str, tuple[Tensor, Tensor]]
+
+
+def main() -> None:
+    """Train what is missing, write the table."""
+    arguments = _arguments()
+    file = results_folder(here().cpu) / f"{NAME}.jsonl"
+    torch.set_num_threads(arguments.threads)
+    arms: dict[str, Callable[..., Row]] = {
+        HAND: _by_hand,
+        ALONE: lambda *given: _by_kdeploy(*given, training={}),
+        TAUGHT: lambda *given: _by_kdeploy(*given, distill={}),
+        FORMER_ALONE: lambda *given: _by_kdeploy(*given, training=FORMER_TRAINING),
+        FORMER_TAUGHT: lambda *given: _by_kdeploy(*given, distill=FORMER),
+    }
+    for seed in range(arguments.seeds):
+        for name in arguments.only or PAIRS:
+            for arm in arguments.arms or arms:
+                key = {"pair": name, "arm": arm, "epochs": arguments.epochs, "seed": seed}
+                if any(key.items() <= known.items() for known in rows_of(file)):
+                    continue
+                started = time.perf_counter()
+                found = arms[arm](name, arguments.epochs, seed, arguments.work)
+                row = {**key, **found, "seconds": round(time.perf_counter() - started, 1)}
+                add_row(file, row)
+                print(row, flush=True)
+    text = _text(rows_of(file), arguments)
+    file.with_suffix(".md").write_text(text)
+    print(text)
+    sys.exit(0)
+
+
+def _by_hand(name: str, epochs: int, seed: int, work: Path) -> Row:
+    pair, parts = PAIRS[name], _preprocessed(PAIRS[name].data, work)
+    student = trained_by_hand(pair.student(seed=seed), *parts["train"], epochs=epochs, seed=seed)
+    return {"accuracy": share_right(student, *parts["test"])}
+
+
+def _by_kdeploy(
+    name: str,
+    epochs: int,
+    seed: int,
+    work: Path,
+    *,
+    training: Mapping[str, Any] | None = None,
+    distill: Mapping[str, Any] | None = None,
+) -> Row:
+    """Run a recipe; with `training` the student is trained as a teacher is: on labels alone."""
+    pair = PAIRS[name]
+    recipe: dict[str, Any] = {"name": "panel", "seed": seed, "data": _data_section(pair.data, work)}
+    if distill is None:
+        recipe["teacher"] = {**pair.student.reference(), "train": {"epochs": epochs, **training}}
+    else:
+        weights = str(_teacher_file(name, work))
+        recipe["teacher"] = {**pair.teacher.reference(), "weights": weights}
+        recipe["student"] = pair.student.reference()
+        recipe["distill"] = {"epochs": epochs, **distill}
+    out = work.resolve() / f"run-{os.getpid()}"
+    shutil.rmtree(out, ignore_errors=True)
+    stage = "teacher" if distill is None else "distill"
+    result = run(parse(recipe, folder=work), out, until=stage)
+    artifact = result.teacher if distill is None else result.student
+    assert artifact is not None
+    accuracy = share_right(load_model(artifact), *_preprocessed(pair.data, work)["test"])
+    return {"accuracy": accuracy, **_told(artifact, result.summary)}
+
+
+def _told(artifact: Artifact, summary: Mapping[str, Any]) -> Row:
+    """Return what the run says of the teacher's help and of what it chose, where it does."""
+    keys = ("control", "chosen", "range_test", "training")
+    scores = {key: artifact.scores[key] for key in keys if key in artifact.scores}
+    return {**scores, **{key: summary[key] for key in ("verdict",) if key in summary}}
+
+
+def _teacher_file(name: str, work: Path) -> Path:
+    """Return the teacher's weights, trained by hand where they are not there yet."""
+    pair = PAIRS[name]
+    asked = repr((pair.teacher, pair.teacher_data or pair.data, pair.teacher_epochs))
+    key = hashlib.sha256(f"{asked}, {pair.label_smoothing}".encode()).hexdigest()[:12]
+    file = work.resolve() / "teachers" / f"{key}.safetensors"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        teacher = trained_by_hand(
+            pair.teacher(seed=TEACHER_SEED),
+            *_preprocessed(pair.teacher_data or pair.data, work)["train"],
+            epochs=pair.teacher_epochs,
+            seed=TEACHER_SEED,
+            label_smoothing=pair.label_smoothing,
+        )
+        save_file(teacher.state_dict(), file)
+    return file
+
+
+def _data_section(name: str, work: Path) -> dict[str, Any]:
+    """Return a recipe's `data`; teachers come with weights, so what they know is said."""
+    section: dict[str, Any] = data_section(name, work / "data")
+    statistics_of = _statistics(name, work)
+    if statistics_of is None:
+        return section
+    mean, std = statistics_of
+    return {**section, "mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
+
+
+def _preprocessed(name: str, work: Path) -> Parts:
+    """Return train and test as networks get them."""
+    parts = _read(name, work)
+    statistics_of = _statistics(name, work)
+    if statistics_of is None:
+        return parts
+    mean, std = statistics_of
+    return {part: ((x - mean) / std, y) for part, (x, y) in parts.items()}
+
+
+def _statistics(name: str, work: Path) -> tuple[Tensor, Tensor] | None:
+    """Return mean and deviation of the training part, channel by channel; of token ids nothing."""
+    x, _ = _read(name, work)["train"]
+    if not x.is_floating_point():
+        return None
+    others = (0, *range(2, x.ndim))
+    return x.mean(others, keepdim=True), x.std(others, keepdim=True)
+
+
+def _read(name: str, work: Path) -> Parts:
+    files = data_section(name, work / "data")
+    parts = {}
+    for part in ("train", "test"):
+        with np.load(files[part]) as arrays:
+            x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
+        parts[part] = (x.float() / 255 if x.dtype == torch.uint8 else x, y)
+    return parts
+
+
+def _text(rows: list[Row], arguments: argparse.Namespace) -> str:
+    """Return the tables, one a budget."""
+    machine = here()
+    lines = ["# Distillation with defaults: a panel of pairs", ""]
+    made = f"{machine.cpu}, {arguments.threads} threads; torch {machine.versions['torch']}"
+    lines += [f"`python benchmarks/suites/{NAME}.py`; {made}.", ""]
+    for epochs in sorted({row["epochs"] for row in rows}):
+        lines += _budget([row for row in rows if row["epochs"] == epochs], epochs)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _budget(rows: list[Row], epochs: int) -> list[str]:
+    arms = (HAND, ALONE, TAUGHT, FORMER_ALONE, FORMER_TAUGHT)
+    found = {
+        (name, arm): {
+            r["seed"]: r["accuracy"] for r in rows if (r["pair"], r["arm"]) == (name, arm)
+        }
+        for name in PAIRS
+        for arm in arms
+    }
+    header = " | ".join(["pair", *arms, "distilled - undistilled", "- hand", "undistilled - hand"])
+    pairs = ((TAUGHT, ALONE), (TAUGHT, HAND), (ALONE, HAND))
+    cells = [
+        [
+            name,
+            *(_mean(found[name, arm].values()) for arm in arms),
+            *(_difference(found[name, a], found[name, b]) for a, b in pairs),
+        ]
+        for name in PAIRS
+    ]
+    lines = [f"## {epochs} epochs", ""]
+    lines += table(header, cells, right=range(1, 9))
+    lines += [""]
+    for a, b in pairs:
+        differences = (_mean_difference(found[name, a], found[name, b]) for name in PAIRS)
+        means = [difference for difference in differences if difference is not None]
+        if means:
+            least = f"the least {min(means):+.2f} pp"
+            lines.append(
+                f"- {a} - {b}: {statistics.mean(means):+.2f} pp over {len(means)} pairs, {least}."
+            )
+    return [*lines, ""]
+
+
+def _mean(values: Any) -> str:
+    values = list(values)
+    return f"{100 * statistics.mean(values):.1f} % ({len(values)})" if values else ""
+
+
+def _mean_difference(a: Mapping[int, float], b: Mapping[int, float]) -> float | None:
+    both = a.keys() & b.keys()
+    return 100 * statistics.mean(a[seed] - b[seed] for seed in both) if both else None
+
+
+def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> str:
+    """Return the mean difference over the seeds that both have, and its standard error."""
+    mean = _mean_difference(a, b)
+    if mean is None:
+        return ""
+    each = [100 * (a[seed] - b[seed]) for seed in a.keys() & b.keys()]
+    if len(each) < 2:
+        return f"{mean:+.1f}"
+    return f"{mean:+.1f} +- {statistics.stdev(each) / math.sqrt(len(each)):.1f}"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = parser_of(__doc__ or "", work=NAME, only=PAIRS)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="*", help="these ways of training")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
