@@ -57,8 +57,8 @@ class Training:
     ) -> None:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.device = device_named(context.device)
-        chosen = settle(config, objective.student, items=len(data.train), device=self.device.type)
-        settings, self.is_rate_sought = chosen.settled, chosen.is_rate_sought
+        kind, items = self.device.type, len(data.train)
+        settings, self.is_rate_sought = settle(config, objective.student, items=items, device=kind)
         self.data, self.context, self.settings, self.config = data, context, settings, config
         self.rate: RateFound | None = None
         self.processes = joined(context.devices, context.num_nodes)
@@ -225,11 +225,10 @@ class Training:
         first = epoch * self.batches.steps
         with closing(self.batches.epoch([self.context.seed, epoch], view)) as batches:
             for step, batch in enumerate(batches):
-                batch = batch._replace(
-                    progress=(first + step) / self.steps_in_all, step=first + step
-                )
+                at = first + step
+                batch = batch._replace(progress=at / self.steps_in_all, step=at)
                 size = self.batches.size(step)
-                for part, components in self._step(first + step, self.batches.cut(batch, step)):
+                for part, components in self._step(at, self.batches.cut(batch, step)):
                     means.add(components, weight=part * size)
                 images += size
                 self.callback.stepped(size)
