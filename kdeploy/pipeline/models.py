@@ -37,6 +37,7 @@ from kdeploy.recipe.resolve import Teacher
 from kdeploy.sparsity.zeros import sparsity
 from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.store.references import ModelReference, build_model, source_sha256
+from kdeploy.tasks.contract import task_of
 from kdeploy.torch_module.complexity import count_bytes, count_macs
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.config import TrainingConfig
@@ -206,7 +207,7 @@ def _train(
     stage: str,
 ) -> Artifact:
     def make(work: Path) -> Made:
-        objective = Supervised(fresh_model(reference, session.seed))
+        objective = Supervised(fresh_model(reference, session.seed), task=task_of(data_of(session)))
         context = fit_context(session, work, f"train the {label}")
         result = fit(objective, data_of(session), context, training)
         # Trained for no epoch, it is what its function made it, with whatever weights that read.

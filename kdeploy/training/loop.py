@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
+from kdeploy.tasks.contract import task_of
 from kdeploy.training import checkpoint
 from kdeploy.training.arithmetic import Arithmetic, Layers, applied
 from kdeploy.training.average import WeightAverage
@@ -220,12 +221,10 @@ class Training:
         # What is drawn anew for a batch differs between processes; the first draws as one alone.
         torch.manual_seed(seed_of(self.context.seed, epoch, self.processes.rank))
         self.objective.train()
-        means = Means()
-        images = 0
-        first = epoch * self.batches.steps
+        means, images = Means(), 0
         with closing(self.batches.epoch([self.context.seed, epoch], view)) as batches:
             for step, batch in enumerate(batches):
-                at = first + step
+                at = epoch * self.batches.steps + step
                 batch = batch._replace(progress=at / self.steps_in_all, step=at)
                 size = self.batches.size(step)
                 for part, components in self._step(at, self.batches.cut(batch, step)):
@@ -245,9 +244,8 @@ class Training:
     def _step(self, step: int, parts: Sequence[Batch]) -> list[tuple[float, dict[str, Tensor]]]:
         """Take an optimizer step; return the components of each part with its share of the step."""
         done = self.descend(parts, self._learning_rate(step))
-        progress = (step + 1) / self.steps_in_all
         for constraint in self.context.constraints:
-            constraint.after_step(progress, self._learning_rate(step))
+            constraint.after_step((step + 1) / self.steps_in_all, self._learning_rate(step))
         if self.average:
             self.average.update()
         if self.look:
@@ -316,6 +314,7 @@ class Training:
                 self.data.preprocessing,
                 device=self.device,
                 processes=self.processes,
+                task=task_of(self.data),
             )
 
     def _result(self) -> FitResult:

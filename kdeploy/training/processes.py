@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -61,6 +61,14 @@ class Processes:
         if self.count > 1:
             distributed.all_reduce(tensor)
         return tensor
+
+    def gathered(self, value: T) -> list[T]:
+        """Return the values of all processes, in their order."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
