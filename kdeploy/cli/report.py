@@ -43,9 +43,9 @@ def report(
     """Compare runs, also from several machines and with an older version."""
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_decisions, show_summary
-    from kdeploy.cli.screen import write
     from kdeploy.errors import DataError
     from kdeploy.gate import parse_gates
+    from kdeploy.progress.screen import write
     from kdeploy.report.as_dict import document
     from kdeploy.report.run import comparison, format_of, render
 

@@ -52,8 +52,8 @@ def run(
     folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
     loaded = load(recipe, [*(overrides or []), *folder])
     # Torch comes with these: what is wrong with the recipe is told before.
-    from kdeploy.cli.output import Terminal
     from kdeploy.pipeline.run import run as run_recipe
+    from kdeploy.progress.terminal import Terminal
     from kdeploy.training.processes import started
 
     on_each, machines = started(devices, num_nodes)
