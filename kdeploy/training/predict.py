@@ -109,6 +109,13 @@ def metrics_on(
     return task.metrics(predicted, task.expected(split.y))
 
 
+def right_items(model: nn.Module, data: Dataset, device: str) -> NDArray[np.bool_]:
+    """Return which validation items, or tokens, that count the model gets right, of classes."""
+    part, task = data.validation, task_of(data)
+    found = predict(model, part.x, data.preprocessing, device=device, task=task, targets=part.y)
+    return np.asarray(found == task.expected(part.y))
+
+
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
     """Raise ModelError unless the model runs on the data and answers as their task needs."""
     place = _device_of(model)
