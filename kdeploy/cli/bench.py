@@ -16,6 +16,7 @@ from kdeploy.cli.options import (
     Inputs,
     Json,
     Out,
+    TaskOption,
     data_reference,
     named_only,
 )
@@ -52,6 +53,7 @@ def bench(
     inputs: Inputs = None,
     data: Data = None,
     data_dir: DataDir = None,
+    task: TaskOption = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure anew.")] = False,
     github_summary: GitHubSummary = False,
     json: Json = False,
@@ -78,15 +80,15 @@ def bench(
     gates = parse_gates(gate or [], where="--gate")
     check_files([*files, *([baseline] if baseline else [])])
     # Torch comes with these: what is wrong with the words is told before.
+    from kdeploy.cli.output import out as console
     from kdeploy.cli.output import (
-        Terminal,
         show_comparison,
         show_nothing_measured,
         show_summary,
     )
-    from kdeploy.cli.output import out as console
     from kdeploy.pipeline.measuring import reasons_for_nothing
     from kdeploy.pipeline.side_by_side import bench_side_by_side
+    from kdeploy.progress.terminal import Terminal
 
     measured = bench_side_by_side(
         files,
@@ -94,7 +96,7 @@ def bench(
         out,
         baseline=baseline,
         gates=gates,
-        data=data_reference(data, data_dir),
+        data=data_reference(data, data_dir, task=task),
         inputs=inputs or (),
         hosts=hosts,
         listener=Terminal(),

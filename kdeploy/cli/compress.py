@@ -15,6 +15,7 @@ from kdeploy.cli.options import (
     Inputs,
     Json,
     Out,
+    TaskOption,
     Weights,
     source_of,
 )
@@ -54,6 +55,7 @@ def _compress_options(
     ] = None,
     data: Data = None,
     data_dir: DataDir = None,
+    task: TaskOption = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -64,8 +66,8 @@ def _compress(technique: Technique, own: dict[str, Any], common: dict[str, Any])
     from kdeploy.cli.given import check_model
 
     check_model(common["artifact"])
-    from kdeploy.cli.output import Terminal
     from kdeploy.pipeline.single import compress_one
+    from kdeploy.progress.terminal import Terminal
     from kdeploy.recipe.read import read_value
     from kdeploy.recipe.resolve import step
 

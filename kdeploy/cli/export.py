@@ -15,6 +15,7 @@ from kdeploy.cli.options import (
     Inputs,
     Json,
     Out,
+    TaskOption,
     Weights,
     source_of,
 )
@@ -46,6 +47,7 @@ def _export_options(
     inputs: Inputs = None,
     data: Data = None,
     data_dir: DataDir = None,
+    task: TaskOption = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -56,8 +58,8 @@ def _export(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -
     from kdeploy.cli.given import check_model
 
     check_model(common["artifact"])
-    from kdeploy.cli.output import Terminal
     from kdeploy.pipeline.single import export_one
+    from kdeploy.progress.terminal import Terminal
     from kdeploy.recipe.resolve import Step
 
     parsed = Step(technique=technique.name, parameters=own)

@@ -14,6 +14,7 @@ from kdeploy.cli.options import (
     Debug,
     Inputs,
     Json,
+    TaskOption,
     Weights,
     data_reference,
     with_inputs,
@@ -32,6 +33,7 @@ def package(
     inputs: Inputs = None,
     data: Data = None,
     data_dir: DataDir = None,
+    task: TaskOption = None,
     json: Json = False,
     debug: Debug = False,
 ) -> Result:
@@ -39,17 +41,18 @@ def package(
     from kdeploy.cli.given import check_model
 
     check_model(artifact)
-    from kdeploy.cli.output import Terminal, show_checks
     from kdeploy.cli.output import out as console
+    from kdeploy.cli.output import show_checks
     from kdeploy.gate import parse_gates
     from kdeploy.pipeline.single import Source, package_one
+    from kdeploy.progress.terminal import Terminal
 
     source = Source(
         reference=artifact,
         weights=weights,
         as_built=as_built,
         args=with_inputs(artifact, {}, inputs),
-        data=data_reference(data, data_dir),
+        data=data_reference(data, data_dir, task=task),
     )
     budgets = parse_gates(budget or [], where="--budget")
     result = package_one(source, budgets, out, Terminal())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdeploy.compress.contract import CompressContext, StepTraining, no_training
 from kdeploy.compress.formats import check_takes_files
-from kdeploy.compress.run import check_promise, compress
+from kdeploy.compress.run import check_ensured, compress
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import DistillResult, distill
 from kdeploy.errors import GateFailed, RecipeError
@@ -37,6 +37,7 @@ from kdeploy.registry import find
 from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
 from kdeploy.store.artifact import Artifact
 from kdeploy.store.model_io import rebuild, reference_of
+from kdeploy.tasks.contract import task_of
 from kdeploy.training.fit import accuracy
 from kdeploy.units import format_quantity
 
@@ -121,7 +122,7 @@ class _Making:
             model = result.model
         report |= {"losses": trainer.messages} if trainer.messages else {}
         for technique in self._sparse_steps():
-            check_promise(find("compressor", technique).load(), model, technique)
+            check_ensured(find("compressor", technique).load(), model, technique)
         scores |= {SEEN: True, SEEN_BEFORE: True} if is_seen else {}
         self._say(scores, is_seen=is_seen)
         _check_drop(step, scores)
@@ -243,7 +244,8 @@ def _accuracy(session: Session, model: nn.Module, when: str = "") -> dict[str, f
     data = data_of(session)
     if not data.validation.is_labelled:
         return {}
-    return {f"validation_accuracy{when}": accuracy(model, data.validation, data.preprocessing)}
+    found = accuracy(model, data.validation, data.preprocessing, task=task_of(data))
+    return {f"validation_accuracy{when}": found}
 
 
 def _check_drop(step: Step, scores: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
+from kdeploy.torch_module.hooks import hooked
 
 
 def has_class(logits: Tensor) -> Tensor:
@@ -17,10 +18,23 @@ def has_class(logits: Tensor) -> Tensor:
     return logits.amax(-1).isfinite()
 
 
+def num_unreadable(answer: Any) -> Tensor:
+    """Return how many rows of an answer, one tensor or several, have no class or number."""
+    tensors = list(answer.values()) if isinstance(answer, Mapping) else [answer]
+    return torch.stack([(~has_class(t)).sum() for t in tensors]).sum()
+
+
+def as_arrays(answer: Any) -> Any:
+    """Return an answer, one tensor or several, as float32 arrays."""
+    if isinstance(answer, Mapping):
+        return {name: as_arrays(tensor) for name, tensor in answer.items()}
+    return answer.detach().float().cpu().numpy()
+
+
 def check_answers(
     model: nn.Module,
     x: Tensor,
-    logits: Tensor,
+    logits: Tensor | Mapping[str, Tensor],
     *,
     name: str,
     part: str,
@@ -38,6 +52,10 @@ def check_answers(
         first: The number of the batch's first item,
         numbers: or those of all its items.
     """
+    if isinstance(logits, Mapping):
+        for tensor in logits.values():
+            check_answers(model, x, tensor, name=name, part=part, first=first, numbers=numbers)
+        return
     is_bad = ~has_class(logits)
     if bool(is_bad.any()):
         rows = torch.nonzero(is_bad.reshape(len(logits), -1).any(1)).ravel()
@@ -74,18 +92,16 @@ def first_layer(model: nn.Module, x: Tensor) -> str | None:
         operator: str | None = of_file(x)
         return operator
     found: dict[str, str] = {}
-    hooks = [
+    handles = [
         module.register_forward_hook(partial(_note, found, name))
         for name, module in model.named_modules()
         if name
     ]
     try:
-        model(x)
+        with hooked(handles):
+            model(x)
     except Exception:  # what it answered before is known all the same
         return _first_of(found)
-    finally:
-        for hook in hooks:
-            hook.remove()
     base = getattr(model, "base", None)
     if not found and isinstance(base, nn.Module):
         return first_layer(base, x)
