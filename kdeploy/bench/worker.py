@@ -84,6 +84,7 @@ class WorkerSession:
         runtime: Runtime = kind(threads=request["threads"], **request["options"])
         self._pool = Batches(Path(request["pool"]), request.get("inputs", ()))
         self._batches = self._pool.cut(request["batch_size"])
+        # After the pool and the libraries, before the file: what the runtime alone takes.
         empty_bytes = memory.peak_bytes()
         load_seconds = measure.seconds_of(lambda: runtime.open(path))
         loaded_bytes = memory.peak_bytes()
