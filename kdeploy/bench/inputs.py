@@ -108,12 +108,13 @@ def _brought_to(items: Inputs, shape: tuple[int, ...]) -> Inputs:
         if had != extent:
             steps = np.arange(extent)
             is_image = len(shape) > 2
+            # Nearest pixel: no interpolation, whose smooth values would be easier to compute on.
             items = items.take(steps * had // extent if is_image else steps % had, axis=axis)
     return items
 
 
 def _count(shape: tuple[int, ...], batch_size: int) -> int:
-    batch_bytes = batch_size * math.prod(shape) * 4
+    batch_bytes = batch_size * math.prod(shape) * 4  # float32
     return batch_size * max(2, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
 
 

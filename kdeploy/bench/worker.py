@@ -84,6 +84,7 @@ class WorkerSession:
         self._pool = np.load(request["pool"])
         size = request["batch_size"]
         self._batches = [self._pool[i : i + size] for i in range(0, len(self._pool), size)]
+        # After the pool and the libraries, before the file: what the runtime alone takes.
         empty_bytes = memory.peak_bytes()
         load_seconds = measure.seconds_of(lambda: runtime.open(path))
         loaded_bytes = memory.peak_bytes()
