@@ -19,7 +19,7 @@ from kdeploy.distill.comparable import example_of, facts_of
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
+from kdeploy.distill.loss_specs import LossSpec, check_fit, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule, schedule_of
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
@@ -79,6 +79,7 @@ def distill(
     """
     scheme = registry.find("scheme", config.scheme_name).load()
     loss_specs = loss_specs_of(config.losses)
+    check_fit((name for entry in config.losses for name in entry), task_of(data).name)
     check_outputs(student, data, name="student")
     check_outputs(teacher, data, name="teacher")
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
