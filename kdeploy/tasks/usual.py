@@ -17,6 +17,7 @@ from kdeploy.tasks.contract import (
     Task,
     TensorAnswer,
     described,
+    facts_of,
     metrics_for,
     not_finite,
     one_output,
@@ -136,8 +137,9 @@ def class_metrics(
     known = metrics_for(self.name, family="accuracy")
     found = judged(known, predictions, expected) | of_tokens(self.name, log_likelihoods)
     order = metrics_for(self.name), metrics_for(self.name, needs="log_likelihoods")
-    main = [name for name in (*order[0], *order[1]) if name in found]
-    return {name: found[name] for name in main}
+    first = facts_of(self.name)["metric"]
+    names = sorted((*order[0], *order[1]), key=lambda name: name != first)
+    return {name: found[name] for name in names if name in found}
 
 
 def class_agreement(self: Any, predictions: Predictions, taught: Predictions) -> dict[str, float]:
