@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdeploy.torch_module.hooks import hooked
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Block:
@@ -50,6 +52,7 @@ def find_blocks(model: nn.Module, example: Tensor) -> list[Block]:
             run = runs[module]
             parent = model.get_submodule(name.rpartition(".")[0])
             is_listed = isinstance(parent, nn.ModuleList)
+            # A list's members may be called by code of their own, which hooks do not see.
             if run.changes_shape or not (run.count or is_listed):
                 continue
             is_stacked = isinstance(parent, nn.ModuleList | nn.Sequential)
@@ -82,6 +85,7 @@ def drop(model: nn.Module, block: Block) -> Callable[[], None]:
         assert isinstance(parent, nn.ModuleList), f"`{block.name}` is in a list"
         index = int(name)
         del parent[index]
+        # `insert` numbers the members behind it anew, as `del` did.
         return lambda: parent.insert(index, module)
     setattr(parent, name, nn.Identity())
     return lambda: setattr(parent, name, module)
@@ -114,13 +118,9 @@ def _runs(model: nn.Module, example: Tensor) -> dict[nn.Module, _Run]:
             run.changes_shape |= given.shape != out.shape
             run.is_plain = len(args) == 1 and not kwargs
 
-    hooks = [module.register_forward_hook(look, with_kwargs=True) for module in runs]
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    handles = (module.register_forward_hook(look, with_kwargs=True) for module in runs)
+    with hooked(handles), torch.no_grad():
+        model(example)
     return runs
 
 

@@ -56,7 +56,7 @@ class PreparedModel:
         return None if has_new else self.calibration.refreshed(self.base)
 
 
-def make_ready(
+def prepare_for_ptq(
     model: nn.Module,
     example: Tensor,
     batches: Batches,
@@ -86,6 +86,8 @@ def make_ready(
         steps["equalize"] = _equalize(base, example)
     if smooth:
         steps["smooth"] = _smooth(base, example, batches)
+    # After equalising and smoothing, which move the ranges; before biases and rounding, which do
+    # not.
     calibration = calibrate(base, example, batches())
     steps["calibrate"] = f"{calibration.num_items} items"
     before = {name: p.detach().clone() for name, p in base.named_parameters() if is_changed}
@@ -94,8 +96,9 @@ def make_ready(
         rounded = _round(base, calibration, batches, number_format, rounding_iterations)
         steps["adaround"] = f"{len(rounded)} layers"
     if bias_correction:
+        # With the codes that AdaRound chose, before they stand in the weights: the error is to W.
         removed = correct_biases(base, calibration, number_format, rounded=rounded)
-        steps["bias_correction"] = _said_of_biases(removed)
+        steps["bias_correction"] = _biases_text(removed)
     for name, weight in rounded.items():
         base.get_parameter(name).detach().copy_(weight)
     return PreparedModel(base, calibration, before, steps)
@@ -107,7 +110,7 @@ def _equalize(model: nn.Module, example: Tensor) -> str:
     if not pairs:
         _LOG.warning("int8_ptq: `equalize` has no effect: no layer hands its scale to another")
     equalize_layers(pairs)
-    return f"{len(pairs)} pairs{_said_of(declined)}"
+    return f"{len(pairs)} pairs{_layers_text(declined)}"
 
 
 def _smooth(model: nn.Module, example: Tensor, batches: Batches) -> str:
@@ -117,7 +120,7 @@ def _smooth(model: nn.Module, example: Tensor, batches: Batches) -> str:
         _LOG.warning("int8_ptq: `smooth` has no effect: no layer norm feeds linear layers alone")
     else:
         smooth_norms(norms, largest_values(graph_module, [n.node for n in norms], batches()))
-    return f"{len(norms)} layer norms{_said_of(declined)}"
+    return f"{len(norms)} layer norms{_layers_text(declined)}"
 
 
 def _round(
@@ -145,10 +148,10 @@ def _round(
     }
 
 
-def _said_of(declined: Mapping[str, str]) -> str:
+def _layers_text(declined: Mapping[str, str]) -> str:
     return "".join(f"; not `{name}`: {reason}" for name, reason in declined.items())
 
 
-def _said_of_biases(removed: Mapping[str, float]) -> str:
+def _biases_text(removed: Mapping[str, float]) -> str:
     shares = torch.tensor([*removed.values(), 0.0])
     return f"{len(removed)} layers, at most {float(shares.max()):.2%} of a layer's mean output"

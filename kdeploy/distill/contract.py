@@ -126,6 +126,8 @@ class SchemeContext:
     label_weight: Schedule
     """For schemes whose objective is their own; that of `MakeObjective` holds it already."""
     build: BuildModel = cannot_build
+    looked_at: nn.Module | None = None
+    """Whose trainings are looked at on the way: the student's, not those of others beside it."""
     results: list[FitResult] = field(default_factory=list)
     """Of all trainings so far, in their order."""
     students: list[nn.Module] = field(default_factory=list)
@@ -135,7 +137,8 @@ class SchemeContext:
 
     def train(self, objective: Objective, *, name: str = "") -> FitResult:
         """Train as the recipe says; with a name, beside other trainings of the same scheme."""
-        context = self.fit
+        is_looked_at = objective.student is self.looked_at
+        context = self.fit if is_looked_at else replace(self.fit, look=None)
         if name:
             work = context.work / name if context.work else None
             context = replace(context, work=work, name=f"{context.name}: {name}")

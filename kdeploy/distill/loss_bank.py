@@ -16,13 +16,14 @@ from kdeploy.distill.loss_specs import TEMPERATURE, LossSpec
 from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.distill.tokens import real_rows
 from kdeploy.errors import ModelError, RecipeError
+from kdeploy.tasks import usual
 from kdeploy.tasks.contract import is_classification
 from kdeploy.training.contract import Batch
 from kdeploy.untrusted.user_code import described
 
 Features: TypeAlias = Mapping[str, Tensor]
-Answer: TypeAlias = tuple[Tensor, Features]
-"""Logits, and the outputs of the layers that are watched."""
+Answer: TypeAlias = tuple[Any, Features]
+"""What was answered, one tensor or several by name, and outputs of the layers that are watched."""
 
 
 class LossBank(nn.Module):
@@ -55,11 +56,15 @@ class LossBank(nn.Module):
             shapes = [(own.shape, other.shape) for own, other in pairs]
             if loss_spec.is_module:
                 self._add_modules(
-                    loss_spec, shapes, (student[0].shape, teacher.logits.shape), facts
+                    loss_spec, shapes, self._shapes(student[0], teacher.logits), facts
                 )
             elif loss_spec.needs == "features":
                 self._add_adapters(loss_spec, shapes)
         self._check_on_policy()
+
+    def _shapes(self, student: Any, teacher: Any) -> tuple[torch.Size, torch.Size]:
+        own, other = (self.task.distillable(answer).shape for answer in (student, teacher))
+        return own, other
 
     @property
     def writes(self) -> bool:
@@ -72,9 +77,9 @@ class LossBank(nn.Module):
         with torch.autocast(batch.x.device.type, enabled=False):
             if loss_spec.needs == "logits":
                 is_own = self._is_of_task(loss_spec)
-                form = self.task.distillable if is_own else self.task.rows
-                own, labels = form(student[0], batch.labels)
-                other, _ = form(teacher.logits, batch.labels)
+                form = usual.as_distillable if is_own else type(self.task).rows
+                own, labels = form(self.task, student[0], batch.labels)
+                other, _ = form(self.task, teacher.logits, batch.labels)
                 return self._on_logits(loss_spec, own, other, batch._replace(labels=labels))
             pairs = _pairs(loss_spec, student[1], teacher.features)
             floats = [(own.float(), other.float()) for own, other in pairs]

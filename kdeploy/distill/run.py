@@ -18,16 +18,17 @@ from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.comparable import example_of, facts_of
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
+from kdeploy.distill.control import too_weak
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.loss_specs import LossSpec, check_fit, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
-from kdeploy.distill.schedules import Constant, Schedule, schedule_of
+from kdeploy.distill.schedules import Constant, Schedule
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import RecipeError
 from kdeploy.system.temporary import temporary_folder
-from kdeploy.tasks.contract import task_of
+from kdeploy.tasks.contract import is_of_classes, task_of
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import FitContext, FitResult, accuracy, check_outputs
 
@@ -83,21 +84,30 @@ def distill(
     check_outputs(student, data, name="student")
     check_outputs(teacher, data, name="teacher")
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
-    weight = schedule_of(config.label_weight, where="label_weight")
+    weight = config.labels
     _check_mixes(loss_specs, data)
+    has_classes = data.validation.is_labelled and is_of_classes(task_of(data).name)
     scheming = SchemeContext(
-        data=data, fit=context, training=config, label_weight=weight, build=build
+        data=data,
+        fit=context,
+        training=config,
+        label_weight=weight,
+        build=build,
+        looked_at=student if has_classes else None,
     )
     device = str(device_named(context.device))
     teacher_accuracy = accuracy(
         teacher, data.validation, knows, device=device, name="teacher", task=task_of(data)
     )
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
+    labels = task_of(data).expected(data.validation.y) if has_classes else None
+    weak = None if labels is None else too_weak(teacher_accuracy, labels)
     with _cache_folder(context) as folder:
         factory = _Factory(
             teacher=teacher,
             loss_specs=loss_specs,
             label_weight=weight,
+            of_wrong=config.weight_of_wrong,
             data=data,
             teacher_preprocessing=knows,
             seed=context.seed,
@@ -113,7 +123,7 @@ def distill(
         fit=fits[id(model)],
         teacher_accuracy=teacher_accuracy,
         accuracies=scheming.accuracies,
-        messages=tuple(factory.messages),
+        messages=(*factory.messages, *([weak] if weak else ())),
     )
 
 
@@ -124,6 +134,7 @@ class _Factory:
     teacher: nn.Module
     loss_specs: Sequence[LossSpec]
     label_weight: Schedule
+    of_wrong: float
     data: Dataset
     teacher_preprocessing: Preprocessing
     seed: int
@@ -150,6 +161,8 @@ class _Factory:
                 label_weight=self.label_weight,
                 example=example,
                 facts=facts_of(self.data),
+                balanced=[spec.name for spec in loss_specs if spec.is_balanced],
+                of_wrong=self.of_wrong,
             )
 
     def _say(self, sentences: Sequence[str]) -> None:

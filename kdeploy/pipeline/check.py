@@ -35,7 +35,8 @@ from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.store.artifact import find_artifact
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.tasks.contract import is_of_classes, task_of
-from kdeploy.torch_module.model_outputs import in_eval, outputs_of
+from kdeploy.torch_module.model_outputs import answer_of, in_eval, joined
+from kdeploy.training.defaults import batch_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,8 +63,8 @@ def check(recipe: Recipe) -> Dataset:
             "student",
             again=partial(build_model, recipe.student),
             batch_sizes={
-                "distill.batch_size": recipe.distill.batch_size,
-                **_recovering(recipe),
+                "distill.batch_size": batch_size(recipe.distill, len(data.train)),
+                **_recovering(recipe, data),
             },
         )
         _check_layers(recipe.distill, student, teacher, data, "distill")
@@ -101,12 +102,14 @@ def check_model(
     hint = layout_hint(data.preprocessing.shape) or (
         f"check `{role}.args` (input channels, tokens?) and the shape of {data.name}"
     )
-    out = outputs_of(model, batches[0], role=f"the {role}", hint=hint)
     task = task_of(data)
-    task.check_answer(out, data, who=f"the {role}")
+    of_classes = is_of_classes(task.name)
+    answer = answer_of(model, batches[0], role=f"the {role}", hint=hint, several=not of_classes)
+    task.check_answer(answer, data, who=f"the {role}")
+    out = joined(answer)
     with in_eval(model):
         check_real_items(model, data, role)
-    if (needs_logits or batch_sizes is not None) and is_of_classes(task.name):
+    if (needs_logits or batch_sizes is not None) and of_classes:
         check_logits(model, batches[0], out, f"the {role}")
     check_pure(model, batches, out, f"the {role}", again=again, batch_sizes=batch_sizes)
 
@@ -120,11 +123,12 @@ def _checked_teacher(recipe: Recipe, data: Dataset) -> nn.Module:
         if known is not None
         else teacher_model(reference, data.preprocessing)
     )
-    sizes = {} if recipe.student else _recovering(recipe)
+    sizes = {} if recipe.student else _recovering(recipe, data)
     if recipe.teacher.weights is not None:
         load_weights(model, recipe.teacher.weights)
-    elif not is_file and recipe.teacher.training.epochs:
-        sizes["teacher.train.batch_size"] = recipe.teacher.training.batch_size
+    elif not is_file and recipe.teacher.training.trains:
+        training = recipe.teacher.training
+        sizes["teacher.train.batch_size"] = batch_size(training, len(data.train))
     check_model(
         model,
         data,
@@ -136,10 +140,10 @@ def _checked_teacher(recipe: Recipe, data: Dataset) -> nn.Module:
     return model
 
 
-def _recovering(recipe: Recipe) -> dict[str, int]:
+def _recovering(recipe: Recipe, data: Dataset) -> dict[str, int]:
     """Return the batch sizes of all trainings of steps, by key."""
     return {
-        f"compress[{index}].recover.batch_size": step.recover.batch_size
+        f"compress[{index}].recover.batch_size": batch_size(step.recover, len(data.train))
         for index, step in enumerate(recipe.compress)
         if step.recover is not None
     }
@@ -166,7 +170,7 @@ def _check_further(
     """Look at a further model of a scheme; neither a file nor with weights: trained."""
     reference = ModelReference(build=entry["build"], args=entry["args"])
     is_file = find_artifact(entry["build"]) is not None or onnx_path(reference) is not None
-    sizes = {f"{where}.batch_size": config.batch_size}
+    sizes = {f"{where}.batch_size": batch_size(config, len(data.train))}
     check_model(
         auxiliary_model(entry, seed=0),
         data,

@@ -28,7 +28,8 @@ from kdeploy.torch_module.model_faults import (
     same,
     same_randomness,
 )
-from kdeploy.torch_module.model_outputs import changes_its_input, outputs_of, told
+from kdeploy.torch_module.model_outputs import changes_its_input, joined, outputs_of, told
+from kdeploy.torch_module.named_outputs import named_outputs
 from kdeploy.torch_module.outside_state import changed, different, outside_state
 from kdeploy.training.compilation import first_output
 from kdeploy.untrusted.user_code import described, is_memory, users_code
@@ -118,15 +119,15 @@ def _differ(one: Tensor, other: Tensor) -> bool:
 
 def _not_repeatable(model: nn.Module, x: Tensor, who: str) -> ModelError:
     """Return the error for a model that answers the same question in two ways."""
-    said = f"{who} answers the same input differently from call to call"
+    text = f"{who} answers the same input differently from call to call"
     if isinstance(model, OnnxModel):
         return ModelError(
-            f"{said}: {model.path.name} {_random_nodes(model.path)}",
+            f"{text}: {model.path.name} {_random_nodes(model.path)}",
             hint="export it in eval mode, without noise and dropout",
         )
     if place := random_at(model, x):
         return ModelError(
-            f"{said}: it draws random numbers in eval mode ({place})",
+            f"{text}: it draws random numbers in eval mode ({place})",
             hint="draw only `if self.training:`; `F.dropout(x, p, training=self.training)`"
             " for `F.dropout(x, p)`",
         )
@@ -144,7 +145,7 @@ def _not_repeatable(model: nn.Module, x: Tensor, who: str) -> ModelError:
     )
     kept += f" ({place})" if place else ""
     return ModelError(
-        f"{said}: {kept}",
+        f"{text}: {kept}",
         hint="compute from the input alone; start states anew in each forward, e.g."
         " `h = x.new_zeros(...)`",
     )
@@ -218,6 +219,11 @@ def _check_training(
         raise changes_its_input(model, pair, role=who, when=" while it is trained")
     model.eval()
     first = first_output(returned)
+    is_used_whole = first is returned
+    with torch.no_grad():
+        is_mapping = isinstance(first, Mapping) and isinstance(model(pair.clone()), Mapping)
+    if is_mapping:
+        first = joined(named_outputs(first))
     if not isinstance(first, Tensor) or first.shape != answer.shape:
         place = returned_at(model.train(), pair)
         model.eval()
@@ -227,7 +233,7 @@ def _check_training(
             hint="return the logits, or a tuple that begins with them, in both",
         )
     _check_backward(model, first, pair, who)
-    if first is not returned:
+    if not is_used_whole:
         logger.warning(
             "%s returns %s while training: the first is learned from, the others are not used",
             who,
@@ -270,20 +276,20 @@ def _check_state(
         return
     found = different(model, twin)
     moved = float((one - other).abs().max())
-    said = (
+    text = (
         f"a second {who.removeprefix('the ')} with the same state_dict answers differently (by up"
         f" to {moved:.3g}): what was stored would not be what was trained"
     )
     if not found:
         raise ModelError(
-            f"{said}; it depends on something that is not in the model",
+            f"{text}; it depends on something that is not in the model",
             hint='keep all that forward needs in parameters or `register_buffer("name", tensor)`',
         )
     first = found[0]
     line = assigned_at(first.owner, first.attribute)
     others = f", and {len(found) - 1} more" if len(found) > 1 else ""
     raise ModelError(
-        f"{said}; `{first.name}`{others} is {first.kind} and not in the state_dict"
+        f"{text}; `{first.name}`{others} is {first.kind} and not in the state_dict"
         f"{f' ({line})' if line else ''}",
         hint=_registered(first.attribute, is_array=first.is_array, kind=first.kind),
     )

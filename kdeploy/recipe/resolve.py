@@ -33,8 +33,10 @@ from kdeploy.untrusted.named_path import named_path
 
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
-RECOVER_DEFAULTS = {"learning_rate": 0.01}
+RECOVER_RATE = {"learning_rate": 0.01}
 """Fine-tuning starts from learned weights: a tenth of the rate that trains from scratch."""
+RECOVER_WEIGHTS = {"label_weight": 0.1}
+"""It is to find back to what the model before answered, and learns the labels beside that."""
 CLASSES = TaskReference()
 OWN_TRAINING = ("epochs", "learning_rate")
 """What a technique that trains has among its own parameters, and `recover` not again."""
@@ -328,7 +330,8 @@ def _recovery(
                 f"{where}.recover: `{twice[0]}` is a key of `{technique.name}` itself",
                 hint=f"write `{technique.name}: {{{twice[0]}: {given[twice[0]]}}}`",
             )
-        return _distill_config(_taught({**given, **own}, task), f"{where}.recover", folder)
+        taught = _taught({**RECOVER_WEIGHTS, **given, **own}, task)
+        return _distill_config(taught, f"{where}.recover", folder)
     if given is None:
         return None
     if technique.facts.get("recoverable") is False:
@@ -338,8 +341,8 @@ def _recovery(
             hint="recover the step before it",
         )
     given = registry.mapping(given, f"{where}.recover")
-    taught = _taught({**RECOVER_DEFAULTS, **given}, task)
-    return _distill_config(taught, f"{where}.recover", folder)
+    chosen = _taught({**RECOVER_RATE, **RECOVER_WEIGHTS, **given}, task)
+    return _distill_config(chosen, f"{where}.recover", folder)
 
 
 def _taught(given: Any, task: TaskReference) -> Any:

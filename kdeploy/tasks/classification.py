@@ -21,7 +21,8 @@ class Classification:
     check_answer = usual.check_class_logits
     label_loss = usual.class_loss
     distillable = usual.the_output
-    rows = usual.the_output
+    logit_targets = usual.targets_as_they_are
+    rows = usual.as_distillable
     right = usual.right_classes
     predictions = usual.counted_classes
     expected = usual.counted_targets

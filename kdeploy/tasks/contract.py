@@ -92,8 +92,12 @@ class Task(Protocol):
         """Return the loss with the true targets, a scalar in float32."""
         ...
 
-    def distillable(self, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the output that losses of this very task compare, and the targets beside it."""
+    def distillable(self, answer: TensorAnswer) -> Tensor:
+        """Return the output that losses of this very task compare."""
+        ...
+
+    def logit_targets(self, targets: Tensor) -> Tensor:
+        """Return the targets beside what is distillable."""
         ...
 
     def rows(self, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:

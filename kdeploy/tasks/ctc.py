@@ -102,7 +102,8 @@ class Ctc:
         return found
 
     distillable = usual.the_output
-    rows = usual.the_output
+    logit_targets = usual.targets_as_they_are
+    rows = usual.as_distillable
     right = usual.no_share
 
     def predictions(self, answer: Answer, targets: NDArray[Any] | None) -> Predictions:

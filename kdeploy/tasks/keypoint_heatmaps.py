@@ -86,10 +86,12 @@ class KeypointHeatmaps:
         found: Tensor = area * (each * weight).sum() / weight.sum().clamp(min=1)
         return found
 
-    def distillable(self, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return one_output(answer, names=NAMES), targets
+    def distillable(self, answer: TensorAnswer) -> Tensor:
+        found: Tensor = one_output(answer, names=NAMES)
+        return found
 
-    rows = distillable
+    logit_targets = usual.targets_as_they_are
+    rows = usual.as_distillable
     right = usual.no_share
 
     def predictions(self, answer: Answer, targets: NDArray[Any] | None) -> Predictions:

@@ -95,12 +95,14 @@ class Regression:
         true = self._standardized(targets.float(), is_answer=False)
         return functional.smooth_l1_loss(own, true, beta=self.beta)
 
-    def distillable(self, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both in standard deviations, so that losses need not know the unit."""
-        own = self._standardized(one_output(answer, names=NAMES).float(), is_answer=True)
-        return own, self._standardized(targets.float(), is_answer=False)
+    def distillable(self, answer: TensorAnswer) -> Tensor:
+        """Return standard deviations, so that losses need not know the unit."""
+        return self._standardized(one_output(answer, names=NAMES).float(), is_answer=True)
 
-    rows = distillable
+    def logit_targets(self, targets: Tensor) -> Tensor:
+        return self._standardized(targets.float(), is_answer=False)
+
+    rows = usual.as_distillable
 
     right = usual.no_share
 

@@ -93,8 +93,11 @@ class Segmentation:
         true = _counted(targets)
         return functional.cross_entropy(logits, true, label_smoothing=label_smoothing)
 
-    def distillable(self, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return one_output(answer, names=NAMES), targets
+    def distillable(self, answer: TensorAnswer) -> Tensor:
+        found: Tensor = one_output(answer, names=NAMES)
+        return found
+
+    logit_targets = usual.targets_as_they_are
 
     def rows(self, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (N, height, width, classes); where no class is known, nothing is taught."""

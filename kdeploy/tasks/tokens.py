@@ -55,7 +55,8 @@ class Tokens:
     check_answer = usual.check_class_logits
     label_loss = usual.class_loss
     distillable = usual.the_output
-    rows = usual.the_output
+    logit_targets = usual.targets_as_they_are
+    rows = usual.as_distillable
     right = usual.no_share
 
     def predictions(self, answer: Answer, targets: NDArray[Any] | None) -> Predictions:

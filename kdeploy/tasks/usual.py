@@ -32,9 +32,15 @@ def parameters_alone(self: Any) -> dict[str, Any]:
     return described(self)
 
 
-def the_output(self: Any, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the one output, and the targets as they are."""
-    return one_output(answer), targets
+def the_output(self: Any, answer: TensorAnswer) -> Tensor:
+    """Return the one output."""
+    found: Tensor = one_output(answer)
+    return found
+
+
+def as_distillable(self: Any, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what losses of the task itself get, and the targets beside it."""
+    return self.distillable(answer), self.logit_targets(targets)
 
 
 def targets_as_they_are(self: Any, targets: Any) -> Any:

@@ -165,7 +165,7 @@ def _calls(manifest: Json, arrays: list[Any]) -> list[Arrays]:
     ports = rules.data_ports(manifest)
     given = list(zip(ports, arrays))  # noqa: B905 - Python 3.9
     return [
-        {p["name"]: x[i : i + 1] if rules.takes_rows(p) else x[i] for p, x in given}
+        {p["name"]: x[i : i + 1] if rules.takes_rows(p) else x[i, ...] for p, x in given}
         for i in range(len(arrays[0]))
     ]
 
@@ -347,24 +347,24 @@ def _shown(value: Any) -> str:
         return "; ".join(_shown(one) for one in value)
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return " ".join(value)
     return value if isinstance(value, str) else _shortened(value)
 
 
 def _shortened(values: Any) -> str:
-    flat = _flat(values)
-    if len(flat) <= 8:
-        return str([round(x, 4) if isinstance(x, float) else x for x in flat])
-    if not all(isinstance(x, (int, float)) for x in flat):
-        return f"{flat[:8]}, ..."
-    sizes = []
-    while isinstance(values, list) and values:
-        sizes.append(len(values))
-        values = values[0]
-    return f"{sizes} from {min(flat):.4g} to {max(flat):.4g}"
+    numbers = list(_flat(values))
+    if len(numbers) <= 8:
+        return ", ".join(f"{number:.5g}" for number in numbers)
+    return f"{len(numbers)} numbers from {min(numbers):.5g} to {max(numbers):.5g}"
 
 
-def _flat(values: Any) -> list[Any]:
-    return [x for inner in values for x in _flat(inner)] if isinstance(values, list) else [values]
+def _flat(values: Any) -> Any:
+    if not isinstance(values, list):
+        yield values
+        return
+    for inner in values:
+        yield from _flat(inner)
 
 
 def _ranked(row: Any, manifest: Json, top: int) -> list[Json]:
