@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -83,15 +84,30 @@ def main() -> None:
                 key = {"pair": name, "arm": arm, "epochs": arguments.epochs, "seed": seed}
                 if any(key.items() <= known.items() for known in rows_of(file)):
                     continue
-                started = time.perf_counter()
-                found = arms[arm](name, arguments.epochs, seed, arguments.work)
-                row = {**key, **found, "seconds": round(time.perf_counter() - started, 1)}
+                row = _same_training(key, rows_of(file))
+                if row is None:
+                    started = time.perf_counter()
+                    found = arms[arm](name, arguments.epochs, seed, arguments.work)
+                    row = {**key, **found, "seconds": round(time.perf_counter() - started, 1)}
                 add_row(file, row)
                 print(row, flush=True)
     text = _text(rows_of(file), arguments)
     file.with_suffix(".md").write_text(text)
     print(text)
     sys.exit(0)
+
+
+def _same_training(key: Row, rows: list[Row]) -> Row | None:
+    """Return the row of a pair with the same student and data, where no teacher has a part."""
+    if key["arm"] not in (HAND, ALONE, FORMER_ALONE):
+        return None
+    pair, others = PAIRS[key["pair"]], ("arm", "epochs", "seed")
+    for row in rows:
+        other = PAIRS[row["pair"]]
+        is_same = (pair.data, pair.student) == (other.data, other.student)
+        if is_same and all(row[name] == key[name] for name in others):
+            return {**row, "pair": key["pair"]}
+    return None
 
 
 def _by_hand(name: str, epochs: int, seed: int, work: Path) -> Row:
@@ -126,14 +142,15 @@ def _by_kdeploy(
     artifact = result.teacher if distill is None else result.student
     assert artifact is not None
     accuracy = share_right(load_model(artifact), *_preprocessed(pair.data, work)["test"])
-    return {"accuracy": accuracy, **_told(artifact, result.summary)}
+    return {"accuracy": accuracy, **_told(artifact, out)}
 
 
-def _told(artifact: Artifact, summary: Mapping[str, Any]) -> Row:
-    """Return what the run says of the teacher's help and of what it chose, where it does."""
-    keys = ("control", "chosen", "range_test", "training")
-    scores = {key: artifact.scores[key] for key in keys if key in artifact.scores}
-    return {**scores, **{key: summary[key] for key in ("verdict",) if key in summary}}
+def _told(artifact: Artifact, out: Path) -> Row:
+    """Return what the training chose by itself, and what the run says of the teacher's help."""
+    scores = {key: artifact.scores[key] for key in ("training",) if key in artifact.scores}
+    effect = json.loads((out / "summary.json").read_text()).get("teacher_effect")
+    keys = ("difference", "verdict", "after_steps", "teacher_accuracy")
+    return {**scores, **({"effect": {key: effect[key] for key in keys}} if effect else {})}
 
 
 def _teacher_file(name: str, work: Path) -> Path:
