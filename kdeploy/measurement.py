@@ -30,8 +30,14 @@ class Metric:
     better: Better
     about: str
     needs: str = ""
-    """What there has to be: "accuracy" or "tokens" to judge, a scenario, a "cuda" device, or what a
-    compressor `makes`; "" for what every file has, or only the machine knows."""
+    """What there has to be: "accuracy" to judge (of "tokens" also labels of them), a scenario, a
+    "cuda" device, or what a compressor `makes`; "" for what every file has, or only the machine
+    knows."""
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it says how good answers are, of the task's metrics: what bench judges."""
+        return self.needs in ("accuracy", "tokens")
 
 
 METRICS: dict[str, Metric] = {
@@ -46,6 +52,18 @@ METRICS: dict[str, Metric] = {
     ),
     "perplexity": Metric(
         unit="", better="lower", about="exp of the mean cross-entropy of tokens", needs="tokens"
+    ),
+    "agreement.mae": Metric(
+        unit="", better="lower", about="mean distance to the teacher's values", needs="accuracy"
+    ),
+    "regression.mae": Metric(
+        unit="", better="lower", about="mean error, in the target's unit", needs="accuracy"
+    ),
+    "regression.rmse": Metric(
+        unit="", better="lower", about="root of the mean squared error", needs="accuracy"
+    ),
+    "regression.r2": Metric(
+        unit="", better="higher", about="share of the variance explained", needs="accuracy"
     ),
     "latency.mean": Metric(unit="s", better="lower", about="mean time of one batch"),
     "latency.p50": Metric(unit="s", better="lower", about="median time of one batch"),

@@ -30,13 +30,14 @@ FOLDERS: Mapping[str, str] = {
     "runtime": "runtimes",
     "metric": "metrics",
     "dataset": "data/datasets",
+    "task": "tasks",
     "bundle": "package/bundles",
     "report_format": "report/formats",
     "wrapper": "quantization",
 }
 # What people call a kind elsewhere: by its key in a recipe.
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "data": ("dataset",),
+    "data": ("dataset", "task"),
     "distill": ("loss", "scheme"),
     "compress": ("compressor",),
     "export": ("exporter",),

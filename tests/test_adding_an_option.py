@@ -16,7 +16,7 @@ NOISE = 'noise: float = Field(default=0.0, ge=0, description="of the gradients")
 PATIENCE = 'patience: int = Field(default=3, gt=0, description="of the student")'
 EDITS = [
     # Of the training: its field, and the optimizer that uses it.
-    ("training/config.py", "    epochs: int = Field(", f"    {NOISE}"),
+    ("training/config.py", "    epochs: int | None = Field(", f"    {NOISE}"),
     ("training/optimization.py", "    trained = [", USE.format("noise", "settings.noise")),
     # Of a distillation: its field, and the line that uses it.
     ("distill/config.py", "    label_weight: Scheduled", f"    {PATIENCE}"),

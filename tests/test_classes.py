@@ -45,11 +45,10 @@ def test_the_reason_counts_them_and_names_the_first():
 # Where an `argmax` reads something else than a model's answer, or a check stands beside it.
 KNOWN = {
     "classes.py": "here",
-    "data/check.py": "labels that people gave",
+    "data/class_targets.py": "labels that people gave",
     "data/labels.py": "as there",
     "export/disagreement.py": "of gaps between two answers",
-    "training/predict.py": "behind `check_answers`",
-    "training/validation.py": "beside a count of rows without a class",
+    "tasks/classification.py": "in validation, beside a count of rows without a class",
     "quantization/sensitivity.py": "behind a check of all rows",
     "package/runner/python/golden.py": "golden outputs, which are finite",
 }

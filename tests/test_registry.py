@@ -217,7 +217,7 @@ def test_loading_gives_the_decorated_object(kind):
         ("loss", ["loss"]),
         ("losses", ["loss"]),
         ("schemes", ["scheme"]),
-        ("data", ["dataset"]),
+        ("data", ["dataset", "task"]),
         ("compress", ["compressor"]),
         ("distill", ["loss", "scheme"]),
     ],

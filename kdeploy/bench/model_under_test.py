@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ class Outcome:
     """Further metrics that are one number each: cold start, memory, energy, the server's rate."""
     proof: Proof | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict)
-    predictions: NDArray[np.int64] | None = None
+    predictions: NDArray[Any] | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
     """Metrics that were asked for and failed alone, with the reason."""
     flags: tuple[str, ...] = ()

@@ -11,20 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.bench import doubts, early_stopping, stats
-from kdeploy.bench.accuracy import judged, names_of
 from kdeploy.bench.model_under_test import ModelUnderTest, Outcome, Seconds
 from kdeploy.bench.stats import Estimate
-from kdeploy.classes import not_finite
 from kdeploy.flags import P99_MINIMUM_COUNT
 from kdeploy.machine import Machine
-from kdeploy.measurement import Measurement
+from kdeploy.measurement import METRICS, Measurement
 from kdeploy.runtimes.files import files_of, parameters_of
 from kdeploy.runtimes.run import device_of
+from kdeploy.tasks.contract import Predictions, Task, classification, metrics_for
 
 PERCENTS = (50.0, 90.0, 99.0)
 NOT_FINITE = ("not_finite",)
-# Judged on the data as they are, whatever sizes are timed.
-JUDGED = ("accuracy.", "agreement.", "perplexity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +36,23 @@ class _Number:
 
 
 def measurements(
-    outcome: Outcome, machine: Machine, *, reference_predictions: NDArray[np.int64] | None
+    outcome: Outcome,
+    machine: Machine,
+    *,
+    reference_predictions: Predictions | None,
+    task: Task | None = None,
 ) -> list[Measurement]:
-    """Return the records of one outcome; `taught` are the classes that the baseline gave."""
+    """Return the records of one outcome; the reference predictions are the baseline's.
+
+    Without a task they are classes.
+    """
     if outcome.skipped is not None:
         nothing = _Number(metric="latency.p50", value=None, n=0, skipped=outcome.skipped)
         return [_record(outcome, nothing, machine)]
     numbers = [
         *_times(outcome, machine),
         *_facts(outcome, machine),
-        *_quality(outcome, reference_predictions),
+        *_judged(outcome, reference_predictions, task or classification()),
     ]
     return [_record(outcome, number, machine) for number in numbers]
 
@@ -193,8 +197,8 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
         yield _Number(metric="sparse_kernels", value=share, n=proof.sparse_eligible, flags=flags)
 
 
-def _quality(
-    outcome: Outcome, reference_predictions: NDArray[np.int64] | None
+def _judged(
+    outcome: Outcome, reference_predictions: Predictions | None, task: Task
 ) -> Iterator[_Number]:
     predicted = outcome.predictions
     for metric, reason in outcome.missing.items():
@@ -203,10 +207,10 @@ def _quality(
         return
     count = len(predicted)
     found = dict(outcome.accuracy)
-    yield from _without_a_class("accuracy", predicted)
+    yield from _unreadable(task, False, predicted)
     if reference_predictions is not None and len(reference_predictions) == count:
-        found |= judged("agreement", predicted, reference_predictions)
-        yield from _without_a_class("agreement", predicted, reference_predictions)
+        found |= task.agreement(predicted, reference_predictions)
+        yield from _unreadable(task, True, predicted, reference_predictions)
     for metric, value in found.items():
         if not math.isfinite(value):
             reason = (
@@ -220,12 +224,12 @@ def _quality(
             yield _Number(metric=metric, value=value, n=count)
 
 
-def _without_a_class(family: str, *sides: NDArray[np.int64]) -> Iterator[_Number]:
-    """Yield the metrics of a family with the reason why they have no value, if they have none."""
+def _unreadable(task: Task, is_agreement: bool, *sides: Predictions) -> Iterator[_Number]:
+    """Yield the metrics, or agreements, that have no value, with the reason."""
     for side, whose in zip(sides, ("", "the baseline: "), strict=False):
-        reason = not_finite(side, what="test items")
+        reason = task.unreadable(side, what="test items")
         if reason is not None:
-            for metric in names_of(family):
+            for metric in metrics_for(task.name, family="agreement" if is_agreement else ""):
                 said = whose + reason
                 yield _Number(
                     metric=metric, value=None, n=len(side), flags=NOT_FINITE, skipped=said
@@ -251,7 +255,7 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
         batch_size=outcome.batch_size,
         threads=configuration.threads,
         scenario=configuration.scenario,
-        input_shape="" if number.metric.startswith(JUDGED) else _swept_shape(outcome),
+        input_shape="" if METRICS[number.metric].is_judged else _swept_shape(outcome),
         machine=machine.id,
         metric=number.metric,
         value=None if number.value is None else float(number.value),

@@ -15,9 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdeploy.bench.cache import Finished, GroupCache, ModelGroup, finished_now
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
 from kdeploy.bench.plan import Plan, Scenario
@@ -29,6 +26,7 @@ from kdeploy.errors import UnknownName
 from kdeploy.machine import Machine, allowed_cores
 from kdeploy.measurement import Measurement
 from kdeploy.runtimes.run import named, this_machine
+from kdeploy.tasks.contract import Predictions, Task, classification, task_of
 
 __all__ = ["BenchInterrupted", "BenchResult", "ModelUnderTest", "bench"]
 
@@ -87,8 +85,8 @@ def bench(
     labels = {model.label for model in models}
     if baseline is not None and baseline not in labels:
         raise UnknownName.among("model", baseline, labels, where="the baseline")
-    if plan.data is not None:
-        load(plan.data)  # what is wrong with it is the user's error, not that of each configuration
+    # Loaded here: what is wrong with it is the user's error, not that of each configuration.
+    task = classification() if plan.data is None else task_of(load(plan.data))
     store = GroupCache(folder=cache_folder, plan=plan, machine=this_machine())
     configurations = list(_configurations(plan))
     groups = [
@@ -102,9 +100,9 @@ def bench(
             finished.append(_finished(group, store, no_cache=no_cache, watch=watch))
     except KeyboardInterrupt:
         text = f"{len(finished)} of {len(groups)} groups are measured and kept"
-        raise BenchInterrupted(text, _result(finished, baseline, store.machine)) from None
+        raise BenchInterrupted(text, _result(finished, baseline, store.machine, task)) from None
     keep([outcome for f in finished for outcome in f.outcomes], out / "samples")
-    return _result(finished, baseline, store.machine)
+    return _result(finished, baseline, store.machine, task)
 
 
 def _configurations(plan: Plan) -> Iterator[tuple[Configuration, bool]]:
@@ -174,7 +172,9 @@ def rounds_of(plan: Plan, scenario: Scenario) -> int:
     return 2 * math.ceil(wanted / 2)
 
 
-def _result(finished: Sequence[Finished], baseline: str | None, machine: Machine) -> BenchResult:
+def _result(
+    finished: Sequence[Finished], baseline: str | None, machine: Machine, task: Task
+) -> BenchResult:
     outcomes = [outcome for f in finished for outcome in f.outcomes]
     return BenchResult(
         measurements=[
@@ -183,7 +183,10 @@ def _result(finished: Sequence[Finished], baseline: str | None, machine: Machine
             for o in f.outcomes
             for record in f.dated(
                 measurements(
-                    o, machine, reference_predictions=_reference_predictions(o, outcomes, baseline)
+                    o,
+                    machine,
+                    reference_predictions=_reference_predictions(o, outcomes, baseline),
+                    task=task,
                 )
             )
         ],
@@ -199,8 +202,8 @@ def _result(finished: Sequence[Finished], baseline: str | None, machine: Machine
 
 def _reference_predictions(
     outcome: Outcome, outcomes: Sequence[Outcome], baseline: str | None
-) -> NDArray[np.int64] | None:
-    """Return the baseline's classes, from the same runtime where it could run there."""
+) -> Predictions | None:
+    """Return the baseline's predictions, from the same runtime where it could run there."""
     found = [o for o in outcomes if o.model.label == baseline and o.predictions is not None]
     found.sort(key=lambda o: o.configuration.runtime != outcome.configuration.runtime)
     return found[0].predictions if found else None

@@ -15,6 +15,7 @@ from kdeploy.cli.options import (
     Inputs,
     Json,
     Out,
+    TaskOption,
     Weights,
     source_of,
 )
@@ -54,6 +55,7 @@ def _compress_options(
     ] = None,
     data: Data = None,
     data_dir: DataDir = None,
+    task: TaskOption = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

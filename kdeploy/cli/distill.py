@@ -17,6 +17,7 @@ from kdeploy.cli.options import (
     Json,
     NumNodes,
     Out,
+    TaskOption,
     TensorBoard,
     named_only,
 )
@@ -57,6 +58,7 @@ def distill(
     devices: Devices = None,
     num_nodes: NumNodes = None,
     data_dir: DataDir = None,
+    task: TaskOption = None,
     json: Json = False,
     debug: Debug = False,
     *,
@@ -71,6 +73,7 @@ def distill(
     given: dict[str, Any] = {
         "name": "distill",
         "data": {**data_section(data), **({"folder": str(data_dir.resolve())} if data_dir else {})},
+        **({"task": read_value(task)} if task else {}),
         "teacher": {"build": teacher, "args": read_value(teacher_args), **weights},
         "student": {"build": student, "args": read_value(student_args)},
         "distill": options,
@@ -78,6 +81,7 @@ def distill(
     recipe = parse(overridden(given, overrides or []), folder=Path())
     # Torch comes with these: what is wrong with the words is told before.
     from kdeploy.cli.output import Terminal
+    from kdeploy.cli.output import out as screen
     from kdeploy.pipeline.run import run as run_recipe
     from kdeploy.training.processes import started
 
@@ -96,4 +100,6 @@ def distill(
         return None
     if result.student is not None:
         show_artifact(result.student, is_json=json)
+    if result.effect is not None:
+        screen(is_json=json).print(result.effect.sentence)
     return Result({"out": str(out), **result.summary})

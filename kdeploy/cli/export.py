@@ -15,6 +15,7 @@ from kdeploy.cli.options import (
     Inputs,
     Json,
     Out,
+    TaskOption,
     Weights,
     source_of,
 )
@@ -46,6 +47,7 @@ def _export_options(
     inputs: Inputs = None,
     data: Data = None,
     data_dir: DataDir = None,
+    task: TaskOption = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

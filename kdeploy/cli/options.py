@@ -23,6 +23,14 @@ Data = Annotated[
     str | None,
     typer.Option("--data", help=DATA_HELP, metavar="DATA"),
 ]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="What targets and outputs mean, e.g. `segmentation`; left out, classification.",
+        metavar="TASK",
+    ),
+]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where the files of the dataset are.")
 ]
@@ -69,15 +77,20 @@ def named_only(command: Callable[..., Any]) -> Callable[[], None]:
     return listed
 
 
-def data_reference(name: str | None, folder: Path | None, seed: int = 0) -> DataReference | None:
-    """Return the data that `--data` and `--data-dir` name, None when they name none."""
+def data_reference(
+    name: str | None, folder: Path | None, seed: int = 0, task: str | None = None
+) -> DataReference | None:
+    """Return the data that `--data`, `--data-dir` and `--task` name, None when they name none."""
     if name is None:
         return None
     from kdeploy.recipe.data_text import data_section
+    from kdeploy.recipe.read import read_value
+    from kdeploy.recipe.resolve import CLASSES, task_reference
     from kdeploy.recipe.resolve import data_reference as resolve
 
     given = {**data_section(name), **({"folder": str(folder)} if folder else {})}
-    return resolve(given, Path(), seed)
+    meant = task_reference(read_value(task)) if task else CLASSES
+    return resolve(given, Path(), seed, task=meant)
 
 
 def source_of(common: dict[str, Any]) -> Source:
@@ -95,7 +108,7 @@ def source_of(common: dict[str, Any]) -> Source:
             mapping(read_value(common["model_args"]), "--args"),
             common["inputs"],
         ),
-        data=data_reference(common["data"], common["data_dir"]),
+        data=data_reference(common["data"], common["data_dir"], task=common["task"]),
     )
 
 

@@ -14,6 +14,7 @@ from kdeploy.cli.options import (
     Debug,
     Inputs,
     Json,
+    TaskOption,
     Weights,
     data_reference,
     with_inputs,
@@ -32,6 +33,7 @@ def package(
     inputs: Inputs = None,
     data: Data = None,
     data_dir: DataDir = None,
+    task: TaskOption = None,
     json: Json = False,
     debug: Debug = False,
 ) -> Result:
@@ -49,7 +51,7 @@ def package(
         weights=weights,
         as_built=as_built,
         args=with_inputs(artifact, {}, inputs),
-        data=data_reference(data, data_dir),
+        data=data_reference(data, data_dir, task=task),
     )
     budgets = parse_gates(budget or [], where="--budget")
     result = package_one(source, budgets, out, Terminal())

@@ -18,6 +18,7 @@ from kdeploy.errors import DataError, GateFailed
 from kdeploy.quantization.fake_quant import FakeQuantized
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.sensitivity import Sensitivity, sensitivities
+from kdeploy.tasks.contract import task_of
 from kdeploy.training.fit import accuracy
 from kdeploy.units import parse_drop
 
@@ -149,7 +150,8 @@ class _Search:
 
     def _accuracy(self, model: nn.Module) -> float:
         data, device = self.context.data, self.context.device
-        return accuracy(model, data.validation, data.preprocessing, device=device)
+        part, known = data.validation, data.preprocessing
+        return accuracy(model, part, known, device=device, task=task_of(data))
 
     def _error(self) -> GateFailed:
         said = "; ".join(f"{t['float_layers']} float: {100 * t['drop']:.2f} pp" for t in self.tried)

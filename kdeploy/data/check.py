@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.data.class_targets import read_classes
 from kdeploy.data.contract import Parts, Preprocessing, Split
 from kdeploy.data.item_types import layout_hint, type_hint
-from kdeploy.data.labels import labels_of
 from kdeploy.data.lazy_items import LazyItems
 from kdeploy.data.rows import Joined, Rows, pieces
 from kdeploy.errors import DataError
@@ -23,56 +24,50 @@ _IN_ALPHA = (
 )
 
 
-def checked_parts(parts: Parts, *, where: str) -> Parts:
-    """Return the parts, their labels as int64, after checking all that a model relies on.
+def checked_parts(
+    parts: Parts, *, where: str, read_targets: Callable[..., Parts] = read_classes
+) -> Parts:
+    """Return the parts, their targets read, after checking all that a model relies on.
 
     The notes gain what people should know of them.
+
+    Args:
+        parts: As the dataset returned them.
+        where: Begins the messages.
+        read_targets: The task's, see `TargetReader`.
 
     Raises:
         DataError: something does not fit; it names the part, what was found and what to change.
     """
     known = parts.preprocessing
-    _check_preprocessing(known, where, has_labels=any(s.is_labelled for _, s in parts.named()))
-    checked, notes = {}, list(parts.notes)
+    _check_preprocessing(known, where)
     for part, split in parts.named():
         place = f"{part} part of {where}" + (f" ({split.origin})" if split.origin else "")
         _check_kinds(split, place)
         check_items(split.x, known, place)
         _check_type(split.x, parts, place)
         check_varied(split.x, known, place)
-        if not _is_to_be_judged(split, place):
-            checked[part] = split
-            continue
-        labels = labels_of(split.y, where=place, tokens=known.shape[0] if known.is_tokens else None)
-        _check_labels(labels.y, split, known, place)
-        checked[part] = replace(split, y=labels.y)
-        notes += [labels.note] if labels.note else []
+        _check_count(split, place)
     if parts.unlabelled is not None:
         place = f"unlabelled items of {where}"
         check_items(parts.unlabelled, known, place)
         _check_type(parts.unlabelled, parts, place)
     hint = layout_hint(known.shape)
-    notes += [f"{where}: {hint}"] if hint else []
+    notes = [f"{where}: {hint}"] if hint else []
     notes += _constant_channels(parts, where)
-    notes += _classes_without_items(checked["train"], known.classes, where)
-    return replace(
-        parts,
-        train=checked["train"],
-        test=checked["test"],
-        validation=checked.get("validation"),
-        notes=tuple(notes),
-    )
+    return read_targets(replace(parts, notes=(*parts.notes, *notes)), where=where)
 
 
-def _is_to_be_judged(split: Split, place: str) -> bool:
-    """Return whether the items have labels; of those without, each has `NOT_COUNTED` instead."""
-    if split.y.ndim != 1 or split.is_labelled:
-        return True
+def _check_count(split: Split, place: str) -> None:
+    if split.y.ndim == 0:
+        raise DataError(
+            f"{place}: y is a single number", hint="give one for each item: its first axis is N"
+        )
     if len(split.y) != len(split.x):
         raise DataError(
-            f"{place}: {len(split.x)} items but {len(split.y)} labels", hint="give one for each"
+            f"{place}: {len(split.x)} items but {len(split.y)} labels",
+            hint="x and y must have one entry an item, in the same order",
         )
-    return False
 
 
 def _check_type(x: NDArray[Any], parts: Parts, place: str) -> None:
@@ -93,18 +88,6 @@ def _check_kinds(split: Split, place: str) -> None:
                 f"{place}: {name} is {type(value).__name__}, not a numpy array",
                 hint=f"`np.asarray({name})`, of a torch tensor `{name}.numpy()`",
             )
-
-
-def _classes_without_items(train: Split, classes: tuple[str, ...], where: str) -> list[str]:
-    """Return a sentence if no training item has some class; of tokens, rare ones may be missing."""
-    if train.has_token_labels or not train.is_labelled:
-        return []
-    counts = np.bincount(train.y, minlength=len(classes))
-    names = [name for name, count in zip(classes, counts, strict=True) if not count]
-    if not names:
-        return []
-    listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return [f"{where}: {len(names)} of {len(classes)} classes have no training item: {listed}"]
 
 
 def check_varied(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> None:
@@ -142,9 +125,7 @@ def _constant_channels(parts: Parts, where: str) -> list[str]:
     return [f"{where}: in x of train these channels never change: {listed}"]
 
 
-def _check_preprocessing(
-    preprocessing: Preprocessing, where: str, *, has_labels: bool = True
-) -> None:
+def _check_preprocessing(preprocessing: Preprocessing, where: str) -> None:
     if not preprocessing.shape:
         raise DataError(
             f"{where}: x is one number an item",
@@ -155,11 +136,6 @@ def _check_preprocessing(
         _check_vocabulary(preprocessing, where)
     else:
         _check_normalization(preprocessing, where)
-    if len(preprocessing.classes) < 2 and has_labels:
-        raise DataError(
-            f"{where}: found {len(preprocessing.classes)} class, classification needs two or more",
-            hint="add the other classes, to train as well as to test",
-        )
 
 
 def _check_vocabulary(preprocessing: Preprocessing, where: str) -> None:
@@ -255,24 +231,3 @@ def _check_finite(x: NDArray[Any], place: str) -> None:
                 f"{place}: item {item} of x holds a value that is NaN or infinite",
                 hint="`np.isfinite(x).all()` finds them; repair or drop those items",
             )
-
-
-def _check_labels(y: NDArray[np.int64], split: Split, known: Preprocessing, place: str) -> None:
-    classes = known.classes
-    if len(y) != len(split.x):
-        raise DataError(
-            f"{place}: {len(split.x)} items but {len(y)} labels",
-            hint="x and y must have one entry an item, in the same order",
-        )
-    largest = int(y.max())
-    if largest >= len(classes):
-        item = int(y.reshape(len(y), -1).max(axis=1).argmax())
-        begins_at_one = y.ndim == 1 and int(y.min()) == 1 and largest == len(classes)
-        raise DataError(
-            f"{place}: label {largest} at item {item} is out of range, there are "
-            f"{len(classes)} classes: 0..{len(classes) - 1}",
-            hint="labels begin at 1 here: `y = y - 1`"
-            if begins_at_one
-            else "add items of that class to train, correct the label, or give the number of "
-            f"`classes`: {largest + 1}",
-        )

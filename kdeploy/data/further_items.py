@@ -36,11 +36,17 @@ def with_unlabelled(data: Dataset, path: Path) -> Dataset:
         Unavailable: the cache of decoded images cannot be written.
     """
     train = data.train
-    if train.has_token_labels:
+    if train.y.ndim == 2 and data.preprocessing.is_tokens:
         raise DataError(
             f"{path}: the labels of {data.name} are of tokens, and items without labels are taken "
             "beside labels of items only",
             hint="give the further text a label of its own for each token: its next one",
+        )
+    if train.y.ndim != 1 or train.y.dtype != np.int64:
+        raise DataError(
+            f"{path}: items without labels are taken beside classes only, and the targets of "
+            f"{data.name} are {train.y.dtype} of shape {tuple(train.y.shape)}",
+            hint="leave the further items out, or give them targets",
         )
     x, key, told = further_items(path, data.preprocessing, data.name)
     if x.dtype != train.x.dtype:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from kdeploy import registry
 from kdeploy.data.augmentation import check_augmentations
 from kdeploy.data.check import checked_parts
-from kdeploy.data.contract import Dataset, Parts, Split
+from kdeploy.data.contract import Dataset, Parts, Split, TargetReader, TaskReference
 from kdeploy.data.lazy_items import LazyItems, sample
 from kdeploy.data.own_function import is_own_function, parts_of
 from kdeploy.data.rows import Rows, pieces
 from kdeploy.data.split import stratified
 from kdeploy.data.statistics import normalized_by
+from kdeploy.data.task_by_name import named_task
 from kdeploy.errors import DataError, RecipeError
 from kdeploy.untrusted.named_path import named_path
 
@@ -42,6 +43,8 @@ class DataReference:
     seed: int = 0
     folder: Path = Path()
     """Where relative paths in `name` and `parameters` start."""
+    task: TaskReference = field(default_factory=TaskReference)
+    """What the targets mean."""
     normalize: bool = False
     """Whether items that come without a mean and std get those of the training part."""
 
@@ -54,8 +57,11 @@ class DataReference:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them; `from_dict` reads them back."""
+        # Left out where it is what it was before there were others: ids stay.
+        task = {} if self.task == TaskReference() else {"task": _plain(self.task.to_dict())}
         return {
             "name": self.name,
+            **task,
             "parameters": _plain(self.parameters),
             "validation_fraction": self.validation_fraction,
             "augment": list(self.augment),
@@ -69,7 +75,8 @@ class DataReference:
     def from_dict(cls, fields: Mapping[str, Any]) -> DataReference:
         """Return the reference that `to_dict` wrote."""
         read = {"augment": tuple(fields.get("augment", ())), "folder": Path(fields["folder"])}
-        return cls(**{**fields, **read})
+        task = {"task": TaskReference(**fields["task"])} if "task" in fields else {}
+        return cls(**{**fields, **read, **task})
 
 
 def load(reference: DataReference) -> Dataset:
@@ -88,7 +95,9 @@ def load(reference: DataReference) -> Dataset:
 def _load(reference_json: str) -> Dataset:
     reference = DataReference.from_dict(json.loads(reference_json))
     parts, parameters = _parts(reference)
-    parts = checked_parts(parts, where=f"data `{reference.name}`")
+    task = named_task(reference.task, folder=reference.folder)
+    where = f"data `{reference.name}`"
+    parts = checked_parts(parts, where=where, read_targets=task.read_targets)
     _check_augmentations(reference, parts)
     parts, told = _normalized(parts, reference)
     train, validation = parts.train, parts.validation
@@ -103,7 +112,7 @@ def _load(reference_json: str) -> Dataset:
         validation=validation,
         test=parts.test,
         preprocessing=parts.preprocessing,
-        fingerprint=_fingerprint(parts),
+        fingerprint=_fingerprint(parts, task, reference.task),
         augment=reference.augment,
         licence=parts.licence,
         source=parts.source,
@@ -111,6 +120,7 @@ def _load(reference_json: str) -> Dataset:
         notes=notes,
         unlabelled=parts.unlabelled,
         is_validation_given=parts.validation is not None,
+        task=task,
     )
 
 
@@ -184,13 +194,19 @@ def _rows(x: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     return cast("NDArray[Any]", Rows(x, rows)) if stays else x[rows]
 
 
-def _fingerprint(parts: Parts) -> str:
-    """Return the sha256 of all parts and the preprocessing."""
+def _fingerprint(parts: Parts, task: TargetReader, named: TaskReference) -> str:
+    """Return the sha256 of all parts, the preprocessing and the task, but for that of classes."""
     digest = hashlib.sha256(json.dumps(parts.preprocessing.to_dict(), sort_keys=True).encode())
     digest.update(parts.fingerprint.encode())
+    if named != TaskReference():
+        digest.update(json.dumps(task.to_dict(), sort_keys=True, default=str).encode())
     for _, split in parts.named():
         digest.update(f"{split.x.dtype} {split.x.shape}".encode())
-        digest.update(np.ascontiguousarray(split.y, dtype="<i8").data)
+        if split.y.dtype == np.int64:
+            digest.update(np.ascontiguousarray(split.y, dtype="<i8").data)
+        else:
+            digest.update(f"{split.y.dtype} {split.y.shape}".encode())
+            digest.update(np.ascontiguousarray(split.y).data)
         if not parts.fingerprint:
             _take_in(digest, split.x)
     if parts.unlabelled is not None:

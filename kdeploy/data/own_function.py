@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.data.check import TOKEN_TYPES
-from kdeploy.data.contract import Parts, Preprocessing, Split
-from kdeploy.data.labels import classes_of, labels_of
+from kdeploy.data.contract import AsGiven, Parts, Preprocessing, Split
 from kdeploy.data.lazy_items import LazyItems
 from kdeploy.data.torch_data import with_arrays
 from kdeploy.errors import DataError, FileMissing, InputError, UnknownName
@@ -59,8 +58,8 @@ def parts_of(name: str, parameters: Mapping[str, Any], *, folder: Path) -> Parts
 
     home = named_path(name.rpartition(":")[0], folder).resolve().parent
     with importing_from(home):
-        function = _function(name, folder)
-        _check_parameters(function, parameters, name)
+        function = _callable(name, folder)
+        check_parameters(function, parameters, f"data `{name}`")
         files = {key: str(file) for key, file in named_files(parameters, folder).items()}
         with _failing(name):
             returned = function(**{**parameters, **files})
@@ -95,36 +94,54 @@ def _place(text: str, folder: Path) -> Path | None:
         return None
 
 
-def _function(name: str, folder: Path) -> Callable[..., Any]:
+def attribute_of(name: str, folder: Path, *, kind: str = "function") -> Any:
+    """Return what `path.py:NAME` names, of a file that is executed.
+
+    Raises:
+        FileMissing: there is no such file.
+        UnknownName: the file has no such function or class.
+        DataError: the file failed.
+    """
+    # Not at the top: a process that measures other data need not know how models are built.
+    from kdeploy.store.references import importing_from
+
+    home = named_path(name.rpartition(":")[0], folder).resolve().parent
+    with importing_from(home):
+        return _callable(name, folder, kind)
+
+
+def _callable(name: str, folder: Path, kind: str = "function") -> Callable[..., Any]:
     file, _, attribute = name.rpartition(":")
     path = named_path(file, folder)
     if not path.is_file():
-        raise FileMissing(f"there is no file {path}", hint="`data: {name: path.py:function}`")
+        raise FileMissing(f"there is no file {path}", hint=f"name it as `path.py:{kind}`")
     specification = importlib.util.spec_from_file_location(f"kdeploy_data_{path.stem}", path)
     if specification is None or specification.loader is None:
-        raise DataError(f"{path} is not a Python file", hint="`data: {name: path.py:function}`")
+        raise DataError(f"{path} is not a Python file", hint=f"name it as `path.py:{kind}`")
     module = importlib.util.module_from_spec(specification)
     mark_as_users(path, kind=DataError)
     with _failing(str(path)):
         specification.loader.exec_module(module)
     function = getattr(module, attribute, None)
     if not callable(function):
-        own = [n for n, v in vars(module).items() if inspect.isfunction(v)]
-        raise UnknownName.among("function", attribute, own, where=str(path))
+        is_kind = inspect.isfunction if kind == "function" else inspect.isclass
+        own = [n for n, v in vars(module).items() if is_kind(v)]
+        raise UnknownName.among(kind, attribute, own, where=str(path))
     return function  # type: ignore[no-any-return]
 
 
-def _check_parameters(function: Callable[..., Any], given: Mapping[str, Any], name: str) -> None:
+def check_parameters(function: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
+    """Raise an error unless the function, or class, can be called with these keywords."""
     signature = inspect.signature(function)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     unknown = [key for key in given if key not in signature.parameters]
     if unknown and not takes_any:
-        raise UnknownName.among("key", unknown[0], signature.parameters, where=f"data `{name}`")
+        raise UnknownName.among("key", unknown[0], signature.parameters, where=where)
     try:
         signature.bind(**given)
     except TypeError as error:
         raise DataError(
-            f"data `{name}`: {error}", hint="give it as a key beside `name:` in `data:`"
+            f"{where}: {error}", hint=f"give it as a key of `{where.split()[0]}:`"
         ) from None
 
 
@@ -142,25 +159,22 @@ def _parts(returned: Mapping[str, Any], name: str) -> Parts:
             )
     x = returned["x_train"]
     is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
-    tokens = x.shape[1] if is_tokens else None
     parts = [key.removeprefix("x_") for key in needed if key.startswith("x_")]
     places = {part: f"data `{name}`, y_{part}" for part in parts}
-    labels = {
-        place: labels_of(returned[f"y_{part}"], where=place, tokens=tokens)
+    option = partial(_option, returned, name)
+    splits = {
+        part: Split(x=returned[f"x_{part}"], y=returned[f"y_{part}"], targets_origin=place)
         for part, place in places.items()
     }
-    option = partial(_option, returned, name)
-    classes = classes_of(option("classes", _plain, None), labels)
-    splits = {p: Split(x=returned[f"x_{p}"], y=labels[place].y) for p, place in places.items()}
     return Parts(
         train=splits["train"],
         test=splits["test"],
         validation=splits.get("validation"),
         unlabelled=returned.get(UNLABELLED),
-        preprocessing=_preprocessing(option, x, classes, is_tokens=is_tokens),
+        preprocessing=_preprocessing(option, x, is_tokens=is_tokens),
         licence=str(returned.get("licence", "")),
         source=str(returned.get("source", name)),
-        notes=tuple(one.note for one in labels.values() if one.note),
+        as_given=AsGiven(classes=option("classes", _plain, None)),
     )
 
 
@@ -185,7 +199,6 @@ def _plain(classes: Any) -> Any:
 def _preprocessing(
     option: Callable[[str, Callable[[Any], Any], Any], Any],
     x: NDArray[Any],
-    classes: list[str],
     *,
     is_tokens: bool,
 ) -> Preprocessing:
@@ -195,7 +208,6 @@ def _preprocessing(
         mean=option("mean", _numbers, 0.0),
         std=option("std", _numbers, 1.0),
         resize=option("resize", str, ""),
-        classes=tuple(classes),
         dtype="int64" if is_tokens else "float32",
         vocabulary=option("vocabulary", int, x.max(initial=0) + 1) if is_tokens else 0,
     )

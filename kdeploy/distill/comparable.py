@@ -17,6 +17,7 @@ from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant
 from kdeploy.distill.teacher import Teacher
+from kdeploy.tasks.contract import task_of
 from kdeploy.training.contract import Batch
 
 
@@ -31,7 +32,7 @@ def example_of(data: Dataset) -> Batch:
 
 def facts_of(data: Dataset) -> TaskFacts:
     """Return what losses with weights or a memory may know."""
-    return TaskFacts(num_classes=data.num_classes, num_items=len(data.train))
+    return TaskFacts(num_classes=data.num_classes, num_items=len(data.train), task=task_of(data))
 
 
 def check_comparable(

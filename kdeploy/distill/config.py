@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from kdeploy import registry
+from kdeploy.distill.correctness import OF_WRONG
+from kdeploy.distill.default_weights import with_all_weights
 from kdeploy.distill.loss_specs import Scheduled, checked_weight, resolved_loss
+from kdeploy.distill.schedules import Schedule, schedule_of
 from kdeploy.errors import RecipeError
 from kdeploy.training.config import TrainingConfig
 from kdeploy.units import parse_quantity
@@ -40,8 +43,17 @@ class DistillConfig(TrainingConfig):
         description="what is learned: `[{kd: {temperature: 4.0}}]`",
         validate_default=True,
     )
-    label_weight: Scheduled = Field(
-        default=0.1, description="weight of the true labels' cross-entropy"
+    label_weight: Scheduled | None = Field(
+        default=None,
+        description="weight of the true labels' cross-entropy; null: 1, beside losses on outputs "
+        "whose weights are given 0.1",
+    )
+    wrong_weight: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="weight of the items that the teacher gets wrong, in losses on outputs; null: "
+        "0, beside weights that are given 1",
     )
     cache_budget: str = Field(
         default="4GB", description="disk for the teacher's answers; 0 asks it live"
@@ -51,7 +63,11 @@ class DistillConfig(TrainingConfig):
         gt=0,
         description="keep only the largest logits and the others' sum; null: all",
     )
-    baseline: bool = Field(default=False, description="also train the student without a teacher")
+    baseline: bool | None = Field(
+        default=None,
+        description="whether the teacher helps: true: the student is also trained without it; "
+        "null: for a tenth of the steps; false: nothing is compared",
+    )
 
     @property
     def scheme_name(self) -> str:
@@ -62,6 +78,23 @@ class DistillConfig(TrainingConfig):
     def scheme_parameters(self) -> dict[str, Any]:
         """Return the scheme's own parameters."""
         return self.scheme[self.scheme_name]
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether the weights of all losses follow from their gradients: none is given."""
+        return self.label_weight is None
+
+    @property
+    def weight_of_wrong(self) -> float:
+        """Return the weight of what the teacher gets wrong."""
+        if self.wrong_weight is not None:
+            return self.wrong_weight
+        return OF_WRONG if self.is_balanced else 1.0
+
+    @property
+    def labels(self) -> Schedule:
+        """Return the weight of the labels."""
+        return schedule_of(1.0 if self.label_weight is None else self.label_weight, where="labels")
 
     @property
     def cache_bytes(self) -> float:
@@ -82,7 +115,8 @@ class DistillConfig(TrainingConfig):
 
     def identity(self) -> dict[str, Any]:
         """Return what the student depends on, in the form that ids of artefacts are made of."""
-        own = {name: value for name, value in self.own().items() if name != "baseline"}
+        silent = {"baseline", *({"wrong_weight"} if self.wrong_weight is None else ())}
+        own = {name: value for name, value in self.own().items() if name not in silent}
         return {
             **own,
             "scheme": self.scheme_name,
@@ -104,9 +138,16 @@ class DistillConfig(TrainingConfig):
         where = f"{_where(info)}.losses"
         return [resolved_loss(entry, f"{where}[{i}]") for i, entry in enumerate(given)]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _beside_a_weight(cls, given: Any) -> Any:
+        return with_all_weights(given) if isinstance(given, Mapping) else given
+
     @field_validator("label_weight")
     @classmethod
     def _not_negative(cls, given: Any, info: ValidationInfo) -> Any:
+        if given is None:
+            return given
         checked_weight(given, where=f"{_where(info)}.label_weight")
         return given
 

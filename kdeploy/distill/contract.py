@@ -44,6 +44,7 @@ from kdeploy.distill.schedules import Schedule
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError
 from kdeploy.registration import Decorated, register
+from kdeploy.tasks.contract import Task, classification, task_of
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import (
@@ -91,6 +92,8 @@ class TaskFacts:
     num_classes: int
     num_items: int
     """Of the training part; `Batch.rows` counts them from 0."""
+    task: Task = field(default_factory=classification)
+    """What outputs and targets mean."""
 
 
 class MakeObjective(Protocol):
@@ -123,6 +126,8 @@ class SchemeContext:
     label_weight: Schedule
     """For schemes whose objective is their own; that of `MakeObjective` holds it already."""
     build: BuildModel = cannot_build
+    looked_at: nn.Module | None = None
+    """Whose trainings are looked at on the way: the student's, not those of others beside it."""
     results: list[FitResult] = field(default_factory=list)
     """Of all trainings so far, in their order."""
     students: list[nn.Module] = field(default_factory=list)
@@ -132,7 +137,8 @@ class SchemeContext:
 
     def train(self, objective: Objective, *, name: str = "") -> FitResult:
         """Train as the recipe says; with a name, beside other trainings of the same scheme."""
-        context = self.fit
+        is_looked_at = objective.student is self.looked_at
+        context = self.fit if is_looked_at else replace(self.fit, look=None)
         if name:
             work = context.work / name if context.work else None
             context = replace(context, work=work, name=f"{context.name}: {name}")
@@ -164,7 +170,8 @@ class SchemeContext:
         """Measure a further model on the validation part, and keep the number under its name."""
         device = str(device_named(self.fit.device))
         data = self.data
-        value = accuracy(model, data.validation, data.preprocessing, device=device, name=name)
+        part, known = data.validation, data.preprocessing
+        value = accuracy(model, part, known, device=device, name=name, task=task_of(data))
         logger.info("the validation accuracy of %s is %.4f", name, value)
         self.accuracies[name] = value
         return value

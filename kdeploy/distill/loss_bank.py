@@ -45,6 +45,7 @@ class LossBank(nn.Module):
         facts: TaskFacts,
     ) -> None:
         super().__init__()
+        self.task = facts.task
         self.loss_specs = {loss_spec.name: loss_spec for loss_spec in loss_specs}
         self.adapters = nn.ModuleDict()
         self.modules_of_losses = nn.ModuleDict()
@@ -69,12 +70,14 @@ class LossBank(nn.Module):
         loss_spec = self.loss_specs[name]
         with torch.autocast(batch.x.device.type, enabled=False):
             if loss_spec.needs == "logits":
-                return self._on_logits(loss_spec, student[0], teacher.logits, batch)
+                answers = (student[0], teacher.logits)
+                own, other = (self.task.distillable(answer) for answer in answers)
+                return self._on_logits(loss_spec, own, other, batch)
             pairs = _pairs(loss_spec, student[1], teacher.features)
             floats = [(own.float(), other.float()) for own, other in pairs]
             if loss_spec.needs == "all_features":
-                own, other = (tuple(side) for side in zip(*floats, strict=True))
-                return self._value(loss_spec, 0, (own, other), batch)
+                sides = tuple(zip(*floats, strict=True))
+                return self._value(loss_spec, 0, (sides[0], sides[1]), batch)
             values = [self._on_pair(loss_spec, i, pair, batch) for i, pair in enumerate(floats)]
             return torch.stack(values).sum()
 
@@ -116,8 +119,8 @@ class LossBank(nn.Module):
             )
 
     def _on_logits(self, loss_spec: LossSpec, own: Tensor, other: Tensor, batch: Batch) -> Tensor:
-        labels = batch.labels
-        if own.ndim == 3 and not loss_spec.is_module:
+        labels = self.task.logit_targets(batch.labels)
+        if own.ndim > 2 and not loss_spec.is_module:
             own, other = real_rows(own, labels), real_rows(other, labels)
             labels = labels[labels != NOT_COUNTED]
         return self._value(

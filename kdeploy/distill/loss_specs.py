@@ -26,7 +26,11 @@ class LogitLossSection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    weight: Scheduled = Field(1.0, description="factor of this loss in the sum")
+    weight: Scheduled | None = Field(
+        None,
+        description="factor of this loss in the sum; null: beside other weights 1, and where none "
+        "is given its gradient is kept in a band around that of the labels",
+    )
 
 
 class TokenLossSection(LogitLossSection):
@@ -54,6 +58,8 @@ class LossSpec:
     function: Callable[..., Any]
     """The loss; or the class of one, see `is_module`."""
     weight: Schedule
+    is_balanced: bool = False
+    """Whether its gradient is kept in a band around that of the labels."""
     parameters: Mapping[str, Any]
     temperature: Schedule | None = None
     """Where it changes; else it is among the parameters."""
@@ -100,7 +106,8 @@ def resolved_loss(entry: Mapping[str, Any], where: str) -> dict[str, dict[str, A
     for key in own:
         if key not in names:
             raise UnknownName.among("key", key, names, where=where)
-    checked_weight(around["weight"], where=f"{where}.weight")
+    if around["weight"] is not None:
+        checked_weight(around["weight"], where=f"{where}.weight")
     return {name: {**_parameters(known.parameters, own, where=where), **around}}
 
 
@@ -152,7 +159,7 @@ def _parameters(
 
 def _loss_spec(name: str, resolved: dict[str, Any]) -> LossSpec:
     known = registry.find("loss", name)
-    weight = schedule_of(resolved.pop("weight"), where="weight")
+    weight = resolved.pop("weight", None)
     needs = str(known.facts.get("needs", "logits"))
     layers = resolved.pop("layers", None)
     temperature = None
@@ -162,7 +169,8 @@ def _loss_spec(name: str, resolved: dict[str, Any]) -> LossSpec:
     return LossSpec(
         name=name,
         function=known.load(),
-        weight=weight,
+        weight=schedule_of(1.0 if weight is None else weight, where="weight"),
+        is_balanced=weight is None,
         parameters=resolved,
         temperature=temperature,
         layers=layers or {},

@@ -21,7 +21,6 @@ from kdeploy.errors import ModelError, RecipeError
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.contract import Batch
-from kdeploy.training.cross_entropy import entropy
 from kdeploy.training.views import View
 
 
@@ -32,7 +31,7 @@ class DistillObjective(nn.Module):
         student: Learns; its own `state_dict` has no key of an adapter.
         teacher: Is only asked.
         loss_specs: What is learned from the teacher.
-        label_weight: Weight of the cross-entropy with the true labels; always 0 leaves it out.
+        label_weight: Weight of the task's loss with the true labels; always 0 leaves it out.
         example: Two preprocessed items, to see the shapes of the features.
         facts: What losses with a memory may know of the task.
         balanced: Losses whose gradients are kept in a band around that of the labels.
@@ -59,6 +58,7 @@ class DistillObjective(nn.Module):
         has_labels = any(label_weight.values())
         _check_sense(student, teacher, loss_specs, has_labels=has_labels)
         self.student = student
+        self.task = facts.task
         self.teacher = teacher
         self.weights = {loss_spec.name: loss_spec.weight for loss_spec in loss_specs}
         if has_labels:
@@ -98,11 +98,15 @@ class DistillObjective(nn.Module):
         # What a student wrote itself is no truth to learn by heart.
         is_true = shown is batch
         if LABELS in weights:
-            value = entropy(logits, batch.labels) if is_true else logits.new_zeros(()).float()
+            value = (
+                self.task.label_loss(logits, batch.labels)
+                if is_true
+                else logits.new_zeros(()).float()
+            )
             components[LABELS] = weights.pop(LABELS) * value
         asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
         taught = logits
-        if asked is not None and is_true and self.of_wrong != 1:
+        if asked is not None and is_true and self.of_wrong != 1 and isinstance(logits, Tensor):
             taught = weighed(logits, weights_of(asked.logits, batch.labels, of_wrong=self.of_wrong))
         for name, weight in weights.items():
             if asked is None or not weight:

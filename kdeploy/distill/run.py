@@ -18,17 +18,19 @@ from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.comparable import example_of, facts_of
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
+from kdeploy.distill.control import too_weak
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
-from kdeploy.distill.schedules import Constant, Schedule, schedule_of
+from kdeploy.distill.schedules import Constant, Schedule
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
-from kdeploy.errors import ModelError, RecipeError
+from kdeploy.errors import RecipeError
 from kdeploy.system.temporary import temporary_folder
+from kdeploy.tasks.contract import is_of_classes, task_of
 from kdeploy.training.device import device_named
-from kdeploy.training.fit import FitContext, FitResult, accuracy, num_outputs
+from kdeploy.training.fit import FitContext, FitResult, accuracy, check_outputs
 
 logger = logging.getLogger(__name__)
 progress = logging.getLogger("kdeploy.progress")
@@ -78,21 +80,33 @@ def distill(
     """
     scheme = registry.find("scheme", config.scheme_name).load()
     loss_specs = loss_specs_of(config.losses)
-    _check_classes(student, teacher, data)
+    check_outputs(student, data, name="student")
+    check_outputs(teacher, data, name="teacher")
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
-    weight = schedule_of(config.label_weight, where="label_weight")
+    weight = config.labels
     _check_mixes(loss_specs, data)
+    has_classes = data.validation.is_labelled and is_of_classes(task_of(data).name)
     scheming = SchemeContext(
-        data=data, fit=context, training=config, label_weight=weight, build=build
+        data=data,
+        fit=context,
+        training=config,
+        label_weight=weight,
+        build=build,
+        looked_at=student if has_classes else None,
     )
     device = str(device_named(context.device))
-    teacher_accuracy = accuracy(teacher, data.validation, knows, device=device, name="teacher")
+    teacher_accuracy = accuracy(
+        teacher, data.validation, knows, device=device, name="teacher", task=task_of(data)
+    )
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
+    labels = task_of(data).expected(data.validation.y) if has_classes else None
+    weak = None if labels is None else too_weak(teacher_accuracy, labels)
     with _cache_folder(context) as folder:
         factory = _Factory(
             teacher=teacher,
             loss_specs=loss_specs,
             label_weight=weight,
+            of_wrong=config.weight_of_wrong,
             data=data,
             teacher_preprocessing=knows,
             seed=context.seed,
@@ -108,7 +122,7 @@ def distill(
         fit=fits[id(model)],
         teacher_accuracy=teacher_accuracy,
         accuracies=scheming.accuracies,
-        messages=tuple(factory.messages),
+        messages=(*factory.messages, *([weak] if weak else ())),
     )
 
 
@@ -119,6 +133,7 @@ class _Factory:
     teacher: nn.Module
     loss_specs: Sequence[LossSpec]
     label_weight: Schedule
+    of_wrong: float
     data: Dataset
     teacher_preprocessing: Preprocessing
     seed: int
@@ -145,6 +160,8 @@ class _Factory:
                 label_weight=self.label_weight,
                 example=example,
                 facts=facts_of(self.data),
+                balanced=[spec.name for spec in loss_specs if spec.is_balanced],
+                of_wrong=self.of_wrong,
             )
 
     def _say(self, sentences: Sequence[str]) -> None:
@@ -197,16 +214,4 @@ def _check_mixes(loss_specs: Sequence[LossSpec], data: Dataset) -> None:
             f"the loss `{wanting[0]}` needs one true class for each item, and `{mixes[0]}` mixes "
             "items of several",
             hint=f"use `kd` or `dist`, or leave `{mixes[0]}` out of `data.augment`",
-        )
-
-
-def _check_classes(student: nn.Module, teacher: nn.Module, data: Dataset) -> None:
-    learns = num_outputs(student, data, name="student")
-    knows = num_outputs(teacher, data, name="teacher")
-    if not learns == knows == data.num_classes:
-        raise ModelError(
-            f"the student has {learns} outputs, the teacher {knows}, and {data.name} has "
-            f"{data.num_classes} classes; all three have to agree",
-            hint=f"build both models for {data.num_classes} classes (see `args` of their build "
-            "functions), or use the data that the teacher was trained on",
         )

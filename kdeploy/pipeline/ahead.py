@@ -26,6 +26,7 @@ from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.runtimes.files import suffixes
 from kdeploy.runtimes.run import device_of, formats_of, named
 from kdeploy.store.artifact import find_artifact
+from kdeploy.tasks.contract import metrics_for, task_of
 
 FACTS = ("parameters", "macs", "size", "parity.max_abs", "parity.cosine")
 """What is known of every exported file."""
@@ -143,10 +144,8 @@ def _how_to_make(formats: Iterable[str]) -> str:
 def reason_unmeasured(recipe: Recipe, data: Dataset, metric: str) -> str | None:
     """Return why a metric is not measured where gates are judged; None where it is, or may be."""
     configuration, needs = target_configuration(recipe.bench), METRICS[metric].needs
-    if needs in ("accuracy", "tokens") and not recipe.bench.accuracy:
-        return "`bench.accuracy` is false"
-    if needs == "tokens" and not data.test.has_token_labels:
-        return "the labels are of whole items, not of tokens"
+    if METRICS[metric].is_judged:
+        return reason_unjudged(recipe, data, metric)
     if needs == "cuda" and device_of(configuration["runtime"]) != "cuda":
         return f"`{configuration['runtime']}` runs on {device_of(configuration['runtime'])}"
     if needs in ("server", "offline") and configuration["scenario"] != needs:
@@ -155,6 +154,21 @@ def reason_unmeasured(recipe: Recipe, data: Dataset, metric: str) -> str | None:
     if makers and not {m for m in made_by(recipe) if m.startswith(needs)}:
         return f"the recipe has no step that makes such a model ({_listed(makers)})"
     return None
+
+
+def reason_unjudged(recipe: Recipe, data: Dataset, metric: str) -> str | None:
+    """Return why a metric of answers is not measured, None where it is."""
+    if not recipe.bench.accuracy:
+        return "`bench.accuracy` is false"
+    task = task_of(data)
+    known = [*metrics_for(task.name), *metrics_for(task.name, family="agreement")]
+    if METRICS[metric].needs == "tokens":
+        known += metrics_for(task.name, needs="log_likelihoods")
+        if data.test.y.ndim != 2 or not data.preprocessing.is_tokens:
+            return "the labels are of whole items, not of tokens"
+    if metric in known or task.name.endswith(":Task"):
+        return None
+    return f"the task is `{task.name}`, which has {_listed(known)} (`task:`)"
 
 
 def _check_package(recipe: Recipe, data: Dataset) -> None:
@@ -176,7 +190,7 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
         stored_preprocessing(data.preprocessing.to_dict())
     except ModelError as error:
         raise RecipeError(f"package: {error.message}", hint=error.hint) from None
-    judged = [m for m in METRICS if m.startswith(("accuracy", "agreement", "perplexity"))]
+    judged = [name for name, metric in METRICS.items() if metric.is_judged]
     known = [m for m in judged if reason_unmeasured(recipe, data, m) is None]
     of_teacher = [m for m in known if not m.startswith("agreement")]
     check_budgets(recipe.budgets or (), [*FACTS, *known], of_teacher)

@@ -50,6 +50,7 @@ def split_as_before(data: DataReference, artifact: Artifact) -> DataReference:
         seed=before.seed,
         validation_fraction=before.validation_fraction if is_plain else data.validation_fraction,
         augment=before.augment if is_plain else data.augment,
+        task=before.task if data.task == whole.task else data.task,
         normalize=before.normalize or data.normalize,
     )
 

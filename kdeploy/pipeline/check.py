@@ -18,7 +18,7 @@ from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.feature_hooks import INPUT
 from kdeploy.distill.loss_specs import loss_specs_of
-from kdeploy.errors import ModelError, RecipeError, UnknownName
+from kdeploy.errors import RecipeError, UnknownName
 from kdeploy.pipeline.building import (
     auxiliary_model,
     auxiliary_models,
@@ -34,7 +34,9 @@ from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.store.artifact import find_artifact
 from kdeploy.store.references import ModelReference, build_model
+from kdeploy.tasks.contract import is_of_classes, task_of
 from kdeploy.torch_module.model_outputs import in_eval, outputs_of
+from kdeploy.training.defaults import batch_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,8 +59,8 @@ def check(recipe: Recipe) -> Dataset:
             "student",
             again=partial(build_model, recipe.student),
             batch_sizes={
-                "distill.batch_size": recipe.distill.batch_size,
-                **_recovering(recipe),
+                "distill.batch_size": batch_size(recipe.distill, len(data.train)),
+                **_recovering(recipe, data),
             },
         )
         _check_layers(recipe.distill, student, teacher, data, "distill")
@@ -93,39 +95,17 @@ def check_model(
         needs_logits: Whether another model learns from it.
     """
     batches = two_batches(data)
-    wanted = (2, *data.train.y.shape[1:])
     hint = layout_hint(data.preprocessing.shape) or (
         f"check `{role}.args` (input channels, tokens?) and the shape of {data.name}"
     )
     out = outputs_of(model, batches[0], role=f"the {role}", hint=hint)
-    if tuple(out.shape[:-1]) != wanted:
-        raise ModelError(
-            f"the {role} returns {tuple(out.shape)}; expected logits {(*wanted, data.num_classes)}",
-            hint="let the build function return a module whose forward gives one tensor of logits",
-        )
-    if data.num_classes and out.shape[-1] != data.num_classes:
-        raise ModelError(
-            f"the {role} has {out.shape[-1]} classes, {data.name} has {data.num_classes}: "
-            f"labels 0..{data.num_classes - 1}",
-            hint=_classes_hint(out.shape[-1], data.num_classes, role),
-        )
+    task = task_of(data)
+    task.check_answer(out, data, who=f"the {role}")
     with in_eval(model):
         check_real_items(model, data, role)
-    if needs_logits or batch_sizes is not None:
+    if (needs_logits or batch_sizes is not None) and is_of_classes(task.name):
         check_logits(model, batches[0], out, f"the {role}")
     check_pure(model, batches, out, f"the {role}", again=again, batch_sizes=batch_sizes)
-
-
-def _classes_hint(found: int, wanted: int, role: str) -> str:
-    args = "`--args`" if role == "model" else f"`{role}.args`"
-    if found == 1:
-        return (
-            f"one output is a quantity (regression) or a score; build it with one a class: {wanted}"
-        )
-    hint = f"build it with {wanted} outputs (see {args}, e.g. `num_classes: {wanted}`)"
-    if found < wanted:
-        return f"{hint}, or leave out the items of the others"
-    return f"{hint}; if the data has {found} classes, some without items: `data.classes: {found}`"
 
 
 def _checked_teacher(recipe: Recipe, data: Dataset) -> nn.Module:
@@ -137,11 +117,12 @@ def _checked_teacher(recipe: Recipe, data: Dataset) -> nn.Module:
         if known is not None
         else teacher_model(reference, data.preprocessing)
     )
-    sizes = {} if recipe.student else _recovering(recipe)
+    sizes = {} if recipe.student else _recovering(recipe, data)
     if recipe.teacher.weights is not None:
         load_weights(model, recipe.teacher.weights)
-    elif not is_file and recipe.teacher.training.epochs:
-        sizes["teacher.train.batch_size"] = recipe.teacher.training.batch_size
+    elif not is_file and recipe.teacher.training.trains:
+        training = recipe.teacher.training
+        sizes["teacher.train.batch_size"] = batch_size(training, len(data.train))
     check_model(
         model,
         data,
@@ -153,10 +134,10 @@ def _checked_teacher(recipe: Recipe, data: Dataset) -> nn.Module:
     return model
 
 
-def _recovering(recipe: Recipe) -> dict[str, int]:
+def _recovering(recipe: Recipe, data: Dataset) -> dict[str, int]:
     """Return the batch sizes of all trainings of steps, by key."""
     return {
-        f"compress[{index}].recover.batch_size": step.recover.batch_size
+        f"compress[{index}].recover.batch_size": batch_size(step.recover, len(data.train))
         for index, step in enumerate(recipe.compress)
         if step.recover is not None
     }
@@ -183,7 +164,7 @@ def _check_further(
     """Look at a further model of a scheme; neither a file nor with weights: trained."""
     reference = ModelReference(build=entry["build"], args=entry["args"])
     is_file = find_artifact(entry["build"]) is not None or onnx_path(reference) is not None
-    sizes = {f"{where}.batch_size": config.batch_size}
+    sizes = {f"{where}.batch_size": batch_size(config, len(data.train))}
     check_model(
         auxiliary_model(entry, seed=0),
         data,

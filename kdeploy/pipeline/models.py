@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel
+from kdeploy.distill.control import LOOK
 from kdeploy.distill.exits import count_without_exits
 from kdeploy.distill.run import distill
 from kdeploy.errors import ModelError
@@ -28,7 +29,7 @@ from kdeploy.pipeline.building import (
 )
 from kdeploy.pipeline.onnx_files import import_file
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.pipeline.storing import store_model
+from kdeploy.pipeline.storing import store_model, with_early_look
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.quantization.contract import is_wrapped
@@ -36,9 +37,11 @@ from kdeploy.recipe.resolve import Teacher
 from kdeploy.sparsity.zeros import sparsity
 from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.store.references import ModelReference, build_model, source_sha256
+from kdeploy.tasks.contract import task_of
 from kdeploy.torch_module.complexity import count_bytes, count_macs
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.config import TrainingConfig
+from kdeploy.training.early_look import EarlyLook
 from kdeploy.training.fit import Constraint, FitContext, FitResult, Supervised, fit
 
 if TYPE_CHECKING:
@@ -81,7 +84,7 @@ def make_student(
             student,
             model_of_teacher(teacher),
             data_of(session),
-            fit_context(session, work, "distil the student"),
+            fit_context(session, work, "distil the student", look=LOOK),
             config,
             teacher_normalization=given_teacher.normalization,
             build=building(session, heard),
@@ -105,7 +108,8 @@ def make_student(
         made = made_model(session, result.model, reference, scores)
         for sentence in result.messages:
             session.listener.message(sentence)
-        return _with_report(made, {"weights": heard, "losses": result.messages})
+        report = {"weights": heard, "losses": result.messages, "training": told_of(result.fit)}
+        return with_early_look(_with_report(made, report), result.fit)
 
     return session.step(
         kind="torch",
@@ -115,7 +119,7 @@ def make_student(
         make=make,
         # The student's own beginning is its build reference; the teacher is what it learns from.
         parents=[teacher],
-        parameters={"student": _facts(reference), **without_folders(config.identity())},
+        parameters={"student": reference_facts(reference), **without_folders(config.identity())},
         source=source_sha256(reference) + source_of(session, config),
     )
 
@@ -182,7 +186,7 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
         technique="weights",
         label="teacher",
         make=make,
-        parameters={"model": _facts(reference)},
+        parameters={"model": reference_facts(reference)},
         source=source_sha256(reference) + weights_sha256(weights),
     )
 
@@ -203,11 +207,11 @@ def _train(
     stage: str,
 ) -> Artifact:
     def make(work: Path) -> Made:
-        objective = Supervised(fresh_model(reference, session.seed))
+        objective = Supervised(fresh_model(reference, session.seed), task=task_of(data_of(session)))
         context = fit_context(session, work, f"train the {label}")
         result = fit(objective, data_of(session), context, training)
         # Trained for no epoch, it is what its function made it, with whatever weights that read.
-        marks = {} if training.epochs else held_out.marks_of_given(session)
+        marks = {} if training.trains else held_out.marks_of_given(session)
         is_judged = data_of(session).validation.is_labelled
         scores = {**scores_of(result), **marks} if is_judged else {}
         return made_model(session, objective.student.eval(), reference, scores)
@@ -218,18 +222,23 @@ def _train(
         technique="train",
         label=label,
         make=make,
-        parameters={"model": _facts(reference), **training.training()},
+        parameters={"model": reference_facts(reference), **training.training()},
         source=source_sha256(reference) + _as_built(session, reference, training),
     )
 
 
 def _as_built(session: Session, reference: ModelReference, training: TrainingConfig) -> str:
     """Return the digest of the tensors of a model that is not trained: its function gave them."""
-    return "" if training.epochs else fingerprint_of({}, fresh_model(reference, session.seed))
+    return "" if training.trains else fingerprint_of({}, fresh_model(reference, session.seed))
 
 
 def fit_context(
-    session: Session, work: Path, name: str, *, constraints: tuple[Constraint, ...] = ()
+    session: Session,
+    work: Path,
+    name: str,
+    *,
+    constraints: tuple[Constraint, ...] = (),
+    look: EarlyLook | None = None,
 ) -> FitContext:
     """Return how a training of this run is to be made; checkpoints lie in `work`."""
     return FitContext(
@@ -238,6 +247,7 @@ def fit_context(
         cache=session.store.root.parent / "teacher_cache",
         name=name,
         constraints=constraints,
+        look=look,
         callback=session.listener.callback,
         devices=session.processes.devices,
         num_nodes=session.processes.num_nodes,
@@ -280,10 +290,36 @@ def scores_of(result: FitResult) -> dict[str, Any]:
         "best_validation_accuracy": result.best_accuracy,
         "last_validation_accuracy": result.last_accuracy,
         "arithmetic": result.arithmetic.to_dict(),
+        **({"training": chosen_in(result)} if result.chosen else {}),
     }
 
 
-def _facts(reference: ModelReference) -> dict[str, Any]:
+def told_of(result: FitResult) -> list[str]:
+    """Return, for whoever reads of the step, how its training went where that was left open."""
+    if not result.chosen:
+        return []
+    settings, rate = result.settings, result.rate
+    is_tested = rate is not None and rate.steps
+    how = f"by a range test of {rate.steps} steps" if rate and is_tested else "the usual one"
+    said = {
+        "optimizer": settings.optimizer,
+        "learning_rate": f"rate {settings.learning_rate:g} ({how})",
+        "weight_decay": f"weight decay {settings.weight_decay:g}",
+        "warmup_epochs": f"{settings.warmup_epochs:g} epochs of warm-up",
+        "clip_norm": f"gradients clipped at {settings.clip_norm:g}" if settings.clip_norm else "",
+        "batch_size": f"batches of {settings.batch_size}",
+        "epochs": f"{settings.epochs} epochs",
+    }
+    return [f"chosen: {', '.join(said[name] for name in said if name in result.chosen)}"]
+
+
+def chosen_in(result: FitResult) -> dict[str, Any]:
+    """Return how a training went where its configuration left that open."""
+    return {**result.chosen, **({"range_test": result.rate.to_dict()} if result.rate else {})}
+
+
+def reference_facts(reference: ModelReference) -> dict[str, Any]:
+    """Return what identifies a model that is built, for the ids of artefacts."""
     # Without the folder: the same file elsewhere makes the same model.
     return {"build": reference.build.rpartition("/")[2], "args": dict(reference.args)}
 

@@ -191,7 +191,9 @@ def _of_one(
         replace(record, created=created, threads=record.threads or None)
         for group, created in groups
         for outcome in group
-        for record in measurements(outcome, machine, reference_predictions=reference_predictions)
+        for record in measurements(
+            outcome, machine, reference_predictions=reference_predictions, task=job.task
+        )
     ]
     lines = [line for group, _ in groups if baseline for line in compared(group, baseline=baseline)]
     comparisons = [{**line, "machine": machine.id} for line in lines]

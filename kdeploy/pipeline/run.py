@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.distill.config import DistillConfig
+from kdeploy.distill.control import TeacherEffect
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
 from kdeploy.package.kinds import formats
 from kdeploy.pipeline.ahead import check_ahead
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import choose, target_configuration
+from kdeploy.pipeline.control import teacher_effect
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.exporting import make_exports, model_under_test, parity_records
 from kdeploy.pipeline.failures import Failure, kept_for_later
@@ -61,6 +63,8 @@ class RunResult:
     """One a seed, the first of them `student`; so with `baselines`."""
     baselines: list[Artifact] = field(default_factory=list)
     seeds: dict[str, Any] = field(default_factory=dict)
+    effect: TeacherEffect | None = None
+    """What the teacher did for the student, where that was compared."""
     exported: list[Exported] = field(default_factory=list)
     records: list[Measurement] = field(default_factory=list)
     chosen: Exported | None = None
@@ -198,8 +202,12 @@ def _distill(
         label = f"student{ending}"
         made = make_student(under, student, result.teacher, config, recipe.teacher, label=label)
         result.students.append(made)
+        if not place:
+            beside = next(iter(result.baselines), None)
+            result.effect = teacher_effect(under, student, config, made, beside)
     result.student, result.baseline = result.students[0], next(iter(result.baselines), None)
     result.models.append(result.student)
+    result.notes += [result.effect.sentence] if result.effect else []
     if recipe.seeds:
         result.seeds = over_seeds(session, result.students, result.baselines)
         said = (
@@ -252,19 +260,17 @@ def _choose(recipe: Recipe, result: RunResult) -> None:
 
 def _say_what_loses(recipe: Recipe, session: Session, result: RunResult) -> None:
     """Say why INT8 does not pay, and warn where the chosen file has nothing to be chosen for."""
-    files, models, configuration = (
-        result.exported,
-        result.models,
-        target_configuration(recipe.bench),
-    )
-    result.notes = notes(files, models, result.records, configuration)
+    files, models = result.exported, result.models
+    configuration = target_configuration(recipe.bench)
+    lines = notes(files, models, result.records, configuration)
     if result.chosen is not None:
         lost = warning(result.chosen, files, models, result.records, configuration)
         if lost:
             result.chosen_because += f"; warning: {lost}"
-            result.notes.append(f"warning: {lost}")
-    for note in result.notes:
-        session.listener.message(note)
+            lines.append(f"warning: {lost}")
+    for line in lines:
+        session.listener.message(line)
+    result.notes += lines
 
 
 def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
@@ -302,6 +308,7 @@ def _summary(session: Session, result: RunResult) -> dict[str, Any]:
         "chosen": result.chosen.model.id if result.chosen else None,
         "chosen_because": result.chosen_because,
         "notes": [*(f.told for f in result.failures), *result.notes],
+        **({"teacher_effect": result.effect.to_dict()} if result.effect else {}),
         **({"failures": [f.to_dict() for f in result.failures]} if result.failures else {}),
         "gates": [v.to_dict() for v in result.verdicts],
         **({"seeds": result.seeds} if result.seeds else {}),

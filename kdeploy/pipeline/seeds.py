@@ -13,7 +13,8 @@ from kdeploy.measurement import Measurement, read, write
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.store.artifact import Artifact
 from kdeploy.store.model_io import load_model
-from kdeploy.training.fit import accuracy
+from kdeploy.tasks.contract import task_of
+from kdeploy.training.predict import metrics_on
 
 
 def over_seeds(
@@ -39,18 +40,19 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _test_accuracy(session: Session, model: Artifact) -> float:
-    """Return the top-1 accuracy in PyTorch on the test part, measured once and kept."""
+    """Return the task's main metric in PyTorch on the test part, measured once and kept."""
 
     def make(work: Path) -> Made:
         del work
         data = session.data
         if data is None:
             raise ModelError("accuracy needs data", hint="name it, e.g. `--data digits`")
+        found = metrics_on(load_model(model), data.test, data.preprocessing, task_of(data))
         record = Measurement(
             artifact=model.id,
             label=model.label,
-            metric="accuracy.top1",
-            value=accuracy(load_model(model), data.test, data.preprocessing, part="test"),
+            metric=next(iter(found)),
+            value=next(iter(found.values())),
             stage="distill",
             technique="seeds",
             runtime="torch_eager",

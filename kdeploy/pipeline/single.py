@@ -8,16 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kdeploy import registry
-from kdeploy.classes import classes_of
-from kdeploy.data.contract import NOT_COUNTED
+from kdeploy.bench.accuracy import evaluate
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
-from kdeploy.metrics.top1 import top1
+from kdeploy.measurement import METRICS
 from kdeploy.package.budgets import check_budgets
 from kdeploy.package.verify import VerifyResult
 from kdeploy.pipeline.ahead import FACTS
@@ -43,10 +40,10 @@ from kdeploy.recipe.resolve import Step, Teacher
 from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.system.temporary import temporary_folder
+from kdeploy.tasks.contract import metrics_for, task_of
 from kdeploy.training.config import TrainingConfig
 
 ASKED_FOR = "asked for by name"
-CHUNK = 256  # items at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +83,7 @@ def package_one(
 
     A torch artefact is exported for the CPU first.
     """
-    check_budgets(budgets, [*FACTS, "accuracy.top1"], [])
+    check_budgets(budgets, [*FACTS, *(name for name, m in METRICS.items() if m.is_judged)], [])
     with temporary_folder("package") as folder:
         session, artifact = _begin(source, folder, listener)
         exported = exported_file(session, artifact)
@@ -207,16 +204,13 @@ def exported_file(session: Session, artifact: Artifact) -> Exported:
 
 
 def _test_accuracy(session: Session, exported: Exported) -> dict[str, float]:
-    """Return the top-1 accuracy of the very file on the test part; nothing without labels."""
+    """Return the task's main metric of the very file on the test part; nothing without labels."""
     assert session.data is not None, "a bundle is made of an artefact, and that knows its data"
     if not session.data.test.is_labelled:
         return {}
-    test, apply = session.data.test, session.data.preprocessing.apply
-    starts = range(0, len(test), CHUNK)
-    chunks = [outputs_of(exported.file.file, apply(test.x[s : s + CHUNK])) for s in starts]
-    counts = test.y != NOT_COUNTED
-    right = top1(classes_of(np.concatenate(chunks))[counts], test.y[counts])
-    return {"accuracy.top1": right}
+    found, _ = evaluate(partial(outputs_of, exported.file.file), session.data, batch_size=1)
+    main = next(iter(metrics_for(task_of(session.data).name)))
+    return {main: found[main]} if main in found else {}
 
 
 def _model_of(file: Artifact) -> Artifact:

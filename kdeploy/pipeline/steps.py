@@ -37,6 +37,7 @@ from kdeploy.registry import find
 from kdeploy.sparsity.zeros import HeldZeros, sparse_weights
 from kdeploy.store.artifact import Artifact
 from kdeploy.store.model_io import rebuild, reference_of
+from kdeploy.tasks.contract import task_of
 from kdeploy.training.fit import accuracy
 from kdeploy.units import format_quantity
 
@@ -243,7 +244,8 @@ def _accuracy(session: Session, model: nn.Module, when: str = "") -> dict[str, f
     data = data_of(session)
     if not data.validation.is_labelled:
         return {}
-    return {f"validation_accuracy{when}": accuracy(model, data.validation, data.preprocessing)}
+    found = accuracy(model, data.validation, data.preprocessing, task=task_of(data))
+    return {f"validation_accuracy{when}": found}
 
 
 def _check_drop(step: Step, scores: Mapping[str, Any]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,15 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
+from kdeploy.pipeline.session import Made
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.store.model_io import rebuild, save_model
 from kdeploy.store.references import ModelReference
 from kdeploy.torch_module.model_outputs import in_eval
 from kdeploy.torch_module.outside_state import different
+from kdeploy.training.fit import FitResult
 
+EARLY_LOOK = "early_look.json"
 ITEMS = 8  # that a stored model must answer as the one in memory
 TOLERANCE = 1e-3
 """Of the largest output."""
@@ -58,3 +64,17 @@ def _not_the_same(model: nn.Module, loaded: nn.Module, moved: float, largest: fl
         hint='keep all that forward needs in parameters or `register_buffer("name", tensor)`,'
         " and let the build function make the same structure each time",
     )
+
+
+def with_early_look(made: Made, result: FitResult) -> Made:
+    """Keep, beside what was made, what was seen of it on the way, and how its training went."""
+    if result.seen is None:
+        return made
+    known = {**result.seen.to_dict(), "training": result.settings.training()}
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        entries = made.write(folder)
+        (folder / EARLY_LOOK).write_text(json.dumps(known))
+        return entries
+
+    return replace(made, write=write)

@@ -24,6 +24,8 @@ from kdeploy.quantization.capture import capture
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.store.artifact import find_artifact
 from kdeploy.system.temporary import temporary_folder
+from kdeploy.training.config import TrainingConfig
+from kdeploy.training.defaults import num_epochs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,10 +65,10 @@ def _try_export(step: Step, model: nn.Module, example: Tensor, where: str) -> No
 def items_shown(recipe: Recipe, num_items: int) -> int:
     """Return how many items all trainings of a recipe show."""
     configs = [recipe.distill, *(step.recover for step in recipe.compress)]
-    epochs = [config.epochs for config in configs if config is not None]
+    trained: list[TrainingConfig] = [config for config in configs if config is not None]
     if recipe.teacher.weights is None:
-        epochs.append(recipe.teacher.training.epochs)
-    return sum(epochs) * num_items
+        trained.append(recipe.teacher.training)
+    return sum(num_epochs(config, num_items) for config in trained) * num_items
 
 
 def _models(recipe: Recipe) -> dict[str, nn.Module]:

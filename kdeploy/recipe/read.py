@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from kdeploy import registry
+from kdeploy.data.contract import TaskReference
 from kdeploy.data.data_files import absolute
 from kdeploy.data.load import DataReference
 from kdeploy.errors import FileMissing, RecipeError
@@ -60,6 +61,7 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
             "augment": list(data.augment),
             "normalize": data.normalize,
         },
+        **({} if data.task == TaskReference() else {"task": _task(data.task, folder)}),
         "teacher": {
             **_absolute(
                 {**recipe.given["teacher"], "build": recipe.teacher.reference.build},
@@ -82,6 +84,10 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
         resolved["written_in"] = str(written_in.resolve())
     plain = json.loads(json.dumps(resolved, default=str))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _task(task: TaskReference, folder: Path) -> dict[str, Any]:
+    return {absolute_build(task.name, folder): dict(task.parameters)}
 
 
 def _held_out(data: DataReference) -> dict[str, float]:

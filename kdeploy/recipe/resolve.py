@@ -10,6 +10,7 @@ from typing import Any
 from kdeploy import registry
 from kdeploy.bench.plan import BenchPlan
 from kdeploy.compress.formats import check_takes_files
+from kdeploy.data.contract import TaskReference
 from kdeploy.data.load import DataReference
 from kdeploy.distill.config import DistillConfig
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
@@ -21,6 +22,7 @@ from kdeploy.recipe.sections import (
     RecipeSection,
     StudentSection,
     TeacherSection,
+    spelled_out,
 )
 from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
@@ -30,8 +32,11 @@ from kdeploy.untrusted.named_path import named_path
 
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
-RECOVER_DEFAULTS = {"learning_rate": 0.01}
+RECOVER_RATE = {"learning_rate": 0.01}
 """Fine-tuning starts from learned weights: a tenth of the rate that trains from scratch."""
+RECOVER_WEIGHTS = {"label_weight": 0.1}
+"""It is to find back to what the model before answered, and learns the labels beside that."""
+CLASSES = TaskReference()
 OWN_TRAINING = ("epochs", "learning_rate")
 """What a technique that trains has among its own parameters, and `recover` not again."""
 
@@ -112,7 +117,13 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         name=top.name,
         seed=seed,
         seeds=seeds,
-        data=data_reference(top.data, folder, seed, normalize=_sees_normalized(teacher)),
+        data=data_reference(
+            top.data,
+            folder,
+            seed,
+            task=task_reference(top.task),
+            normalize=_sees_normalized(teacher),
+        ),
         teacher=teacher,
         student=_student(top.student, folder) if top.student is not None else None,
         distill=_distill_config(top.distill, "distill", folder)
@@ -174,8 +185,22 @@ def check_order(steps: Sequence[Step]) -> None:
                 )
 
 
+def task_reference(given: Any) -> TaskReference:
+    """Return the task of a `task:` key, a name or `{name: {its parameters}}`, resolved."""
+    name, parameters = registry.parse_one_key(spelled_out(given), "task")
+    if ".py:" not in name:
+        known = registry.find("task", name, where="task")
+        parameters = registry.validate(known.parameters, parameters, where=f"task.{name}")
+    return TaskReference(name=name, parameters=parameters)
+
+
 def data_reference(
-    given: Mapping[str, Any], folder: Path, seed: int, *, normalize: bool = False
+    given: Mapping[str, Any],
+    folder: Path,
+    seed: int,
+    *,
+    task: TaskReference = CLASSES,
+    normalize: bool = False,
 ) -> DataReference:
     """Return the data of a `data:` section; relative paths start at `folder`.
 
@@ -183,6 +208,7 @@ def data_reference(
         given: The section.
         folder: Of the recipe.
         seed: Of the validation part.
+        task: What the targets mean.
         normalize: Whether items are normalised by the training part where the section is silent.
     """
     own = {k: v for k, v in given.items() if k in DataSection.model_fields}
@@ -209,6 +235,7 @@ def data_reference(
         augment=tuple(section.augment),
         seed=seed,
         folder=folder.resolve(),
+        task=task,
         normalize=normalize if section.normalize is None else section.normalize,
     )
 
@@ -296,7 +323,7 @@ def _recovery(
                 f"{where}.recover: `{twice[0]}` is a key of `{technique.name}` itself",
                 hint=f"write `{technique.name}: {{{twice[0]}: {given[twice[0]]}}}`",
             )
-        return _distill_config({**given, **own}, f"{where}.recover", folder)
+        return _distill_config({**RECOVER_WEIGHTS, **given, **own}, f"{where}.recover", folder)
     if given is None:
         return None
     if technique.facts.get("recoverable") is False:
@@ -306,7 +333,8 @@ def _recovery(
             hint="recover the step before it",
         )
     given = registry.mapping(given, f"{where}.recover")
-    return _distill_config({**RECOVER_DEFAULTS, **given}, f"{where}.recover", folder)
+    chosen = {**RECOVER_RATE, **RECOVER_WEIGHTS, **given}
+    return _distill_config(chosen, f"{where}.recover", folder)
 
 
 def _distill_config(given: Mapping[str, Any], where: str, folder: Path) -> DistillConfig:

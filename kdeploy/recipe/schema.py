@@ -34,6 +34,7 @@ def json_schema() -> dict[str, Any]:
     beside = {"recover": (learning | None, None), "max_drop": (str | None, None)}
     fields: dict[str, Any] = {
         "data": (_data_model(), ...),
+        "task": (_one_of("task"), "classification"),
         "teacher": (teacher | str, ...),
         "student": (StudentSection | str | None, None),
         "distill": (learning | None, None),

@@ -90,6 +90,10 @@ class RecipeSection(Section):
         None, min_length=1, description="distil once a seed, e.g. [0, 1, 2]; in place of `seed`"
     )
     data: Annotated[dict[str, Any], _or_word("data")]
+    task: TechniqueEntry = Field(
+        {"classification": {}},
+        description="what targets and outputs mean: `segmentation`, `path.py:Task`, ...",
+    )
     teacher: Annotated[dict[str, Any], _or_word("teacher")]
     student: Annotated[dict[str, Any] | None, _or_word("student")] = None
     distill: dict[str, Any] | None = None

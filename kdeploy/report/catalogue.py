@@ -23,6 +23,7 @@ TITLES = {
     "runtime": "Runtimes: `bench.runtimes` of a recipe, `kdeploy bench --runtime NAME`",
     "metric": "Metrics: what `bench` computes from predictions",
     "dataset": "Datasets: `data` of a recipe, `--data NAME`",
+    "task": "Tasks: what targets and outputs mean",
     "bundle": "Bundles: what `kdeploy package` ships, by the kind of file",
     "report_format": "Report formats: `kdeploy report --format NAME`",
     "wrapper": "Wrappers: how a stored model gets its quantizers back",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,23 @@ def has_class(logits: Tensor) -> Tensor:
     return logits.amax(-1).isfinite()
 
 
+def num_unreadable(answer: Any) -> Tensor:
+    """Return how many rows of an answer, one tensor or several, have no class or number."""
+    tensors = list(answer.values()) if isinstance(answer, Mapping) else [answer]
+    return torch.stack([(~has_class(t)).sum() for t in tensors]).sum()
+
+
+def as_arrays(answer: Any) -> Any:
+    """Return an answer, one tensor or several, as float32 arrays."""
+    if isinstance(answer, Mapping):
+        return {name: as_arrays(tensor) for name, tensor in answer.items()}
+    return answer.detach().float().cpu().numpy()
+
+
 def check_answers(
     model: nn.Module,
     x: Tensor,
-    logits: Tensor,
+    logits: Tensor | Mapping[str, Tensor],
     *,
     name: str,
     part: str,
@@ -38,6 +51,10 @@ def check_answers(
         first: The number of the batch's first item,
         numbers: or those of all its items.
     """
+    if isinstance(logits, Mapping):
+        for tensor in logits.values():
+            check_answers(model, x, tensor, name=name, part=part, first=first, numbers=numbers)
+        return
     is_bad = ~has_class(logits)
     if bool(is_bad.any()):
         rows = torch.nonzero(is_bad.reshape(len(logits), -1).any(1)).ravel()

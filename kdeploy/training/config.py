@@ -2,13 +2,29 @@
 
 Recipes, the command line, Python and the training itself read them here; an option more is one
 field here and the line that uses it.
+
+What is left out is chosen for the model and the data when a training begins (`defaults.py`). But a
+recipe that states its learning rate has chosen how it trains: what else it leaves out is as it was
+before anything was chosen, see `BESIDE_A_RATE`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Optimizer: TypeAlias = Literal["sgd", "adamw"]
+BESIDE_A_RATE: Mapping[str, Any] = {
+    "epochs": 10,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "weight_decay": 5e-4,
+    "warmup_epochs": 0.0,
+    "clip_norm": None,
+}
+"""What goes with a learning rate that is given."""
 
 
 class TrainingConfig(BaseModel):
@@ -16,13 +32,16 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(
-        default=10,
+    epochs: int | None = Field(
+        default=None,
         ge=0,
-        description="Passes over the training part; 0 only measures the model as it is.",
+        description="Passes over the training part; 0 only measures the model as it is; null: 10, "
+        "of few items more.",
     )
-    batch_size: int = Field(
-        default=128, gt=0, description="Items to a step, of all processes together."
+    batch_size: int | None = Field(
+        default=None,
+        gt=0,
+        description="Items to a step, of all processes together; null: by the number of items.",
     )
     accumulate: int = Field(
         default=1,
@@ -30,27 +49,36 @@ class TrainingConfig(BaseModel):
         description="Parts that a step is cut into, one after another: less memory, and but for "
         "batch norm the same gradient.",
     )
-    optimizer: Literal["sgd", "adamw"] = Field(
-        default="sgd",
-        description="`sgd` (Nesterov momentum) or `adamw` (needs a learning rate near 0.001).",
+    optimizer: Optimizer | None = Field(
+        default=None,
+        description="`sgd` (Nesterov momentum) or `adamw`; null: `adamw`, beside a rate `sgd`.",
     )
-    learning_rate: float = Field(default=0.1, gt=0, description="The highest of the schedule.")
-    weight_decay: float = Field(
-        default=5e-4, ge=0, description="On all weights; adamw decouples it from the gradient."
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="The highest of the schedule; null: found by a short test before the training. "
+        "One that is given stands for a training without the other defaults that are chosen here.",
+    )
+    weight_decay: float | None = Field(
+        default=None,
+        ge=0,
+        description="On all weights; adamw decouples it from the gradient; null: by the optimizer.",
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Of sgd; the first beta of adamw.")
     schedule: Literal["cosine", "one_cycle", "constant"] = Field(
         default="cosine",
         description="`cosine` falls to 0, `one_cycle` rises, then falls to 0, `constant` stays.",
     )
-    warmup_epochs: float = Field(
-        default=0.0,
+    warmup_epochs: float | None = Field(
+        default=None,
         ge=0,
         description="Epochs of linear rise at the start; for `one_cycle` the length of its rise "
-        "(0: three tenths of the training).",
+        "(0: three tenths of the training); null: a tenth of the training, beside a rate none.",
     )
-    clip_norm: float | None = Field(
-        default=None, gt=0, description="Largest norm of all gradients together; null: not clipped."
+    clip_norm: float | Literal["auto"] | None = Field(
+        default="auto",
+        description="Largest norm of all gradients together; null: not clipped; `auto`: 1, beside "
+        "a rate not clipped.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
@@ -86,6 +114,26 @@ class TrainingConfig(BaseModel):
         description="Weights of the epoch that is `best` on the validation part (of equals the "
         "later), or of the `last`.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beside_a_rate(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("learning_rate") is None:
+            return given
+        own = {k: v for k, v in given.items() if v is not None and v != "auto"}
+        return {**given, **{k: own.get(k, v) for k, v in BESIDE_A_RATE.items()}}
+
+    @field_validator("clip_norm")
+    @classmethod
+    def _is_positive(cls, given: Any) -> Any:
+        if isinstance(given, float) and not given > 0:
+            raise ValueError("it is a number above 0, null or `auto`")
+        return given
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is learned."""
+        return self.epochs != 0
 
     def training(self) -> dict[str, object]:
         """Return the options of the training by name, without those of whoever adds to them."""

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from kdeploy.training.arithmetic import Arithmetic
+from kdeploy.training.defaults import Settled
+from kdeploy.training.early_look import EarlyLook, Seen
+from kdeploy.training.rate_range_test import RateFound
 from kdeploy.training.views import View
 
 
@@ -122,6 +125,8 @@ class FitContext:
     name: str = "train"
     constraints: tuple[Constraint, ...] = ()
     """Applied in this order after each optimizer step."""
+    look: EarlyLook | None = None
+    """When what is right of the validation part is looked at on the way."""
     callback: TrainingCallback = field(default_factory=NullCallback)
 
 
@@ -172,6 +177,14 @@ class FitResult:
     kept: str
     arithmetic: Arithmetic
     """What it was computed with."""
+    settings: Settled
+    """How it went, nothing left open."""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    """What of it was left open and chosen here."""
+    rate: RateFound | None = None
+    """What the range test came to, where there was one."""
+    seen: Seen | None = None
+    """What was seen on the way, where it was asked for."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from kdeploy.errors import TrainingDiverged
-from kdeploy.training.config import TrainingConfig
+from kdeploy.training.defaults import Settled
 
 LARGEST_WEIGHT = 1e10  # float32 still holds its square; no useful weight is near it
 
 
-def check_finite(losses: Mapping[str, float], epoch: int, settings: TrainingConfig) -> None:
+def check_finite(losses: Mapping[str, float], epoch: int, settings: Settled) -> None:
     """Raise TrainingDiverged when a component is no finite number."""
     for name, value in losses.items():
         if not isfinite(value):
@@ -25,7 +25,7 @@ def check_finite(losses: Mapping[str, float], epoch: int, settings: TrainingConf
             )
 
 
-def check_weights(model: nn.Module, epoch: int, settings: TrainingConfig) -> None:
+def check_weights(model: nn.Module, epoch: int, settings: Settled) -> None:
     """Raise TrainingDiverged when the last steps threw weights out of every sensible range.
 
     The losses of an epoch do not show its last step.
@@ -44,7 +44,7 @@ def check_weights(model: nn.Module, epoch: int, settings: TrainingConfig) -> Non
 def check_used(
     losses: Mapping[str, float],
     epoch: int,
-    settings: TrainingConfig,
+    settings: Settled,
     *,
     may_be_zero: Collection[str],
 ) -> None:
@@ -60,7 +60,7 @@ def check_used(
             )
 
 
-def _calmer(settings: TrainingConfig) -> str:
+def _calmer(settings: Settled) -> str:
     return (
         f"lower `learning_rate` (now {settings.learning_rate:g}), set `clip_norm: 1.0` or add "
         "`warmup_epochs: 1`"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
+from kdeploy.tasks.contract import Task, classification
 from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.contract import (
@@ -23,9 +24,8 @@ from kdeploy.training.contract import (
     Objective,
     TrainingCallback,
 )
-from kdeploy.training.cross_entropy import entropy
 from kdeploy.training.loop import Training
-from kdeploy.training.predict import accuracy, check_outputs, num_outputs, predict
+from kdeploy.training.predict import accuracy, check_outputs, predict
 from kdeploy.training.views import View
 
 __all__ = [
@@ -42,19 +42,21 @@ __all__ = [
     "accuracy",
     "check_outputs",
     "fit",
-    "num_outputs",
     "predict",
 ]
 
 
 class Supervised(nn.Module):
-    """The plain objective: cross-entropy with the labels."""
+    """The plain objective: the task's loss with the labels."""
 
     may_be_zero: frozenset[str] = frozenset()
 
-    def __init__(self, student: nn.Module, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, student: nn.Module, label_smoothing: float = 0.0, *, task: Task | None = None
+    ) -> None:
         super().__init__()
         self.student = student
+        self.task = task or classification()
         self._call = CompiledCall(student)
         self.label_smoothing = label_smoothing
         self.fingerprint = f"supervised, label smoothing {label_smoothing}"
@@ -62,7 +64,8 @@ class Supervised(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the one component `labels`."""
         logits = self._call(batch.x)
-        return {"labels": entropy(logits, batch.labels, label_smoothing=self.label_smoothing)}
+        loss = self.task.label_loss(logits, batch.labels, label_smoothing=self.label_smoothing)
+        return {"labels": loss}
 
     def prepare(self, view: View) -> None: ...
 

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
+from kdeploy.tasks.contract import task_of
 from kdeploy.training import checkpoint
 from kdeploy.training.arithmetic import Arithmetic, Layers, applied
 from kdeploy.training.average import WeightAverage
@@ -31,11 +31,17 @@ from kdeploy.training.contract import (
     Objective,
     ObjectiveHooks,
 )
+from kdeploy.training.defaults import settle
 from kdeploy.training.device import device_named, fabric_on, precision_on
 from kdeploy.training.divergence_checks import check_finite, check_used, check_weights
+from kdeploy.training.early_look import Looking
 from kdeploy.training.optimization import learning_rate_at, optimizer_of
-from kdeploy.training.processes import Means, joined
+from kdeploy.training.predict import right_items
+from kdeploy.training.processes import Means, joined, seed_of
+from kdeploy.training.rate_range_test import RateFound
+from kdeploy.training.rate_trial import sought_rate
 from kdeploy.training.safe_arithmetic import modules_asked, settled
+from kdeploy.training.states import copied, lay_out
 from kdeploy.training.threads import computing_with, free_threads
 from kdeploy.training.validation import validation_accuracy, validation_batches
 from kdeploy.training.views import View
@@ -48,13 +54,16 @@ class Training:
     """One training: what it holds between epochs."""
 
     def __init__(
-        self, objective: Objective, data: Dataset, context: FitContext, settings: TrainingConfig
+        self, objective: Objective, data: Dataset, context: FitContext, config: TrainingConfig
     ) -> None:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
-        self.data, self.context, self.settings = data, context, settings
+        self.device = device_named(context.device)
+        kind, items = self.device.type, len(data.train)
+        settings, self.is_rate_sought = settle(config, objective.student, items=items, device=kind)
+        self.data, self.context, self.settings, self.config = data, context, settings, config
+        self.rate: RateFound | None = None
         self.processes = joined(context.devices, context.num_nodes)
         self.callback = context.callback if self.processes.is_first else NullCallback()
-        self.device = device_named(context.device)
         self.precision = precision_on(self.device, settings.precision)
         self.told = objective if isinstance(objective, ObjectiveHooks) else None
         # Before `to(device)`: the first weights are hashed on the host, where they still are.
@@ -85,6 +94,8 @@ class Training:
         self.average = WeightAverage(self.student, decay=settings.ema) if settings.ema else None
         self.history: list[EpochRecord] = []
         self.best = Best()
+        right = partial(right_items, self.student, data, str(self.device))
+        self.look = Looking.of(context.look, self.student, steps=self.steps_in_all, right=right)
 
     @property
     def cuda_devices(self) -> list[torch.device]:
@@ -109,14 +120,18 @@ class Training:
             self._resume()
             for constraint in self.context.constraints:
                 constraint.begin(self.student)
-            items = epochs * len(self.data.train)
-            if self.told and self._shall_compile(items):
+            if self.told and self._shall_compile(epochs * len(self.data.train)):
                 self.told.compile_parts()
         self.callback.started(self.context.name, epochs, self.batches.steps, len(self.history))
+        if epochs and self.is_rate_sought and not self.history:
+            torch.manual_seed(seed_of(self.context.seed, 0, self.processes.rank))
+            self._take(sought_rate(self, self._view(0)))
         for epoch in range(len(self.history), epochs):
             self._epoch(epoch)
             self._save()
             self.callback.epoch_ended(self.history[-1])
+            if self.look and self.look.is_over:
+                break
         return self._result()
 
     def _arithmetic(self) -> Arithmetic:
@@ -144,7 +159,7 @@ class Training:
         is_last = arithmetic.channels_last
         self.batches.lay_out(channels_last=is_last)
         if is_last or self.settings.channels_last:
-            _lay_out(self.objective, torch.channels_last if is_last else torch.contiguous_format)
+            lay_out(self.objective, torch.channels_last if is_last else torch.contiguous_format)
 
     def _steps(self) -> Sequence[Callable[[], object]]:
         """Return the forward passes to come, one of each size, as they are in training."""
@@ -204,20 +219,20 @@ class Training:
     def _train(self, epoch: int, view: View | None) -> tuple[dict[str, float], int]:
         """Return the components' means over the epoch and how many images they were of."""
         # What is drawn anew for a batch differs between processes; the first draws as one alone.
-        torch.manual_seed(_seed_of(self.context.seed, epoch, self.processes.rank))
+        torch.manual_seed(seed_of(self.context.seed, epoch, self.processes.rank))
         self.objective.train()
-        means = Means()
-        images = 0
-        first = epoch * self.batches.steps
-        steps = self.settings.epochs * self.batches.steps
+        means, images = Means(), 0
         with closing(self.batches.epoch([self.context.seed, epoch], view)) as batches:
             for step, batch in enumerate(batches):
-                batch = batch._replace(progress=(first + step) / steps, step=first + step)
+                at = epoch * self.batches.steps + step
+                batch = batch._replace(progress=at / self.steps_in_all, step=at)
                 size = self.batches.size(step)
-                for part, components in self._step(first + step, self.batches.cut(batch, step)):
+                for part, components in self._step(at, self.batches.cut(batch, step)):
                     means.add(components, weight=part * size)
                 images += size
                 self.callback.stepped(size)
+                if self.look and self.look.is_over:
+                    break
                 # Not where the other processes would wait in vain for one that stops.
                 is_cheap = self.device.type == "cpu" and self.processes.count == 1
                 if is_cheap and step % STEPS_BETWEEN_CHECKS == 0:
@@ -228,8 +243,21 @@ class Training:
 
     def _step(self, step: int, parts: Sequence[Batch]) -> list[tuple[float, dict[str, Tensor]]]:
         """Take an optimizer step; return the components of each part with its share of the step."""
+        done = self.descend(parts, self._learning_rate(step))
+        for constraint in self.context.constraints:
+            constraint.after_step((step + 1) / self.steps_in_all, self._learning_rate(step))
+        if self.average:
+            self.average.update()
+        if self.look:
+            self.look.after_step(step)
+        return done
+
+    def descend(
+        self, parts: Sequence[Batch], learning_rate: float
+    ) -> list[tuple[float, dict[str, Tensor]]]:
+        """Let the optimizer make one step at a rate."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
+            group["lr"] = learning_rate
         done = []
         for part in parts:
             is_last = part is parts[-1]
@@ -248,12 +276,15 @@ class Training:
             )
         self.step_optimizer.step()
         self.step_optimizer.zero_grad()
-        progress = (step + 1) / (self.settings.epochs * self.batches.steps)
-        for constraint in self.context.constraints:
-            constraint.after_step(progress, self._learning_rate(step))
-        if self.average:
-            self.average.update()
         return done
+
+    def _take(self, rate: RateFound) -> None:
+        self.rate = rate
+        self.settings = self.settings.model_copy(update={"learning_rate": rate.rate})
+
+    @property
+    def steps_in_all(self) -> int:
+        return self.settings.epochs * self.batches.steps
 
     def _share_statistics(self) -> None:
         """Let all processes have the same buffers: what was trained is one model."""
@@ -271,7 +302,7 @@ class Training:
             accuracy = self._accuracy()
             # Not `>=`: without a validation part nothing is less, and the last epoch is kept.
             if not accuracy < self.best.accuracy:
-                state = _copied(self.student) if self.settings.keep == "best" else {}
+                state = copied(self.student) if self.settings.keep == "best" else {}
                 self.best = Best(epoch=epoch + 1, accuracy=accuracy, state=state)
         return accuracy
 
@@ -283,6 +314,7 @@ class Training:
                 self.data.preprocessing,
                 device=self.device,
                 processes=self.processes,
+                task=task_of(self.data),
             )
 
     def _result(self) -> FitResult:
@@ -297,7 +329,7 @@ class Training:
         if self.desynchronize:
             self.desynchronize()
         # Contiguous again: files hold tensors in that order.
-        _lay_out(self.objective.to("cpu").eval(), torch.contiguous_format)
+        lay_out(self.objective.to("cpu").eval(), torch.contiguous_format)
         last = self.history[-1].validation_accuracy if self.history else self.best.accuracy
         return FitResult(
             history=tuple(self.history),
@@ -306,6 +338,10 @@ class Training:
             last_accuracy=last,
             kept=self.settings.keep,
             arithmetic=self.arithmetic,
+            settings=self.settings,
+            chosen=self.settings.chosen(self.config),
+            rate=self.rate,
+            seen=self.look.seen if self.look else None,
         )
 
     def _save(self) -> None:
@@ -319,6 +355,8 @@ class Training:
             "average": self.average.state_dict() if self.average else None,
             "best": {"epoch": best.epoch, "accuracy": best.accuracy, "state": best.state},
             "arithmetic": self.arithmetic.to_dict(),
+            "rate": self.rate.to_dict() if self.rate else None,
+            "look": self.look.state_dict() if self.look else None,
         }
         checkpoint.save(state, self.context.work, fingerprint=self.fingerprint)
 
@@ -340,11 +378,17 @@ class Training:
             self.average.load_state_dict(state["average"])
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.best = Best(**state["best"])
+        if state["rate"]:
+            self._take(RateFound(**state["rate"]))
+        if self.look:
+            self.look.load_state_dict(state["look"])
 
     def _facts(self, objective: Objective) -> dict[str, Any]:
         """Return what, beside the weights, decides the result."""
         return {
             "settings": self.settings.training(),
+            "is_rate_sought": self.is_rate_sought,
+            "look": repr(self.context.look),
             "seed": self.context.seed,
             "objective": getattr(objective, "fingerprint", type(objective).__qualname__),
             "data": self.data.fingerprint,
@@ -354,22 +398,3 @@ class Training:
             "precision": self.precision,
             "constraints": [constraint.fingerprint for constraint in self.context.constraints],
         }
-
-
-def _seed_of(seed: int, epoch: int, rank: int) -> int:
-    # As numpy's generators mix their seeds: (0, 1) and (1, 0) have nothing in common.
-    mixed = [seed, epoch, rank] if rank else [seed, epoch]
-    return int(np.random.SeedSequence(mixed).generate_state(1)[0])
-
-
-def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
-    # Not `model.to`: it refuses the layout of images where one weight is of clips, of five axes.
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.dim() == 4:
-            # By `.data`: the parameter stays the same object, which the optimizer knows.
-            tensor.data = tensor.data.contiguous(memory_format=layout)
-
-
-def _copied(model: nn.Module) -> dict[str, Any]:
-    state = model.state_dict()
-    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.training.config import TrainingConfig
+from kdeploy.training.defaults import Settled
 
 # Of Smith and Topin, arXiv:1708.07120, with the values of torch's OneCycleLR.
 ONE_CYCLE_RISE = 0.3
@@ -16,7 +16,7 @@ ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
 
 
-def optimizer_of(model: nn.Module, settings: TrainingConfig) -> torch.optim.Optimizer:
+def optimizer_of(model: nn.Module, settings: Settled) -> torch.optim.Optimizer:
     """Return the optimizer over all parameters that are trained."""
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
@@ -48,7 +48,7 @@ def optimizer_of(model: nn.Module, settings: TrainingConfig) -> torch.optim.Opti
     return sgd
 
 
-def learning_rate_at(step: int, steps: int, settings: TrainingConfig) -> float:
+def learning_rate_at(step: int, steps: int, settings: Settled) -> float:
     """Return the learning rate of a step of the whole training, `steps` to an epoch."""
     last = settings.epochs * steps
     warmup = settings.warmup_epochs * steps

@@ -1,4 +1,4 @@
-"""What a model answers on items as stored, and how often it is right."""
+"""What a model answers on items as stored, and how good that is."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
-from kdeploy.errors import ModelError
-from kdeploy.torch_module.finite import check_answers
+from kdeploy.data.contract import Dataset, Preprocessing, Split
+from kdeploy.tasks.contract import Predictions, Task, classification, task_of
+from kdeploy.torch_module.finite import as_arrays, check_answers
 from kdeploy.torch_module.model_outputs import outputs_of
 from kdeploy.training.batches import batches_in_order
 
@@ -25,29 +25,44 @@ def predict(
     device: str = "cpu",
     name: str = "model",
     part: str = "given",
-) -> NDArray[np.int64]:
-    """Return the most likely class of each item, or of each of its tokens.
+    task: Task | None = None,
+    targets: NDArray[Any] | None = None,
+) -> Predictions:
+    """Return the task's predictions: of classes the most likely one of each item, or token.
 
     The model is asked in eval mode and left as it was.
+
+    Args:
+        model: Is asked.
+        x_stored: Items as stored.
+        preprocessing: Makes them inputs.
+        batch_size: Items asked at once.
+        device: Where.
+        name: What messages call the model.
+        part: What messages call the items.
+        task: What answers mean; None: classes.
+        targets: Say what counts; None: everything.
 
     Raises:
         ModelError: an answer is NaN or infinite; the message calls the model and the items so.
     """
+    task = task or classification()
     was_training, home = model.training, _device_of(model)
     model.eval().to(device)
     place = torch.device(device)
     batches = batches_in_order(x_stored, preprocessing, batch_size=batch_size, device=place)
-    classes: list[Tensor] = []
+    found: list[Predictions] = []
     try:
         # Only around the forward pass: a model moved in inference mode could not be trained again.
         with torch.inference_mode():
             for number, x in enumerate(batches):
-                logits = model(x)
-                check_answers(model, x, logits, name=name, part=part, first=number * batch_size)
-                classes.append(logits.argmax(-1))
+                answer, first = model(x), number * batch_size
+                check_answers(model, x, answer, name=name, part=part, first=first)
+                known = None if targets is None else targets[first : first + batch_size]
+                found.append(task.predictions(as_arrays(answer), known))
     finally:
         model.train(was_training).to(home)
-    return torch.cat(classes).cpu().numpy() if classes else np.zeros(0, np.int64)
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def accuracy(
@@ -59,16 +74,19 @@ def accuracy(
     device: str = "cpu",
     name: str = "model",
     part: str = "validation",
+    task: Task | None = None,
 ) -> float:
-    """Return the fraction of a part that the model gets right; not a number where none is labelled.
+    """Return the task's score of a part, of classes the fraction that the model gets right.
 
-    Where labels are of tokens, it is the fraction of the tokens that count.
+    Where labels are of tokens, it is the fraction of the tokens that count; where nothing is
+    labelled, it is not a number.
 
     Raises:
         ModelError: an answer is NaN or infinite; the message calls the model and the part so.
     """
     if not len(split) or not split.is_labelled:
         return float("nan")
+    task = task or classification()
     predicted = predict(
         model,
         split.x,
@@ -77,45 +95,39 @@ def accuracy(
         device=device,
         name=name,
         part=part,
+        task=task,
+        targets=split.y,
     )
-    return float((predicted == split.y)[split.y != NOT_COUNTED].mean())
+    return task.score(task.metrics(predicted, task.expected(split.y)))
+
+
+def metrics_on(
+    model: nn.Module, split: Split, preprocessing: Preprocessing, task: Task, *, part: str = "test"
+) -> dict[str, float]:
+    """Return the task's metrics of a part, the main one first."""
+    predicted = predict(model, split.x, preprocessing, part=part, task=task, targets=split.y)
+    return task.metrics(predicted, task.expected(split.y))
+
+
+def right_items(model: nn.Module, data: Dataset, device: str) -> NDArray[np.bool_]:
+    """Return which validation items, or tokens, that count the model gets right, of classes."""
+    part, task = data.validation, task_of(data)
+    found = predict(model, part.x, data.preprocessing, device=device, task=task, targets=part.y)
+    return np.asarray(found == task.expected(part.y))
 
 
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
-    """Raise ModelError unless the model returns one value for each class of the data."""
-    found = num_outputs(model, data, name=name)
-    if data.num_classes and found != data.num_classes:  # items without labels tell no classes
-        raise ModelError(
-            f"the {name} has {found} outputs, {data.name} has {data.num_classes} classes",
-            hint=f"build the {name} for {data.num_classes} classes (see `args` of its build "
-            "function)",
-        )
-
-
-def num_outputs(model: nn.Module, data: Dataset, *, name: str) -> int:
-    """Run the model on two items and return how many values it gives for each.
-
-    Raises:
-        ModelError: it cannot run on them, or does not return a tensor (items, values), of data
-            with labels of tokens (items, tokens, values).
-    """
+    """Raise ModelError unless the model runs on the data and answers as their task needs."""
     place = _device_of(model)
     x = next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=place))
-    outputs = outputs_of(
+    answer = outputs_of(
         model,
         x,
         role=f"the {name}",
         hint="check the channels and the size that its build function expects: items of"
         f" {data.name} are {data.preprocessing.shape}",
     )
-    wanted = data.train.y[:2].shape
-    if tuple(outputs.shape[:-1]) != wanted:
-        raise ModelError(
-            f"the {name} returns {tuple(outputs.shape)} for {wanted[0]} items; expected logits "
-            f"({', '.join(map(str, wanted))}, classes)",
-            hint="let the build function return a module whose forward gives one tensor of logits",
-        )
-    return outputs.shape[-1]
+    task_of(data).check_answer(answer, data, who=f"the {name}")
 
 
 def _device_of(model: nn.Module) -> torch.device:

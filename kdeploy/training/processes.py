@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
 
@@ -60,6 +61,14 @@ class Processes:
         if self.count > 1:
             distributed.all_reduce(tensor)
         return tensor
+
+    def gathered(self, value: T) -> list[T]:
+        """Return the values of all processes, in their order."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -110,6 +119,13 @@ def started(devices: int | None, num_nodes: int | None) -> tuple[int, int]:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     nodes = int(os.environ.get("WORLD_SIZE", 1)) // local
     return devices or local, num_nodes or nodes
+
+
+def seed_of(seed: int, epoch: int, rank: int) -> int:
+    """Return the seed of what one process draws anew in an epoch; the first draws as one alone."""
+    # As numpy's generators mix their seeds: (0, 1) and (1, 0) have nothing in common.
+    mixed = [seed, epoch, rank] if rank else [seed, epoch]
+    return int(np.random.SeedSequence(mixed).generate_state(1)[0])
 
 
 def local_rank() -> int:

@@ -1,4 +1,4 @@
-"""How often a student is right on the validation part, which all processes share."""
+"""How good a student is on the validation part, which all processes share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
-from kdeploy.torch_module.finite import check_answers, has_class
+from kdeploy.tasks.contract import Predictions, Task, classification
+from kdeploy.torch_module.finite import as_arrays, check_answers, num_unreadable
 from kdeploy.training.batches import batches_in_order
 from kdeploy.training.processes import Processes
 
@@ -23,37 +24,45 @@ def validation_accuracy(
     *,
     device: torch.device,
     processes: Processes,
+    task: Task | None = None,
 ) -> float:
-    """Return the fraction that is right, of tokens those that count; not a number for none.
+    """Return the task's score, of classes the fraction that is right; not a number for none.
 
     The student is left in eval mode.
 
     Raises:
         ModelError: an answer is NaN or infinite; the message names the item and the layer.
     """
-    counted = int((part.y != NOT_COUNTED).sum())
-    if not counted:
+    if not part.is_labelled:
         return float("nan")
+    task = task or classification()
     student.eval()
     bounds = np.linspace(0, len(part), processes.count + 1).astype(int)
     own = slice(*bounds[processes.rank : processes.rank + 2])
     # Those that are right, and those that are no class: read once, for that waits for the device.
     counts = torch.zeros(2, dtype=torch.int64, device=device)
+    predictions: list[Predictions] = []
     labels = torch.split(torch.from_numpy(part.y[own].copy()).to(device), BATCH_SIZE)
     batches = batches_in_order(part.x[own], preprocessing, batch_size=BATCH_SIZE, device=device)
     # A process without a share still has one split, of no labels.
     for x, y in zip(batches, labels, strict=len(labels[0]) > 0):
-        logits = student(x)
-        has_none = ~has_class(logits)
-        counts += torch.stack([(logits.argmax(-1) == y).sum(), has_none.sum()])
+        answer = student(x)
+        right = task.right(answer, y)
+        if right is None:
+            predictions.append(task.predictions(as_arrays(answer), y.cpu().numpy()))
+            right = counts.new_zeros(())
+        counts += torch.stack([right, num_unreadable(answer)])
     num_right, num_without = processes.add_up(counts).tolist()
+    found = [made for share in processes.gathered(predictions) for made in share]
     if num_without:
         _refuse(student, part, preprocessing, own, device)
         raise ModelError(
             f"{num_without} answers to validation items are NaN or infinite, which is no class",
             hint="the process that asked for them names the first one and the layer",
         )
-    return float(num_right) / counted
+    if not found:
+        return float(num_right) / int((part.y != NOT_COUNTED).sum())
+    return task.score(task.metrics(np.concatenate(found), task.expected(part.y)))
 
 
 def validation_batches(data: Dataset, device: torch.device, processes: Processes) -> list[Tensor]:

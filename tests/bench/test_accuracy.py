@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdeploy.bench.accuracy import CHUNK, evaluate, judged, log_likelihood, predict
+from kdeploy.bench.accuracy import CHUNK, evaluate, predict
 from kdeploy.classes import NO_CLASS
 from kdeploy.data.load import load
 from kdeploy.errors import ModelError
+from kdeploy.tasks.class_logits import judged, log_likelihood
+from kdeploy.tasks.contract import metrics_for
 from tests.tiny.text import VOCABULARY, sequences
 
 
@@ -44,7 +46,9 @@ def test_a_file_that_takes_one_batch_size_gets_it(loaded):
 
 def test_a_family_is_every_metric_of_that_beginning():
     classes = np.array([0, 1, 2])
-    assert judged("agreement", classes, classes) == {"agreement.top1": 1.0}
+    assert judged(metrics_for("classification", family="agreement"), classes, classes) == {
+        "agreement.top1": 1.0
+    }
 
 
 def test_a_language_model_is_judged_on_the_tokens_that_count():

@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdeploy.data.datasets.arrays import arrays
+from kdeploy.data.class_targets import read_classes
+from kdeploy.data.datasets import arrays as dataset
 from kdeploy.data.idx import read_idx
 from kdeploy.data.load import DataReference, load
 from kdeploy.data.ts_file import read_ts
 from kdeploy.errors import InputError
+
+
+def arrays(**parameters):
+    """Return the parts with their classes read, as loading reads them."""
+    return read_classes(dataset.arrays(**parameters), where="data")
+
 
 N = 24
 RNG = np.random.default_rng(0)
@@ -94,8 +101,9 @@ def read(bad, good, says, never):
     ],
 )
 def test_what_the_hint_tells_to_do_helps(good, given, mended):
-    np.savez(good.parent / "mended.npz", x=X, y=mended(given))
-    parts = arrays(train=good.parent / "mended.npz", test=good, classes=None)
+    for name in ("mended", "test"):
+        np.savez(good.parent / f"{name}.npz", x=X, y=mended(given))
+    parts = arrays(train=good.parent / "mended.npz", test=good.parent / "test.npz")
     assert 2 <= len(parts.preprocessing.classes) <= 3
 
 

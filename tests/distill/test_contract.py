@@ -38,7 +38,7 @@ def test_a_further_model_is_built_under_the_seed_of_its_place(context_of, tiny_m
 
 def test_refuses_a_further_model_that_does_not_fit_the_data(context_of, tiny_model):
     context = context_of(build=lambda entry, seed: tiny_model(classes=5))
-    with pytest.raises(ModelError, match="`other` has 5 outputs"):
+    with pytest.raises(ModelError, match="`other` has 5 classes"):
         context.model(ENTRY, 0)
 
 

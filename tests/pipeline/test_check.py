@@ -60,7 +60,7 @@ def test_the_transpose_of_the_hint_makes_items_that_the_model_takes(data):
 @pytest.mark.parametrize(
     ("outputs", "role", "says", "never"),
     [
-        (1, "teacher", "a quantity (regression)", "num_classes"),
+        (1, "teacher", "task: regression", "num_classes"),
         (2, "student", "`student.args`, e.g. `num_classes: 3`", "data.classes"),
         (7, "model", "`data.classes: 7`", "model.args"),
     ],

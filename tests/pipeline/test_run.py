@@ -18,7 +18,7 @@ def test_goes_the_whole_way_from_teacher_to_verified_bundle(finished):
     summary = json.loads((out / "summary.json").read_text())
     stages = [s["stage"] for s in summary["stages"]]
     assert stages == [
-        "teacher", "distill", "compress", "compress",
+        "teacher", "distill", "distill", "compress", "compress",
         "export", "export", "export", "export", "bench", "package",
     ]  # fmt: skip
     for name in ("recipe.yaml", "machine.json", "log.jsonl", "report.md", "report.html"):

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 import pytest
 
 from kdeploy.pipeline.seeds import spread
+from kdeploy.preprocessing import Preprocessing
 from kdeploy.store.model_io import load_model
 from kdeploy.training.fit import accuracy
 
@@ -28,7 +29,8 @@ def test_each_seed_has_its_student_and_baseline_and_one_teacher(run_project, pro
     assert len({m.id for m in [*result.students, *result.baselines]}) == 4
     assert {m.manifest["parents"][0] for m in result.students} == {result.teacher.id}
     found = summary["seeds"]["student"]
-    test, preprocessing = tiny_data.test, tiny_data.preprocessing
+    known = result.teacher.manifest["data"]["preprocessing"]
+    test, preprocessing = tiny_data.test, Preprocessing.from_dict(known)
     expected = [accuracy(load_model(m), test, preprocessing) for m in result.students]
     assert found["accuracy"] == expected
     assert (found["n"], found["mean"], found["std"]) == (2, fmean(expected), stdev(expected))

@@ -9,6 +9,7 @@ from kdeploy.recipe.read import load, overridden, to_yaml
 from kdeploy.recipe.resolve import parse
 from kdeploy.recipe.schema import json_schema
 from kdeploy.store.artifact import write_manifest
+from kdeploy.training.defaults import RATES
 
 MINIMAL = {"data": {"name": "digits"}, "teacher": {"build": "build.py:net", "train": {"epochs": 1}}}
 STUDENT = {"student": {"build": "build.py:net"}, "distill": {"epochs": 2}}
@@ -79,12 +80,9 @@ def test_overrides_reach_into_what_was_one_word():
 def test_a_recovery_learns_slower_than_a_training():
     step = {"prune_channels": {"ratio": 0.5, "recover": {"epochs": 1}}}
     recovery = resolved(compress=[step]).compress[0].recover
-    assert recovery.learning_rate < recovery_default()
+    assert recovery.learning_rate < RATES[recovery.optimizer]["other"]
     assert recovery.losses[0].keys() == {"kd"}
-
-
-def recovery_default():
-    return resolved(**STUDENT).distill.learning_rate
+    assert recovery.label_weight == 0.1
 
 
 @pytest.mark.parametrize(

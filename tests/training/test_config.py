@@ -11,7 +11,7 @@ from kdeploy.training.config import TrainingConfig
 
 def test_what_is_left_out_has_its_default():
     config = check(TrainingConfig, {"epochs": 3}, where="train")
-    assert (config.epochs, config.optimizer, config.ema) == (3, "sgd", None)
+    assert (config.epochs, config.optimizer, config.ema) == (3, None, None)
     assert config.training() == {**TrainingConfig().training(), "epochs": 3}
 
 

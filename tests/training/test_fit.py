@@ -209,7 +209,7 @@ def test_tells_the_watcher_all_in_order(tiny_model, tiny_data):
 
 
 def test_refuses_a_student_with_another_class_count(tiny_model, tiny_data):
-    with pytest.raises(ModelError, match="the student has 7 outputs, edges has 4 classes"):
+    with pytest.raises(ModelError, match="the student has 7 classes, edges has 4"):
         fit(Supervised(tiny_model(classes=7)), tiny_data, FitContext(), TrainingConfig(epochs=1))
 
 

@@ -23,6 +23,7 @@ from kdeploy.data.load import load
 from kdeploy.machine import Machine
 from kdeploy.onnx_graph.checks import file_bytes
 from kdeploy.store.artifact import file_sha256
+from kdeploy.tasks.contract import Task, classification, task_of
 
 RUNTIME = "onnxruntime_cpu"
 ITEMS_BYTES = 32 * 2**20  # of inputs that travel in one file
@@ -34,7 +35,7 @@ class SentItems:
     """The test items that are sent: all, or as many as may travel, drawn at random."""
 
     items: NDArray[Any]
-    labels: NDArray[np.int64]
+    targets: NDArray[Any]
     total: int
 
 
@@ -75,6 +76,7 @@ class Job:
     test: SentItems | None
     items: str = ""
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    task: Task = field(default_factory=classification)
 
     @property
     def name(self) -> str:
@@ -182,6 +184,7 @@ def job_of(models: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
         test=test,
         items=items,
         preprocessing=known,
+        task=classification() if dataset is None else task_of(dataset),
     )
 
 
@@ -194,7 +197,7 @@ def _test(data: Dataset) -> SentItems:
     drawn = np.random.default_rng(_SEED).choice(total, count, replace=False)
     rows = np.sort(drawn) if count < total else np.arange(total)
     return SentItems(
-        items=np.asarray(data.test.x[rows]), labels=np.asarray(data.test.y)[rows], total=total
+        items=np.asarray(data.test.x[rows]), targets=np.asarray(data.test.y)[rows], total=total
     )
 
 

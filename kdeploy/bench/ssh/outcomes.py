@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.bench import doubts
-from kdeploy.bench.accuracy import judged
 from kdeploy.bench.model_under_test import Outcome, Seconds
 from kdeploy.bench.ssh.job import DeviceGroup, Job, SentItems
 from kdeploy.bench.system_load import Counters, doubts_between
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.onnx_graph.operators import integer_and_eligible, is_quantized
 from kdeploy.runtimes.contract import Proof
+from kdeploy.tasks.contract import Predictions, Task, is_of_classes, metrics_for
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -55,7 +55,7 @@ def _outcome(
             skipped=session["failure"],
         )
     rounds, peak_bytes = _rounds(arrays), session["peak_bytes"]
-    predictions, accuracy, missing = _quality(arrays, job.test)
+    predictions, accuracy, missing = _quality(arrays, job.test, job.task)
     return Outcome(
         model=model,
         configuration=group.configuration,
@@ -102,21 +102,18 @@ def _proof(session: Mapping[str, Any], group: DeviceGroup) -> Proof:
 
 
 def _quality(
-    arrays: Arrays, test: SentItems | None
-) -> tuple[NDArray[np.int64] | None, dict[str, float], dict[str, str]]:
-    """Return the classes that count, the metrics of accuracy, and what could not be had."""
+    arrays: Arrays, test: SentItems | None, task: Task
+) -> tuple[Predictions | None, dict[str, float], dict[str, str]]:
+    """Return the predictions that count, the task's metrics, and what could not be had."""
     if test is None or "predictions" not in arrays:
         return None, {}, {}
-    classes = arrays["predictions"]
-    if classes.shape != test.labels.shape:
-        reason = f"the file answers {list(classes.shape)}, the labels are {list(test.labels.shape)}"
-        return None, {}, {"accuracy.top1": reason}
-    counts = test.labels != NOT_COUNTED
-    predicted = classes[counts]
+    found, expected = arrays["predictions"], task.expected(test.targets)
+    if found.shape == test.targets.shape:  # of tokens, those that count
+        found = found[test.targets != NOT_COUNTED]
+    is_other = found.shape != expected.shape if is_of_classes(task.name) else False
+    if is_other or len(found) != len(expected):
+        reason = f"the file answers {list(found.shape)}, the targets are {list(expected.shape)}"
+        return None, {}, {next(iter(metrics_for(task.name))): reason}
     missing = {"perplexity": "a device sends classes home, no probabilities"}
-    is_tokens = test.labels.ndim > 1
-    return (
-        predicted,
-        judged("accuracy", predicted, test.labels[counts]),
-        missing if is_tokens else {},
-    )
+    is_tokens = bool(metrics_for(task.name, needs="log_likelihoods")) and test.targets.ndim > 1
+    return found, task.metrics(found, expected), missing if is_tokens else {}

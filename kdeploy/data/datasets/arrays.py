@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from kdeploy.data.array_files import FORMS, members_of
 from kdeploy.data.check import FLOAT_TYPES, TOKEN_TYPES
-from kdeploy.data.contract import Parts, Preprocessing, Split, dataset
+from kdeploy.data.contract import AsGiven, Parts, Preprocessing, Split, dataset
 from kdeploy.data.further_items import further_items
 from kdeploy.data.item_types import type_hint
-from kdeploy.data.labels import Labels, classes_of, labels_of
 from kdeploy.errors import DataError
 
 KEYS = ("x", "y")
@@ -34,7 +33,9 @@ def arrays(
     classes: list[str] | int | None = None,
     vocabulary: int | None = None,
 ) -> Parts:
-    """Return the parts; `x` is (N,C,H,W) or (N,C,L), float32 or uint8, and `y` is (N,) integers.
+    """Return the parts; `x` is (N,C,H,W) or (N,C,L), float32 or uint8; `y` is what the task needs.
+
+    Classes are (N,) integers; other tasks take vectors (N, D), masks (N, H, W) or sets (N, C).
 
     float32 goes to the model as it is, uint8 as x / 255, in both cases less `mean` and over `std`.
     Token ids are (N, tokens), int32 or int64; their `y` may be (N, tokens) too, a class for every
@@ -61,13 +62,11 @@ def arrays(
                 f"x is {x.dtype} in {train} but {other.x.dtype} in {paths[part]}",
                 hint="store both in one type, on one scale",
             )
-    labels = {str(paths[part]): one.labels for part, one in read.items()}
     preprocessing = Preprocessing(
         shape=tuple(x.shape[1:]),
         scale=BYTE_SCALE if x.dtype == np.uint8 else 1.0,
         mean=tuple(mean or [0.0]),
         std=tuple(std or [1.0]),
-        classes=tuple(classes_of(classes, labels)),
     )
     if x.dtype in TOKEN_TYPES:
         _refuse_normalization(mean, std, str(train))
@@ -75,7 +74,8 @@ def arrays(
             preprocessing, dtype="int64", vocabulary=vocabulary or int(x.max(initial=0)) + 1
         )
     splits = {
-        part: Split(x=one.x, y=one.labels.y, origin=str(paths[part])) for part, one in read.items()
+        part: Split(x=one.x, y=one.y, origin=str(paths[part]), targets_origin=str(paths[part]))
+        for part, one in read.items()
     }
     more, told = None, list[str]()
     if unlabelled is not None:
@@ -88,6 +88,7 @@ def arrays(
         preprocessing=preprocessing,
         source=str(train),
         notes=(*(note for one in read.values() for note in one.notes), *told),
+        as_given=AsGiven(classes=classes),
     )
 
 
@@ -96,7 +97,7 @@ class _Part:
     """What a file holds, and what is to know of it."""
 
     x: NDArray[Any]
-    labels: Labels
+    y: NDArray[Any]
     notes: tuple[str, ...]
 
 
@@ -134,13 +135,9 @@ def _part(path: Path) -> _Part:
             "width); or int32 or int64, (N, tokens)",
             hint=_hint(x),
         )
-    labels = labels_of(y, where=str(path), tokens=x.shape[1] if is_tokens else None)
     others = ", ".join(f"`{name}`" for name in sorted(set(found) - set(KEYS)))
-    notes = (
-        f"{path}: of {others} nothing is read, only `x` and `y`" if others else "",
-        labels.note,
-    )
-    return _Part(x=x, labels=labels, notes=tuple(filter(None, notes)))
+    notes = [f"{path}: of {others} nothing is read, only `x` and `y`"] if others else []
+    return _Part(x=x, y=y, notes=tuple(notes))
 
 
 def _hint(x: NDArray[Any]) -> str:

@@ -16,8 +16,8 @@ from kdeploy.distill.contract import AuxiliaryModel, Batch, MakeObjective, Schem
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.reinitialize import fresh_copy
 from kdeploy.distill.tokens import real_rows
+from kdeploy.tasks.contract import Task, classification, task_of
 from kdeploy.training.compilation import CompiledCall
-from kdeploy.training.cross_entropy import entropy
 from kdeploy.training.views import View
 
 if TYPE_CHECKING:
@@ -57,7 +57,11 @@ def mutual(
     if not peers and len(students) == 1:
         beside = [fresh_copy(students[0], context.seed_of(0))]
     everyone = [*students, *beside]
-    context.train(MutualObjective(everyone, temperature=temperature, weight=weight))
+    context.train(
+        MutualObjective(
+            everyone, temperature=temperature, weight=weight, task=task_of(context.data)
+        )
+    )
     for place, peer in enumerate(everyone[1:]):
         context.record(f"peers[{place}]", peer)
     return students[0]
@@ -73,12 +77,21 @@ class MutualObjective(nn.Module):
         students: Two or more; the first decides which epoch is kept.
         temperature: T.
         weight: Of the divergence.
+        task: What outputs mean; None: classes.
     """
 
     may_be_zero: frozenset[str] = frozenset()
 
-    def __init__(self, students: Sequence[nn.Module], *, temperature: float, weight: float) -> None:
+    def __init__(
+        self,
+        students: Sequence[nn.Module],
+        *,
+        temperature: float,
+        weight: float,
+        task: Task | None = None,
+    ) -> None:
         super().__init__()
+        self.task = task or classification()
         self.student = students[0]
         self.peers = nn.ModuleList(students[1:])
         self.temperature, self.weight = temperature, weight
@@ -92,8 +105,9 @@ class MutualObjective(nn.Module):
         for place, own in enumerate(logits):
             name = f"peers[{place - 1}]." if place else ""
             others = [other for other in logits if other is not own]
-            components[f"{name}labels"] = entropy(own, batch.labels)
-            rows = [real_rows(one, batch.labels) for one in (own, *others)]
+            components[f"{name}labels"] = self.task.label_loss(own, batch.labels)
+            labels = self.task.logit_targets(batch.labels)
+            rows = [real_rows(self.task.distillable(one), labels) for one in (own, *others)]
             components[f"{name}mutual"] = self.weight * self._divergence(rows[0], rows[1:])
         return components
 

@@ -61,7 +61,7 @@ def self_exits(
         context.train(objective(student, teacher))
         return student
     data = context.data
-    if data.train.has_token_labels:
+    if data.train.y.ndim != 1:
         raise ModelError(
             f"an exit answers once for an item, and the labels of {data.name} are of its tokens",
             hint="take another scheme, e.g. `offline`",

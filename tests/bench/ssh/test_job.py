@@ -70,7 +70,7 @@ def test_few_items_travel_where_all_are_too_many(float_file, data, tmp_path, mon
     job = _job(float_file, data, tmp_path / "job")
     assert (len(job.test.items), job.test.total) == (30, 70)
     rows = [np.flatnonzero((test.x == item).all(axis=(1, 2, 3))).item() for item in job.test.items]
-    np.testing.assert_array_equal(job.test.labels, test.y[rows])
+    np.testing.assert_array_equal(job.test.targets, test.y[rows])
     assert max(rows) >= 30  # drawn from all, because classes may follow one another
 
 

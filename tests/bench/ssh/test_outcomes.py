@@ -38,7 +38,7 @@ def outcome(tmp_path):
         test = None
         if labels is not None:
             test = SentItems(
-                items=np.zeros(len(labels)), labels=np.array(labels), total=len(labels)
+                items=np.zeros(len(labels)), targets=np.array(labels), total=len(labels)
             )
         arrays = {} if predictions is None else {"predictions-0": np.array(predictions)}
         seen = {"sides": [{**SIDE, **side}], "before": COUNTERS, "after": {**COUNTERS, **after}}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kdeploy.training.cross_entropy import entropy
+from kdeploy.tasks.cross_entropy import entropy
 
 
 def test_of_items_is_torchs():

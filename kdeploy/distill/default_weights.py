@@ -1,0 +1,62 @@
+"""The weights of losses and labels where a recipe gives some of them and leaves others out.
+
+Where it gives none, all follow from the gradients while the student learns (`gradient_balance`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdeploy import registry
+
+DEFAULT_LOSS = "kd"
+BESIDE_ANSWERS = 0.1
+"""Of the labels beside losses on outputs, which tell the classes too; the papers' usual weight."""
+BESIDE_FEATURES = 1.0
+"""Of the labels beside losses that tell no class: without them nobody else would."""
+
+
+def with_all_weights(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section of a recipe with every weight, if it gives any; else as it is.
+
+    Args:
+        given: Keys as people wrote them, not checked yet: what cannot be is left as it is.
+    """
+    losses = given.get("losses", [DEFAULT_LOSS])
+    entries = list(losses) if isinstance(losses, list | tuple) else []
+    weighted = [name for entry in entries for name, keys in _keys(entry).items() if _weight(keys)]
+    label_weight = given.get("label_weight")
+    if label_weight is None and not weighted:
+        return dict(given)
+    if label_weight is None:
+        tells = any(map(_tells_classes, weighted))
+        label_weight = BESIDE_ANSWERS if tells else BESIDE_FEATURES
+    filled = [_filled(entry) for entry in entries]
+    return {**given, "label_weight": label_weight, "losses": filled if entries else losses}
+
+
+def _keys(entry: Any) -> Mapping[str, Any]:
+    if isinstance(entry, str):
+        return {entry: {}}
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _weight(keys: Any) -> bool:
+    return isinstance(keys, Mapping) and keys.get("weight") is not None
+
+
+def _filled(entry: Any) -> Any:
+    if not isinstance(entry, str | Mapping):
+        return entry
+    return {
+        name: {**(keys or {}), "weight": 1.0}
+        if isinstance(keys or {}, Mapping) and not _weight(keys)
+        else keys
+        for name, keys in _keys(entry).items()
+    }
+
+
+def _tells_classes(name: str) -> bool:
+    known = registry.techniques("loss").get(name)
+    return known is not None and known.facts.get("needs", "logits") == "logits"

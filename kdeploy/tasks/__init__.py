@@ -1,0 +1,1 @@
+"""What targets and outputs mean; one task a file."""

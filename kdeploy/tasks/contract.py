@@ -1,0 +1,232 @@
+"""What a task is: what targets and outputs mean. Nothing else in kdeploy does.
+
+`@task(metric=)` marks a class, one a file, whose keyword-only parameters are the recipe's. An
+instance belongs to one dataset: `read_targets` may keep what it finds in the training targets, and
+`to_dict` tells it to bundles and devices. Modules of tasks import numpy only, so that a device can
+load them; what needs torch is imported where it is used.
+
+An answer is what a model returns: one array or tensor, or several, as an ordered mapping from names
+to them. Predictions are what is judged, kept and compared: one array whose first axis is what
+counts (items, tokens), small enough to be kept for a whole part. `expected` brings targets into
+that form.
+
+Facts of the decorator: `metric` is the main one, the first that is shown; `like` names the task
+whose losses and metrics fit as well; `loss` is what a distillation uses unless the recipe says
+otherwise; `moves=True` says that targets have places in the image, so that augmentations must move
+them along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy import registry
+from kdeploy.data.contract import NOT_COUNTED, Dataset, Parts, TaskReference
+from kdeploy.errors import ModelError
+from kdeploy.registration import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["NOT_COUNTED", "Answer", "Predictions", "Task", "metrics_for", "one_output", "task"]
+
+Array: TypeAlias = NDArray[Any]
+Answer: TypeAlias = "Array | Mapping[str, Array]"
+"""What a file returned, see above."""
+TensorAnswer: TypeAlias = "Tensor | Mapping[str, Tensor]"
+"""What a torch model returned."""
+Predictions: TypeAlias = NDArray[Any]
+Made = TypeVar("Made", bound=type)
+UNSAID: Mapping[str, Any] = {"like": "", "loss": "kd", "moves": False}
+"""Facts as they are where the decorator does not say them."""
+
+
+def task(
+    *, metric: str, like: str = "", loss: str = "kd", moves: bool = False
+) -> Callable[[Made], Made]:
+    """Return the decorator of a task; its facts are told at the head of this file."""
+    given = {"metric": metric, "like": like, "loss": loss, "moves": moves}
+    facts = {key: value for key, value in given.items() if value != UNSAID.get(key)}
+
+    def mark(made: Made) -> Made:
+        made.name = made.__module__.rpartition(".")[2]  # type: ignore[attr-defined]
+        return register("task", **facts)(made)
+
+    return mark
+
+
+class Task(Protocol):
+    """What every task can do."""
+
+    name: str
+
+    def read_targets(self, parts: Parts, *, where: str) -> Parts:
+        """Return the parts with targets as they are stored; notes gain what was converted.
+
+        Raises:
+            DataError: a target cannot be; it names the part, the item and what was found.
+        """
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name, parameters and what was found in the training targets, as JSON has them."""
+        ...
+
+    def check_answer(self, answer: Any, data: Dataset, *, who: str) -> None:
+        """Refuse an answer to items of the data that cannot be meant so; only shapes are looked at.
+
+        Raises:
+            ModelError: it names what `who` returned and what was expected.
+        """
+        ...
+
+    def label_loss(
+        self, answer: TensorAnswer, targets: Tensor, *, label_smoothing: float = 0.0
+    ) -> Tensor:
+        """Return the loss with the true targets, a scalar in float32."""
+        ...
+
+    def distillable(self, answer: TensorAnswer) -> Tensor:
+        """Return what losses on logits compare; where these are of classes, with classes last."""
+        ...
+
+    def logit_targets(self, targets: Tensor) -> Tensor:
+        """Return the targets beside what is distillable; `NOT_COUNTED` where nothing is learned."""
+        ...
+
+    def right(self, answer: TensorAnswer, targets: Tensor) -> Tensor | None:
+        """Return how many are right, where the score is their share; None where it is not.
+
+        A short cut of validation: the score is `score(metrics(...))` either way.
+        """
+        ...
+
+    def predictions(self, answer: Answer, targets: Array | None) -> Predictions:
+        """Return what is judged of the answer to a batch; targets say what counts, None: all."""
+        ...
+
+    def expected(self, targets: Array) -> Predictions:
+        """Return the targets in the form of predictions."""
+        ...
+
+    def log_likelihoods(self, answer: Answer, targets: Array) -> NDArray[np.float64] | None:
+        """Return ln of the probability that each token's class got, (N,); None: no such thing."""
+        ...
+
+    def metrics(
+        self,
+        predictions: Predictions,
+        expected: Predictions,
+        log_likelihoods: NDArray[np.float64] | None = None,
+    ) -> dict[str, float]:
+        """Return every metric, the main one first; none where `unreadable` has a reason."""
+        ...
+
+    def agreement(self, predictions: Predictions, taught: Predictions) -> dict[str, float]:
+        """Return how far predictions are those of another model, for which nobody needs labels."""
+        ...
+
+    def unreadable(self, predictions: Predictions, *, what: str = "items") -> str | None:
+        """Return which answers are no numbers, in words; None where all are."""
+        ...
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """Return one number to train by, higher is better, 1 is perfect."""
+        ...
+
+
+def task_of(data: Dataset) -> Task:
+    """Return what the targets and outputs of the data mean."""
+    return cast("Task", data.task) if data.task is not None else classification()
+
+
+@cache
+def classification() -> Task:
+    """Return the task of data that name none."""
+    return cast("Task", registry.find("task", TaskReference().name).load()())
+
+
+def facts_of(name: str) -> Mapping[str, Any]:
+    """Return the facts of a task's decorator; of one of the user's own, those it would have."""
+    known = registry.techniques("task").get(name)
+    return {**UNSAID, **(known.facts if known else {})}
+
+
+def kin(name: str) -> tuple[str, ...]:
+    """Return a task's name and that of the task whose losses and metrics fit it too."""
+    like = str(facts_of(name).get("like", ""))
+    return (name, *kin(like)) if like else (name,)
+
+
+def is_of_classes(name: str) -> bool:
+    """Return whether outputs are logits of classes, which a softmax makes probabilities."""
+    return "classification" in kin(name)
+
+
+def metrics_for(
+    name: str, *, needs: str = "predictions", family: str = ""
+) -> dict[str, Callable[..., float]]:
+    """Return the metrics of a task by name, the main one first.
+
+    Args:
+        name: The task's.
+        needs: What they are computed from: "predictions" or "log_likelihoods".
+        family: Only those whose name begins with it and a dot; "": all but agreements.
+    """
+    main = facts_of(name).get("metric", "")
+    found = {
+        str(t.facts["name"]): t
+        for own in kin(name)
+        for t in registry.techniques("metric").values()
+        if own in t.facts.get("tasks", ("classification",))
+        and t.facts.get("needs", "predictions") == needs
+    }
+    named = sorted(found, key=lambda n: (n != main, not n.endswith(".top1"), n))
+    return {
+        n: found[n].load()
+        for n in named
+        if (n.startswith(f"{family}.") if family else not n.startswith("agreement."))
+    }
+
+
+def one_output(answer: Any, *, who: str = "the model", names: tuple[str, ...] = ("logits",)) -> Any:
+    """Return the one output that a task is about: the only one, or the one of a known name.
+
+    Raises:
+        ModelError: there are several, and none of them is called so.
+    """
+    if not isinstance(answer, Mapping):
+        return answer
+    if len(answer) == 1:
+        return next(iter(answer.values()))
+    for name in names:
+        if name in answer:
+            return answer[name]
+    listed = ", ".join(f"`{name}`" for name in answer) or "nothing"
+    raise ModelError(
+        f"{who} returns several outputs ({listed}), and the task is about one",
+        hint=f"return that one alone, or call it `{names[0]}`",
+    )
+
+
+def not_finite(predictions: NDArray[Any], *, what: str = "items") -> str | None:
+    """Return which rows hold NaN or infinity, in words; None where none does."""
+    rows = np.isfinite(predictions).reshape(len(predictions), -1).all(axis=1)
+    bad = np.flatnonzero(~rows)
+    if not len(bad):
+        return None
+    return (
+        f"the answers to {len(bad)} of {len(predictions)} {what} are NaN or infinite"
+        f" (the first, counted from 0: {bad[0]})"
+    )
+
+
+def described(task: Any, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the facts of a task: its name, its parameters, and what it found."""
+    parameters = {n: v for n, v in vars(task).items() if not n.startswith("_") and n != "name"}
+    return {"name": task.name, "parameters": parameters, "found": dict(found or {})}
