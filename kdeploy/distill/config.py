@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from kdeploy import registry
 from kdeploy.distill.correctness import OF_WRONG
-from kdeploy.distill.default_weights import with_all_weights
+from kdeploy.distill.default_weights import DEFAULT_LOSSES, with_all_weights
 from kdeploy.distill.loss_specs import Scheduled, checked_weight, resolved_loss
 from kdeploy.distill.schedules import Schedule, schedule_of
 from kdeploy.errors import RecipeError
@@ -39,8 +39,9 @@ class DistillConfig(TrainingConfig):
 
     scheme: Named = Field(default={"offline": {}}, description="who teaches", validate_default=True)
     losses: list[Named] = Field(
-        default=[{"kd": {}}],
-        description="what is learned: `[{kd: {temperature: 4.0}}]`",
+        default=list(DEFAULT_LOSSES),
+        description="what is learned, e.g. `[{kd: {temperature: 4.0}}]`; left out: `dist`, beside "
+        "labels of weight 1",
         validate_default=True,
     )
     label_weight: Scheduled | None = Field(
@@ -83,6 +84,13 @@ class DistillConfig(TrainingConfig):
     def is_balanced(self) -> bool:
         """Whether the weights of all losses follow from their gradients: none is given."""
         return self.label_weight is None
+
+    @property
+    def are_weights_given(self) -> bool:
+        """Whether somebody chose a weight: neither what is balanced nor the default has one."""
+        usual = type(self)()
+        is_usual = (self.losses, self.label_weight) == (usual.losses, usual.label_weight)
+        return not self.is_balanced and not is_usual
 
     @property
     def weight_of_wrong(self) -> float:
