@@ -129,10 +129,8 @@ def _text(rows: list[Row], is_right: list[bool]) -> str:
         for row, right in zip(rows, is_right, strict=True)
     ]
     lines = ["# What the control says where the answer is planted", ""]
-    lines += [
-        f"`python benchmarks/suites/{Path(__file__).name}`: {sum(is_right)} of {len(rows)} are right.",
-        "",
-    ]
+    command = f"`python benchmarks/suites/{Path(__file__).name}`"
+    lines += [f"{command}: {sum(is_right)} of {len(rows)} are right.", ""]
     return "\n".join([*lines, *table("planted | seed | said | right", cells)]) + "\n"
 
 

@@ -19,7 +19,7 @@ from kdeploy.training.config import Optimizer, TrainingConfig
 Kind = Literal["recurrent", "attention", "other"]
 
 RATES: Mapping[Optimizer, Mapping[Kind, float]] = {
-    "adamw": {"recurrent": 1e-2, "attention": 6e-3, "other": 1e-2},
+    "adamw": {"recurrent": 7e-3, "attention": 6e-3, "other": 1e-2},
     "sgd": {"recurrent": 0.1, "attention": 0.03, "other": 0.1},
 }
 """The usual ones, which a range test then moves."""
