@@ -149,8 +149,8 @@ def _why_missing(measurements: Sequence[Measurement], metric: str) -> str:
 
 def _judge(gate: Gate, value: float | None, baseline: float | None, why: str = "") -> Verdict:
     def verdict(passed: bool, reason: str, missed: str = "") -> Verdict:
-        said = reason if passed or not missed else f"{reason}, missed by {missed}"
-        return Verdict(gate=gate.text, value=value, passed=passed, reason=said)
+        text = reason if passed or not missed else f"{reason}, missed by {missed}"
+        return Verdict(gate=gate.text, value=value, passed=passed, reason=text)
 
     if value is None:
         return verdict(False, f"{gate.metric} was not measured{f': {why}' if why else ''}")

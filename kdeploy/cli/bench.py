@@ -80,15 +80,15 @@ def bench(
     gates = parse_gates(gate or [], where="--gate")
     check_files([*files, *([baseline] if baseline else [])])
     # Torch comes with these: what is wrong with the words is told before.
+    from kdeploy.cli.output import out as console
     from kdeploy.cli.output import (
-        Terminal,
         show_comparison,
         show_nothing_measured,
         show_summary,
     )
-    from kdeploy.cli.output import out as console
     from kdeploy.pipeline.measuring import reasons_for_nothing
     from kdeploy.pipeline.side_by_side import bench_side_by_side
+    from kdeploy.progress.terminal import Terminal
 
     measured = bench_side_by_side(
         files,

@@ -66,8 +66,8 @@ def _compress(technique: Technique, own: dict[str, Any], common: dict[str, Any])
     from kdeploy.cli.given import check_model
 
     check_model(common["artifact"])
-    from kdeploy.cli.output import Terminal
     from kdeploy.pipeline.single import compress_one
+    from kdeploy.progress.terminal import Terminal
     from kdeploy.recipe.read import read_value
     from kdeploy.recipe.resolve import step
 

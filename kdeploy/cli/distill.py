@@ -80,9 +80,9 @@ def distill(
     }
     recipe = parse(overridden(given, overrides or []), folder=Path())
     # Torch comes with these: what is wrong with the words is told before.
-    from kdeploy.cli.output import Terminal
     from kdeploy.cli.output import out as screen
     from kdeploy.pipeline.run import run as run_recipe
+    from kdeploy.progress.terminal import Terminal
     from kdeploy.training.processes import started
 
     on_each, machines = started(devices, num_nodes)

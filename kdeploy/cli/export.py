@@ -58,8 +58,8 @@ def _export(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -
     from kdeploy.cli.given import check_model
 
     check_model(common["artifact"])
-    from kdeploy.cli.output import Terminal
     from kdeploy.pipeline.single import export_one
+    from kdeploy.progress.terminal import Terminal
     from kdeploy.recipe.resolve import Step
 
     parsed = Step(technique=technique.name, parameters=own)

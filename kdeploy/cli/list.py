@@ -24,7 +24,7 @@ def list_techniques(
     """List techniques with their parameters."""
     from kdeploy import registry
     from kdeploy.cli.output import out as console
-    from kdeploy.cli.screen import write
+    from kdeploy.progress.screen import write
     from kdeploy.report.catalogue import catalogue
 
     kinds = registry.kinds_of(kind) if kind else list(registry.FOLDERS)

@@ -41,10 +41,11 @@ def package(
     from kdeploy.cli.given import check_model
 
     check_model(artifact)
-    from kdeploy.cli.output import Terminal, show_checks
     from kdeploy.cli.output import out as console
+    from kdeploy.cli.output import show_checks
     from kdeploy.gate import parse_gates
     from kdeploy.pipeline.single import Source, package_one
+    from kdeploy.progress.terminal import Terminal
 
     source = Source(
         reference=artifact,

@@ -19,7 +19,7 @@ def recipe_schema(json: Json = False, debug: Debug = False) -> Result:
 
     schema = json_schema()
     if not json:
-        from kdeploy.cli.screen import write
+        from kdeploy.progress.screen import write
 
         write(text.dumps(schema, indent=2, default=str))
     return Result(schema)

@@ -43,9 +43,9 @@ def report(
     """Compare runs, also from several machines and with an older version."""
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_decisions, show_summary
-    from kdeploy.cli.screen import write
     from kdeploy.errors import DataError
     from kdeploy.gate import parse_gates
+    from kdeploy.progress.screen import write
     from kdeploy.report.as_dict import document
     from kdeploy.report.run import comparison, format_of, render
 
@@ -65,5 +65,5 @@ def report(
         show_summary(drawn, is_json=json)
     elif out is None and not json:
         write(text)
-    said = {"out": str(out) if out else None, **(document(drawn) if json else {})}
-    return Result(said, exit_code=0 if drawn.passed else 1)
+    result = {"out": str(out) if out else None, **(document(drawn) if json else {})}
+    return Result(result, exit_code=0 if drawn.passed else 1)

@@ -52,8 +52,8 @@ def run(
     folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
     loaded = load(recipe, [*(overrides or []), *folder])
     # Torch comes with these: what is wrong with the recipe is told before.
-    from kdeploy.cli.output import Terminal
     from kdeploy.pipeline.run import run as run_recipe
+    from kdeploy.progress.terminal import Terminal
     from kdeploy.training.processes import started
 
     on_each, machines = started(devices, num_nodes)
@@ -96,5 +96,5 @@ def _show_run(result: RunResult, *, is_json: bool) -> None:
         screen.print(f"chosen: {result.chosen_because}")
     if result.packaged is not None:
         checks = [v.passed for v in result.verdicts if v.gate.startswith("bundle: ")]
-        said = "verified" if all(checks) else "NOT verified: see the checks above"
-        screen.print(f"bundle: {result.out / 'bundle'} ({said})")
+        state = "verified" if all(checks) else "NOT verified: see the checks above"
+        screen.print(f"bundle: {result.out / 'bundle'} ({state})")

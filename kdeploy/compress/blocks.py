@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdeploy.torch_module.hooks import hooked
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Block:
@@ -114,13 +116,9 @@ def _runs(model: nn.Module, example: Tensor) -> dict[nn.Module, _Run]:
             run.changes_shape |= given.shape != out.shape
             run.is_plain = len(args) == 1 and not kwargs
 
-    hooks = [module.register_forward_hook(look, with_kwargs=True) for module in runs]
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    handles = (module.register_forward_hook(look, with_kwargs=True) for module in runs)
+    with hooked(handles), torch.no_grad():
+        model(example)
     return runs
 
 

@@ -95,7 +95,7 @@ def make_ready(
         steps["adaround"] = f"{len(rounded)} layers"
     if bias_correction:
         removed = correct_biases(base, calibration, number_format, rounded=rounded)
-        steps["bias_correction"] = _said_of_biases(removed)
+        steps["bias_correction"] = _biases_text(removed)
     for name, weight in rounded.items():
         base.get_parameter(name).detach().copy_(weight)
     return PreparedModel(base, calibration, before, steps)
@@ -107,7 +107,7 @@ def _equalize(model: nn.Module, example: Tensor) -> str:
     if not pairs:
         _LOG.warning("int8_ptq: `equalize` has no effect: no layer hands its scale to another")
     equalize_layers(pairs)
-    return f"{len(pairs)} pairs{_said_of(declined)}"
+    return f"{len(pairs)} pairs{_layers_text(declined)}"
 
 
 def _smooth(model: nn.Module, example: Tensor, batches: Batches) -> str:
@@ -117,7 +117,7 @@ def _smooth(model: nn.Module, example: Tensor, batches: Batches) -> str:
         _LOG.warning("int8_ptq: `smooth` has no effect: no layer norm feeds linear layers alone")
     else:
         smooth_norms(norms, largest_values(graph_module, [n.node for n in norms], batches()))
-    return f"{len(norms)} layer norms{_said_of(declined)}"
+    return f"{len(norms)} layer norms{_layers_text(declined)}"
 
 
 def _round(
@@ -145,10 +145,10 @@ def _round(
     }
 
 
-def _said_of(declined: Mapping[str, str]) -> str:
+def _layers_text(declined: Mapping[str, str]) -> str:
     return "".join(f"; not `{name}`: {reason}" for name, reason in declined.items())
 
 
-def _said_of_biases(removed: Mapping[str, float]) -> str:
+def _biases_text(removed: Mapping[str, float]) -> str:
     shares = torch.tensor([*removed.values(), 0.0])
     return f"{len(removed)} layers, at most {float(shares.max()):.2%} of a layer's mean output"

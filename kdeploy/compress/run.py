@@ -56,7 +56,7 @@ def compress(
         torch.manual_seed(context.seed)
         result = _run(step, twin, context, resolved, technique)
     _check(before, _outputs(result, example, technique), technique)
-    check_promise(step, result, technique)
+    check_ensured(step, result, technique)
     return result.to(home)
 
 
@@ -106,7 +106,7 @@ def _check(before: Tensor, after: Tensor, name: str) -> None:
         )
 
 
-def check_promise(step: Any, model: nn.Module, name: str) -> None:
+def check_ensured(step: Any, model: nn.Module, name: str) -> None:
     """Raise ModelError unless the model holds what the technique promises."""
     ensures = step.facts.get("ensures")
     if ensures is None:

@@ -58,9 +58,9 @@ class Fastest:
         """Return the times that decided, fastest first, and what failed."""
         times = {name: t for name, t in self.times.items() if not isinstance(t, str)}
         ordered = sorted(times.items(), key=lambda item: item[1])
-        said = [f"{name} {format_seconds(seconds)}" for name, seconds in ordered]
-        said += [f"{name} failed: {t}" for name, t in self.times.items() if isinstance(t, str)]
-        return ", ".join(said)
+        parts = [f"{name} {format_seconds(seconds)}" for name, seconds in ordered]
+        parts += [f"{name} failed: {t}" for name, t in self.times.items() if isinstance(t, str)]
+        return ", ".join(parts)
 
     def _measured(self, tensors: tuple[Any, ...]) -> tuple[str, Times]:
         """Return the name of the fastest, and the times of all."""

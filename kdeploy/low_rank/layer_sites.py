@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.torch_module.complexity import count_macs
+from kdeploy.torch_module.hooks import hooked
 from kdeploy.untrusted.user_code import described
 
 PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -127,12 +128,8 @@ def _inputs(
         if given:
             seen[layer].append(given[0].detach().cpu().clone())  # it may be changed in place
 
-    hooks = [layer.register_forward_pre_hook(see) for layer in layers]
-    try:
+    with hooked(layer.register_forward_pre_hook(see) for layer in layers):
         _outputs(model, example)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return seen
 
 

@@ -122,9 +122,9 @@ def _check_runtimes(recipe: Recipe) -> None:
             )
     reasons = {r: named(r)[0].load().unavailable() for r in recipe.bench.runtimes}
     if all(reasons.values()):
-        told = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
+        listed = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
         raise Unavailable(
-            f"none of the runtimes to measure in can run here: {told}",
+            f"none of the runtimes to measure in can run here: {listed}",
             hint="kdeploy doctor; or stop before it: `--until export`",
         )
 

@@ -65,10 +65,10 @@ def file_model(
         return OnnxModel(file), ()
     with temporary_folder("fitted") as folder:
         fitted = folder / "model.onnx"
-        said = fitted_file(file, fitted, form, given)
-        if not said:
+        say = fitted_file(file, fitted, form, given)
+        if not say:
             return OnnxModel(file), ()
-        return OnnxModel.written_by(lambda path: copy_file(fitted, path)), said
+        return OnnxModel.written_by(lambda path: copy_file(fitted, path)), say
 
 
 def declared_inputs(reference: ModelReference) -> dict[str, Declared]:
@@ -94,7 +94,7 @@ def auxiliary_model(
     entry: Mapping[str, Any],
     seed: int,
     stores: Sequence[Path] = (),
-    said: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> nn.Module:
     """Return a further model of a scheme: an artefact, given weights, or fresh under the seed.
 
@@ -102,7 +102,7 @@ def auxiliary_model(
         entry: `build`, `args` and `weights`; files are absolute.
         seed: Of the first weights.
         stores: Where ids of artefacts are looked for first.
-        said: Told what was done so that given weights fit.
+        say: Told what was done so that given weights fit.
     """
     known = find_artifact(entry["build"], stores)
     if known is not None:
@@ -114,8 +114,8 @@ def auxiliary_model(
     if not entry["weights"]:
         return model
     loaded = load_weights(model, Path(entry["weights"]))
-    for sentence in loaded.messages if said is not None else ():
-        said(f"the weights {Path(entry['weights']).name}: {sentence}")  # type: ignore[misc]
+    for sentence in loaded.messages if say is not None else ():
+        say(f"the weights {Path(entry['weights']).name}: {sentence}")  # type: ignore[misc]
     return loaded.model
 
 

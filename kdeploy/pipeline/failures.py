@@ -23,7 +23,7 @@ class Failure:
     error: Exception
 
     @property
-    def told(self) -> str:
+    def reason(self) -> str:
         """Return it in a sentence."""
         reason = getattr(self.error, "message", None) or str(self.error)
         return f"{self.stage} `{self.technique}` of {self.label} failed: {reason}"
@@ -35,7 +35,7 @@ class Failure:
             "technique": self.technique,
             "label": self.label,
             "error": type(self.error).__name__,
-            "reason": self.told,
+            "reason": self.reason,
             "hint": getattr(self.error, "hint", None),
         }
 
@@ -55,5 +55,5 @@ def kept_for_later(
         raise
     except Exception as error:  # an exporter's library may raise anything
         failure = Failure(stage=stage, technique=technique, label=label, error=error)
-        log.warning("%s; the run goes on with the rest", failure.told)
+        log.warning("%s; the run goes on with the rest", failure.reason)
         failures.append(failure)

@@ -115,11 +115,11 @@ def losses(own: Records, base: Records, configuration: Cell) -> str:
             continue
         ratio, unit = times_better(value, other, metric), METRICS[metric].unit
         margin = 1.0 if metric in EXACT else 1 + PRACTICAL_DIFFERENCE
-        said = f"{metric} {format_quantity(value, unit)} against {format_quantity(other, unit)}"
+        text = f"{metric} {format_quantity(value, unit)} against {format_quantity(other, unit)}"
         if ratio > margin:
-            better[metric] = said
+            better[metric] = text
         elif ratio * margin < 1:
-            worse[metric] = said
+            worse[metric] = text
     is_lost = worse.keys() and not better.keys()
     is_only_smaller = "latency.p50" in worse and worse.keys() & EXACT and not better.keys() & FAST
     if not is_lost and not is_only_smaller:

@@ -150,13 +150,13 @@ def made_model(
             "macs": count_macs(base, example),
             "sparsity": sparsity(base),
             "size": count_bytes(_computing(model)),
-            **_said_of(scores),
+            **_scores_in_words(scores),
         },
         scores=scores,
     )
 
 
-def _said_of(scores: Mapping[str, Any]) -> dict[str, Any]:
+def _scores_in_words(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Return, for whoever reads of the step, where its training was not computed as asked for."""
     because = scores.get("arithmetic", {}).get("because")
     return {"report": {"arithmetic": because}} if because else {}
@@ -193,7 +193,7 @@ def _import_weights(session: Session, reference: ModelReference, weights: Path) 
 
 def _with_report(made: Made, topics: Mapping[str, Sequence[str]]) -> Made:
     """Keep with the model what was chosen on the way: how weights fit, what losses compare."""
-    own = {topic: list(said) for topic, said in topics.items() if said}
+    own = {topic: list(say) for topic, say in topics.items() if say}
     report = {**made.facts.get("report", {}), **own}
     return replace(made, facts={**made.facts, "report": report}) if report else made
 
@@ -262,12 +262,12 @@ def building(session: Session, heard: list[str] | None = None) -> BuildModel:
         heard: Takes what is said of their weights.
     """
 
-    def said(text: str) -> None:
+    def say(text: str) -> None:
         session.listener.message(text)
         if heard is not None and text not in heard:
             heard.append(text)
 
-    return partial(auxiliary_model, stores=[session.store.root], said=said)
+    return partial(auxiliary_model, stores=[session.store.root], say=say)
 
 
 def source_of(session: Session, config: DistillConfig) -> str:

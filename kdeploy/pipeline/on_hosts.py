@@ -84,7 +84,7 @@ def bench_on_hosts(
                 shutil.rmtree(folder_of(out, host) / "results", ignore_errors=True)
         ended = _run_on_all(hosts, job, out, session.listener.status)
     for host, end in zip(hosts, ended, strict=True):
-        session.listener.message(_told(host, end))
+        session.listener.message(_outcome_text(host, end))
     return _written(hosts, ended, job, plan, out, baseline=baseline, session=session)
 
 
@@ -227,7 +227,7 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _told(host: Host, end: Answers | KdeployError) -> str:
+def _outcome_text(host: Host, end: Answers | KdeployError) -> str:
     if isinstance(end, KdeployError):
         return end.message
     return f"`{host.name}` is {end.machine.cpu}, machine {end.machine.id}"

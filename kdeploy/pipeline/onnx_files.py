@@ -26,8 +26,8 @@ def import_file(session: Session, reference: ModelReference) -> Artifact:
     def make(work: Path) -> Made:
         del work  # nothing to go on from
         form = session.data.preprocessing if session.data is not None else None
-        model, said = file_model(reference, form)
-        for sentence in said:
+        model, messages = file_model(reference, form)
+        for sentence in messages:
             session.listener.message(f"{file.name}: {sentence}")
         return made_file(model, scores_of_given(session, model))
 

@@ -83,11 +83,11 @@ def attempt(path: Path, megabytes: int) -> dict[str, Any]:
 
 def _megabytes(path: Path) -> int:
     """Return the memory that one item of a file may take."""
-    told = os.environ.get(MEMORY, "")
-    if told:
-        if not (told.isdecimal() and len(told) < 10 and int(told)):
-            raise InputError(f"{MEMORY} is `{told}`", hint="a number of megabytes, e.g. 4000")
-        return int(told)
+    limit = os.environ.get(MEMORY, "")
+    if limit:
+        if not (limit.isdecimal() and len(limit) < 10 and int(limit)):
+            raise InputError(f"{MEMORY} is `{limit}`", hint="a number of megabytes, e.g. 4000")
+        return int(limit)
     graph = read_onnx(path).graph
     stored = {tensor.name for tensor in graph.initializer}
     shapes = [

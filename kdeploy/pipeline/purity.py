@@ -118,15 +118,15 @@ def _differ(one: Tensor, other: Tensor) -> bool:
 
 def _not_repeatable(model: nn.Module, x: Tensor, who: str) -> ModelError:
     """Return the error for a model that answers the same question in two ways."""
-    said = f"{who} answers the same input differently from call to call"
+    text = f"{who} answers the same input differently from call to call"
     if isinstance(model, OnnxModel):
         return ModelError(
-            f"{said}: {model.path.name} {_random_nodes(model.path)}",
+            f"{text}: {model.path.name} {_random_nodes(model.path)}",
             hint="export it in eval mode, without noise and dropout",
         )
     if place := random_at(model, x):
         return ModelError(
-            f"{said}: it draws random numbers in eval mode ({place})",
+            f"{text}: it draws random numbers in eval mode ({place})",
             hint="draw only `if self.training:`; `F.dropout(x, p, training=self.training)`"
             " for `F.dropout(x, p)`",
         )
@@ -144,7 +144,7 @@ def _not_repeatable(model: nn.Module, x: Tensor, who: str) -> ModelError:
     )
     kept += f" ({place})" if place else ""
     return ModelError(
-        f"{said}: {kept}",
+        f"{text}: {kept}",
         hint="compute from the input alone; start states anew in each forward, e.g."
         " `h = x.new_zeros(...)`",
     )
@@ -270,20 +270,20 @@ def _check_state(
         return
     found = different(model, twin)
     moved = float((one - other).abs().max())
-    said = (
+    text = (
         f"a second {who.removeprefix('the ')} with the same state_dict answers differently (by up"
         f" to {moved:.3g}): what was stored would not be what was trained"
     )
     if not found:
         raise ModelError(
-            f"{said}; it depends on something that is not in the model",
+            f"{text}; it depends on something that is not in the model",
             hint='keep all that forward needs in parameters or `register_buffer("name", tensor)`',
         )
     first = found[0]
     line = assigned_at(first.owner, first.attribute)
     others = f", and {len(found) - 1} more" if len(found) > 1 else ""
     raise ModelError(
-        f"{said}; `{first.name}`{others} is {first.kind} and not in the state_dict"
+        f"{text}; `{first.name}`{others} is {first.kind} and not in the state_dict"
         f"{f' ({line})' if line else ''}",
         hint=_registered(first.attribute, is_array=first.is_array, kind=first.kind),
     )

@@ -210,11 +210,11 @@ def _distill(
     result.notes += [result.effect.sentence] if result.effect else []
     if recipe.seeds:
         result.seeds = over_seeds(session, result.students, result.baselines)
-        said = (
+        note = (
             f"{kind} {of['mean']:.2%}" + (f" ± {100 * of['std']:.2f} pp" if "std" in of else "")
             for kind, of in result.seeds.items()
         )
-        session.listener.message(f"test accuracy, mean of {len(recipe.seeds)}: {', '.join(said)}")
+        session.listener.message(f"test accuracy, mean of {len(recipe.seeds)}: {', '.join(note)}")
 
 
 def _compress(recipe: Recipe, session: Session, result: RunResult) -> None:
@@ -307,7 +307,7 @@ def _summary(session: Session, result: RunResult) -> dict[str, Any]:
         "packaged_profile": result.packaged.profile if result.packaged else None,
         "chosen": result.chosen.model.id if result.chosen else None,
         "chosen_because": result.chosen_because,
-        "notes": [*(f.told for f in result.failures), *result.notes],
+        "notes": [*(f.reason for f in result.failures), *result.notes],
         **({"teacher_effect": result.effect.to_dict()} if result.effect else {}),
         **({"failures": [f.to_dict() for f in result.failures]} if result.failures else {}),
         "gates": [v.to_dict() for v in result.verdicts],

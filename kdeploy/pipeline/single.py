@@ -58,6 +58,11 @@ class Source:
     data: DataReference | None = None
 
 
+def import_one(source: Source, out: Path, listener: RunListener) -> Artifact:
+    """Return the artefact of a model as it is, stored in `out`."""
+    return _begin(source, out, listener)[1]
+
+
 def compress_one(source: Source, step: Step, out: Path, listener: RunListener) -> Artifact:
     """Return the artefact of one compression step, stored in `out`."""
     session, artifact = _begin(source, out, listener)

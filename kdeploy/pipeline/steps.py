@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdeploy.compress.contract import CompressContext, StepTraining, no_training
 from kdeploy.compress.formats import check_takes_files
-from kdeploy.compress.run import check_promise, compress
+from kdeploy.compress.run import check_ensured, compress
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import DistillResult, distill
 from kdeploy.errors import GateFailed, RecipeError
@@ -122,7 +122,7 @@ class _Making:
             model = result.model
         report |= {"losses": trainer.messages} if trainer.messages else {}
         for technique in self._sparse_steps():
-            check_promise(find("compressor", technique).load(), model, technique)
+            check_ensured(find("compressor", technique).load(), model, technique)
         scores |= {SEEN: True, SEEN_BEFORE: True} if is_seen else {}
         self._say(scores, is_seen=is_seen)
         _check_drop(step, scores)

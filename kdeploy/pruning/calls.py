@@ -13,6 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from kdeploy.torch_module.hooks import hooked
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Call:
@@ -52,17 +54,13 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def recording(model: nn.Module) -> Iterator[list[Call]]:
     """Yield a list that fills with the calls that the model makes while the block runs."""
     recorder = _Recorder()
-    hooks = []
+    handles = []
     for name, module in model.named_modules():
         enter = module.register_forward_pre_hook(lambda *_, name=name: recorder.path.append(name))
         leave = module.register_forward_hook(lambda *_: recorder.leave(), always_call=True)
-        hooks += [enter, leave]
-    try:
-        with recorder:
-            yield recorder.calls
-    finally:
-        for hook in hooks:
-            hook.remove()
+        handles += [enter, leave]
+    with hooked(handles), recorder:
+        yield recorder.calls
 
 
 class _Recorder(TorchFunctionMode):

@@ -40,16 +40,16 @@ def balance(groups: Sequence[PruningGroup], scores: Sequence[float]) -> list[Pru
     ranked = sorted(zip(scores, groups, strict=True), key=_first)
     for place in sorted({place for group in groups for place in group.shares}):
         even: list[tuple[float, PruningGroup]] = []
-        lonely: dict[int, list[list[tuple[float, PruningGroup]]]] = {}
+        unpaired: dict[int, list[list[tuple[float, PruningGroup]]]] = {}
         for pair in ranked:
             share = pair[1].shares.get(place, (0,))
             taken = [conv_group for conv_group, number in enumerate(share) if number]
             if len(set(share)) == 1:  # each of the layer's groups loses as many
                 even.append(pair)
             elif len(taken) == 1:
-                columns = lonely.setdefault(share[taken[0]], [[] for _ in share])
+                columns = unpaired.setdefault(share[taken[0]], [[] for _ in share])
                 columns[taken[0]].append(pair)
-        rows = [row for columns in lonely.values() for row in zip(*columns, strict=False)]
+        rows = [row for columns in unpaired.values() for row in zip(*columns, strict=False)]
         ranked = sorted(even + [_together(row) for row in rows], key=_first)
     return [group for _, group in ranked]
 

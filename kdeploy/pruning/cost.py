@@ -12,6 +12,7 @@ from torch_pruning.ops import OPTYPE, module2type
 from kdeploy.pruning.coupling import LayerDim
 from kdeploy.pruning.removal import channel_count
 from kdeploy.torch_module.complexity import count_macs
+from kdeploy.torch_module.hooks import hooked
 
 _TWO_SIDED = (OPTYPE.CONV, OPTYPE.LINEAR)
 _ONE_SIDED = (
@@ -70,19 +71,15 @@ def _mac_terms(model: nn.Module, example: Tensor) -> list[Term]:
         macs = items.numel() * layer.weight[0].numel() / len(example)
         terms.append(Term(macs, _sides(name, layer)))
 
-    hooks = [
+    handles = (
         module.register_forward_hook(
             lambda layer, given, made, name=name: record(name, layer, given[0], made)
         )
         for name, module in model.named_modules()
         if module2type(module) in (*_TWO_SIDED, OPTYPE.DEPTHWISE_CONV)
-    ]
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    )
+    with hooked(handles), torch.no_grad():
+        model(example)
     return terms
 
 

@@ -14,7 +14,7 @@ from kdeploy.pruning.choice import Kept, Ranking, Rules, choose
 
 LOWEST, HIGHEST = 0.92, 0.98
 """Of the fraction that is asked for: between them the search ends. The upper one leaves room for
-another run, on a machine in another mood, to stay below the fraction."""
+another run, at another moment, to stay below the fraction."""
 MOST_CANDIDATES = 10
 TOO_NEAR = 0.02  # two costs, relative: what lies between them, measuring cannot tell apart
 NUM_GUESSES = 3  # by the line through what is known, before the bisection
@@ -52,10 +52,10 @@ def choose_to_latency(
 ) -> tuple[LatencyTrial, list[LatencyTrial]]:
     """Return the choice that is slowest within the fraction, and all measurements.
 
-    The choices of all ratios make a ladder, which is searched by three guesses and then by
-    bisection, at most MOST_CANDIDATES of them. Whatever would be returned is measured once more
-    and longer, and that number counts. Latency need not fall with each rung: of all that was
-    measured the best is taken. Where nothing is fast enough, it is the fastest.
+    The choices of all ratios, from the widest to the narrowest, are searched by three guesses and
+    then by bisection, at most MOST_CANDIDATES of them. Whatever would be returned is measured once
+    more and longer, and that number counts. Latency need not fall with each choice: of all that
+    was measured the best is taken. Where nothing is fast enough, it is the fastest.
 
     Args:
         ranking: Of all groups.
@@ -66,41 +66,41 @@ def choose_to_latency(
     """
     trials: list[LatencyTrial] = []
     latest: dict[int, LatencyTrial] = {}
-    ladder = _ladder(ranking, rules)
-    costs = [cost(kept) for kept in ladder]
+    choices = _choices(ranking, rules)
+    costs = [cost(kept) for kept in choices]
 
-    def look(rung: int, *, is_long: bool = False) -> LatencyTrial:
-        whole, own = measure(ladder[rung], LONG_SECONDS if is_long else SHORT_SECONDS)
-        latest[rung] = LatencyTrial(
-            kept=ladder[rung],
-            cost=costs[rung],
+    def look(index: int, *, is_long: bool = False) -> LatencyTrial:
+        whole, own = measure(choices[index], LONG_SECONDS if is_long else SHORT_SECONDS)
+        latest[index] = LatencyTrial(
+            kept=choices[index],
+            cost=costs[index],
             latency_seconds=own,
             whole_latency_seconds=whole,
             is_confirmed=is_long,
         )
-        trials.append(latest[rung])
-        return latest[rung]
+        trials.append(latest[index])
+        return latest[index]
 
     _search(look, costs, fraction)
-    # Each turn confirms one more rung, and `latest` does not grow: it ends.
+    # Each turn confirms one more choice, and `latest` does not grow: it ends.
     while not (best := _best(latest.values(), fraction)).is_confirmed:
-        look(next(rung for rung, trial in latest.items() if trial is best), is_long=True)
+        look(next(index for index, trial in latest.items() if trial is best), is_long=True)
     return best, trials
 
 
-def _ladder(ranking: Ranking, rules: Rules) -> list[Kept]:
+def _choices(ranking: Ranking, rules: Rules) -> list[Kept]:
     """Return all different choices, from the whole model to the least that may stay."""
-    ladder: list[Kept] = []
+    choices: list[Kept] = []
     for step in range(STEPS + 1):
         kept = choose(ranking, step / STEPS, rules)
-        if not ladder or kept != ladder[-1]:
-            ladder.append(kept)
-    return ladder
+        if not choices or kept != choices[-1]:
+            choices.append(kept)
+    return choices
 
 
 def _search(look: Callable[..., LatencyTrial], costs: Sequence[float], fraction: float) -> None:
-    """Look at rungs until one lies where it should, or nothing is left between two."""
-    # The rung behind the last one stands for a model that takes no time.
+    """Look at choices until one lies where it should, or nothing is left between two."""
+    # The choice behind the last one stands for a model that takes no time.
     slow, fast = 0, len(costs)
     # Before anything is measured, latency is taken for proportional to the cost.
     ratios = {slow: costs[0], fast: 0.0}
@@ -110,20 +110,20 @@ def _search(look: Callable[..., LatencyTrial], costs: Sequence[float], fraction:
     for number in range(MOST_CANDIDATES):
         if fast - slow < 2 or costs[slow] - costs[fast] < TOO_NEAR * costs[slow]:
             return
-        rung = (slow + fast) // 2
+        index = (slow + fast) // 2
         if number < NUM_GUESSES:
             wanted = fraction * (LOWEST + HIGHEST) / 2
-            # Regula falsi on latency against cost, between the two nearest rungs that are known.
+            # Regula falsi on latency against cost, between the two nearest choices that are known.
             part = (wanted - ratios[fast]) / max(ratios[slow] - ratios[fast], 1e-9)
             wanted = costs[fast] + part * (costs[slow] - costs[fast])
-            rung = min(range(slow + 1, fast), key=lambda r: abs(costs[r] - wanted))
-        trial = look(rung)
+            index = min(range(slow + 1, fast), key=lambda r: abs(costs[r] - wanted))
+        trial = look(index)
         if _is_right(trial, fraction):
-            trial = look(rung, is_long=True)
+            trial = look(index, is_long=True)
             if _is_right(trial, fraction):
                 return
-        ratios[rung] = trial.ratio
-        slow, fast = (rung, fast) if trial.ratio > HIGHEST * fraction else (slow, rung)
+        ratios[index] = trial.ratio
+        slow, fast = (index, fast) if trial.ratio > HIGHEST * fraction else (slow, index)
 
 
 def _is_right(trial: LatencyTrial, fraction: float) -> bool:

@@ -14,7 +14,7 @@ from kdeploy.store.artifact_schema import ID
 from kdeploy.store.moved_paths import went_along
 from kdeploy.untrusted.named_path import named_path
 
-LIBRARIES = ("pytorchcv", "timm", "torchvision")
+LIBRARIES = ("live", "pytorchcv", "timm", "torchvision")
 # A path, also with a function of the file (`/a/build.py:net`), or a module (`/a/nets.build:net`).
 _PLACE = re.compile(
     r"(?P<before>(onnx:|transformers:)?)(?P<place>/.+?)"

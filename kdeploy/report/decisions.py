@@ -70,8 +70,8 @@ def _gates(choice: BestConfiguration) -> str:
     if not choice.verdicts:
         return f"fastest of {choice.num_judged}"
     broken = [v for v in choice.verdicts if not v.passed]
-    said = "; ".join(f"{v.gate}: {v.reason}" for v in broken)
-    return said or f"all hold, as in {choice.num_passed} of {choice.num_judged} configurations"
+    text = "; ".join(f"{v.gate}: {v.reason}" for v in broken)
+    return text or f"all hold, as in {choice.num_passed} of {choice.num_judged} configurations"
 
 
 def change_rows(
@@ -88,12 +88,12 @@ def change_rows(
     }
     found = []
     for verdict in ("worse", "better"):
-        told = [
+        lines = [
             each
             for each in against.judged(verdict)
             if each.metric not in LIKE_P50 or (id(each.row), verdict) not in medians
         ]
-        found += [_change(each, names) for each in told[:MOST_CHANGES]]
+        found += [_change(each, names) for each in lines[:MOST_CHANGES]]
     return found
 
 
@@ -114,7 +114,7 @@ def _change(found: Change, machines: Mapping[str, str]) -> list[str]:
     unit = METRICS[found.metric].unit
     unsure = "" if found.metric in ONCE_A_FILE else ", no interval"
     sure = ratio_interval(value)
-    said = percent(value.record.value, before) if unit != "fraction" else change(value)
+    text = percent(value.record.value, before) if unit != "fraction" else change(value)
     return [
         found.verdict,
         found.row.label,
@@ -122,7 +122,7 @@ def _change(found: Change, machines: Mapping[str, str]) -> list[str]:
         found.metric,
         quantity(before, unit),
         quantity(value.record.value, unit),
-        f"{said} (times better: {sure})" if sure else f"{said}{unsure}",
+        f"{text} (times better: {sure})" if sure else f"{text}{unsure}",
     ]
 
 

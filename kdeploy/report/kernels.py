@@ -60,10 +60,10 @@ def _proof(rows: Sequence[Row], machine: str) -> KernelProof:
     ran = [kind for kind, share in (("INT8", integer), ("2:4", sparse)) if share != NOTHING]
     device = f" ({row.device})" if row.device not in ("", "cpu") else ""
     label = f"{row.label} (profile {row.profile})" if row.profile else row.label
-    said = "; ".join(raised) or (" and ".join(ran) or "floating point")
+    text = "; ".join(raised) or (" and ".join(ran) or "floating point")
     return KernelProof(
         row=row,
-        texts=(label, f"{row.runtime}{device}", machine, integer, sparse, said),
+        texts=(label, f"{row.runtime}{device}", machine, integer, sparse, text),
         alarms=raised,
     )
 

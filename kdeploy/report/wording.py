@@ -22,7 +22,7 @@ class Claim:
     """What one metric of the headline says against the baseline, and the numbers behind it."""
 
     metric: str
-    said: str
+    text: str
     evidence: str
     verdict: str = ""
 
@@ -43,23 +43,23 @@ def verdict_sentence(comparison: Comparison) -> str:
     found = claims(row)
     if not found:
         return f"{subject}: no metric of it was measured on the baseline {comparison.baseline} too."
-    said = "; ".join(f"{claim.said} ({claim.evidence})" for claim in found)
-    return f"{subject}, against {baseline_label(row)}: {said}."
+    text = "; ".join(f"{claim.text} ({claim.evidence})" for claim in found)
+    return f"{subject}, against {baseline_label(row)}: {text}."
 
 
 def short_verdict(comparison: Comparison) -> str:
     """Return the verdict as one sentence without its evidence, which stands beside it."""
     row = comparison.headline
-    found = {claim.metric: claim.said for claim in claims(row)} if row else {}
+    found = {claim.metric: claim.text for claim in claims(row)} if row else {}
     if row is None or not found:
         return verdict_sentence(comparison)
     changes = [found[metric] for metric in ("latency.p50", "size") if metric in found]
-    said = " and ".join(changes) or "measured"
+    text = " and ".join(changes) or "measured"
     place = f"{where(row)}{_on_machine(row, comparison)}"
     accuracy = row.values.get("accuracy.top1")
     if accuracy is not None and accuracy.ratio is not None:
-        said += f", with {found['accuracy.top1']} ({change(accuracy)})"
-    return f"{row.label}: {said}, against {baseline_label(row)} on {place}."
+        text += f", with {found['accuracy.top1']} ({change(accuracy)})"
+    return f"{row.label}: {text}, against {baseline_label(row)} on {place}."
 
 
 def claims(row: Row) -> list[Claim]:
@@ -74,9 +74,9 @@ def claims(row: Row) -> list[Claim]:
     for metric, make in makers.items():
         value = row.values.get(metric)
         if value is not None and value.ratio is not None:
-            said, evidence = make(value, value.ratio)
+            text, evidence = make(value, value.ratio)
             found.append(
-                Claim(metric=metric, said=said, evidence=evidence, verdict=value.ratio.verdict)
+                Claim(metric=metric, text=text, evidence=evidence, verdict=value.ratio.verdict)
             )
     return found
 
@@ -96,20 +96,20 @@ def state_sentence(comparison: Comparison) -> str:
     """Return how many gates hold and what was packaged, "" when no summary says."""
     gates = [gate for run in comparison.runs for gate in run.gates]
     passed = sum(gate.passed for gate in gates)
-    said = [f"{passed} of {len(gates)} gates passed."] if gates else []
+    text = [f"{passed} of {len(gates)} gates passed."] if gates else []
     for run in comparison.runs:
         name = f" of {run.name}" if len(comparison.runs) > 1 else ""
         if run.packaged:
-            said.append(f"Packaged{name}: {_label(run.packaged, comparison)}.")
+            text.append(f"Packaged{name}: {_label(run.packaged, comparison)}.")
         elif run.chosen:
-            said.append(f"Chosen{name}, but not packaged: {_label(run.chosen, comparison)}.")
+            text.append(f"Chosen{name}, but not packaged: {_label(run.chosen, comparison)}.")
         elif run.has_summary:
-            said.append(f"Nothing{name} was packaged.")
+            text.append(f"Nothing{name} was packaged.")
         if run.chosen_because:
-            said.append(f"Why: {run.chosen_because.rstrip('.')}.")
+            text.append(f"Why: {run.chosen_because.rstrip('.')}.")
         # A warning stands in the reason already.
-        said += [f"Note: {n.rstrip('.')}." for n in run.notes if n not in run.chosen_because]
-    return " ".join(said)
+        text += [f"Note: {n.rstrip('.')}." for n in run.notes if n not in run.chosen_because]
+    return " ".join(text)
 
 
 def gate_reason(gate: Verdict) -> str:
@@ -214,25 +214,25 @@ def _label(artifact: str, comparison: Comparison) -> str:
 def _accuracy(value: MeasuredValue, ratio: Ratio) -> tuple[str, str]:
     base = quantity(_base(value), "fraction")
     part = f"{ratio.times * 100:.1f} % of the baseline's"
-    said = f"{quantity(value.record.value, 'fraction')} top-1 accuracy"
-    return said, f"{change(value)}, {part} {base}"
+    text = f"{quantity(value.record.value, 'fraction')} top-1 accuracy"
+    return text, f"{change(value)}, {part} {base}"
 
 
 def _speed(value: MeasuredValue, ratio: Ratio) -> tuple[str, str]:
-    said = {
+    text = {
         "no difference": "no difference in speed",
         "slower": f"slower: {times(ratio.times)} the speed",
         "faster": f"{times(ratio.times)} faster",
     }.get(ratio.verdict, f"{times(ratio.times)} the speed")
     sure = ratio_interval(value)
     note = f"95 % interval {sure}" if sure else "interval unknown"
-    return said, f"p50 {_instead(value)}, {note}"
+    return text, f"p50 {_instead(value)}, {note}"
 
 
 def _size(value: MeasuredValue, ratio: Ratio) -> tuple[str, str]:
     is_smaller = ratio.times >= 1
-    said = f"{times(ratio.times if is_smaller else 1 / ratio.times)}"
-    return f"{said} {'smaller' if is_smaller else 'larger'}", _instead(value)
+    text = f"{times(ratio.times if is_smaller else 1 / ratio.times)}"
+    return f"{text} {'smaller' if is_smaller else 'larger'}", _instead(value)
 
 
 def _parameters(value: MeasuredValue, ratio: Ratio) -> tuple[str, str]:

@@ -7,7 +7,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from kdeploy.torch_module.hooks import hooked
 from kdeploy.torch_module.input_gram import WEIGHTED
+from kdeploy.torch_module.model_outputs import in_eval
 
 
 def layers_with_weights(model: nn.Module) -> dict[str, nn.Module]:
@@ -40,18 +42,10 @@ def is_depthwise(layer: nn.Module) -> bool:
 def first_to_run(model: nn.Module, layers: Collection[str], example: Tensor) -> str | None:
     """Return which of some layers sees its input first; modes and statistics stay."""
     order: list[str] = []
-    hooks = [
+    handles = (
         model.get_submodule(name).register_forward_pre_hook(lambda *_, n=name: order.append(n))
         for name in layers
-    ]
-    in_training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module in in_training:
-            module.training = True
+    )
+    with hooked(handles), in_eval(model), torch.no_grad():
+        model(example)
     return order[0] if order else None

@@ -2,6 +2,7 @@
 
 Forms: `path/build.py:function`, `package.module:function`, `pytorchcv:NAME`, `timm:NAME`,
 `torchvision:NAME`, `transformers:DIR`. Libraries are imported when a reference asks for them.
+`live:NAME` is a module of this very process, see `live_models`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import FileMissing, InputError, MissingDependency, ModelError, UnknownName
+from kdeploy.store import live_models
 from kdeploy.store.neighbours import neighbours
 from kdeploy.untrusted.named_path import named_path
 from kdeploy.untrusted.user_code import mark_as_users, users_code, users_error
@@ -127,7 +129,7 @@ def source_sha256(reference: ModelReference) -> str:
 
 def _main_text(reference: ModelReference) -> str:
     place, name = _split(reference.build)
-    text = source_text(reference)
+    text = name if place == live_models.PLACE else source_text(reference)
     if text is None:
         library = place.partition(".")[0]
         try:
@@ -326,6 +328,11 @@ def _transformers_folder(reference: ModelReference, name: str) -> Path:
     return folder
 
 
+def _from_live(name: str, reference: ModelReference) -> Any:
+    del reference
+    return live_models.copy_of(name)
+
+
 def _unknown_model(name: str, names: Iterable[str], library: str) -> UnknownName:
     # Libraries know about a thousand models: the message lists the nearest only.
     near = difflib.get_close_matches(name, names, n=8, cutoff=0.3)
@@ -364,4 +371,5 @@ _LIBRARIES: Mapping[str, Callable[[str, ModelReference], Any]] = {
     "timm": _from_timm,
     "torchvision": _from_torchvision,
     "transformers": _from_transformers,
+    live_models.PLACE: _from_live,
 }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
+from kdeploy.torch_module.hooks import hooked
 
 
 def has_class(logits: Tensor) -> Tensor:
@@ -91,18 +92,16 @@ def first_layer(model: nn.Module, x: Tensor) -> str | None:
         operator: str | None = of_file(x)
         return operator
     found: dict[str, str] = {}
-    hooks = [
+    handles = [
         module.register_forward_hook(partial(_note, found, name))
         for name, module in model.named_modules()
         if name
     ]
     try:
-        model(x)
+        with hooked(handles):
+            model(x)
     except Exception:  # what it answered before is known all the same
         return _first_of(found)
-    finally:
-        for hook in hooks:
-            hook.remove()
     base = getattr(model, "base", None)
     if not found and isinstance(base, nn.Module):
         return first_layer(base, x)

@@ -7,13 +7,15 @@ choose by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from kdeploy.torch_module.hooks import hooked
+from kdeploy.torch_module.model_outputs import in_eval
 
 # Positions of one batch that are looked at; more of them, spread evenly, would say the same.
 MOST_ROWS = 4096
@@ -70,8 +72,13 @@ def _means(
         sums[name] = sums.get(name, torch.zeros(())) + total_of(rows).float().cpu()
         counts[name] = counts.get(name, 0) + rows.shape[1]
 
-    modules = {name: model.get_submodule(name) for name in layers}
-    with _watching(modules, see), _evaluating(model), torch.no_grad():
+    handles = (
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda layer, given, name=name: see(name, layer, given[0])
+        )
+        for name in layers
+    )
+    with hooked(handles), in_eval(model), torch.no_grad():
         for batch in batches:
             model(batch)
     return {name: total / counts[name] for name, total in sums.items()}
@@ -100,27 +107,3 @@ def _patches(layer: Any, x: Tensor) -> Tensor:
 def _thinned(rows: Tensor) -> Tensor:
     """Return at most MOST_ROWS of (groups, rows, inputs), spread evenly."""
     return rows[:, :: max(1, -(-rows.shape[1] // MOST_ROWS))]
-
-
-@contextmanager
-def _watching(modules: Mapping[str, nn.Module], see: Any) -> Iterator[None]:
-    hooks = [
-        module.register_forward_pre_hook(lambda layer, given, name=name: see(name, layer, given[0]))
-        for name, module in modules.items()
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    in_training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in in_training:
-            module.training = True

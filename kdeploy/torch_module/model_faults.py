@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from kdeploy.torch_module.hooks import hooked
 from kdeploy.untrusted.user_code import frames_in, is_own, is_users, line_of, users_frame
 
 
@@ -153,19 +154,16 @@ def _first_place(model: nn.Module, x: Tensor, happened: Callable[[], bool]) -> s
     def enter(name: str) -> Callable[..., None]:
         return lambda module, given: running.append(f"`{name}` ({module})")
 
-    hooks = []
+    handles = []
     for name, module in model.named_modules():
         if name and not next(module.children(), None):
-            hooks.append(module.register_forward_pre_hook(enter(name)))
-            hooks.append(module.register_forward_hook(lambda *given: running.pop() and None))
+            handles.append(module.register_forward_pre_hook(enter(name)))
+            handles.append(module.register_forward_hook(lambda *given: running.pop() and None))
     try:
-        with torch.no_grad(), _Watching(happened, running) as watching:
+        with hooked(handles), torch.no_grad(), _Watching(happened, running) as watching:
             model(x)
     except Exception:  # it ran before; what is different now is that it is watched
         return ""
-    finally:
-        for hook in hooks:
-            hook.remove()
     place: str = watching.place
     return place
 

@@ -60,24 +60,24 @@ def findings(calls: Sequence[tuple[str, str | None]], *, threads: int) -> tuple[
     if new:
         memory.learn(_tried(new, threads), threads)
     for text, call, layer in asked:
-        said = _said(call, memory.verdict(text, threads) or {})
-        if said:
-            found.append(Finding(call=call, layer=layer, message=said))
+        message = _message(call, memory.verdict(text, threads) or {})
+        if message:
+            found.append(Finding(call=call, layer=layer, message=message))
     return found, len(new)
 
 
-def _said(call: Mapping[str, Any], verdict: Verdict) -> str:
+def _message(call: Mapping[str, Any], verdict: Verdict) -> str:
     name = str(call["name"]).removeprefix("aten::").partition(".")[0]
-    said = verdict.get("said", "")
+    message = verdict.get("said", "")
     match verdict.get("verdict"):
         case "died":
-            return f"`{name}` ends the process ({said})"
+            return f"`{name}` ends the process ({message})"
         case "late":
             return f"`{name}` does not end"
         case kernel_trial.FAILS:
-            return f"`{name}` fails ({said})"
+            return f"`{name}` fails ({message})"
         case kernel_trial.DIFFERS:
-            return f"`{name}` is wrong: {said}"
+            return f"`{name}` is wrong: {message}"
     return ""
 
 
@@ -150,9 +150,9 @@ class _Trial:
 
     def _end_of(self, code: int) -> str:
         self.errors.seek(0)
-        told = self.errors.read().decode(errors="replace").strip().splitlines()
+        lines = self.errors.read().decode(errors="replace").strip().splitlines()
         name = named_end(code)
-        return f"{name}: {told[-1][:100]}" if told else name
+        return f"{name}: {lines[-1][:100]}" if lines else name
 
 
 _running: list[_Trial] = []

@@ -48,10 +48,10 @@ def tried(call: dict[str, Any]) -> dict[str, str]:
             found = _results(call, given)
         except Exception as error:
             return {"verdict": FAILS, "said": f"{type(error).__name__}: {error}"}
-        said = _difference(call["name"], found, expected)
+        difference = _difference(call["name"], found, expected)
         _walk_the_heap()
-        if said:
-            return {"verdict": DIFFERS, "said": said}
+        if difference:
+            return {"verdict": DIFFERS, "said": difference}
     return {"verdict": OK, "said": ""}
 
 

@@ -65,7 +65,7 @@ class Training:
         self.processes = joined(context.devices, context.num_nodes)
         self.callback = context.callback if self.processes.is_first else NullCallback()
         self.precision = precision_on(self.device, settings.precision)
-        self.told = objective if isinstance(objective, ObjectiveHooks) else None
+        self.hooks = objective if isinstance(objective, ObjectiveHooks) else None
         # Before `to(device)`: the first weights are hashed on the host, where they still are.
         self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
         self.student = objective.student
@@ -87,7 +87,7 @@ class Training:
             self.arithmetic.precision,
             devices=context.devices,
             num_nodes=context.num_nodes,
-            may_skip_parameters=self.told is None or bool(self.told.may_be_zero),
+            may_skip_parameters=self.hooks is None or bool(self.hooks.may_be_zero),
         )
         is_synchronized = self.processes.count > 1 and self.device.type == "cuda"
         self.desynchronize = synchronized(self.objective) if is_synchronized else None
@@ -120,8 +120,8 @@ class Training:
             self._resume()
             for constraint in self.context.constraints:
                 constraint.begin(self.student)
-            if self.told and self._shall_compile(epochs * len(self.data.train)):
-                self.told.compile_parts()
+            if self.hooks and self._shall_compile(epochs * len(self.data.train)):
+                self.hooks.compile_parts()
         self.callback.started(self.context.name, epochs, self.batches.steps, len(self.history))
         if epochs and self.is_rate_sought and not self.history:
             torch.manual_seed(seed_of(self.context.seed, 0, self.processes.rank))
@@ -190,11 +190,11 @@ class Training:
         trained = time.perf_counter()
         check_finite(losses, epoch, self.settings)
         check_weights(self.objective, epoch, self.settings)
-        may_be_zero = self.told.may_be_zero if self.told else ()
+        may_be_zero = self.hooks.may_be_zero if self.hooks else ()
         check_used(losses, epoch, self.settings, may_be_zero=may_be_zero)
         accuracy = self._validate(epoch)
-        if self.told:
-            self.told.validated(accuracy)
+        if self.hooks:
+            self.hooks.validated(accuracy)
         record = EpochRecord(
             epoch=epoch + 1,
             epochs=self.settings.epochs,
@@ -210,10 +210,10 @@ class Training:
     def _view(self, epoch: int) -> View | None:
         """Return what the epoch shows, once the objective knows it; None: nothing countable."""
         view = self.batches.view(epoch, seed=self.context.seed, passed=self.callback.prepared)
-        if view is not None and self.told:
+        if view is not None and self.hooks:
             # What the first had a teacher say, the others find in its files.
             with self.processes.in_turn(), self.fabric.autocast():
-                self.told.prepare(view)
+                self.hooks.prepare(view)
         return view
 
     def _train(self, epoch: int, view: View | None) -> tuple[dict[str, float], int]:

@@ -89,27 +89,27 @@ def _avoiding(finding: Finding, current: Arithmetic, layers: Layers) -> Arithmet
     tensors = [v["tensor"] for v in finding.call["args"] if isinstance(v, dict) and "tensor" in v]
     is_laid_out = any(is_channels_last(shape, stride) for shape, stride, _, _ in tensors)
     is_low = any(dtype in LOW_TYPES for _, _, dtype, _ in tensors)
-    name, said = finding.layer, finding.message
+    name, fault = finding.layer, finding.message
     if is_laid_out and current.channels_last and name not in current.contiguous_layers:
         if layers.is_whole(name):
-            why = f"{_place(name)} and with it all layers keep the plain layout: {said}"
+            why = f"{_place(name)} and with it all layers keep the plain layout: {fault}"
             return _because(replace(current, channels_last=False, contiguous_layers=()), why)
         kept = (*current.contiguous_layers, str(name))
         return _because(
             replace(current, contiguous_layers=kept),
-            f"{_place(name)} keeps the plain layout: {said}",
+            f"{_place(name)} keeps the plain layout: {fault}",
         )
     if is_low and name not in current.float32_layers:
-        return _in_float32(name, said, current, layers)
-    return current if not (is_laid_out or is_low) else _plain(current, said)
+        return _in_float32(name, fault, current, layers)
+    return current if not (is_laid_out or is_low) else _plain(current, fault)
 
 
-def _in_float32(name: str | None, said: str, current: Arithmetic, layers: Layers) -> Arithmetic:
+def _in_float32(name: str | None, fault: str, current: Arithmetic, layers: Layers) -> Arithmetic:
     if layers.is_whole(name):
-        why = f"{_place(name)} and with it all layers compute in float32: {said}"
+        why = f"{_place(name)} and with it all layers compute in float32: {fault}"
         return _because(replace(current, precision="fp32", float32_layers=()), why)
     kept = (*current.float32_layers, str(name))
-    why = f"{_place(name)} computes in float32: {said}"
+    why = f"{_place(name)} computes in float32: {fault}"
     return _because(replace(current, float32_layers=kept), why)
 
 

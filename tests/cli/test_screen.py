@@ -14,11 +14,11 @@ from rich.console import Console
 
 import kdeploy
 from kdeploy.cli import output
-from kdeploy.cli.output import Terminal, TrainingBar
-from kdeploy.cli.screen import Screen
 from kdeploy.errors import KdeployError
 from kdeploy.measurement import Measurement, write
 from kdeploy.pipeline.log import StageRecord
+from kdeploy.progress.screen import Screen
+from kdeploy.progress.terminal import Terminal, TrainingBar
 from kdeploy.report.run import comparison
 from kdeploy.training.fit import EpochRecord
 

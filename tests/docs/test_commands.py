@@ -120,3 +120,9 @@ def test_a_failing_block_is_noticed(tmp_path):
     page.write_text("<!-- run -->\n\n```bash\nfalse\ntrue\n```\n\n```bash\nexit 7\n```\n")
     [block] = blocks_of(page)
     assert run(block, tmp_path).returncode == 1
+
+
+def test_a_module_and_a_loader_are_twelve_lines_from_a_bundle():
+    first = next(b for b in blocks_of(REPOSITORY / "docs" / "python.md") if b.name is None)
+    assert len([line for line in first.text.splitlines() if line.strip()]) <= 12
+    assert "kdeploy.package(" in first.text

@@ -15,7 +15,7 @@ def test_an_error_is_kept_with_its_place():
     with kept_for_later(failures, "export", "onnx", "student"):
         pass
     (failure,) = failures
-    assert failure.told == "export `onnx_fp16` of student failed: it differs"
+    assert failure.reason == "export `onnx_fp16` of student failed: it differs"
     assert failure.to_dict()["error"] == "ParityFailed"
     assert failure.to_dict()["hint"] == "look"
 

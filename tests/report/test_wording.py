@@ -18,32 +18,32 @@ from kdeploy.report.wording import (
 
 
 def test_the_verdict_names_both_files_the_cell_and_the_four_numbers(demo):
-    said = verdict_sentence(comparison([demo]))
-    assert said.startswith("int8 on onnxruntime_cpu, batch 1, 1 thread, against teacher:")
-    assert "87.00 % top-1 accuracy (-3.00 pp, 96.7 % of the baseline's 90.00 %)" in said
-    assert "10.0x faster (p50 100 µs instead of 1 ms, 95 % interval 9.80x to 10.2x)" in said
-    assert "20.0x smaller (50 B instead of 1000 B)" in said
-    assert "80.0 % fewer parameters (20 instead of 100)" in said
+    text = verdict_sentence(comparison([demo]))
+    assert text.startswith("int8 on onnxruntime_cpu, batch 1, 1 thread, against teacher:")
+    assert "87.00 % top-1 accuracy (-3.00 pp, 96.7 % of the baseline's 90.00 %)" in text
+    assert "10.0x faster (p50 100 µs instead of 1 ms, 95 % interval 9.80x to 10.2x)" in text
+    assert "20.0x smaller (50 B instead of 1000 B)" in text
+    assert "80.0 % fewer parameters (20 instead of 100)" in text
 
 
 @pytest.mark.parametrize(
-    ("p50", "spread", "said"),
+    ("p50", "spread", "text"),
     [
         (2e-3, 0.01, "slower: 0.50x the speed"),
         (1e-3, 0.01, "no difference in speed"),
         (1e-4, 0.01, "10.0x faster"),
     ],
 )
-def test_a_slower_file_is_said_to_be_slower(records_of, write_run, p50, spread, said):
+def test_a_slower_file_is_said_to_be_slower(records_of, write_run, p50, spread, text):
     records = [*records_of("teacher"), *records_of("student", p50=p50, spread=spread)]
-    assert said in verdict_sentence(comparison([write_run(records)]))
+    assert text in verdict_sentence(comparison([write_run(records)]))
 
 
 def test_a_larger_file_is_said_to_be_larger(records_of, write_run):
     records = [*records_of("teacher"), *records_of("student", size=3000, parameters=150)]
-    said = verdict_sentence(comparison([write_run(records)]))
-    assert "3.00x larger" in said
-    assert "50.0 % more parameters" in said
+    text = verdict_sentence(comparison([write_run(records)]))
+    assert "3.00x larger" in text
+    assert "50.0 % more parameters" in text
 
 
 def test_without_a_common_metric_nothing_is_claimed(records_of, write_run):
@@ -57,15 +57,15 @@ def test_without_a_common_metric_nothing_is_claimed(records_of, write_run):
 
 
 def test_the_state_counts_gates_and_says_why(demo):
-    said = state_sentence(comparison([demo]))
-    assert said == "2 of 4 gates passed. Packaged: int8. Why: it is the smallest."
+    text = state_sentence(comparison([demo]))
+    assert text == "2 of 4 gates passed. Packaged: int8. Why: it is the smallest."
 
 
 def test_the_state_says_that_nothing_was_packaged(records_of, write_run):
     summary = {"packaged": None, "chosen_because": "no file passes all gates"}
     folder = write_run(records_of("teacher"), summary=summary)
-    said = state_sentence(comparison([folder]))
-    assert said == "Nothing was packaged. Why: no file passes all gates."
+    text = state_sentence(comparison([folder]))
+    assert text == "Nothing was packaged. Why: no file passes all gates."
 
 
 def test_a_reason_is_made_from_the_value_where_none_is_kept():

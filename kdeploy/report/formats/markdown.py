@@ -107,7 +107,7 @@ def _lineages(comparison: Comparison) -> str:
         history = table([STEP_COLUMNS[key] for key in keys], rows)
         found.append(f"### {escaped(lineage.label)}\n\n{history}")
         # What earlier steps said stands with their own artefacts.
-        found += [_what_is_said(said) for said in steps[-1]["said"]] if steps else []
+        found += [_step_table(topic_table) for topic_table in steps[-1]["said"]] if steps else []
     return "\n\n".join(["## How each artefact came to be", *found]) if found else ""
 
 
@@ -115,12 +115,12 @@ def _is_any(steps: Sequence[dict[str, Any]], key: str) -> bool:
     return any(step[key] != NOTHING for step in steps)
 
 
-def _what_is_said(said: StepTable) -> str:
-    headers = said.headers or ["" for _ in said.rows[0]]
-    shown = table(headers, said.rows[:MOST_ROWS])
-    left = len(said.rows) - MOST_ROWS
+def _step_table(topic_table: StepTable) -> str:
+    headers = topic_table.headers or ["" for _ in topic_table.rows[0]]
+    shown = table(headers, topic_table.rows[:MOST_ROWS])
+    left = len(topic_table.rows) - MOST_ROWS
     more = f"\n\n{left} more rows: `kdeploy show` prints them." if left > 0 else ""
-    return f"**{escaped(said.topic)}**\n\n{shown}{more}"
+    return f"**{escaped(topic_table.topic)}**\n\n{shown}{more}"
 
 
 def _machines(comparison: Comparison) -> str:

@@ -1,0 +1,144 @@
+"""`kdeploy.Objective`: what a student learns from a teacher, for a training loop of one's own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdeploy import registry
+from kdeploy.api.models import Model, load
+from kdeploy.distill.config import DistillConfig
+from kdeploy.distill.contract import TaskFacts
+from kdeploy.distill.default_layers import with_layers
+from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
+from kdeploy.distill.objective import DistillObjective
+from kdeploy.distill.schedules import schedule_of
+from kdeploy.distill.teacher import Teacher
+from kdeploy.errors import RecipeError
+from kdeploy.training.contract import Batch
+
+_log = logging.getLogger("kdeploy.progress")
+
+
+class Objective(nn.Module):
+    """The loss of a batch: `loss = objective(inputs, targets)`; `loss.backward()` as ever.
+
+    Its parameters are the student's and those that losses train beside it. The teacher is no part
+    of its state: it stays in eval mode, gets no gradient, and moves along with `.to(device)`.
+
+    Args:
+        student: An nn.Module; it is trained in place.
+        teacher: An nn.Module, a model of another step, a reference, an artefact or an ONNX file.
+        losses: As in a recipe: `[{"kd": {"temperature": 4.0}}]`.
+        label_weight: Weight of the cross-entropy with the targets, a number or a schedule; 0
+            needs no targets.
+        example: Inputs of a few items. Losses that train weights of their own have to see what
+            they compare before an optimizer is made; others look at the first batch.
+        num_items: Of the training part; losses that remember each item need it, and `rows`.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Any,
+        *,
+        losses: Sequence[str | Mapping[str, Any]] = ("kd",),
+        label_weight: float | Mapping[str, Any] = 0.1,
+        example: Tensor | None = None,
+        num_items: int = 0,
+    ) -> None:
+        super().__init__()
+        given = {"losses": list(losses), "label_weight": label_weight}
+        config = registry.check(DistillConfig, given, where="Objective")
+        self.student = student
+        self.loss_bank: nn.Module | None = None
+        self.components: dict[str, Tensor] = {}
+        """Of the last batch, by name, weighted; `labels` is the cross-entropy."""
+        self._teacher = Teacher(_module(teacher))
+        self._specs = loss_specs_of(config.losses)
+        self._label_weight = schedule_of(config.label_weight, where="Objective.label_weight")
+        self._num_items = num_items
+        # A list: a module would be registered, and its tensors stand in the state twice.
+        self._objective: list[DistillObjective] = []
+        if example is not None:
+            self._build(example)
+        elif (wanting := next(filter(_trains, self._specs), None)) is not None:
+            raise RecipeError(
+                f"the loss `{wanting.name}` trains weights of its own, which an optimizer has to "
+                "know, and no example says what it compares",
+                hint="`Objective(..., example=inputs)` with the inputs of a few items",
+            )
+
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor | None = None,
+        *,
+        progress: float = 0.0,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            inputs: What both models take.
+            targets: Classes; left out where `label_weight` is 0.
+            progress: The part of the whole training that is done, 0 to 1, for schedules.
+            rows: Places of the items in the training part, for losses that remember them.
+        """
+        objective = self._objective[0] if self._objective else self._build(inputs)
+        if targets is None and any(self._label_weight.values()):
+            raise RecipeError(
+                "the objective learns from labels too, and this batch has none",
+                hint="`objective(inputs, targets)`, or `Objective(..., label_weight=0)`",
+            )
+        batch = Batch(
+            x=inputs,
+            labels=inputs.new_zeros(len(inputs), dtype=torch.long) if targets is None else targets,
+            rows=torch.arange(len(inputs)) if rows is None else rows,
+            progress=progress,
+        )
+        parts = objective(batch)
+        self.components = {name: value.detach() for name, value in parts.items()}
+        return sum(parts.values(), start=inputs.new_zeros((), dtype=torch.float32))
+
+    def _build(self, inputs: Tensor) -> DistillObjective:
+        """Look at what the two models answer, and make what compares it."""
+        few = inputs[:2].detach()
+        rows = torch.arange(len(few))
+        labels = few.new_zeros(len(few), dtype=torch.long)
+        self._teacher.model.to(few.device)
+        specs, said = with_layers(self._specs, self.student, self._teacher.model, few)
+        for sentence in said:
+            _log.info("%s", sentence)
+        with torch.no_grad():
+            classes = self._teacher(Batch(x=few, labels=labels, rows=rows), ()).logits.shape[-1]
+        made = DistillObjective(
+            self.student,
+            self._teacher,
+            specs,
+            label_weight=self._label_weight,
+            example=Batch(x=few, labels=labels, rows=rows),
+            facts=TaskFacts(num_classes=classes, num_items=self._num_items or len(few)),
+        )
+        self._objective.append(made)
+        self.loss_bank = made.loss_bank
+        return made
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Objective:
+        self._teacher.apply(fn, recurse=recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _module(teacher: Any) -> nn.Module:
+    if isinstance(teacher, nn.Module):
+        return teacher
+    return teacher.module if isinstance(teacher, Model) else load(teacher)
+
+
+def _trains(spec: LossSpec) -> bool:
+    return spec.adapt or spec.is_module

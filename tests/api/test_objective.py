@@ -1,0 +1,106 @@
+"""The objective for one's own loop: same losses, same gradients, nothing of the teacher in it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import kdeploy
+from kdeploy.errors import RecipeError, UnknownName
+
+X, Y = torch.rand(6, 1, 12, 12), torch.arange(6) % 4
+
+
+@pytest.fixture
+def teacher(tiny_model):
+    return tiny_model(seed=1, width=12)
+
+
+@pytest.fixture
+def student(tiny_model):
+    return tiny_model(seed=2, width=4)
+
+
+def test_the_loss_is_that_of_the_formula(student, teacher):
+    losses = [{"kd": {"temperature": 2.0, "weight": 0.9}}]
+    objective = kdeploy.Objective(student, teacher, losses=losses, label_weight=0.1)
+    loss = objective(X, Y)
+    own, other = student(X), teacher(X).detach()
+    soft = F.kl_div(
+        (own / 2).log_softmax(1), (other / 2).log_softmax(1), log_target=True, reduction="batchmean"
+    )
+    torch.testing.assert_close(loss, 0.9 * 4 * soft + 0.1 * F.cross_entropy(own, Y))
+    assert objective.components.keys() == {"labels", "kd"}
+
+
+def test_nothing_of_the_teacher_is_trained_or_stored(student, teacher):
+    objective = kdeploy.Objective(student, teacher)
+    known = {id(parameter) for parameter in student.parameters()}
+    assert {id(parameter) for parameter in objective.parameters()} == known
+    objective.train()
+    objective(X, Y).backward()
+    assert student.training
+    assert not teacher.training
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    names = set(objective.state_dict())
+    assert {name.removeprefix("student.") for name in names} == set(student.state_dict())
+
+
+def test_a_loop_of_one_s_own_learns(student, teacher):
+    objective = kdeploy.Objective(student.train(), teacher, label_weight=0.0)
+    optimizer = torch.optim.AdamW(objective.parameters(), 0.01)
+    seen = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = objective(X)
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    assert seen[-1] < seen[0]
+
+
+def test_what_losses_train_is_among_the_parameters(student, teacher):
+    hints = [{"hints": {"layers": {"blocks.0": "blocks.0"}}}]
+    with pytest.raises(RecipeError, match="trains weights of its own") as caught:
+        kdeploy.Objective(student, teacher, losses=hints)
+    assert "example=" in caught.value.hint
+    objective = kdeploy.Objective(student, teacher, losses=hints, example=X[:2])
+    more = len(list(objective.parameters())) - len(list(student.parameters()))
+    assert more > 0
+    objective(X, Y).backward()
+    assert all(p.grad is not None for p in objective.loss_bank.parameters())
+
+
+def test_a_weight_may_follow_the_progress(student, teacher):
+    fading = [{"kd": {"weight": {"linear": {"start": 1.0, "end": 0.0}}}}]
+    objective = kdeploy.Objective(student.eval(), teacher, losses=fading, label_weight=0.0)
+    first, half = objective(X), objective(X, progress=0.5)
+    torch.testing.assert_close(half, first / 2)
+
+
+def test_relations_choose_their_layers(student, teacher):
+    objective = kdeploy.Objective(student, teacher, losses=["rkd"], label_weight=0.0)
+    assert objective(X).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("given", "call", "error", "message"),
+    [
+        ({}, lambda o: o(X), RecipeError, "this batch has none"),
+        ({"losses": ["kdd"]}, None, UnknownName, "kdd"),
+        ({"losses": [], "label_weight": 0.0}, lambda o: o(X), RecipeError, "nothing to learn"),
+    ],
+)
+def test_what_makes_no_sense_is_told(given, call, error, message, student, teacher):
+    with pytest.raises(error, match=message) as caught:
+        call(kdeploy.Objective(student, teacher, **given))
+    assert caught.value.hint
+
+
+def test_it_moves_and_computes_in_other_numbers(student, teacher):
+    objective = kdeploy.Objective(student, teacher).to(torch.float64)
+    assert objective(X.double(), Y).isfinite()
+    assert next(teacher.parameters()).dtype == torch.float64
+    assert isinstance(objective, nn.Module)
