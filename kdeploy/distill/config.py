@@ -12,7 +12,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from kdeploy import registry
-from kdeploy.distill.correctness import OF_WRONG
 from kdeploy.distill.default_weights import DEFAULT_LOSSES, with_all_weights
 from kdeploy.distill.loss_specs import Scheduled, checked_weight, resolved_loss
 from kdeploy.distill.schedules import Schedule, schedule_of
@@ -54,7 +53,7 @@ class DistillConfig(TrainingConfig):
         ge=0,
         le=1,
         description="weight of the items that the teacher gets wrong, in losses on outputs; null: "
-        "0, beside weights that are given 1",
+        "by how far it is ahead of the student, beside weights that are given 1",
     )
     cache_budget: str = Field(
         default="4GB", description="disk for the teacher's answers; 0 asks it live"
@@ -93,11 +92,9 @@ class DistillConfig(TrainingConfig):
         return not self.is_balanced and not is_usual
 
     @property
-    def weight_of_wrong(self) -> float:
-        """Return the weight of what the teacher gets wrong."""
-        if self.wrong_weight is not None:
-            return self.wrong_weight
-        return OF_WRONG if self.is_balanced else 1.0
+    def weight_of_wrong(self) -> float | None:
+        """Return the weight of what the teacher gets wrong; None: by its lead over the student."""
+        return 1.0 if self.wrong_weight is None and self.are_weights_given else self.wrong_weight
 
     @property
     def labels(self) -> Schedule:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdeploy import registry
-from kdeploy.distill.correctness import OF_WRONG
 
 DEFAULT_LOSSES: tuple[dict[str, dict[str, float]], ...] = (
     {"dist": {"temperature": 2.0, "weight": 1.0}},
@@ -19,7 +18,7 @@ DEFAULT_LOSSES: tuple[dict[str, dict[str, float]], ...] = (
 """A correlation does not ask for the scale of the teacher's logits, which a short training has no
 time to reach: `kd` at any temperature hurt students of few steps or of a weak teacher."""
 DEFAULT_LABEL_WEIGHT = 1.0
-"""Beside the default losses, together with a weight of 0 for what the teacher gets wrong."""
+"""Beside the default losses."""
 BESIDE_ANSWERS = 0.1
 """Of the labels beside losses on outputs, which tell the classes too; the papers' usual weight."""
 BESIDE_FEATURES = 1.0
@@ -34,8 +33,7 @@ def with_all_weights(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if given.get("losses") is None and given.get("label_weight") is None:
         chosen = {"losses": list(DEFAULT_LOSSES), "label_weight": DEFAULT_LABEL_WEIGHT}
-        wrong = given.get("wrong_weight")
-        return {**given, **chosen, "wrong_weight": OF_WRONG if wrong is None else wrong}
+        return {**given, **chosen}
     losses = given.get("losses", list(DEFAULT_LOSSES))
     entries = list(losses) if isinstance(losses, list | tuple) else []
     weighted = [name for entry in entries for name, keys in _keys(entry).items() if _weight(keys)]

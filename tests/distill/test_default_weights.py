@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from kdeploy.distill.config import DistillConfig
-from kdeploy.distill.correctness import OF_WRONG
 from kdeploy.registry import check
 
 HINTS = {"layers": {"a": "b"}}
@@ -30,7 +29,7 @@ def test_where_no_weight_is_given_all_follow_from_gradients(given):
     assert found.is_balanced
     assert set(weights(found)) == {None}
     assert found.labels.at(0.0) == 1.0
-    assert found.weight_of_wrong == OF_WRONG
+    assert found.weight_of_wrong is None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_a_recipe_that_says_nothing_learns_correlations_beside_the_labels(given)
     ((name, keys),) = found.losses[0].items()
     assert (name, keys["temperature"], keys["weight"]) == ("dist", 2.0, 1.0)
     assert found.label_weight == 1.0
-    assert found.weight_of_wrong == 0.0
+    assert found.weight_of_wrong is None
     assert not found.are_weights_given
     assert config(**found.section()) == found
 
