@@ -16,6 +16,8 @@ from kdeploy.data.contract import NOT_COUNTED
 
 FULL_LEAD = 0.1
 """How much oftener a teacher is right than its student, where all it says counts; a fraction."""
+SINCE = 0.3
+"""The part of a training after which a lead says something of the teacher."""
 
 
 class WeightOfWrong(nn.Module):
@@ -35,11 +37,12 @@ class WeightOfWrong(nn.Module):
         self.teacher_accuracy = teacher_accuracy
         self.student_accuracy = 0.0
 
-    @property
-    def value(self) -> float:
-        """Return the weight as it is now, from 0 to 1."""
+    def at(self, progress: float) -> float:
+        """Return the weight at a time, from 0 to 1; before `SINCE` any teacher would be ahead."""
         if self.fixed is not None:
             return self.fixed
+        if progress < SINCE:
+            return 0.0
         lead = self.teacher_accuracy - self.student_accuracy
         return min(max(lead / FULL_LEAD, 0.0), 1.0)
 

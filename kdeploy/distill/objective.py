@@ -106,7 +106,7 @@ class DistillObjective(nn.Module):
             components[LABELS] = weights.pop(LABELS) * value
         asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
         taught = logits
-        of_wrong = self.of_wrong.value
+        of_wrong = self.of_wrong.at(batch.progress)
         if asked is not None and is_true and of_wrong != 1 and isinstance(logits, Tensor):
             taught = weighed(logits, weights_of(asked.logits, batch.labels, of_wrong=of_wrong))
         for name, weight in weights.items():

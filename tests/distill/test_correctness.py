@@ -45,13 +45,14 @@ def test_the_gradient_is_that_of_the_weighted_mean_of_the_items_losses():
 def test_errors_of_a_teacher_count_as_far_as_it_is_ahead(student_accuracy, weight):
     of_wrong = WeightOfWrong(teacher_accuracy=0.8)
     of_wrong.validated(student_accuracy)
-    assert of_wrong.value == pytest.approx(weight)
+    assert of_wrong.at(0.5) == pytest.approx(weight)
+    assert of_wrong.at(0.1) == 0
     resumed = WeightOfWrong(teacher_accuracy=0.8)
     resumed.load_state_dict(of_wrong.state_dict())
-    assert resumed.value == of_wrong.value
+    assert resumed.at(0.5) == of_wrong.at(0.5)
 
 
 def test_a_weight_that_is_given_stays():
     of_wrong = WeightOfWrong(0.25)
     of_wrong.validated(1.0)
-    assert of_wrong.value == 0.25
+    assert of_wrong.at(0.0) == of_wrong.at(1.0) == 0.25
