@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED
 
-FULL_LEAD = 0.1
-"""How much oftener a teacher is right than its student, where all it says counts; a fraction."""
-SINCE = 0.3
+LEAST_LEAD, FULL_LEAD = 0.05, 0.1
+"""How much oftener a teacher is right than its student, as fractions of the validation items, where
+its errors begin to count (a few hundred items show no smaller lead) and where they count in full."""
+SINCE = 0.5
 """The part of a training after which a lead says something of the teacher."""
 
 
@@ -44,7 +45,7 @@ class WeightOfWrong(nn.Module):
         if progress < SINCE:
             return 0.0
         lead = self.teacher_accuracy - self.student_accuracy
-        return min(max(lead / FULL_LEAD, 0.0), 1.0)
+        return min(max((lead - LEAST_LEAD) / (FULL_LEAD - LEAST_LEAD), 0.0), 1.0)
 
     def validated(self, accuracy: float) -> None:
         """Take in the student's validation accuracy after an epoch."""

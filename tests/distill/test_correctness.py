@@ -40,16 +40,16 @@ def test_the_gradient_is_that_of_the_weighted_mean_of_the_items_losses():
 
 
 @pytest.mark.parametrize(
-    ("student_accuracy", "weight"), [(0.0, 1.0), (0.75, 0.5), (0.8, 0.0), (0.9, 0.0)]
+    ("student_accuracy", "weight"), [(0.0, 1.0), (0.725, 0.5), (0.76, 0.0), (0.9, 0.0)]
 )
 def test_errors_of_a_teacher_count_as_far_as_it_is_ahead(student_accuracy, weight):
     of_wrong = WeightOfWrong(teacher_accuracy=0.8)
     of_wrong.validated(student_accuracy)
-    assert of_wrong.at(0.5) == pytest.approx(weight)
-    assert of_wrong.at(0.1) == 0
+    assert of_wrong.at(0.6) == pytest.approx(weight)
+    assert of_wrong.at(0.4) == 0
     resumed = WeightOfWrong(teacher_accuracy=0.8)
     resumed.load_state_dict(of_wrong.state_dict())
-    assert resumed.at(0.5) == of_wrong.at(0.5)
+    assert resumed.at(0.6) == of_wrong.at(0.6)
 
 
 def test_a_weight_that_is_given_stays():
