@@ -65,6 +65,18 @@ METRICS: dict[str, Metric] = {
     "regression.r2": Metric(
         unit="", better="higher", about="share of the variance explained", needs="accuracy"
     ),
+    "detection.map": Metric(
+        unit="fraction", better="higher", about="mean AP, overlaps 0.5 to 0.95", needs="accuracy"
+    ),
+    "detection.map50": Metric(
+        unit="fraction", better="higher", about="mean AP at an overlap of 0.5", needs="accuracy"
+    ),
+    "agreement.map": Metric(
+        unit="fraction",
+        better="higher",
+        about="the same, the teacher's boxes as truth",
+        needs="accuracy",
+    ),
     "latency.mean": Metric(unit="s", better="lower", about="mean time of one batch"),
     "latency.p50": Metric(unit="s", better="lower", about="median time of one batch"),
     "latency.p90": Metric(unit="s", better="lower", about="90 % of batches are faster"),

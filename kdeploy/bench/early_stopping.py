@@ -34,6 +34,7 @@ def discarded(count: int, quantile: float, *, confidence: float = BOUND_CONFIDEN
 
 def smallest_count(quantile: float, *, confidence: float = BOUND_CONFIDENCE) -> int:
     """Return the fewest samples that have a bound, their maximum: 459 for a p99."""
+    # All n within the quantile by chance: quantile**n <= 1 - confidence.
     return math.ceil(math.log(1 - confidence) / math.log(quantile))
 
 

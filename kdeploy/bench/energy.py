@@ -13,7 +13,7 @@ from pathlib import Path
 from kdeploy.bench import nvml
 from kdeploy.errors import Unavailable
 
-WINDOW_SECONDS = 2.0  # counters tick every few milliseconds: an error far below 1 %
+WINDOW_SECONDS = 2.0  # many times the counters' own step
 POWERCAP = Path("/sys/class/powercap")
 
 

@@ -8,11 +8,13 @@ resampled to the nearest pixel, signals and texts cut off or repeated.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.data.load import DataReference, load
@@ -20,7 +22,9 @@ from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.facts import OPEN, item_shape, takes_integers
 from kdeploy.onnx_graph.input_fitting import input_dtype, is_declared
 from kdeploy.preprocessing import Inputs, Preprocessing
-from kdeploy.runtimes.files import inputs_of
+from kdeploy.runtimes.files import FOLDER, inputs_of, outputs_of
+from kdeploy.runtimes.made_inputs import made_inputs, takes_rows
+from kdeploy.runtimes.state import carried
 from kdeploy.store.artifact import open_artifact
 from kdeploy.store.model_io import preprocessing_of
 from kdeploy.tensor_info import TensorInfo
@@ -33,10 +37,17 @@ _VALUES = {"uint8": 256}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """The shape of an item, and whether the items are real."""
+    """The shape of an item, whether items are real, and what a worker must know of several inputs.
+
+    Of several inputs the shape is that of the first.
+    """
 
     shape: tuple[int, ...]
     is_real: bool
+    inputs: tuple[Mapping[str, Any], ...] = ()
+    """Of each input of a file that takes several, `name` and `rows`; see `batches.py`."""
+    state: tuple[Mapping[str, Any], ...] = ()
+    """Of each input that an output is fed back to: `input`, `output`, `shape`, `dtype`."""
 
 
 def write_pool(
@@ -54,11 +65,106 @@ def write_pool(
         data: Whose test items they are; None: seeded noise.
         batch_size: The file holds a multiple of it.
         size: Height and width, or length, to bring the items to; one number for both; () for none.
-        file: An npy file.
+        file: The file of the batches: npy for one input, npz for several.
     """
+    known = ends_of(model)
+    if len(known.inputs) > 1:
+        return _write_several(known, data, batch_size=batch_size, size=size, file=file)
     pool = _noise(model, batch_size, size) if data is None else _real(data, batch_size, size)
-    np.save(file, pool)
+    with file.open("wb") as opened:
+        np.save(opened, pool)
     return Pool(shape=pool.shape[1:], is_real=data is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """What a file takes, and which of it is a state that it gives itself."""
+
+    inputs: tuple[TensorInfo, ...] = ()
+    state: Mapping[str, str] = field(default_factory=dict)
+    """From the input to the output that is fed back to it."""
+
+    @property
+    def given(self) -> list[TensorInfo]:
+        return [info for info in self.inputs if info.name not in self.state]
+
+
+def ends_of(model: ModelUnderTest) -> Ends:
+    """Return what a file says of its inputs, nothing where only opening it would tell."""
+    if model.format == FOLDER:
+        return Ends()
+    try:
+        inputs = inputs_of(model.path, model.format) or ()
+        outputs = outputs_of(model.path, model.format) or ()
+    except ModelError:  # who opens it says better what is wrong
+        return Ends()
+    return Ends(inputs=inputs, state=carried(inputs, outputs))
+
+
+def _write_several(
+    ends: Ends,
+    data: DataReference | None,
+    *,
+    batch_size: int,
+    size: Sequence[int],
+    file: Path,
+) -> Pool:
+    """Write an array for each input: items of data where one fits them, noise for all others."""
+    if size:
+        raise ModelError(
+            f"a size cannot be swept of a file that takes {', '.join(map(str, ends.inputs))}",
+            hint="name the sizes of its inputs: `--input NAME=1,3,224,224`",
+        )
+    rows = [info for info in ends.given if takes_rows(info)]
+    numbers = sum(math.prod(n for n in info.shape[1:] if isinstance(n, int)) for info in rows)
+    count = _count((max(1, numbers),), batch_size) if rows else 1
+    arrays = made_inputs(ends.given, count, np.random.default_rng(_SEED))
+    if data is not None:
+        arrays.update(_items_of(data, ends.given, batch_size, count))
+    with file.open("wb") as opened:
+        np.savez(opened, *arrays.values())
+    first = next(iter(arrays.values()))
+    infos = {info.name: info for info in ends.inputs}
+    return Pool(
+        shape=first.shape[1:] if takes_rows(ends.given[0]) else first.shape,
+        is_real=data is not None,
+        inputs=tuple({"name": n, "rows": takes_rows(infos[n])} for n in arrays),
+        state=tuple(
+            {"input": n, "output": o, "shape": list(infos[n].shape), "dtype": infos[n].dtype}
+            for n, o in ends.state.items()
+        ),
+    )
+
+
+def _items_of(
+    reference: DataReference, inputs: Sequence[TensorInfo], batch_size: int, count: int
+) -> dict[str, NDArray[Any]]:
+    """Return items of the data for the one input that they fit."""
+    taken = input_of_items(inputs, load(reference).preprocessing.shape)
+    items = _real(reference, batch_size, ())
+    return {taken.name: np.resize(items, (count, *items.shape[1:])).astype(taken.dtype)}
+
+
+def input_of_items(inputs: Sequence[TensorInfo], shape: Sequence[int]) -> TensorInfo:
+    """Return the input that takes items of this shape.
+
+    Raises:
+        ModelError: none does.
+    """
+    for info in inputs:
+        if takes_rows(info) and _fits(info.shape[1:], shape):
+            return info
+    raise ModelError(
+        f"the data have items of shape {list(shape)}, which no input takes: "
+        f"{', '.join(map(str, inputs))}",
+        hint="leave `--data` out: inputs are made up then",
+    )
+
+
+def _fits(wanted: Sequence[int | str], shape: Sequence[int]) -> bool:
+    return len(wanted) == len(shape) and all(
+        isinstance(n, str) or n == size for n, size in zip(wanted, shape, strict=True)
+    )
 
 
 def _real(reference: DataReference, batch_size: int, size: Sequence[int]) -> Inputs:
@@ -108,12 +214,13 @@ def _brought_to(items: Inputs, shape: tuple[int, ...]) -> Inputs:
         if had != extent:
             steps = np.arange(extent)
             is_image = len(shape) > 2
+            # Nearest pixel: no interpolation, whose smooth values would be easier to compute on.
             items = items.take(steps * had // extent if is_image else steps % had, axis=axis)
     return items
 
 
 def _count(shape: tuple[int, ...], batch_size: int) -> int:
-    batch_bytes = batch_size * math.prod(shape) * 4
+    batch_bytes = batch_size * math.prod(shape) * 4  # float32
     return batch_size * max(2, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
 
 

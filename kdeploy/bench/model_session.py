@@ -41,6 +41,7 @@ class ModelSession:
         self._device = device_of(configuration.runtime)
         self._runtime: dict[str, Any] = {}
         self._input_shape: tuple[int, ...] = ()
+        self._ends: dict[str, Any] = {}
         self._is_steady = True
         self._flags: list[str] = []
         self._rounds: list[Seconds] = []
@@ -57,7 +58,7 @@ class ModelSession:
 
     def prepare(self) -> None:
         """Look up the runtime and write the inputs, before the process starts: that is timed."""
-        self._pool = self._folder / "pool.npy"
+        self._pool = self._folder / "pool"
         try:
             technique, options = available(self._configuration.runtime)
             check_format(self._configuration.runtime, self.model.path)
@@ -73,6 +74,7 @@ class ModelSession:
             return
         self._runtime = {"module": technique.module, "kind": technique.function, "options": options}
         self._input_shape = pool.shape
+        self._ends = {"inputs": pool.inputs, "state": pool.state}
         self._flags += [] if pool.is_real else ["random_inputs"]
 
     def open(self, worker: Worker) -> None:
@@ -85,6 +87,7 @@ class ModelSession:
                 "threads": configuration.threads,
                 "path": str(self.model.path),
                 "pool": str(self._pool),
+                **self._ends,
                 "batch_size": configuration.batch_size,
             }
         )

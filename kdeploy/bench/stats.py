@@ -42,7 +42,7 @@ class Estimate:
 def percentiles(rounds: Sequence[Floats], wanted: Sequence[float]) -> list[Estimate]:
     """Return percentiles of all samples, with intervals over rounds."""
     values = np.percentile(np.concatenate(rounds), wanted)
-    steps = (np.arange(THINNED) + 0.5) / THINNED
+    steps = (np.arange(THINNED) + 0.5) / THINNED  # midpoints, so that neither end counts double
     thinned = np.stack([np.quantile(r, steps) for r in rounds])
     # In pieces, because all resamples of many rounds at once would take hundreds of megabytes.
     drawn = np.concatenate(
@@ -74,6 +74,7 @@ def paired_ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
     With fewer than six rounds no rank interval has 95 %: it is then all that was seen.
     """
     logs = np.log(np.asarray(above, float) / np.asarray(below, float))
+    # Walsh averages of the logarithms: a ratio and its inverse then have inverse intervals.
     averages = np.sort([(x + y) / 2 for i, x in enumerate(logs) for y in logs[i:]])
     outside = max(0, _signed_rank_below(len(logs)) - 1)
     value, low, high = np.exp([np.median(averages), averages[outside], averages[-1 - outside]])
@@ -115,6 +116,7 @@ def modified_z_scores(samples: Floats) -> Floats:
 
 def _signed_rank_below(count: int) -> int:
     """Return how many values of the signed-rank statistic are in the tail, by its distribution."""
+    # Of each sum of ranks 1..n, in how many ways it comes about; all 2**n are equally likely.
     ways = np.ones(1)
     for rank in range(1, count + 1):
         ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))

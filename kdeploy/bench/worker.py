@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdeploy.bench import measure, memory
+from kdeploy.bench.batches import Batches, Infer, Stream
 from kdeploy.errors import KdeployError
-from kdeploy.runtimes.contract import DeviceTimed, Runtime, first
+from kdeploy.runtimes.contract import DeviceTimed, Given, Runtime, first
 
 PR_SET_PDEATHSIG = 1  # prctl(2): a signal when the parent ends
 Request = Mapping[str, Any]
@@ -48,8 +48,9 @@ class WorkerSession:
 
     def __init__(self) -> None:
         self._runtime: Runtime | None = None
-        self._pool: NDArray[np.float32] = np.empty(0, np.float32)
-        self._batches: list[NDArray[np.float32]] = []
+        self._infer: Infer = _before_open
+        self._pool: Batches | None = None
+        self._batches: list[Given] = []
         self._requests: dict[str, Callable[[Request], Reply]] = {
             "open": self._open,
             "fit": self._fit,
@@ -81,13 +82,15 @@ class WorkerSession:
         path = Path(request["path"])
         kind = getattr(importlib.import_module(request["module"]), request["kind"])
         runtime: Runtime = kind(threads=request["threads"], **request["options"])
-        self._pool = np.load(request["pool"])
-        size = request["batch_size"]
-        self._batches = [self._pool[i : i + size] for i in range(0, len(self._pool), size)]
+        self._pool = Batches(Path(request["pool"]), request.get("inputs", ()))
+        self._batches = self._pool.cut(request["batch_size"])
+        # After the pool and the libraries, before the file: what the runtime alone takes.
         empty_bytes = memory.peak_bytes()
         load_seconds = measure.seconds_of(lambda: runtime.open(path))
         loaded_bytes = memory.peak_bytes()
-        first_seconds = measure.seconds_of(lambda: runtime.infer(self._batches[0]))
+        state = request.get("state", ())
+        self._infer = Stream(runtime.infer, state) if state else runtime.infer
+        first_seconds = measure.seconds_of(lambda: self._infer(self._batches[0]))
         self._runtime = runtime
         return {
             "load_seconds": load_seconds,
@@ -103,8 +106,8 @@ class WorkerSession:
 
         def run(size: int) -> float:
             batch = self._repeated(size)
-            self._opened.infer(batch)  # memory that it keeps is taken once
-            return measure.seconds_of(lambda: self._opened.infer(batch))
+            self._infer(batch)  # memory that it keeps is taken once
+            return measure.seconds_of(lambda: self._infer(batch))
 
         room = MemoryBudget(
             run=run,
@@ -120,7 +123,7 @@ class WorkerSession:
     def _warm_up(self, request: Request) -> Reply:
         measure.rest()  # of the first batch
         is_steady, batch_seconds = measure.warm_up(
-            self._opened.infer,
+            self._infer,
             self._batches,
             window_seconds=request["window_seconds"],
             limit_seconds=request["limit_seconds"],
@@ -133,7 +136,7 @@ class WorkerSession:
 
     def _measure(self, request: Request) -> Reply:
         samples, elapsed_seconds = measure.round_of(
-            self._opened.infer, self._batches, seconds=request["seconds"], count=request["count"]
+            self._infer, self._batches, seconds=request["seconds"], count=request["count"]
         )
         np.save(request["file"], samples)
         return {"elapsed_seconds": elapsed_seconds, "is_resting": measure.rest()}
@@ -143,7 +146,7 @@ class WorkerSession:
         runtime = self._opened
         assert isinstance(runtime, DeviceTimed), "asked a device without a clock"
         samples = measure.device_round_of(
-            runtime.infer,
+            self._infer,
             runtime.device_seconds,
             self._batches,
             seconds=request["seconds"],
@@ -155,9 +158,9 @@ class WorkerSession:
     def _serve(self, request: Request) -> Reply:
         from kdeploy.bench.scenarios import server
 
-        measure.timed(self._opened.infer, self._batches, seconds=0, count=measure.AWAKENING_CALLS)
+        measure.timed(self._infer, self._batches, seconds=0, count=measure.AWAKENING_CALLS)
         samples = server.serve(
-            self._opened.infer,
+            self._infer,
             self._batches,
             server.arrivals(request["rate"], request["count"], seed=request["seed"]),
             limit_seconds=request["limit_seconds"],
@@ -168,9 +171,7 @@ class WorkerSession:
 
     def _keep_busy(self, request: Request) -> Reply:
         """Run, so that what it costs can be read from counters of the machine."""
-        samples, _ = measure.timed(
-            self._opened.infer, self._batches, seconds=request["seconds"], count=1
-        )
+        samples, _ = measure.timed(self._infer, self._batches, seconds=request["seconds"], count=1)
         return {"num_batches": len(samples)}
 
     def _memory(self, request: Request) -> Reply:
@@ -192,14 +193,18 @@ class WorkerSession:
         np.save(request["file"], predicted)
         return {"metrics": metrics, "is_labelled": data.test.is_labelled}
 
-    def _repeated(self, size: int) -> NDArray[np.float32]:
-        """Return one batch of so many items, from those of the pool."""
-        return np.resize(self._pool, (size, *self._pool.shape[1:]))
+    def _repeated(self, size: int) -> Given:
+        assert self._pool is not None, "a request before open"
+        return self._pool.repeated(size)
 
     @property
     def _opened(self) -> Runtime:
         assert self._runtime is not None, "a request before open"
         return self._runtime
+
+
+def _before_open(given: Given) -> Any:
+    raise AssertionError("a request before open")
 
 
 def _die_with_parent() -> None:

@@ -156,5 +156,10 @@ class Dataset:
     """What targets and outputs mean; None: classes. `kdeploy.tasks.contract.task_of` has it."""
 
     @property
+    def moves(self) -> bool:
+        """Whether targets have places in the image, which augmentations must move along."""
+        return bool(getattr(self.task, "facts", {}).get("moves", False))
+
+    @property
     def num_classes(self) -> int:
         return len(self.preprocessing.classes)

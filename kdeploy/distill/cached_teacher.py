@@ -28,6 +28,10 @@ PIECE = 64
 logger = logging.getLogger(__name__)
 
 
+class SeveralOutputs(Exception):
+    """Answers that are no single tensor are not kept."""
+
+
 class CachedTeacher:
     """TeacherCache out of files where the batch is of a countable view, else as the live teacher.
 
@@ -72,6 +76,9 @@ class CachedTeacher:
             if self._answers is None:
                 self._answers = self._opened(view, paths)
             self._fill(self._answers, view, paths)
+        except SeveralOutputs as error:
+            logger.info("%s", error)
+            self._answers, self._is_too_large = None, True
         except (TooLarge, OSError) as error:
             logger.warning("the teacher is asked live on every batch: %s", error)
             self._answers, self._is_too_large = None, True
@@ -116,6 +123,8 @@ class CachedTeacher:
             part = slice(place.start + start, min(place.start + start + size, place.stop))
             asked = x[start : start + size]
             known = self.live(_batch(asked, part, view), paths)
+            if not isinstance(known.logits, Tensor):
+                raise SeveralOutputs("a teacher of several outputs is asked live on every batch")
             if x.device.type != "cpu":  # where the live one does not look
                 model, numbers = self.models[0], torch.arange(part.start, part.stop)
                 check_answers(

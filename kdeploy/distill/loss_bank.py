@@ -20,8 +20,8 @@ from kdeploy.training.contract import Batch
 from kdeploy.untrusted.user_code import described
 
 Features: TypeAlias = Mapping[str, Tensor]
-Answer: TypeAlias = tuple[Tensor, Features]
-"""Logits, and the outputs of the layers that are watched."""
+Answer: TypeAlias = tuple[Any, Features]
+"""What was answered, one tensor or several by name, and outputs of the layers that are watched."""
 
 
 class LossBank(nn.Module):
@@ -54,11 +54,15 @@ class LossBank(nn.Module):
             shapes = [(own.shape, other.shape) for own, other in pairs]
             if loss_spec.is_module:
                 self._add_modules(
-                    loss_spec, shapes, (student[0].shape, teacher.logits.shape), facts
+                    loss_spec, shapes, self._shapes(student[0], teacher.logits), facts
                 )
             elif loss_spec.needs == "features":
                 self._add_adapters(loss_spec, shapes)
         self._check_on_policy()
+
+    def _shapes(self, student: Any, teacher: Any) -> tuple[torch.Size, torch.Size]:
+        own, other = (self.task.distillable(answer).shape for answer in (student, teacher))
+        return own, other
 
     @property
     def writes(self) -> bool:

@@ -18,6 +18,7 @@ from kdeploy.distill.plateau_decay import PlateauDecay
 from kdeploy.distill.schedules import Schedule
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError, RecipeError
+from kdeploy.torch_module.model_outputs import first_of, named
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.contract import Batch
@@ -93,16 +94,13 @@ class DistillObjective(nn.Module):
         # Compiled, a network forgets what a second backward pass through it would need.
         is_live = bool(self.student_paths) or is_due
         with tapped(self.student, self.student_paths, role="student") as features:
-            logits = self._call(shown.x, is_hooked=is_live)
+            logits = named(self._call(shown.x, is_hooked=is_live))
+        nothing = first_of(logits).new_zeros(()).float()
         components: dict[str, Tensor] = {}
         # What a student wrote itself is no truth to learn by heart.
         is_true = shown is batch
         if LABELS in weights:
-            value = (
-                self.task.label_loss(logits, batch.labels)
-                if is_true
-                else logits.new_zeros(()).float()
-            )
+            value = self.task.label_loss(logits, batch.labels) if is_true else nothing
             components[LABELS] = weights.pop(LABELS) * value
         asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
         taught = logits
@@ -111,7 +109,7 @@ class DistillObjective(nn.Module):
             taught = weighed(logits, weights_of(asked.logits, batch.labels, of_wrong=of_wrong))
         for name, weight in weights.items():
             if asked is None or not weight:
-                components[name] = logits.new_zeros(()).float()
+                components[name] = nothing
                 continue
             value = self.loss_bank.loss_spec(name, (taught, features), asked, shown)
             components[name] = weight * value
@@ -119,7 +117,7 @@ class DistillObjective(nn.Module):
             self._balance(self.balance, components, is_due=is_due)
         if not any(value.requires_grad for value in components.values()):
             # All weights are 0 now: the step has a gradient of zeros, also for other processes.
-            components[next(iter(components))] += (0 * logits).sum()
+            components[next(iter(components))] += (0 * first_of(logits)).sum()
         return components
 
     def _balance(
@@ -165,7 +163,7 @@ class DistillObjective(nn.Module):
         try:
             asked = self.teacher(example, self.teacher_paths)
             with tapped(self.student, self.student_paths, role="student") as features:
-                logits = self.student(example.x)
+                logits = named(self.student(example.x))
             loss_bank = LossBank(loss_specs, (logits, features), asked, facts)
             loss_bank.dry_run((logits, features), asked, example)
         finally:

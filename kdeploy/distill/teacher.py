@@ -14,6 +14,7 @@ from kdeploy.distill.feature_hooks import tapped
 from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.errors import RecipeError
 from kdeploy.torch_module.finite import check_answers
+from kdeploy.torch_module.named_outputs import named_outputs
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.contract import Batch
@@ -49,7 +50,7 @@ class Teacher:
             check_answers(self.model, x, logits, name="teacher", part="training", numbers=numbers)
         # Copies, because a tensor of inference mode cannot take part in a gradient.
         return TeacherOutput(
-            logits.clone(), {path: value.clone() for path, value in features.items()}
+            _copied(logits), {path: value.clone() for path, value in features.items()}
         )
 
     def prepare(self, view: View, paths: Sequence[str]) -> None: ...
@@ -59,6 +60,13 @@ class Teacher:
 
     def apply(self, function: Callable[..., Any], *, recurse: bool) -> None:
         self.model._apply(function, recurse)  # type: ignore[no-untyped-call]
+
+
+def _copied(answer: Any) -> Any:
+    """Return an answer with its own memory, of several tensors by their names."""
+    if isinstance(answer, Tensor):
+        return answer.clone()
+    return {name: tensor.clone() for name, tensor in named_outputs(answer).items()}
 
 
 class Renormalizer:

@@ -18,7 +18,8 @@ from kdeploy.training.views import View
 class TeacherOutput(NamedTuple):
     """What a teacher says of a batch; constants, no gradient reaches them."""
 
-    logits: Tensor
+    logits: Any
+    """One tensor; of a model that returns several, a mapping from their names."""
     features: dict[str, Tensor]
     """By the path that was asked for."""
 

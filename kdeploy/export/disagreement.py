@@ -12,6 +12,7 @@ from torch import nn
 
 from kdeploy.preprocessing import Inputs
 from kdeploy.torch_module.model_faults import input_changed_at, random_at, same
+from kdeploy.torch_module.named_outputs import named_outputs
 
 Array = NDArray[np.float64]
 NOT_THE_EXPORT = 0.25
@@ -27,6 +28,8 @@ class Trial:
     found: Array
     error: float
     """In standard deviations of the output; infinite where the shapes differ."""
+    output: str = ""
+    """Which of several outputs was compared: the one that is furthest off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,8 @@ def _of_model(model: nn.Module, batch: tuple[Inputs, ...]) -> Cause | None:
             found=f"the model changes its input in place{f' at {place}' if place else ''}",
             hint="compute a new tensor there: `x = x - 1` in place of `x -= 1`",
         )
-    if isinstance(first, torch.Tensor) and not same(first, second):
+    answers = named_outputs(first), named_outputs(second)
+    if not all(map(same, *(tensors.values() for tensors in answers))):
         place = random_at(model, given[0]) if one else ""
         return Cause(
             found="the model answers one input differently in two calls"

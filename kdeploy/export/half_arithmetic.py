@@ -151,14 +151,14 @@ def _computed(
     session = _session(program)
     (given,) = session.get_inputs()
     probes = [f"{tensor}/{what}" for tensor in half for what in ("largest", "has_nan")]
-    first = session.get_outputs()[0].name
+    outputs = [o.name for o in session.get_outputs() if o.name not in set(probes)]
     found: list[NDArray[Any]] = []
 
-    def run(batch: Inputs) -> NDArray[np.float32]:
+    def run(batch: Inputs) -> dict[str, NDArray[np.float32]]:
         with np.errstate(all="ignore"):
-            answer, *seen = session.run([first, *probes], {given.name: batch})
-        found.append(np.array(seen, np.float64).reshape(-1, 2))
-        return np.asarray(answer, np.float32)
+            values = session.run([*outputs, *probes], {given.name: batch})
+        found.append(np.array(values[len(outputs) :], np.float64).reshape(-1, 2))
+        return {n: np.asarray(v, np.float32) for n, v in zip(outputs, values, strict=False)}
 
     parity = parity_on(batches, model, run, is_half=True)
     largest = np.fmax.reduce(np.stack(found))

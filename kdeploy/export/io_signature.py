@@ -1,8 +1,7 @@
 """The ends of a model: names for all the tensors that it takes and returns.
 
 A model of one tensor in and out has `input` and `output`. Several inputs are called as the
-arguments of `forward` are; several outputs by the keys of a dictionary or of a transformers
-record, or `output`, `output_1`, ... The first output is what runtimes return.
+arguments of `forward` are; outputs by the way to each, see `torch_module.named_outputs`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +16,10 @@ from torch import Tensor, nn
 from kdeploy.errors import ModelError
 from kdeploy.torch_module.model_faults import same
 from kdeploy.torch_module.model_outputs import changes_its_input
+from kdeploy.torch_module.named_outputs import OUTPUT, named_outputs
 from kdeploy.untrusted.user_code import described
 
-INPUT, OUTPUT = "input", "output"
+INPUT = "input"
 AXES: Mapping[str, Mapping[int, int]] = {
     # By the number of the example's dimensions.
     "height": {4: 2},
@@ -51,7 +50,7 @@ class FlattenOutputs(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors in the order of their names."""
-        return tuple(named_tensors(self.model(*inputs)).values())
+        return tuple(named_outputs(self.model(*inputs)).values())
 
 
 def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> IOSignature:
@@ -73,27 +72,13 @@ def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> IOSignature:
     for x, shown in zip(example, given, strict=True):
         if not same(x, shown):
             raise changes_its_input(model, x, role=f"`{type(model).__name__}`")
-    outputs = tuple(named_tensors(result))
+    outputs = tuple(named_outputs(result))
     if not outputs:
         raise ModelError(
             f"`{type(model).__name__}` returns a {type(result).__name__} without a tensor",
             hint="wrap it in a module whose forward() returns tensors",
         )
     return IOSignature(inputs=_input_names(model, len(example)), outputs=outputs)
-
-
-def named_tensors(result: Any, name: str = OUTPUT) -> dict[str, Tensor]:
-    """Return all tensors in what a model returned, by name."""
-    if isinstance(result, Tensor):
-        return {name: result}
-    if isinstance(result, Mapping):
-        pairs = [(key if name == OUTPUT else f"{name}_{key}", v) for key, v in result.items()]
-    elif isinstance(result, list | tuple):
-        keys = getattr(result, "_fields", [name, *(f"{name}_{n}" for n in range(1, len(result)))])
-        pairs = list(zip(keys, result, strict=False))
-    else:
-        pairs = []
-    return {k: t for key, value in pairs for k, t in named_tensors(value, str(key)).items()}
 
 
 def open_axes(dynamic: tuple[str, ...], example: tuple[Tensor, ...]) -> dict[int, str]:

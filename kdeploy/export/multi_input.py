@@ -74,4 +74,10 @@ def _runner(path: Path) -> Any:
     except Exception as error:  # onnxruntime's errors have no common base
         raise refused("ONNX Runtime", path, error) from error
     names = [i.name for i in session.get_inputs()]
-    return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
+    outputs = [o.name for o in session.get_outputs()]
+
+    def run(*arrays: Inputs) -> dict[str, Any]:
+        made = session.run(None, dict(zip(names, arrays, strict=True)))
+        return dict(zip(outputs, made, strict=True))
+
+    return run

@@ -16,7 +16,7 @@ layer passes such an error on as its own input's, so that depth and amplificatio
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,11 +30,11 @@ from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError, ParityFailed
 from kdeploy.export.disagreement import Cause, Trial, cause_of
 from kdeploy.export.fp16_reference import HalfRounded
-from kdeploy.export.io_signature import named_tensors
 from kdeploy.preprocessing import Inputs
+from kdeploy.torch_module.named_outputs import OUTPUT, named_outputs
 
 Array = NDArray[np.float64]
-Run = Callable[..., NDArray[np.float32] | list[NDArray[np.float32]]]
+Run = Callable[..., Mapping[str, NDArray[Any]] | NDArray[Any]]
 BATCH_SIZES = (1, 3, 32)  # one, an odd one, many: what a file may have been fixed to
 # Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
 FLOAT_BOUND = 1e-3
@@ -68,6 +68,8 @@ class Parity:
     """What `max_abs` may be."""
     cause: Cause | None = None
     """Why it fails, where it does."""
+    worst: str = ""
+    """The output that is furthest off, where there are several."""
 
     @property
     def passed(self) -> bool:
@@ -87,7 +89,7 @@ def measure_parity(
 
     Args:
         model: The model.
-        run: The file, executed: its first output, or all of them.
+        run: The file, executed: its outputs by name, or the only one.
         data: Whose validation part gives the real inputs.
         base: The float model under a quantized one.
         is_half: The file holds float16 numbers.
@@ -113,15 +115,24 @@ def parity_on(
     factor = ROUNDING_BOUND if base is not None else HALF_BOUND
     bound = FLOAT_BOUND
     for batch in batches:
-        expected = _outputs(model, batch)
+        outputs = _outputs(model, batch)
+        names, expected = list(outputs), list(outputs.values())
         numbers += [bool(np.isfinite(one).any()) for one in expected]
-        made = run(*batch)
-        found = [y.astype(np.float64) for y in (made if isinstance(made, list) else [made])]
-        pairs += zip(expected, found, strict=False)  # most runtimes return the first alone
-        error = max(map(_scaled_error, found, expected))
-        trials.append(Trial(batch=batch, expected=expected[0], found=found[0], error=error))
+        found = _found(run(*batch), names)
+        pairs += zip(expected, found, strict=False)  # of a file, its model knows the first alone
+        errors = list(map(_scaled_error, found, expected))
+        worst = errors.index(max(errors))
+        trials.append(
+            Trial(
+                batch=batch,
+                expected=expected[worst],
+                found=found[worst],
+                error=errors[worst],
+                output=names[worst] if len(names) > 1 else "",
+            )
+        )
         if yardstick is not None:
-            rounding = map(_scaled_error, _outputs(yardstick, batch), expected)
+            rounding = map(_scaled_error, _outputs(yardstick, batch).values(), expected)
             bound = max(bound, factor * max(rounding))
     if not any(numbers):
         raise ModelError(
@@ -134,9 +145,10 @@ def parity_on(
     parity = Parity(
         max_abs=max_abs,
         cosine=min(_cosine(expected, found) for expected, found in pairs),
-        agreement=_agreement([(trial.expected, trial.found) for trial in trials]),
+        agreement=_agreement(pairs[:: max(1, len(pairs) // len(trials))]),
         required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=bound,
+        worst=max(trials, key=lambda trial: trial.error).output,
     )
     if parity.passed:
         return parity
@@ -152,7 +164,8 @@ def check_parity(parity: Parity, *, name: str) -> None:
     if parity.passed:
         return
     raise ParityFailed(
-        f"{name}: the file does not compute what the model computes: the largest error is "
+        f"{name}: the file does not compute what the model computes: the largest error "
+        f"{f'(at `{parity.worst}`) ' if parity.worst else ''}is "
         f"{parity.max_abs:.3g} output standard deviations (allowed {parity.bound:.3g}), the cosine "
         f"{parity.cosine:.6f} (at least {LOWEST_COSINE}), top-1 agreement {parity.agreement:.1%}; "
         f"it would need a tolerance of {parity.required_tolerance:.3g}; no file was kept"
@@ -171,11 +184,20 @@ def inputs(data: Dataset, batch_sizes: Sequence[int] = BATCH_SIZES) -> Iterator[
         yield data.preprocessing.random(batch_size, generator)
 
 
-def _outputs(model: nn.Module, batch: tuple[NDArray[Any], ...]) -> list[Array]:
+def _found(made: Mapping[str, NDArray[Any]] | NDArray[Any], names: Sequence[str]) -> list[Array]:
+    """Return the outputs in the order of the model's; of a file from elsewhere in its own."""
+    given = made if isinstance(made, Mapping) else {OUTPUT: made}
+    is_named = all(name in given for name in names)
+    found = [given[name] for name in names] if is_named else list(given.values())
+    return [y.astype(np.float64) for y in found]
+
+
+def _outputs(model: nn.Module, batch: tuple[NDArray[Any], ...]) -> dict[str, Array]:
     with torch.no_grad():
         # Copies: a model that changes its input would change what the file gets.
         result = model(*(torch.tensor(x) for x in batch))
-    return [np.asarray(y.numpy(), dtype=np.float64) for y in named_tensors(result).values()]
+    tensors = named_outputs(result)
+    return {name: np.asarray(y.numpy(), dtype=np.float64) for name, y in tensors.items()}
 
 
 def _own_error(model: nn.Module, batches: Sequence[tuple[Inputs, ...]]) -> float:
@@ -185,10 +207,10 @@ def _own_error(model: nn.Module, batches: Sequence[tuple[Inputs, ...]]) -> float
     for batch in batches:
         wide = tuple(x.astype(np.float64) if x.dtype == np.float32 else x for x in batch)
         try:
-            answers = _outputs(exact, wide)
+            answers = _outputs(exact, wide).values()
         except RuntimeError:  # a type that is fixed in the code
             return 0.0
-        found += map(_scaled_error, _outputs(model, batch), answers)
+        found += map(_scaled_error, _outputs(model, batch).values(), answers)
     return max(found)
 
 

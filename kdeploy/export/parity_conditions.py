@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from kdeploy.data.contract import Dataset
@@ -21,7 +20,6 @@ from kdeploy.errors import ModelError
 from kdeploy.export.io_signature import AXES
 from kdeploy.export.parity import BATCH_SIZES, Parity, Run, measure_parity
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.preprocessing import Inputs
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.registry import Technique
 from kdeploy.runtimes.run import open_runtime
@@ -39,17 +37,15 @@ def parity_of(
 ) -> Parity:
     """Return how far a file is from its model: all its outputs, and at larger open sizes too."""
     session = open_runtime(runtime, file)
-
-    def run(x: Inputs) -> list[NDArray[np.float32]]:
-        return list(session.infer(x).values())
-
     base = _base(model)
     try:
         found = [
-            measure_parity(model, run, data, base=base, is_half=is_half, batch_sizes=batch_sizes)
+            measure_parity(
+                model, session.infer, data, base=base, is_half=is_half, batch_sizes=batch_sizes
+            )
         ]
         if dynamic:
-            found.append(_parity_of_larger(model, run, _larger(data, dynamic), base))
+            found.append(_parity_of_larger(model, session.infer, _larger(data, dynamic), base))
     finally:
         session.close()
     return max(found, key=lambda parity: parity.max_abs / parity.bound)

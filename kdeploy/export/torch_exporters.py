@@ -18,7 +18,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
-from kdeploy.export.io_signature import IOSignature
+from kdeploy.export.io_signature import FlattenOutputs, IOSignature
 from kdeploy.export.onnx_dynamic import translations
 from kdeploy.export.operator_table import operators_read_once
 from kdeploy.quantization.capture import reason_of
@@ -57,7 +57,7 @@ def export_program(
                 verbose=False,
                 opset_version=max(opset, LOWEST_OPSET),
                 # A module that takes *inputs has one argument, a tuple.
-                dynamic_shapes=shapes if ends.is_plain else (shapes,),
+                dynamic_shapes=(shapes,) if isinstance(model, FlattenOutputs) else shapes,
                 input_names=list(ends.inputs),
                 output_names=list(ends.outputs),
                 optimize=optimize,

@@ -5,8 +5,10 @@ Source: the ONNX specification, https://github.com/onnx/onnx/blob/main/docs/IR.m
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,8 @@ _BOOKKEEPING = {
 _LEARNED_TYPES = frozenset({1, 2, 3, 6, 10, 11, 16, 21, 22})
 _INT32, _INT64 = 6, 7
 OPEN = 0  # in a shape: any size is taken
+DECLARED_SHAPES = "kdeploy.input.shapes"
+"""The property that tells sizes of inputs which the graph of a file has to leave open."""
 
 
 def properties(model: ModelProto) -> Mapping[str, str]:
@@ -64,9 +68,11 @@ def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
     Raises:
         ModelError: no ONNX file, or an input that is no tensor or has no shape.
     """
-    graph = read_onnx(path).graph
-    stored = {tensor.name for tensor in graph.initializer}
-    return tuple(_told(path, value) for value in graph.input if value.name not in stored)
+    model = read_onnx(path)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    told = (_told(path, value) for value in model.graph.input if value.name not in stored)
+    declared = _declared_shapes(path, model)
+    return tuple(_closed(info, declared.get(info.name, ())) for info in told)
 
 
 def outputs_of(path: Path) -> tuple[TensorInfo, ...]:
@@ -76,6 +82,30 @@ def outputs_of(path: Path) -> tuple[TensorInfo, ...]:
         ModelError: no ONNX file, or an output that is no tensor or has no shape.
     """
     return tuple(_told(path, value) for value in read_onnx(path).graph.output)
+
+
+def _declared_shapes(path: Path, model: Any) -> dict[str, Any]:
+    """Return the sizes that somebody named of inputs, where the graph leaves them open."""
+    text = next((p.value for p in model.metadata_props if p.key == DECLARED_SHAPES), "{}")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ModelError(
+            f"{path}: its property `{DECLARED_SHAPES}` is no table of sizes",
+            hint="declare them again: `--input NAME=1,3,224,224`",
+        )
+    return found
+
+
+def _closed(info: TensorInfo, declared: Sequence[Any]) -> TensorInfo:
+    """Return an input with the sizes that were declared; a batch that is open stays open."""
+    shape = tuple(
+        declared[axis] if axis and isinstance(size, str) and len(declared) > axis else size
+        for axis, size in enumerate(info.shape)
+    )
+    return replace(info, shape=shape)
 
 
 def _told(path: Path, value: Any) -> TensorInfo:

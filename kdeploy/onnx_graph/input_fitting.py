@@ -7,6 +7,7 @@ parity, measurement and the bundle see a file like any other.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.onnx_graph.checks import read_onnx
+from kdeploy.onnx_graph.facts import DECLARED_SHAPES
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -176,12 +178,20 @@ def _declare(model: ModelProto, source: Path, given: Mapping[str, Declared]) -> 
                 f"{source}: `{name}={asked}` does not fit its input",
                 hint=f"it takes `{_told(value)}`; sizes that are open there are yours to name",
             )
-        for dim, size in zip(dims[1:], shape[1:], strict=True):
-            dim.dim_value = size
-    if given:
-        known = {p.key: p.value for p in model.metadata_props}
-        set_model_props(model, {**known, DECLARED: ", ".join(given)})
+    if not given:
+        return
+    told = {DECLARED: ", ".join(given)}
+    if len(values) == 1 and not any(a.HasField("g") for n in model.graph.node for a in n.attribute):
+        for name, declared in given.items():
+            dims = values[name].type.tensor_type.shape.dim
+            for dim, size in zip(dims[1:], declared.shape[1:], strict=True):
+                dim.dim_value = size
         _refresh(model)
+    else:  # branches for other sizes, or inputs that depend on one another: sizes are told beside
+        shapes = {name: declared.shape for name, declared in given.items()}
+        told[DECLARED_SHAPES] = json.dumps(shapes)
+    known = {p.key: p.value for p in model.metadata_props}
+    set_model_props(model, {**known, **told})
 
 
 def _told(value: Any) -> str:

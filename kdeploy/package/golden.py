@@ -150,9 +150,7 @@ def tolerance_of(
 ) -> Tolerance:
     """Return the tolerance for these golden outputs, measured on this machine."""
     fast, plain = (
-        run_items(
-            kind.open_model(str(model), allowed_cores(), is_plain), facts.inputs, inputs, state
-        )
+        run_items(kind.open_model(str(model), allowed_cores(), is_plain), facts, inputs, state)
         for is_plain in (False, True)
     )
     found = [
@@ -169,30 +167,27 @@ def tolerance_of(
 
 
 def run_items(
-    run: Run, ports: Sequence[Port], inputs: Mapping[str, Array], state: Sequence[State]
+    run: Run, facts: FileFacts, inputs: Mapping[str, Array], state: Sequence[State]
 ) -> dict[str, Array]:
-    """Return the outputs of each item, one item a call as the runner does; a state goes on."""
-    carried = {s.input: _zeros(p) for s in state for p in ports if p.name == s.input}
-    rows = {p.name: takes_rows(p) for p in ports}
+    """Return the outputs of each item, one item a call as the runner does; a state goes on.
+
+    Of answers whose sizes differ the first item alone is kept, of all outputs.
+    """
+    carried = {s.input: _zeros(p) for s in state for p in facts.inputs if p.name == s.input}
+    rows = {p.name: takes_rows(p) for p in facts.inputs}
     answers: list[dict[str, Array]] = []
     for i in range(len(next(iter(inputs.values())))):
-        feeds = {n: x[i : i + 1] if rows[n] else x[i] for n, x in inputs.items()}
+        feeds = {n: x[i : i + 1] if rows[n] else x[i, ...] for n, x in inputs.items()}
         answers.append(run({**feeds, **carried}))
         carried = {s.input: answers[-1][s.output] for s in state}
-    return {name: stacked([a[name] for a in answers]) for name in answers[0]}
-
-
-def stacked(answers: Sequence[Array]) -> Array:
-    """Return one array of what each item gave: its rows, or itself where it has no one row.
-
-    Answers of different sizes cannot be stacked: the first alone is returned.
-    """
-    arrays = [np.asarray(answer) for answer in answers]
-    if len({a.shape for a in arrays}) > 1:
-        arrays = arrays[:1]
-    if all(a.shape[:1] == (1,) for a in arrays):
-        return np.concatenate(arrays)
-    return np.stack(arrays)
+    if any(len({np.shape(a[name]) for a in answers}) > 1 for name in answers[0]):
+        answers = answers[:1]
+    return {
+        port.name: (np.concatenate if takes_rows(port) else np.stack)(
+            [np.asarray(answer[port.name]) for answer in answers]
+        )
+        for port in facts.outputs
+    }
 
 
 def _tolerance(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kdeploy.errors import ModelError
 from kdeploy.package.manifest import Manifest, Port
+from kdeploy.runtimes.state import carried
 from kdeploy.tensor_info import TensorInfo
 
 if TYPE_CHECKING:
@@ -37,15 +38,30 @@ def ports_of(
         )
     open_first = {i.shape[0] for i in inputs if i.shape and isinstance(i.shape[0], str)}
     batches = open_first | {BATCH, "?"}
+    states = carried(inputs, outputs)
+    # What a state leaves open without a name can be nothing else than the batch.
+    inputs = [_with_batch(i) if i.name in states else i for i in inputs]
     for info in inputs:
         for axis, size in enumerate(info.shape):
-            if isinstance(size, str) and (axis > 0) and (size not in batches or size == "?"):
+            if isinstance(size, str) and axis > 0 and size not in batches - {"?"}:
                 raise ModelError(
                     f"axis {axis} of `{info.name}` has no fixed size",
                     hint="only the batch may be open; export with a fixed input shape, or name the "
                     "size of a file from elsewhere: `--input NAME=1,3,224,224`",
                 )
-    return tuple(_port(i, batches) for i in inputs), tuple(_port(o, batches) for o in outputs)
+    fed = {output: info for info in inputs for name, output in states.items() if name == info.name}
+    known = [_as_fed(o, fed[o.name]) if o.name in fed else o for o in outputs]
+    return tuple(_port(i, batches) for i in inputs), tuple(_port(o, batches) for o in known)
+
+
+def _with_batch(info: TensorInfo) -> TensorInfo:
+    return replace(info, shape=tuple(BATCH if size == "?" else size for size in info.shape))
+
+
+def _as_fed(output: TensorInfo, info: TensorInfo) -> TensorInfo:
+    """Return an output that is fed back with the sizes that the input has, where it tells none."""
+    sizes = (a if isinstance(a, int) else b for a, b in zip(output.shape, info.shape, strict=True))
+    return replace(output, shape=tuple(sizes))
 
 
 def takes_rows(port: Port) -> bool:
@@ -83,7 +99,10 @@ def _of_preprocessing(manifest: Manifest, taken: Port) -> str:
 
 
 def _port(info: TensorInfo, batches: set[str]) -> Port:
-    shape = tuple(BATCH if size in batches else size for size in info.shape)
+    shape = tuple(
+        size if size not in batches else f"{info.name}.{axis}" if size == "?" and axis else BATCH
+        for axis, size in enumerate(info.shape)
+    )
     return Port(name=info.name, shape=shape, type=info.dtype)
 
 

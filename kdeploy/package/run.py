@@ -112,8 +112,10 @@ def package(
     return out
 
 
-def golden_outputs(file: Path, inputs: Given) -> dict[str, NDArray[Any]]:
-    """Return all that a file answers to preprocessed items, one after the other.
+def golden_of(file: Path, inputs: Given) -> tuple[Given, Given]:
+    """Return preprocessed items and all that a file answers to them, one after the other.
+
+    Where the sizes of its answers differ from item to item, it is the first item alone.
 
     Raises:
         ModelError: no kind of bundle ships such a file, or it cannot be run.
@@ -124,12 +126,14 @@ def golden_outputs(file: Path, inputs: Given) -> dict[str, NDArray[Any]]:
     fed = {s.input for s in state}
     arrays = named(inputs, [p for p in facts.inputs if p.name not in fed], "inputs")
     try:
-        return run_items(kind.open_model(str(file), 1), facts.inputs, arrays, state)
+        outputs = run_items(kind.open_model(str(file), 1), facts, arrays, state)
     except Exception as error:  # the libraries' errors have no common base
         raise ModelError(
             f"{file} cannot run the golden inputs: {str(error)[:300]}",
             hint="the data's shape and type and the file's inputs must fit",
         ) from error
+    count = len(next(iter(outputs.values())))
+    return {name: array[:count] for name, array in arrays.items()}, outputs
 
 
 def _all_licences(

@@ -35,7 +35,7 @@ from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.store.artifact import find_artifact
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.tasks.contract import is_of_classes, task_of
-from kdeploy.torch_module.model_outputs import in_eval, outputs_of
+from kdeploy.torch_module.model_outputs import answer_of, in_eval, joined
 from kdeploy.training.defaults import batch_size
 
 if TYPE_CHECKING:
@@ -98,12 +98,14 @@ def check_model(
     hint = layout_hint(data.preprocessing.shape) or (
         f"check `{role}.args` (input channels, tokens?) and the shape of {data.name}"
     )
-    out = outputs_of(model, batches[0], role=f"the {role}", hint=hint)
     task = task_of(data)
-    task.check_answer(out, data, who=f"the {role}")
+    of_classes = is_of_classes(task.name)
+    answer = answer_of(model, batches[0], role=f"the {role}", hint=hint, several=not of_classes)
+    task.check_answer(answer, data, who=f"the {role}")
+    out = joined(answer)
     with in_eval(model):
         check_real_items(model, data, role)
-    if (needs_logits or batch_sizes is not None) and is_of_classes(task.name):
+    if (needs_logits or batch_sizes is not None) and of_classes:
         check_logits(model, batches[0], out, f"the {role}")
     check_pure(model, batches, out, f"the {role}", again=again, batch_sizes=batch_sizes)
 

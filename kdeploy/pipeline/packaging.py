@@ -15,7 +15,7 @@ from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
 from kdeploy.package.kinds import technique_of
-from kdeploy.package.run import golden_outputs, package
+from kdeploy.package.run import golden_of, package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
@@ -92,7 +92,7 @@ def pack(
         file,
         out,
         manifest=exported.file.manifest,
-        golden=(inputs, golden_outputs(file, inputs)),
+        golden=golden_of(file, inputs),
         name=about.name,
         accuracy={**about.accuracy, **about.latency},
         budgets=budgets,

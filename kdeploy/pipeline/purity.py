@@ -28,7 +28,8 @@ from kdeploy.torch_module.model_faults import (
     same,
     same_randomness,
 )
-from kdeploy.torch_module.model_outputs import changes_its_input, outputs_of, told
+from kdeploy.torch_module.model_outputs import changes_its_input, joined, outputs_of, told
+from kdeploy.torch_module.named_outputs import named_outputs
 from kdeploy.torch_module.outside_state import changed, different, outside_state
 from kdeploy.training.compilation import first_output
 from kdeploy.untrusted.user_code import described, is_memory, users_code
@@ -218,6 +219,11 @@ def _check_training(
         raise changes_its_input(model, pair, role=who, when=" while it is trained")
     model.eval()
     first = first_output(returned)
+    is_used_whole = first is returned
+    with torch.no_grad():
+        is_mapping = isinstance(first, Mapping) and isinstance(model(pair.clone()), Mapping)
+    if is_mapping:
+        first = joined(named_outputs(first))
     if not isinstance(first, Tensor) or first.shape != answer.shape:
         place = returned_at(model.train(), pair)
         model.eval()
@@ -227,7 +233,7 @@ def _check_training(
             hint="return the logits, or a tuple that begins with them, in both",
         )
     _check_backward(model, first, pair, who)
-    if first is not returned:
+    if not is_used_whole:
         logger.warning(
             "%s returns %s while training: the first is learned from, the others are not used",
             who,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.bench.cache import contents_sha256
+from kdeploy.bench.inputs import ends_of
 from kdeploy.bench.plan import BenchPlan
 from kdeploy.bench.run import BenchInterrupted, BenchResult, ModelUnderTest
 from kdeploy.bench.ssh.hosts import Host
@@ -24,6 +25,7 @@ from kdeploy.pipeline.log import RunListener
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.on_hosts import bench_on_hosts
 from kdeploy.pipeline.onnx_trial import check_runs
+from kdeploy.pipeline.outside_files import message_of_inputs
 from kdeploy.pipeline.rundir import write_command, write_measurements, write_reports
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.single import exported_file, session_of
@@ -98,6 +100,8 @@ def bench_side_by_side(
             for f, label in zip(fitted, labels, strict=True)
             for s in _models(session, f, plan)
         ]
+        if is_read:
+            _say_of_made_inputs(session, fitted)
         if hosts:
             away = bench_on_hosts(session, models, plan, hosts, out, baseline=label)
             records, comparisons, drawn = away.records, away.comparisons, away.drawn
@@ -141,6 +145,18 @@ def _fitted(
             declared_file(one, copy, given)
         copies[-1] = copy if copy.is_file() else one
     return copies
+
+
+def _say_of_made_inputs(
+    session: Session, found: Sequence[Artifact | ModelUnderTest | Path]
+) -> None:
+    """Tell what files from elsewhere are given where data do not say it."""
+    for file in (f for f in found if isinstance(f, Path)):
+        model = ModelUnderTest(artifact="", label="", path=file, format=format_of(file))
+        ends = ends_of(model)
+        if ends.inputs and (session.data is None or len(ends.inputs) > 1):
+            has_data = session.data is not None
+            session.listener.message(message_of_inputs(file, ends, has_data=has_data))
 
 
 def _measured_here(

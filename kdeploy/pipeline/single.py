@@ -19,7 +19,7 @@ from kdeploy.package.budgets import check_budgets
 from kdeploy.package.verify import VerifyResult
 from kdeploy.pipeline.ahead import FACTS
 from kdeploy.pipeline.artifact_data import data_of, say_of_other_data, split_as_before
-from kdeploy.pipeline.building import onnx_path, teacher_model
+from kdeploy.pipeline.building import declared_inputs, onnx_path, teacher_model
 from kdeploy.pipeline.check import check_model
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.exporting import make_export
@@ -28,6 +28,7 @@ from kdeploy.pipeline.losing import warning_of_artifact
 from kdeploy.pipeline.models import make_teacher
 from kdeploy.pipeline.needed_labels import check_labels_of_step
 from kdeploy.pipeline.onnx_trial import check_runs
+from kdeploy.pipeline.outside_files import package_file, takes_several
 from kdeploy.pipeline.packaging import BundleDescription, outputs_of, pack
 from kdeploy.pipeline.purity import heard
 from kdeploy.pipeline.rundir import (
@@ -88,6 +89,13 @@ def package_one(
 
     A torch artefact is exported for the CPU first.
     """
+    reference = ModelReference(build=source.reference, args=source.args)
+    file = onnx_path(reference)
+    if file is not None and (source.data is None or takes_several(file)):
+        check_budgets(budgets, FACTS, [])
+        data = load(source.data) if source.data is not None else None
+        given = declared_inputs(reference)
+        return package_file(file, given, data, budgets, out, listener)
     check_budgets(budgets, [*FACTS, *(name for name, m in METRICS.items() if m.is_judged)], [])
     with temporary_folder("package") as folder:
         session, artifact = _begin(source, folder, listener)

@@ -18,7 +18,7 @@ from kdeploy.pipeline.session import Made
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.store.model_io import rebuild, save_model
 from kdeploy.store.references import ModelReference
-from kdeploy.torch_module.model_outputs import in_eval
+from kdeploy.torch_module.model_outputs import in_eval, joined, named
 from kdeploy.torch_module.outside_state import different
 from kdeploy.training.fit import FitResult
 
@@ -44,7 +44,7 @@ def store_model(
     stored = np.array(part.x[:ITEMS])
     x = torch.from_numpy(np.array(data.preprocessing.apply(stored)))
     with in_eval(model), torch.no_grad():
-        expected, found = model(x.clone()).double(), loaded(x.clone()).double()
+        expected, found = (joined(named(m(x.clone()))).double() for m in (model, loaded))
     is_alike = torch.equal(found.isfinite(), expected.isfinite())
     expected, found = expected.nan_to_num(), found.nan_to_num()
     moved = float((found - expected).abs().max())

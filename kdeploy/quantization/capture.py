@@ -13,12 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
-from torch.fx.graph import CodeGen
+from torch.fx.graph import CodeGen, _PyTreeCodeGen
+from torch.utils._pytree import TreeSpec, tree_leaves
 
 from kdeploy.errors import ModelError
 from kdeploy.quantization.functional import functional_graph
 from kdeploy.quantization.suppress_warnings import without_torch_noise
+from kdeploy.torch_module.named_outputs import register_dataclasses
 from kdeploy.untrusted.user_code import hint_of, users_line
 
 aten = torch.ops.aten
@@ -59,11 +62,7 @@ def trace(model: nn.Module, example: Tensor, *, axes: Sequence[int] = ()) -> Gra
     """Return the graph with every operator as it is written; see `capture`."""
     try:
         with without_torch_noise():
-            program = torch.export.export(
-                copy.deepcopy(model).eval(),
-                (example,),
-                dynamic_shapes=(dict.fromkeys((0, *axes), torch.export.Dim.DYNAMIC),),
-            )
+            program = _program(copy.deepcopy(model).eval(), example, axes)
             graph_module = functional_graph(program)
     except Exception as error:  # torch.export raises many types, all meaning the same to the user
         raise ModelError(
@@ -73,9 +72,22 @@ def trace(model: nn.Module, example: Tensor, *, axes: Sequence[int] = ()) -> Gra
                 error, "forward() must not branch on values, nor fix an open size in a reshape"
             ),
         ) from error
-    _flatten(graph_module)
+    _flatten(graph_module, program)
     _drop_copies(graph_module)
     return graph_module
+
+
+def _program(model: nn.Module, example: Tensor, axes: Sequence[int]) -> ExportedProgram:
+    """Return torch's own program of a model, made known to it what dataclasses the answer has."""
+    open_sizes = (dict.fromkeys((0, *axes), torch.export.Dim.DYNAMIC),)
+    try:
+        return torch.export.export(model, (example,), dynamic_shapes=open_sizes)
+    except Exception:  # torch.export raises many types; of most models the same once more
+        with torch.no_grad():
+            answer = model(example)
+        if not register_dataclasses(answer):
+            raise
+    return torch.export.export(model, (example,), dynamic_shapes=open_sizes)
 
 
 def reason_of(error: BaseException) -> str:
@@ -95,6 +107,17 @@ def finish(graph_module: GraphModule) -> GraphModule:
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
     return graph_module
+
+
+def flat_outputs(graph_module: GraphModule) -> GraphModule:
+    """Return a captured graph that returns its tensor, or a tuple of them, as nothing else."""
+    flat = copy.deepcopy(graph_module)
+    flat.graph.set_codegen(CodeGen())
+    output = flat.graph.output_node()
+    tensors = [leaf for leaf in tree_leaves(output.args[0]) if isinstance(leaf, Node)]
+    output.args = (tensors[0] if len(tensors) == 1 else tuple(tensors),)
+    flat.recompile()
+    return flat
 
 
 def constant(graph_module: GraphModule, node: Any) -> Tensor | None:
@@ -185,18 +208,30 @@ def _is_foldable(layer: Any) -> bool:
     )
 
 
-def _flatten(graph_module: GraphModule) -> None:
-    """Give the graph plain tensors as input and output instead of trees of them."""
-    graph_module.graph.set_codegen(CodeGen())
+def _flatten(graph_module: GraphModule, program: ExportedProgram) -> None:
+    """Let a graph of one tensor take and return it as such; one of several keeps their names."""
     output = graph_module.graph.output_node()
     tensors = [n for n in output.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
-    if len(tensors) != 1 or len(graph_module.graph.find_nodes(op="placeholder")) != 1:
+    if not tensors:
         raise ModelError(
-            "a model must have one input tensor and one output tensor",
-            hint="wrap it in a module whose forward(x) returns the logits alone",
+            "the model returns no tensor",
+            hint="let forward() return a tensor, or a dict, tuple, list or dataclass of tensors",
         )
-    output.args = (tensors[0],)
+    returned = program.call_spec.out_spec
+    is_plain_output = returned is None or returned.is_leaf()
+    if is_plain_output and len(graph_module.graph.find_nodes(op="placeholder")) == 1:
+        graph_module.graph.set_codegen(CodeGen())
+        output.args = (tensors[0],)
+    else:
+        told: Any = graph_module.graph._codegen
+        trees = {name: _copied(getattr(told.pytree_info, name)) for name in ("in_spec", "out_spec")}
+        graph_module.graph.set_codegen(_PyTreeCodeGen(told.pytree_info._replace(**trees)))
     graph_module.recompile()
+
+
+def _copied(tree: TreeSpec) -> TreeSpec:
+    """Return a tree with leaves that can be copied: of those that torch makes it warns (2.13)."""
+    return TreeSpec(tree.type, tree._context, [_copied(child) for child in tree._children])
 
 
 def _drop_copies(graph_module: GraphModule) -> None:

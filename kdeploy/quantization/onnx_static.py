@@ -22,7 +22,7 @@ from kdeploy.errors import ModelError, NotCalibrated, OrderError, UnknownName
 from kdeploy.onnx_graph.graph import maker, second
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.onnx_graph.operators import is_quantized
-from kdeploy.quantization.observers import CHOICES, Range, Statistics
+from kdeploy.quantization.observers import RANGE_ESTIMATORS, Range, Statistics
 from kdeploy.system.interruption import stop_if_asked
 from kdeploy.system.temporary import temporary_folder
 
@@ -94,7 +94,7 @@ def quantize_file(
         target: Its weights go to a file beside it where they exceed two gigabytes.
         batches: Preprocessed inputs to calibrate on.
         profile: A name in `PROFILES`.
-        observer: Which range the values lead to, a name in `observers.CHOICES`.
+        observer: Which range the values lead to, a name in `observers.RANGE_ESTIMATORS`.
         reduce_range: 7-bit weights.
 
     Raises:
@@ -111,7 +111,7 @@ def quantize_file(
         model = _prepared(source, folder)
         _check(model, source)
         seen = _observed(model, batches, options.operators, folder)
-        ranges = {name: CHOICES[observer](s) for name, s in seen.items() if s is not None}
+        ranges = {name: RANGE_ESTIMATORS[observer](s) for name, s in seen.items() if s is not None}
         quantized = _quantized(model, ranges, options, reduce_range=reduce_range)
     if profile == "tensorrt":
         # What only other encodings quantize: `export.encodings` reads it.

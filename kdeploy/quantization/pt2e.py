@@ -161,7 +161,7 @@ def observe(
         model: The float model.
         example: Two rows of input, to trace the model with.
         batches: Preprocessed inputs.
-        choice: Which range the values lead to, a name in `observers.CHOICES`.
+        choice: Which range the values lead to, a name in `observers.RANGE_ESTIMATORS`.
 
     Raises:
         NotCalibrated: a tensor got no values.

@@ -115,6 +115,11 @@ class KnowsFiles(Protocol):
         ...
 
     @staticmethod
+    def outputs_of(path: Path) -> tuple[TensorInfo, ...]:
+        """Return what the file gives: without it no state is seen that goes from call to call."""
+        ...
+
+    @staticmethod
     def parameters_of(path: Path) -> int:
         """Return how many numbers the file has learned."""
         ...

@@ -62,6 +62,17 @@ def inputs_of(path: Path, form: str) -> tuple[TensorInfo, ...] | None:
     return None if told is None else tuple(told(path))
 
 
+def outputs_of(path: Path, form: str) -> tuple[TensorInfo, ...] | None:
+    """Return what a file of this format gives; None where nothing can tell without opening it.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    owner = owner_of(form)
+    told = getattr(owner.load(), "outputs_of", None) if owner is not None else None
+    return None if told is None else tuple(told(path))
+
+
 def parameters_of(path: Path, form: str) -> int | None:
     """Return how many numbers a file of this format has learned, None where nothing tells."""
     owner = owner_of(form)

@@ -63,6 +63,12 @@ class OnnxruntimeCpu:
         return inputs_of(path)
 
     @staticmethod
+    def outputs_of(path: Path) -> tuple[TensorInfo, ...]:
+        from kdeploy.onnx_graph.facts import outputs_of
+
+        return outputs_of(path)
+
+    @staticmethod
     def parameters_of(path: Path) -> int:
         from kdeploy.onnx_graph.facts import count_parameters
 

@@ -38,6 +38,7 @@ def describe_layer(path: str, module: nn.Module) -> dict[str, Any]:
     defaults = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
     values = {name: getattr(module, name, default) for name, default in defaults.items()}
     if "bias" in values:
+        # The constructor takes a flag, the layer has a tensor or None.
         values["bias"] = values["bias"] is not None
     given = {
         name: to_json(value)

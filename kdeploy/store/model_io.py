@@ -35,6 +35,7 @@ def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dic
 
     wrapper = getattr(model, "wrapper", None)
     base: nn.Module = model.base if wrapper else model  # type: ignore[assignment]
+    # Cloned: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in base.state_dict().items()}
     # As bytes through Python's own file, so that a full disk is an OSError with its number.
     (folder / WEIGHTS).write_bytes(save(tensors))

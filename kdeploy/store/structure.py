@@ -2,7 +2,7 @@
 
 `difference` compares the two and returns edits in plain JSON; `replay` applies them to a fresh
 model, which then takes the compressed model's tensors. Nothing is imported or executed on the
-way: an edit may set plain values and tensor shapes, and put in layers of `layers.ALLOWED`.
+way: an edit may set plain values and tensor shapes, and put in layers of `layer_json.ALLOWED`.
 
 An edit is `{"path": module, verb: value}`:
     replace     a layer `{"type", "arguments"}` put there, None for an empty place
@@ -28,6 +28,7 @@ from kdeploy.store.layer_json import construct_layer, describe_layer, is_plain, 
 from kdeploy.torch_module.reparametrized import is_computed, let_go
 
 Edit = dict[str, Any]
+# What every module has, such as `_parameters`: told in other ways, or of no meaning.
 _INTERNAL = frozenset(vars(nn.Module()))
 _MISFITS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
 
@@ -134,6 +135,7 @@ def _module_edits(twin: _Root, wanted: _Root) -> Iterator[Edit]:
             if twin.at(path) is not twin.at(first):
                 yield {"path": path, "same_as": first}
             return
+        # By name: the class is another object when build.py is read again.
         if _type_name(twin.at(path)) != _type_name(module):
             yield {"path": path, "replace": describe_layer(path, module)}
         found = twin.existing(path)
@@ -226,8 +228,10 @@ def _apply(root: _Root, edit: Mapping[str, Any]) -> None:
 def _set_attributes(root: _Root, path: str, values: Mapping[str, Any]) -> None:
     module = root.existing(path)
     for name, value in values.items():
+        # A file may not add attributes, nor reach what runs the module.
         if name in _INTERNAL or name not in vars(module):
             raise KeyError(name)
+        # JSON has no tuples: what was a list in the fresh model stays one.
         keeps_list = isinstance(getattr(module, name), list)
         setattr(module, name, value if keeps_list else to_tuples(value))
 
@@ -250,6 +254,7 @@ def _set_tensor(module: nn.Module, name: str, spec: Mapping[str, Any]) -> None:
         tensor = torch.zeros(spec["shape"], dtype=getattr(torch, spec["dtype"]))
         tensor = nn.Parameter(tensor, tensor.is_floating_point()) if is_parameter else tensor
     if name not in (module._parameters if is_parameter else module._buffers):
+        # A buffer that became a parameter, or the other way round.
         if hasattr(module, name):
             delattr(module, name)
         (module.register_parameter if is_parameter else module.register_buffer)(name, None)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdeploy.torch_module.model_outputs import in_eval
+
 
 def count_parameters(model: nn.Module) -> int:
     """Return the number of parameters; one that several modules share counts once."""
@@ -30,22 +32,16 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
         model: Is run once, in eval mode; left as it was.
         example: A batch of at least one item; the result is divided by its length.
     """
-    in_training = [module for module in model.modules() if module.training]
-    if in_training:
-        model.eval()
     counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
-    try:
-        with torch.no_grad(), counter:
-            model(example.to(next(model.parameters(), example).device))
-    finally:
-        for module in in_training:
-            module.training = True
+    with in_eval(model), torch.no_grad(), counter:
+        model(example.to(next(model.parameters(), example).device))
     return int(counter.get_total_flops()) // (2 * len(example))
 
 
 def _attention_flops(
     query: torch.Size, key: torch.Size, value: torch.Size, *rest: Any, **more: Any
 ) -> int:
+    # Queries with keys over the keys' width, then the weights with values: 2 FLOPs a product.
     return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
 from kdeploy.torch_module.hooks import hooked
+from kdeploy.torch_module.named_outputs import named_outputs
 
 
 def has_class(logits: Tensor) -> Tensor:
@@ -20,14 +21,14 @@ def has_class(logits: Tensor) -> Tensor:
 
 def num_unreadable(answer: Any) -> Tensor:
     """Return how many rows of an answer, one tensor or several, have no class or number."""
-    tensors = list(answer.values()) if isinstance(answer, Mapping) else [answer]
+    tensors = [answer] if isinstance(answer, Tensor) else named_outputs(answer).values()
     return torch.stack([(~has_class(t)).sum() for t in tensors]).sum()
 
 
 def as_arrays(answer: Any) -> Any:
     """Return an answer, one tensor or several, as float32 arrays."""
-    if isinstance(answer, Mapping):
-        return {name: as_arrays(tensor) for name, tensor in answer.items()}
+    if not isinstance(answer, Tensor):
+        return {name: as_arrays(tensor) for name, tensor in named_outputs(answer).items()}
     return answer.detach().float().cpu().numpy()
 
 
@@ -52,8 +53,8 @@ def check_answers(
         first: The number of the batch's first item,
         numbers: or those of all its items.
     """
-    if isinstance(logits, Mapping):
-        for tensor in logits.values():
+    if not isinstance(logits, Tensor):
+        for tensor in named_outputs(logits).values():
             check_answers(model, x, tensor, name=name, part=part, first=first, numbers=numbers)
         return
     is_bad = ~has_class(logits)

@@ -6,7 +6,7 @@ several models without copies, because none of them changes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,30 @@ from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
 from kdeploy.torch_module.model_faults import input_changed_at, returned_at, same
+from kdeploy.torch_module.named_outputs import named_outputs
 from kdeploy.untrusted.user_code import users_code
 
 
 def outputs_of(model: nn.Module, x: Tensor, *, role: str, hint: str | None = None) -> Tensor:
+    """Return what `answer_of` returns, of several tensors their values side by side."""
+    return joined(answer_of(model, x, role=role, hint=hint, several=True))
+
+
+def first_of(answer: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """Return the first tensor of an answer."""
+    return answer if isinstance(answer, Tensor) else next(iter(answer.values()))
+
+
+def joined(answer: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """Return the one tensor of an answer, or all values of several as (batch, values)."""
+    if isinstance(answer, Tensor):
+        return answer
+    return torch.cat([tensor.flatten(1).float() for tensor in answer.values()], dim=1)
+
+
+def answer_of(
+    model: nn.Module, x: Tensor, *, role: str, hint: str | None = None, several: bool = False
+) -> Tensor | dict[str, Tensor]:
     """Return what the model answers in eval mode; modes and `x` are left as they were.
 
     Args:
@@ -26,6 +46,7 @@ def outputs_of(model: nn.Module, x: Tensor, *, role: str, hint: str | None = Non
         x: (batch, ...) as the model takes it.
         role: Begins the messages, e.g. "the teacher".
         hint: What to change where the model cannot run.
+        several: Whether it may return several tensors, which get names.
 
     Raises:
         ModelError: it cannot run, returns no tensor, or changes its input in place.
@@ -35,14 +56,20 @@ def outputs_of(model: nn.Module, x: Tensor, *, role: str, hint: str | None = Non
         what = f"{role} cannot run on items of shape {tuple(x.shape[1:])}"
         with users_code(what, hint=hint, model=model):
             answer = model(given)
-        if not isinstance(answer, Tensor):
+        found = named(answer) if several else answer
+        if not isinstance(found, Tensor) and not (several and found):
             raise ModelError(
                 f"{role} returns {told(answer)}{_at(returned_at(model, x))}; expected one tensor",
                 hint=f"let forward return one tensor of logits{_which(answer)}",
             )
         if not same(given, x):
             raise changes_its_input(model, x, role=role)
-    return answer
+    return found
+
+
+def named(answer: Any) -> Any:
+    """Return one tensor as it is, and several as a mapping from their names."""
+    return answer if isinstance(answer, Tensor) else named_outputs(answer)
 
 
 def changes_its_input(model: nn.Module, x: Tensor, *, role: str, when: str = "") -> ModelError:

@@ -3,7 +3,7 @@
 One tensor alone is `output`. Of a mapping it is the key, of a list or a tuple the place, of a named
 tuple or a dataclass the field: `{"boxes": [b8, b16], "scores": s}` has `boxes.0`, `boxes.1` and
 `scores`; a list alone has `output.0`, `output.1`. What is no tensor (None, numbers, text) has no
-name. ONNX files, parity, tasks and runtimes speak of the same names.
+name; a tuple of one tensor is that tensor. ONNX files, parity, tasks and runtimes have these names.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import SUPPORTED_NODES
 
-OUTPUT = "output"
+OUTPUT, FIRST = "output", "output.0"
 
 
 def named_outputs(answer: Any) -> dict[str, Tensor]:
     """Return all tensors of what a model returned, by name, in its order."""
-    if isinstance(answer, Tensor):
-        return {OUTPUT: answer}
     is_list = isinstance(answer, list | tuple) and not hasattr(answer, "_fields")
-    return dict(_tensors(answer, (OUTPUT,) if is_list else ()))
+    found = dict(_tensors(answer, (OUTPUT,) if is_list or isinstance(answer, Tensor) else ()))
+    return {OUTPUT: found[FIRST]} if list(found) == [FIRST] else found
 
 
 def register_dataclasses(answer: Any) -> int:

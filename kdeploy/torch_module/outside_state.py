@@ -91,6 +91,7 @@ class _Walk:
         if isinstance(value, _VALUES):
             yield name, value
             return
+        # Objects may hold each other in circles.
         if depth == 0 or value is None or id(value) in self._seen:
             return
         self._seen.add(id(value))
@@ -134,7 +135,7 @@ def _same(one: Any, other: Any) -> bool:
         return one.shape == other.shape and same(one, other)
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return np.array_equal(one, other)
-    is_nan = one != one and other != other
+    is_nan = one != one and other != other  # NaN equals nothing, itself included
     return bool(type(one) is type(other) and (one == other or is_nan))
 
 

@@ -82,12 +82,14 @@ def _make_plain(module: nn.Module, hook: Any) -> None:
         remove_weight_norm(module, name)
     elif isinstance(hook, SpectralNorm):
         name = hook.name
+        # In training mode it would take one more step of the power iteration.
         training, module.training = module.training, False
         remove_spectral_norm(module, name)
         module.training = training
     else:
         name = hook._tensor_name
         prune.remove(module, name)  # type: ignore[no-untyped-call]
+    # torch appends what it leaves; the state's order is part of what an artefact compares.
     _first(module, name, module._parameters[name], asks, others)
 
 
@@ -110,6 +112,7 @@ def _plain(module: nn.Module) -> nn.Module:
             asks = any(parameter.requires_grad for parameter in steps.parameters())
             computed[name] = nn.Parameter(getattr(module, name).detach().clone(), asks)
     module.train(training)
+    # The class before torch put its own in front.
     kind: Any = type(module).__mro__[1]
     twin: nn.Module = kind.__new__(kind)
     twin.__dict__.update(vars(module))

@@ -75,8 +75,13 @@ class TrainingBatches:
         self.device = device
         self.lay_out(channels_last=channels_last)
         self.normalize = Normalizer(data.preprocessing, device)
-        self.augment, self.mix = None, None
-        if data.augment:
+        self.augment, self.mix, self.move = None, None, None
+        if data.augment and data.moves:
+            from kdeploy.data.moving_augmentation import moving_augmenter
+
+            shape = data.preprocessing.shape
+            self.move = moving_augmenter(data.augment, shape, self.split.y.shape[1:])
+        elif data.augment:
             from kdeploy.data.augmentation import augmenter
 
             self.augment = augmenter(data.augment, data.preprocessing.shape)
@@ -84,10 +89,10 @@ class TrainingBatches:
         self._versions: dict[int, NDArray[Any]] = {}
         # What is not augmented has one version, whatever was asked for; a mix is always new.
         self.views = 0 if self.mix else views if self.augment else 1
-        if not is_repeatable(self.split.x):
+        if self.move is not None or not is_repeatable(self.split.x):
             self.views = 0
-        if views and self.mix:
-            logger.warning("`views` has no effect: each mix of items is drawn anew")
+        if views and (self.mix or self.move):
+            logger.warning("`views` has no effect: each mix of items, or of targets, is drawn anew")
 
     def lay_out(self, *, channels_last: bool) -> None:
         """Let images have their channels innermost from now on, or not."""
@@ -135,6 +140,8 @@ class TrainingBatches:
             if self.augment is not None and view is None:
                 x = self.augment(x)
             labels = labels.to(self.device, non_blocking=True)
+            if self.move is not None:
+                x, labels = self.move(x, labels)
             if self.mix is not None:
                 x, labels = self.mix(x, labels)
             yield Batch(

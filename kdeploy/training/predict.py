@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kdeploy.data.contract import Dataset, Preprocessing, Split
-from kdeploy.tasks.contract import Predictions, Task, classification, task_of
+from kdeploy.tasks.contract import Predictions, Task, classification, is_of_classes, task_of
 from kdeploy.torch_module.finite import as_arrays, check_answers
-from kdeploy.torch_module.model_outputs import outputs_of
+from kdeploy.torch_module.model_outputs import answer_of
 from kdeploy.training.batches import batches_in_order
 
 
@@ -120,14 +120,16 @@ def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
     """Raise ModelError unless the model runs on the data and answers as their task needs."""
     place = _device_of(model)
     x = next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=place))
-    answer = outputs_of(
+    task = task_of(data)
+    answer = answer_of(
         model,
         x,
         role=f"the {name}",
         hint="check the channels and the size that its build function expects: items of"
         f" {data.name} are {data.preprocessing.shape}",
+        several=not is_of_classes(task.name),
     )
-    task_of(data).check_answer(answer, data, who=f"the {name}")
+    task.check_answer(answer, data, who=f"the {name}")
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -78,11 +78,11 @@ def test_memory_is_told_before_and_after_the_file_is_open(tmp_path, fake):
 def test_the_batch_that_fits_is_the_one_that_is_measured(tmp_path, fake):
     seen = []
     session, _ = _opened(tmp_path, fake)
-    infer = session._opened.infer
-    session._opened.infer = lambda batch: seen.append(len(batch)) or infer(batch)
+    infer = session._infer
+    session._infer = lambda batch: seen.append(len(batch)) or infer(batch)
     request = {"do": "fit", "seconds": 60.0, "memory_bytes": 0}
     assert session.answer(request)["reply"] == {"batch_size": None}
-    session._opened.infer = _limited(seen, infer, largest=9)
+    session._infer = _limited(seen, infer, largest=9)
     found = session.answer({**request, "memory_bytes": 2**60})["reply"]["batch_size"]
     assert found == 9
     session.answer({"do": "keep_busy", "seconds": 0})

@@ -16,7 +16,7 @@ ELSEWHERE = {
     "sampling_temperature": "test_jsd.py",
     "student_heads": "test_attention_scores.py: both numbers have to agree",
     "teacher_heads": "test_attention_scores.py",
-    "at_ignored": "test_pixel_kd.py: the labels have to hold pixels of no class",
+    "at_ignored": "test_pixel_kd.py: labels have to hold pixels of no class",
     "blank": "test_ctc_kd.py: random frames all say something",
     "blank_above": "test_ctc_kd.py",
     "margin": "test_regression_kd.py: here the teacher does better or worse by far",

@@ -20,9 +20,9 @@ SHAPES = {
 TOKENS = {"features": (8, 4, 24), "all_features": ((8, 4, 24), (8, 4, 24))}
 OF_TASKS = {
     "ctc": {"logits": (8, 7, 5)},
-    "detection": {"logits": (8, 20, 4, 4)},
+    "detection": {"logits": (8, 6, 4 + 5 + 4 * 3)},
     "keypoint_heatmaps": {"logits": (8, 3, 4, 4)},
-    "segmentation": {"logits": (8, 5, 4, 4)},
+    "segmentation": {"logits": (8, 4, 4, 5)},
 }
 """By the first task that a loss is for, where its outputs are no vectors."""
 
@@ -43,6 +43,9 @@ def example(technique):
     """Return the student's and the teacher's features (tensors, or tuples of them) and labels."""
     shapes, random = shape_of(technique), np.random.RandomState(0)
     student, teacher = (each(_normal(random), shapes) for _ in range(2))
+    if task_of(technique) == "detection" and not isinstance(shapes[0], tuple) and len(shapes) == 3:
+        for side in (student, teacher):  # corners of boxes
+            side[..., 2:4] = side[..., :2] + side[..., 2:4].abs() + 1
     each(torch.Tensor.requires_grad_, student)
     return student, teacher, labels_of(task_of(technique))
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.quantization.capture import BATCH_NORMS, capture
+from kdeploy.quantization.capture import BATCH_NORMS, capture, flat_outputs
 
 aten = torch.ops.aten
 
@@ -86,10 +88,24 @@ def test_a_model_that_fixes_its_batch_is_refused_with_the_reason():
     assert "reshape" in caught.value.hint
 
 
-def test_a_model_with_two_outputs_is_refused():
+def test_an_answer_of_several_tensors_stays_what_it_is():
     class Two(nn.Module):
         def forward(self, x):
-            return x + 1, x * 2
+            return {"sums": [x + 1, x + 2], "product": x * 2, "name": "two", "none": None}
 
-    with pytest.raises(ModelError, match="one output"):
-        capture(Two(), torch.randn(2, 3))
+    graph, x = capture(Two(), torch.randn(2, 3)), torch.randn(5, 3)
+    answer = copy.deepcopy(graph)(x)
+    assert list(answer) == ["sums", "product", "name", "none"]
+    assert (answer["name"], answer["none"]) == ("two", None)
+    torch.testing.assert_close([*answer["sums"], answer["product"]], [x + 1, x + 2, x * 2])
+    torch.testing.assert_close(flat_outputs(graph)(x), (x + 1, x + 2, x * 2))
+
+
+def test_an_answer_without_a_tensor_is_refused():
+    class Nothing(nn.Module):
+        def forward(self, x):
+            return {"sums": 3}
+
+    with pytest.raises(ModelError, match="returns no tensor") as caught:
+        capture(Nothing(), torch.randn(2, 3))
+    assert "dict" in caught.value.hint

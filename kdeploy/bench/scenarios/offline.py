@@ -53,5 +53,7 @@ class MemoryBudget:
         except Exception:  # no memory, on the machine or the device, or a fixed batch size
             return False
         peak_bytes = self.peak_bytes()
+        # The largest growth seen: allocators take memory in steps, so a small batch may tell too
+        # little.
         self._item_bytes = max(self._item_bytes, (peak_bytes - self._resting_bytes) / size)
         return seconds <= self.seconds and peak_bytes <= self.memory_bytes

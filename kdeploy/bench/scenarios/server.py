@@ -99,12 +99,14 @@ def highest_rate(
             also the luckiest one.
         capacity: Requests a second that it answers back to back.
     """
+    # An M/D/1 queue at half its capacity waits half a service time: nearly all limits hold there.
     low, high = capacity / 2, capacity * BUSIEST
     while not is_met(low):
         low, high = low / 2, low
         if low < capacity * LOWEST:
             return None
     while high > PRECISION * low:
+        # Halfway in ratio: the precision that is asked for is a ratio, too.
         middle = math.sqrt(low * high)
         low, high = (middle, high) if is_met(middle) else (low, middle)
     candidates: Iterable[float] = (low * STEP_BACK**n for n in range(CONFIRMATIONS))

@@ -8,34 +8,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdeploy.distill.box_regions import check_boxes, covered_cells
 from kdeploy.distill.contract import Batch, TaskFacts, loss
+from kdeploy.distill.detections import EDGES, check_detections, split_detections
 from kdeploy.errors import ModelError
 
 if TYPE_CHECKING:
     from pydantic import Field
 
-EDGES = 4
 
-
-@loss(paper="arXiv:2102.12252", needs="logits", labels=True, tasks=("detection",))
+@loss(paper="arXiv:2102.12252", needs="logits", tasks=("detection",))
 class Ld(nn.Module):
-    """Divergence of the bins of each edge, the mean over edges of cells at objects.
+    """Divergence of the bins of each edge, the mean over edges, weighed by cell.
 
     Summed over bins, times temperature**2: codes that take the mean over the bins as well have a
-    value smaller by their number. Cells away from all objects count with a weight of their own: the
-    paper's valuable region beside the main one. Weight 0.25 is usual.
+    value smaller by their number. A cell weighs the teacher's best score, which says where the
+    objects are without labels; the paper takes an assigner's cells and those around. Weight 0.25 is
+    usual.
 
     Args:
-        student: Shape of the student's logits (batch, 4 * bins, height, width).
-        teacher: Shape of the teacher's logits, of as many bins and the same size.
-        facts: Not used.
+        student: Shape of the student's detections (batch, candidates, 4 + classes + 4 * bins).
+        teacher: Shape of the teacher's, of as many candidates and bins.
+        facts: For the number of classes.
         temperature: Softens both distributions; > 0, no unit.
-        elsewhere: Weight of cells that no object touches, beside 1 for the others.
     """
 
     def __init__(
@@ -45,35 +42,24 @@ class Ld(nn.Module):
         facts: TaskFacts,
         *,
         temperature: Annotated[float, Field(gt=0)] = 10.0,
-        elsewhere: Annotated[float, Field(ge=0)] = 0.0,
     ) -> None:
         super().__init__()
-        del facts
-        channels = student[1]
-        if (
-            len(student) != 4
-            or tuple(student[1:]) != tuple(teacher[1:])
-            or channels % EDGES
-            or channels == EDGES
-        ):
+        check_detections(student, teacher, facts.num_classes, loss="ld")
+        bins = student[2] - EDGES - facts.num_classes
+        if tuple(student[1:]) != tuple(teacher[1:]) or not bins or bins % EDGES:
             raise ModelError(
-                f"`ld` compares distributions of edges (batch, 4 * bins, height, width), found "
-                f"{tuple(student)} of the student and {tuple(teacher)} of the teacher",
-                hint="it is for heads that give bins; one distance an edge is learned by `mse`",
+                f"`ld` compares distributions of edges, found {bins} numbers of the student and "
+                f"{teacher[2] - EDGES - facts.num_classes} of the teacher for the bins of a cell",
+                hint="it is for heads whose `boxes` are (N, 4 * bins, H, W) on both sides; one "
+                "distance an edge is learned by `detection_kd`",
             )
-        self.temperature, self.elsewhere = temperature, elsewhere
+        self.num_classes, self.temperature = facts.num_classes, temperature
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Return the weighted mean over the cells' edges."""
-        check_boxes(batch.labels, batch.x, loss="ld")
-        own, other = (
-            functional.log_softmax(
-                z.reshape(len(z), EDGES, -1, *z.shape[2:]) / self.temperature, dim=2
-            )
-            for z in (student, teacher.detach())
-        )
-        edges = (other.exp() * (other - own)).sum(dim=2).mean(dim=1)  # (batch, height, width)
-        covered = covered_cells(batch.labels, batch.x.shape[2:], student.shape[2:]).any(dim=1)
-        weight = torch.where(covered, 1.0, self.elsewhere)
-        # At the least one cell: without objects the value is 0, not a quotient of zeros.
+        del batch
+        sides = [split_detections(z, self.num_classes) for z in (student, teacher.detach())]
+        own, other = (functional.log_softmax(s.bins / self.temperature, dim=-1) for s in sides)
+        edges = (other.exp() * (other - own)).sum(-1).mean(-1)  # (batch, candidates)
+        weight = sides[1].logits.sigmoid().amax(-1)
         return self.temperature**2 * (edges * weight).sum() / weight.sum().clamp(min=1)

@@ -5,60 +5,80 @@ Liu et al., CVPR 2019, arXiv:1903.04197.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdeploy.distill.contract import loss
+from kdeploy.data.contract import NOT_COUNTED
+from kdeploy.distill.contract import Batch, TaskFacts, loss
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.feature_maps import resized
+from kdeploy.errors import ModelError
 
 if TYPE_CHECKING:
     from pydantic import Field
 
-IGNORED = 255
-"""The label of a pixel that no class is known of."""
 
+@loss(paper="arXiv:1903.04197", needs="logits", tasks=("segmentation",))
+class PixelKd(nn.Module):
+    """KL(teacher || student) over classes, the mean over positions, times temperature**2.
 
-@loss(paper="arXiv:1903.04197", needs="logits", tasks=("segmentation", "classification"))
-def pixel_kd(
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
-    *,
-    temperature: Annotated[float, Field(gt=0)] = 1.0,
-    at_ignored: bool = True,
-) -> Tensor:
-    """Return KL(teacher || student) over classes, the mean over positions, times temperature**2.
-
-    It is `kd` with each position as an item. A teacher's map of another size is interpolated to the
-    student's, as logits. A single channel is one class beside none: a Bernoulli distribution.
+    It is `kd` with each position as an item, also where the label is unknown: the teacher is
+    defined there. A teacher's map of another size is interpolated to the student's, as logits. A
+    single channel is one class beside none: a Bernoulli distribution.
 
     Args:
-        student: Logits (batch, classes, height, width).
-        teacher: Logits (batch, classes, height, width).
-        labels: Where `at_ignored` is false: classes (batch, height, width), 255 for unknown.
+        student: Shape of the student's logits (batch, height, width, classes).
+        teacher: Shape of the teacher's logits.
+        facts: Not used.
         temperature: Softens both distributions; > 0, no unit.
-        at_ignored: Whether the teacher also teaches where the label is 255; it is defined there.
+        at_ignored: Whether the teacher also teaches where no label is known.
     """
-    if student.ndim > 2:
-        teacher = resized(teacher, student.shape[2:])
-    if student.shape[1] == 1:
-        student, teacher = (torch.cat([torch.zeros_like(z), z], dim=1) for z in (student, teacher))
-    own, other = (z.movedim(1, -1).flatten(0, -2) for z in (student, teacher))
-    if at_ignored or labels.ndim != student.ndim - 1:
-        return temperature**2 * divergence(own, other, temperature=temperature)
-    counted = _counted(labels, student.shape[2:]).flatten()
-    # Equal logits diverge by 0: what is left out adds nothing, whatever its value was.
-    own, other = (torch.where(counted[:, None], z, torch.zeros_like(z)) for z in (own, other))
-    share = counted.float().mean().clamp(min=1 / counted.numel())
-    return temperature**2 * divergence(own, other, temperature=temperature) / share
+
+    def __init__(
+        self,
+        student: Sequence[int],
+        teacher: Sequence[int],
+        facts: TaskFacts,
+        *,
+        temperature: Annotated[float, Field(gt=0)] = 1.0,
+        at_ignored: bool = True,
+    ) -> None:
+        super().__init__()
+        del facts
+        if not len(student) == len(teacher) == 4 or student[-1] != teacher[-1]:
+            raise ModelError(
+                f"`pixel_kd` compares logits of the same classes (batch, height, width, classes), "
+                f"found {tuple(student)} of the student and {tuple(teacher)} of the teacher",
+                hint="it is for `task: segmentation`; `kd` is for classes of items",
+            )
+        self.temperature, self.at_ignored = temperature, at_ignored
+
+    def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        """Return the mean over the positions that count."""
+        teacher = teacher.detach()
+        if teacher.shape[1:3] != student.shape[1:3]:
+            teacher = resized(teacher.movedim(-1, 1), student.shape[1:3]).movedim(1, -1)
+        if student.shape[-1] == 1:
+            student, teacher = (
+                torch.cat([torch.zeros_like(z), z], dim=-1) for z in (student, teacher)
+            )
+        own, other = (z.flatten(0, -2) for z in (student, teacher))
+        if self.at_ignored:
+            return self.temperature**2 * divergence(own, other, temperature=self.temperature)
+        counted = _counted(batch.labels, student.shape[1:3]).flatten()
+        # Equal logits diverge by 0: what is left out adds nothing, whatever its value was.
+        own, other = (torch.where(counted[:, None], z, torch.zeros_like(z)) for z in (own, other))
+        share = counted.float().mean().clamp(min=1 / counted.numel())
+        value = divergence(own, other, temperature=self.temperature)
+        return self.temperature**2 * value / share
 
 
 def _counted(labels: Tensor, size: torch.Size) -> Tensor:
     """Return where a class is known (batch, *size): of another size, the nearest label's."""
-    known = (labels != IGNORED).float()[:, None]
+    known = (labels != NOT_COUNTED).float()[:, None]
     if tuple(known.shape[2:]) != tuple(size):
         known = torch.nn.functional.interpolate(known, tuple(size), mode="nearest")
     return known[:, 0] > 0

@@ -42,7 +42,7 @@ from kdeploy.onnx_graph.rewrites import (
     store_integer_biases,
     transpose_weights,
 )
-from kdeploy.quantization.capture import capture, finish
+from kdeploy.quantization.capture import capture, finish, flat_outputs
 from kdeploy.quantization.dynamic import DynamicModel
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.rewrites import unify_means
@@ -184,13 +184,15 @@ def _profile(model: nn.Module, asked_for: str) -> str:
 def _graph(
     model: nn.Module, example: tuple[Tensor, ...], ends: IOSignature, axes: dict[int, str]
 ) -> nn.Module:
-    """Return what is exported: a graph with batch norms folded, or a model of several ends."""
+    """Return what is exported: a graph with batch norms folded that returns a row of tensors."""
     if isinstance(model, DynamicModel):
-        return model.graph
-    if isinstance(model, QuantizedModel):
-        return marked(model) if model.profile == "tensorrt" else model.graph
-    if not ends.is_plain:
+        graph_module = model.graph
+    elif isinstance(model, QuantizedModel):
+        graph_module = marked(model) if model.profile == "tensorrt" else model.graph
+    elif len(example) > 1:
         return FlattenOutputs(model).eval()
-    graph_module = capture(model, example[0], axes=tuple(axes))
-    unify_means(graph_module)
-    return finish(graph_module)
+    else:
+        graph_module = capture(model, example[0], axes=tuple(axes))
+        unify_means(graph_module)
+        finish(graph_module)
+    return graph_module if ends.is_plain else flat_outputs(graph_module)

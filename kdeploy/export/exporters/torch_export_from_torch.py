@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
-from kdeploy.quantization.capture import capture
+from kdeploy.quantization.capture import capture, flat_outputs
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.quantization.suppress_warnings import without_torch_noise
 
@@ -41,7 +41,7 @@ def torch_export_from_torch(model: nn.Module, example: Tensor, path: Path) -> No
             "in floating point",
             hint="`onnx` and `openvino` write files that run on integers",
         )
-    graph = capture(model, example)
+    graph = flat_outputs(capture(model, example))
     with without_torch_noise():
         dynamic = ({0: torch.export.Dim.DYNAMIC},)
         program = torch.export.export(graph, (example,), dynamic_shapes=dynamic)

@@ -165,7 +165,7 @@ def _calls(manifest: Json, arrays: list[Any]) -> list[Arrays]:
     ports = rules.data_ports(manifest)
     given = list(zip(ports, arrays))  # noqa: B905 - Python 3.9
     return [
-        {p["name"]: x[i : i + 1] if rules.takes_rows(p) else x[i] for p, x in given}
+        {p["name"]: x[i : i + 1] if rules.takes_rows(p) else x[i, ...] for p, x in given}
         for i in range(len(arrays[0]))
     ]
 
@@ -337,10 +337,18 @@ def _line(one: Json) -> str:
 
 
 def _shortened(values: Any) -> str:
-    numbers = np.asarray(values)
-    if numbers.size <= 8:
-        return str(numbers.round(4).tolist()) if numbers.dtype.kind == "f" else str(values)
-    return f"{list(numbers.shape)} from {numbers.min():.4g} to {numbers.max():.4g}"
+    numbers = list(_flat(values))
+    if len(numbers) <= 8:
+        return ", ".join(f"{number:.5g}" for number in numbers)
+    return f"{len(numbers)} numbers from {min(numbers):.5g} to {max(numbers):.5g}"
+
+
+def _flat(values: Any) -> Any:
+    if not isinstance(values, list):
+        yield values
+        return
+    for inner in values:
+        yield from _flat(inner)
 
 
 def _ranked(row: Any, manifest: Json, top: int) -> list[Json]:

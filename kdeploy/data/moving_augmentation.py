@@ -1,0 +1,138 @@
+"""Random changes of images that move what is known of places in them: boxes, masks, points.
+
+By kornia (arXiv:1910.02190), which counts from the centres of pixels; boxes and points here count
+from the image's edge, half a pixel before: a flipped box is its mirror image, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from kdeploy.data.boxes import FILLER
+from kdeploy.data.image_augmentation import IMAGE_AUGMENTATIONS
+from kdeploy.data.mask_files import IGNORED
+from kdeploy.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MoveBoth: TypeAlias = "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]"
+GEOMETRIC = ("horizontal_flip", "random_crop", "rotation")
+IN_PLACE = ("color_jitter", "random_erasing")
+LEAST_VISIBLE = 0.2
+"""A box of which less stays inside of the image is no object any more."""
+HALF = 0.5
+
+
+def check_moving(names: Sequence[str], target_shape: Sequence[int], *, where: str) -> None:
+    """Refuse what cannot take targets along.
+
+    Args:
+        names: Of augmentations, which exist.
+        target_shape: Of one item's target.
+        where: Begins messages.
+
+    Raises:
+        DataError: it names what can be used.
+    """
+    for name in names:
+        if name not in (*GEOMETRIC, *IN_PLACE):
+            raise DataError(
+                f"{where}: `{name}` does not move boxes, masks or points with the image",
+                hint=f"for such targets: {', '.join(sorted((*GEOMETRIC, *IN_PLACE)))}",
+            )
+        if name == "horizontal_flip" and _kind(target_shape) == "points":
+            raise DataError(
+                f"{where}: after `horizontal_flip` left points would be right ones",
+                hint="leave it out, or flip in a `path.py:function`, where the pairs are known",
+            )
+
+
+def moving_augmenter(
+    names: Sequence[str], shape: Sequence[int], target_shape: Sequence[int]
+) -> MoveBoth | None:
+    """Return the function that augments a float batch with its targets; None for nothing to do.
+
+    Args:
+        names: What to do, in order.
+        shape: Of one image, (channels, height, width).
+        target_shape: Of one target: (objects, 5) boxes, (height, width) a mask, (points, 3).
+    """
+    check_moving(names, target_shape, where="data.augment")
+    kind = _kind(target_shape)
+    operations = [_operation(name, shape, kind) for name in names]
+    if not operations:
+        return None
+
+    def augment(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        for operation in operations:
+            x, targets = operation(x, targets)
+        return x, targets
+
+    return augment
+
+
+def _kind(target_shape: Sequence[int]) -> str:
+    if len(target_shape) == 2 and target_shape[1] == 5:
+        return "boxes"
+    if len(target_shape) == 2 and target_shape[1] == 3:
+        return "points"
+    return "mask"
+
+
+def _operation(name: str, shape: Sequence[int], kind: str) -> MoveBoth:
+    single = IMAGE_AUGMENTATIONS[name](shape)
+    if name in IN_PLACE:
+        return lambda x, targets: (single(x), targets)
+    move = {"boxes": _with_boxes, "mask": _with_masks, "points": _with_points}[kind]
+    return lambda x, targets: move(single, x, targets)
+
+
+def _with_boxes(single: Any, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Move boxes (batch, objects, 5): hulls of the moved corners, inside, or no objects."""
+    import torch
+
+    changed, corners = _together(single, x, "bbox_xyxy", targets[..., :4] - HALF)
+    corners = corners + HALF
+    size = corners.new_tensor([x.shape[3], x.shape[2]] * 2)
+    inside = torch.minimum(corners.clamp(min=0), size)
+    whole, left = _area(corners), _area(inside)
+    is_object = (targets[..., 4] != FILLER) & (left >= LEAST_VISIBLE * whole) & (left > 0)
+    moved = torch.cat([inside, targets[..., 4:]], dim=-1)
+    filler = torch.full_like(moved, FILLER)
+    return changed, torch.where(is_object[..., None], moved, filler).to(targets.dtype)
+
+
+def _with_masks(single: Any, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Move masks (batch, height, width); what comes in from outside has no class."""
+    # Kornia fills with 0: classes are counted from 1 meanwhile.
+    changed, masks = _together(single, x, "mask", targets[:, None].float() + 1)
+    classes = masks[:, 0].round() - 1
+    return changed, classes.masked_fill(classes < 0, IGNORED).to(targets.dtype)
+
+
+def _with_points(single: Any, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Move points (batch, points, 3): x, y, and 0 for one that is not there."""
+    import torch
+
+    changed, places = _together(single, x, "keypoints", targets[..., :2] - HALF)
+    places = places + HALF
+    size = places.new_tensor([x.shape[3], x.shape[2]])
+    is_inside = ((places >= 0) & (places <= size)).all(-1, keepdim=True)
+    seen = targets[..., 2:] * is_inside
+    return changed, torch.cat([places, seen], dim=-1).to(targets.dtype)
+
+
+def _together(single: Any, x: Tensor, key: str, targets: Tensor) -> tuple[Tensor, Tensor]:
+    import torch
+    from kornia.augmentation import AugmentationSequential
+
+    both = AugmentationSequential(single, data_keys=["input", key])
+    with torch.no_grad():
+        changed, moved = both(x, targets)
+    return changed, moved
+
+
+def _area(corners: Tensor) -> Tensor:
+    return (corners[..., 2:] - corners[..., :2]).clamp(min=0).prod(-1)

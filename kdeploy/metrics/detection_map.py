@@ -1,0 +1,16 @@
+"""Mean average precision of detections over overlaps from 0.5 to 0.95, as COCO counts it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from kdeploy.metrics.average_precision import average_precision
+from kdeploy.metrics.contract import metric
+
+
+@metric(name="detection.map", unit="fraction", better="higher", tasks=("detection",))
+def detection_map(predicted: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the mean over classes, from 0 to 1, of detections (N, n, 6) and boxes (N, m, 5)."""
+    return average_precision(predicted, expected, which="map")
