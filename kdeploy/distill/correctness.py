@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from kdeploy.data.contract import NOT_COUNTED
 
 LEAST_LEAD, FULL_LEAD = 0.05, 0.1
-"""How much oftener a teacher is right than its student, as fractions of the validation items, where
-its errors begin to count (a few hundred items show no smaller lead) and where they count in full."""
+"""How much oftener a teacher is right than its student, as fractions of the validation part, where
+its errors begin to count (few items show no smaller lead), and where they count in full."""
 SINCE = 0.5
 """The part of a training after which a lead says something of the teacher."""
 
