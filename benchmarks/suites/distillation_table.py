@@ -179,7 +179,7 @@ def first_items(data: Dataset, count: int) -> Dataset:
 
 def shipped_teacher() -> nn.Module:
     """Return the teacher with its weights."""
-    return load_weights(model(width=32, depth=3), FOLDER / "teacher.safetensors")
+    return load_weights(model(width=32, depth=3), FOLDER / "teacher.safetensors").model
 
 
 def model(*, seed: int = 0, **arguments: int) -> nn.Module:
