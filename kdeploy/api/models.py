@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from kdeploy.api import session
 from kdeploy.api.data import reference_of
 from kdeploy.errors import InputError, ModelError
 from kdeploy.pipeline.building import model_of_teacher, onnx_path, teacher_model
@@ -152,7 +153,7 @@ def load(
         ModelError: it cannot be built, or the weights do not fit; a pickled module is refused.
     """
     build = build_of(model)
-    known = find_artifact(build)
+    known = find_artifact(build, [session.folder() / "artifacts"])
     if known is not None:
         if weights is not None or args:
             raise ModelError(

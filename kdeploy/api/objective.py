@@ -16,7 +16,6 @@ from kdeploy.distill.contract import TaskFacts
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
-from kdeploy.distill.schedules import schedule_of
 from kdeploy.distill.teacher import Teacher
 from kdeploy.errors import RecipeError
 from kdeploy.training.contract import Batch
@@ -35,7 +34,8 @@ class Objective(nn.Module):
         teacher: An nn.Module, a model of another step, a reference, an artefact or an ONNX file.
         losses: As in a recipe: `[{"kd": {"temperature": 4.0}}]`.
         label_weight: Weight of the cross-entropy with the targets, a number or a schedule; 0
-            needs no targets.
+            needs no targets. Left out, it is 1, and losses whose weights are left out too are kept
+            in balance with it by their gradients, as `kdeploy.distill` does.
         example: Inputs of a few items. Losses that train weights of their own have to see what
             they compare before an optimizer is made; others look at the first batch.
         num_items: Of the training part; losses that remember each item need it, and `rows`.
@@ -47,7 +47,7 @@ class Objective(nn.Module):
         teacher: Any,
         *,
         losses: Sequence[str | Mapping[str, Any]] = ("kd",),
-        label_weight: float | Mapping[str, Any] = 0.1,
+        label_weight: float | Mapping[str, Any] | None = None,
         example: Tensor | None = None,
         num_items: int = 0,
     ) -> None:
@@ -60,7 +60,8 @@ class Objective(nn.Module):
         """Of the last batch, by name, weighted; `labels` is the cross-entropy."""
         self._teacher = Teacher(_module(teacher))
         self._specs = loss_specs_of(config.losses)
-        self._label_weight = schedule_of(config.label_weight, where="Objective.label_weight")
+        self._config = config
+        self._step = 0
         self._num_items = num_items
         # A list: a module would be registered, and its tensors stand in the state twice.
         self._objective: list[DistillObjective] = []
@@ -90,7 +91,7 @@ class Objective(nn.Module):
             rows: Places of the items in the training part, for losses that remember them.
         """
         objective = self._objective[0] if self._objective else self._build(inputs)
-        if targets is None and any(self._label_weight.values()):
+        if targets is None and any(self._config.labels.values()):
             raise RecipeError(
                 "the objective learns from labels too, and this batch has none",
                 hint="`objective(inputs, targets)`, or `Objective(..., label_weight=0)`",
@@ -100,7 +101,9 @@ class Objective(nn.Module):
             labels=inputs.new_zeros(len(inputs), dtype=torch.long) if targets is None else targets,
             rows=torch.arange(len(inputs)) if rows is None else rows,
             progress=progress,
+            step=self._step,
         )
+        self._step += 1
         parts = objective(batch)
         self.components = {name: value.detach() for name, value in parts.items()}
         return sum(parts.values(), start=inputs.new_zeros((), dtype=torch.float32))
@@ -120,9 +123,11 @@ class Objective(nn.Module):
             self.student,
             self._teacher,
             specs,
-            label_weight=self._label_weight,
+            label_weight=self._config.labels,
             example=Batch(x=few, labels=labels, rows=rows),
             facts=TaskFacts(num_classes=classes, num_items=self._num_items or len(few)),
+            balanced=[spec.name for spec in specs if spec.is_balanced],
+            of_wrong=self._config.weight_of_wrong,
         )
         self._objective.append(made)
         self.loss_bank = made.loss_bank
@@ -130,6 +135,8 @@ class Objective(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Objective:
         self._teacher.apply(fn, recurse=recurse)
+        for balance in (made.balance for made in self._objective if made.balance is not None):
+            balance._apply(fn, recurse)  # type: ignore[no-untyped-call]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 

@@ -52,6 +52,7 @@ def find_blocks(model: nn.Module, example: Tensor) -> list[Block]:
             run = runs[module]
             parent = model.get_submodule(name.rpartition(".")[0])
             is_listed = isinstance(parent, nn.ModuleList)
+            # A list's members may be called by code of their own, which hooks do not see.
             if run.changes_shape or not (run.count or is_listed):
                 continue
             is_stacked = isinstance(parent, nn.ModuleList | nn.Sequential)
@@ -84,6 +85,7 @@ def drop(model: nn.Module, block: Block) -> Callable[[], None]:
         assert isinstance(parent, nn.ModuleList), f"`{block.name}` is in a list"
         index = int(name)
         del parent[index]
+        # `insert` numbers the members behind it anew, as `del` did.
         return lambda: parent.insert(index, module)
     setattr(parent, name, nn.Identity())
     return lambda: setattr(parent, name, module)

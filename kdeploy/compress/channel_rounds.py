@@ -69,6 +69,7 @@ class Pruning:
         self._model, self._context, self._example = model, context, context.example
         self._target, self._rules, self._rate = target, rules, rate
         self._timing, self._is_protected, self._attention = timing, is_protected, attention
+        # Of the first round: `max_ratio` counts from the given model, not from the last round's.
         self._sizes: Mapping[Family, int] = {}
         self._whole = self._cost()({}) if target.what != "channels" else 0.0
 
@@ -129,6 +130,7 @@ class Pruning:
         if self._target.what == "channels":
             at_first, left = sum(self._sizes.values()), len(ranking.order)
             ratio = 1 - fraction * at_first / left if left else 0.0
+            # Rounded: a rounding error above 0 could take a channel.
             return choose(ranking, round(max(0.0, ratio), 12), self._rules)
         if self._target.what == "latency":
             return self._choose_to_latency(ranking, fraction, is_last=is_last)
@@ -146,6 +148,7 @@ class Pruning:
 
     def _choose_to_latency(self, ranking: Ranking, fraction: float, *, is_last: bool) -> Kept:
         cost = self._cost()
+        # On the CPU: the stopwatch exports both, and measures where the runtime runs.
         original = copy.deepcopy(self._model).cpu().eval()
         example = self._example.cpu()
 

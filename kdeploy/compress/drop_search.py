@@ -111,6 +111,7 @@ def _divergence(found: Tensor, expected: Tensor) -> Tensor:
         raise ValueError(f"it answers {tuple(found.shape)}, not {tuple(expected.shape)}")
     log_found, log_expected = F.log_softmax(found, -1), F.log_softmax(expected, -1)
     total = F.kl_div(log_found, log_expected, reduction="sum", log_target=True)
+    # The mean over the tokens or positions of an item, the sum over items.
     return total / max(1, found[0].numel() // found.shape[-1])
 
 

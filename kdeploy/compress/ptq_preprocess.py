@@ -56,7 +56,7 @@ class PreparedModel:
         return None if has_new else self.calibration.refreshed(self.base)
 
 
-def make_ready(
+def prepare_for_ptq(
     model: nn.Module,
     example: Tensor,
     batches: Batches,
@@ -86,6 +86,8 @@ def make_ready(
         steps["equalize"] = _equalize(base, example)
     if smooth:
         steps["smooth"] = _smooth(base, example, batches)
+    # After equalising and smoothing, which move the ranges; before biases and rounding, which do
+    # not.
     calibration = calibrate(base, example, batches())
     steps["calibrate"] = f"{calibration.num_items} items"
     before = {name: p.detach().clone() for name, p in base.named_parameters() if is_changed}
@@ -94,6 +96,7 @@ def make_ready(
         rounded = _round(base, calibration, batches, number_format, rounding_iterations)
         steps["adaround"] = f"{len(rounded)} layers"
     if bias_correction:
+        # With the codes that AdaRound chose, before they stand in the weights: the error is to W.
         removed = correct_biases(base, calibration, number_format, rounded=rounded)
         steps["bias_correction"] = _biases_text(removed)
     for name, weight in rounded.items():

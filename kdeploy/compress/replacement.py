@@ -52,6 +52,7 @@ class LatencyComparison:
             rows = max(1, len(given) * settings.latency_batch_size // len(self.context.example))
             before, after = self.context.stopwatch(
                 [copy.deepcopy(module).cpu().eval() for module in pair],
+                # Two rows: exporters take a batch of one for a constant.
                 given[:2] if len(given) > 1 else torch.cat([given, given]),
                 Timing(runtime=settings.runtime, batch_size=rows, threads=settings.threads),
             )

@@ -42,6 +42,7 @@ def correct_biases(
     for node, layer in own_layers(calibration.graph_module, model).items():
         weight = layer.weight.detach()
         codes = rounded.get(layer.name)
+        # W_q - W; its operator on the mean input is the mean shift of the output.
         error = (_nearest(weight, weight_format) if codes is None else codes) - weight
         x = calibration.input_means[node].value
         shift, usual = _mean_output(layer, x, error), _mean_output(layer, x, weight)

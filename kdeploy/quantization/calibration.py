@@ -18,7 +18,13 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from kdeploy.errors import ModelError, NotCalibrated
 from kdeploy.quantization.capture import capture
-from kdeploy.quantization.observers import CHOICES, PERCENTILE, Range, Statistics, percentile
+from kdeploy.quantization.observers import (
+    PERCENTILE,
+    RANGE_ESTIMATORS,
+    Range,
+    Statistics,
+    percentile,
+)
 from kdeploy.quantization.placement import kind_of, place
 from kdeploy.quantization.profiles import PROFILES
 from kdeploy.quantization.rewrites import into_integer_operators
@@ -66,12 +72,12 @@ class Calibration:
         """Return the range of each tensor.
 
         Args:
-            choice: A name in `observers.CHOICES`.
+            choice: A name in `observers.RANGE_ESTIMATORS`.
             percent: What `percentile` covers.
         """
         if choice == "percentile":
             return {n: percentile(seen, percent=percent) for n, seen in self.statistics.items()}
-        return {name: CHOICES[choice](seen) for name, seen in self.statistics.items()}
+        return {name: RANGE_ESTIMATORS[choice](seen) for name, seen in self.statistics.items()}
 
     def refreshed(self, model: nn.Module) -> GraphModule:
         """Return the graph with the parameters of the model as they are now."""
@@ -95,6 +101,7 @@ def calibrate(model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> C
     """
     graph_module = into_integer_operators(capture(model, example))
     names: dict[Node, str] = {}
+    # The union over profiles: one look at the data serves whichever file is written later.
     for profile in PROFILES.values():
         names.update(place(graph_module, profile).names)
     observer = _Observing(graph_module, names)

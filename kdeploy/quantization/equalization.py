@@ -67,7 +67,7 @@ def equalize_layers(pairs: list[Pair]) -> None:
 
 def _equalize(first: Layer, second: Layer) -> Tensor:
     rows = first.weight.detach()
-    r1, r2 = rows.flatten(1).abs().amax(1), second.largest_of_inputs()
+    r1, r2 = rows.flatten(1).abs().amax(1), second.largest_of_inputs()  # (channels,) each
     # A dead channel has no scale to move.
     factor = torch.where((r1 > 0) & (r2 > 0), (r1 / r2).sqrt(), torch.ones_like(r1))
     rows /= factor.reshape(-1, *(1 for _ in rows.shape[1:]))

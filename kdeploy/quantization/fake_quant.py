@@ -152,7 +152,9 @@ class _Rounding(torch.autograd.Function):
         values = x * scale.reciprocal()
         is_inside = (values >= ctx.low) & (values <= ctx.high)
         codes = values.round().clamp_(ctx.low, ctx.high)
+        # Equation 3 of the paper: code - value inside of the range, the end's code outside.
         slope = codes.sub_(values.mul_(is_inside)).mul_(gradient)
+        # Clamped: one outlier must not move a scale by more than the learning rate.
         to_ratio = (slope.sum_to_size(scale.shape) * ctx.share).clamp(-1, 1)
         return gradient * is_inside, to_ratio, None, None, None, None
 
@@ -189,7 +191,7 @@ def fake_quantized(
     """
     graph_module = into_integer_operators(capture(base, example))
     found = profile_named(profile)
-    placement = place(graph_module, found, float_layers=float_layers)
+    placement = place(graph_module, found, float_layers=float_layers, ranges=ranges)
     quantizers = [_activation_quantizer(g, placement, found, ranges) for g in placement.groups]
     scales = {
         n: q.start for g, q in zip(placement.groups, quantizers, strict=True) for n in g.nodes

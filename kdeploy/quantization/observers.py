@@ -1,7 +1,7 @@
 """Observers: watch a tensor's values once, then choose the range that its codes shall cover.
 
-`Statistics` sees every batch; a choice is a function `(statistics) -> (low, high)` in `CHOICES`.
-The range always holds zero.
+`Statistics` sees every batch; `RANGE_ESTIMATORS` are functions `(statistics) -> (low, high)` by
+name. A range always holds zero.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Statistics:
         if largest <= self.bound:
             return
         if not self.bound:
+            # A power of two: doubling it merges whole bins, two into one.
             self.bound = 2.0 ** np.ceil(np.log2(largest))
         while self.bound < largest:
             quarter = np.zeros(NUM_BINS // 4)
@@ -195,7 +196,7 @@ def _errors(sums: Floats, start: float, width: float, lows: Floats, highs: Float
     return np.asarray((squares - 2 * values * total + values**2 * count).sum(axis=1))
 
 
-CHOICES: Mapping[str, Callable[[Statistics], Range]] = {
+RANGE_ESTIMATORS: Mapping[str, Callable[[Statistics], Range]] = {
     "min_max": min_max,
     "moving_average": moving_average,
     "percentile": percentile,

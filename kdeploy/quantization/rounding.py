@@ -57,6 +57,7 @@ def round_by_output(
 def _learn(real: Tensor, is_free: Tensor, grams: Tensor, iterations: int) -> Tensor:
     """Return the codes that Adam finds; each is the real code rounded down or up."""
     floor = real.floor()
+    # Starts at the real number itself: the inverse of the rectified sigmoid.
     share = ((real - floor) - REACH_LOW) / (REACH_HIGH - REACH_LOW)
     variable = torch.logit(share).requires_grad_()
     optimizer = torch.optim.Adam([variable], lr=LEARNING_RATE)
@@ -69,6 +70,7 @@ def _learn(real: Tensor, is_free: Tensor, grams: Tensor, iterations: int) -> Ten
         progress = (step / iterations - WARM_UP) / (1 - WARM_UP)
         if progress > 0:
             start, end = SHARPNESS
+            # Equation 24: high at first, so that all but shares near 0 and 1 are free to move.
             exponent = end + (start - end) * 0.5 * (1 + np.cos(np.pi * progress))
             loss = loss + SETTLING * (1 - (2 * up - 1).abs() ** exponent)[is_free].sum()
         optimizer.zero_grad()

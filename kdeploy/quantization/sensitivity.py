@@ -82,5 +82,5 @@ def _accuracy(outputs: Sequence[Tensor], batches: Sequence[tuple[Tensor, Tensor]
                 hint="leave such items out of the calibration, or mend the layer that they break",
             )
     pairs = zip(outputs, batches, strict=True)
-    right = torch.cat([(o.argmax(-1) == y)[y >= 0] for o, (_, y) in pairs])
+    right = torch.cat([(o.argmax(-1) == y)[y >= 0] for o, (_, y) in pairs])  # negative: not counted
     return float(right.double().mean())

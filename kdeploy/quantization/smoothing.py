@@ -76,7 +76,7 @@ def smooth_norms(found: Iterable[Smoothed], largest: Mapping[Node, Tensor]) -> N
     for norm in found:
         columns = torch.stack([layer.largest_of_inputs() for layer in norm.readers]).amax(0)
         values = largest[norm.node].clamp(min=SMALLEST)
-        factor = values**ALPHA / columns.clamp(min=SMALLEST) ** (1 - ALPHA)
+        factor = values**ALPHA / columns.clamp(min=SMALLEST) ** (1 - ALPHA)  # equation 4
         for tensor in norm.affine:
             tensor.detach().div_(factor)
         for layer in norm.readers:

@@ -65,6 +65,7 @@ def test_a_student_is_a_module_that_has_learned(student):
     assert not student.module.training
     assert student.facts["parameters"] == sum(p.numel() for p in student.module.parameters())
     assert f"student {student.id}" in repr(student)
+    assert isinstance(kdeploy.load(student.id), Own)
 
 
 def test_the_same_step_is_not_made_twice(student, data, teacher):
@@ -118,14 +119,14 @@ def test_a_model_with_a_reference_has_the_id_that_the_command_gives_it(data, tmp
     parts = data.section()
     by_python = kdeploy.compress(
         kdeploy.load("build.py:net") and "build.py:net", "prune_channels", ratio=0.5,
-        weights=_weights(), data=parts, out="python",
+        weights=_weights(), data=parts, out="runs/python",
     )  # fmt: skip
     listed = ",".join(f"{part}={parts[part]}" for part in ("train", "validation", "test"))
     command = ["compress", "prune_channels", "build.py:net", "--ratio", "0.5", "--weights", "w.pt"]
     with pytest.raises(SystemExit) as ended:
-        main([*command, "--data", f"arrays:{listed}", "--out", "command"])
+        main([*command, "--data", f"arrays:{listed}", "--out", "runs/command"])
     assert not ended.value.code
-    assert (tmp_path / "command" / "artifacts" / by_python.id).is_dir()
+    assert (tmp_path / "runs" / "command" / "artifacts" / by_python.id).is_dir()
     assert isinstance(kdeploy.load(by_python.id), nn.Module)
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from kdeploy.errors import ModelError, NotCalibrated
 from kdeploy.quantization.calibration import calibrate
-from kdeploy.quantization.observers import CHOICES
+from kdeploy.quantization.observers import RANGE_ESTIMATORS
 
 X = torch.randn(10, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -35,7 +35,7 @@ def test_a_linear_layer_on_tokens_is_given_their_rows():
     torch.testing.assert_close(mean.value, x.mean((0, 1)))
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", RANGE_ESTIMATORS)
 def test_one_look_at_the_data_serves_every_observer(choice):
     ranges = calibrate(network(), X[:2], [X]).ranges(choice)
     assert {"input", "0"} <= set(ranges)

@@ -6,8 +6,8 @@ import torch
 
 from kdeploy.quantization.number_format import UINT8
 from kdeploy.quantization.observers import (
-    CHOICES,
     NUM_BINS,
+    RANGE_ESTIMATORS,
     Statistics,
     _errors,
     _running_sums,
@@ -78,12 +78,12 @@ def test_mse_keeps_a_uniform_range_whole():
     assert (low, high) == (pytest.approx(-1, abs=0.03), pytest.approx(1, abs=0.03))
 
 
-@pytest.mark.parametrize("choose", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize("choose", RANGE_ESTIMATORS.values(), ids=RANGE_ESTIMATORS)
 def test_a_tensor_of_zeros_has_an_empty_range(choose):
     assert choose(watched(torch.zeros(8))) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("choose", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize("choose", RANGE_ESTIMATORS.values(), ids=RANGE_ESTIMATORS)
 def test_ranges_do_not_depend_on_the_order_of_values(choose):
     values = torch.randn(4096)
     shuffled = values[torch.randperm(4096)]
@@ -133,7 +133,7 @@ def test_clipping_a_few_far_values_helps_all_others(choice, is_signed):
         values = np.abs(values)
     statistics = watched(values)
     others = values[8:]
-    clipped, whole = CHOICES[choice](statistics), min_max(statistics)
+    clipped, whole = RANGE_ESTIMATORS[choice](statistics), min_max(statistics)
     assert error(others, *clipped) < 0.25 * error(others, *whole)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kdeploy.compress.contract import CompressContext, compressor
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.mixed_precision import precision_of, quantize_within
-from kdeploy.compress.ptq_preprocess import make_ready
+from kdeploy.compress.ptq_preprocess import prepare_for_ptq
 from kdeploy.compress.quantization_rules import check_quantizable, is_quantized, weight_format
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.quantization.fake_quant import fake_quantized
@@ -111,7 +111,7 @@ def int8_ptq(
             observer=observer,
             reduce_range=number_format is INT7,
         )
-    ready = make_ready(
+    ready = prepare_for_ptq(
         model,
         example,
         batches,

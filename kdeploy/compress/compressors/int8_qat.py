@@ -80,6 +80,7 @@ def int8_qat(
     check_quantizable(model, context)
     precision = precision_of(max_drop, ignore, sensitivity, context)
     example = context.example
+    # Folded before, not after: the statistics of a batch norm would move under the learned scales.
     base = fold_batch_norms(model, example)
     is_reduced = weight_format(profile, reduce_range, context) is INT7
     batches = context.calibration(batch_size, calibration_batches)

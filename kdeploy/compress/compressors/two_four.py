@@ -112,6 +112,7 @@ def _sparse(weight: Tensor, method: str, grams: Tensor | None) -> Tensor:
         scaled = weight.abs() * input_norms(squares, weight).to(weight.device)
         return weight_from_rows(rows * best_two_of_four(rows_that_run(scaled)), weight)
     order = order_that_runs(weight)
+    # From `weight.flatten(1)`, where Grams are numbered, to (positions, channels), as it runs.
     in_order = grams[0][order][:, order]
     return weight_from_rows(two_of_four_by_surgery(rows, in_order), weight)
 
