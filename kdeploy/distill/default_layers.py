@@ -115,13 +115,16 @@ def _features(made: Sequence[tuple[str, Tensor]], outputs: Sequence[Tensor]) -> 
     """Return the last layer of each size that runs once and makes no output."""
     paths = [path for path, _ in made]
     storages = {output.untyped_storage().data_ptr() for output in outputs}
-    widths = {output.shape[1] for output in outputs if output.ndim >= 4}
+    forms = {tuple(output.shape[1:]) for output in outputs if output.ndim >= 4}
+    widths = {form[0] for form in forms}
     last: dict[Size, str] = {}
     for number, (path, value) in enumerate(made):
-        # Logits that are enlarged afterwards: the last map of all, as wide as the outputs.
+        # Logits that are enlarged afterwards: the last map of all, as wide as the outputs. One of
+        # an output's very form becomes it, by an activation or a factor.
         is_logits = number == len(made) - 1 and value.shape[1] in widths
-        is_output = value.untyped_storage().data_ptr() in storages or is_logits
-        if not is_output and paths.count(path) == 1:
+        becomes_output = tuple(value.shape[1:]) in forms
+        is_output = value.untyped_storage().data_ptr() in storages
+        if not (is_output or is_logits or becomes_output) and paths.count(path) == 1:
             last[tuple(value.shape[2:])] = path
     return last
 

@@ -19,6 +19,7 @@ from kdeploy.distill.comparable import example_of, facts_of
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
 from kdeploy.distill.control import too_weak
+from kdeploy.distill.correctness import WeightOfWrong
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.loss_specs import LossSpec, check_fit, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
@@ -108,6 +109,7 @@ def distill(
             loss_specs=loss_specs,
             label_weight=weight,
             of_wrong=config.weight_of_wrong,
+            teacher_accuracy=teacher_accuracy,
             data=data,
             teacher_preprocessing=knows,
             seed=context.seed,
@@ -134,7 +136,8 @@ class _Factory:
     teacher: nn.Module
     loss_specs: Sequence[LossSpec]
     label_weight: Schedule
-    of_wrong: float
+    of_wrong: float | None
+    teacher_accuracy: float
     data: Dataset
     teacher_preprocessing: Preprocessing
     seed: int
@@ -162,7 +165,7 @@ class _Factory:
                 example=example,
                 facts=facts_of(self.data),
                 balanced=[spec.name for spec in loss_specs if spec.is_balanced],
-                of_wrong=self.of_wrong,
+                of_wrong=WeightOfWrong(self.of_wrong, self.teacher_accuracy),
             )
 
     def _say(self, sentences: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
 RECOVER_RATE = {"learning_rate": 0.01}
 """Fine-tuning starts from learned weights: a tenth of the rate that trains from scratch."""
-RECOVER_WEIGHTS = {"label_weight": 0.1}
+RECOVER_WEIGHTS = {"label_weight": 0.1, "losses": [{"kd": {}}]}
 """It is to find back to what the model before answered, and learns the labels beside that."""
 CLASSES = TaskReference()
 OWN_TRAINING = ("epochs", "learning_rate")
