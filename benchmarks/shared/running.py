@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kdeploy.machine import Machine, fingerprint
+from kdeploy.machine import Machine
+from kdeploy.runtimes.run import this_machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 Row = dict[str, Any]
@@ -70,7 +71,7 @@ def table(header: str, rows: Iterable[Sequence[str]], *, right: Iterable[int] = 
 
 def here() -> Machine:
     """Return this machine."""
-    return fingerprint()
+    return this_machine()
 
 
 def conditions(machine: Machine, threads: int) -> str:

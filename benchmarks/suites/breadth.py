@@ -32,7 +32,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
 from kdeploy.errors import KdeployError
 from kdeploy.export.run import export
-from kdeploy.machine import fingerprint
+from kdeploy.runtimes.run import this_machine
 from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 STEPS = ("build", "prune_channels", "int8_ptq", "export", "measure")
@@ -185,7 +185,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _table(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> str:
-    machine = fingerprint()
+    machine = this_machine()
     passed = sum(row["step"] == "done" for row in rows)
     lines = [
         f"# Breadth: {passed} of {len(rows)} architectures went through",

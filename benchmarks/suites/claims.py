@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, read, select
+from kdeploy.runtimes.run import this_machine
 
 CELL = {"runtime": "onnxruntime_cpu", "batch_size": 1}
 
@@ -83,7 +83,7 @@ def _work_seconds(run: Path) -> float:
 def _table(
     recipe: Path, run: Path, claims: list[tuple[str, str, str, bool]], seconds: float
 ) -> str:
-    machine = fingerprint()
+    machine = this_machine()
     lines = [
         f"# Claims of {recipe}",
         "",

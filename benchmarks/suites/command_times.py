@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from kdeploy.machine import fingerprint
+from kdeploy.runtimes.run import this_machine
 
 BASELINE = [sys.executable, "-c", "import typer"]
 COMMANDS = {
@@ -46,7 +46,7 @@ def main() -> None:
 
 def _table(times: dict[str, list[float]]) -> str:
     baseline = times["import typer"]
-    machine = fingerprint()
+    machine = this_machine()
     lines = [
         "# Command times",
         "",

@@ -33,7 +33,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
-from kdeploy.machine import fingerprint
+from kdeploy.runtimes.run import this_machine
 from kdeploy.training.fit import FitContext, accuracy
 
 TRAINING = {
@@ -97,7 +97,7 @@ def _table(results: list[dict[str, Any]], arguments: Any) -> str:
     lines = [
         "# The fast loop and the tutorials' loop: test accuracy",
         "",
-        f"`python benchmarks/suites/distillation_accuracy.py {command}`; {fingerprint().cpu}.",
+        f"`python benchmarks/suites/distillation_accuracy.py {command}`; {this_machine().cpu}.",
         "",
         "| loop | test accuracy | deviation | seeds |",
         "|---|---:|---:|---:|",

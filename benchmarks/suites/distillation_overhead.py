@@ -37,7 +37,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
-from kdeploy.machine import fingerprint
+from kdeploy.runtimes.run import this_machine
 from kdeploy.training.batches import Normalizer
 from kdeploy.training.device import precision_on
 from kdeploy.training.fit import FitContext, NullCallback
@@ -86,7 +86,7 @@ def _report(data: Dataset, folder: Path, epochs: int) -> Iterator[str]:
     pairs = zip(ours.parameters(), bare.student.parameters(), strict=True)
     apart = max((own - other).abs().max().item() for own, other in pairs)
     yield (
-        f"Machine `{fingerprint().id}`, torch {torch.__version__}, {torch.get_num_threads()} "
+        f"Machine `{this_machine().id}`, torch {torch.__version__}, {torch.get_num_threads()} "
         f"threads, {precision_on(CPU, 'auto')}, slices of {STEPS} steps of {BATCH} items."
     )
     yield ""

@@ -29,8 +29,8 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import cannot_build
 from kdeploy.distill.run import distill
-from kdeploy.machine import fingerprint
 from kdeploy.pipeline.building import auxiliary_model, fresh_model, load_weights
+from kdeploy.runtimes.run import this_machine
 from kdeploy.store.references import ModelReference
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, accuracy, fit
@@ -196,7 +196,7 @@ def _table(results: list[dict[str, Any]], epochs: int) -> str:
     }
     none = found["no distillation"]
     lines = [
-        f"Machine `{fingerprint().id}`, {epochs} epochs, test accuracy, last epoch.",
+        f"Machine `{this_machine().id}`, {epochs} epochs, test accuracy, last epoch.",
         "",
         "| | test accuracy | deviation | seeds | against none |",
         "|---|---:|---:|---:|---|",

@@ -41,7 +41,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
-from kdeploy.machine import fingerprint
+from kdeploy.runtimes.run import this_machine
 from kdeploy.torch_module.complexity import count_macs
 from kdeploy.training.batches import Normalizer
 from kdeploy.training.config import TrainingConfig
@@ -64,7 +64,7 @@ def main() -> None:
         bench = Bench(data, Path(folder), arguments.rounds)
         text = "\n".join(
             [
-                f"Machine `{fingerprint().id}`, torch {torch.__version__}, "
+                f"Machine `{this_machine().id}`, torch {torch.__version__}, "
                 f"{torch.get_num_threads()} threads, {arguments.rounds} rounds, images/s.",
                 "",
                 *bench.loops(),

@@ -34,12 +34,11 @@ from kdeploy.compress.run import compress
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import KdeployError, ParityFailed
 from kdeploy.export.run import export
-from kdeploy.machine import fingerprint
 from kdeploy.preprocessing import Inputs
 from kdeploy.registry import techniques
 from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.files import format_of
-from kdeploy.runtimes.run import open_runtime
+from kdeploy.runtimes.run import open_runtime, this_machine
 from kdeploy.store.artifact import write_manifest
 from kdeploy.store.model_io import save_model
 from kdeploy.store.references import ModelReference
@@ -193,7 +192,7 @@ def _reason_or(make: Callable[[], Any]) -> Any:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    machine = fingerprint()
+    machine = this_machine()
     written = [row for row in rows if "runtimes" in row]
     failed = sum("ParityFailed" in row.get("declined", "") for row in rows)
     runtimes = list(dict.fromkeys(name for row in written for name in row["runtimes"]))

@@ -34,9 +34,9 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.export.run import export
-from kdeploy.machine import fingerprint
 from kdeploy.pipeline.building import load_weights
 from kdeploy.registry import find, validate
+from kdeploy.runtimes.run import this_machine
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, fit
 
@@ -147,7 +147,7 @@ def _epochs(arguments: argparse.Namespace) -> dict[str, int]:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        f"Machine `{fingerprint().id}`, accuracy of the exported file on 10 000 test images.",
+        f"Machine `{this_machine().id}`, accuracy of the exported file on 10 000 test images.",
         "",
         "| student | seed | step | size | " + " | ".join(RUNTIMES) + " | against float |",
         "|---|---:|---|---:|" + "---:|" * len(RUNTIMES) + "---:|",

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kdeploy.machine import fingerprint
+from kdeploy.runtimes.run import this_machine
 
 # The first seconds go to imports and checks; a longest of half a minute leaves work for ten kills.
 DELAY_SECONDS = (4.0, 30.0)
@@ -110,7 +110,7 @@ def _compare(
 def _table(
     rows: list[tuple[str, object, object]], seconds: float, moments: list[str], torn: list[str]
 ) -> str:
-    machine = fingerprint()
+    machine = this_machine()
     lines = [
         "# Killed at random moments",
         "",

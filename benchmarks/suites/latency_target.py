@@ -31,8 +31,9 @@ from kdeploy.bench.run import ModelUnderTest, bench
 from kdeploy.compress.compressors.prune_channels import prune_channels
 from kdeploy.compress.contract import CompressContext
 from kdeploy.export.run import export
-from kdeploy.machine import Machine, allowed_cores, fingerprint
+from kdeploy.machine import Machine, allowed_cores
 from kdeploy.pipeline.stopwatch import Latencies
+from kdeploy.runtimes.run import this_machine
 from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 NUM_IMAGES = 8
@@ -65,7 +66,7 @@ def main() -> None:
         for label, each in ((WHOLE, model), (PRUNED, small)):
             export(each, "onnx", {}, data, folder / f"{label}.onnx")
         runs = [_run(folder, arguments) for _ in range(arguments.repeats)]
-    machine = fingerprint()
+    machine = this_machine()
     result = {
         "command": f"python benchmarks/suites/latency_target.py --model {arguments.model} "
         f"--size {arguments.size} --fraction {arguments.fraction:g} "
@@ -111,7 +112,7 @@ def _run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "p50_seconds": p50,
         # Of the whole model's latency, with the 95 % interval over rounds.
         "ratio": [1 / speed_up[key] for key in ("ratio", "high", "low")],
-        "load": fingerprint().load,
+        "load": this_machine().load,
     }
 
 

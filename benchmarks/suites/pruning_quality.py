@@ -35,8 +35,8 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
-from kdeploy.machine import fingerprint
 from kdeploy.pipeline.stopwatch import Latencies
+from kdeploy.runtimes.run import this_machine
 from kdeploy.torch_module.complexity import count_macs, count_parameters
 from kdeploy.training.fit import FitContext, accuracy
 
@@ -182,7 +182,7 @@ def _train(
 
 def _table(results: list[dict[str, Any]], whole: Mapping[str, Any]) -> str:
     lines = [
-        f"Machine `{fingerprint().id}`, onnxruntime on {torch.__version__} exports, batch 1. The "
+        f"Machine `{this_machine().id}`, onnxruntime on {torch.__version__} exports, batch 1. The "
         f"teacher: test accuracy {whole['accuracy']:.2%}, {whole['parameters']} parameters.",
         "",
         "| MACs asked | pruner | MACs kept | parameters | latency | of the teacher's "

@@ -52,7 +52,7 @@ def _further(model: QuantizedModel) -> dict[str, float]:
     """Return the int8 step of each node that only the CPU's profile quantizes, by its name."""
     captured = into_integer_operators(capture(model.base, model.example))
     mine, other = (
-        place(captured, PROFILES[name], float_layers=model.float_layers)
+        place(captured, PROFILES[name], float_layers=model.float_layers, ranges=model.placed_by)
         for name in ("tensorrt", "cpu")
     )
     model.check_ranges(other)

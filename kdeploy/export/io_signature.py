@@ -59,6 +59,7 @@ def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> IOSignature:
     Raises:
         ModelError: it does not take the example, or returns no tensor.
     """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         given = [x.clone() for x in example]
         with torch.no_grad():
@@ -72,6 +73,7 @@ def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> IOSignature:
     for x, shown in zip(example, given, strict=True):
         if not same(x, shown):
             raise changes_its_input(model, x, role=f"`{type(model).__name__}`")
+    _check_buffers(model, buffers)
     outputs = tuple(named_outputs(result))
     if not outputs:
         raise ModelError(
@@ -79,6 +81,20 @@ def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> IOSignature:
             hint="wrap it in a module whose forward() returns tensors",
         )
     return IOSignature(inputs=_input_names(model, len(example)), outputs=outputs)
+
+
+def _check_buffers(model: nn.Module, before: Mapping[str, Tensor]) -> None:
+    """Refuse a model that keeps something from call to call: torch's exporter drops it silently."""
+    changed = [name for name, buffer in model.named_buffers() if not same(buffer, before[name])]
+    if changed:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(before[name])
+        raise ModelError(
+            f"`{type(model).__name__}` changes its buffer `{changed[0]}` when it is called: a file "
+            "of it would forget that from call to call",
+            hint="take the state as an argument of forward() and return it anew: "
+            "`y, state = model(x, state)`",
+        )
 
 
 def open_axes(dynamic: tuple[str, ...], example: tuple[Tensor, ...]) -> dict[int, str]:

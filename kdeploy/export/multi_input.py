@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
+from kdeploy.errors import UnknownName
+from kdeploy.export.io_signature import IOSignature, ends_of
 from kdeploy.export.parity import BATCH_SIZES, check_parity, parity_on
 from kdeploy.export.run import ExportResult, kept_if_it_passes, result_of, write_metadata
 from kdeploy.onnx_graph.checks import refused
 from kdeploy.preprocessing import Inputs
 from kdeploy.registry import find, validate
+from kdeploy.torch_module.named_outputs import named_outputs
+
+NUM_CALLS = 3  # a state that is lost or wrong shows at the second
 
 
 def export_several(
@@ -23,6 +29,7 @@ def export_several(
     *,
     parameters: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
+    state: Mapping[str, str] | None = None,
 ) -> ExportResult:
     """Write a model of several inputs as an ONNX file that passed the parity gate.
 
@@ -35,6 +42,9 @@ def export_several(
         path: The file.
         parameters: Of the target `onnx`.
         metadata: Properties to write into the file.
+        state: What goes out and in again at the next call, by the names of the output and of the
+            input; the batch comes first in it. The gate then also runs three calls in a row, the
+            file with its own state and the model with its own.
 
     Raises:
         ParityFailed: the file computes something else; nothing was left at `path`.
@@ -46,9 +56,63 @@ def export_several(
     with kept_if_it_passes(path) as unproven:
         technique.load()(model, example, unproven, **resolved)
         opset = write_metadata(unproven, metadata or {})
-        parity = parity_on(list(_feeds(example)), model, _runner(unproven))
+        run, feeds = _runner(unproven), list(_feeds(example))
+        parity = parity_on(feeds, model, run)
         check_parity(parity, name=path.name)
+        if state:
+            ends = ends_of(model, example)
+            _check_state(state, ends)
+            in_a_row = _InARow(model, ends.inputs, state)
+            steps = parity_on(feeds, in_a_row, partial(_run_in_a_row, run, ends.inputs, state))
+            check_parity(steps, name=f"{path.name}, {NUM_CALLS} calls in a row")
+            parity = max(parity, steps, key=lambda one: one.max_abs / one.bound)
         return result_of(parity, unproven, path, technique.facts["runtime"], opset)
+
+
+class _InARow(nn.Module):
+    """Calls a model several times, with its state carried on, and returns all its answers."""
+
+    def __init__(self, model: nn.Module, inputs: Sequence[str], state: Mapping[str, str]) -> None:
+        super().__init__()
+        self.model, self.inputs, self.state = model, inputs, state
+
+    def forward(self, *given: Tensor) -> dict[str, Tensor]:
+        def call(feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return named_outputs(self.model(*(feeds[name] for name in self.inputs)))
+
+        return _calls(call, dict(zip(self.inputs, given, strict=True)), self.state)
+
+
+def _run_in_a_row(
+    run: Callable[..., dict[str, Any]],
+    inputs: Sequence[str],
+    state: Mapping[str, str],
+    *given: Inputs,
+) -> dict[str, Any]:
+    def call(feeds: Mapping[str, Any]) -> dict[str, Any]:
+        return run(*(feeds[name] for name in inputs))
+
+    return _calls(call, dict(zip(inputs, given, strict=True)), state)
+
+
+def _calls(
+    call: Callable[[Mapping[str, Any]], dict[str, Any]],
+    feeds: dict[str, Any],
+    state: Mapping[str, str],
+) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+    for number in range(NUM_CALLS):
+        answer = call(feeds)
+        answers |= {f"{name} of call {number + 1}": value for name, value in answer.items()}
+        feeds |= {into: answer[out] for out, into in state.items()}
+    return answers
+
+
+def _check_state(state: Mapping[str, str], ends: IOSignature) -> None:
+    for out, into in state.items():
+        for name, known, what in ((out, ends.outputs, "output"), (into, ends.inputs, "input")):
+            if name not in known:
+                raise UnknownName.among(what, name, known)
 
 
 def _feeds(example: tuple[Tensor, ...]) -> Iterator[tuple[Inputs, ...]]:

@@ -36,8 +36,10 @@ class RangeQuantizer(Quantizer):  # type: ignore[misc]
         *,
         weight_scales: Mapping[str, Sequence[float]] | None = None,
         float_layers: Collection[str] = (),
+        placed_by: Mapping[str, Range] | None = None,
     ) -> None:
         super().__init__()
+        self.placed_by = placed_by
         self.profile = profile
         self.ranges = ranges
         self.weight_format = weight_format
@@ -45,7 +47,9 @@ class RangeQuantizer(Quantizer):  # type: ignore[misc]
         self.float_layers = float_layers
 
     def annotate(self, model: GraphModule) -> GraphModule:
-        placement = place(model, self.profile, float_layers=self.float_layers)
+        placement = place(
+            model, self.profile, float_layers=self.float_layers, ranges=self.placed_by
+        )
         for group in placement.groups:
             self._annotate_group(group, placement)
         for node in placement.weighted:

@@ -191,7 +191,7 @@ def fake_quantized(
     """
     graph_module = into_integer_operators(capture(base, example))
     found = profile_named(profile)
-    placement = place(graph_module, found, float_layers=float_layers)
+    placement = place(graph_module, found, float_layers=float_layers, ranges=ranges)
     quantizers = [_activation_quantizer(g, placement, found, ranges) for g in placement.groups]
     scales = {
         n: q.start for g, q in zip(placement.groups, quantizers, strict=True) for n in g.nodes

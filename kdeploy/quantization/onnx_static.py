@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, UnknownName
-from kdeploy.onnx_graph.graph import maker, second
+from kdeploy.onnx_graph.graph import first, maker, second
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.onnx_graph.operators import is_quantized
 from kdeploy.quantization.observers import RANGE_ESTIMATORS, Range, Statistics
@@ -46,6 +46,9 @@ INTEGER_OPERATORS = (
     *("Relu", "Clip", "LeakyRelu", "Sigmoid", "Reshape", "Flatten", "Transpose", "Squeeze"),
     *("Unsqueeze", "Slice", "Pad"),
 )
+
+
+MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Split")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +278,7 @@ def _quantized(
         for node in model.graph.node
         if any(name in floats - known.keys() - constants for name in (*node.input, *node.output))
     ]
+    kept_float = _ends(ir.from_proto(model).graph)
     quantizer = QDQQuantizer(
         model,
         True,  # per channel
@@ -283,10 +287,38 @@ def _quantized(
         QuantType[options.activation_type],
         TensorsData(CalibrationMethod.MinMax, known),
         [],  # nodes to quantize: all
-        without_range,
+        [*without_range, *kept_float],
         list(options.operators),
         dict(options.extra),
     )
     quantizer.quantize_model()
     written: ModelProto = quantizer.model.model
     return written
+
+
+def _ends(graph: ir.Graph) -> list[str]:
+    """Return the names of operators behind the last product: what decodes boxes, joins outputs.
+
+    Their tensors may be pixels beside probabilities, which one scale would round to nothing
+    (ultralytics/ultralytics#1683). Activations stay with the layer before them, and a layer that
+    reads a softmax, the mean of a distribution, belongs to the end too.
+    """
+    nodes = list(graph)
+    products = {n for n in nodes if n.op_type in WEIGHTED and not _reads_softmax(n)}
+    leading: set[ir.Node] = set()
+    for node in reversed(nodes):  # readers stand behind what they read
+        if any(n in leading or n in products for value in node.outputs for n in value.consumers()):
+            leading.add(node)
+    ends = [n for n in nodes if n not in leading and n not in products]
+    return [str(n.name) for n in ends if not _is_activation_of(n, products)]
+
+
+def _reads_softmax(node: ir.Node) -> bool:
+    value = node.inputs[0]
+    while (before := maker(value, *MOVES)) is not None:
+        value = before.inputs[0]
+    return maker(value, "Softmax") is not None
+
+
+def _is_activation_of(node: ir.Node, products: set[ir.Node]) -> bool:
+    return node.op_type in ("Relu", "Clip") and maker(first(node)) in products

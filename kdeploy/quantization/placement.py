@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from kdeploy.quantization.capture import CONVOLUTIONS
+from kdeploy.quantization.observers import Range
 from kdeploy.quantization.profiles import Profile, Rule
 from kdeploy.quantization.rewrites import is_global_mean
 
@@ -47,7 +48,10 @@ SPLITS = (
     *(aten.split.Tensor, aten.split_with_sizes.default),
     *(aten.chunk.default, aten.unbind.int),
 )
+SOFTMAXES = (aten.softmax.int, aten._softmax.default)
 WEIGHTED = ("conv", "linear")
+LARGEST_RATIO = 8.0
+"""Of ranges under one scale: beyond it the narrowest has fewer than 32 of 256 codes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +78,11 @@ class Placement:
 
 
 def place(
-    graph_module: GraphModule, profile: Profile, *, float_layers: Collection[str] = ()
+    graph_module: GraphModule,
+    profile: Profile,
+    *,
+    float_layers: Collection[str] = (),
+    ranges: Mapping[str, Range] | None = None,
 ) -> Placement:
     """Return the placement of `profile` on a captured and rewritten graph.
 
@@ -83,18 +91,29 @@ def place(
         profile: Whose rules hold.
         float_layers: Layers, as `layer_of` names them, that no quantizer is placed for. One may
             still stand at their input or output for the sake of another operator.
+        ranges: Of all tensors, by name. With them the end of a detector stays what it is: tensors
+            of unlike ranges that are only concatenated to be returned keep scales of their own,
+            and layers that read a softmax, the mean of a distribution, stay float. None: as models
+            were stored before this was so.
     """
     nodes = [n for n in graph_module.graph.nodes if _is_activation_tensor(n)]
-    group_of = _shared_scales(nodes)
     kinds = {n: kind_of(n) for n in nodes}
     kinds.update({n: "" for n in nodes if kinds[n] in WEIGHTED and layer_of(n) in float_layers})
+    if ranges is not None:
+        kinds.update({n: "" for n in nodes if kinds[n] in WEIGHTED and _reads_softmax(n)})
     rules = {n: profile.rules[kind] for n, kind in kinds.items() if kind in profile.rules}
     if profile.absorbs_activations:
         # Fused with its activation, an operator without codes behind it would run in float.
         tailed = [n for n in rules if activation_of(n) is not None]
         rules.update({n: replace(rules[n], output=True) for n in tailed})
-    wanted = _wanted(nodes, group_of, rules)
     names = tensor_names(graph_module)
+    apart = _of_unlike_ranges(nodes, names, ranges or {})
+    group_of = _shared_scales(nodes, apart)
+    wanted = _wanted(nodes, group_of, rules)
+    while read := {node for node in apart if group_of[node] in wanted}:
+        apart -= read  # an integer operator reads the whole, which has one scale
+        group_of = _shared_scales(nodes, apart)
+        wanted = _wanted(nodes, group_of, rules)
     members: dict[Node, list[Node]] = {}
     for node in nodes:
         if group_of[node] in wanted:
@@ -118,7 +137,8 @@ def place(
 
 def layers(graph_module: GraphModule, profile: Profile) -> list[str]:
     """Return the names of the layers that `profile` runs on integers, in their order."""
-    return list(dict.fromkeys(layer_of(n) for n in place(graph_module, profile).weighted))
+    placement = place(graph_module, profile, ranges={})
+    return list(dict.fromkeys(layer_of(n) for n in placement.weighted))
 
 
 def layer_of(node: Node) -> str:
@@ -172,15 +192,50 @@ def _is_activation_tensor(node: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _shared_scales(nodes: list[Node]) -> dict[Node, Node]:
-    """Return the first tensor of each tensor's group; carriers join their inputs' groups."""
+def _shared_scales(nodes: list[Node], apart: Collection[Node] = ()) -> dict[Node, Node]:
+    """Return the first tensor of each tensor's group; carriers join their inputs' groups.
+
+    Those in `apart` do not.
+    """
     group_of = {node: node for node in nodes}
     for node in nodes:
-        joined = {group_of[n] for n in carried_inputs(node) if n in group_of} | {group_of[node]}
+        carried = [] if node in apart else carried_inputs(node)
+        joined = {group_of[n] for n in carried if n in group_of} | {group_of[node]}
         if len(joined) > 1:
             first = next(n for n in nodes if n in joined)
             group_of.update({n: first for n, group in group_of.items() if group in joined})
     return group_of
+
+
+def _of_unlike_ranges(
+    nodes: list[Node], names: Mapping[Node, str], ranges: Mapping[str, Range]
+) -> set[Node]:
+    """Return the concatenations under whose scale some input would have almost no codes."""
+
+    def span_of(source: Node) -> Range | tuple[()]:
+        return ranges.get(names.get(source, ""), ())
+
+    found = set()
+    for node in nodes:
+        if node.target is aten.cat.default:
+            spans = [
+                max((abs(end) for s in _sources(n) for end in span_of(s)), default=0.0)
+                for n in carried_inputs(node)
+            ]
+            known = [span for span in spans if span > 0]
+            if known and max(known) > LARGEST_RATIO * min(known):
+                found.add(node)
+    return found
+
+
+def _sources(node: Node) -> list[Node]:
+    """Return the computed tensors whose values a tensor consists of."""
+    carried = carried_inputs(node)
+    return [source for n in carried for source in _sources(n)] if carried else [node]
+
+
+def _reads_softmax(node: Node) -> bool:
+    return any(source.target in SOFTMAXES for source in _sources(node.all_input_nodes[0]))
 
 
 def _wanted(nodes: list[Node], group_of: dict[Node, Node], rules: Mapping[Node, Rule]) -> set[Node]:

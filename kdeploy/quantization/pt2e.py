@@ -47,6 +47,7 @@ class QuantizedModel(nn.Module):
         weight_scales: Mapping[str, Sequence[float]] | None = None,
         float_layers: Collection[str] = (),
         naming: int = NAMING,
+        keeps_apart: bool = True,
         captured: GraphModule | None = None,
     ) -> None:
         """Quantize `base`.
@@ -61,6 +62,8 @@ class QuantizedModel(nn.Module):
                 the largest value decides.
             float_layers: Layers that are not quantized, as `placement.layers` names them.
             naming: How the ranges' names were given, `placement.NAMING` by this version.
+            keeps_apart: Whether tensors of unlike ranges have scales of their own, see `place`;
+                models of earlier versions were stored without.
             captured: The graph of `base` on integer operators, where the caller has it already;
                 tracing takes longer than all that follows. It is taken over.
         """
@@ -72,6 +75,7 @@ class QuantizedModel(nn.Module):
         self.weight_scales = {n: [float(s) for s in v] for n, v in (weight_scales or {}).items()}
         self.float_layers = list(float_layers)
         self.naming = naming
+        self.keeps_apart = keeps_apart
         self.register_buffer("example", example.detach().clone(), persistent=False)
         self.graph = self._converted(captured)
         self.training = False
@@ -92,12 +96,18 @@ class QuantizedModel(nn.Module):
             "reduce_range": self.reduce_range,
             "ranges": {name: list(span) for name, span in self.ranges.items()},
             "naming": self.naming,
+            "keeps_apart": self.keeps_apart,
             **{name: value for name, value in optional.items() if value},
         }
 
     def with_profile(self, profile: str) -> QuantizedModel:
         """Return the same model and ranges in the encoding and placement of another profile."""
         return pt2e(self.base, {**self.state(), "profile": profile}, self.example)
+
+    @property
+    def placed_by(self) -> dict[str, Range] | None:
+        """The ranges by which `place` keeps tensors apart, none where it shall not."""
+        return self.ranges if self.keeps_apart else None
 
     def check_ranges(self, placement: Placement) -> None:
         """Refuse a placement with tensors whose range is not known.
@@ -123,7 +133,8 @@ class QuantizedModel(nn.Module):
     def _converted(self, captured: GraphModule | None) -> GraphModule:
         profile = profile_named(self.profile)
         graph_module = captured or into_integer_operators(capture(self.base, self.example))
-        self.check_ranges(place(graph_module, profile, float_layers=self.float_layers))
+        floats, placed_by = self.float_layers, self.placed_by
+        self.check_ranges(place(graph_module, profile, float_layers=floats, ranges=placed_by))
         weight_format = INT7 if self.reduce_range else profile.weight
         quantizer = RangeQuantizer(
             profile,
@@ -131,6 +142,7 @@ class QuantizedModel(nn.Module):
             weight_format,
             weight_scales=self.weight_scales,
             float_layers=self.float_layers,
+            placed_by=placed_by,
         )
         with without_torch_noise():
             converted = convert_pt2e(prepare_pt2e(graph_module, quantizer))
@@ -149,6 +161,7 @@ def pt2e(base: nn.Module, state: Mapping[str, Any], example: Tensor) -> Quantize
         weight_scales=state.get("weight_scales"),
         float_layers=state.get("float_layers", ()),
         naming=state.get("naming", 1),
+        keeps_apart=state.get("keeps_apart", False),
     )
 
 

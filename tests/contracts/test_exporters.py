@@ -13,7 +13,7 @@ from kdeploy import registry
 from kdeploy.errors import KdeployError
 from kdeploy.export.run import export
 from kdeploy.runtimes.contract import first
-from kdeploy.runtimes.files import SUFFIXES
+from kdeploy.runtimes.files import suffixes
 from kdeploy.runtimes.run import formats_of, open_runtime
 
 KINDS = ("exporter",)
@@ -55,8 +55,8 @@ def exported(technique, written):
 
 def test_says_where_it_starts_and_ends(technique):
     assert set(technique.facts["source"]) <= {"torch", "onnx"}
-    assert technique.facts["suffix"] in SUFFIXES
-    assert SUFFIXES[technique.facts["suffix"]] in formats_of(technique.facts["runtime"])
+    assert technique.facts["suffix"] in suffixes()
+    assert suffixes()[technique.facts["suffix"]] in formats_of(technique.facts["runtime"])
 
 
 def test_says_what_it_wrote(technique, exported):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.errors import ParityFailed
+from kdeploy.errors import ModelError, ParityFailed, UnknownName
 from kdeploy.export.multi_input import export_several
 from kdeploy.export.run import export
 from kdeploy.runtimes.contract import first
@@ -71,3 +71,47 @@ def test_every_output_is_proven_and_a_runtime_returns_the_first(data, tmp_path, 
     monkeypatch.setattr(OnnxruntimeCpu, "infer", shifted)
     with pytest.raises(ParityFailed):
         export(model, "onnx", {}, items, tmp_path / "n.onnx")
+
+
+class Streaming(nn.Module):
+    """A recurrent cell whose state goes out and in again."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.keep = nn.Linear(4, 6), nn.Linear(6, 6)
+
+    def forward(self, frame, state):
+        state = torch.tanh(self.mix(frame) + self.keep(state))
+        return {"score": state.mean(1, keepdim=True), "next": state}
+
+
+class Remembering(nn.Module):
+    """The same sum of all that it was shown, in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("total", torch.zeros(4))
+
+    def forward(self, x):
+        self.total += x.mean(0)
+        return x + self.total
+
+
+def test_a_state_is_carried_over_three_calls(tmp_path):
+    torch.manual_seed(0)
+    model, example = Streaming().eval(), (torch.randn(2, 4), torch.zeros(2, 6))
+    path, state = tmp_path / "m.onnx", {"next": "state"}
+    result = export_several(model, example, path, state=state)
+    assert result.max_abs < 1e-4
+    session = onnxruntime.InferenceSession(path)
+    assert [i.name for i in session.get_inputs()] == ["frame", "state"]
+    with pytest.raises(UnknownName, match="no output `nxt`"):
+        export_several(model, example, tmp_path / "n.onnx", state={"nxt": "state"})
+
+
+def test_a_model_that_remembers_in_a_buffer_is_refused(data, tmp_path):
+    model = Remembering().eval()
+    with pytest.raises(ModelError, match="changes its buffer `total`") as caught:
+        export_several(model, (torch.randn(2, 4),), tmp_path / "m.onnx")
+    assert "state" in caught.value.hint
+    assert not model.total.any()

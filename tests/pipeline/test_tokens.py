@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import yaml
 
-from kdeploy.bench.accuracy import log_likelihood
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.errors import ModelError
 from kdeploy.measurement import read
@@ -18,6 +17,7 @@ from kdeploy.pipeline.run import run
 from kdeploy.recipe.read import load
 from kdeploy.store.artifact import open_artifact
 from kdeploy.store.model_io import load_model
+from kdeploy.tasks.class_logits import log_likelihood
 from tests.tiny.text import CLASSES, VOCABULARY, classified, continued
 
 BUILD = Path(__file__).parents[1] / "tiny" / "text.py"
