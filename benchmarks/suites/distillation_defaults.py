@@ -6,15 +6,17 @@
 Each pair of `benchmarks/shared/distillation_pairs.py` is trained in five ways for the same epochs
 on the same items: by a plain loop (AdamW at 0.003, batches of 64, a cosine to zero); by kdeploy
 without a teacher and with one, the recipe saying nothing but the epochs; and both again with the
-values that were the defaults before. Accuracy is that on the test part, which nobody chose by. One
-line a training goes to `results/<machine>/distillation_defaults.jsonl`, and one that stands there
-is not made again; `--work` holds data, teachers and runs. Writes the table beside it.
+values that were the defaults before. A sixth way is told what the defaults came to, and makes no
+control: what it saves is what the looking costs. Accuracy is that on the test part, which nobody
+chose by. One line a training goes to `results/<machine>/distillation_defaults.jsonl`, and one that
+stands there is not made again; `--work` holds data, teachers and runs. Writes the table beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -62,6 +64,7 @@ FORMER = {
 TEACHER_SEED = 1000
 HAND, ALONE, TAUGHT = "hand", "undistilled", "distilled"
 FORMER_ALONE, FORMER_TAUGHT = "former undistilled", "former distilled"
+BARE = "distilled, nothing looked for"
 Parts = Mapping[str, tuple[Tensor, Tensor]]
 
 
@@ -76,6 +79,7 @@ def main() -> None:
         TAUGHT: lambda *given: _by_kdeploy(*given, distill={}),
         FORMER_ALONE: lambda *given: _by_kdeploy(*given, training=FORMER_TRAINING),
         FORMER_TAUGHT: lambda *given: _by_kdeploy(*given, distill=FORMER),
+        BARE: lambda *given: _by_kdeploy(*given, distill=_as_found(*given[:3], rows_of(file))),
     }
     for seed in range(arguments.seeds):
         for name in arguments.only or PAIRS:
@@ -83,15 +87,30 @@ def main() -> None:
                 key = {"pair": name, "arm": arm, "epochs": arguments.epochs, "seed": seed}
                 if any(key.items() <= known.items() for known in rows_of(file)):
                     continue
-                started = time.perf_counter()
-                found = arms[arm](name, arguments.epochs, seed, arguments.work)
-                row = {**key, **found, "seconds": round(time.perf_counter() - started, 1)}
+                row = _same_training(key, rows_of(file))
+                if row is None:
+                    started = time.process_time()
+                    found = arms[arm](name, arguments.epochs, seed, arguments.work)
+                    row = {**key, **found, "cpu_seconds": round(time.process_time() - started, 2)}
                 add_row(file, row)
                 print(row, flush=True)
     text = _text(rows_of(file), arguments)
     file.with_suffix(".md").write_text(text)
     print(text)
     sys.exit(0)
+
+
+def _same_training(key: Row, rows: list[Row]) -> Row | None:
+    """Return the row of a pair with the same student and data, where no teacher has a part."""
+    if key["arm"] not in (HAND, ALONE, FORMER_ALONE):
+        return None
+    pair, others = PAIRS[key["pair"]], ("arm", "epochs", "seed")
+    for row in rows:
+        other = PAIRS[row["pair"]]
+        is_same = (pair.data, pair.student) == (other.data, other.student)
+        if is_same and all(row[name] == key[name] for name in others):
+            return {**row, "pair": key["pair"]}
+    return None
 
 
 def _by_hand(name: str, epochs: int, seed: int, work: Path) -> Row:
@@ -126,14 +145,23 @@ def _by_kdeploy(
     artifact = result.teacher if distill is None else result.student
     assert artifact is not None
     accuracy = share_right(load_model(artifact), *_preprocessed(pair.data, work)["test"])
-    return {"accuracy": accuracy, **_told(artifact, result.summary)}
+    return {"accuracy": accuracy, **_told(artifact, out)}
 
 
-def _told(artifact: Artifact, summary: Mapping[str, Any]) -> Row:
-    """Return what the run says of the teacher's help and of what it chose, where it does."""
-    keys = ("control", "chosen", "range_test", "training")
-    scores = {key: artifact.scores[key] for key in keys if key in artifact.scores}
-    return {**scores, **{key: summary[key] for key in ("verdict",) if key in summary}}
+def _told(artifact: Artifact, out: Path) -> Row:
+    """Return what the training chose by itself, and what the run says of the teacher's help."""
+    scores = {key: artifact.scores[key] for key in ("training",) if key in artifact.scores}
+    effect = json.loads((out / "summary.json").read_text()).get("teacher_effect")
+    keys = ("difference", "verdict", "after_steps", "teacher_accuracy")
+    return {**scores, **({"effect": {key: effect[key] for key in keys}} if effect else {})}
+
+
+def _as_found(name: str, epochs: int, seed: int, rows: list[Row]) -> dict[str, Any]:
+    """Return, as a recipe says it, what the defaults came to: the same without looking for it."""
+    key = {"pair": name, "arm": TAUGHT, "epochs": epochs, "seed": seed}
+    found = next(row for row in rows if key.items() <= row.items())["training"]
+    told = {name: value for name, value in found.items() if name != "range_test"}
+    return {**told, "baseline": False}
 
 
 def _teacher_file(name: str, work: Path) -> Path:
@@ -235,7 +263,45 @@ def _budget(rows: list[Row], epochs: int) -> list[str]:
             lines.append(
                 f"- {a} - {b}: {statistics.mean(means):+.2f} pp over {len(means)} pairs, {least}."
             )
+    lines += _costs(rows) + _sentences(rows)
     return [*lines, ""]
+
+
+def _costs(rows: list[Row]) -> list[str]:
+    """Return what range test and control cost of the processor, beside the same training."""
+    spent: dict[tuple[str, int], dict[str, float]] = {}
+    for row in rows:
+        if row["arm"] in (TAUGHT, BARE) and "cpu_seconds" in row:
+            spent.setdefault((row["pair"], row["seed"]), {})[row["arm"]] = row["cpu_seconds"]
+    both = [found for found in spent.values() if len(found) == 2]
+    if not both:
+        return []
+    whole, bare = (sum(found[arm] for found in both) for arm in (TAUGHT, BARE))
+    shares = [found[TAUGHT] / found[BARE] - 1 for found in both]
+    return [
+        f"- Range test and control: {whole / bare - 1:+.1%} processor time over {len(both)} "
+        f"trainings, the median {statistics.median(shares):+.1%}, the most {max(shares):+.1%}."
+    ]
+
+
+def _sentences(rows: list[Row]) -> list[str]:
+    """Return how often the control's verdict agrees in sign with the end on the test part."""
+    ends: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in rows:
+        ends.setdefault((row["pair"], row["seed"]), {})[row["arm"]] = row
+    verdicts = []
+    for found in ends.values():
+        if ALONE in found and "effect" in found.get(TAUGHT, {}):
+            gain = found[TAUGHT]["accuracy"] - found[ALONE]["accuracy"]
+            verdicts.append((found[TAUGHT]["effect"]["verdict"], gain > 0))
+    if not verdicts:
+        return []
+    said = ", ".join(
+        f"{name} {sum(v == name for v, _ in verdicts)} (at the end better in "
+        f"{sum(v == name and is_better for v, is_better in verdicts)})"
+        for name in ("helped", "no difference", "hurt")
+    )
+    return [f"- The control after a tenth of the steps said: {said}."]
 
 
 def _mean(values: Any) -> str:

@@ -13,6 +13,7 @@ from kdeploy import registry
 from kdeploy.api.models import Model, load
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import TaskFacts
+from kdeploy.distill.correctness import WeightOfWrong
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
@@ -127,7 +128,8 @@ class Objective(nn.Module):
             example=Batch(x=few, labels=labels, rows=rows),
             facts=TaskFacts(num_classes=classes, num_items=self._num_items or len(few)),
             balanced=[spec.name for spec in specs if spec.is_balanced],
-            of_wrong=self._config.weight_of_wrong,
+            # An own loop says nothing of progress: unless a weight is given, errors do not count.
+            of_wrong=WeightOfWrong(self._config.weight_of_wrong),
         )
         self._objective.append(made)
         self.loss_bank = made.loss_bank

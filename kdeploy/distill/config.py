@@ -12,8 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from kdeploy import registry
-from kdeploy.distill.correctness import OF_WRONG
-from kdeploy.distill.default_weights import with_all_weights
+from kdeploy.distill.default_weights import DEFAULT_LOSSES, with_all_weights
 from kdeploy.distill.loss_specs import Scheduled, checked_weight, resolved_loss
 from kdeploy.distill.schedules import Schedule, schedule_of
 from kdeploy.errors import RecipeError
@@ -39,8 +38,9 @@ class DistillConfig(TrainingConfig):
 
     scheme: Named = Field(default={"offline": {}}, description="who teaches", validate_default=True)
     losses: list[Named] = Field(
-        default=[{"kd": {}}],
-        description="what is learned: `[{kd: {temperature: 4.0}}]`",
+        default=list(DEFAULT_LOSSES),
+        description="what is learned, e.g. `[{kd: {temperature: 4.0}}]`; left out: `dist`, beside "
+        "labels of weight 1",
         validate_default=True,
     )
     label_weight: Scheduled | None = Field(
@@ -53,7 +53,7 @@ class DistillConfig(TrainingConfig):
         ge=0,
         le=1,
         description="weight of the items that the teacher gets wrong, in losses on outputs; null: "
-        "0, beside weights that are given 1",
+        "by how far it is ahead of the student, beside weights that are given 1",
     )
     cache_budget: str = Field(
         default="4GB", description="disk for the teacher's answers; 0 asks it live"
@@ -85,11 +85,16 @@ class DistillConfig(TrainingConfig):
         return self.label_weight is None
 
     @property
-    def weight_of_wrong(self) -> float:
-        """Return the weight of what the teacher gets wrong."""
-        if self.wrong_weight is not None:
-            return self.wrong_weight
-        return OF_WRONG if self.is_balanced else 1.0
+    def are_weights_given(self) -> bool:
+        """Whether somebody chose a weight: neither what is balanced nor the default has one."""
+        usual = type(self)()
+        is_usual = (self.losses, self.label_weight) == (usual.losses, usual.label_weight)
+        return not self.is_balanced and not is_usual
+
+    @property
+    def weight_of_wrong(self) -> float | None:
+        """Return the weight of what the teacher gets wrong; None: by its lead over the student."""
+        return 1.0 if self.wrong_weight is None and self.are_weights_given else self.wrong_weight
 
     @property
     def labels(self) -> Schedule:

@@ -10,15 +10,57 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED
 
-OF_WRONG = 0.0
-"""The weight of an item that the teacher gets wrong."""
+LEAST_LEAD, FULL_LEAD = 0.05, 0.1
+"""How much oftener a teacher is right than its student, as fractions of the validation part, where
+its errors begin to count (few items show no smaller lead), and where they count in full."""
+SINCE = 0.5
+"""The part of a training after which a lead says something of the teacher."""
 
 
-def weights_of(teacher: Tensor, labels: Tensor, *, of_wrong: float = OF_WRONG) -> Tensor | None:
+class WeightOfWrong(nn.Module):
+    """The weight of items that the teacher gets wrong; what it is like is part of the checkpoint.
+
+    A teacher that is well ahead of its student teaches by its errors too: it makes them where items
+    are doubtful. One that the student has caught up with only spreads them.
+
+    Args:
+        fixed: The weight; None: by the lead on the validation part, after each epoch.
+        teacher_accuracy: There, as a fraction.
+    """
+
+    def __init__(self, fixed: float | None = None, teacher_accuracy: float = 1.0) -> None:
+        super().__init__()
+        self.fixed = fixed
+        self.teacher_accuracy = teacher_accuracy
+        self.student_accuracy = 0.0
+
+    def at(self, progress: float) -> float:
+        """Return the weight at a time, from 0 to 1; before `SINCE` any teacher would be ahead."""
+        if self.fixed is not None:
+            return self.fixed
+        if progress < SINCE:
+            return 0.0
+        lead = self.teacher_accuracy - self.student_accuracy
+        return min(max((lead - LEAST_LEAD) / (FULL_LEAD - LEAST_LEAD), 0.0), 1.0)
+
+    def validated(self, accuracy: float) -> None:
+        """Take in the student's validation accuracy after an epoch."""
+        self.student_accuracy = accuracy
+
+    def get_extra_state(self) -> float:
+        """Return what a checkpoint keeps."""
+        return self.student_accuracy
+
+    def set_extra_state(self, state: float) -> None:
+        """Take what a checkpoint kept."""
+        self.student_accuracy = state
+
+
+def weights_of(teacher: Tensor, labels: Tensor, *, of_wrong: float) -> Tensor | None:
     """Return a weight for each row of the teacher's logits, None where labels tell no class.
 
     Args:

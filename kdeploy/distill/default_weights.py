@@ -1,6 +1,8 @@
-"""The weights of losses and labels where a recipe gives some of them and leaves others out.
+"""The losses and weights of a distillation where a recipe leaves some of them out.
 
-Where it gives none, all follow from the gradients while the student learns (`gradient_balance`).
+Where it says nothing, they are the ones that helped every student of a panel of pairs
+(`benchmarks/suites/distillation_defaults.py`). Where it names losses and no weights, these follow
+from the gradients while the student learns (`gradient_balance`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,13 @@ from typing import Any
 
 from kdeploy import registry
 
-DEFAULT_LOSS = "kd"
+DEFAULT_LOSSES: tuple[dict[str, dict[str, float]], ...] = (
+    {"dist": {"temperature": 2.0, "weight": 1.0}},
+)
+"""A correlation does not ask for the scale of the teacher's logits, which a short training has no
+time to reach: `kd` at any temperature hurt students of few steps or of a weak teacher."""
+DEFAULT_LABEL_WEIGHT = 1.0
+"""Beside the default losses."""
 BESIDE_ANSWERS = 0.1
 """Of the labels beside losses on outputs, which tell the classes too; the papers' usual weight."""
 BESIDE_FEATURES = 1.0
@@ -23,7 +31,10 @@ def with_all_weights(given: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         given: Keys as people wrote them, not checked yet: what cannot be is left as it is.
     """
-    losses = given.get("losses", [DEFAULT_LOSS])
+    if given.get("losses") is None and given.get("label_weight") is None:
+        chosen = {"losses": list(DEFAULT_LOSSES), "label_weight": DEFAULT_LABEL_WEIGHT}
+        return {**given, **chosen}
+    losses = given.get("losses", list(DEFAULT_LOSSES))
     entries = list(losses) if isinstance(losses, list | tuple) else []
     weighted = [name for entry in entries for name, keys in _keys(entry).items() if _weight(keys)]
     label_weight = given.get("label_weight")

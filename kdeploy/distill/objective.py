@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.distill.contract import TaskFacts
-from kdeploy.distill.correctness import weighed, weights_of
+from kdeploy.distill.correctness import WeightOfWrong, weighed, weights_of
 from kdeploy.distill.feature_hooks import tapped
 from kdeploy.distill.gradient_balance import LABELS, GradientBalance
 from kdeploy.distill.loss_bank import LossBank
@@ -36,7 +36,7 @@ class DistillObjective(nn.Module):
         example: Two preprocessed items, to see the shapes of the features.
         facts: What losses with a memory may know of the task.
         balanced: Losses whose gradients are kept in a band around that of the labels.
-        of_wrong: The weight of items that the teacher gets wrong, in losses on logits.
+        of_wrong: The weight of items that the teacher gets wrong, in losses on logits; None: 1.
 
     Raises:
         UnknownName: a layer that does not exist.
@@ -53,7 +53,7 @@ class DistillObjective(nn.Module):
         example: Batch,
         facts: TaskFacts,
         balanced: Sequence[str] = (),
-        of_wrong: float = 1.0,
+        of_wrong: WeightOfWrong | None = None,
     ) -> None:
         super().__init__()
         has_labels = any(label_weight.values())
@@ -71,7 +71,7 @@ class DistillObjective(nn.Module):
         self.fading = PlateauDecay(self.weights)
         self.loss_bank = self._fit_together(loss_specs, example, facts)
         self.balance = GradientBalance(balanced) if balanced and has_labels else None
-        self.of_wrong = of_wrong
+        self.of_wrong = of_wrong or WeightOfWrong(1.0)
         at_times = {name for name, weight in self.weights.items() if 0 in weight.values()}
         self.may_be_zero = frozenset(at_times | ({LABELS} if self.loss_bank.writes else set()))
         self.fingerprint = fingerprint_of(
@@ -80,7 +80,7 @@ class DistillObjective(nn.Module):
                 "loss_specs": [loss_spec.facts() for loss_spec in loss_specs],
                 "teacher": teacher.fingerprint,
                 "balanced": list(self.balance.names) if self.balance else [],
-                "of_wrong": of_wrong,
+                "of_wrong": [self.of_wrong.fixed, self.of_wrong.teacher_accuracy],
             },
             nn.Module(),  # the first weights are already known to the training itself
         )
@@ -104,8 +104,9 @@ class DistillObjective(nn.Module):
             components[LABELS] = weights.pop(LABELS) * value
         asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
         taught, rows = logits, None
-        if asked is not None and is_true and self.of_wrong != 1 and isinstance(logits, Tensor):
-            rows = weights_of(asked.logits, batch.labels, of_wrong=self.of_wrong)
+        of_wrong = self.of_wrong.at(batch.progress)
+        if asked is not None and is_true and of_wrong != 1 and isinstance(logits, Tensor):
+            rows = weights_of(asked.logits, batch.labels, of_wrong=of_wrong)
             taught = weighed(logits, rows)
         for name, weight in weights.items():
             if asked is None or not weight:
@@ -152,6 +153,7 @@ class DistillObjective(nn.Module):
     def validated(self, accuracy: float) -> None:
         """Let adaptive weights fade when validation no longer gains."""
         self.fading.validated(accuracy)
+        self.of_wrong.validated(accuracy)
 
     def _weight(self, name: str, progress: float) -> float:
         return self.weights[name].at(progress) * self.fading.factor(name)

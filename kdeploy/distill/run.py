@@ -19,8 +19,9 @@ from kdeploy.distill.comparable import example_of, facts_of
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
 from kdeploy.distill.control import too_weak
+from kdeploy.distill.correctness import WeightOfWrong
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
+from kdeploy.distill.loss_specs import LossSpec, check_fit, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
@@ -80,6 +81,7 @@ def distill(
     """
     scheme = registry.find("scheme", config.scheme_name).load()
     loss_specs = loss_specs_of(config.losses)
+    check_fit((name for entry in config.losses for name in entry), task_of(data).name)
     check_outputs(student, data, name="student")
     check_outputs(teacher, data, name="teacher")
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
@@ -107,6 +109,7 @@ def distill(
             loss_specs=loss_specs,
             label_weight=weight,
             of_wrong=config.weight_of_wrong,
+            teacher_accuracy=teacher_accuracy,
             data=data,
             teacher_preprocessing=knows,
             seed=context.seed,
@@ -133,7 +136,8 @@ class _Factory:
     teacher: nn.Module
     loss_specs: Sequence[LossSpec]
     label_weight: Schedule
-    of_wrong: float
+    of_wrong: float | None
+    teacher_accuracy: float
     data: Dataset
     teacher_preprocessing: Preprocessing
     seed: int
@@ -161,7 +165,7 @@ class _Factory:
                 example=example,
                 facts=facts_of(self.data),
                 balanced=[spec.name for spec in loss_specs if spec.is_balanced],
-                of_wrong=self.of_wrong,
+                of_wrong=WeightOfWrong(self.of_wrong, self.teacher_accuracy),
             )
 
     def _say(self, sentences: Sequence[str]) -> None:

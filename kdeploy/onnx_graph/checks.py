@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import FileMissing, ModelError
-from kdeploy.onnx_graph.fields import check_fields, nodes, num_bytes, tensors_of_model, told
+from kdeploy.onnx_graph.fields import (
+    check_fields,
+    nodes,
+    num_bytes,
+    open_unnamed,
+    tensors_of_model,
+    told,
+)
 from kdeploy.onnx_graph.wire import Malformed, check_wire
 
 if TYPE_CHECKING:
@@ -70,6 +77,7 @@ def read_onnx(path: Path) -> ModelProto:
         check_fields(model)
     except Malformed as error:
         raise ModelError(f"{path} cannot be used: {error}", hint=_AGAIN) from None
+    open_unnamed(model)
     _check_files(model, path)
     _check_operators(model, path)
     return model

@@ -34,6 +34,9 @@ _ATTRIBUTE_TYPES = range(1, 15)
 _SIZES = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "Reshape": 1, "Pad": 1}
 _SIZED_BY_ATTRIBUTE = ("RandomNormal", "RandomUniform")
 
+UNNAMED = -1
+"""The size that PaddlePaddle's converter and others write for an axis that is open."""
+
 
 def check_fields(model: ModelProto) -> None:
     """Raise `Malformed` when a field holds what no reader could use."""
@@ -168,7 +171,7 @@ def _check_value(value: ValueInfoProto, kind: str, *, is_needed: bool) -> None:
     if tensor.elem_type not in _TYPES and (is_needed or tensor.elem_type):
         raise Malformed(f"{what} is of the type {tensor.elem_type}, which ONNX does not have")
     sizes = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
-    if any(size < 0 for size in sizes):
+    if any(size < UNNAMED for size in sizes):
         raise Malformed(f"{what} has an axis of size {min(sizes)}; an open axis has a name")
     if math.prod(sizes) > MOST_NUMBERS or len(tensor.shape.dim) > 64:
         raise Malformed(
@@ -220,3 +223,11 @@ def told(value: Any) -> str:
     """Return foreign text or numbers as a message may hold them: short, and in one line."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def open_unnamed(model: ModelProto) -> None:
+    """Make axes of size -1 what ONNX has for them: axes without a size."""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value == UNNAMED:
+                dim.ClearField("dim_value")

@@ -19,6 +19,7 @@ import numpy as np
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.onnx_graph.checks import read_onnx
 from kdeploy.onnx_graph.facts import DECLARED_SHAPES
+from kdeploy.onnx_graph.fields import open_unnamed
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -147,7 +148,9 @@ def _loaded(source: Path) -> ModelProto:
     import onnx
 
     read_onnx(source)  # whatever is wrong with it is one error
-    return onnx.load(source)
+    model = onnx.load(source)
+    open_unnamed(model)
+    return model
 
 
 def _inputs(model: ModelProto) -> list[Any]:

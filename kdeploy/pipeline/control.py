@@ -60,7 +60,7 @@ def teacher_effect(
         after_steps=after,
         of_steps=own.of_steps,
         teacher_accuracy=float(student.manifest["scores"][TEACHERS_SCORE]),
-        are_weights_given=not config.is_balanced,
+        are_weights_given=config.are_weights_given,
     )
     session.listener.message(effect.sentence)
     return effect

@@ -23,6 +23,7 @@ BESIDE_A_RATE: Mapping[str, Any] = {
     "weight_decay": 5e-4,
     "warmup_epochs": 0.0,
     "clip_norm": None,
+    "keep": "best",
 }
 """What goes with a learning rate that is given."""
 
@@ -109,10 +110,10 @@ class TrainingConfig(BaseModel):
         description="`torch.compile` of the models; `auto` where the training is so long that it "
         "pays.",
     )
-    keep: Literal["best", "last"] = Field(
-        default="best",
+    keep: Literal["best", "last"] | None = Field(
+        default=None,
         description="Weights of the epoch that is `best` on the validation part (of equals the "
-        "later), or of the `last`.",
+        "later), or of the `last`; null: `last`, beside a rate or a constant schedule `best`.",
     )
 
     @model_validator(mode="before")

@@ -22,10 +22,11 @@ SMOOTHING = 0.7
 """Of the exponential average of losses that the curve is read off."""
 RISEN = 1.3
 """The test ends where the smoothed loss is this many times the lowest."""
-FROM_LOWEST = 6.0
+FROM_LOWEST = 10.0
 """The rate of the lowest smoothed loss is this many times too high to train with."""
-MOST_FACTOR = 2.0
-"""By which the usual rate is moved at most, up or down."""
+LEAST_FACTOR, MOST_FACTOR = 0.5, 1.5
+"""By which the usual rate is moved at most: so short a curve tells too high a rate from a good one
+better than a good one from a better one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ def found_rate(usual: float, total: int, step: Callable[[int, float], float]) ->
             break
     lowest_at = rate_of_lowest(rates, losses)
     factor = lowest_at / FROM_LOWEST / usual
-    rate = usual * min(max(factor, 1 / MOST_FACTOR), MOST_FACTOR)
+    rate = usual * min(max(factor, LEAST_FACTOR), MOST_FACTOR)
     return RateFound(rate=_two_digits(rate), steps=len(losses), lowest_at=_two_digits(lowest_at))
 
 

@@ -14,7 +14,7 @@ def test_a_library_that_is_not_installed_leaves_with_3_and_its_name(kdeploy, mon
     def missing():
         raise ModuleNotFoundError("No module named 'left_out.part'", name="left_out.part")
 
-    monkeypatch.setattr("kdeploy.machine.fingerprint", missing)
+    monkeypatch.setattr("kdeploy.runtimes.run.this_machine", missing)
     answer = kdeploy("doctor")
     assert answer.code == 3
     assert "hint: pip install left_out" in answer.err

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdeploy.data.contract import NOT_COUNTED
-from kdeploy.distill.correctness import weighed, weights_of
+from kdeploy.distill.correctness import WeightOfWrong, weighed, weights_of
 from kdeploy.distill.losses.kd import kd
 
 
@@ -22,7 +22,7 @@ def test_tokens_are_rows_too():
 
 @pytest.mark.parametrize("labels", [torch.full((2, 3), 1 / 3), torch.zeros(2, 3).long()])
 def test_without_a_class_for_each_row_nothing_is_right_or_wrong(labels):
-    assert weights_of(torch.rand(2, 3), labels) is None
+    assert weights_of(torch.rand(2, 3), labels, of_wrong=0.0) is None
     logits = torch.rand(2, 3)
     assert weighed(logits, None) is logits
 
@@ -37,3 +37,22 @@ def test_the_gradient_is_that_of_the_weighted_mean_of_the_items_losses():
     (torch.stack(each) * weights).mean().backward()
     torch.testing.assert_close(found, logits.grad)
     assert found[1].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("student_accuracy", "weight"), [(0.0, 1.0), (0.725, 0.5), (0.76, 0.0), (0.9, 0.0)]
+)
+def test_errors_of_a_teacher_count_as_far_as_it_is_ahead(student_accuracy, weight):
+    of_wrong = WeightOfWrong(teacher_accuracy=0.8)
+    of_wrong.validated(student_accuracy)
+    assert of_wrong.at(0.6) == pytest.approx(weight)
+    assert of_wrong.at(0.4) == 0
+    resumed = WeightOfWrong(teacher_accuracy=0.8)
+    resumed.load_state_dict(of_wrong.state_dict())
+    assert resumed.at(0.6) == of_wrong.at(0.6)
+
+
+def test_a_weight_that_is_given_stays():
+    of_wrong = WeightOfWrong(0.25)
+    of_wrong.validated(1.0)
+    assert of_wrong.at(0.0) == of_wrong.at(1.0) == 0.25

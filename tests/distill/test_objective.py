@@ -8,6 +8,7 @@ from torch import nn
 
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import Batch, TaskFacts
+from kdeploy.distill.correctness import WeightOfWrong
 from kdeploy.distill.loss_specs import checked_weight, loss_specs_of
 from kdeploy.distill.losses.attention import attention
 from kdeploy.distill.losses.kd import kd
@@ -93,7 +94,12 @@ def test_the_optimizer_sees_student_and_adapters_and_never_the_teacher(build, st
     assert len(objective.loss_bank.adapters) == 2
     assert trained == {id(p) for p in student.parameters()} | adapters
     assert not trained & {id(p) for p in teacher.parameters()}
-    assert {k.split(".")[0] for k in objective.state_dict()} == {"student", "fading", "loss_bank"}
+    assert {k.split(".")[0] for k in objective.state_dict()} == {
+        "student",
+        "fading",
+        "loss_bank",
+        "of_wrong",
+    }
 
 
 def test_the_student_s_state_has_no_adapter(build, student, tiny_model):
@@ -249,7 +255,7 @@ def test_items_that_the_teacher_gets_wrong_teach_nothing(build, teacher, batch):
     with torch.no_grad():
         right = teacher(batch.x).argmax(dim=1)
     labels = torch.where(torch.arange(6) < 3, right, (right + 1) % 4)
-    objective = build([{"kd": {"weight": 1.0}}], of_wrong=0.0).eval()
+    objective = build([{"kd": {"weight": 1.0}}], of_wrong=WeightOfWrong(0.0)).eval()
     x = batch.x.clone().requires_grad_()
     objective(batch._replace(x=x, labels=labels))["kd"].backward()
     per_item = x.grad.flatten(1).abs().sum(dim=1)

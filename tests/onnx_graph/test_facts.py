@@ -8,7 +8,14 @@ from onnx import helper, numpy_helper
 
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.checks import file_bytes
-from kdeploy.onnx_graph.facts import OPEN, count_parameters, item_shape
+from kdeploy.onnx_graph.facts import (
+    DECLARED_SHAPES,
+    OPEN,
+    count_parameters,
+    inputs_of,
+    item_shape,
+)
+from kdeploy.onnx_graph.input_fitting import Declared, declared_file
 from tests.bench.conftest import fixed_file, float_file, int8_file  # noqa: F401
 
 LEARNED = 4 * 2 * 9 + 4 + 3 * 144 + 3
@@ -69,3 +76,33 @@ def test_what_is_no_onnx_file_is_said_to_be_none(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"broken\.onnx"):
         count_parameters(path)
+
+
+def test_an_axis_of_size_minus_one_is_open_as_converters_of_others_mean_it(float_file, tmp_path):
+    model = onnx.load(float_file)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, tmp_path / "unnamed.onnx")
+    (info,) = inputs_of(tmp_path / "unnamed.onnx")
+    assert info.shape == ("?", 2, 6, 6)
+
+
+def test_declared_sizes_of_several_inputs_are_told_beside_the_graph(float_file, tmp_path):
+    model = onnx.load(float_file)
+    model.graph.input.append(helper.make_tensor_value_info("mask", 1, ["batch", "free"]))
+    onnx.save(model, tmp_path / "two.onnx")
+    given = {"mask": Declared(shape=(1, 7))}
+    declared_file(tmp_path / "two.onnx", tmp_path / "told.onnx", given)
+    assert inputs_of(tmp_path / "told.onnx")[1].shape == ("batch", 7)
+    dims = onnx.load(tmp_path / "told.onnx").graph.input[1].type.tensor_type.shape.dim
+    assert [d.dim_param for d in dims] == ["batch", "free"]
+
+
+@pytest.mark.parametrize("text", ["no json", "[1, 2]"])
+def test_a_broken_table_of_sizes_is_one_error(float_file, tmp_path, text):
+    model = onnx.load(float_file)
+    onnx.helper.set_model_props(model, {DECLARED_SHAPES: text})
+    onnx.save(model, tmp_path / "broken.onnx")
+    with pytest.raises(ModelError, match="no table of sizes") as caught:
+        inputs_of(tmp_path / "broken.onnx")
+    assert "--input" in caught.value.hint

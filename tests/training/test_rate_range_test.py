@@ -6,6 +6,7 @@ import math
 import pytest
 
 from kdeploy.training.rate_range_test import (
+    LEAST_FACTOR,
     MOST_FACTOR,
     found_rate,
     rate_of_lowest,
@@ -52,7 +53,7 @@ def test_the_rate_lies_below_that_of_the_lowest_loss(best, expected):
     assert found.lowest_at == pytest.approx(best, rel=0.6)
 
 
-@pytest.mark.parametrize(("best", "factor"), [(2e-4, 1 / MOST_FACTOR), (0.3, MOST_FACTOR)])
+@pytest.mark.parametrize(("best", "factor"), [(2e-4, LEAST_FACTOR), (0.3, MOST_FACTOR)])
 def test_the_usual_rate_is_moved_by_a_bounded_factor(best, factor):
     step, _ = bowl(best)
     assert 0.01 * factor / found_rate(0.01, 10_000, step).rate == pytest.approx(1, abs=0.25)
