@@ -10,7 +10,7 @@ values that were the defaults before. A sixth way is told what the defaults came
 control: what it saves is what the looking costs. Accuracy is that on the test part. No epoch was
 chosen by it, but the defaults were, with one or two seeds on most of these pairs: for other data
 expect less. One line a training goes to `results/<machine>/distillation_defaults.jsonl`, and one
-that stands there is not made again; `--work` holds data, teachers and runs. Writes the table beside.
+that stands there is not made again; `--work` holds data, teachers and runs. Writes the table, too.
 """
 
 from __future__ import annotations
