@@ -56,6 +56,81 @@ METRICS: dict[str, Metric] = {
     "agreement.mae": Metric(
         unit="", better="lower", about="mean distance to the teacher's values", needs="accuracy"
     ),
+    "agreement.map": Metric(
+        unit="fraction",
+        better="higher",
+        about="mean AP, the teacher's answers as truth",
+        needs="accuracy",
+    ),
+    "agreement.miou": Metric(
+        unit="fraction", better="higher", about="overlap with the teacher's masks", needs="accuracy"
+    ),
+    "agreement.pck": Metric(
+        unit="fraction", better="higher", about="points near the teacher's", needs="accuracy"
+    ),
+    "agreement.cer": Metric(
+        unit="fraction",
+        better="lower",
+        about="characters other than the teacher's",
+        needs="accuracy",
+    ),
+    "agreement.recall_at_1": Metric(
+        unit="fraction",
+        better="higher",
+        about="same nearest item as by the teacher",
+        needs="accuracy",
+    ),
+    "agreement.spearman": Metric(
+        unit="", better="higher", about="rank correlation with its similarities", needs="accuracy"
+    ),
+    "multi_label.map": Metric(
+        unit="fraction", better="higher", about="mean average precision of labels", needs="accuracy"
+    ),
+    "multi_label.f1_macro": Metric(
+        unit="fraction", better="higher", about="mean F1 over labels, at 0.5", needs="accuracy"
+    ),
+    "multi_label.f1_micro": Metric(
+        unit="fraction",
+        better="higher",
+        about="F1 of all labels together, at 0.5",
+        needs="accuracy",
+    ),
+    "segmentation.miou": Metric(
+        unit="fraction", better="higher", about="mean over classes of TP / union", needs="accuracy"
+    ),
+    "segmentation.pixel_accuracy": Metric(
+        unit="fraction", better="higher", about="pixels that get their class", needs="accuracy"
+    ),
+    "keypoints.pck": Metric(
+        unit="fraction",
+        better="higher",
+        about="points found within 5 % of the image",
+        needs="accuracy",
+    ),
+    "ctc.cer": Metric(
+        unit="fraction",
+        better="lower",
+        about="characters wrong, missing or too many",
+        needs="accuracy",
+    ),
+    "ctc.wer": Metric(
+        unit="fraction", better="lower", about="words wrong, missing or too many", needs="accuracy"
+    ),
+    "tokens.f1": Metric(
+        unit="fraction",
+        better="higher",
+        about="F1 of entities, exact span and type",
+        needs="accuracy",
+    ),
+    "embedding.recall_at_1": Metric(
+        unit="fraction",
+        better="higher",
+        about="nearest item is of the same group",
+        needs="accuracy",
+    ),
+    "embedding.spearman": Metric(
+        unit="", better="higher", about="rank correlation of pairs' likeness", needs="accuracy"
+    ),
     "regression.mae": Metric(
         unit="", better="lower", about="mean error, in the target's unit", needs="accuracy"
     ),
@@ -70,12 +145,6 @@ METRICS: dict[str, Metric] = {
     ),
     "detection.map50": Metric(
         unit="fraction", better="higher", about="mean AP at an overlap of 0.5", needs="accuracy"
-    ),
-    "agreement.map": Metric(
-        unit="fraction",
-        better="higher",
-        about="the same, the teacher's boxes as truth",
-        needs="accuracy",
     ),
     "latency.mean": Metric(unit="s", better="lower", about="mean time of one batch"),
     "latency.p50": Metric(unit="s", better="lower", about="median time of one batch"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ from kdeploy.api import session
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.data.load import DataReference
 from kdeploy.data.split import stratified
+from kdeploy.data.torch_data import split_of
 from kdeploy.errors import DataError
 from kdeploy.recipe.data_text import data_section
 from kdeploy.recipe.resolve import data_reference
@@ -110,32 +111,8 @@ def _arrays(given: Any, part: str) -> Arrays:
 
 def _read(given: Any, part: str) -> Arrays:
     """Return what a data set or loader yields; of a loader the data set, in its order."""
-    inner = getattr(given, "dataset", None)
-    is_batched = inner is not None and not hasattr(inner, "__getitem__")
-    source = inner if inner is not None and not is_batched else given
-    inputs: list[NDArray[Any]] = []
-    targets: list[NDArray[Any]] = []
-    for item in _items(source):
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(f"data, {part}: an item is a {type(item).__name__}", hint=FORMS)
-        x, y = _array(item[0]), _array(item[1])
-        inputs += list(x) if is_batched else [x]
-        targets += list(y) if is_batched else [y]
-    if not inputs:
-        raise DataError(f"data, {part}: it yields no items", hint="give items")
-    shapes = {x.shape for x in inputs}
-    if len(shapes) > 1:
-        raise DataError(
-            f"data, {part}: items have the shapes {sorted(shapes)[:3]}",
-            hint="bring all items to one shape in the data set",
-        )
-    return {"x": _array(np.stack(inputs)), "y": _array(np.stack(targets))}
-
-
-def _items(source: Any) -> Iterator[Any]:
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
-        return (source[place] for place in range(len(source)))
-    return iter(source)
+    split, _ = split_of(given, where=f"data, {part}")
+    return {"x": _array(np.asarray(split.x)), "y": _array(np.asarray(split.y))}
 
 
 def _is_array(value: Any) -> bool:

@@ -16,6 +16,8 @@ from kdeploy.distill.loss_specs import TEMPERATURE, LossSpec
 from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.distill.tokens import real_rows
 from kdeploy.errors import ModelError, RecipeError
+from kdeploy.tasks import usual
+from kdeploy.tasks.contract import is_classification
 from kdeploy.training.contract import Batch
 from kdeploy.untrusted.user_code import described
 
@@ -74,9 +76,11 @@ class LossBank(nn.Module):
         loss_spec = self.loss_specs[name]
         with torch.autocast(batch.x.device.type, enabled=False):
             if loss_spec.needs == "logits":
-                answers = (student[0], teacher.logits)
-                own, other = (self.task.distillable(answer) for answer in answers)
-                return self._on_logits(loss_spec, own, other, batch)
+                is_own = self._is_of_task(loss_spec)
+                form = usual.as_distillable if is_own else type(self.task).rows
+                own, labels = form(self.task, student[0], batch.labels)
+                other, _ = form(self.task, teacher.logits, batch.labels)
+                return self._on_logits(loss_spec, own, other, batch._replace(labels=labels))
             pairs = _pairs(loss_spec, student[1], teacher.features)
             floats = [(own.float(), other.float()) for own, other in pairs]
             if loss_spec.needs == "all_features":
@@ -123,13 +127,18 @@ class LossBank(nn.Module):
             )
 
     def _on_logits(self, loss_spec: LossSpec, own: Tensor, other: Tensor, batch: Batch) -> Tensor:
-        labels = self.task.logit_targets(batch.labels)
-        if own.ndim > 2 and not loss_spec.is_module:
+        labels = batch.labels
+        is_of_rows = not self._is_of_task(loss_spec) or is_classification(self.task.name)
+        if own.ndim > 2 and is_of_rows and not loss_spec.is_module:
             own, other = real_rows(own, labels), real_rows(other, labels)
             labels = labels[labels != NOT_COUNTED]
         return self._value(
             loss_spec, 0, (own.float(), other.float()), batch._replace(labels=labels)
         )
+
+    def _is_of_task(self, loss_spec: LossSpec) -> bool:
+        """Return whether a loss was made for the task itself, not for one that it is like."""
+        return self.task.name in loss_spec.tasks
 
     def _on_pair(
         self, loss_spec: LossSpec, pair: int, features: tuple[Tensor, Tensor], batch: Batch

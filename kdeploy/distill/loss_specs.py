@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeAlias
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kdeploy import registry
 from kdeploy.distill.schedules import Schedule, is_schedule, schedule_of
 from kdeploy.errors import RecipeError, UnknownName
+from kdeploy.tasks.contract import kin
 
 TEMPERATURE = "temperature"
 AROUND_LOSS = ("weight", "layers")
@@ -19,6 +20,7 @@ Scheduled: TypeAlias = float | dict[str, dict[str, Any]]
 """A number, or a schedule of `kdeploy.distill.schedules`: `{linear: {start: 0.9, end: 0.1}}`."""
 Layers: TypeAlias = Annotated[dict[str, str], Field(min_length=1)]
 logger = logging.getLogger(__name__)
+CLASSES = ("classification",)
 
 
 class LogitLossSection(BaseModel):
@@ -49,6 +51,38 @@ class FeatureLossSection(LogitLossSection):
     )
 
 
+def tasks_of(known: registry.Technique) -> tuple[str, ...]:
+    """Return the tasks that a loss says it fits; none where it fits every one."""
+    is_on_outputs = known.facts.get("needs", "logits") == "logits"
+    return tuple(known.facts.get("tasks", CLASSES if is_on_outputs else ()))
+
+
+def check_fit(losses: Iterable[str], task: str) -> None:
+    """Refuse losses that compare what the task's outputs are not.
+
+    Raises:
+        RecipeError: with the losses that do fit.
+    """
+    own = kin(task)
+    for name in losses:
+        fits = tasks_of(registry.find("loss", name))
+        if not fits or set(fits) & set(own):
+            continue
+        every = registry.techniques("loss").items()
+        able = [n for n, t in every if not tasks_of(t) or set(tasks_of(t)) & set(own)]
+        on_outputs = [n for n in able if tasks_of(registry.find("loss", n))]
+        raise RecipeError(
+            f"the loss `{name}` is for {listed(fits)}, and the task is `{task}`",
+            hint=f"on outputs of that task there are {listed(on_outputs) or 'none'}; on layers "
+            f"{listed([n for n in able if n not in on_outputs])}",
+        )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for a message."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSpec:
     """One loss with its weight, its own parameters and, for features, its pairs of layers."""
@@ -68,6 +102,8 @@ class LossSpec:
     needs: str = "logits"
     adapt: bool = False
     needs_labels: bool = False
+    tasks: tuple[str, ...] = CLASSES
+    """Whose outputs it compares; losses on features fit every task and have none."""
     of_items: bool = False
     """Whether it compares items with each other."""
     wants_layers: bool = False
@@ -177,6 +213,7 @@ def _loss_spec(name: str, resolved: dict[str, Any]) -> LossSpec:
         needs=needs,
         adapt=bool(known.facts.get("adapt", False)),
         needs_labels=bool(known.facts.get("labels", False)),
+        tasks=tasks_of(known),
         of_items=bool(known.facts.get("of_items", False)),
         wants_layers=needs != "logits" and layers is None,
     )

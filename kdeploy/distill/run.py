@@ -21,7 +21,7 @@ from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
 from kdeploy.distill.control import too_weak
 from kdeploy.distill.correctness import WeightOfWrong
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
+from kdeploy.distill.loss_specs import LossSpec, check_fit, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
@@ -81,6 +81,7 @@ def distill(
     """
     scheme = registry.find("scheme", config.scheme_name).load()
     loss_specs = loss_specs_of(config.losses)
+    check_fit((name for entry in config.losses for name in entry), task_of(data).name)
     check_outputs(student, data, name="student")
     check_outputs(teacher, data, name="teacher")
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)

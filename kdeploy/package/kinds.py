@@ -13,6 +13,7 @@ from kdeploy.package.contract import BundleKind
 from kdeploy.registry import Technique
 
 RUNNER = Path(__file__).parent / "runner" / "python"
+DECODING = registry.ROOT / "tasks" / "decoding"
 SHARED = ("run.py", "rules.py", "schema.py", "reading.py", "limits.py", "given.py", "golden.py")
 FOLDER = "runner/python"
 SESSION = '''\
@@ -54,16 +55,24 @@ def kind_of(form: str) -> BundleKind:
     return cast("BundleKind", technique_of(form).load())
 
 
-def runner_files(form: str) -> dict[str, bytes]:
-    """Return the runner of a bundle of this format, its files by their place in the bundle."""
+def runner_files(form: str, task: str = "") -> dict[str, bytes]:
+    """Return the runner of a bundle, its files by their place in it.
+
+    Args:
+        form: Of the file that is shipped.
+        task: Whose outputs are decoded on the device; "" for classes.
+    """
     shared = {f"{FOLDER}/{name}": (RUNNER / name).read_bytes() for name in SHARED}
+    decoding = DECODING / f"{task}.py"
+    if task and task.isidentifier() and decoding.is_file():
+        shared[f"{FOLDER}/decode.py"] = decoding.read_bytes()
     return {**shared, f"{FOLDER}/session.py": _session(technique_of(form)).encode()}
 
 
-def write_runner(folder: Path, form: str) -> Path:
-    """Write the runner of a bundle of this format; return what is executed."""
+def write_runner(folder: Path, form: str, task: str = "") -> Path:
+    """Write the runner of a bundle, see `runner_files`; return what is executed."""
     (folder / FOLDER).mkdir(parents=True)
-    for name, content in runner_files(form).items():
+    for name, content in runner_files(form, task).items():
         (folder / name).write_bytes(content)
     return folder / FOLDER / "run.py"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -123,6 +123,8 @@ class Manifest:
     made_with: Mapping[str, str]
     lineage: tuple[Mapping[str, Any], ...]
     state: tuple[State, ...] = ()
+    task: Mapping[str, Any] = field(default_factory=dict)
+    """What outputs mean, as the task tells it; empty where they are classes."""
 
     @property
     def version(self) -> int:
@@ -140,7 +142,12 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
         del fields["preprocessing"]["dtype"], fields["preprocessing"]["vocabulary"]
     if form is not None and not form.background:
         del fields["preprocessing"]["background"]
-    for table, key in ((fields, "state"), (fields, "preprocessing"), (fields["model"], "opset")):
+    for table, key in (
+        (fields, "state"),
+        (fields, "task"),
+        (fields, "preprocessing"),
+        (fields["model"], "opset"),
+    ):
         if not table[key]:
             del table[key]
     text = json.dumps(fields, indent=2, allow_nan=False, default=str)

@@ -77,7 +77,11 @@ def contradiction(manifest: Manifest, facts: FileFacts) -> str:
         return f"the file takes and gives {_listed(ports)}, not {_listed(said)}"
     if manifest.model.opset != facts.opset:
         return f"the file is of opset {facts.opset}, not {manifest.model.opset}"
-    if manifest.classes and facts.outputs[0].shape[-1:] != (len(manifest.classes),):
+    if (
+        manifest.classes
+        and not manifest.task
+        and facts.outputs[0].shape[-1:] != (len(manifest.classes),)
+    ):
         return f"{len(manifest.classes)} classes for outputs {facts.outputs[0].shape}"
     fed = {state.input for state in manifest.state}
     return _of_preprocessing(manifest, next(p for p in facts.inputs if p.name not in fed))

@@ -39,6 +39,7 @@ from kdeploy.preprocessing import Preprocessing
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.state import carried
 from kdeploy.store.artifact import file_sha256
+from kdeploy.tasks.contract import facts_of, is_of_classes
 from kdeploy.tensor_info import TensorInfo
 
 _LAYOUTS: Mapping[int, Layout] = {4: "NCTHW", 3: "NCHW", 2: "NCL", 1: "NC"}
@@ -105,7 +106,7 @@ def package(
             chosen_because=chosen_because,
             licences=write_licences(folder, texts, technique_of(form).facts["libraries"]),
         )
-        write_runner(folder, form)
+        write_runner(folder, form, str(described.task.get("name", "")))
         write_manifest(described, folder)
         (folder / "README.md").write_text(readme(described, golden=tolerance.num_items))
         write_sums(folder)
@@ -158,7 +159,11 @@ def _manifest(
     state = _state(facts)
     is_single = len(facts.inputs) - len(state) == 1
     preprocessing = stored_preprocessing(stored) if stored and is_single else None
-    values = _values(named(outputs, facts.outputs, "outputs"), has_items=preprocessing is not None)
+    task = (source.get("data") or {}).get("task") or {}
+    has_classes = preprocessing is not None and (not task or is_of_classes(str(task["name"])))
+    # Classes of pixels are no classes of the item.
+    has_classes = has_classes and not facts_of(str(task.get("name", ""))).get("moves")
+    values = _values(named(outputs, facts.outputs, "outputs"), has_items=has_classes)
     size = sum(part.stat().st_size for part in model.parent.glob("model.*"))
     libraries = technique_of(form).facts["libraries"]
     return Manifest(
@@ -190,6 +195,7 @@ def _manifest(
         made_with={n: importlib.metadata.version(n) for n in (*libraries, "numpy")},
         lineage=tuple(source.get("lineage", ())),
         state=state,
+        task=task,
     )
 
 

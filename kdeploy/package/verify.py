@@ -68,7 +68,7 @@ def verify(
         digests = check_sums(folder)
         manifest = checked_manifest(folder, digests)
         contents = f"{len(digests)} files; the checksum of SHA256SUMS is {digest(folder)}"
-        report = _self_test(folder, manifest.model.format, timeout_seconds, memory_bytes)
+        report = _self_test(folder, manifest, timeout_seconds, memory_bytes)
         checks = [
             _check("contents", True, contents),
             _runner_check(folder, manifest),
@@ -126,7 +126,7 @@ def checked_manifest(folder: Path, digests: Mapping[str, str]) -> Manifest:
 
 
 def _runner_check(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    own = runner_files(manifest.model.format)
+    own = runner_files(manifest.model.format, _task(manifest))
     differing = [name for name, content in own.items() if _content(folder / name) != content]
     if not differing:
         return _check("runner", True, f"the same as that of kdeploy {__version__}")
@@ -141,6 +141,10 @@ def _runner_check(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return _check("runner", False, reason)
 
 
+def _task(manifest: Manifest) -> str:
+    return str(manifest.task.get("name", ""))
+
+
 def _content(file: Path) -> bytes | None:
     return file.read_bytes() if file.is_file() else None
 
@@ -152,10 +156,15 @@ def _fingerprint(files: Mapping[str, bytes | None]) -> str:
 
 
 def _self_test(
-    folder: Path, form: str, timeout_seconds: float | None, memory_bytes: int | None
+    folder: Path, manifest: Manifest, timeout_seconds: float | None, memory_bytes: int | None
 ) -> dict[str, Any]:
     with temporary_folder("runner") as own:
-        return _answer(write_runner(own, form), folder, timeout_seconds, memory_bytes)
+        return _answer(
+            write_runner(own, manifest.model.format, _task(manifest)),
+            folder,
+            timeout_seconds,
+            memory_bytes,
+        )
 
 
 def _answer(

@@ -18,7 +18,7 @@ from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.store.artifact import Artifact, file_sha256, find_artifact
 from kdeploy.store.model_io import load_model
-from kdeploy.store.references import ModelReference, build_model, source_sha256
+from kdeploy.store.references import ModelReference, build_model, names_model, source_sha256
 from kdeploy.system.temporary import temporary_folder
 from kdeploy.untrusted.named_path import named_path
 
@@ -121,7 +121,7 @@ def auxiliary_model(
 
 def auxiliary_models(value: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the further models in a scheme's parameters, each with its place for messages."""
-    if isinstance(value, Mapping) and "build" in value:
+    if names_model(value):
         yield where, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
@@ -134,7 +134,7 @@ def auxiliary_models(value: Any, where: str) -> Iterator[tuple[str, Mapping[str,
 def without_folders(value: Any) -> Any:
     """Return parameters with the names of files only: the same files elsewhere are the same."""
     if isinstance(value, Mapping):
-        value = {**value, "build": Path(value["build"])} if "build" in value else value
+        value = {**value, "build": Path(value["build"])} if names_model(value) else value
         return {key: without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [without_folders(inner) for inner in value]
@@ -148,7 +148,7 @@ def contents_sha256(value: Any, stores: Sequence[Path] = ()) -> str:
 
 
 def _digests(value: Any, stores: Sequence[Path]) -> Iterator[str]:
-    if isinstance(value, Mapping) and "build" in value:
+    if names_model(value):
         known = find_artifact(value["build"], stores)
         reference = ModelReference(build=value["build"], args=value["args"])
         file = onnx_path(reference)

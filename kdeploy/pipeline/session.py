@@ -19,6 +19,7 @@ from kdeploy.pipeline.unfinished import told_of_the_dead, unfinished
 from kdeploy.store.artifact import Artifact, Store, artifact_id
 from kdeploy.store.moved_paths import from_here
 from kdeploy.system.temporary import sweep_once
+from kdeploy.tasks.contract import stored_task
 from kdeploy.training.processes import ALONE, Processes
 from kdeploy.training.threads import computing_with, free_threads
 
@@ -192,6 +193,7 @@ class Session:
             "preprocessing": self.data.preprocessing.to_dict(),
             "reference": self.reference.to_dict(),
             "folder_from_here": from_here(self.reference.folder, self.store.root / "id"),
+            **({"task": task} if (task := stored_task(self.data)) else {}),
             "licence": self.data.licence,
             "source": self.data.source,
             **({"notes": list(self.data.notes)} if self.data.notes else {}),

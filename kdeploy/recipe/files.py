@@ -12,6 +12,7 @@ from kdeploy.errors import FileMissing
 from kdeploy.store.artifact import MANIFEST
 from kdeploy.store.artifact_schema import ID
 from kdeploy.store.moved_paths import went_along
+from kdeploy.store.references import names_model
 from kdeploy.untrusted.named_path import named_path
 
 LIBRARIES = ("live", "pytorchcv", "timm", "torchvision")
@@ -30,7 +31,7 @@ def placed(value: Any, folder: Path, where: str) -> Any:
     """
     if isinstance(value, Mapping):
         inner = {k: placed(v, folder, f"{where}.{k}") for k, v in value.items() if k != "args"}
-        if "build" in value:
+        if names_model(value):
             inner["build"] = absolute_build(value["build"], folder)
         return {**value, **inner}
     if isinstance(value, list | tuple):

@@ -26,6 +26,7 @@ from kdeploy.recipe.sections import (
 )
 from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
+from kdeploy.tasks.contract import facts_of
 from kdeploy.training.config import TrainingConfig
 from kdeploy.units import parse_drop
 from kdeploy.untrusted.named_path import named_path
@@ -98,7 +99,8 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         top = registry.check(RecipeSection, given, where="recipe")
     teacher = _teacher(top.teacher, folder)
     seed, seeds = _seeds(top)
-    steps = tuple(step(s, f"compress[{i}]", folder) for i, s in enumerate(top.compress))
+    task = task_reference(top.task)
+    steps = tuple(step(s, f"compress[{i}]", folder, task) for i, s in enumerate(top.compress))
     check_order(steps)
     if (top.student is None) != (top.distill is None):
         missing, present = ("distill", "student") if top.student else ("student", "distill")
@@ -121,12 +123,12 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
             top.data,
             folder,
             seed,
-            task=task_reference(top.task),
+            task=task,
             normalize=_sees_normalized(teacher),
         ),
         teacher=teacher,
         student=_student(top.student, folder) if top.student is not None else None,
-        distill=_distill_config(top.distill, "distill", folder)
+        distill=_distill_config(_taught(top.distill, task), "distill", folder)
         if top.distill is not None
         else None,
         compress=steps,
@@ -287,7 +289,9 @@ def _student(given: Mapping[str, Any], folder: Path) -> ModelReference:
     return ModelReference(build=section.build, args=section.args, folder=folder)
 
 
-def step(entry: Mapping[str, Any], where: str, folder: Path = Path()) -> Step:
+def step(
+    entry: Mapping[str, Any], where: str, folder: Path = Path(), task: TaskReference = CLASSES
+) -> Step:
     """Return one compression step of `{technique: {its parameters}}`; paths start at `folder`."""
     name, given = registry.parse_one_key(entry, where)
     technique = registry.find("compressor", name, where=where)
@@ -301,7 +305,9 @@ def step(entry: Mapping[str, Any], where: str, folder: Path = Path()) -> Step:
     return Step(
         technique=name,
         parameters=parameters,
-        recover=_recovery(technique, parameters, beside["recover"], f"{where}.{name}", folder),
+        recover=_recovery(
+            technique, parameters, beside["recover"], f"{where}.{name}", folder, task
+        ),
         max_drop=None if drop is None else parse_drop(str(drop), where=f"{where}.{name}.max_drop"),
     )
 
@@ -312,6 +318,7 @@ def _recovery(
     given: Any,
     where: str,
     folder: Path,
+    task: TaskReference,
 ) -> DistillConfig | None:
     """Return how a step is trained; a technique that trains has epochs and rate of its own."""
     if technique.facts.get("trains"):
@@ -323,7 +330,8 @@ def _recovery(
                 f"{where}.recover: `{twice[0]}` is a key of `{technique.name}` itself",
                 hint=f"write `{technique.name}: {{{twice[0]}: {given[twice[0]]}}}`",
             )
-        return _distill_config({**RECOVER_WEIGHTS, **given, **own}, f"{where}.recover", folder)
+        taught = _taught({**RECOVER_WEIGHTS, **given, **own}, task)
+        return _distill_config(taught, f"{where}.recover", folder)
     if given is None:
         return None
     if technique.facts.get("recoverable") is False:
@@ -333,8 +341,16 @@ def _recovery(
             hint="recover the step before it",
         )
     given = registry.mapping(given, f"{where}.recover")
-    chosen = {**RECOVER_RATE, **RECOVER_WEIGHTS, **given}
+    chosen = _taught({**RECOVER_RATE, **RECOVER_WEIGHTS, **given}, task)
     return _distill_config(chosen, f"{where}.recover", folder)
+
+
+def _taught(given: Any, task: TaskReference) -> Any:
+    """Return a section on teaching with the task's own loss where it names none."""
+    usual = str(facts_of(task.name)["loss"])
+    if task == CLASSES or not isinstance(given, Mapping) or "losses" in given:
+        return given
+    return {**given, "losses": [{usual: {}}]}
 
 
 def _distill_config(given: Mapping[str, Any], where: str, folder: Path) -> DistillConfig:

@@ -53,6 +53,11 @@ class ModelReference:
     """Where copies of the modules that it imports from beside it are kept (artefacts)."""
 
 
+def names_model(value: Any) -> bool:
+    """Return whether a value among parameters is a model: `{build: REF, args: {...}}`."""
+    return isinstance(value, Mapping) and "build" in value
+
+
 def homed(reference: ModelReference) -> ModelReference:
     """Return the reference with `FOLDER/package.module:function` as a module of that folder."""
     home, slash, module = reference.build.rpartition("/")

@@ -11,7 +11,7 @@ counts (items, tokens), small enough to be kept for a whole part. `expected` bri
 that form.
 
 Facts of the decorator: `metric` is the main one, the first that is shown; `like` names the task
-whose losses and metrics fit as well; `loss` is what a distillation uses unless the recipe says
+whose losses on outputs fit as well; `loss` is what a distillation uses unless the recipe says
 otherwise; `moves=True` says that targets have places in the image, so that augmentations must move
 them along.
 """
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from kdeploy import registry
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Parts, TaskReference
 from kdeploy.errors import ModelError
+from kdeploy.metrics.contract import CLASSES
 from kdeploy.registration import register
 
 if TYPE_CHECKING:
@@ -92,11 +93,18 @@ class Task(Protocol):
         ...
 
     def distillable(self, answer: TensorAnswer) -> Tensor:
-        """Return what losses on logits compare; where these are of classes, with classes last."""
+        """Return the output that losses of this very task compare."""
         ...
 
     def logit_targets(self, targets: Tensor) -> Tensor:
-        """Return the targets beside what is distillable; `NOT_COUNTED` where nothing is learned."""
+        """Return the targets beside what is distillable."""
+        ...
+
+    def rows(self, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same for losses of the task that this one is `like`.
+
+        Of classes: logits with the classes last, and class indices, `NOT_COUNTED` for none.
+        """
         ...
 
     def right(self, answer: TensorAnswer, targets: Tensor) -> Tensor | None:
@@ -145,6 +153,12 @@ def task_of(data: Dataset) -> Task:
     return cast("Task", data.task) if data.task is not None else classification()
 
 
+def stored_task(data: Dataset) -> dict[str, Any]:
+    """Return the task as manifests have it, empty for the classes that were before all others."""
+    known = task_of(data)
+    return {} if known.name == TaskReference().name else known.to_dict()
+
+
 @cache
 def classification() -> Task:
     """Return the task of data that name none."""
@@ -158,9 +172,14 @@ def facts_of(name: str) -> Mapping[str, Any]:
 
 
 def kin(name: str) -> tuple[str, ...]:
-    """Return a task's name and that of the task whose losses and metrics fit it too."""
+    """Return a task's name and that of the task whose losses fit it too."""
     like = str(facts_of(name).get("like", ""))
     return (name, *kin(like)) if like else (name,)
+
+
+def is_classification(name: str) -> bool:
+    """Return whether this is the task of data that name none."""
+    return name == TaskReference().name
 
 
 def is_of_classes(name: str) -> bool:
@@ -181,10 +200,8 @@ def metrics_for(
     main = facts_of(name).get("metric", "")
     found = {
         str(t.facts["name"]): t
-        for own in kin(name)
         for t in registry.techniques("metric").values()
-        if own in t.facts.get("tasks", ("classification",))
-        and t.facts.get("needs", "predictions") == needs
+        if name in t.facts.get("tasks", CLASSES) and t.facts.get("needs", "predictions") == needs
     }
     named = sorted(found, key=lambda n: (n != main, not n.endswith(".top1"), n))
     return {

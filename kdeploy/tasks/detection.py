@@ -124,6 +124,9 @@ class Detection:
     def logit_targets(self, targets: Tensor) -> Tensor:
         return targets
 
+    def rows(self, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.distillable(answer), targets
+
     def right(self, answer: TensorAnswer, targets: Tensor) -> Tensor | None:
         return None
 

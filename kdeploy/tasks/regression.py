@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from kdeploy.data.contract import Dataset, Parts
 from kdeploy.errors import DataError, ModelError
+from kdeploy.tasks import usual
 from kdeploy.tasks.contract import (
     Answer,
     Predictions,
     TensorAnswer,
     described,
-    metrics_for,
-    not_finite,
     one_output,
     task,
 )
@@ -97,13 +96,15 @@ class Regression:
         return functional.smooth_l1_loss(own, true, beta=self.beta)
 
     def distillable(self, answer: TensorAnswer) -> Tensor:
+        """Return standard deviations, so that losses need not know the unit."""
         return self._standardized(one_output(answer, names=NAMES).float(), is_answer=True)
 
     def logit_targets(self, targets: Tensor) -> Tensor:
         return self._standardized(targets.float(), is_answer=False)
 
-    def right(self, answer: TensorAnswer, targets: Tensor) -> Tensor | None:
-        return None
+    rows = usual.as_distillable
+
+    right = usual.no_share
 
     def predictions(self, answer: Answer, targets: NDArray[Any] | None) -> Predictions:
         """Return the numbers in the targets' own unit, (N, D) float32."""
@@ -112,30 +113,11 @@ class Regression:
             return found
         return (found * self._std + self._mean).astype(np.float32)
 
-    def expected(self, targets: NDArray[Any]) -> Predictions:
-        return targets
-
-    def log_likelihoods(self, answer: Answer, targets: NDArray[Any]) -> NDArray[np.float64] | None:
-        return None
-
-    def metrics(
-        self,
-        predictions: Predictions,
-        expected: Predictions,
-        log_likelihoods: NDArray[np.float64] | None = None,
-    ) -> dict[str, float]:
-        if self.unreadable(predictions) is not None:
-            return {}
-        return {n: m(predictions, expected) for n, m in metrics_for(self.name).items()}
-
-    def agreement(self, predictions: Predictions, taught: Predictions) -> dict[str, float]:
-        if self.unreadable(predictions) or self.unreadable(taught):
-            return {}
-        known = metrics_for(self.name, family="agreement")
-        return {name: metric(predictions, taught) for name, metric in known.items()}
-
-    def unreadable(self, predictions: Predictions, *, what: str = "items") -> str | None:
-        return not_finite(predictions, what=what)
+    expected = usual.targets_as_they_are
+    log_likelihoods = usual.no_likelihoods
+    metrics = usual.by_metrics
+    agreement = usual.agreement_by_metrics
+    unreadable = usual.numbers_that_are_none
 
     def score(self, metrics: Mapping[str, float]) -> float:
         """Return R2: 1 is perfect, 0 what the mean would get."""

@@ -72,9 +72,9 @@ def test_a_recipe_s_keys_and_words_are_taken_as_they_are():
     ("given", "message"),
     [
         (7, "found a int"),
-        ([X[0], X[1], X[2]], "an item is a ndarray"),
+        ([X[0], X[1], X[2]], "item 0 is"),
         (DataLoader(TensorDataset(torch.zeros(0, 1, 4, 4), torch.zeros(0)), 8), "no items"),
-        ([(X[0], 0), (X[0, :, :2], 1)], "shapes"),
+        ([(X[0], 0), (X[0, :, :2], 1)], "item 1 is"),
     ],
 )
 def test_what_is_no_data_is_told(given, message):

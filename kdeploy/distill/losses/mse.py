@@ -16,7 +16,11 @@ from kdeploy.distill.embeddings import unit
 from kdeploy.distill.feature_maps import projection
 
 
-@loss(paper="arXiv:1312.6184", needs="logits")
+@loss(
+    paper="arXiv:1312.6184",
+    needs="logits",
+    tasks=("classification", "regression", "embedding", "multi_label", "keypoint_heatmaps"),
+)
 class Mse(nn.Module):
     """Mean squared error of outputs of any shape, through a trained projection of another width.
 

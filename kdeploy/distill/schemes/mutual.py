@@ -106,8 +106,8 @@ class MutualObjective(nn.Module):
             name = f"peers[{place - 1}]." if place else ""
             others = [other for other in logits if other is not own]
             components[f"{name}labels"] = self.task.label_loss(own, batch.labels)
-            labels = self.task.logit_targets(batch.labels)
-            rows = [real_rows(self.task.distillable(one), labels) for one in (own, *others)]
+            pairs = [self.task.rows(one, batch.labels) for one in (own, *others)]
+            rows = [real_rows(one, labels) for one, labels in pairs]
             components[f"{name}mutual"] = self.weight * self._divergence(rows[0], rows[1:])
         return components
 

@@ -319,7 +319,9 @@ def _predicted(given: argparse.Namespace, manifest: Json) -> Json:
 
 
 def _told(answer: Arrays, manifest: Json, top: int) -> list[Json]:
-    """Return the best classes of an item, or all outputs where they are no classes."""
+    """Return what the task reads in an item: its best classes, else all outputs as they are."""
+    if (Path(FOLDER) / "decode.py").is_file():
+        return [{"decoded": _part("decode").decode(answer, manifest["task"])}]
     if manifest["outputs"][0]["values"]:
         return _ranked(answer[manifest["outputs"][0]["name"]][0], manifest, top)
     return [{"outputs": {name: np.asarray(x).tolist() for name, x in answer.items()}}]
@@ -333,7 +335,21 @@ def _line(one: Json) -> str:
     place = f"{one['input']}[{one['item']}]: "
     if "class" in one:
         return f"{place}{one['class']} {one['score']:.4f}"
+    if "decoded" in one:
+        return place + ", ".join(f"{k} {_shown(v)}" for k, v in one["decoded"].items())
     return place + ", ".join(f"{name} {_shortened(x)}" for name, x in one["outputs"].items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_shown(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "; ".join(_shown(one) for one in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return " ".join(value)
+    return value if isinstance(value, str) else _shortened(value)
 
 
 def _shortened(values: Any) -> str:

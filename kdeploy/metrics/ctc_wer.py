@@ -1,0 +1,19 @@
+"""Word error rate: words that are wrong, missing or too many, by the number of true words.
+
+Over the whole set, by jiwer: the mean of the lines' own rates is another number. It may exceed 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdeploy.metrics.contract import check_texts, metric
+
+
+@metric(name="ctc.wer", unit="fraction", better="lower", tasks=("ctc",))
+def ctc_wer(predicted: Sequence[str], expected: Sequence[str]) -> float:
+    """Return (substitutions + deletions + insertions) / length of `expected`."""
+    import jiwer
+
+    check_texts(predicted, expected)
+    return float(jiwer.wer(list(expected), list(predicted)))

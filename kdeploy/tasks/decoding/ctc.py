@@ -1,0 +1,37 @@
+"""Texts on the device: the likeliest of each frame, repeats collapsed, then blanks dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+FILLER = -1
+
+
+def decoded(logits: Any, blank: int) -> Any:
+    """Return the places in the alphabet, (N, frames), filled up with -1, of logits (N, frames, C).
+
+    Graves et al., ICML 2006, section 3.2: best path decoding.
+    """
+    best = np.asarray(logits).argmax(axis=-1)
+    stays = np.ones(best.shape, bool)
+    stays[:, 1:] = best[:, 1:] != best[:, :-1]
+    stays &= best != blank
+    made = np.full(best.shape, FILLER, np.int32)
+    for row, (own, kept) in enumerate(zip(best, stays)):  # noqa: B905 - Python 3.9
+        own = own[kept]
+        made[row, : len(own)] = own - (own > blank)
+    return made
+
+
+def text_of(places: Any, alphabet: str) -> str:
+    """Return the text of places in the alphabet, without what fills it up."""
+    return "".join(alphabet[p] if p < len(alphabet) else "?" for p in places if p >= 0)
+
+
+def decode(outputs: Any, task: Any) -> Any:
+    """Return the text of one item."""
+    found = task["found"]
+    places = decoded(next(iter(outputs.values())), found["blank"])[0]
+    return {"text": text_of(places, found["alphabet"])}
