@@ -20,7 +20,7 @@ def tokens_f1(
     predicted: NDArray[np.integer[Any]],
     expected: NDArray[np.integer[Any]],
     *,
-    classes: Sequence[str] = (),
+    classes: tuple[str, ...] = (),
 ) -> float:
     """Return 2 TP / (2 TP + FP + FN) over all entities, as conlleval counts; 1 where none is.
 

@@ -34,7 +34,7 @@ def binary_kd(
         temperature: Softens both probabilities; > 0, no unit.
     """
     del labels
-    own, other = student / temperature, teacher / temperature
+    own, other = student / temperature, teacher.detach() / temperature
     known = other.sigmoid()
     cross = functional.binary_cross_entropy_with_logits(own, known, reduction="none")
     least = functional.binary_cross_entropy_with_logits(other, known, reduction="none")
