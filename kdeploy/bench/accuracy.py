@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from kdeploy.errors import ModelError
 from kdeploy.preprocessing import Inputs
 from kdeploy.tasks.contract import Predictions, task_of
 
-Infer = Callable[[Inputs], NDArray[Any]]
+Array = NDArray[Any]
+Infer = Callable[[Inputs], Array | Mapping[str, Array]]
 CHUNK = 64  # items at once: most files run fastest per item near it, and memory stays small
 
 
@@ -44,13 +45,24 @@ def predict(
     targets = np.asarray(data.test.y) if data.test.is_labelled else None
     found, likely = [], []
     for start in range(0, count, chunk):
-        outputs = infer(_items(data, start, chunk))[: count - start]
+        outputs = _cut(infer(_items(data, start, chunk)), count - start)
         known = None if targets is None else targets[start : start + chunk]
         found.append(task.predictions(outputs, known))
         if known is not None:
             likely.append(task.log_likelihoods(outputs, known))
     known_likely = [one for one in likely if one is not None]
     return np.concatenate(found), np.concatenate(known_likely) if known_likely else None
+
+
+def one_or_all(answer: Mapping[str, Array]) -> Array | Mapping[str, Array]:
+    """Return the one output of a file, or all of several by their names."""
+    return next(iter(answer.values())) if len(answer) == 1 else answer
+
+
+def _cut(outputs: Array | Mapping[str, Array], count: int) -> Array | Mapping[str, Array]:
+    if isinstance(outputs, Mapping):
+        return {name: values[:count] for name, values in outputs.items()}
+    return outputs[:count]
 
 
 def _chunk(infer: Infer, data: Dataset, batch_size: int) -> int:

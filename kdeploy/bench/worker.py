@@ -23,7 +23,7 @@ import numpy as np
 from kdeploy.bench import measure, memory
 from kdeploy.bench.batches import Batches, Infer, Stream
 from kdeploy.errors import KdeployError
-from kdeploy.runtimes.contract import DeviceTimed, Given, Runtime, first
+from kdeploy.runtimes.contract import DeviceTimed, Given, Runtime
 
 PR_SET_PDEATHSIG = 1  # prctl(2): a signal when the parent ends
 Request = Mapping[str, Any]
@@ -183,12 +183,12 @@ class WorkerSession:
         return {"proof": asdict(self._opened.proof_of_use())}
 
     def _accuracy(self, request: Request) -> Reply:
-        from kdeploy.bench.accuracy import evaluate
+        from kdeploy.bench.accuracy import evaluate, one_or_all
         from kdeploy.data.load import DataReference, load
 
         data = load(DataReference.from_dict(request["data"]))
         metrics, predicted = evaluate(
-            lambda x: first(self._opened.infer(x)), data, batch_size=request["batch_size"]
+            lambda x: one_or_all(self._opened.infer(x)), data, batch_size=request["batch_size"]
         )
         np.save(request["file"], predicted)
         return {"metrics": metrics, "is_labelled": data.test.is_labelled}

@@ -103,10 +103,11 @@ class DistillObjective(nn.Module):
             value = self.task.label_loss(logits, batch.labels) if is_true else nothing
             components[LABELS] = weights.pop(LABELS) * value
         asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
-        taught = logits
+        taught, rows = logits, None
         of_wrong = self.of_wrong.at(batch.progress)
         if asked is not None and is_true and of_wrong != 1 and isinstance(logits, Tensor):
-            taught = weighed(logits, weights_of(asked.logits, batch.labels, of_wrong=of_wrong))
+            rows = weights_of(asked.logits, batch.labels, of_wrong=of_wrong)
+            taught = weighed(logits, rows)
         for name, weight in weights.items():
             if asked is None or not weight:
                 components[name] = nothing
@@ -114,20 +115,30 @@ class DistillObjective(nn.Module):
             value = self.loss_bank.loss_spec(name, (taught, features), asked, shown)
             components[name] = weight * value
         if self.balance is not None:
-            self._balance(self.balance, components, is_due=is_due)
+            self._balance(self.balance, components, rows, is_due=is_due)
         if not any(value.requires_grad for value in components.values()):
             # All weights are 0 now: the step has a gradient of zeros, also for other processes.
             components[next(iter(components))] += (0 * first_of(logits)).sum()
         return components
 
     def _balance(
-        self, balance: GradientBalance, components: dict[str, Tensor], *, is_due: bool
+        self,
+        balance: GradientBalance,
+        components: dict[str, Tensor],
+        rows: Tensor | None,
+        *,
+        is_due: bool,
     ) -> None:
-        """Scale the losses that are balanced, by what their gradients were found to be."""
+        """Scale the losses that are balanced, by what their gradients were found to be.
+
+        Where few rows count, their gradient is small, and is to stay so.
+        """
         if is_due and components[LABELS].requires_grad:
             balance.look(components, [p for p in self.student.parameters() if p.requires_grad])
         for name, factor in balance.factors().items():
-            components[name] = components[name] * factor
+            is_of_rows = rows is not None and self.loss_bank.loss_specs[name].needs == "logits"
+            share = rows.mean() if rows is not None and is_of_rows else 1.0
+            components[name] = components[name] * factor * share
 
     def prepare(self, view: View) -> None:
         """Let the teacher answer on a view of all items, where it remembers."""

@@ -21,4 +21,5 @@ def test_distils_by_a_scheme_with_parameters(kdeploy, teacher, project):
         "--json",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    assert json.loads(answer.out)["stages"][-1]["technique"] == "mutual"
+    techniques = [s["technique"] for s in json.loads(answer.out)["stages"]]
+    assert techniques[-2:] == ["mutual", "control"]

@@ -89,11 +89,11 @@ def test_a_relation_is_learned_without_layers_as_with_the_classifiers_named(
 
     result, weights = taught()
     named, same = taught(layers={"head:input": "head:input"})
-    assert result.messages == (
+    assert result.messages[0] == (
         f"`{loss}`: no `layers` named, so the classifier's input is compared: "
-        "`head:input: head:input`",
+        "`head:input: head:input`"
     )
-    assert named.messages == ()
+    assert not [text for text in named.messages if "layers" in text]
     assert all(np.array_equal(a, b) for a, b in zip(weights, same, strict=True))
     other = taught(layers={"blocks.0": "blocks.0"})[1]
     assert not all(np.array_equal(a, b) for a, b in zip(weights, other, strict=True))
