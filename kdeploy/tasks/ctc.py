@@ -43,11 +43,12 @@ class Ctc:
 
     name: str
 
-    def __init__(self, *, alphabet: str, blank: Literal["first", "last"] = "first") -> None:
+    def __init__(self, *, alphabet: str = "", blank: Literal["first", "last"] = "first") -> None:
         """Keep what the recipe says.
 
         Args:
-            alphabet: The characters in the order of the model's outputs, without the blank.
+            alphabet: The characters in the order of the model's outputs, without the blank; has to
+                be given.
             blank: Where the output stands that means none of them.
         """
         self.alphabet, self.blank = alphabet, blank
@@ -57,7 +58,9 @@ class Ctc:
         twice = sorted({c for c in self.alphabet if self.alphabet.count(c) > 1})
         if twice or not self.alphabet:
             raise DataError(
-                f"{where}: the alphabet has `{twice[0]}` twice" if twice else "no alphabet",
+                f"{where}: the alphabet has `{twice[0]}` twice"
+                if twice
+                else f"{where}: the task has no alphabet",
                 hint="`task: {ctc: {alphabet: ...}}` names each character once",
             )
         read = read_each(parts, self._places, where=where)
