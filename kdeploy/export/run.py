@@ -88,6 +88,7 @@ def export(
         raise DataError(
             "the parity gate needs validation items", hint="set `data.validation_fraction`"
         )
+    # Two rows: torch.export takes a batch of 1 for a constant size.
     rows = data.validation.x[[0, len(data.validation) - 1]]
     example = torch.from_numpy(data.preprocessing.apply(rows))
     model = _for_profile(model.eval(), resolved)
@@ -98,6 +99,7 @@ def export(
             write_file(model, technique, parameters, example, unproven)
             opset = write_metadata(unproven, told) if path.suffix == ".onnx" else None
             allowed = conditions(technique, parameters, model)
+            # Before the gate opens it in this process, which it might end.
             if allowed["is_half"]:
                 check_that_it_opens(unproven, runtime, name=path.name)
             parity = parity_of(unproven, runtime, model, data, **allowed)

@@ -56,6 +56,7 @@ class Openvino:
         self._settings: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads or allowed_cores(),
             "PERFORMANCE_HINT": "LATENCY",
+            # One request at a time is measured: further streams would take cores from it.
             "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": "f32",
         }
@@ -106,6 +107,7 @@ class Openvino:
             takes = self.inputs[0].shape if len(self.inputs) == 1 else self.inputs
             raise unfit(self._path, feeds, list(takes), error) from error
         return {
+            # The next call writes into the same memory.
             name: request.get_output_tensor(place).data.copy()
             for place, name in enumerate(self._outputs)
         }

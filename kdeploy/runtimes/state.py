@@ -26,6 +26,7 @@ def carried(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> dict
             if _is_next(info.name, output.name) and _fits(info, output):
                 pairs[info.name] = output.name
                 break
+    # A file whose inputs are all states would have nothing to be asked.
     return pairs if len(pairs) < len(inputs) else {}
 
 

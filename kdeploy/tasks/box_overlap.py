@@ -66,6 +66,7 @@ def kept_boxes(
     stays = np.ones(len(order), bool)
     for place in range(len(order)):
         if stays[place]:
+            # Greedy: a box that has gone itself suppresses none.
             stays[place + 1 :] &= ~is_over[place, place + 1 :]
     found: NDArray[np.int64] = order[stays][:most]
     return found

@@ -144,9 +144,12 @@ class Detection:
     def _detections(self, boxes: NDArray[Any], logits: NDArray[Any]) -> NDArray[np.float32]:
         """Return the detections of one image (n, 6): box, class, score; the best first."""
         if not (np.isfinite(boxes).all() and np.isfinite(logits).all()):
+            # A row of NaN is what `unreadable` finds; no detection at all would be a valid answer.
             return np.full((1, WIDTH + 1), np.nan, np.float32)
         best = classes_of(logits)
         scores = 1 / (1 + np.exp(-np.take_along_axis(logits, best[:, None], 1)[:, 0]))
+        # Suppression compares all pairs: 300 boxes are 90 000 overlaps, all cells may be 70
+        # million.
         order = np.argsort(-scores, kind="stable")[:MOST_CANDIDATES]
         order = order[scores[order] >= self.score_threshold]
         kept = order[
@@ -255,6 +258,7 @@ def _classes(read: Parts, parts: Parts, where: str) -> tuple[str, ...]:
     """Return the names of the classes, and refuse boxes of others."""
     given = parts.as_given.classes if parts.as_given else parts.preprocessing.classes
     largest = {
+        # A crowd of class c is -2 - c.
         name: int(np.maximum(s.y[..., 4], -2 - s.y[..., 4]).max(initial=0))
         for name, s in read.named()
         if s.y.ndim == 3
