@@ -152,13 +152,13 @@ def _inputs(path: Path) -> Iterator[TensorInfo]:
     """Yield what the graph of a `.xml` file says of its inputs (OpenVINO IR format)."""
     try:
         for layer in ElementTree.parse(path).iterfind(".//layer[@type='Parameter']"):
-            told = layer.find("data")
-            assert told is not None, "a parameter without data"
-            sizes = told.attrib["shape"].split(",")
+            form = layer.find("data")
+            assert form is not None, "a parameter without data"
+            sizes = form.attrib["shape"].split(",")
             yield TensorInfo(
                 name=layer.attrib.get("name", ""),
                 shape=tuple(int(size) if size.isdigit() else size for size in sizes),
-                dtype=_dtype(told.attrib["element_type"]),
+                dtype=_dtype(form.attrib["element_type"]),
             )
     except (ElementTree.ParseError, LookupError, AssertionError) as error:
         raise unreadable(path, error) from error

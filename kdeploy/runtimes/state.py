@@ -40,9 +40,9 @@ def beginning(inputs: Sequence[TensorInfo], pairs: Mapping[str, str]) -> dict[st
 
 
 def _is_next(name: str, other: str) -> bool:
-    known, told = name.lower(), other.lower()
+    known, following = name.lower(), other.lower()
     after = [known + suffix for suffix in SUFFIXES] + [prefix + known for prefix in PREFIXES]
-    return told in after
+    return following in after
 
 
 def _fits(one: TensorInfo, other: TensorInfo) -> bool:

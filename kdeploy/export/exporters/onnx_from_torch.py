@@ -113,12 +113,12 @@ def _recoded(
     if is_quantized:
         program = rewritten(program, encoding_pass(profile))
     program = in_opset(program, opset or opset_of(program))
-    told = {
+    added = {
         "kdeploy.version": __version__,
         PROFILE: known.get(PROFILE, "float") if not is_quantized else profile,
         "kdeploy.exporter": known.get("kdeploy.exporter", RECODED),
     }
-    describe(program, {**properties(program), **told})
+    describe(program, {**properties(program), **added})
     return program
 
 
