@@ -116,6 +116,7 @@ def distill(
             cache=folder,
             cache_bytes=config.cache_bytes,
             cache_top_k=config.cache_top_k,
+            about_teacher=(weak,) if weak else (),
         )
         model = scheme([student], [teacher], factory, scheming, **config.scheme_parameters)
     # The last training of this model: assistants and generations were trained beside it.
@@ -125,7 +126,7 @@ def distill(
         fit=fits[id(model)],
         teacher_accuracy=teacher_accuracy,
         accuracies=scheming.accuracies,
-        messages=(*factory.messages, *([weak] if weak else ())),
+        messages=tuple(factory.messages),
     )
 
 
@@ -144,6 +145,8 @@ class _Factory:
     cache: Path
     cache_bytes: float
     cache_top_k: int | None
+    about_teacher: tuple[str, ...] = ()
+    """Told where a scheme asks it at all."""
     messages: list[str] = field(default_factory=list)
 
     def __call__(
@@ -153,10 +156,10 @@ class _Factory:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # the adapters' first weights
             signal = self.signal(teacher)
-            loss_specs, said = with_layers(
+            loss_specs, sentences = with_layers(
                 self.loss_specs, student, next(iter(signal.models), None), example.x
             )
-            self._say(said)
+            self._say([*self.about_teacher, *sentences])
             return DistillObjective(
                 student,
                 signal,
