@@ -132,6 +132,25 @@ class TargetReader(Protocol):
         ...
 
 
+def places_of(task: TargetReader | None, train: Split) -> bool | None:
+    """Return whether the targets lie in the item, and move where it moves; None: nobody says.
+
+    Classes do where there is one for each step of an item.
+    """
+    if not train.is_labelled:
+        return False
+    if is_of_items(task):
+        return train.y.ndim > 1
+    facts = getattr(task, "facts", None)
+    said: bool | None = getattr(task, "moves", None if facts is None else facts.get("moves", False))
+    return said
+
+
+def is_of_items(task: TargetReader | None) -> bool:
+    """Return whether this is the task of data that name none: classes of items."""
+    return task is None or getattr(task, "name", "") == TaskReference().name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """Loaded data. `test` is touched only for reported numbers."""
@@ -158,7 +177,7 @@ class Dataset:
     @property
     def moves(self) -> bool:
         """Whether targets have places in the image, which augmentations must move along."""
-        return bool(getattr(self.task, "facts", {}).get("moves", False))
+        return bool(places_of(self.task, self.train))
 
     @property
     def num_classes(self) -> int:

@@ -18,7 +18,7 @@ from kdeploy.data.augmentation import check_augmentations
 from kdeploy.data.check import checked_parts
 from kdeploy.data.contract import Dataset, Parts, Split, TargetReader, TaskReference
 from kdeploy.data.lazy_items import LazyItems, sample
-from kdeploy.data.moving_augmentation import check_moving
+from kdeploy.data.moving_augmentation import check_targets, doubts_of_targets
 from kdeploy.data.own_function import is_own_function, parts_of
 from kdeploy.data.rows import Rows, pieces
 from kdeploy.data.split import stratified
@@ -99,8 +99,9 @@ def _load(reference_json: str) -> Dataset:
     task = named_task(reference.task, folder=reference.folder)
     where = f"data `{reference.name}`"
     parts = checked_parts(parts, where=where, read_targets=task.read_targets)
-    _check_augmentations(reference, parts, moves=bool(getattr(task, "facts", {}).get("moves")))
+    _check_augmentations(reference, parts, task)
     parts, told = _normalized(parts, reference)
+    told += doubts_of_targets(reference.augment, parts.train, task)
     train, validation = parts.train, parts.validation
     notes = (*parts.notes, *told)
     if validation is None:
@@ -160,15 +161,14 @@ def _normalized(parts: Parts, reference: DataReference) -> tuple[Parts, tuple[st
     return replace(parts, preprocessing=found), (said,)
 
 
-def _check_augmentations(reference: DataReference, parts: Parts, *, moves: bool) -> None:
+def _check_augmentations(reference: DataReference, parts: Parts, task: TargetReader) -> None:
     if reference.augment and parts.preprocessing.is_tokens:
         raise DataError(
             f"data.augment: `{reference.augment[0]}` changes numbers, and the items are token ids",
             hint="leave `augment` out for text",
         )
     check_augmentations(reference.augment, parts.preprocessing.shape)
-    if moves:
-        check_moving(reference.augment, parts.train.y.shape[1:], where="data.augment")
+    check_targets(reference.augment, parts.train, task)
 
 
 def _split(train: Split, reference: DataReference) -> tuple[Split, Split]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from kdeploy.data.augmentation import AUGMENTATIONS, MIXES
 from kdeploy.data.boxes import FILLER
-from kdeploy.data.image_augmentation import IMAGE_AUGMENTATIONS
+from kdeploy.data.contract import Split, TargetReader, TaskReference, is_of_items, places_of
 from kdeploy.data.mask_files import IGNORED
 from kdeploy.errors import DataError
 
@@ -19,10 +20,52 @@ if TYPE_CHECKING:
 
 MoveBoth: TypeAlias = "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]"
 GEOMETRIC = ("horizontal_flip", "random_crop", "rotation")
-IN_PLACE = ("color_jitter", "random_erasing")
+IN_PLACE = ("color_jitter", "jitter", "random_erasing", "scaling")
 LEAST_VISIBLE = 0.2
 """A box of which less stays inside of the image is no object any more."""
 HALF = 0.5
+UNFELT = ("color_jitter", "jitter", "random_erasing")
+"""What changes no place, direction or strength of what an item shows."""
+
+
+def check_targets(names: Sequence[str], train: Split, task: TargetReader) -> None:
+    """Refuse augmentations after which targets would say what is not so.
+
+    Args:
+        names: Of augmentations, which exist and fit the items.
+        train: Whose targets the task has read.
+        task: What the targets mean.
+
+    Raises:
+        DataError: it names what can be used.
+    """
+    if places_of(task, train):
+        check_moving(names, train.y.shape[1:], where="data.augment")
+    facts = getattr(task, "facts", {})
+    has_classes = is_of_items(task) or facts.get("like") == TaskReference().name
+    for name in names:
+        if name in MIXES and not (has_classes and train.y.ndim == 1):
+            raise DataError(
+                f"data.augment: `{name}` mixes the classes of items, and the targets of task "
+                f"`{_name(task)}` are no classes of items",
+                hint=f"leave `{name}` out of `data.augment`",
+            )
+        if name in facts.get("without", ()):
+            raise DataError(
+                f"data.augment: after `{name}` the targets of task `{_name(task)}` would be wrong",
+                hint=f"leave `{name}` out of `data.augment`",
+            )
+
+
+def doubts_of_targets(names: Sequence[str], train: Split, task: TargetReader) -> tuple[str, ...]:
+    """Return a sentence for augmentations of which nobody says what they do to the targets."""
+    asked = [f"`{n}`" for n in names if n not in UNFELT]
+    if not asked or places_of(task, train) is not None:
+        return ()
+    return (
+        f"targets of task `{_name(task)}` stay as they are after {', '.join(asked)}: right where "
+        "they say nothing of places, directions or strengths in the item",
+    )
 
 
 def check_moving(names: Sequence[str], target_shape: Sequence[int], *, where: str) -> None:
@@ -41,6 +84,13 @@ def check_moving(names: Sequence[str], target_shape: Sequence[int], *, where: st
             raise DataError(
                 f"{where}: `{name}` does not move boxes, masks or points with the image",
                 hint=f"for such targets: {', '.join(sorted((*GEOMETRIC, *IN_PLACE)))}",
+            )
+        if name in GEOMETRIC and len(target_shape) < 2:
+            raise DataError(
+                f"{where}: `{name}` does not move targets of shape {tuple(target_shape)} with "
+                "the item that they lie in",
+                hint=f"for such targets: {', '.join(sorted(IN_PLACE))}; or augment in a "
+                "`path.py:function`",
             )
         if name == "horizontal_flip" and _kind(target_shape) == "points":
             raise DataError(
@@ -73,6 +123,10 @@ def moving_augmenter(
     return augment
 
 
+def _name(task: TargetReader) -> str:
+    return str(getattr(task, "name", "classification"))
+
+
 def _kind(target_shape: Sequence[int]) -> str:
     if len(target_shape) == 2 and target_shape[1] == 5:
         return "boxes"
@@ -82,7 +136,7 @@ def _kind(target_shape: Sequence[int]) -> str:
 
 
 def _operation(name: str, shape: Sequence[int], kind: str) -> MoveBoth:
-    single = IMAGE_AUGMENTATIONS[name](shape)
+    single = AUGMENTATIONS[name](shape)
     if name in IN_PLACE:
         return lambda x, targets: (single(x), targets)
     move = {"boxes": _with_boxes, "mask": _with_masks, "points": _with_points}[kind]

@@ -102,6 +102,7 @@ def distill(
     )
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
     labels = task_of(data).expected(data.validation.y) if has_classes else None
+    # Told, not refused: on few validation items a good teacher can look like this.
     weak = None if labels is None else too_weak(teacher_accuracy, labels)
     with _cache_folder(context) as folder:
         factory = _Factory(

@@ -12,8 +12,9 @@ that form.
 
 Facts of the decorator: `metric` is the main one, the first that is shown; `like` names the task
 whose losses on outputs fit as well; `loss` is what a distillation uses unless the recipe says
-otherwise; `moves=True` says that targets have places in the image, so that augmentations must move
-them along.
+otherwise; `moves=True` says that targets have places in the item (boxes, masks, points, a label for
+each step), so that augmentations move them along or are refused; `without=(...)` names further
+augmentations after which targets would be wrong. One that has neither fact tells nothing of it.
 """
 
 from __future__ import annotations
@@ -43,15 +44,20 @@ TensorAnswer: TypeAlias = "Tensor | Mapping[str, Tensor]"
 """What a torch model returned."""
 Predictions: TypeAlias = NDArray[Any]
 Made = TypeVar("Made", bound=type)
-UNSAID: Mapping[str, Any] = {"like": "", "loss": "kd", "moves": False}
+UNSAID: Mapping[str, Any] = {"like": "", "loss": "kd", "moves": False, "without": ()}
 """Facts as they are where the decorator does not say them."""
 
 
 def task(
-    *, metric: str, like: str = "", loss: str = "kd", moves: bool = False
+    *,
+    metric: str,
+    like: str = "",
+    loss: str = "kd",
+    moves: bool = False,
+    without: tuple[str, ...] = (),
 ) -> Callable[[Made], Made]:
     """Return the decorator of a task; its facts are told at the head of this file."""
-    given = {"metric": metric, "like": like, "loss": loss, "moves": moves}
+    given = {"metric": metric, "like": like, "loss": loss, "moves": moves, "without": without}
     facts = {key: value for key, value in given.items() if value != UNSAID.get(key)}
 
     def mark(made: Made) -> Made:

@@ -34,7 +34,7 @@ NO_TEXT = -2
 """In the first place of a text whose frames are no numbers."""
 
 
-@task(metric="ctc.cer", loss="ctc_kd")
+@task(metric="ctc.cer", loss="ctc_kd", without=("horizontal_flip",))
 class Ctc:
     """Logits (N, frames, characters + blank); targets are texts, or places in the alphabet.
 

@@ -9,7 +9,7 @@ from kdeploy.tasks import usual
 from kdeploy.tasks.contract import task
 
 
-@task(metric="perplexity", like="classification")
+@task(metric="perplexity", like="classification", moves=True)
 class LanguageModeling:
     """Logits (N, tokens, vocabulary); targets are the next ids, -100 where none is learned."""
 

@@ -47,8 +47,15 @@ class Regression:
         self.standardize, self.beta = standardize, beta
         self._mean: NDArray[np.float64] = np.zeros(1)
         self._std: NDArray[np.float64] = np.ones(1)
+        self._are_points = False
+
+    @property
+    def moves(self) -> bool | None:
+        """Whether targets have places in the item; None: numbers of which nobody says."""
+        return self._are_points or None
 
     def read_targets(self, parts: Parts, *, where: str) -> Parts:
+        self._are_points = np.ndim(parts.train.y) == 3
         read = read_each(parts, _vectors, where=where)
         columns = read.train.y
         if columns.ndim != 2:  # nobody labelled the training part

@@ -23,7 +23,7 @@ from kdeploy.tasks.contract import (
 )
 
 
-@task(metric="tokens.f1", like="classification")
+@task(metric="tokens.f1", like="classification", moves=True)
 class Tokens:
     """Logits (N, tokens, classes); targets are class indices, -100 where a token does not count.
 

@@ -21,6 +21,7 @@ from kdeploy.bench.ssh.payload_zip import runner
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import load
 from kdeploy.machine import Machine
+from kdeploy.metrics.contract import CLASSES
 from kdeploy.onnx_graph.checks import file_bytes
 from kdeploy.store.artifact import file_sha256
 from kdeploy.tasks.contract import Task, classification, task_of
@@ -51,6 +52,8 @@ class DeviceGroup:
     input_shapes: tuple[tuple[int, ...], ...]
     """Of an item, a model each."""
     is_real: bool
+    unjudged: str = ""
+    """Why nothing is judged where it was asked for; "" where it is, or was not asked for."""
 
     def on(self, machine: Machine) -> DeviceGroup:
         """Return the group as that machine will run it."""
@@ -152,7 +155,8 @@ def job_of(models: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
     model_files = [add(_in_one_file(s.path, folder / f"{n}.onnx")) for n, s in enumerate(models)]
     dataset = load(plan.data) if plan.data is not None else None
     is_judged = plan.accuracy and dataset is not None and dataset.test.is_labelled
-    test = _test(dataset) if is_judged and dataset is not None else None
+    unjudged = _unjudged(dataset) if is_judged and dataset is not None else ""
+    test = _test(dataset) if is_judged and dataset is not None and not unjudged else None
     items = add(_saved(folder / "items.npy", test.items)) if test is not None else ""
     groups = []
     swept = itertools.product(plan.item_sizes, plan.batch_sizes, plan.threads)
@@ -172,6 +176,7 @@ def job_of(models: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
                 pools=tuple(names),
                 input_shapes=tuple(shapes),
                 is_real=dataset is not None,
+                unjudged=unjudged if number == 0 else "",
             )
         )
     known = dataset.preprocessing.to_dict() if dataset is not None else {}
@@ -186,6 +191,14 @@ def job_of(models: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
         preprocessing=known,
         task=classification() if dataset is None else task_of(dataset),
     )
+
+
+def _unjudged(data: Dataset) -> str:
+    """Return why a device cannot answer for a task: it reads the class of each row of logits."""
+    name = task_of(data).name
+    if name in CLASSES:
+        return ""
+    return f"a device sends classes home, and answers of task `{name}` are none"
 
 
 def _test(data: Dataset) -> SentItems:

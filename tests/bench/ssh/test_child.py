@@ -77,3 +77,26 @@ def test_a_file_that_cannot_run_is_a_reason(opened, tmp_path):
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "two.onnx")
     assert "takes 2 inputs (a, b), not one" in opened(tmp_path / "two.onnx")[1]["error"]
+
+
+def test_of_several_outputs_classes_are_read_of_the_logits(opened, float_file, tmp_path, data):
+    model = onnx.load(float_file)
+    own = model.graph.output[0].name
+    for name in ("mask", "logits"):
+        extra = helper.make_node("Neg" if name == "mask" else "Identity", [own], [name])
+        model.graph.node.append(extra)
+        info = onnx.ValueInfoProto()
+        info.CopyFrom(model.graph.output[-1])
+        info.name = name
+        model.graph.output.append(info)
+    del model.graph.output[0]
+    onnx.save(model, tmp_path / "two.onnx")
+    session, _ = opened(tmp_path / "two.onnx")
+    whole = onnxruntime.InferenceSession(float_file, providers=["CPUExecutionProvider"])
+    expected = whole.run(None, {"x": load(data).test.x})[0].argmax(axis=1)
+    np.testing.assert_array_equal(_predictions(session, tmp_path, data), expected)
+    model.graph.output[1].name = model.graph.node[-1].output[0] = "scores"
+    onnx.save(model, tmp_path / "two.onnx")
+    session, _ = opened(tmp_path / "two.onnx")
+    request = {"do": "predict", "items": str(tmp_path / "items.npy")}
+    assert "none is `logits`" in session.answer(request)["error"]

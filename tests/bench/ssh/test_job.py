@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -9,9 +10,11 @@ import pytest
 from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.bench.plan import Plan
 from kdeploy.bench.ssh import job as job_module
-from kdeploy.bench.ssh.job import job_of
-from kdeploy.data.load import load
+from kdeploy.bench.ssh.job import _unjudged, job_of
+from kdeploy.data.contract import TaskReference
+from kdeploy.data.load import DataReference, load
 from kdeploy.machine import Machine
+from tests.tiny.tasks import arrays_of
 
 BOARD = Machine(id="abc", cpu="Cortex-A76", architecture="aarch64", cores=4, python="3.11.2")
 
@@ -98,3 +101,14 @@ def test_every_pool_is_whole_batches(float_file, data, tmp_path, size):
     for group in job.groups:
         [pool] = group.pools
         assert len(np.load(job.files[pool])) % group.configuration.batch_size == 0
+
+
+@pytest.mark.parametrize("task", ["regression", "segmentation", "multi_label", "embedding"])
+def test_answers_that_are_no_classes_are_not_judged_there(float_file, tmp_path, task):
+    own = arrays_of(task)
+    for part in ("train", "test"):
+        np.savez(tmp_path / f"{part}.npz", x=own[0], y=own[1])
+    files = {part: str(tmp_path / f"{part}.npz") for part in ("train", "test")}
+    loaded = load(DataReference(name="arrays", parameters=files, task=TaskReference(name=task)))
+    assert f"task `{task}`" in _unjudged(loaded)
+    assert not _unjudged(replace(loaded, task=None))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ SIDE = {
 def outcome(tmp_path):
     """Return a function that judges what one side has seen."""
 
-    def judge(side, *, labels=None, predictions=None, after=COUNTERS):
+    def judge(side, *, labels=None, predictions=None, after=COUNTERS, unjudged=""):
         test = None
         if labels is not None:
             test = SentItems(
@@ -44,7 +45,8 @@ def outcome(tmp_path):
         seen = {"sides": [{**SIDE, **side}], "before": COUNTERS, "after": {**COUNTERS, **after}}
         samples = {"nanoseconds-0": np.array([1000, 2000, 3000]), "counts-0": np.array([1, 2])}
         np.savez(tmp_path / "r.npz", seen=np.array(json.dumps(seen)), **samples, **arrays)
-        [found] = outcomes_of(tmp_path / "r.npz", group, _job(test))
+        asked = replace(group, unjudged=unjudged)
+        [found] = outcomes_of(tmp_path / "r.npz", asked, _job(test))
         return found
 
     configuration = Configuration(runtime="onnxruntime_cpu", batch_size=1, threads=4)
@@ -96,3 +98,9 @@ def test_answers_of_another_shape_are_a_reason(outcome):
     found = outcome({}, labels=[0, 1], predictions=[[0, 1], [1, 1]])
     assert found.predictions is None
     assert "[2, 2]" in found.missing["accuracy.top1"]
+
+
+def test_a_task_that_a_device_cannot_answer_for_is_a_reason_and_no_number(outcome):
+    found = outcome({}, unjudged="answers are no classes")
+    assert not found.accuracy
+    assert found.missing["accuracy.top1"] == "answers are no classes"

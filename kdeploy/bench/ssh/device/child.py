@@ -27,6 +27,7 @@ from kdeploy.preprocessing import Preprocessing
 from kdeploy.runtimes.onnx_options import cpu_options
 
 CHUNK = 64  # items at once, as in `kdeploy.bench.accuracy`
+LOGITS = "logits"
 PR_SET_PDEATHSIG = 1  # end with the parent, however that ends
 PROVIDER = "CPUExecutionProvider"
 Request = Mapping[str, Any]
@@ -88,6 +89,7 @@ class ChildSession:
                 )
             self._session, (self._input,) = session, names
             self._outputs = [session.get_outputs()[0].name]
+            self._names = [o.name for o in session.get_outputs()]
 
         empty_bytes = memory.peak_bytes()
         load_seconds = measure.seconds_of(load)
@@ -140,6 +142,11 @@ class ChildSession:
                 executed.unlink()
 
     def _predict(self, request: Request) -> Reply:
+        if len(self._names) > 1:
+            # As at home: of several outputs, classes are read of the one that is called so.
+            if LOGITS not in self._names:
+                raise ValueError(f"of the outputs {', '.join(self._names)} none is `{LOGITS}`")
+            self._outputs = [LOGITS]
         items = np.load(request["items"], mmap_mode="r")
         apply = Preprocessing.from_dict(request["preprocessing"]).apply
         size = self._chunk(apply(np.resize(items[:CHUNK], (CHUNK, *items.shape[1:]))))
