@@ -52,6 +52,7 @@ KNOWN = {
     "tasks/segmentation.py": "of masks that people gave",
     "tasks/ctc.py": "of targets that people gave",
     "tasks/decoding/segmentation.py": "beside a mark for pixels of no numbers",
+    "tasks/decoding/detection.py": "behind a check of all cells",
     "tasks/decoding/keypoint_heatmaps.py": "places, beside the height of the peak",
     "tasks/decoding/ctc.py": "behind a check of all frames",
     "tasks/decoding/tokens.py": "on a device, of a file that passed its golden test",

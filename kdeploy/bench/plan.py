@@ -51,7 +51,7 @@ class BenchPlan(BaseModel):
         default=True, description="measure accuracy on each file in each runtime"
     )
     effort: Effort = Field(
-        default="quick", description="measure a cell for 1 s, 10 s or 600 s at least"
+        default="quick", description="measure a configuration for 1 s, 10 s or 600 s at least"
     )
     minimum_seconds: float | None = Field(default=None, gt=0, description="in place of `effort`, s")
     minimum_count: int = Field(default=100, gt=0, description="and at least so many calls")

@@ -16,7 +16,11 @@ MOST_CLASSES = 1_000_000  # more is a mistake, and would take all memory
 FEW_ITEMS = 10
 """Of fewer, one cannot tell classes from quantities."""
 SHOWN = 8  # values in a message
-_LEARNS = "kdeploy learns one class an item, `y` (N,) of integers 0..K-1"
+_LEARNS = "`task: classification` learns one class an item, `y` (N,) of integers 0..K-1"
+_OTHER_TASKS = (
+    f"{_LEARNS}; name the `task:` of these, e.g. `task: segmentation` for masks, "
+    "`task: keypoint_heatmaps`, `task: detection` for boxes, or `task: regression`"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +49,16 @@ def labels_of(y: NDArray[Any], *, where: str, tokens: int | None = None) -> Labe
         return Labels(y=_token_labels(y, where))
     if y.ndim == 2 and y.shape[1] == 1:
         column = labels_of(y[:, 0], where=where)
-        told = column.note or f"{where}: labels of shape (N, 1) are taken as (N,)"
-        return Labels(y=column.y, note=told)
+        note = column.note or f"{where}: labels of shape (N, 1) are taken as (N,)"
+        return Labels(y=column.y, note=note)
     if y.ndim == 2 and _is_one_hot(y):
-        told = f"{where}: one-hot labels {tuple(y.shape)} are taken as the number of their column"
-        return Labels(y=y.argmax(1), note=told, num_classes=y.shape[1])
+        note = f"{where}: one-hot labels {tuple(y.shape)} are taken as the number of their column"
+        return Labels(y=y.argmax(1), note=note, num_classes=y.shape[1])
     if y.ndim != 1:
         raise _several_numbers(y, where)
     if y.dtype.kind == "b":
-        told = f"{where}: labels False and True are taken as classes 0 and 1"
-        return Labels(y=y.astype(np.int64), note=told)
+        note = f"{where}: labels False and True are taken as classes 0 and 1"
+        return Labels(y=y.astype(np.int64), note=note)
     if y.dtype.kind == "f":
         return _whole(y, where)
     if len(y) and _holds_only(y, (NOT_COUNTED,)):
@@ -131,11 +135,12 @@ def _whole(y: NDArray[Any], where: str) -> Labels:
             f"{where}: labels are {len(np.unique(y))} different numbers from {y.min():.6g} to "
             f"{y.max():.6g} in {len(y)} items, e.g. {y[parted[0]]:.6g} at item {parted[0]}: "
             "quantities (regression), not classes",
-            hint=f"{_LEARNS}; ranges can be classes: `y = np.digitize(y, bounds)`",
+            hint="quantities are learned by `task: regression`; ranges can be classes: "
+            "`y = np.digitize(y, bounds)`",
         )
     _refuse_negative(y, where)
-    told = f"{where}: {y.dtype} labels are whole numbers, and taken as integers"
-    return Labels(y=y.astype(np.int64), note=told)
+    note = f"{where}: {y.dtype} labels are whole numbers, and taken as integers"
+    return Labels(y=y.astype(np.int64), note=note)
 
 
 def _refuse_negative(y: NDArray[Any], where: str) -> None:
@@ -168,7 +173,8 @@ def _refuse_gaps(y: NDArray[np.int64], where: str) -> None:
         raise DataError(
             f"{where}: {count} different labels in {len(y)} items, from {values[0]} to {largest}: "
             "quantities (regression) or numbers of items, not classes",
-            hint=f"{_LEARNS}; if these are classes, each needs several items",
+            hint=f"{_LEARNS}, quantities `task: regression`; if these are classes, each needs "
+            "several items",
         )
     if count == largest + 1:
         return
@@ -239,13 +245,15 @@ def _several_numbers(y: NDArray[Any], where: str) -> DataError:
         return DataError(f"{found}a single number", hint=_LEARNS)
     if y.ndim > 2:
         return DataError(
-            f"{found}a map or several points for each item (segmentation, keypoints)", hint=_LEARNS
+            f"{found}a map or several points for each item (segmentation, keypoints)",
+            hint=_OTHER_TASKS,
         )
     if _holds_only(y, (0, 1)):
         item = int((y.sum(axis=1) != 1).argmax())
         return DataError(
             f"{found}several classes at once (multi-label), {int(y[item].sum())} at item {item}",
-            hint=f"{_LEARNS}; train on one column, `y = y[:, 0]`, or on items of one class",
+            hint="`task: multi_label` learns several classes an item; or train on one column, "
+            "`y = y[:, 0]`, or on items of one class",
         )
     if y.dtype.kind == "f" and (y >= 0).all() and np.allclose(y.sum(axis=1), 1, atol=1e-3):
         return DataError(
@@ -254,5 +262,6 @@ def _several_numbers(y: NDArray[Any], where: str) -> DataError:
             "from a teacher (`distill:`)",
         )
     return DataError(
-        f"{found}{y.shape[1]} quantities for each item (boxes, keypoints, regression)", hint=_LEARNS
+        f"{found}{y.shape[1]} quantities for each item (boxes, keypoints, regression)",
+        hint=_OTHER_TASKS,
     )

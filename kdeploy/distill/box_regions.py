@@ -45,5 +45,7 @@ def _covered(low: Tensor, high: Tensor, *, pixels: int, cells: int) -> Tensor:
     scale = cells / pixels
     places = torch.arange(cells, device=low.device)
     first = (low * scale).floor().clamp(0, cells - 1)[..., None]
+    # An edge that lies on a cell's border does not touch the next cell.
     last = ((high * scale).ceil() - 1).clamp(0, cells - 1)[..., None]
+    # A box thinner than a cell, or of no width, still touches the one that it lies in.
     return (places >= first) & (places <= torch.maximum(first, last))

@@ -55,6 +55,8 @@ class CachedTeacher:
         self.budget_bytes = budget_bytes
         self.top_k = top_k
         self.models: Sequence[nn.Module] = live.models
+        # Rounded answers are other answers: a checkpoint of the live teacher is not resumed with
+        # them.
         self.fingerprint = f"{live.fingerprint} as float16, {top_k or 'all'} logits"
         self.is_repeatable = live.is_repeatable
         self._is_compiled = False
@@ -95,6 +97,7 @@ class CachedTeacher:
         # A piece of the usual size: the teacher is compiled for the first size that it sees.
         tensors = self._asked(x[: _size(x)], place, -1, paths)
         forms = [CacheLayout(tuple(t.shape[1:]), None) for t in tensors]
+        # With all classes but one kept, the sum of the others is that one.
         if self.top_k and self.top_k < forms[0].shape[-1] - 1:
             forms[0] = CacheLayout(forms[0].shape, self.top_k)
         key = self._key(view, paths, x.device.type)

@@ -28,6 +28,7 @@ def classifier(model: nn.Module, example: Tensor, *, role: str) -> str:
     def watched(path: str) -> Any:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
             del module
+            # By the order in which layers run, not by that of `named_modules`.
             last[:] = [(path, tuple(inputs[0].shape) if inputs else (), output)]
 
         return record
@@ -45,6 +46,7 @@ def classifier(model: nn.Module, example: Tensor, *, role: str) -> str:
     if not last:
         raise _unknown(role, "it has no linear layer and no 1x1 convolution that runs")
     path, shape, made = last[0]
+    # Channels of a 1x1 convolution's map and features of a vector are both dimension 1.
     if made.numel() and made.shape[1] != outputs.shape[-1]:
         found = f"its last one, `{path}`, makes {tuple(made.shape)} of {tuple(shape)}"
         raise _unknown(role, f"{found}, and its outputs are {tuple(outputs.shape)}")

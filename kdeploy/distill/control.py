@@ -109,7 +109,7 @@ def too_weak(teacher_accuracy: float, labels: NDArray[np.int64]) -> str | None:
     if not labels.size:
         return None
     commonest = float(np.bincount(labels).max()) / labels.size
-    error = (commonest * (1 - commonest) / labels.size) ** 0.5
+    error = (commonest * (1 - commonest) / labels.size) ** 0.5  # standard error of a fraction
     if teacher_accuracy > commonest + 2 * error:
         return None
     return (

@@ -72,6 +72,7 @@ def weights_of(teacher: Tensor, labels: Tensor, *, of_wrong: float) -> Tensor | 
     if labels.is_floating_point() or labels.shape != teacher.shape[:-1]:
         return None
     of_label = teacher.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
+    # `>=` and not argmax: where two logits tie for the largest, the teacher is not wrong.
     is_right = (of_label >= teacher.amax(dim=-1)) | (labels == NOT_COUNTED)
     return torch.where(is_right, 1.0, of_wrong)
 

@@ -48,6 +48,7 @@ def with_layers(
     chosen: dict[str, dict[str, str]] = {}
     said = []
     runs = _Run.of(student, example), _Run.of(teacher, example)
+    # A detector's or segmenter's classifier sees maps: items are then compared by features.
     of_vectors = all(run.has_vectors for run in runs)
     items = [spec for spec in wanting if spec.of_items and of_vectors]
     maps = [spec for spec in wanting if spec not in items]
@@ -114,6 +115,7 @@ class _Run:
 def _features(made: Sequence[tuple[str, Tensor]], outputs: Sequence[Tensor]) -> dict[Size, str]:
     """Return the last layer of each size that runs once and makes no output."""
     paths = [path for path, _ in made]
+    # A view of an output, as a reshape makes it, is the output.
     storages = {output.untyped_storage().data_ptr() for output in outputs}
     forms = {tuple(output.shape[1:]) for output in outputs if output.ndim >= 4}
     widths = {form[0] for form in forms}
@@ -134,6 +136,7 @@ def _last_maps(student: _Run, teacher: _Run) -> dict[str, str]:
     shared = [size for size in student.maps if size in teacher.maps]
     chosen = [size for size in shared if size in wanted]
     if not chosen and wanted and student.maps and teacher.maps:
+        # No shared size is one of the outputs': the last of each, which losses bring to one size.
         return {next(reversed(student.maps.values())): next(reversed(teacher.maps.values()))}
     layers = {student.maps[size]: teacher.maps[size] for size in chosen or shared if max(size) > 1}
     if not layers:

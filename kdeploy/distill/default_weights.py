@@ -33,6 +33,7 @@ def with_all_weights(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if given.get("losses") is None and given.get("label_weight") is None:
         chosen = {"losses": list(DEFAULT_LOSSES), "label_weight": DEFAULT_LABEL_WEIGHT}
+        # Both or neither: the default losses were chosen beside labels of this weight.
         return {**given, **chosen}
     losses = given.get("losses", list(DEFAULT_LOSSES))
     entries = list(losses) if isinstance(losses, list | tuple) else []

@@ -115,7 +115,8 @@ class Exits(nn.Module):
 
         def look(place: int, logits: Tensor) -> None:
             logits = logits.float()
-            stays = left == last
+            stays = left == last  # no exit was sure yet; the last one takes all that come to it
+            # An item that has left keeps the logits of its exit.
             answers[:] = [torch.where(stays[:, None], logits, *answers)] if answers else [logits]
             left[stays & (logits.softmax(1).amax(1) >= threshold)] = place
             if place < last and not bool((left == last).any()):

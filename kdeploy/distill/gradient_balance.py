@@ -60,12 +60,14 @@ class GradientBalance(nn.Module):
             trained: The student's parameters.
         """
         found = torch.stack([_norm(values[name], trained) for name in (LABELS, *self.names)])
+        # A first average of 0 would take some 14 looks to be forgotten (0.8**14 is 4 %).
         is_first = self.norms == 0
         mixed = MEMORY * self.norms + (1 - MEMORY) * found.to(self.norms)
         self.norms.copy_(torch.where(is_first, found.to(self.norms), mixed))
 
     def factors(self) -> dict[str, Tensor]:
         """Return what each loss is multiplied by; 1 where nothing is known yet."""
+        # The norm of a sum is at most the sum of the norms: all together stay below the upper end.
         low, high = (bound / max(len(self.names), 1) for bound in self.band)
         labels, own = self.norms[0], self.norms[1:]
         ratio = own / labels
@@ -78,6 +80,7 @@ class GradientBalance(nn.Module):
 def _norm(value: Tensor, trained: Sequence[Tensor]) -> Tensor:
     if not value.requires_grad:
         return torch.zeros((), device=value.device)
+    # Not `backward`: it would add to the gradients that the step itself collects.
     found = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
     norms = [g.float().norm() for g in found if g is not None]
     return torch.stack(norms).norm() if norms else torch.zeros((), device=value.device)

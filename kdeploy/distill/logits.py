@@ -32,6 +32,8 @@ def target_or_not(logits: Tensor, labels: Tensor) -> Tensor:
 def others(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the logits (batch, classes - 1) of all classes but the target."""
     places = torch.arange(logits.shape[1] - 1, device=logits.device)
+    # Places from the target on move by one: no mask, whose result's shape torch.compile could not
+    # know.
     return logits.gather(1, places + (places >= labels[:, None]))
 
 

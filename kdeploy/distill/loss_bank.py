@@ -74,6 +74,8 @@ class LossBank(nn.Module):
     def loss_spec(self, name: str, student: Answer, teacher: TeacherOutput, batch: Batch) -> Tensor:
         """Return the value of a loss, in float32 whatever the networks computed in."""
         loss_spec = self.loss_specs[name]
+        # Temperature and logarithms of small probabilities need more digits than half precision
+        # has.
         with torch.autocast(batch.x.device.type, enabled=False):
             if loss_spec.needs == "logits":
                 is_own = self._is_of_task(loss_spec)
@@ -103,6 +105,7 @@ class LossBank(nn.Module):
         Raises:
             ModelError: a loss cannot be computed for these two models.
         """
+        # Whatever a loss remembers, in eval mode too, is not to be of the example.
         before = copy.deepcopy(self.state_dict())
         self.eval()
         for name in self.loss_specs:
@@ -131,6 +134,7 @@ class LossBank(nn.Module):
         is_of_rows = not self._is_of_task(loss_spec) or is_classification(self.task.name)
         if own.ndim > 2 and is_of_rows and not loss_spec.is_module:
             own, other = real_rows(own, labels), real_rows(other, labels)
+            # After the rows: `real_rows` asks the labels that still say which tokens count.
             labels = labels[labels != NOT_COUNTED]
         return self._value(
             loss_spec, 0, (own.float(), other.float()), batch._replace(labels=labels)

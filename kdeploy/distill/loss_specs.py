@@ -188,6 +188,7 @@ def _parameters(
     if not is_schedule(given.get(TEMPERATURE)):
         return registry.validate(parameters, given, where=where)
     schedule = schedule_of(given[TEMPERATURE], where=f"{where}.{TEMPERATURE}")
+    # The values bound all others, so that the loss's own limits hold at every time.
     for value in schedule.values():
         resolved = registry.validate(parameters, {**given, TEMPERATURE: value}, where=where)
     return {**resolved, TEMPERATURE: given[TEMPERATURE]}
@@ -201,6 +202,7 @@ def _loss_spec(name: str, resolved: dict[str, Any]) -> LossSpec:
     temperature = None
     if is_schedule(resolved.get(TEMPERATURE)):
         temperature = schedule_of(resolved[TEMPERATURE], where=TEMPERATURE)
+        # What a loss is built with; `LossBank` sets it anew in each step.
         resolved[TEMPERATURE] = temperature.at(0.0)
     return LossSpec(
         name=name,

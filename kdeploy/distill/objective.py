@@ -57,6 +57,8 @@ class DistillObjective(nn.Module):
         of_wrong: WeightOfWrong | None = None,
     ) -> None:
         super().__init__()
+        # A schedule that is 0 at first still needs its component: history has it from the first
+        # epoch.
         has_labels = any(label_weight.values())
         _check_sense(student, teacher, loss_specs, has_labels=has_labels)
         self.student = student
@@ -103,6 +105,8 @@ class DistillObjective(nn.Module):
         if LABELS in weights:
             value = self.task.label_loss(logits, batch.labels) if is_true else nothing
             components[LABELS] = weights.pop(LABELS) * value
+        # Behind the labels: the weights that are left are the teacher's, and where all are 0 it is
+        # not asked.
         asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
         taught, rows = logits, None
         knows_wrong = has_class_rows(self.task.name) and isinstance(logits, Tensor)

@@ -41,6 +41,7 @@ def paired_difference(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Paire
     assert one.shape == other.shape, "the same items"
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
     n = one.size
+    # Half an item to each of the four cells of the table of right and wrong: n grows by 2.
     total, gained, lost = n + 2, only_one + 0.5, only_other + 0.5
     middle = (gained - lost) / total
     error = math.sqrt(gained + lost - (gained - lost) ** 2 / total) / total

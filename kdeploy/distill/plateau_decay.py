@@ -31,6 +31,8 @@ class PlateauDecay(nn.Module):
             return
         self.stale_epochs += 1
         for name, schedule in self.schedules.items():
+            # Not reset when it fades: every further `patience` epochs without a gain fade it once
+            # more.
             self.times[name] += self.stale_epochs % schedule.patience == 0
 
     def get_extra_state(self) -> dict[str, Any]:

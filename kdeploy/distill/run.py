@@ -103,6 +103,7 @@ def distill(
     )
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
     labels = task_of(data).expected(data.validation.y) if has_classes else None
+    # Told, not refused: on few validation items a good teacher can look like this.
     weak = None if labels is None else too_weak(teacher_accuracy, labels)
     with _cache_folder(context) as folder:
         factory = _Factory(
@@ -117,6 +118,7 @@ def distill(
             cache=folder,
             cache_bytes=config.cache_bytes,
             cache_top_k=config.cache_top_k,
+            about_teacher=(weak,) if weak else (),
         )
         model = scheme([student], [teacher], factory, scheming, **config.scheme_parameters)
     # The last training of this model: assistants and generations were trained beside it.
@@ -126,7 +128,7 @@ def distill(
         fit=fits[id(model)],
         teacher_accuracy=teacher_accuracy,
         accuracies=scheming.accuracies,
-        messages=(*factory.messages, *([weak] if weak else ())),
+        messages=tuple(factory.messages),
     )
 
 
@@ -145,6 +147,8 @@ class _Factory:
     cache: Path
     cache_bytes: float
     cache_top_k: int | None
+    about_teacher: tuple[str, ...] = ()
+    """Told where a scheme asks it at all."""
     messages: list[str] = field(default_factory=list)
 
     def __call__(
@@ -154,10 +158,10 @@ class _Factory:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # the adapters' first weights
             signal = self.signal(teacher)
-            loss_specs, said = with_layers(
+            loss_specs, sentences = with_layers(
                 self.loss_specs, student, next(iter(signal.models), None), example.x
             )
-            self._say(said)
+            self._say([*self.about_teacher, *sentences])
             return DistillObjective(
                 student,
                 signal,

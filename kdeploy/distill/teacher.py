@@ -59,6 +59,7 @@ class Teacher:
         self._call.compile(is_frozen=True)
 
     def apply(self, function: Callable[..., Any], *, recurse: bool) -> None:
+        # The frozen model is no submodule, so `to` of the objective does not reach it.
         self.model._apply(function, recurse)  # type: ignore[no-untyped-call]
 
 
@@ -78,6 +79,7 @@ class Renormalizer:
             (torch.tensor(p.mean).reshape(per_channel), torch.tensor(p.std).reshape(per_channel))
             for p in (student, teacher)
         )
+        # (x * own std + own mean - other mean) / other std, as one multiplication and one addition.
         self.factor = own[1] / other[1]
         self.offset = (own[0] - other[0]) / other[1]
         self.facts = f"{student.mean} {student.std} -> {teacher.mean} {teacher.std}"

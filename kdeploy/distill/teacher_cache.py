@@ -53,7 +53,9 @@ class CacheLayout:
         if self.top_k is None:
             return _halves(answer.flatten(1))
         values, classes = answer.topk(self.top_k, dim=-1)
+        # -inf adds nothing to the sum of exponentials: what is kept is left out of it.
         rest = answer.scatter(-1, classes, float("-inf")).logsumexp(-1, keepdim=True)
+        # float16 holds whole numbers to 2048 only; the bits of an int32 are two of its numbers.
         numbers = classes.to(torch.int32).cpu().numpy().view(np.float16)
         rows = [_halves(values), numbers, _halves(rest)]
         return np.concatenate(rows, axis=-1).reshape(len(answer), -1)
@@ -95,7 +97,7 @@ class TeacherCache:
         self.folder, self.forms = folder, tuple(forms)
         self.items = items
         self.num_blocks = -(-items // BLOCK)
-        size_bytes = 2 * views * items * sum(form.width for form in forms)
+        size_bytes = 2 * views * items * sum(form.width for form in forms)  # two bytes a float16
         if size_bytes > budget_bytes:
             raise TooLarge(
                 f"its answers on {views} views of {items} items take "
@@ -107,6 +109,7 @@ class TeacherCache:
         for index, form in enumerate(forms):
             _sized(self._file(index), 2 * views * items * form.width)
         _sized(folder / DONE, views * self.num_blocks)
+        # The folder's time is when it was last asked for: `_make_room` removes the oldest.
         os.utime(folder)
         # Plain arrays over the maps: every row of a `memmap` would be made one again.
         self._tables = [

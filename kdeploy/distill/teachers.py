@@ -62,6 +62,7 @@ class Ensemble:
     def prepare(self, view: View, paths: Sequence[str]) -> None:
         """Let every member answer on the view, where it remembers."""
         for place, member in enumerate(self.members):
+            # Features are the first member's alone, so the others' caches need not hold any.
             member.prepare(view, () if place else paths)
 
     def compile(self) -> None:

@@ -37,6 +37,7 @@ def real_tokens(features: Tensor, batch: Batch, padding: int | None) -> Tensor:
 
 def mean_over(values: Tensor, real: Tensor) -> Tensor:
     """Return the mean of the values where `real` holds, 0 where it holds nowhere."""
+    # Not a product with the mask: NaN at padding times 0 is NaN.
     kept = torch.where(real, values, torch.zeros_like(values))
     return kept.sum() / real.sum().clamp(min=1)
 

@@ -87,6 +87,7 @@ def _not_written(model: ir.Model, fusion: Fusion) -> str:
 
 
 def _check(model: ir.Model) -> None:
+    # Within the loop, so that the reason is counted for each attention.
     opset = model.graph.opset_imports.get("", LOWEST_OPSET)
     if opset < LOWEST_OPSET:
         raise NotFusable(f"opset {opset}: the operators around it need {LOWEST_OPSET}")
@@ -131,6 +132,7 @@ def _attention(shapes: Shapes, softmax: ir.Node, product: ir.Node) -> Attention:
         value = _unmasked(value.producer(), masks, hidden)
     node, scale, between = scores
     guard = _guard(weights)
+    # Where all keys are at -inf, softmax is NaN and the guard writes 0; the operator would not.
     if guard is not None and not all(map(_is_finite, masks)):
         raise NotFusable("it writes 0 where all is hidden, by a mask that may be infinite")
     if guard is not None:
@@ -177,6 +179,7 @@ def _unmasked(
                 return scores
     if node is not None and node.op_type == "Where":
         condition, *sides = given
+        # Where(hidden, lowest, scores) and Where(seen, scores, lowest) say the same.
         for is_where_true, (lowest, scores) in ((True, sides), (False, sides[::-1])):
             number = scalar(lowest)
             if number is not None and number <= LOWEST:

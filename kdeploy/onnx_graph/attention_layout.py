@@ -58,6 +58,7 @@ def find_words(shapes: Shapes, value: ir.Value, size: tuple[int, ...], *, role: 
             if words.perm is None and words.first is None:
                 return words
             found = found or words
+    # (batch x heads, words, width): how many of these are heads, only the way there could say.
     if found is None and len(size) == 3:
         raise NotFusable("how its heads are put together is not known")
     return found or Words(

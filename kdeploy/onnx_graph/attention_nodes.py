@@ -89,6 +89,7 @@ class AttentionWriter:
         end = self._end(attention.result, (batch, heads, query[-2], value[-1]), len(query))
         fused = self._emit(
             "MultiHeadAttention",
+            # Inputs 3 and 4 are the bias of the projections and the key padding mask.
             [*given, *([] if bias is None else [None, None, bias])],
             domain=DOMAIN,
             num_heads=heads,
@@ -115,7 +116,7 @@ class AttentionWriter:
         query, key, value = map(self._shapes.size, operands)
         if query is None or key is None or value is None:
             raise NotFusable("its sizes are not known")
-        key = (*key[:-2], key[-1], key[-2])
+        key = (*key[:-2], key[-1], key[-2])  # (..., width, keys) as the product reads them
         same_items = query[:-2] == key[:-2] == value[:-2] and len(query) in {3, 4}
         if not same_items or query[-1] != key[-1] or key[-2] != value[-2]:
             raise NotFusable("its queries, keys and values differ in items, heads, width or number")
@@ -153,6 +154,7 @@ class AttentionWriter:
                 axes = self._integers(*range(4 - len(shape)))
                 mask = self._once("Unsqueeze", [mask, axes])
             total = mask if total is None else self._once("Add", [total, mask])
+            # Add broadcasts: one mask of full size among them makes the sum one.
             is_whole = is_whole or shape[-2:] == scores[-2:]
         return total if is_whole or total is None else self._expanded(total, operands, scores[-2:])
 
@@ -162,6 +164,7 @@ class AttentionWriter:
         """Return a mask for every query: the operator repeats it over items and heads only."""
         key = ("a mask", mask, sizes)
         if key not in self._written:
+            # Read from the tensors: the sizes known here may be primes that stand for open ones.
             lengths = [self._once("Shape", [value], start=1, end=2) for value in operands[:2]]
             shape = self._once("Concat", [self._integers(1, 1), *lengths], axis=0)
             self._written[key] = self._once("Expand", [mask, shape])
@@ -232,6 +235,7 @@ def _take_over(made: ir.Value, replaced: ir.Value) -> None:
     assert node is not None, "it is made in the graph"
     replaced.replace_all_uses_with(made, replace_graph_outputs=True)
     remove_node(node)
+    # At last: two tensors of one name must not be in a graph at once.
     made.name = name
 
 

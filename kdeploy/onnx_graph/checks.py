@@ -215,6 +215,8 @@ def _check_files(model: ModelProto, path: Path) -> None:
         offset, length = map(int, numbers)
         # Without a length it is all the rest of the file.
         length = length or max(0, file.stat().st_size - offset)
+        # A stated length that the shape contradicts; one that the file does not have is cut off,
+        # below.
         if length != num_bytes(tensor) and file.stat().st_size >= offset + num_bytes(tensor):
             raise ModelError(
                 f"{path}: the tensor {told(tensor.name)} is {length} bytes of `{file.name}`; its "

@@ -2,9 +2,9 @@
 
 `tensorrt` is int8 with zero point 0, float biases, and quantizers where TensorRT fuses. `cpu` is
 uint8, with zero point 0 where a tensor cannot be negative and 128 elsewhere, and quantizers on all
-outputs that ONNX Runtime needs for its integer kernels; `arm` is `cpu` moved by 128. Steps stay as
+outputs that ONNX Runtime needs for its integer kernels; `arm` is `cpu` moved by 128. Scales stay as
 they are: a tensor with zero point 128 keeps its very codes, one with zero point 0 those above zero.
-Only a tensor behind a Clip gets other steps, such that its codes end where the Clip does, which
+Only a tensor behind a Clip gets another scale, such that its codes end where the Clip does, which
 ONNX Runtime then leaves out; and `cpu` codes without a sign, of which int8 has but half as many.
 
 The codes of a tensor that cannot be negative stand for its ReLU too: in `tensorrt` it is written
@@ -55,7 +55,7 @@ from kdeploy.onnx_graph.rewrites import store_integer_biases
 from kdeploy.untrusted.json_document import json_text
 
 log = logging.getLogger(__name__)
-STEPS = "kdeploy.steps"
+SCALES = "kdeploy.steps"  # as files of earlier versions have it
 PROFILE = "kdeploy.profile"
 UNSIGNED, SIGNED = np.dtype(np.uint8), np.dtype(np.int8)
 CODES: Mapping[str, Codes] = {
@@ -94,30 +94,36 @@ def _encode(model: ir.Model, *, profile: str) -> None:
     before = profile_of(model)
     if before is None or before == profile:
         return
-    steps = _told_steps(model)
+    scales = _stored_scales(model)
     graph = model.graph
     if profile == "tensorrt":
+        # First: with zero point 0 the lowest value is no ReLU any more.
         _write_out_relus(graph)
-        _into_int8(graph, steps)
+        _into_int8(graph, scales)
         kept = _drop_unfused(graph)
         _make_biases_float(graph)
     elif before == "tensorrt":
+        # Before any is written: these are the scales of int8, which the way back needs.
         kept = _of_unsigned(graph)
         _merge_equal(graph)
-        _add_missing(graph, steps)
+        _add_missing(graph, scales)
         _into(graph, CODES[profile])
         _quantize_before_activations(graph)
     else:
-        kept = steps
+        kept = scales
         _move(graph, CODES[profile])
     sort(model)
     if profile != "tensorrt":
         store_integer_biases(model)
         guard_float_layers(model)
     drop_unused(model)
-    told = {**model.metadata_props, PROFILE: profile, STEPS: json.dumps(kept, sort_keys=True)}
+    properties = {
+        **model.metadata_props,
+        PROFILE: profile,
+        SCALES: json.dumps(kept, sort_keys=True),
+    }
     model.metadata_props.clear()
-    model.metadata_props.update({k: v for k, v in sorted(told.items()) if v != "{}"})
+    model.metadata_props.update({k: v for k, v in sorted(properties.items()) if v != "{}"})
 
 
 def _nothing_is_rounded(model: ir.Model) -> str:
@@ -135,19 +141,19 @@ def without_rounding(model: ir.Model) -> None:
     drop_unused(model)
 
 
-def _told_steps(model: ir.Model) -> dict[str, float]:
-    """Return the steps that the file's metadata tell, which anyone may have written."""
+def _stored_scales(model: ir.Model) -> dict[str, float]:
+    """Return the scales that the file's metadata have, which anyone may have written."""
     try:
-        told = json_text(model.metadata_props.get(STEPS, "{}"))
-        steps = {str(name): float(step) for name, step in told.items()}
-        if not all(0 < step < math.inf for step in steps.values()):
-            raise ValueError("a step is no finite number above 0")
+        stored = json_text(model.metadata_props.get(SCALES, "{}"))
+        scales = {str(name): float(scale) for name, scale in stored.items()}
+        if not all(0 < scale < math.inf for scale in scales.values()):
+            raise ValueError("a scale is no finite number above 0")
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError(
-            f"the file's metadata `{STEPS}` are not what was written there: {error}",
+            f"the file's metadata `{SCALES}` are not what was written there: {error}",
             hint="export the file again",
         ) from None
-    return steps
+    return scales
 
 
 def _is_output(quantizer: Quantizer) -> bool:
@@ -164,17 +170,18 @@ def _write_out_relus(graph: ir.Graph) -> None:
             graph.append(node)
 
 
-def _into_int8(graph: ir.Graph, steps: Mapping[str, float]) -> None:
-    """Write all quantizers with zero point 0; those that were so before get their steps back."""
+def _into_int8(graph: ir.Graph, scales: Mapping[str, float]) -> None:
+    """Write all quantizers with zero point 0; those that were so before get their scales back."""
     for quantizer in quantizers(graph):
+        # With zero point 0 both ends are held by 127: -128 would hold the lower one alone.
         widest = max(-quantizer.lowest, quantizer.highest) / 127
         scale = quantizer.scale if quantizer.is_symmetric else widest
-        scale = steps.get(quantizer.tensor.removesuffix("_relu"), scale)
+        scale = scales.get(quantizer.tensor.removesuffix("_relu"), scale)
         write_codes(graph, quantizer, scale, 0, SIGNED)
 
 
 def _drop_unfused(graph: ir.Graph) -> dict[str, float]:
-    """Remove the quantizers that TensorRT does not fuse; return the step of each."""
+    """Remove the quantizers that TensorRT does not fuse; return the scale of each."""
     dropped = {}
     wanted = {id(q.quantize) for q in quantizers(graph) if _is_wanted(q)}
     for quantizer in quantizers(graph):
@@ -225,9 +232,9 @@ def _make_biases_float(graph: ir.Graph) -> None:
     """Store what an int32 bias stands for: TensorRT refuses the codes."""
     for node in list(graph):
         codes = constant(first(node)) if node.op_type == "DequantizeLinear" else None
-        step = constant(input_of(node, 1))
-        if codes is not None and step is not None and codes.dtype == np.int32:
-            real = (codes * step.astype(np.float64)).astype(np.float32)
+        scale = constant(input_of(node, 1))
+        if codes is not None and scale is not None and codes.dtype == np.int32:
+            real = (codes * scale.astype(np.float64)).astype(np.float32)
             bypass(node, add_constant(graph, f"{node.outputs[0].name}_float", real))
 
 
@@ -237,7 +244,7 @@ def _is_guard(node: ir.Node) -> bool:
 
 
 def _of_unsigned(graph: ir.Graph) -> dict[str, float]:
-    """Return the steps of tensors that get other codes than a shift: what the way back needs."""
+    """Return the scales of tensors that get other codes than a shift: what the way back needs."""
     return {q.tensor: q.scale for q in quantizers(graph) if is_never_negative(q.value)}
 
 
@@ -252,14 +259,14 @@ def _merge_equal(graph: ir.Graph) -> None:
             graph.remove(quantizer.quantize, safe=True)
 
 
-def _add_missing(graph: ir.Graph, steps: Mapping[str, float]) -> None:
-    """Quantize what only ONNX Runtime wants quantized, as far as the file knows its steps.
+def _add_missing(graph: ir.Graph, scales: Mapping[str, float]) -> None:
+    """Quantize what only ONNX Runtime wants quantized, as far as the file knows its scales.
 
     Not before an activation that is quantized itself: its codes are those of both.
     """
     present = {quantizer.tensor for quantizer in quantizers(graph)}
     made = {value.name: value for node in graph for value in node.outputs}
-    for tensor, step in steps.items():
+    for tensor, scale in scales.items():
         value = made.get(tensor)
         if value is None or tensor in present or value.is_graph_output():
             continue
@@ -267,14 +274,14 @@ def _add_missing(graph: ir.Graph, steps: Mapping[str, float]) -> None:
         is_before = (
             reader is not None
             and reader.op_type in ACTIVATIONS
-            and reader.outputs[0].name in {*present, *steps}
+            and reader.outputs[0].name in {*present, *scales}
         )
         if not is_before:
-            add_quantizer(graph, value, step, 0, SIGNED)
+            add_quantizer(graph, value, scale, 0, SIGNED)
 
 
 def _into(graph: ir.Graph, codes: Codes) -> None:
-    """Write quantizers of zero point 0 in `codes`, and the steps of clipped ones finer."""
+    """Write quantizers of zero point 0 in `codes`, and the scales of clipped ones finer."""
     found = quantizers(graph)
     ends = {q.scale: end for q in found if (end := _end_of_clip(q)) is not None}
     unsigned = {id(q.quantize) for q in found if is_never_negative(q.value)}
@@ -282,7 +289,7 @@ def _into(graph: ir.Graph, codes: Codes) -> None:
         if id(quantizer.quantize) not in unsigned:
             zero_point, scale = codes.zero_point_signed, quantizer.scale
         else:
-            # Whatever carries the values of a clipped tensor has its step, and gets the new one.
+            # Whatever carries the values of a clipped tensor has its scale, and gets the new one.
             end = ends.get(quantizer.scale)
             zero_point = codes.zero_point
             scale = quantizer.scale if end is None else end / 255
@@ -315,6 +322,7 @@ def _is_replaced(node: ir.Node, quantizer: Quantizer) -> bool:
         return quantizer.is_unsigned
     low, high = (scalar(input_of(node, position)) for position in (1, 2))
     starts = low is None or low <= quantizer.lowest
+    # 1e-6: `highest` is a product in float64 of a scale that was rounded to float32.
     return starts and (high is None or high >= quantizer.highest * (1 - 1e-6))
 
 

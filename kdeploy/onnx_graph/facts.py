@@ -102,6 +102,7 @@ def _declared_shapes(path: Path, model: Any) -> dict[str, Any]:
 def _closed(info: TensorInfo, declared: Sequence[Any]) -> TensorInfo:
     """Return an input with the sizes that were declared; a batch that is open stays open."""
     shape = tuple(
+        # Axis 0 is the batch.
         declared[axis] if axis and isinstance(size, str) and len(declared) > axis else size
         for axis, size in enumerate(info.shape)
     )

@@ -143,7 +143,8 @@ def _check_tensor(tensor: TensorProto) -> None:
                 f"of data; {num_bytes(tensor)} are needed"
             )
         return
-    wanted = count * (2 if tensor.data_type in _COMPLEX else 1)
+    wanted = count * (2 if tensor.data_type in _COMPLEX else 1)  # real and imaginary part
+    # Of 2 or 4 bits a byte's worth shares one number of the field.
     if bits in (2, 4):
         wanted = math.ceil(count * bits / 8)
     found = len(getattr(tensor, field))
@@ -200,6 +201,7 @@ def _check_sizes(graph: GraphProto) -> None:
             asked = _integers(constants[node.input[where]])
         elif node.op_type in _SIZED_BY_ATTRIBUTE:
             asked = [n for a in node.attribute if a.name == "shape" for n in a.ints]
+        # abs: -1 in a Reshape means what is left.
         if math.prod(max(1, abs(n)) for n in asked) > MOST_NUMBERS:
             raise Malformed(
                 f"its node {told(node.name or node.op_type)} makes a tensor of {told(asked)}, "

@@ -79,6 +79,7 @@ def add_constant(graph: ir.Graph, name: str, numbers: Array) -> ir.Value:
         held = constant(known)
         if held is not None and held.dtype == numbers.dtype and np.array_equal(held, numbers):
             return known
+        # Another tensor has the name: a longer one, until one is free or equal.
         return add_constant(graph, f"{name}_", numbers)
     value = ir.Value(name=name, const_value=ir.tensor(np.asarray(numbers, order="C"), name=name))
     value.dtype, value.shape = ir.DataType.from_numpy(numbers.dtype), ir.Shape(numbers.shape)

@@ -236,10 +236,11 @@ def _put_in_front(
         tensor = f"{name}_cast"
         said = said or [f"it takes {dtype}: items are cast to it"]
     if is_last:
-        order = [0, *range(2, len(shape)), 1]
+        order = [0, *range(2, len(shape)), 1]  # (N, C, H, W) -> (N, H, W, C)
         steps.append(helper.make_node("Transpose", [tensor], [f"{name}_last"], perm=order))
         tensor = f"{name}_last"
         said.append("it takes channels last: items are transposed")
+    # The old input's name becomes an inner tensor's: no reader has to be changed.
     steps.append(helper.make_node("Identity", [tensor], [name]))
     for step in steps:
         step.name = f"{step.output[0]}_{step.op_type}"
@@ -262,6 +263,7 @@ def _stored_numbers(
     limits = np.iinfo(dtype)
     low, high = (np.float32(max(-(2**24), min(2**24, n))) for n in (limits.min, limits.max))
     undone: tuple[tuple[str, list[Any]], ...] = (
+        # (stored * scale - mean) / std, undone; Round, because the product is off by a last digit.
         *(("Mul", [std]), ("Add", [mean])),
         *(("Round", []), ("Clip", [low, high])),
     )
@@ -280,6 +282,7 @@ def _refresh(model: ModelProto) -> None:
     """Let shapes follow from those of the inputs."""
     import onnx
 
+    # Shapes of inner tensors that were inferred for the old sizes would contradict the new ones.
     del model.graph.value_info[:]
     if model.ByteSize() <= LARGEST_FILE_BYTES:
         shaped = onnx.shape_inference.infer_shapes(model)

@@ -107,6 +107,7 @@ def moved(shapes: Shapes, node: ir.Node, output: ir.Value, places: Places) -> Pl
     if shape is None:
         return None
     if node.op_type in _RESHAPED | _FACTORS:
+        # A factor that broadcasts makes more numbers than there were.
         return places.reshape(shape) if places.size == np.prod(shape) else None
     if node.op_type == "Transpose":
         return places.transpose(attribute(node, "perm", list(range(places.ndim))[::-1]))
@@ -131,6 +132,7 @@ def _part(shapes: Shapes, node: ir.Node, output: ir.Value, places: Places) -> Pl
         starts, ends, axes, steps = ([] if one is None else one.tolist() for one in held)
         for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
             axis = axes[place] if axes else place
+            # The size may be a prime that stands for an open one.
             if places.shape[axis] < end < _TO_THE_END:
                 return None  # cut or not is a matter of the size
             index: list[slice] = [slice(None)] * places.ndim
@@ -154,7 +156,7 @@ def _shapes(model: ModelProto) -> tuple[dict[str, tuple[int | None, ...]], dict[
         for place, dim in enumerate(value.type.tensor_type.shape.dim):
             if not dim.HasField("dim_value"):
                 name = dim.dim_param or f"{value.name}.{place}"
-                dim.dim_value = sizes.get(name) or next(primes)
+                dim.dim_value = sizes.get(name) or next(primes)  # one name, one size, in all inputs
                 sizes[name] = dim.dim_value
     known = _inferred(bound)
     for node in bound.graph.node:
@@ -175,6 +177,7 @@ def _without_weights(model: ModelProto) -> ModelProto:
     for tensor in model.graph.initializer:
         if len(tensor.raw_data) <= _STORED_BYTES:
             graph.initializer.append(tensor)
+        # Files of IR 3 list their weights as inputs, too.
         elif tensor.name not in given:
             value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             graph.input.append(value)

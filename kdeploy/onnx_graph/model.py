@@ -81,13 +81,14 @@ class OnnxModel(nn.Module):
             return None
         twin = _session_of(program.SerializeToString())
         size = self._batch_size or len(x)
-        values = x[torch.arange(size) % len(x)]
+        values = x[torch.arange(size) % len(x)]  # a fixed batch is filled up by items again
         fed = (values.long() if self._is_integer else values.float()).numpy()
         names = [output.name for output in twin.get_outputs()]
         answers = dict(zip(names, twin.run(names, {self._input.name: fed}), strict=True))
         floats = [
             (name, torch.from_numpy(answers[name])) for name in made if _is_float(answers[name])
         ]
+        # NaN first: an infinity before it may be meant so, as in a mask.
         nan = (name for name, value in floats if value.isnan().any())
         infinite = (name for name, value in floats if value.isinf().any())
         first = next(nan, next(infinite, None))

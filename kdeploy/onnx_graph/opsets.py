@@ -32,6 +32,7 @@ def in_opset(model: ModelProto, opset: int) -> ModelProto:
     before = opset_of(model)
     try:
         converted = model
+        # From 18 to 17 there is nothing for the converter to do, which would refuse.
         if before != opset and (before, opset) != (18, 17):
             converted = onnx.version_converter.convert_version(model, max(opset, 18))
         if opset < 18 <= before:
@@ -39,6 +40,7 @@ def in_opset(model: ModelProto, opset: int) -> ModelProto:
         if before != opset:
             onnx.checker.check_model(converted)
     except Exception as error:  # the converter's C++ raises several types
+        # What stands before is the C++ assertion that failed.
         reason = str(error).strip().split("\n")[0].rpartition("failed: ")[2]
         raise ModelError(
             f"the model cannot be written in opset {opset}: {reason}",

@@ -79,6 +79,6 @@ def _is_padded(convolution: ir.Node) -> bool:
 
 def _add(convolution: ir.Node, sides: Sequence[int]) -> None:
     own = attribute(convolution, "pads", [0] * len(sides))
-    total = [a + b for a, b in zip(own, sides, strict=True)]
+    total = [a + b for a, b in zip(own, sides, strict=True)]  # both pad with zeros, so they add up
     convolution.attributes.pop("pads", None)
     convolution.attributes.add(ir.AttrInt64s("pads", total))

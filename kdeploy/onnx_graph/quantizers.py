@@ -156,6 +156,7 @@ def is_never_negative(value: ir.Value | None) -> bool:
     if node.op_type == "Clip":
         lowest = constant(input_of(node, 1))
         return lowest is not None and bool((lowest >= 0).all())
+    # Rounding to codes keeps the sign, and codes that begin at zero have none below it.
     if node.op_type == "QuantizeLinear":
         zero = constant(input_of(node, 2))
         is_lowest = zero is not None and bool((zero == np.iinfo(zero.dtype).min).all())

@@ -82,7 +82,7 @@ def transpose_weights(model: ir.Model) -> None:
         assert codes is not None, "the weight is stored"
         weight = add_constant(model.graph, f"{first(before).name}_transposed", codes.T)
         inputs = [weight, *before.inputs[1:]]
-        axis = 1 - attribute(before, "axis", 1)
+        axis = 1 - attribute(before, "axis", 1)  # the channels' axis turns with the weight
         name = str(node.outputs[0].name)
         replace_node(
             node, new_node("DequantizeLinear", inputs, name, name=node.name or "", axis=axis)
@@ -94,7 +94,7 @@ def store_integer_biases(model: ir.Model) -> None:
     """Store the bias of a quantized Gemm whose output stays float as int32 codes.
 
     Everywhere else ONNX Runtime does this by itself, but a Gemm with a float bias and without a
-    quantizer after it, the usual last layer, it runs in float. The step is input scale x weight
+    quantizer after it, the usual last layer, it runs in float. Its scale is input scale x weight
     scale, far below that of any activation.
     """
     for node in list(model.graph):
@@ -104,10 +104,11 @@ def store_integer_biases(model: ir.Model) -> None:
         bias = constant(node.inputs[2])
         if bias is None or scales[0] is None or scales[1] is None:
             continue
-        step = (scales[0] * scales[1]).astype(np.float32)
-        codes = np.rint(bias.astype(np.float64) / step)
-        if np.abs(codes).max(initial=0) < 2**31:
-            _store_bias(model.graph, node, codes.astype(np.int32), step)
+        scale = (scales[0] * scales[1]).astype(np.float32)
+        quantized = np.rint(bias.astype(np.float64) / scale)
+        # A bias far larger than the sums it is added to does not fit int32: it stays float.
+        if np.abs(quantized).max(initial=0) < 2**31:
+            _store_bias(model.graph, node, quantized.astype(np.int32), scale)
 
 
 @graph_pass()
@@ -136,14 +137,15 @@ def _is_quantized(value: ir.Value) -> bool:
 
 
 def _store_bias(
-    graph: ir.Graph, node: ir.Node, codes: NDArray[np.int32], step: NDArray[np.float32]
+    graph: ir.Graph, node: ir.Node, quantized: NDArray[np.int32], scale: NDArray[np.float32]
 ) -> None:
     bias = node.inputs[2]
     assert bias is not None, "the bias is stored"
-    step = np.broadcast_to(step, codes.shape)
+    # One for each number: with axis 0, DequantizeLinear takes as many scales as there are.
+    scale = np.broadcast_to(scale, quantized.shape)
     held = [
         add_constant(graph, f"{bias.name}_{part}", value)
-        for part, value in (("codes", codes), ("step", step))
+        for part, value in (("codes", quantized), ("step", scale))
     ]
     made = new_node("DequantizeLinear", held, f"{bias.name}_dequantized", axis=0)
     graph.insert_before(node, made)

@@ -62,6 +62,7 @@ def _constant(name: str, initializers: Any, producers: Any, folder: Path) -> Wei
     if node is None or node.op_type not in ("DequantizeLinear", "QuantizeLinear", "Transpose"):
         return None
     value = _constant(node.input[0], initializers, producers, folder)
+    # Before it is rounded: small weights round to zeros that nobody pruned.
     if value is None or node.op_type == "QuantizeLinear":
         return value
     if node.op_type == "Transpose":

@@ -50,7 +50,7 @@ class _Walk:
             if self._num_fields > MOST_FIELDS:
                 raise Malformed(f"it has more than {MOST_FIELDS} fields")
             key, start = self._varint(start, end)
-            number, kind = key >> 3, key & 7
+            number, kind = key >> 3, key & 7  # field number and wire type
             if not number:
                 raise Malformed("its bytes are no fields")
             if kind == _VARINT:
@@ -88,7 +88,7 @@ class _Walk:
 
     def _varint(self, start: int, end: int) -> tuple[int, int]:
         value, shift = 0, 0
-        while start < end and shift < 70:
+        while start < end and shift < 70:  # a 64-bit integer takes ten bytes of seven bits
             byte = self._data[start]
             start += 1
             value |= (byte & 127) << shift

@@ -33,7 +33,7 @@ from kdeploy.pipeline.storing import store_model, with_early_look
 from kdeploy.pipeline.weight_files import weights_sha256
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.quantization.contract import is_wrapped
-from kdeploy.recipe.resolve import Teacher
+from kdeploy.recipe.resolve import ResolvedTeacher
 from kdeploy.sparsity.zeros import sparsity
 from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.store.references import ModelReference, build_model, source_sha256
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def make_teacher(session: Session, teacher: Teacher) -> Artifact:
+def make_teacher(session: Session, teacher: ResolvedTeacher) -> Artifact:
     """Return the teacher, and tell what its validation accuracy is worth."""
     made = _teacher(session, teacher)
     held_out.say_of_start(session, made, judges=teacher.normalization is None)
     return made
 
 
-def _teacher(session: Session, teacher: Teacher) -> Artifact:
+def _teacher(session: Session, teacher: ResolvedTeacher) -> Artifact:
     """Return an artefact as it is, a file, given weights, or what is trained here."""
     known = find_artifact(teacher.reference.build, [session.store.root])
     if known is not None:
@@ -72,7 +72,7 @@ def make_student(
     reference: ModelReference,
     teacher: Artifact,
     config: DistillConfig,
-    given_teacher: Teacher,
+    given_teacher: ResolvedTeacher,
     *,
     label: str = "student",
 ) -> Artifact:

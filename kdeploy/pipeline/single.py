@@ -37,7 +37,7 @@ from kdeploy.pipeline.rundir import (
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.weights import load_weights
-from kdeploy.recipe.resolve import Step, Teacher
+from kdeploy.recipe.resolve import ResolvedTeacher, Step
 from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.system.temporary import temporary_folder
@@ -144,7 +144,7 @@ def _begin(source: Source, out: Path, listener: RunListener) -> tuple[Session, A
     # Trained for no epoch: the model as its function returns it.
     is_as_built = source.as_built and source.weights is None
     training = TrainingConfig(epochs=0) if is_as_built else TrainingConfig()
-    teacher = Teacher(reference=reference, weights=source.weights, training=training)
+    teacher = ResolvedTeacher(reference=reference, weights=source.weights, training=training)
     return session, make_teacher(session, teacher)
 
 

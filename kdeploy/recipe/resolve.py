@@ -43,7 +43,7 @@ OWN_TRAINING = ("epochs", "learning_rate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Teacher:
+class ResolvedTeacher:
     """The teacher: a reference or an artefact, and how it gets its weights."""
 
     reference: ModelReference
@@ -78,7 +78,7 @@ class Recipe:
     seeds: tuple[int, ...]
     """What the student is distilled under, `seed` first; empty where only that was given."""
     data: DataReference
-    teacher: Teacher
+    teacher: ResolvedTeacher
     student: ModelReference | None
     distill: DistillConfig | None
     compress: tuple[Step, ...]
@@ -242,7 +242,7 @@ def data_reference(
     )
 
 
-def _sees_normalized(teacher: Teacher) -> bool:
+def _sees_normalized(teacher: ResolvedTeacher) -> bool:
     """Return whether the teacher learns, or has learned, from items normalised by train.
 
     One whose weights come from elsewhere was trained on items as somebody else made them.
@@ -254,7 +254,7 @@ def _sees_normalized(teacher: Teacher) -> bool:
     return teacher.weights is None and not teacher.is_file and teacher.training.epochs != 0
 
 
-def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
+def _teacher(given: Mapping[str, Any], folder: Path) -> ResolvedTeacher:
     section = registry.check(TeacherSection, given, where="teacher")
     weights = section.weights and named_path(section.weights, folder, where="teacher.weights")
     if weights is not None and not weights.is_file():
@@ -276,7 +276,7 @@ def _teacher(given: Mapping[str, Any], folder: Path) -> Teacher:
     if (section.mean is None) != (section.std is None):
         raise RecipeError("teacher: `mean` and `std` go together", hint="give both or none")
     own = {"mean": section.mean, "std": section.std} if section.mean and section.std else None
-    return Teacher(
+    return ResolvedTeacher(
         reference=ModelReference(build=build, args=section.args, folder=folder),
         weights=weights,
         training=registry.check(TrainingConfig, section.train, where="teacher.train"),

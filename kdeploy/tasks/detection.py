@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.classes import classes_of
 from kdeploy.data.boxes import FILLER, WIDTH
 from kdeploy.data.contract import Dataset, Parts
 from kdeploy.data.own_function import attribute_of
 from kdeploy.errors import DataError, ModelError, RecipeError
-from kdeploy.tasks.box_overlap import kept_boxes
 from kdeploy.tasks.contract import (
     Answer,
     Predictions,
@@ -26,6 +24,7 @@ from kdeploy.tasks.contract import (
     not_finite,
     task,
 )
+from kdeploy.tasks.decoding.detection import MOST_DETECTIONS, detections
 from kdeploy.tasks.detection_heads import Detections, Head, KnownHead
 from kdeploy.tasks.number_targets import as_floats, read_each
 
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
     from pydantic import Field
     from torch import Tensor
 
-MOST_CANDIDATES = 300
-"""Of an image, before suppression; the best are taken."""
-MOST_DETECTIONS = 100
-"""Of an image, as COCO counts them."""
 AGREED_SCORE = 0.3
 """From which a teacher's detection counts as one, where nothing is labelled."""
 SLACK_PIXELS = 1.0
@@ -76,7 +71,7 @@ class Detection:
         self.score_threshold, self.overlap = score_threshold, overlap
         self._head = _head(self.head, scores)
         self._size: tuple[int, int] = (0, 0)
-        self._num_classes = 0
+        self._classes: tuple[str, ...] = ()
 
     def read_targets(self, parts: Parts, *, where: str) -> Parts:
         shape = parts.preprocessing.shape
@@ -87,20 +82,20 @@ class Detection:
             )
         self._size = (shape[1], shape[2])
         read = read_each(parts, partial(_boxes, size=self._size), where=where)
-        classes = _classes(read, parts, where)
-        self._num_classes = len(classes)
-        return replace(read, preprocessing=replace(read.preprocessing, classes=classes))
+        self._classes = _classes(read, parts, where)
+        return replace(read, preprocessing=replace(read.preprocessing, classes=self._classes))
 
     def to_dict(self) -> dict[str, Any]:
-        return described(self, {"size": list(self._size), "num_classes": self._num_classes})
+        return described(self, {"size": list(self._size), "classes": list(self._classes)})
 
     def check_answer(self, answer: Any, data: Dataset, *, who: str) -> None:
         found = self._decoded(answer)
         count = int(found.logits.shape[-1])
-        if self._num_classes and count != self._num_classes:
+        known = len(self._classes)
+        if known and count != known:
             raise ModelError(
-                f"{who} has scores of {count} classes, {data.name} has {self._num_classes}",
-                hint=f"build it for {self._num_classes} classes; there is none for background",
+                f"{who} has scores of {count} classes, {data.name} has {known}",
+                hint=f"build it for {known} classes; there is none for background",
             )
 
     def label_loss(
@@ -137,28 +132,15 @@ class Detection:
         made = np.zeros((len(boxes), MOST_DETECTIONS, WIDTH + 1), np.float32)
         made[..., WIDTH - 1] = FILLER
         for row in range(len(boxes)):
-            own = self._detections(boxes[row], logits[row])
+            own = detections(
+                boxes[row],
+                logits[row],
+                score_threshold=self.score_threshold,
+                overlap=self.overlap,
+                size=self._size,
+            )
             made[row, : len(own)] = own
         return made
-
-    def _detections(self, boxes: NDArray[Any], logits: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the detections of one image (n, 6): box, class, score; the best first."""
-        if not (np.isfinite(boxes).all() and np.isfinite(logits).all()):
-            return np.full((1, WIDTH + 1), np.nan, np.float32)
-        best = classes_of(logits)
-        scores = 1 / (1 + np.exp(-np.take_along_axis(logits, best[:, None], 1)[:, 0]))
-        order = np.argsort(-scores, kind="stable")[:MOST_CANDIDATES]
-        order = order[scores[order] >= self.score_threshold]
-        kept = order[
-            kept_boxes(
-                boxes[order], scores[order], best[order], overlap=self.overlap,
-                most=MOST_DETECTIONS,
-            )
-        ]  # fmt: skip
-        height, width = self._size
-        inside = np.clip(boxes[kept], 0, [width, height] * 2) if width else boxes[kept]
-        columns = (inside, best[kept][:, None], scores[kept][:, None])
-        return np.concatenate(columns, axis=1).astype(np.float32)
 
     def expected(self, targets: NDArray[Any]) -> Predictions:
         return targets

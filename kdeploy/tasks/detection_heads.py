@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from kdeploy.errors import ModelError
+from kdeploy.tasks.decoding.detection import EDGES, TINY, cell_centres
 
 BOXES, SCORES = "boxes", "scores"
-EDGES = 4
 FORMS = (
     "`boxes` (N, 4, H, W) and `scores` (N, C, H, W), each also a list over strides, or decoded "
     "`boxes` (N, K, 4) and `scores` (N, K, C)"
@@ -139,13 +139,9 @@ def _check_pair(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
 def _level(boxes: Any, scores: Any, size: Sequence[int], xp: Any) -> Detections:
     """Return the candidates of one stride."""
     height, width = int(boxes.shape[2]), int(boxes.shape[3])
-    steps = (size[1] / width, size[0] / height)  # x and y
-    grid = np.meshgrid(
-        (np.arange(width, dtype=np.float32) + 0.5) * np.float32(steps[0]),
-        (np.arange(height, dtype=np.float32) + 0.5) * np.float32(steps[1]),
-    )
-    points = _as(np.stack([axis.reshape(-1) for axis in grid], 1), boxes)
-    strides = _as(np.full(height * width, steps[1], np.float32), boxes)
+    centres, stride = cell_centres(height, width, size)
+    points = _as(centres, boxes)
+    strides = _as(np.full(height * width, stride, np.float32), boxes)
     flat = _flat(boxes, xp)  # (N, cells, 4 * bins)
     bins = None
     if flat.shape[2] != EDGES:
@@ -175,8 +171,7 @@ def _expectation(bins: Any, xp: Any) -> Any:
 
 def _logits(probabilities: Any, xp: Any) -> Any:
     """Return the logits of probabilities, finite also at 0 and 1."""
-    tiny = 1e-6
-    inside = xp.clip(probabilities, tiny, 1 - tiny)
+    inside = xp.clip(probabilities, TINY, 1 - TINY)
     return xp.log(inside / (1 - inside))
 
 

@@ -17,7 +17,7 @@ from kdeploy.compress.compressors.int8_ptq import int8_ptq
 from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import ModelError
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
-from kdeploy.onnx_graph.encodings import STEPS, encoding_pass, profile_of, without_rounding
+from kdeploy.onnx_graph.encodings import SCALES, encoding_pass, profile_of, without_rounding
 from kdeploy.onnx_graph.facts import properties
 from kdeploy.onnx_graph.graph import maker
 from kdeploy.onnx_graph.model import OnnxModel
@@ -190,7 +190,7 @@ def test_codes_for_arm_are_those_for_the_cpu_moved_by_128(files):
 )
 def test_steps_in_the_metadata_that_anyone_could_write_are_one_error(files, told):
     written = onnx.load(files("residual", "cpu"))
-    helper.set_model_props(written, {**properties(written), STEPS: told})
+    helper.set_model_props(written, {**properties(written), SCALES: told})
     with pytest.raises(ModelError, match=r"metadata `kdeploy\.steps`"):
         rewritten(written, encoding_pass("tensorrt"))
 

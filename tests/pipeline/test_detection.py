@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from kdeploy.data.contract import TaskReference
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.contract import Batch
 from kdeploy.errors import KdeployError
+from kdeploy.package.verify import verify
 from kdeploy.pipeline.run import run
 from kdeploy.recipe.read import load as load_recipe
 from kdeploy.store.model_io import load_model
@@ -104,6 +107,47 @@ def test_a_detector_is_trained_taught_and_judged(folder):
     found = metrics_on(model, data.test, data.preprocessing, data.task)
     assert list(found) == ["detection.map", "detection.map50"]
     assert found["detection.map50"] > 0.05
+
+
+WHOLE = """
+compress: [{int8_ptq: {profile: cpu}}]
+export: [{onnx: {profile: cpu}}]
+bench: {runtimes: [onnxruntime_cpu], batch_sizes: [1], threads: [1], minimum_seconds: 0.1}
+gates: ["detection.map: -20pp"]
+package: {}
+"""
+
+
+def test_a_detector_becomes_a_bundle_that_prints_boxes(folder):
+    recipe = RECIPE.split("student:")[0] + WHOLE
+    (folder / "recipe.yaml").write_text(recipe)
+    out = folder / "run"
+    run(load_recipe(folder / "recipe.yaml"), out)
+    summary = json.loads((out / "summary.json").read_text())
+    gates = {gate["gate"]: gate["passed"] for gate in summary["gates"]}
+    assert gates["detection.map: -20pp"]
+    assert all(gates.values())
+    rows = [json.loads(line) for line in (out / "measurements.jsonl").read_text().splitlines()]
+    measured = [r["value"] for r in rows if r["metric"] == "detection.map" and r["runtime"]]
+    assert measured
+    assert max(measured) > 0.05
+    bundle = out / "bundle"
+    report = verify(bundle).to_dict()
+    checks = {check["check"]: check["passed"] for check in report["checks"]}
+    assert checks["golden.decoded"]
+    data = data_of(folder)
+    np.save(folder / "items.npy", data.test.x[:4])
+    program = [sys.executable, str(bundle / "runner/python/run.py"), "--json"]
+    done = subprocess.run(
+        [*program, str(folder / "items.npy")], capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)["predictions"]
+    assert len(told) == 4
+    best = told[0]["decoded"]["boxes"][0]
+    assert best["class"] in ("dark", "bright")
+    x1, y1, x2, y2 = best["box"]
+    assert 0 <= x1 < x2 <= 32
+    assert 0 <= y1 < y2 <= 24
 
 
 def test_flips_move_the_boxes(folder):

@@ -10,6 +10,7 @@ import torch
 
 from kdeploy.data.contract import AsGiven, Dataset, Parts, Preprocessing, Split
 from kdeploy.errors import KdeployError
+from kdeploy.tasks.decoding.detection import decode, disagreement
 from kdeploy.tasks.detection import MOST_DETECTIONS, Detection, as_truth
 from kdeploy.tasks.detection_heads import KnownHead
 
@@ -251,3 +252,44 @@ def test_a_head_of_the_user_s_own_reads_other_outputs(tmp_path):
     (tmp_path / "head.py").write_text("class Head:\n    pass\n")
     with pytest.raises(KdeployError, match="has no `decode`"):
         task(head=tmp_path / "head.py:Head")
+
+
+@pytest.mark.parametrize("form", ["cells", "strides", "bins", "decoded"])
+def test_a_device_reads_the_boxes_that_kdeploy_judges(form):
+    random = np.random.default_rng(0)
+
+    def drawn(*shape):
+        return random.normal(0, 2, shape).astype(np.float32)
+
+    outputs = {
+        "cells": {"boxes": np.abs(drawn(1, 4, 8, 16)) * 4, "scores": drawn(1, 3, 8, 16)},
+        "bins": {"boxes": drawn(1, 32, 8, 16), "scores": drawn(1, 3, 8, 16)},
+        "decoded": {
+            "boxes": np.concatenate([drawn(1, 9, 2) + 8, drawn(1, 9, 2) + 20], -1),
+            "scores": random.uniform(0, 1, (1, 9, 3)).astype(np.float32),
+        },
+        "strides": {
+            "boxes.0": np.abs(drawn(1, 4, 8, 16)), "boxes.1": np.abs(drawn(1, 4, 4, 8)) * 4,
+            "scores.0": drawn(1, 3, 8, 16), "scores.1": drawn(1, 3, 4, 8),
+        },
+    }[form]  # fmt: skip
+    known = task()
+    judged = known.predictions(outputs, None)[0]
+    shown = decode(outputs, known.to_dict())["boxes"]
+    judged = judged[judged[:, 4] >= 0]
+    assert len(judged) == len(shown) > 3
+    np.testing.assert_allclose([one["box"] for one in shown], judged[:, :4], atol=1e-4)
+    np.testing.assert_allclose([one["score"] for one in shown], judged[:, 5], atol=1e-5)
+    assert [one["class"] for one in shown] == ["abc"[int(row[4])] for row in judged]
+
+
+def test_boxes_that_another_processor_loses_or_moves_are_told():
+    known = task().to_dict()
+    outputs = {name: value[:1] for name, value in exact_answer().items()}
+    assert disagreement(outputs, outputs, known) == ""
+    moved = {**outputs, "boxes": outputs["boxes"] * 0.5}
+    assert "a at (2.0, 4.0, 20.0, 24.0) with score 1.00 is missing" in disagreement(
+        moved, outputs, known
+    )
+    silent = {**outputs, "scores": np.full_like(outputs["scores"], -12)}
+    assert "is missing" in disagreement(silent, outputs, known)

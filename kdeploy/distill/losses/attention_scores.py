@@ -75,7 +75,7 @@ class AttentionScores(nn.Module):
     ) -> Tensor:
         """Return the mean over heads and pairs of real tokens, summed over layers."""
         real = real_tokens(student[0], batch, self.padding)
-        pairs = real[:, :, None] & real[:, None, :]
+        pairs = real[:, :, None] & real[:, None, :]  # (batch, tokens, tokens)
         pairs = pairs.tril() if self.causal else pairs
         losses = [
             mean_over((self._scores(*own) - self._scores(*other)).square().mean(1), pairs)
@@ -86,6 +86,8 @@ class AttentionScores(nn.Module):
     def _scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Return the scores (batch, heads, tokens, tokens)."""
         query, key = split_heads(query, self.heads), split_heads(key, self.heads)
+        # By each network's own width of a head: where they differ the scores are comparable only
+        # so.
         return query @ key.transpose(-1, -2) / sqrt(query.shape[-1])
 
 

@@ -37,5 +37,6 @@ def binary_kd(
     own, other = student / temperature, teacher.detach() / temperature
     known = other.sigmoid()
     cross = functional.binary_cross_entropy_with_logits(own, known, reduction="none")
+    # The teacher's own entropy: without it the minimum would not be 0. No parameter is in it.
     least = functional.binary_cross_entropy_with_logits(other, known, reduction="none")
     return temperature**2 * (cross - least).mean()

@@ -78,6 +78,7 @@ class CRD(nn.Module):
         rows = batch.rows.to(self.banks.device, non_blocking=True)
         noise = torch.randint(self.banks.shape[1], (self.num_negatives,), device=rows.device)
         value = self._side(0, own, self.banks[1], rows, noise)
+        # The teacher's projection learns on this side only; else it would stay as it was drawn.
         value = value + self._side(1, other, self.banks[0], rows, noise)
         if self.training:
             self._remember(torch.stack([own, other]), rows)
@@ -93,7 +94,10 @@ class CRD(nn.Module):
         """
         positive = (anchors * bank[rows]).sum(dim=1, keepdim=True)
         scores = torch.cat([positive, anchors @ bank[noise].T], dim=1) / self.temperature
+        # log(P * N / K) = product / temperature - log(Z / N) - log(K).
         scores = scores - self._log_normalizer(side, scores) - math.log(self.num_negatives)
+        # -log h of the positive, -log(1 - h) of each negative: softplus stays finite where h is 0
+        # or 1.
         losses = functional.softplus(-scores[:, :1]), functional.softplus(scores[:, 1:])
         return torch.cat(losses, dim=1).sum(dim=1).mean()
 
@@ -101,6 +105,7 @@ class CRD(nn.Module):
     def _log_normalizer(self, side: int, scores: Tensor) -> Tensor:
         """Return log(Z / N), with Z / N the mean over the first batch, constant from then."""
         fixed = self.normalizers[side]
+        # No `if`: it would read a number back from the device in every step.
         found = torch.where(fixed > 0, fixed, scores.exp().mean())
         if self.training:
             self.normalizers[side] = found

@@ -55,6 +55,7 @@ class DetectionKd(nn.Module):
         own, other = (split_detections(z, self.num_classes) for z in (student, teacher.detach()))
         wanted = other.logits.sigmoid()
         certainty = wanted.amax(-1)
+        # At least 1: where a batch holds no object, the sum would divide by nearly 0.
         total = certainty.sum().clamp(min=1)
         entropy = functional.binary_cross_entropy_with_logits(own.logits, wanted, reduction="none")
         wrong = (own.logits.sigmoid() - wanted).abs() ** self.focus

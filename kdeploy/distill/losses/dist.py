@@ -54,6 +54,7 @@ def dist(
     if standardize:
         student, teacher = standardized(student, teacher)
     learns = functional.softmax(student.float() / temperature, dim=1)
+    # In float32: the mean that `_varying` takes off would be rounding in half precision.
     knows = functional.softmax(teacher.detach().float() / temperature, dim=1)
     inter, intra = _distance(learns, knows), _distance(learns.T, knows.T)
     return temperature**2 * (beta * inter + gamma * intra)

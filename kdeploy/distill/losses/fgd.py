@@ -98,8 +98,11 @@ def _masks(covered: Tensor) -> tuple[Tensor, Tensor]:
     """Return the weights of positions of objects and of background, (batch, 1, height, width)."""
     area = covered.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     if covered.shape[1]:
+        # One over the smallest object's area is the largest weight: `amax` chooses the smallest
+        # object.
         objects = (covered / area).amax(dim=1, keepdim=True)
     else:
+        # `amax` over no objects is an error, and a batch may have none.
         objects = covered.new_zeros((len(covered), 1, *covered.shape[2:]), dtype=torch.float32)
     background = (objects == 0).float()
     cells = background.sum(dim=(2, 3), keepdim=True).clamp(min=1)
@@ -109,6 +112,7 @@ def _masks(covered: Tensor) -> tuple[Tensor, Tensor]:
 def _focal_errors(
     student: Tensor, teacher: Tensor, masks: tuple[Tensor, Tensor], temperature: float
 ) -> list[Tensor]:
+    # The teacher's alone: the student must not choose where it is compared.
     weight = _attention(teacher, POSITIONS, temperature)
     weight = weight * _attention(teacher, CHANNELS, temperature)
     errors = weight * (student - teacher).square()
@@ -120,7 +124,7 @@ class _GlobalContext(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        width = max(channels // 2, 1)
+        width = max(channels // 2, 1)  # the ratio of the authors' code
         self.weigh = nn.Conv2d(channels, 1, 1)
         self.transform = nn.Sequential(
             nn.Linear(channels, width),

@@ -97,7 +97,10 @@ class Jsd(nn.Module):
             return batch
         x = continued(student, batch.x, self.prompt_tokens, temperature=self.sampling_temperature)
         labels = torch.full_like(x, NOT_COUNTED)
+        # Position i says token i + 1: the first token that the student wrote is said by the last of
+        # the prompt, and nothing follows the last one.
         labels[:, self.prompt_tokens - 1 : -1] = x[:, self.prompt_tokens :]
+        # View -1: what a teacher's cache holds of these rows is of other inputs.
         return batch._replace(x=x, labels=labels, view=-1)
 
 
@@ -108,6 +111,7 @@ def generalized(student: Tensor, teacher: Tensor, *, beta: float) -> Tensor:
         return _divergence(other, own)
     if beta == 1:
         return _divergence(own, other)
+    # In log space: a probability that is 0 in float32 keeps its logarithm.
     mixture = torch.logaddexp(other + log(beta), own + log1p(-beta))
     return beta * _divergence(other, mixture) + (1 - beta) * _divergence(own, mixture)
 
@@ -124,6 +128,8 @@ def continued(model: nn.Module, x: Tensor, keep: int, *, temperature: float) -> 
         ids = x[:, :keep]
         while ids.shape[1] < x.shape[1]:
             probabilities = (model(ids)[:, -1].float() / temperature).softmax(-1)
+            # No cache of keys and values: it would need a `generate` that any model here need not
+            # have.
             ids = torch.cat([ids, torch.multinomial(probabilities, 1)], 1)
         return ids
     finally:

@@ -58,5 +58,6 @@ class Mgd(nn.Module):
         """Return the mean over items, channels and positions."""
         del batch
         own = resized(self.projection(student), teacher.shape[2:])
+        # Not divided by what is kept, as dropout is: the convolutions behind learn the scale.
         drawn = torch.rand((len(own), 1, *own.shape[2:]), device=own.device)
         return functional.mse_loss(self.generation(own * (drawn >= self.masked)), teacher)

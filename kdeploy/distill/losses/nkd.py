@@ -47,6 +47,7 @@ def nkd(
     check_targets(student, labels, loss="nkd")
     if standardize:
         student, teacher = standardized(student, teacher)
+    # At temperature 1, as in the paper: softened, the teacher would seem less sure than it is.
     sure = _of(labels, functional.softmax(teacher.detach().float(), dim=1))
     target = -(sure * _of(labels, functional.log_softmax(student.float(), dim=1))).mean()
     learns, knows = others(student, labels), others(teacher, labels)

@@ -34,6 +34,7 @@ def nst(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
             hint="name layers before the global pooling",
         )
     own, other = (_patterns(features) for features in pooled_alike(student, teacher))
+    # The teacher's own term is constant, and lets the value be 0 where both agree.
     return _kernel(own, own) + _kernel(other, other) - 2 * _kernel(own, other)
 
 

@@ -63,7 +63,9 @@ class PixelKd(nn.Module):
             teacher = resized(teacher.movedim(-1, 1), student.shape[1:3]).movedim(1, -1)
         if student.shape[-1] == 1:
             student, teacher = (
-                torch.cat([torch.zeros_like(z), z], dim=-1) for z in (student, teacher)
+                # softmax of (0, z) is (1 - sigmoid(z), sigmoid(z)).
+                torch.cat([torch.zeros_like(z), z], dim=-1)
+                for z in (student, teacher)
             )
         own, other = (z.flatten(0, -2) for z in (student, teacher))
         if self.at_ignored:
@@ -71,6 +73,7 @@ class PixelKd(nn.Module):
         counted = _counted(batch.labels, student.shape[1:3]).flatten()
         # Equal logits diverge by 0: what is left out adds nothing, whatever its value was.
         own, other = (torch.where(counted[:, None], z, torch.zeros_like(z)) for z in (own, other))
+        # The mean is over all positions; divided by the share that counts it is one over those.
         share = counted.float().mean().clamp(min=1 / counted.numel())
         value = divergence(own, other, temperature=self.temperature)
         return self.temperature**2 * value / share

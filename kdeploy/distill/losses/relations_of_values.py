@@ -64,6 +64,7 @@ class RelationsOfValues(nn.Module):
         real = real_tokens(student, batch, self.padding)
         own, other = self._relations(student, real), self._relations(teacher, real)
         divergences = functional.kl_div(own, other, reduction="none", log_target=True).sum(-1)
+        # Rows of padding are left out here, its columns by the softmax.
         return mean_over(divergences.mean(1), real)
 
     def _relations(self, values: Tensor, real: Tensor) -> Tensor:

@@ -115,6 +115,7 @@ def _convolution(channels: int, width: int, *, kernel: int) -> nn.Sequential:
 
 
 def _resized(maps: Tensor, size: torch.Size) -> Tensor:
+    # Nearest, as in the authors' code.
     return maps if maps.shape[2:] == size else functional.interpolate(maps, size, mode="nearest")
 
 

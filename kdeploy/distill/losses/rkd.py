@@ -45,6 +45,7 @@ def rkd(
     del labels
     student, teacher = pooled(student), pooled(teacher)
     if len(student) > rows:
+        # Of both the same rows: a relation has a value only beside its own.
         drawn = torch.randperm(len(student), device=student.device)[:rows]
         student, teacher = student[drawn], teacher[drawn]
     own, other = _relations(student), _relations(teacher)
@@ -54,7 +55,7 @@ def rkd(
 
 def _relations(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distances (i, j) over their mean, and the cosines (i, j, k) of the angle at i."""
-    differences = vectors[None] - vectors[:, None]
+    differences = vectors[None] - vectors[:, None]  # (i, j, channels): from i to j
     distances = torch.linalg.vector_norm(differences, dim=2)
     num_pairs = max(len(vectors) * (len(vectors) - 1), 1)
     directions = unit(differences)

@@ -49,6 +49,7 @@ def assistants(
     for learns, knows in links:
         objective(learns, knows)
     for place, (learns, knows) in enumerate(links[:-1]):
+        # Not the objectives of the check: a teacher's fingerprint is of its weights, changed since.
         context.train(objective(learns, knows), name=f"assistant-{place + 1}")
         context.record(f"models[{place}]", learns)
     learns, knows = links[-1]

@@ -67,7 +67,7 @@ def ensemble(
 def _warn_of_guessing(name: str, teacher: nn.Module, context: SchemeContext) -> None:
     """Record how good a teacher is, and warn of one that was probably never trained."""
     accuracy = context.record(name, teacher)
-    chance = 1 / context.data.num_classes
+    chance = 1 / context.data.num_classes  # of classes of equal number
     if (accuracy - chance) / (1 - chance) < LEAST_SKILL:
         logger.warning(
             "%s of the ensemble is right on %.1f %% of the validation part, hardly more than a "

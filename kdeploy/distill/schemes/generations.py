@@ -46,7 +46,7 @@ def generations(
     """
     (first,), (teacher,) = students, teachers
     born = [first, *(fresh_copy(first, context.seed_of(place)) for place in range(1, count))]
-    taught_by = [teacher, *born]
+    taught_by = [teacher, *born]  # each generation's teacher is the one before
     # Before any work: do the losses fit a teacher that is built as the student?
     for own, other in zip(born, taught_by, strict=False):
         objective(own, other)

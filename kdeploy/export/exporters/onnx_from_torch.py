@@ -27,7 +27,7 @@ from kdeploy.export.extra_scales import marked, unmarked
 from kdeploy.export.io_signature import FlattenOutputs, IOSignature, ends_of, open_axes
 from kdeploy.export.torch_exporters import LOWEST_OPSET, export_program, export_trace
 from kdeploy.onnx_graph.checks import opset_of
-from kdeploy.onnx_graph.encodings import PROFILE, STEPS, encoding_pass, profile_of
+from kdeploy.onnx_graph.encodings import PROFILE, SCALES, encoding_pass, profile_of
 from kdeploy.onnx_graph.facts import properties
 from kdeploy.onnx_graph.float_layers import guard_float_layers
 from kdeploy.onnx_graph.model import OnnxModel
@@ -162,7 +162,7 @@ def _exported(
         PROFILE: _profile(model, profile),
         "kdeploy.input": ",".join(ends.inputs),
         "kdeploy.output": ",".join(ends.outputs),
-        **({STEPS: json.dumps(steps, sort_keys=True)} if steps else {}),
+        **({SCALES: json.dumps(steps, sort_keys=True)} if steps else {}),
     }
     describe(program, metadata)
     return program

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,25 @@ def checks(folder: Path, manifest: Json, answers: list[Arrays]) -> list[Verdict]
         if one is tolerance and values:
             of_classes.append(_of_classes(found, expected, tolerance["top1_items"]))
     about = f"largest difference to the outputs of {len(recorded[0])} items"
-    return [("golden.max_abs", worst[0] <= worst[1], about, *worst), *of_classes]
+    told_apart = _of_decoded(manifest, answers, recorded)
+    return [("golden.max_abs", worst[0] <= worst[1], about, *worst), *of_classes, *told_apart]
+
+
+def _of_decoded(manifest: Json, answers: list[Arrays], recorded: list[Any]) -> list[Verdict]:
+    """Return the check of what the task reads in the outputs, where it says how to compare it."""
+    if not Path(__file__).with_name("decode.py").is_file():
+        return []
+    decode: Any = importlib.import_module("kdeploy_bundle.decode")
+    if not hasattr(decode, "disagreement"):
+        return []
+    names = [port["name"] for port in manifest["outputs"]]
+    count = len(recorded[0])
+    for item, answer in enumerate(answers[:count]):
+        expected = {name: x[item : item + 1] for name, x in zip(names, recorded)}  # noqa: B905
+        wrong = decode.disagreement(answer, expected, manifest["task"])
+        if wrong:
+            return [("golden.decoded", False, f"item {item}: {wrong}")]
+    return [("golden.decoded", True, f"what is read in {count} items is as recorded")]
 
 
 def _as_recorded(answers: list[Any], expected: Any) -> Any:
