@@ -111,7 +111,6 @@ def parity_on(
     trials: list[Trial] = []
     pairs: list[tuple[Array, Array]] = []
     numbers: list[bool] = []
-    # An INT8 file in half precision is off by its rounding to INT8, the larger of the two.
     yardstick = HalfRounded(model) if base is None and is_half else base
     factor = ROUNDING_BOUND if base is not None else HALF_BOUND
     bound = FLOAT_BOUND
@@ -147,7 +146,6 @@ def parity_on(
     parity = Parity(
         max_abs=max_abs,
         cosine=min(_cosine(expected, found) for expected, found in pairs),
-        # Of the first output of each batch: what the others mean as classes nobody says.
         agreement=_agreement(pairs[:: max(1, len(pairs) // len(trials))]),
         required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=bound,
@@ -249,6 +247,7 @@ def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
 
 
 def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float:
+    """Return the share of items with the same class; of several outputs, the first is asked."""
     classes = [
         (classes_of(expected).ravel(), classes_of(found).ravel())
         for expected, found in pairs
