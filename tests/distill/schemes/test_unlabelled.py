@@ -25,7 +25,7 @@ def more(tmp_path, tiny_data):
 def test_learns_from_no_label_and_says_so(learn, caplog):
     with caplog.at_level(logging.WARNING):
         result = learn("unlabelled")
-    assert list(result.fit.history[0].losses) == ["kd"]
+    assert list(result.fit.history[0].losses) == ["dist"]
     assert "`label_weight` as 0" in caplog.text
 
 
@@ -47,7 +47,7 @@ def test_mixes_labelled_and_unlabelled_items(learn, more, teacher, tiny_data, ti
         FitContext(),
         DistillConfig(scheme={"unlabelled": {"extra": more}}, **{"epochs": 1, "batch_size": 16}),
     )
-    assert list(result.fit.history[0].losses) == ["kd"]
+    assert list(result.fit.history[0].losses) == ["dist"]
 
 
 def test_goes_on_after_a_kill(learn, more, same, killed_and_resumed):
