@@ -21,15 +21,16 @@ from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
 from kdeploy.distill.control import too_weak
 from kdeploy.distill.correctness import WeightOfWrong
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.loss_specs import LossSpec, check_fit, loss_specs_of
+from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule
+from kdeploy.distill.task_fit import check_task
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import RecipeError
 from kdeploy.system.temporary import temporary_folder
-from kdeploy.tasks.contract import is_of_classes, task_of
+from kdeploy.tasks.contract import has_class_rows, task_of
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import FitContext, FitResult, accuracy, check_outputs
 
@@ -81,13 +82,13 @@ def distill(
     """
     scheme = registry.find("scheme", config.scheme_name).load()
     loss_specs = loss_specs_of(config.losses)
-    check_fit((name for entry in config.losses for name in entry), task_of(data).name)
+    check_task(config, task_of(data).name)
     check_outputs(student, data, name="student")
     check_outputs(teacher, data, name="teacher")
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
     weight = config.labels
     _check_mixes(loss_specs, data)
-    has_classes = data.validation.is_labelled and is_of_classes(task_of(data).name)
+    has_classes = data.validation.is_labelled and has_class_rows(task_of(data).name)
     scheming = SchemeContext(
         data=data,
         fit=context,
