@@ -25,7 +25,7 @@ def more(tmp_path, tiny_data):
 def test_learns_from_no_label_and_says_so(learn, caplog):
     with caplog.at_level(logging.WARNING):
         result = learn("unlabelled")
-    assert list(result.fit.history[0].losses) == ["dist"]
+    assert list(result.fit.history[0].losses) == ["kd"]
     assert "`label_weight` as 0" in caplog.text
 
 
