@@ -23,7 +23,8 @@ parameters are trained with the student's, its buffers are part of the checkpoin
 makes what one student learns from one teacher, a model or any `TeacherProtocol`; `context.train`
 trains it. A chain of assistants calls both once a link; an ensemble is one signal of many. What a
 scheme needs beside the recipe's two models are parameters of the type `AuxiliaryModel`, which
-`context.model` makes. It returns one of the models that it trained. `student_layers="NAME"` and
+`context.model` makes. It returns one of the models that it trained. `tasks=(...)` names the tasks
+that it is for, where it is not for all. `student_layers="NAME"` and
 `further_items="NAME"` say which parameter names layers of the student, or a file of items for the
 training part, so that both are looked at before any work.
 """

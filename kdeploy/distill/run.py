@@ -21,15 +21,16 @@ from kdeploy.distill.contract import BuildModel, SchemeContext, cannot_build
 from kdeploy.distill.control import too_weak
 from kdeploy.distill.correctness import WeightOfWrong
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.loss_specs import LossSpec, check_fit, loss_specs_of
+from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule
+from kdeploy.distill.task_fit import check_task
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import RecipeError
 from kdeploy.system.temporary import temporary_folder
-from kdeploy.tasks.contract import is_of_classes, task_of
+from kdeploy.tasks.contract import has_class_rows, task_of
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import FitContext, FitResult, accuracy, check_outputs
 
@@ -81,13 +82,13 @@ def distill(
     """
     scheme = registry.find("scheme", config.scheme_name).load()
     loss_specs = loss_specs_of(config.losses)
-    check_fit((name for entry in config.losses for name in entry), task_of(data).name)
+    check_task(config, task_of(data).name)
     check_outputs(student, data, name="student")
     check_outputs(teacher, data, name="teacher")
     knows = teacher_preprocessing(data.preprocessing, teacher_normalization)
     weight = config.labels
     _check_mixes(loss_specs, data)
-    has_classes = data.validation.is_labelled and is_of_classes(task_of(data).name)
+    has_classes = data.validation.is_labelled and has_class_rows(task_of(data).name)
     scheming = SchemeContext(
         data=data,
         fit=context,
@@ -117,6 +118,7 @@ def distill(
             cache=folder,
             cache_bytes=config.cache_bytes,
             cache_top_k=config.cache_top_k,
+            about_teacher=(weak,) if weak else (),
         )
         model = scheme([student], [teacher], factory, scheming, **config.scheme_parameters)
     # The last training of this model: assistants and generations were trained beside it.
@@ -126,7 +128,7 @@ def distill(
         fit=fits[id(model)],
         teacher_accuracy=teacher_accuracy,
         accuracies=scheming.accuracies,
-        messages=(*factory.messages, *([weak] if weak else ())),
+        messages=tuple(factory.messages),
     )
 
 
@@ -145,6 +147,8 @@ class _Factory:
     cache: Path
     cache_bytes: float
     cache_top_k: int | None
+    about_teacher: tuple[str, ...] = ()
+    """Told where a scheme asks it at all."""
     messages: list[str] = field(default_factory=list)
 
     def __call__(
@@ -154,10 +158,10 @@ class _Factory:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # the adapters' first weights
             signal = self.signal(teacher)
-            loss_specs, said = with_layers(
+            loss_specs, sentences = with_layers(
                 self.loss_specs, student, next(iter(signal.models), None), example.x
             )
-            self._say(said)
+            self._say([*self.about_teacher, *sentences])
             return DistillObjective(
                 student,
                 signal,

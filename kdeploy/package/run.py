@@ -39,7 +39,7 @@ from kdeploy.preprocessing import Preprocessing
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.state import carried
 from kdeploy.store.artifact import file_sha256
-from kdeploy.tasks.contract import facts_of, is_of_classes
+from kdeploy.tasks.contract import has_class_rows
 from kdeploy.tensor_info import TensorInfo
 
 _LAYOUTS: Mapping[int, Layout] = {4: "NCTHW", 3: "NCHW", 2: "NCL", 1: "NC"}
@@ -160,9 +160,8 @@ def _manifest(
     is_single = len(facts.inputs) - len(state) == 1
     preprocessing = stored_preprocessing(stored) if stored and is_single else None
     task = (source.get("data") or {}).get("task") or {}
-    has_classes = preprocessing is not None and (not task or is_of_classes(str(task["name"])))
     # Classes of pixels are no classes of the item.
-    has_classes = has_classes and not facts_of(str(task.get("name", ""))).get("moves")
+    has_classes = preprocessing is not None and (not task or has_class_rows(str(task["name"])))
     values = _values(named(outputs, facts.outputs, "outputs"), has_items=has_classes)
     size = sum(part.stat().st_size for part in model.parent.glob("model.*"))
     libraries = technique_of(form).facts["libraries"]

@@ -17,7 +17,8 @@ from kdeploy.distill.comparable import check_comparable
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.feature_hooks import INPUT
-from kdeploy.distill.loss_specs import check_fit, loss_specs_of
+from kdeploy.distill.loss_specs import loss_specs_of
+from kdeploy.distill.task_fit import check_task
 from kdeploy.errors import RecipeError, UnknownName
 from kdeploy.pipeline.building import (
     auxiliary_model,
@@ -52,8 +53,7 @@ def check(recipe: Recipe) -> Dataset:
     check_labels(recipe, data)
     for teaching in (recipe.distill, *(step.recover for step in recipe.compress)):
         if teaching is not None:
-            names = [name for entry in teaching.losses for name in entry]
-            check_fit(names, task_of(data).name)
+            check_task(teaching, task_of(data).name)
     teacher = _checked_teacher(recipe, data)
     if recipe.student is not None and recipe.distill is not None:
         student = fresh_model(recipe.student, recipe.seed)
@@ -172,7 +172,7 @@ def _check_further(
     is_file = find_artifact(entry["build"]) is not None or onnx_path(reference) is not None
     sizes = {f"{where}.batch_size": batch_size(config, len(data.train))}
     check_model(
-        auxiliary_model(entry, seed=0),
+        auxiliary_model(entry, seed=0),  # looked at only: the scheme builds its own
         data,
         role,
         again=None if is_file else partial(build_model, reference),

@@ -19,7 +19,7 @@ from kdeploy.flags import FLAGS
 from kdeploy.pipeline.building import auxiliary_models
 from kdeploy.pipeline.session import Session
 from kdeploy.store.artifact import Artifact, find_artifact
-from kdeploy.tasks.contract import is_of_classes, task_of
+from kdeploy.tasks.contract import has_class_rows, task_of
 from kdeploy.torch_module.model_outputs import in_eval
 from kdeploy.training.batches import batches_in_order
 from kdeploy.training.fit import accuracy
@@ -77,7 +77,7 @@ def scores_of_given(session: Session, model: nn.Module) -> dict[str, Any]:
     scores = {**scores_on_validation(session, model), **marks_of_given(session)}
     if session.data is None or "validation_accuracy" not in scores:
         return scores
-    if not is_of_classes(task_of(session.data).name):
+    if not has_class_rows(task_of(session.data).name):
         return scores
     return {**scores, "validation_cross_entropy": _cross_entropy(model, session.data)}
 
@@ -108,7 +108,7 @@ def say_of_start(session: Session, model: Artifact, *, judges: bool = True) -> N
         flag = FLAGS[SEEN]
         session.listener.message(f"{model.label}: {flag.meaning}; {flag.remedy}")
     data = session.data
-    if data is None or not is_of_classes(task_of(data).name):
+    if data is None or not has_class_rows(task_of(data).name):
         return
     if "validation_accuracy" in model.scores and judges:
         doubt = _doubt(model.scores, data.validation)

@@ -193,6 +193,11 @@ def is_of_classes(name: str) -> bool:
     return "classification" in kin(name)
 
 
+def has_class_rows(name: str) -> bool:
+    """Return whether outputs are rows of logits, classes last, and targets the rows' classes."""
+    return name in CLASSES
+
+
 def metrics_for(
     name: str, *, needs: str = "predictions", family: str = ""
 ) -> dict[str, Callable[..., float]]:

@@ -17,6 +17,7 @@ from kdeploy.cli import output
 from kdeploy.errors import KdeployError
 from kdeploy.measurement import Measurement, write
 from kdeploy.pipeline.log import StageRecord
+from kdeploy.progress import terminal as terminal_module
 from kdeploy.progress.screen import Screen
 from kdeploy.progress.terminal import Terminal, TrainingBar
 from kdeploy.report.run import comparison
@@ -45,7 +46,7 @@ def test_only_the_screen_knows_the_console():
     known = {
         "screen.py": {"rich.console", "rich.table", "rich.text", "rich.progress", "rich.status"}
     }
-    known["output.py"] = {"rich.progress", "rich.table", "rich.status"}  # the columns of the bar
+    known["terminal.py"] = {"rich.progress", "rich.table", "rich.status"}  # the columns of the bar
     for path in SOURCES:
         tree = ast.parse(path.read_text())
         found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
@@ -73,7 +74,7 @@ def test_every_way_of_printing_shows_foreign_text_as_it_stands(text):
 @pytest.mark.parametrize("text", ODD)
 def test_stages_notes_and_trainings_show_foreign_text(monkeypatch, text):
     screen, printed = screen_of(is_terminal=True)
-    monkeypatch.setattr(output, "Screen", lambda **_: screen)
+    monkeypatch.setattr(terminal_module, "Screen", lambda **_: screen)
     terminal = Terminal()
     terminal.stage_started("export", text, text)
     terminal.status(text)
@@ -131,9 +132,9 @@ def test_a_broken_name_ends_a_command_in_words(kdeploy):
 
 def test_what_ends_a_stage_gives_the_cursor_back(monkeypatch):
     screen, printed = screen_of(is_terminal=True)
-    monkeypatch.setattr(output, "Screen", lambda **_: screen)
+    monkeypatch.setattr(terminal_module, "Screen", lambda **_: screen)
     at_exit = []
-    monkeypatch.setattr(output.atexit, "register", at_exit.append)
+    monkeypatch.setattr(terminal_module.atexit, "register", at_exit.append)
     Terminal().status("works")
     assert "\x1b[?25h" not in printed.getvalue()
     for function in at_exit:

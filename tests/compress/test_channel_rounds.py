@@ -31,10 +31,11 @@ class Recorder(Trainer):
         super().__init__(data)
         self.macs, self.given = [], []
 
-    def __call__(self, model, teacher, *, name, constraints=(), keep=None, is_last=False):
+    def __call__(self, model, teacher, training):
         self.macs.append(count_macs(model, EXAMPLE))
-        self.given.append((teacher, [c.fingerprint for c in constraints], keep))
-        super().__call__(model, teacher, name=name, constraints=constraints, keep=keep)
+        held = [constraint.fingerprint for constraint in training.constraints]
+        self.given.append((teacher, held, training.keep))
+        super().__call__(model, teacher, training)
 
 
 def trained(**given):

@@ -105,7 +105,7 @@ def test_an_artefact_of_another_split_may_have_seen_the_items(run_project, proje
 
 def test_a_drop_against_a_given_teacher_names_the_part_to_give(run_project, weights, monkeypatch):
     found = iter([0.99, 0.88])
-    monkeypatch.setattr(steps, "accuracy", lambda *a: next(found))
+    monkeypatch.setattr(steps, "accuracy", lambda *a, **_: next(found))
     step = {"prune_channels": {"ratio": 0.3, "max_drop": "2pp"}}
     with pytest.raises(GateFailed, match=r"lost 11\.00 pp") as caught:
         go(run_project, *weights, "student=null", "distill=null", compress=[step])

@@ -29,7 +29,7 @@ def made(folder):
 
 def test_a_drop_beyond_what_is_allowed_stops_the_chain(compressed, project, monkeypatch):
     found = iter([0.9, 0.85])
-    monkeypatch.setattr(steps, "accuracy", lambda *a: next(found))
+    monkeypatch.setattr(steps, "accuracy", lambda *a, **_: next(found))
     with pytest.raises(
         GateFailed, match=r"lost 5\.00 pp .* 90.00% before, 85.00% after.* 1 pp"
     ) as e:
@@ -48,7 +48,7 @@ def test_a_drop_that_is_allowed_passes(compressed):
 def test_a_stored_step_is_judged_by_the_bound_of_this_run(compressed, monkeypatch):
     found = iter([0.9, 0.85])
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "accuracy", lambda *a: next(found))
+        patch.setattr(steps, "accuracy", lambda *a, **_: next(found))
         compressed({"prune_channels": {"ratio": 0.3, "max_drop": "6pp"}})
     with pytest.raises(GateFailed, match=r"lost 5\.00 pp"):
         compressed({"prune_channels": {"ratio": 0.3, "max_drop": "4pp"}})

@@ -164,7 +164,7 @@ def test_only_the_layer_that_is_bad_keeps_the_plain_layout(tiny_data, monkeypatc
     def find(calls, *, threads):
         strided = [(json.loads(text), layer) for text, layer in calls if layer == "shortcut"]
         bad = [
-            Finding(call=call, layer=layer, said="is bad")
+            Finding(call=call, layer=layer, message="is bad")
             for call, layer in strided
             if call["args"][0]["tensor"][1][1] == 1
         ]

@@ -21,10 +21,9 @@ from kdeploy.bench.ssh.payload_zip import runner
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import load
 from kdeploy.machine import Machine
-from kdeploy.metrics.contract import CLASSES
 from kdeploy.onnx_graph.checks import file_bytes
 from kdeploy.store.artifact import file_sha256
-from kdeploy.tasks.contract import Task, classification, task_of
+from kdeploy.tasks.contract import Task, classification, has_class_rows, task_of
 
 RUNTIME = "onnxruntime_cpu"
 ITEMS_BYTES = 32 * 2**20  # of inputs that travel in one file
@@ -196,7 +195,7 @@ def job_of(models: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
 def _unjudged(data: Dataset) -> str:
     """Return why a device cannot answer for a task: it reads the class of each row of logits."""
     name = task_of(data).name
-    if name in CLASSES:
+    if has_class_rows(name):
         return ""
     return f"a device sends classes home, and answers of task `{name}` are none"
 

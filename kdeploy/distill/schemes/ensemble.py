@@ -24,7 +24,10 @@ LEAST_SKILL = 0.25
 logger = logging.getLogger(__name__)
 
 
-@scheme(paper="doi:10.1145/3097983.3098135")
+@scheme(
+    paper="doi:10.1145/3097983.3098135",
+    tasks=("classification", "tokens", "language_modeling"),
+)
 def ensemble(
     students: Sequence[nn.Module],
     given: Sequence[nn.Module],

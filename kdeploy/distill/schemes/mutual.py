@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@scheme(paper="arXiv:1706.00384")
+@scheme(
+    paper="arXiv:1706.00384",
+    tasks=("classification", "tokens", "language_modeling", "segmentation"),
+)
 def mutual(
     students: Sequence[nn.Module],
     teachers: Sequence[nn.Module],

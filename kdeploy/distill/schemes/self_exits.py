@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@scheme(paper="arXiv:1905.08094", student_layers="exits")
+@scheme(paper="arXiv:1905.08094", student_layers="exits", tasks=("classification",))
 def self_exits(
     students: Sequence[nn.Module],
     teachers: Sequence[nn.Module],
