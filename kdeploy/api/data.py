@@ -121,12 +121,14 @@ def _is_array(value: Any) -> bool:
 
 def _array(value: Any) -> NDArray[Any]:
     found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    # NumPy's own default is float64; models here compute in float32.
     return found.astype(np.float32) if found.dtype in (np.float64, np.float16) else found
 
 
 def _held_out(train: Arrays) -> tuple[Arrays, Arrays]:
     """Return train without, and with only, a tenth of its items."""
     y = train.get("y", next(iter(train.values())))
+    # Targets of other kinds have no classes to divide evenly: all items are of one.
     labels = y if y.ndim == 1 and y.dtype.kind in "iu" else np.zeros(len(y), np.int64)
     kept, held = stratified(labels.astype(np.int64), fraction=TEST_FRACTION, seed=SEED)
     log.info("no test part was given: %d of %d items are held out for it", len(held), len(y))
@@ -139,6 +141,7 @@ def _listed(values: Sequence[Any] | None) -> list[Any] | None:
 
 def _written(arrays: Arrays, part: str) -> Path:
     """Return the file of these arrays in the session's folder; equal ones are one file."""
+    # By contents: the same arrays in a second call find the artefacts of the first.
     digest = hashlib.sha256(part.encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

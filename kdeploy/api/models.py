@@ -114,6 +114,7 @@ def source_of(
     return Source(
         reference=build,
         weights=None if weights is None else Path(weights),
+        # A live module has weights already: it is not initialised or trained once more.
         as_built=live_models.is_live(build) and weights is None,
         args=dict(args or {}),
         data=reference_of(data),

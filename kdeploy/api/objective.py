@@ -126,6 +126,7 @@ class Objective(nn.Module):
             specs,
             label_weight=self._config.labels,
             example=Batch(x=few, labels=labels, rows=rows),
+            # As many classes as the teacher has logits: no data say it here.
             facts=TaskFacts(num_classes=classes, num_items=self._num_items or len(few)),
             balanced=[spec.name for spec in specs if spec.is_balanced],
             # An own loop says nothing of progress: unless a weight is given, errors do not count.

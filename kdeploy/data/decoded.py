@@ -133,6 +133,7 @@ def decoded_images(
     folder = cache_folder("images")
     decode = decode or decoded_image
     text = f"{VERSION} {form.key()}"
+    # By size and times first: reading 100 GB to learn that nothing changed would take minutes.
     note = folder / f"{_sha256([text, str(root.resolve()), *map(_state, files)])}.key"
     key = note.read_text() if note.is_file() else _contents_key(root, files, text)
     array, met = folder / f"{key}.npy", folder / f"{key}.json"
@@ -182,6 +183,7 @@ def picture_from(source: Path | IO[bytes], form: Form, *, where: str) -> Picture
         raise DataError(
             f"{where} cannot be decoded: {error}", hint="replace or remove this image"
         ) from error
+    # Pillow's modes of 32-bit integers, 16-bit grey and floats.
     if mode[0] in "IF":
         raise DataError(
             f"{where} has more than 8 bits a channel (mode {mode})",
@@ -229,7 +231,7 @@ def _opaque(image: Pillow.Image, background: tuple[int, ...]) -> tuple[Pillow.Im
     if image.mode not in WITH_ALPHA and "transparency" not in image.info:
         return image, False
     layer = image.convert("RGBA")
-    if layer.getchannel("A").getextrema() == (255, 255):
+    if layer.getchannel("A").getextrema() == (255, 255):  # an alpha channel without any hole
         return layer, False
     return Image.alpha_composite(Image.new("RGBA", layer.size, (*background, 255)), layer), True
 
@@ -258,6 +260,7 @@ def _is_whole(array: Path, shape: tuple[int, ...]) -> bool:
 
 def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file whole or not at all."""
+    # With the process's number: two runs may decode the same folder at once.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -281,6 +284,7 @@ def _decode(files: Sequence[Path], form: Form, out: IO[bytes], decode: Decode) -
             for picture in pool.map(lambda file: _picture_or_error(file, form, decode), batch):
                 if isinstance(picture, DataError):
                     refused.append(picture)
+                # Behind a refused image rows would be shifted; the file is thrown away.
                 elif not refused:
                     out.write(picture.pixels.tobytes())
                     sizes.append(picture.size)

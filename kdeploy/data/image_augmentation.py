@@ -68,6 +68,7 @@ def _color_jitter(shape: Sequence[int]) -> Augment:
         x = x * factors[0]
         average = x.mean(dim=(1, 2, 3), keepdim=True)
         x = average + (x - average) * factors[1]
+        # The plain mean, not luma: which channel is red nobody says.
         grey = x.mean(dim=1, keepdim=True)
         return grey + (x - grey) * factors[2] if shape[0] == 3 else x
 

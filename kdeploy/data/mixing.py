@@ -55,6 +55,7 @@ def _mixup(x: Tensor) -> Paired:
 
     beta = torch.distributions.Beta(MIXUP_ALPHA, MIXUP_ALPHA)
     share = beta.sample((len(x),)).to(x)
+    # Drawn on the processor, so that a seed means the same partners on every device.
     partner = torch.randperm(len(x)).to(x.device)
     weight = share.reshape(-1, *(1 for _ in x.shape[1:]))
     return weight * x + (1 - weight) * x[partner], partner, share

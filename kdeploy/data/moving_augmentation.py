@@ -147,6 +147,7 @@ def _with_boxes(single: Any, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor
     """Move boxes (batch, objects, 5): hulls of the moved corners, inside, or no objects."""
     import torch
 
+    # Kornia counts from the centre of the first pixel, targets here from its corner.
     changed, corners = _together(single, x, "bbox_xyxy", targets[..., :4] - HALF)
     corners = corners + HALF
     size = corners.new_tensor([x.shape[3], x.shape[2]] * 2)
@@ -173,6 +174,7 @@ def _with_points(single: Any, x: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
     changed, places = _together(single, x, "keypoints", targets[..., :2] - HALF)
     places = places + HALF
     size = places.new_tensor([x.shape[3], x.shape[2]])
+    # A point that left the image is absent: visibility 0.
     is_inside = ((places >= 0) & (places <= size)).all(-1, keepdim=True)
     seen = targets[..., 2:] * is_inside
     return changed, torch.cat([places, seen], dim=-1).to(targets.dtype)

@@ -138,6 +138,7 @@ def check_parameters(function: Callable[..., Any], given: Mapping[str, Any], whe
     if unknown and not takes_any:
         raise UnknownName.among("key", unknown[0], signature.parameters, where=where)
     try:
+        # Before the call: a TypeError from inside of it would look the same.
         signature.bind(**given)
     except TypeError as error:
         raise DataError(

@@ -69,7 +69,7 @@ def _of_floats(x: NDArray[Any], scale: float) -> tuple[tuple[float, ...], tuple[
     count = len(x) * math.prod(x.shape[2:])
     mean = sum(piece.sum(axis=axes, dtype=np.float64) for _, piece in pieces(x)) / count
     aligned = np.reshape(mean, (-1, *(1 for _ in x.shape[2:])))
-    square = sum(
+    square = sum(  # mean of squares less squared mean would cancel
         ((piece.astype(np.float64) - aligned) ** 2).sum(axis=axes) for _, piece in pieces(x)
     )
     std = np.sqrt(square / count)

@@ -23,6 +23,7 @@ _FORM = "an item is (x, y), or a dictionary with `x` and `y`; arrays, tensors or
 
 def is_torch_data(value: Any) -> bool:
     """Return whether something is a torch data set or loader, without importing torch."""
+    # By name: to ask `isinstance` torch would have to be imported for every array.
     kinds = {kind.__name__ for kind in type(value).__mro__}
     return bool(kinds & {"Dataset", "DataLoader", "IterableDataset"}) and not isinstance(
         value, np.ndarray
@@ -67,6 +68,7 @@ def split_of(data: Any, *, where: str) -> tuple[Split, list[str]]:
         return _read_once(data, where=where), notes
     if not len(data):
         raise DataError(f"{where} has no items", hint="give items")
+    # Read twice: a data set with random transforms gives another item.
     first, again = (_item(data[0], where, 0) for _ in range(2))
     if not np.array_equal(first[1], again[1]):
         raise DataError(

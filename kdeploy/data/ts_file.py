@@ -46,6 +46,7 @@ def read_ts(lines: Iterable[str], *, where: str) -> LabelledSeries:
         if not line or line.startswith(COMMENTS):
             continue
         if not is_header:
+            # Channels are parted by colons, values by commas; the label comes last.
             series.append(line.split(":"))
         elif line.lower().startswith("@classlabel true"):
             classes = tuple(line.split()[2:])

@@ -52,6 +52,7 @@ def cause_of(
         bound: What the error may be.
     """
     return (
+        # From what is certain to what is left: a random model also looks like a wrong operator.
         _of_model(model, trials[0].batch)
         or _of_shapes(trials)
         or _of_numbers(trials)
@@ -64,7 +65,7 @@ def cause_of(
 def _of_model(model: nn.Module, batch: tuple[Inputs, ...]) -> Cause | None:
     """Return what makes a model no function of its input."""
     given = [torch.tensor(x) for x in batch]
-    shown = [x.clone() for x in given]
+    shown = [x.clone() for x in given]  # a model may change what it is given
     with torch.no_grad():
         first, second = model(*shown), model(*(x.clone() for x in given))
     one = len(given) == 1

@@ -25,6 +25,7 @@ from kdeploy.quantization.rewrites import into_integer_operators
 
 # No code of a file for TensorRT has this type.
 MARK = torch.uint8
+# Zero point, lowest and highest value, type: uint8 with its zero in the middle, as int8 has it.
 _CODES = (128, 0, 255, MARK)
 
 
@@ -60,6 +61,7 @@ def _further(model: QuantizedModel) -> dict[str, float]:
     scales = {}
     for group in other.groups:
         ranges = [model.ranges[other.names[n]] for n in group.sources]
+        # Tensors of one group share one quantizer: it has to hold them all.
         low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
         scale, _ = INT8.scale_and_zero_point(low, high)
         scales.update({n.name: scale for n in group.nodes if n.name not in known})

@@ -39,6 +39,7 @@ def _rounded(model: nn.Module) -> nn.Module:
 
 
 def _round(x: Tensor) -> Tensor:
+    # Clamped: a number beyond is for `half_arithmetic` to find; here it would hide all others.
     return x.clamp(-LARGEST, LARGEST).half().to(x.dtype)
 
 

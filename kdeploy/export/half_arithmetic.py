@@ -92,6 +92,7 @@ def check_half_arithmetic(
 
     seen = computed(rounded)
     beyond = [t for t, one in seen.seen.items() if one.is_beyond]
+    # Another run of the graph, and most files need none.
     exact = computed(keep).seen if beyond else {}
     # What is infinite in float32 too is meant so, e.g. a mask.
     overflow = next((t for t in beyond if exact[t].is_finite), None)
@@ -161,6 +162,7 @@ def _computed(
         return {n: np.asarray(v, np.float32) for n, v in zip(outputs, values, strict=False)}
 
     parity = parity_on(batches, model, run, is_half=True)
+    # fmax passes over NaN, which `has_nan` tells.
     largest = np.fmax.reduce(np.stack(found))
     return Computed(
         parity=parity,

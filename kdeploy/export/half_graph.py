@@ -16,6 +16,7 @@ Rounding = Callable[[GraphProto, str, str], None]
 
 def is_half(program: ModelProto) -> bool:
     """Return whether a file holds float16 numbers, or makes them."""
+    # A file may hold its weights as float32 and cast them.
     held = any(t.data_type == TensorProto.FLOAT16 for t in program.graph.initializer)
     return held or any(_cast_to_half(node) is not None for node in program.graph.node)
 
@@ -33,6 +34,7 @@ def in_float32(program: ModelProto, half: Sequence[str], rounding: Rounding) -> 
     del graph.node[:]
     for node in nodes:
         made = [tensor for tensor in node.output if tensor in chosen]
+        # Readers keep the old name, and so read what is rounded.
         node.output[:] = [_exact(t) if t in chosen else t for t in node.output]
         graph.node.append(node)
         for tensor in made:

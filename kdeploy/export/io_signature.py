@@ -59,6 +59,7 @@ def ends_of(model: nn.Module, example: tuple[Tensor, ...]) -> IOSignature:
     Raises:
         ModelError: it does not take the example, or returns no tensor.
     """
+    # The run may change them: a model that counts its calls is put back as it was.
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         given = [x.clone() for x in example]

@@ -48,6 +48,7 @@ def _traced(model: nn.Module, graph: GraphProto) -> dict[str, str]:
 def _weights_before(graph: GraphProto, node: NodeProto) -> str | None:
     """Return the layer whose weights are the nearest before a node."""
     makers = {output: n for n in graph.node for output in n.output}
+    # Parameters are called by their path; constants of the exporter have no dot.
     held = {t.name for t in graph.initializer if "." in t.name}
     level, seen = [node], set[str]()
     while level:

@@ -65,6 +65,7 @@ def export_several(
             in_a_row = _InARow(model, ends.inputs, state)
             steps = parity_on(feeds, in_a_row, partial(_run_in_a_row, run, ends.inputs, state))
             check_parity(steps, name=f"{path.name}, {NUM_CALLS} calls in a row")
+            # The worse in its own bound: the two bounds may differ.
             parity = max(parity, steps, key=lambda one: one.max_abs / one.bound)
         return result_of(parity, unproven, path, technique.facts["runtime"], opset)
 
@@ -124,6 +125,7 @@ def _feeds(example: tuple[Tensor, ...]) -> Iterator[tuple[Inputs, ...]]:
         yield tuple(
             generator.standard_normal((size, *x.shape[1:]), dtype=np.float32)
             if x.dtype == np.float32
+            # Integers may be indices: only those of the example are known to be in range.
             else generator.choice(x.ravel(), (size, *x.shape[1:]))
             for x in arrays
         )

@@ -48,7 +48,9 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 def _linear(x: Any, codes: Any, scales: Any, bias: Any = None) -> Any:
     rounded, scale, zero_point = op.DynamicQuantizeLinear(x)
+    # Weights have zero point 0, so only the input's is given.
     sums = op.Cast(op.MatMulInteger(rounded, codes, zero_point), to=TensorProto.FLOAT)
+    # The scales first, then the sums: the order of operands that ONNX Runtime's fusion looks for.
     product = op.Mul(sums, op.Mul(scale, scales))
     return product if bias is None else op.Add(product, bias)
 

@@ -121,6 +121,7 @@ def parity_on(
     trials: list[Trial] = []
     pairs: list[tuple[Array, Array]] = []
     numbers: list[bool] = []
+    # An INT8 file in half precision is off by its rounding to INT8, the larger of the two.
     yardstick = HalfRounded(model) if base is None and is_half else base
     factor = ROUNDING_BOUND if base is not None else HALF_BOUND
     bound = FLOAT_BOUND
@@ -150,11 +151,13 @@ def parity_on(
             hint="look at its weights and at its first layers: nothing can be compared",
         )
     max_abs = max(_scaled_error(found, expected) for expected, found in pairs)
+    # Only where it matters: a copy in float64 takes twice the memory.
     if yardstick is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
         bound = max(bound, min(ORDER_BOUND * _own_error(model, batches), LARGEST_FLOAT_BOUND))
     parity = Parity(
         max_abs=max_abs,
         cosine=min(_cosine(expected, found) for expected, found in pairs),
+        # Of the first output of each batch: what the others mean as classes nobody says.
         agreement=_agreement(pairs[:: max(1, len(pairs) // len(trials))]),
         required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=bound,
@@ -190,6 +193,7 @@ def inputs(data: Dataset, batch_sizes: Sequence[int] = BATCH_SIZES) -> Iterator[
     rows = np.arange(len(data.validation))
     for batch_size in batch_sizes:
         yield data.preprocessing.apply(data.validation.x[np.resize(rows, batch_size)])
+        # The next batch has other items, and small parts begin again.
         rows = np.roll(rows, -batch_size)
         yield data.preprocessing.random(batch_size, generator)
 

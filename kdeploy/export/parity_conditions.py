@@ -48,6 +48,7 @@ def parity_of(
             found.append(_parity_of_larger(model, session.infer, _larger(data, dynamic), base))
     finally:
         session.close()
+    # The one that is closest to failing, or fails by most.
     return max(found, key=lambda parity: parity.max_abs / parity.bound)
 
 
@@ -107,6 +108,7 @@ def _larger(data: Dataset, dynamic: tuple[str, ...]) -> Dataset:
     x = np.asarray(data.validation.x[: max(BATCH_SIZES)])
     y = data.validation.y[: len(x)]
     for name in dynamic:
+        # Repeated, not made up: values stay those of real items.
         x = np.repeat(x, 2, axis=AXES[name][x.ndim])
     return replace(
         data,

@@ -88,16 +88,18 @@ def export(
         raise DataError(
             "the parity gate needs validation items", hint="set `data.validation_fraction`"
         )
+    # Two rows: torch.export takes a batch of 1 for a constant size.
     rows = data.validation.x[[0, len(data.validation) - 1]]
     example = torch.from_numpy(data.preprocessing.apply(rows))
     model = _for_profile(model.eval(), resolved)
-    runtime, told = technique.facts["runtime"], {**_of_data(data), **(metadata or {})}
+    runtime, properties = technique.facts["runtime"], {**_of_data(data), **(metadata or {})}
 
     def write(parameters: Mapping[str, Any]) -> ExportResult:
         with kept_if_it_passes(path) as unproven:
             write_file(model, technique, parameters, example, unproven)
-            opset = write_metadata(unproven, told) if path.suffix == ".onnx" else None
+            opset = write_metadata(unproven, properties) if path.suffix == ".onnx" else None
             allowed = conditions(technique, parameters, model)
+            # Before the gate opens it in this process, which it might end.
             if allowed["is_half"]:
                 check_that_it_opens(unproven, runtime, name=path.name)
             parity = parity_of(unproven, runtime, model, data, **allowed)

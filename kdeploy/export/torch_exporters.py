@@ -104,4 +104,5 @@ def export_trace(
             return onnx.load(folder / "model.onnx")
     except Exception as error:  # it raises whatever tracing raises
         log.warning("the older exporter: %s", reason_of(error))
+        # The newer exporter's reason names the user's code; the older one's names its own inside.
         raise because from error

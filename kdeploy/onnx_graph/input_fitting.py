@@ -183,7 +183,7 @@ def _declare(model: ModelProto, source: Path, given: Mapping[str, Declared]) -> 
             )
     if not given:
         return
-    told = {DECLARED: ", ".join(given)}
+    added = {DECLARED: ", ".join(given)}
     if len(values) == 1 and not any(a.HasField("g") for n in model.graph.node for a in n.attribute):
         for name, declared in given.items():
             dims = values[name].type.tensor_type.shape.dim
@@ -192,9 +192,9 @@ def _declare(model: ModelProto, source: Path, given: Mapping[str, Declared]) -> 
         _refresh(model)
     else:  # branches for other sizes, or inputs that depend on one another: sizes are told beside
         shapes = {name: declared.shape for name, declared in given.items()}
-        told[DECLARED_SHAPES] = json.dumps(shapes)
+        added[DECLARED_SHAPES] = json.dumps(shapes)
     known = {p.key: p.value for p in model.metadata_props}
-    set_model_props(model, {**known, **told})
+    set_model_props(model, {**known, **added})
 
 
 def _told(value: Any) -> str:

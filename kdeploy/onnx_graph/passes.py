@@ -41,9 +41,9 @@ class GraphPass:
 
     def with_parameters(self, **parameters: object) -> GraphPass:
         """Return the pass with values for the keywords of its function."""
-        told = ", ".join(f"{name}={value}" for name, value in parameters.items())
+        values = ", ".join(f"{name}={value}" for name, value in parameters.items())
         change = partial(self.change, **parameters)
-        return replace(self, name=f"{self.name}({told})", change=change)
+        return replace(self, name=f"{self.name}({values})", change=change)
 
 
 def graph_pass(

@@ -103,6 +103,7 @@ def write_golden(
     recorded = named(outputs, facts.outputs, "outputs")
     arrays = [*given.values(), *recorded.values()]
     largest = max([*(a[:1].nbytes for a in arrays), 1])
+    # One item at least, however large: without any nothing would be proven.
     count = min(MAX_ITEMS, max(1, MAX_BYTES // largest))
     given = {name: array[:count] for name, array in given.items()}
     recorded = {name: array[:count] for name, array in recorded.items()}
@@ -221,7 +222,7 @@ def _tolerance(
 
 def _clear_items(outputs: Array, atol: float) -> tuple[int, ...]:
     rows = outputs.reshape(-1, outputs.shape[-1])
-    lead = np.diff(np.sort(rows, axis=1)[:, -2:], axis=1)[:, 0]
+    lead = np.diff(np.sort(rows, axis=1)[:, -2:], axis=1)[:, 0]  # of the largest over the second
     return tuple(int(i) for i in np.flatnonzero(lead > atol))
 
 

@@ -46,6 +46,8 @@ def published(out: Path) -> Iterator[Path]:
             ready = write_zip(bundle, staging / "bundle.zip") if out.suffix == ".zip" else bundle
             _flush(ready)
             _put(ready, out, staging)
+            # The new name is in the folder's own data: without it a power cut may bring the old one
+            # back.
             sync(out.parent)
     except OSError as error:
         raise disk_error(error, out.parent) from error
@@ -55,6 +57,7 @@ def write_zip(folder: Path, path: Path) -> Path:
     """Write all files of a folder, sorted, without times or owners; return the path."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            # One time and one mode for all: equal bundles are equal files.
             entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), ZIP_TIME)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3  # Unix, whose file modes `external_attr` holds

@@ -34,6 +34,7 @@ def unpack(path: Path, folder: Path) -> None:
         ArtifactCorrupt: it is no whole zip file, or an entry would leave the folder, is a link or
             a device, comes twice, is encrypted, or the whole is larger than a bundle can be.
     """
+    # First: `ZipFile` reads the whole directory into memory before anything can be asked.
     _check_directory(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -44,6 +45,7 @@ def unpack(path: Path, folder: Path) -> None:
                     target = folder / entry.filename
                     target.parent.mkdir(parents=True, exist_ok=True)
                     # zipfile reads no more than the declared size, then compares the CRC.
+                    # "xb": what is there already, by whatever name, is never written over.
                     with _entry(archive, entry) as source, target.open("xb") as file:
                         shutil.copyfileobj(source, file)
     except (

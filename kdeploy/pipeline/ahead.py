@@ -87,6 +87,7 @@ def _check_export(recipe: Recipe, step: Step, data: Dataset, where: str) -> None
         )
     axes = tuple(step.parameters.get("dynamic") or ())
     if axes:
+        # It raises where items have no such axis; what it returns is for the export.
         open_axes(axes, (torch.zeros(2, *data.preprocessing.shape),))
     if axes and recipe.teacher.is_file:
         raise RecipeError(
@@ -121,6 +122,7 @@ def _check_runtimes(recipe: Recipe) -> None:
                 hint=f"leave `{name}` out, or add the step to `compress`",
             )
     reasons = {r: named(r)[0].load().unavailable() for r in recipe.bench.runtimes}
+    # One that can run is enough: the others become rows that say why they are skipped.
     if all(reasons.values()):
         listed = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
         raise Unavailable(

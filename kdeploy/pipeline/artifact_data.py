@@ -44,6 +44,7 @@ def split_as_before(data: DataReference, artifact: Artifact) -> DataReference:
     if before is None:
         return data
     whole = DataReference(name=data.name)
+    # What somebody named beside the data wins over how the artefact's were divided.
     is_plain = data.validation_fraction == whole.validation_fraction and not data.augment
     return replace(
         data,

@@ -163,4 +163,5 @@ def _digests(value: Any, stores: Sequence[Path]) -> Iterator[str]:
     elif isinstance(value, Path):
         files = sorted(p for p in value.rglob("*") if p.is_file()) if value.is_dir() else [value]
         for file in files:
+            # Names below the folder, not where it lies: a copy elsewhere is the same.
             yield f"{file.relative_to(value).as_posix()} {file_sha256(file)}"

@@ -24,6 +24,7 @@ def model_of_bundle(reference: str, out: Path) -> ModelUnderTest | None:
     path = Path(reference)
     if path.is_file() and zipfile.is_zipfile(path):
         folder = out / "bundles" / path.stem
+        # Files of another zip of this name would stay beside, and fail the check of sums.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         unpack(path, folder)

@@ -172,7 +172,7 @@ def _check_further(
     is_file = find_artifact(entry["build"]) is not None or onnx_path(reference) is not None
     sizes = {f"{where}.batch_size": batch_size(config, len(data.train))}
     check_model(
-        auxiliary_model(entry, seed=0),
+        auxiliary_model(entry, seed=0),  # looked at only: the scheme builds its own
         data,
         role,
         again=None if is_file else partial(build_model, reference),

@@ -73,6 +73,7 @@ def choose(
     timed = [(c, _value(records, c, "latency.p50", configuration)) for c in passed]
     times = [t for _, t in timed if t is not None]
     if not times:
+        # Nothing was timed: the last of the chain is what the recipe worked towards.
         winner = passed[-1]
     else:
         close = [

@@ -49,6 +49,7 @@ def may_have_seen(session: Session, model: Artifact) -> bool:
     made = model.manifest.get("data") or {}
     split = made.get("reference") or {}
     return (
+        # Another seed or fraction divides the same items otherwise: some of ours were in its train.
         made.get("fingerprint") != data.fingerprint
         or split.get("seed") != reference.seed
         or split.get("validation_fraction") != reference.validation_fraction

@@ -114,6 +114,7 @@ def losses(own: Records, base: Records, configuration: Cell) -> str:
         if value is None or other is None:
             continue
         ratio, unit = times_better(value, other, metric), METRICS[metric].unit
+        # Counted metrics have no noise: any difference is one.
         margin = 1.0 if metric in EXACT else 1 + PRACTICAL_DIFFERENCE
         text = f"{metric} {format_quantity(value, unit)} against {format_quantity(other, unit)}"
         if ratio > margin:

@@ -56,6 +56,7 @@ def heard() -> Iterator[list[str]]:
 
     handler, passed_on = Taking(), logger.propagate
     logger.addHandler(handler)
+    # Taken, not heard twice: whoever takes them says them with more around.
     logger.propagate = False
     try:
         yield found
@@ -91,6 +92,7 @@ def check_pure(
     beside_another = outputs_of(model, other, role=who)
     if _differ(answer, outputs_of(model, pair, role=who)):
         raise _not_repeatable(model, pair, who)
+    # The first item is the same in both batches, its neighbour is another.
     if _differ(answer[:1], beside_another[:1]):
         logger.warning("%s", _depends_on_neighbours(model, who))
     if isinstance(model, OnnxModel):
@@ -112,6 +114,7 @@ def two_batches(data: Dataset) -> tuple[Tensor, Tensor]:
 def _differ(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or not torch.equal(one.isfinite(), other.isfinite()):
         return True
+    # NaN and infinity stand at the same places, as was checked: only the others can differ.
     one, other = one.nan_to_num().double(), other.nan_to_num().double()
     largest = torch.cat([one.flatten(), other.flatten()]).abs().max()
     return bool((one - other).abs().max() > TOLERANCE * largest)
@@ -204,6 +207,7 @@ def _check_training(
 ) -> None:
     """Run once as in training, and say what is used of several outputs."""
     given = pair.clone()
+    # Dropout may draw here; what it draws is not to change the training that follows.
     with same_randomness(ANOTHER_SEED), torch.enable_grad():
         with users_code(f"{who} cannot run in training mode", model=model):
             returned = model.train()(given)
@@ -263,6 +267,7 @@ def _check_state(
     model: nn.Module, again: Callable[[], nn.Module], batches: tuple[Tensor, Tensor], who: str
 ) -> None:
     """Refuse values that a fresh model with the same `state_dict` does not have."""
+    # Before the twin: it takes the woken weights with the `state_dict`.
     _wake(model)
     with same_randomness(ANOTHER_SEED):
         twin = again()

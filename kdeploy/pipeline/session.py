@@ -93,6 +93,7 @@ class Session:
                 with computing_with(free_threads()), working:
                     made = make(self.store.work(identity))
                 artifact = self._add(entry, made, parents)
+        # Also of a stored artefact: its time is what looking it up took.
         record = StageRecord(
             stage=stage,
             technique=technique,

@@ -115,6 +115,7 @@ class _Making:
         scores |= {"arithmetic": trainer.arithmetic} if trainer.arithmetic else {}
         if step.recover is not None and not trainer.is_done:
             if self.facts.get("sparse"):
+                # Anew: the step itself has made zeros that recovery must keep.
                 trainer.held = sparse_weights(model)
             result = trainer(model, original, StepTraining(name="recover", is_last=True))
             scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
@@ -181,6 +182,7 @@ class _Making:
             facts = store_model(unfinished, model, reference_of(self.before), data)
             facts = {"model": facts, "report": context.report, "is_trained": trainer.is_done}
             (unfinished / "facts.json").write_text(json.dumps(facts))
+            # By a rename: a killed run leaves the folder whole or not at all.
             unfinished.replace(kept)
         return model, dict(context.report)
 

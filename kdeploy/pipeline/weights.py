@@ -117,6 +117,7 @@ def _prefix(names: Sequence[str], known: Set[str], file: Path) -> tuple[str, boo
     # A few names agree by chance in any two networks.
     if most <= own or 2 * most < len(known):
         return "", False
+    # Several prefixes may fit as well: of a model and its running average, or of two towers.
     best = [prefix for prefix, count in fits.items() if count == most]
     first, *others = sorted(best, key=lambda found: not found[0].startswith(WRAPPER_PREFIXES))
     if others and not first[0].startswith(WRAPPER_PREFIXES):
@@ -147,7 +148,9 @@ def _fill_tied(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], file:
     """Give a name without a tensor that of the name it shares one with; say so."""
     groups: dict[tuple[int, tuple[int, ...], tuple[int, ...]], list[str]] = {}
     for name, tensor in expected.items():
+        # Tied are tensors of one memory, shape and stride: a view of a part has its own values.
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+        # Empty tensors all have the address 0.
         groups.setdefault(key, []).extend([name] * bool(tensor.numel()))
     messages = []
     for group in groups.values():
@@ -292,6 +295,7 @@ def _depth(name: str) -> str:
 
 def _nearest(name: str, wanted: Tensor, others: Mapping[str, Tensor]) -> str | None:
     same = [n for n, tensor in others.items() if tensor.shape == wanted.shape]
+    # Of the same shape a vague likeness is enough, of another it has to be a clear one.
     near = difflib.get_close_matches(name, same, n=1, cutoff=0.3)
     near = near or difflib.get_close_matches(name, list(others), n=1, cutoff=0.6) or same[:1]
     return near[0] if near else None

@@ -74,6 +74,7 @@ def moved_along(value: Any, *, was: Path, now: Path, where: str = "") -> Any:
     moved = went_along(Path(found["place"]), was=was, now=now)
     if _exists(moved):
         return f"{found['before']}{moved}{found['after']}"
+    # Data sets fill it by a download, which may have to be done here again.
     if where.endswith(".folder"):
         return value  # one that is filled where it is missing
     raise FileMissing(
@@ -116,5 +117,6 @@ def absolute_build(build: str, folder: Path) -> str:
     if (path := named_path(place, folder)).exists():
         return f"{path.resolve()}{colon}{name}"
     if named_path(f"{place.replace('.', '/')}.py", folder).exists():
+        # A dotted module, not its file: relative imports need the package's name.
         return f"{folder.resolve()}/{build}"  # stays a module: it may import by its package
     return artifact_place(build, folder)

@@ -82,6 +82,7 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
         resolved["package"] = {"budgets": [g.text for g in recipe.budgets]}
     if written_in is not None:
         resolved["written_in"] = str(written_in.resolve())
+    # Through JSON: tuples become lists and paths texts, and YAML has no tags or anchors then.
     plain = json.loads(json.dumps(resolved, default=str))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 

@@ -53,9 +53,9 @@ def panels_of(comparison: Comparison) -> list[Panel]:
     found: dict[str, dict[tuple[str, str], list[Bar]]] = {}
     for row in comparison.rows:
         if row.number(METRIC) is not None and row.scenario != OFFLINE:
-            place = (names[row.machine], runtime_of(row))
+            group = (names[row.machine], runtime_of(row))
             bar = _bar(row, series.index(row.runtime or "no runtime"))
-            found.setdefault(task(row), {}).setdefault(place, []).append(bar)
+            found.setdefault(task(row), {}).setdefault(group, []).append(bar)
     several = len(names) > 1
     return [
         Panel(

@@ -17,6 +17,7 @@ def front(rows: Iterable[Row]) -> list[Row]:
     measured = [row for row in rows if row.number("latency.p50") and _accuracy(row) > -inf]
     found: list[Row] = []
     for row in sorted(measured, key=lambda row: (_latency(row), -_accuracy(row))):
+        # Sorted by latency: what is not more accurate than the last one is dominated by it.
         if not found or _accuracy(row) > _accuracy(found[-1]):
             found.append(row)
     return found

@@ -44,7 +44,7 @@ class Mark:
     y_high: float
     radius: float
     series: int
-    place: Row
+    measured: Row
     text: str
     label: str = ""
     anchor: str = "start"
@@ -150,6 +150,7 @@ def _x_axis(rows: Sequence[Row]) -> _Axis:
 def _y_axis(rows: Sequence[Row]) -> _Axis:
     ends = [min(1.0, max(0.0, bound)) for row in rows for bound in _bounds(row, Y)]
     low, high = min(ends), max(ends)
+    # At least 2 points of accuracy high, so that small differences look small.
     margin = max(0.12 * (high - low), (0.02 - (high - low)) / 2, 0.004)
     return _Axis(low=low - margin, high=high + margin, is_log=False)
 
@@ -168,6 +169,7 @@ def _linear(axis: _Axis) -> list[float]:
     rough = (axis.high - axis.low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    # 1e-9: a bound that lies on a tick may miss it by a last digit.
     first = math.ceil(axis.low / step - 1e-9)
     ticks = [round(n * step, 10) for n in range(first, math.floor(axis.high / step + 1e-9) + 1)]
     return [tick for tick in ticks if 0.0 <= tick <= 1.0]
@@ -207,7 +209,7 @@ def _mark(
         y_high=100 - y_axis.at(min(y_high, 1.0)),
         radius=radius,
         series=series,
-        place=row,
+        measured=row,
         text=text,
         is_baseline=row.is_baseline,
         is_packaged=row.is_packaged,
@@ -220,8 +222,8 @@ def _labelled(marks: Sequence[Mark], labels: Sequence[str]) -> list[Mark]:
     from dataclasses import replace
 
     # Discs of other batch sizes are hidden while these labels are shown.
-    seen = {mark.place.load for mark, label in zip(marks, labels, strict=True) if label}
-    taken = [_disc(mark) for mark in marks if mark.place.load in seen]
+    seen = {mark.measured.load for mark, label in zip(marks, labels, strict=True) if label}
+    taken = [_disc(mark) for mark in marks if mark.measured.load in seen]
     found = []
     for mark, label in zip(marks, labels, strict=True):
         if not label:
@@ -238,6 +240,7 @@ def _labelled(marks: Sequence[Mark], labels: Sequence[str]) -> list[Mark]:
             ("end", -gap, -LINE_HEIGHT),
             ("end", -gap, LINE_HEIGHT),
         ]
+        # In the order of taste: of equally free places the first.
         costs = [_covered(_text_box(mark, label, *place), taken) for place in places]
         anchor, shift_x, shift_y = places[costs.index(min(costs))]
         taken.append(_text_box(mark, label, anchor, shift_x, shift_y))

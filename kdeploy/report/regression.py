@@ -43,6 +43,7 @@ def against(
     gone = tuple(row for key, row in then.items() if key not in now and key[1:] not in found)
     changes = [change for row, old in both for change in _changes(row, old)]
     changes += [change for row, old in moved for change in _changes(row, old, ONCE_A_FILE)]
+    # Reversed twice: of equal changes the first in the table's order stays.
     once = {_what(change): change for change in reversed(changes)}
     return VersionComparison(
         name=name,
@@ -73,6 +74,7 @@ def _changes(row: Row, old: Row, only: tuple[str, ...] = ("",)) -> Iterator[Chan
         before = old.values.get(metric)
         if before is None or not metric.startswith(only):
             continue
+        # A doubtful number of either side can prove no change.
         if not UNSURE.isdisjoint((*value.flags, *before.flags)):
             continue
         ratio = _ratio(value, before)
@@ -109,6 +111,7 @@ def _judged(
     known = [(row, old) for row, old in pairs if old.number(gate.metric) is not None]
     lost = [row for row in gone if row.number(gate.metric) is not None]
     for row, old in known:
+        # What is measured in time on another machine says nothing of the version.
         fair = row.machine == old.machine or gate.metric in ONCE_A_FILE
         yield row, _verdict(gate, row if fair else None, old)
     for row in lost:

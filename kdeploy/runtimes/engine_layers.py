@@ -69,6 +69,7 @@ def _type(layer: Layer) -> str:
 
 
 def _is_eligible(layer: Layer) -> bool:
+    # Fused layers have a type of their own, and their operator in `ParameterType`.
     described = f"{_type(layer)} {layer.get('ParameterType', '')}".lower()
     return any(part in described for part in ELIGIBLE)
 

@@ -40,10 +40,10 @@ def files_of(path: Path) -> list[Path]:
     owner = owner_of(format_of(path))
     if owner is None:
         return [path]
-    told = getattr(owner.load(), "files_of", None)
-    if told is not None:
+    reader = getattr(owner.load(), "files_of", None)
+    if reader is not None:
         try:
-            found: list[Path] = told(path)
+            found: list[Path] = reader(path)
         except ModelError:  # a fake
             return [path]
         return found
@@ -58,8 +58,8 @@ def inputs_of(path: Path, form: str) -> tuple[TensorInfo, ...] | None:
         ModelError: it cannot be read.
     """
     owner = owner_of(form)
-    told = getattr(owner.load(), "inputs_of", None) if owner is not None else None
-    return None if told is None else tuple(told(path))
+    reader = getattr(owner.load(), "inputs_of", None) if owner is not None else None
+    return None if reader is None else tuple(reader(path))
 
 
 def outputs_of(path: Path, form: str) -> tuple[TensorInfo, ...] | None:
@@ -69,16 +69,16 @@ def outputs_of(path: Path, form: str) -> tuple[TensorInfo, ...] | None:
         ModelError: it cannot be read.
     """
     owner = owner_of(form)
-    told = getattr(owner.load(), "outputs_of", None) if owner is not None else None
-    return None if told is None else tuple(told(path))
+    reader = getattr(owner.load(), "outputs_of", None) if owner is not None else None
+    return None if reader is None else tuple(reader(path))
 
 
 def parameters_of(path: Path, form: str) -> int | None:
     """Return how many numbers a file of this format has learned, None where nothing tells."""
     owner = owner_of(form)
-    told = getattr(owner.load(), "parameters_of", None) if owner is not None else None
+    reader = getattr(owner.load(), "parameters_of", None) if owner is not None else None
     try:
-        return None if told is None else int(told(path))
+        return None if reader is None else int(reader(path))
     except ModelError:  # a fake
         return None
 

@@ -54,6 +54,7 @@ class OnnxGpuSession:
         self._stream = CudaStream()
         own = {**settings, "user_compute_stream": str(self._stream.handle)}
         stream = {"user_compute_stream": str(self._stream.handle)}
+        # All on one stream: what one provider writes the next one reads without waiting.
         providers = [(provider, own), *((other, stream) for other in others)]
         self._opened = _opened(path, options, providers)
         self._session = self._opened.session
@@ -75,6 +76,7 @@ class OnnxGpuSession:
             for name, array in feeds.items()
         }
         known = self._buffers
+        # Bound once for each shape: binding allocates, and would be timed with every call.
         if any(name not in known or known[name].shape != x.shape for name, x in hosts.items()):
             self._bind(hosts)
         with self._stream.used():

@@ -64,6 +64,8 @@ class OnnxSession:
             options = self._options()
             options.log_severity_level = 3  # it warns that the saved graph fits this CPU only
             options.optimized_model_filepath = str(folder / "executed.onnx")
+            # A second session: to save the graph in the first would be part of the time that it
+            # opens in.
             _open(self._path, options, self._providers)
             executed = onnx.load(options.optimized_model_filepath, load_external_data=False)
         operators = _operators(executed.graph.node)

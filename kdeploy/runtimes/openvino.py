@@ -56,6 +56,7 @@ class Openvino:
         self._settings: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads or allowed_cores(),
             "PERFORMANCE_HINT": "LATENCY",
+            # One request at a time is measured: further streams would take cores from it.
             "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": "f32",
         }
@@ -106,6 +107,7 @@ class Openvino:
             takes = self.inputs[0].shape if len(self.inputs) == 1 else self.inputs
             raise unfit(self._path, feeds, list(takes), error) from error
         return {
+            # The next call writes into the same memory.
             name: request.get_output_tensor(place).data.copy()
             for place, name in enumerate(self._outputs)
         }
@@ -150,13 +152,13 @@ def _inputs(path: Path) -> Iterator[TensorInfo]:
     """Yield what the graph of a `.xml` file says of its inputs (OpenVINO IR format)."""
     try:
         for layer in ElementTree.parse(path).iterfind(".//layer[@type='Parameter']"):
-            told = layer.find("data")
-            assert told is not None, "a parameter without data"
-            sizes = told.attrib["shape"].split(",")
+            form = layer.find("data")
+            assert form is not None, "a parameter without data"
+            sizes = form.attrib["shape"].split(",")
             yield TensorInfo(
                 name=layer.attrib.get("name", ""),
                 shape=tuple(int(size) if size.isdigit() else size for size in sizes),
-                dtype=_dtype(told.attrib["element_type"]),
+                dtype=_dtype(form.attrib["element_type"]),
             )
     except (ElementTree.ParseError, LookupError, AssertionError) as error:
         raise unreadable(path, error) from error

@@ -26,6 +26,7 @@ def carried(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> dict
             if _is_next(info.name, output.name) and _fits(info, output):
                 pairs[info.name] = output.name
                 break
+    # A file whose inputs are all states would have nothing to be asked.
     return pairs if len(pairs) < len(inputs) else {}
 
 
@@ -39,9 +40,9 @@ def beginning(inputs: Sequence[TensorInfo], pairs: Mapping[str, str]) -> dict[st
 
 
 def _is_next(name: str, other: str) -> bool:
-    known, told = name.lower(), other.lower()
+    known, following = name.lower(), other.lower()
     after = [known + suffix for suffix in SUFFIXES] + [prefix + known for prefix in PREFIXES]
-    return told in after
+    return following in after
 
 
 def _fits(one: TensorInfo, other: TensorInfo) -> bool:

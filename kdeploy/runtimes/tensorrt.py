@@ -80,7 +80,7 @@ class Tensorrt:
         return tuple(
             TensorInfo(
                 name=name,
-                shape=tuple(size if size >= 0 else "?" for size in shape),
+                shape=tuple(size if size >= 0 else "?" for size in shape),  # -1 is an open size
                 dtype=str(self._dtype(name)).removeprefix("torch."),
             )
             for name, shape in shapes.items()
@@ -170,6 +170,7 @@ class Tensorrt:
         for name in (*self._inputs, *self._outputs):
             buffer = self._room_for(name)
             self._buffers[name] = buffer
+            # Addresses stay until shapes change, which is what a CUDA graph needs.
             context.set_tensor_address(name, buffer.data_ptr())
         if self._cuda_graph:
             self._replay = self._captured()
@@ -197,6 +198,7 @@ class Tensorrt:
         context = self._context
         try:
             fit = all(context.set_input_shape(name, shape) for name, shape in shapes.items())
+            # It returns the names of inputs that are still missing.
             return fit and not context.infer_shapes()
         except RuntimeError:  # two inputs of an operator that do not fit each other
             return False

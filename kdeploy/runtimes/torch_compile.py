@@ -96,6 +96,8 @@ class TorchCompile:
 
             counters.clear()
             options = {**_inductor.list_mode_options(self._mode), "freezing": True}
+            # dynamic=False: with open sizes inductor's kernels are slower, and a measurement has
+            # one size.
             self._compiled = self._torch.compile(self._model, dynamic=False, options=options)
             self.infer(preprocessing_of(artifact).example(1))
         self._counters = counters
@@ -144,6 +146,7 @@ class TorchCompile:
 
     def close(self) -> None:
         self._model = self._compiled = None
+        # Compiled code outlives the model: torch keeps it for the process.
         self._torch._dynamo.reset()
 
     def _on_gpu(self, *given: Any, **named: Any) -> Any:

@@ -28,6 +28,7 @@ def of_tokens(name: str, log_likelihoods: NDArray[np.float64] | None) -> dict[st
     if log_likelihoods is None or not len(log_likelihoods):
         return {}
     metrics = metrics_for(name, needs="log_likelihoods")
+    # NaN, not left out: a perplexity that is missing would look like a task without one.
     if not np.isfinite(log_likelihoods).all():
         return dict.fromkeys(metrics, float("nan"))
     return {key: float(metric(log_likelihoods)) for key, metric in metrics.items()}
@@ -36,7 +37,7 @@ def of_tokens(name: str, log_likelihoods: NDArray[np.float64] | None) -> dict[st
 def log_likelihood(logits: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the natural logarithm of each label's probability, (N,), of logits (N, classes)."""
     exact = logits.astype(np.float64)
-    exact -= exact.max(axis=1, keepdims=True)
+    exact -= exact.max(axis=1, keepdims=True)  # so that exp does not overflow
     right = np.take_along_axis(exact, labels[:, None], axis=1)[:, 0]
     found: NDArray[np.float64] = right - np.log(np.exp(exact).sum(axis=1))
     return found

@@ -66,6 +66,7 @@ class Ctc:
         read = read_each(parts, self._places, where=where)
         # A repeated character needs a blank between: as many frames more.
         texts = [s.y for _, s in read.named() if s.y.ndim == 2]
+        # Checked once at the first answer: a text without enough frames has an infinite loss.
         self._frames = max((int(_frames(y).max(initial=0)) for y in texts), default=0)
         return read
 
@@ -113,6 +114,7 @@ class Ctc:
         """Return the places that were read, (N, frames) int32, filled up with -1."""
         logits = np.asarray(one_output(answer))
         found: Predictions = decoded(logits, self._blank)
+        # max of a row is NaN where any is.
         found[~np.isfinite(logits.max(axis=-1)).all(axis=1), 0] = NO_TEXT
         return found
 

@@ -237,6 +237,7 @@ def _classes(read: Parts, parts: Parts, where: str) -> tuple[str, ...]:
     """Return the names of the classes, and refuse boxes of others."""
     given = parts.as_given.classes if parts.as_given else parts.preprocessing.classes
     largest = {
+        # A crowd of class c is -2 - c.
         name: int(np.maximum(s.y[..., 4], -2 - s.y[..., 4]).max(initial=0))
         for name, s in read.named()
         if s.y.ndim == 3

@@ -50,6 +50,7 @@ def detection_loss(found: Detections, truth: Tensor, *, box_weight: float) -> Te
     logits, boxes = found.logits.float(), found.boxes.float()
     points = found.points
     if points is None:
+        # Decoded boxes have no cells: their own centre stands for where they look.
         points = (boxes[..., :2] + boxes[..., 2:]).detach() / 2
     assigned = assign(boxes.detach(), logits.detach().sigmoid(), points, truth.float())
     weight = assigned.scores.sum(-1)
@@ -75,6 +76,7 @@ def assign(boxes: Tensor, scores: Tensor, points: Tensor, truth: Tensor) -> Assi
         truth: (N, objects, 5).
     """
     if not truth.shape[1]:
+        # A batch without objects: `max` over none of them is an error.
         truth = truth.new_full((len(truth), 1, 5), -1)
     labels, corners = truth[..., 4].long(), truth[..., :4]
     is_real = labels >= 0
@@ -83,6 +85,7 @@ def assign(boxes: Tensor, scores: Tensor, points: Tensor, truth: Tensor) -> Assi
     wanted = labels.clamp(min=0)[..., None].expand(-1, -1, boxes.shape[1])
     certain = scores.transpose(1, 2).gather(1, wanted)
     is_candidate = (inside | _nearest(points, corners)) & is_real[..., None]
+    # The paper's t = s**alpha * u**beta.
     aligned = (certain.clamp(min=TINY) ** SCORE_POWER) * overlap**OVERLAP_POWER
     # A candidate that does not overlap yet comes after all that do.
     aligned = torch.where(is_candidate, aligned.clamp(min=TINY), torch.zeros_like(aligned))
@@ -95,6 +98,7 @@ def assign(boxes: Tensor, scores: Tensor, points: Tensor, truth: Tensor) -> Assi
     aligned = torch.where(chosen, aligned, torch.zeros_like(aligned))
     fit = torch.where(chosen, overlap, torch.zeros_like(overlap)).amax(-1, keepdim=True)
     fit = fit.clamp(min=LEAST_FIT)
+    # The best candidate of an object learns its overlap as score, the others in proportion.
     share = aligned / aligned.amax(-1, keepdim=True).clamp(min=TINY) * fit
     target = share.amax(dim=1)  # (N, K)
     is_object = chosen.any(dim=1)
@@ -130,6 +134,7 @@ def _bin_entropy(found: Detections, boxes: Tensor) -> Tensor:
     points, strides = found.points, found.strides
     distances = torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1)
     count = found.bins.shape[-1]
+    # Below the last bin, so that `low + 1` is a bin too.
     wanted = (distances / strides[:, None]).clamp(0, count - 1.01)
     low = wanted.long()
     share = wanted - low

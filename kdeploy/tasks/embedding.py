@@ -72,9 +72,11 @@ class Embedding:
         vectors = functional.normalize(one_output(answer, names=NAMES).float(), dim=1)
         similar = vectors @ vectors.T / self.temperature
         itself = torch.eye(len(similar), dtype=torch.bool, device=similar.device)
+        # An item is not its own neighbour, neither above nor below the fraction.
         logs = functional.log_softmax(similar.masked_fill(itself, float("-inf")), dim=1)
         pairs = (targets[:, None] == targets) & ~itself & (targets >= 0)
         counts = pairs.sum(dim=1)
+        # masked, not multiplied: -inf of an item with itself times 0 is NaN.
         each = -logs.masked_fill(~pairs, 0).sum(dim=1) / counts.clamp(min=1)
         found: Tensor = each.sum() / (counts > 0).sum().clamp(min=1)
         return found

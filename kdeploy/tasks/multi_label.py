@@ -73,6 +73,7 @@ class MultiLabel:
         if not width:
             return replace(read, preprocessing=known)
         positive, negative = (read.train.y == 1).sum(axis=0), (read.train.y == 0).sum(axis=0)
+        # A label seen once in a million would outweigh all others by as much.
         self._weights = np.clip(negative / np.maximum(positive, 1), 1e-2, 1e2)
         without = [n for n, c in zip(known.classes, positive, strict=True) if not c]
         share = float((read.train.y == 1).sum() / len(read.train.y))

@@ -69,6 +69,7 @@ class Regression:
                 )
         exact = columns.astype(np.float64)
         self._mean, self._std = exact.mean(axis=0), exact.std(axis=0)
+        # Not == 0: the mean of equal float64 numbers may be off by a last digit.
         constant = np.flatnonzero(self._std <= 1e-12 * np.abs(self._mean).clip(1e-12))
         if len(constant):
             raise DataError(
@@ -98,6 +99,8 @@ class Regression:
         """Return the smooth L1 loss of standardised numbers, the mean over all of them."""
         from torch.nn import functional
 
+        # In standard deviations either way: columns of other units would else weigh as their unit
+        # says.
         own = self._standardized(one_output(answer, names=NAMES).float(), is_answer=True)
         true = self._standardized(targets.float(), is_answer=False)
         return functional.smooth_l1_loss(own, true, beta=self.beta)

@@ -89,6 +89,7 @@ class Segmentation:
 
         logits = _two_classes(one_output(answer, names=NAMES).float())
         if logits.shape[2:] != targets.shape[1:]:
+            # Logits, not masks, are brought to size: thin objects vanish from smaller masks.
             logits = functional.interpolate(logits, targets.shape[1:], mode="bilinear")
         true = _counted(targets)
         return functional.cross_entropy(logits, true, label_smoothing=label_smoothing)

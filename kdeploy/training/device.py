@@ -76,14 +76,14 @@ def device_named(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if kind not in {"cpu", "cuda"} or not (index.isdigit() or name == kind):
         raise InputError(f"there is no device `{name}`", hint="valid: auto, cpu, cuda, cuda:INDEX")
-    place = int(index) if index else local_rank()
-    if kind == "cuda" and place >= torch.cuda.device_count():
+    number = int(index) if index else local_rank()
+    if kind == "cuda" and number >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise Unavailable(
-            f"the device `cuda:{place}` was asked for, torch sees {found} CUDA devices here",
+            f"the device `cuda:{number}` was asked for, torch sees {found} CUDA devices here",
             hint="use `auto` or `cpu`; `kdeploy doctor` says what is missing",
         )
-    return torch.device(kind, place) if kind == "cuda" else torch.device("cpu")
+    return torch.device(kind, number) if kind == "cuda" else torch.device("cpu")
 
 
 def precision_on(

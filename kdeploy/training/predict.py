@@ -49,8 +49,8 @@ def predict(
     task = task or classification()
     was_training, home = model.training, _device_of(model)
     model.eval().to(device)
-    place = torch.device(device)
-    batches = batches_in_order(x_stored, preprocessing, batch_size=batch_size, device=place)
+    torch_device = torch.device(device)
+    batches = batches_in_order(x_stored, preprocessing, batch_size=batch_size, device=torch_device)
     found: list[Predictions] = []
     try:
         # Only around the forward pass: a model moved in inference mode could not be trained again.
@@ -118,8 +118,8 @@ def right_items(model: nn.Module, data: Dataset, device: str) -> NDArray[np.bool
 
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
     """Raise ModelError unless the model runs on the data and answers as their task needs."""
-    place = _device_of(model)
-    x = next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=place))
+    device = _device_of(model)
+    x = next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=device))
     task = task_of(data)
     answer = answer_of(
         model,

@@ -75,6 +75,7 @@ def _read(path: Path) -> _Annotations:
         for entry, where in _entries(document, "categories", path)
     }
     categories = dict(sorted(categories.items()))
+    # COCO's ids have gaps (80 categories, ids to 90): labels follow their order.
     labels = {category: label for label, category in enumerate(categories)}
     images = dict[int, Mapping[str, Any]]()
     for entry, where in _entries(document, "images", path):
@@ -106,6 +107,7 @@ def _part(folder: Path, annotations: _Annotations, form: Form) -> Annotated:
     pictures = pictures_of(folder, files, form, named_by=annotations.path)
     repairs = Repairs()
     kept: list[list[Box]] = []
+    # By the images of the file, not of the folder: what is not listed there is no part.
     for image, own, place in zip(
         annotations.images, annotations.boxes, pictures.places, strict=True
     ):

@@ -86,6 +86,8 @@ def _part(folder: Path, classes: Sequence[str], form: Form) -> Annotated:
 def labels_file(picture: Path) -> Path:
     """Return where the labels of a picture stand."""
     parts = list(picture.parts)
+    # The last `images` of the path, as the YOLO family takes it: a folder above may be called so
+    # too.
     for place in range(len(parts) - 2, -1, -1):
         if parts[place] == "images":
             return Path(*parts[:place], "labels", *parts[place + 1 :]).with_suffix(".txt")

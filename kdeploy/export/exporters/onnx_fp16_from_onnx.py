@@ -63,6 +63,7 @@ def onnx_fp16_from_onnx(
     # The converter takes types from here, also of weights that it leaves as they are; it infers
     # those of activations anew.
     del source.graph.value_info[:]
+    # A list that is given replaces the default one, which holds what has no float16 kernel.
     blocked = [*DEFAULT_OP_BLOCK_LIST, *keep_float32]
     converted = convert_float_to_float16(source, keep_io_types=True, op_block_list=blocked)
     _hand_on_float32(converted.graph)
@@ -84,6 +85,7 @@ def _hand_on_float32(graph: GraphProto) -> None:
     for node in graph.node:
         node.input[:] = [back_in.get(name, name) for name in node.input]
     read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    # The casts back first: only then does nothing read the casts before them.
     for name in [*back_in, *(n for n, c in casts.items() if n not in back_in)]:
         if name not in read:
             graph.node.remove(casts[name])

@@ -113,12 +113,12 @@ def _recoded(
     if is_quantized:
         program = rewritten(program, encoding_pass(profile))
     program = in_opset(program, opset or opset_of(program))
-    told = {
+    added = {
         "kdeploy.version": __version__,
         PROFILE: known.get(PROFILE, "float") if not is_quantized else profile,
         "kdeploy.exporter": known.get("kdeploy.exporter", RECODED),
     }
-    describe(program, {**properties(program), **told})
+    describe(program, {**properties(program), **added})
     return program
 
 
@@ -145,6 +145,7 @@ def _exported(
         )
         if is_quantized and profile == "tensorrt":
             program, steps = unmarked(program)
+        # Before the opset is changed: the passes read the operators as opset 18 has them.
         program = rewritten(program, *_passes(is_quantized=is_quantized, profile=profile))
         program = in_opset(program, opset)
     except ModelError as error:
@@ -172,6 +173,7 @@ def _passes(*, is_quantized: bool, profile: str) -> list[GraphPass]:
     passes = [drop_traces, pool_globally, transpose_weights, pad_inside]
     if is_quantized and profile != "tensorrt":  # TensorRT refuses integer biases
         passes += [store_integer_biases, guard_float_layers]
+    # Last: `pad_inside` and the others leave behind what nothing reads.
     return [*passes, drop_unused]
 
 

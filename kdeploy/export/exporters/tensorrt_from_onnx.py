@@ -110,6 +110,7 @@ def tensorrt_from_onnx(
         built = _built(file, settings, keeps_timings=timing_cache)
     path.write_bytes(built.plan)
     path.with_suffix(".layers").write_text(built.layers)
+    # Of the file as it was given, not of its half: that is what a reader has.
     _sidecar(built, facts, content_sha256(model.path), parameters).write(path)
 
 

@@ -45,5 +45,6 @@ def torch_export_from_torch(model: nn.Module, example: Tensor, path: Path) -> No
     with without_torch_noise():
         dynamic = ({0: torch.export.Dim.DYNAMIC},)
         program = torch.export.export(graph, (example,), dynamic_shapes=dynamic)
+        # They are rows of somebody's data, too.
         program.example_inputs = None
         torch.export.save(program, path)

@@ -72,6 +72,7 @@ def transformers_optimized_from_onnx(
     if not _is_on_integers(source):
         ours, fusion = fuse_attention(source)
         tried += [_optimized(ours, kind, sizes)] if fusion.fused else []
+    # Of equals the first, the library's alone.
     best = max(tried, key=lambda candidate: _rank(_fused(source, candidate)))
     fused = _fused(source, best)
     if not fused:
@@ -115,6 +116,7 @@ def _optimized(source: ModelProto, model_type: str, sizes: dict[str, int]) -> Mo
     # It warns of models that another program than torch wrote, by the name of the program.
     given.producer_name = ""
     with _quiet():
+        # opt_level 0: ONNX Runtime's own optimisations are for the machine that opens the file.
         result: Any = optimizer.optimize_model(given, model_type, opt_level=0, **sizes)
     result.model.producer_name = source.producer_name
     optimized: ModelProto = result.model

@@ -17,11 +17,12 @@ def decoded(logits: Any, blank: int) -> Any:
     best = np.asarray(logits).argmax(axis=-1)
     stays = np.ones(best.shape, bool)
     stays[:, 1:] = best[:, 1:] != best[:, :-1]
+    # After repeats were collapsed: a blank between two equal characters keeps both.
     stays &= best != blank
     made = np.full(best.shape, FILLER, np.int32)
     for row, (own, kept) in enumerate(zip(best, stays)):  # noqa: B905 - Python 3.9
         own = own[kept]
-        made[row, : len(own)] = own - (own > blank)
+        made[row, : len(own)] = own - (own > blank)  # without the blank's own place
     return made
 
 

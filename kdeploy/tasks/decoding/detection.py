@@ -34,6 +34,7 @@ def detections(
         return np.full((1, EDGES + 2), np.nan, np.float32)
     best = logits.argmax(axis=1)
     scores = 1 / (1 + np.exp(-np.take_along_axis(logits, best[:, None], 1)[:, 0]))
+    # Suppression compares all pairs: 300 boxes are 90 000 overlaps, 8400 cells 70 million.
     order = np.argsort(-scores, kind="stable")[:MOST_CANDIDATES]
     order = order[scores[order] >= score_threshold]
     kept = order[
@@ -64,6 +65,7 @@ def kept_boxes(boxes: Any, scores: Any, labels: Any, *, overlap: float, most: in
     stays = np.ones(len(order), bool)
     for place in range(len(order)):
         if stays[place]:
+            # Greedy: a box that has gone itself suppresses none.
             stays[place + 1 :] &= ~is_over[place, place + 1 :]
     return order[stays][:most]
 

@@ -21,11 +21,13 @@ def points_of(maps: Any, size: Any) -> Any:
     shifted = []
     items, joints = np.ogrid[:count, :num]
     for place, cells, axis in ((column, width, 1), (row, height, 0)):
+        # At the map's edge one neighbour is missing, and its sign would mean nothing.
         inner = (place > 0) & (place < cells - 1)
         lower, higher = np.clip(place - 1, 0, cells - 1), np.clip(place + 1, 0, cells - 1)
         one, other = ((row, p) if axis else (p, column) for p in (lower, higher))
         slope = maps[(items, joints, *other)] - maps[(items, joints, *one)]
         shifted.append(place + np.where(inner, 0.25 * np.sign(slope), 0))
+    # Centres of pixels are at whole numbers: 0.5 to the corner, scale, and 0.5 back.
     x = (shifted[0] + 0.5) * (size[1] / width) - 0.5
     y = (shifted[1] + 0.5) * (size[0] / height) - 0.5
     return np.stack([x, y, flat.max(axis=-1)], axis=-1).astype(np.float32)

@@ -28,6 +28,7 @@ def resized(maps: Any, size: Any) -> Any:
         have = maps.shape[axis]
         if have == wanted:
             continue
+        # As torch's `interpolate(align_corners=False)`, so that the device reads what was trained.
         place = np.clip((np.arange(wanted) + 0.5) * (have / wanted) - 0.5, 0, have - 1)
         low = np.floor(place).astype(int)
         high = np.minimum(low + 1, have - 1)
