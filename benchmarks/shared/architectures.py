@@ -168,4 +168,4 @@ def settle(model: nn.Module, noise: Tensor) -> None:
     with torch.no_grad():
         model(noise)
     for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+        norm.eval().momentum = momentum

@@ -47,14 +47,16 @@ class LazyItems:
         places = np.arange(self.count)[rows]
         made = np.empty((len(places), *self.item_shape), self.dtype)
 
-        def fill(at: int) -> None:
-            made[at] = self.read(int(places[at]))
+        def fill(first: int, step: int) -> None:
+            for at in range(first, len(places), step):
+                made[at] = self.read(int(places[at]))
 
-        if self.is_threaded and len(places) >= FEW and allowed_cores() > 1:
-            list(_pool(os.getpid()).map(fill, range(len(places))))
+        cores = allowed_cores()
+        if self.is_threaded and len(places) >= FEW and cores > 1:
+            # A share for each thread: handing over single items costs more than small ones take.
+            list(_pool(os.getpid()).map(lambda first: fill(first, cores), range(cores)))
         else:
-            for at in range(len(places)):
-                fill(at)
+            fill(0, 1)
         return made[(slice(None), *rest)] if rest else made
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

@@ -161,7 +161,7 @@ class _Factory:
             loss_specs, sentences = with_layers(
                 self.loss_specs, student, next(iter(signal.models), None), example.x
             )
-            self._say([*self.about_teacher, *sentences])
+            self._say([*sentences, *self.about_teacher])
             return DistillObjective(
                 student,
                 signal,

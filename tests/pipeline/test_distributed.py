@@ -24,8 +24,9 @@ def test_torchrun_ends_with_one_store_and_exit_code_0(project):
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert [s["stage"] for s in summary["stages"]] == ["teacher", "distill", "compress", "compress"]
+    stages = ["teacher", "distill", "distill", "compress", "compress"]  # the second: the control
+    assert [s["stage"] for s in summary["stages"]] == stages
     stored = {p.name for p in (out / "artifacts").glob("[0-9a-f]*")}
     assert stored == {s["artifact"] for s in summary["stages"]}
     table = (out / "training.csv").read_text().splitlines()
-    assert len(table) == 1 + 2 + 2 + 1, "a row an epoch, of one process"
+    assert len(table) == 1 + 2 + 2 + 2 + 1, "a row an epoch, of one process"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kdeploy.data.contract import Parts, Split, dataset
 from kdeploy.data.decoded import Form, picture_from
+from kdeploy.data.kept_items import kept_after_reading
 from kdeploy.data.labels import Labels, classes_of, labels_of
 from kdeploy.data.lazy_items import LazyItems, padded, sample
 from kdeploy.data.pictures import form_of, preprocessing_of
@@ -37,6 +38,7 @@ def webdataset(
     letterbox: bool = False,
     mean: list[float] | None = None,
     std: list[float] | None = None,
+    keep_decoded: bool = False,
 ) -> Parts:
     """Return the samples; pictures stay in their shards and are decoded when they are shown.
 
@@ -53,6 +55,8 @@ def webdataset(
         letterbox: Keep the shape of pictures, between grey bars; else they are stretched.
         mean: Per channel, of values in 0..1; left out, that of 2000 training pictures.
         std: Per channel, of values in 0..1; left out, that of 2000 training pictures.
+        keep_decoded: Decode each picture once; later epochs read it from a file in the cache
+            that is as large as all pictures decoded, and goes with the process.
     """
     form = form_of(size, channels, letterbox=letterbox)
     paths = {"train": shards, "test": test, "validation": validation}
@@ -67,7 +71,7 @@ def webdataset(
     targets = {part: _targets(samples) for part, samples in found.items()}
     splits = {
         part: Split(
-            x=cast("NDArray[Any]", _pictures(samples, form)),
+            x=cast("NDArray[Any]", _pictures(samples, form, keep=keep_decoded)),
             y=targets[part],
             origin=str(paths[part] or shards),
         )
@@ -87,7 +91,7 @@ def webdataset(
     )
 
 
-def _pictures(samples: Sequence[Sample], form: Form) -> LazyItems:
+def _pictures(samples: Sequence[Sample], form: Form, *, keep: bool) -> LazyItems:
     members = []
     for one in samples:
         endings = [ending for ending in one.members if ending in IMAGES]
@@ -102,7 +106,11 @@ def _pictures(samples: Sequence[Sample], form: Form) -> LazyItems:
         member, where = members[place]
         return picture_from(io.BytesIO(member.read()), form, where=where).pixels
 
-    return LazyItems(read, len(members), (form.channels, *form.size), np.dtype(np.uint8))
+    shape, dtype = (form.channels, *form.size), np.dtype(np.uint8)
+    if keep:
+        once = kept_after_reading(read, count=len(members), item_shape=shape, dtype=dtype)
+        return LazyItems(once, len(members), shape, dtype)
+    return LazyItems(read, len(members), shape, dtype)
 
 
 def _targets(samples: Sequence[Sample]) -> NDArray[Any]:

@@ -173,3 +173,23 @@ def test_what_is_no_tar_file_is_refused(folder):
         read(folder, "train-{000..003}.tar")
     with pytest.raises(KdeployError, match="no file matches"):
         read(folder, "nothing-*.tar")
+
+
+def test_kept_pictures_are_decoded_once_and_stay_the_same(folder, monkeypatch):
+    from kdeploy.data.datasets import webdataset as module
+
+    decoded = []
+    picture_from = module.picture_from
+
+    def counted(stream, form, *, where):
+        decoded.append(where)
+        return picture_from(stream, form, where=where)
+
+    given = {"shards": folder / "train-*.tar", "test": folder / "test.tar", "size": (4, 6)}
+    plain = np.asarray(webdataset(**given).train.x)
+    monkeypatch.setattr(module, "picture_from", counted)
+    kept = webdataset(**given, keep_decoded=True).train.x
+    for _ in range(2):
+        np.testing.assert_array_equal(np.asarray(kept), plain)
+        np.testing.assert_array_equal(kept[[7, 2]], plain[[7, 2]])
+    assert len(decoded) == len(set(decoded)) == len(plain)

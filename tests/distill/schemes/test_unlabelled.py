@@ -47,7 +47,7 @@ def test_mixes_labelled_and_unlabelled_items(learn, more, teacher, tiny_data, ti
         FitContext(),
         DistillConfig(scheme={"unlabelled": {"extra": more}}, **{"epochs": 1, "batch_size": 16}),
     )
-    assert list(result.fit.history[0].losses) == ["kd"]
+    assert list(result.fit.history[0].losses) == ["dist"]
 
 
 def test_goes_on_after_a_kill(learn, more, same, killed_and_resumed):
