@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.feature_hooks import modules_at, tapped
+from kdeploy.distill.feature_hooks import features_of, modules_at
 from kdeploy.errors import ModelError
 from kdeploy.torch_module.complexity import count_parameters
 
@@ -44,7 +44,7 @@ def attach_exits(
     modules_at(model, paths, role="student")
     was_training = model.training
     model.eval()
-    with torch.no_grad(), tapped(model, paths, role="student") as features:
+    with torch.no_grad(), features_of(model, paths, role="student") as features:
         model(example)
     model.train(was_training)
     # A layer that passes on what it gets: a model that is an `nn.Sequential` runs all it holds.
@@ -89,7 +89,7 @@ class Exits(nn.Module):
 
     def exits(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the logits of every exit in their order, the model's own at last."""
-        with tapped(self.model, list(self.heads), role="student") as features:
+        with features_of(self.model, list(self.heads), role="student") as features:
             logits = self.model(x)
         return (*self.answers(features), logits)
 

@@ -1,4 +1,4 @@
-"""Taps: read the outputs of inner modules, named by their dotted path, during one forward pass.
+"""Forward hooks: read what inner modules return, named by their dotted path, in one forward pass.
 
 `PATH:input` is what goes into a module, its first argument. Of a module that returns several
 things, as recurrent layers and attention do (outputs, state), it is the first: the outputs.
@@ -41,7 +41,9 @@ def modules_at(model: nn.Module, paths: Sequence[str], *, role: str) -> dict[str
 
 
 @contextmanager
-def tapped(model: nn.Module, paths: Sequence[str], *, role: str) -> Iterator[dict[str, Tensor]]:
+def features_of(
+    model: nn.Module, paths: Sequence[str], *, role: str
+) -> Iterator[dict[str, Tensor]]:
     """Yield a dictionary that forward passes inside the `with` fill; no hook is left behind.
 
     Raises:

@@ -71,7 +71,7 @@ class LossBank(nn.Module):
         """Whether the student is at times shown what it wrote itself."""
         return any(getattr(m, "on_policy", 0.0) for m in self.modules_of_losses.values())
 
-    def loss_spec(self, name: str, student: Answer, teacher: TeacherOutput, batch: Batch) -> Tensor:
+    def value_of(self, name: str, student: Answer, teacher: TeacherOutput, batch: Batch) -> Tensor:
         """Return the value of a loss, in float32 whatever the networks computed in."""
         loss_spec = self.loss_specs[name]
         # Temperature and logarithms of small probabilities need more digits than half precision
@@ -110,7 +110,7 @@ class LossBank(nn.Module):
         self.eval()
         for name in self.loss_specs:
             try:
-                self.loss_spec(name, student, teacher, example)
+                self.value_of(name, student, teacher, example)
             except (RuntimeError, ValueError, IndexError) as error:
                 raise ModelError(
                     f"the loss `{name}` cannot be computed for these two models:"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdeploy.distill.contract import TaskFacts
 from kdeploy.distill.correctness import WeightOfWrong, weighed, weights_of
-from kdeploy.distill.feature_hooks import tapped
+from kdeploy.distill.feature_hooks import features_of
 from kdeploy.distill.gradient_balance import LABELS, GradientBalance
 from kdeploy.distill.loss_bank import LossBank
 from kdeploy.distill.loss_specs import LossSpec
@@ -96,7 +96,7 @@ class DistillObjective(nn.Module):
         is_due = self.balance is not None and self.balance.is_due(batch.step)
         # Compiled, a network forgets what a second backward pass through it would need.
         is_live = bool(self.student_paths) or is_due
-        with tapped(self.student, self.student_paths, role="student") as features:
+        with features_of(self.student, self.student_paths, role="student") as features:
             logits = named(self._call(shown.x, is_hooked=is_live))
         nothing = first_of(logits).new_zeros(()).float()
         components: dict[str, Tensor] = {}
@@ -118,7 +118,7 @@ class DistillObjective(nn.Module):
             if asked is None or not weight:
                 components[name] = nothing
                 continue
-            value = self.loss_bank.loss_spec(name, (taught, features), asked, shown)
+            value = self.loss_bank.value_of(name, (taught, features), asked, shown)
             components[name] = weight * value
         if self.balance is not None:
             self._balance(self.balance, components, rows, is_due=is_due)
@@ -179,7 +179,7 @@ class DistillObjective(nn.Module):
         self.student.eval()
         try:
             asked = self.teacher(example, self.teacher_paths)
-            with tapped(self.student, self.student_paths, role="student") as features:
+            with features_of(self.student, self.student_paths, role="student") as features:
                 logits = named(self.student(example.x))
             loss_bank = LossBank(loss_specs, (logits, features), asked, facts)
             loss_bank.dry_run((logits, features), asked, example)

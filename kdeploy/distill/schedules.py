@@ -119,7 +119,7 @@ class Steps(_Shape):
 class Adaptive(_Shape):
     """Is multiplied by `factor` after `patience` epochs without a better validation accuracy.
 
-    The objective remembers how often that was; see `Fading`.
+    The objective remembers how often that was; see `PlateauDecay`.
     """
 
     start: Finite

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Preprocessing
-from kdeploy.distill.feature_hooks import tapped
+from kdeploy.distill.feature_hooks import features_of
 from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.errors import RecipeError
 from kdeploy.torch_module.finite import check_answers
@@ -43,7 +43,7 @@ class Teacher:
         self.model.eval()
         with torch.inference_mode():
             x = self.renormalize(batch.x) if self.renormalize else batch.x
-            with tapped(self.model, paths, role="teacher") as features:
+            with features_of(self.model, paths, role="teacher") as features:
                 logits = self._call(x, is_hooked=bool(paths))
         if x.device.type == "cpu":  # elsewhere a look would wait for the device; the loss tells
             numbers = batch.rows

@@ -10,7 +10,7 @@ from torch import nn
 from kdeploy.distill.classifier_inputs import classifier
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.default_layers import with_layers
-from kdeploy.distill.feature_hooks import tapped
+from kdeploy.distill.feature_hooks import features_of
 from kdeploy.distill.loss_specs import loss_specs_of
 from kdeploy.distill.losses.rkd import rkd
 from kdeploy.distill.run import distill
@@ -67,7 +67,7 @@ def test_where_it_is_not_plain_the_layers_have_to_be_named(model, found):
 
 def test_the_input_of_a_layer_can_be_tapped(tiny_model):
     model = tiny_model()
-    with tapped(model, ["head:input", "head"], role="student") as features:
+    with features_of(model, ["head:input", "head"], role="student") as features:
         logits = model(X)
     torch.testing.assert_close(model.head(features["head:input"]), logits)
     assert torch.equal(features["head"], logits)
@@ -106,8 +106,8 @@ def test_networks_of_different_kinds_are_compared_by_vectors():
     )
     assert loss_spec.layers == {"2:input": "fc:input"}
     with (
-        tapped(student, ["2:input"], role="student") as own,
-        tapped(teacher, ["fc:input"], role="teacher") as other,
+        features_of(student, ["2:input"], role="student") as own,
+        features_of(teacher, ["fc:input"], role="teacher") as other,
         torch.no_grad(),
     ):
         student(X), teacher(X)

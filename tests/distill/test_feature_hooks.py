@@ -1,4 +1,4 @@
-"""Taps read what the layers give and leave nothing behind."""
+"""Hooks read what the layers give and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.distill.feature_hooks import modules_at, stripped, tapped
+from kdeploy.distill.feature_hooks import features_of, modules_at, stripped
 from kdeploy.errors import ModelError, UnknownName
 
 
@@ -16,7 +16,7 @@ def hooks(model):
 
 def test_reads_the_output_of_a_layer(tiny_model):
     model, x = tiny_model(), torch.rand(2, 1, 12, 12)
-    with tapped(model, ["stem", "blocks.1.bn2"], role="student") as features:
+    with features_of(model, ["stem", "blocks.1.bn2"], role="student") as features:
         model(x)
     assert torch.equal(features["stem"], model.stem(x))
     assert features["blocks.1.bn2"].shape == (2, 16, 6, 6)
@@ -25,7 +25,7 @@ def test_reads_the_output_of_a_layer(tiny_model):
 
 def test_leaves_no_hook_after_an_error(tiny_model):
     model = tiny_model()
-    with pytest.raises(RuntimeError), tapped(model, ["stem"], role="student"):
+    with pytest.raises(RuntimeError), features_of(model, ["stem"], role="student"):
         model(torch.rand(2, 3, 12, 12))
     assert hooks(model) == 0
 
@@ -34,7 +34,7 @@ def test_an_unknown_layer_names_the_nearest_and_leaves_no_hook(tiny_model):
     model = tiny_model()
     with (
         pytest.raises(UnknownName, match=r"no layer `blocks\.7` in the teacher") as caught,
-        tapped(model, ["stem", "blocks.7"], role="teacher"),
+        features_of(model, ["stem", "blocks.7"], role="teacher"),
     ):
         pass
     assert "did you mean `blocks." in caught.value.hint
@@ -88,7 +88,7 @@ def test_a_layer_that_runs_twice_is_refused():
     model.append(model[1])
     with (
         pytest.raises(ModelError, match="`1` of the student runs more than once"),
-        tapped(model, ["1"], role="student"),
+        features_of(model, ["1"], role="student"),
     ):
         model(torch.rand(2, 3))
 
@@ -96,7 +96,7 @@ def test_a_layer_that_runs_twice_is_refused():
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_of_a_recurrent_layer_the_outputs_are_read_not_the_state(kind):
     model, x = nn.ModuleDict({"layer": kind(3, 4, batch_first=True)}), torch.rand(2, 5, 3)
-    with tapped(model, ["layer"], role="student") as features:
+    with features_of(model, ["layer"], role="student") as features:
         outputs, _ = model["layer"](x)
     assert torch.equal(features["layer"], outputs)
     assert features["layer"].shape == (2, 5, 4)
@@ -104,7 +104,7 @@ def test_of_a_recurrent_layer_the_outputs_are_read_not_the_state(kind):
 
 def test_of_attention_the_outputs_are_read_not_the_weights():
     model, x = nn.ModuleDict({"layer": nn.MultiheadAttention(4, 2)}), torch.rand(2, 5, 4)
-    with tapped(model, ["layer"], role="student") as features:
+    with features_of(model, ["layer"], role="student") as features:
         outputs, _ = model["layer"](x, x, x)
     assert torch.equal(features["layer"], outputs)
 
@@ -124,7 +124,7 @@ def test_a_layer_that_returns_no_tensor_is_refused(layer, found):
     model = nn.Sequential(layer())
     with (
         pytest.raises(ModelError, match=f"`0` of the teacher returns {found}"),
-        tapped(model, ["0"], role="teacher"),
+        features_of(model, ["0"], role="teacher"),
     ):
         model(torch.rand(2, 3))
 
@@ -147,7 +147,7 @@ class _InPlace(nn.Module):
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 def test_what_follows_in_place_does_not_change_what_was_read(mode):
     model, x = _InPlace(), torch.rand(2, 1, 6, 6)
-    with mode(), tapped(model, ["conv", "act:input", "second"], role="teacher") as features:
+    with mode(), features_of(model, ["conv", "act:input", "second"], role="teacher") as features:
         model(x)
     made = model.conv(x)
     assert (made < 0).any()
@@ -158,7 +158,7 @@ def test_what_follows_in_place_does_not_change_what_was_read(mode):
 
 def test_gradients_of_what_was_read_reach_the_layer():
     model, x = _InPlace(), torch.rand(2, 1, 6, 6)
-    with tapped(model, ["conv"], role="student") as features:
+    with features_of(model, ["conv"], role="student") as features:
         model(x)
     features["conv"].sum().backward()
     assert model.conv.bias.grad.tolist() == pytest.approx([2 * 36] * 4)

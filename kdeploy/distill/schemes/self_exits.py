@@ -19,7 +19,7 @@ from torch.nn import functional
 from kdeploy.distill.contract import Batch, MakeObjective, SchemeContext, scheme
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.exits import Exits, attach_exits
-from kdeploy.distill.feature_hooks import tapped
+from kdeploy.distill.feature_hooks import features_of
 from kdeploy.errors import ModelError
 from kdeploy.training.compilation import first_output
 from kdeploy.training.contract import Objective, ObjectiveHooks
@@ -107,7 +107,7 @@ class ExitObjective(nn.Module):
             lambda _, __, out: deepest.append(first_output(out))
         )
         try:
-            with tapped(self.student, list(exits.heads), role="student") as features:
+            with features_of(self.student, list(exits.heads), role="student") as features:
                 components = self.inner(batch)
         finally:
             hook.remove()
