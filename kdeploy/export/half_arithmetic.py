@@ -194,7 +194,7 @@ def _refusal(
     wrong = (
         f"{name}: computed in float16 it is not what the model computes: the largest error is "
         f"{parity.max_abs:.3g} output standard deviations (allowed {parity.bound:.3g}), the cosine "
-        f"{parity.cosine:.6f}, top-1 agreement {parity.agreement:.1%}"
+        f"{parity.cosine:.6f}{parity.agreement_words}"
     )
     if overflow is None:
         return ParityFailed(

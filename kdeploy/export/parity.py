@@ -31,6 +31,7 @@ from kdeploy.errors import ModelError, ParityFailed
 from kdeploy.export.disagreement import Cause, Trial, cause_of
 from kdeploy.export.fp16_reference import HalfRounded
 from kdeploy.preprocessing import Inputs
+from kdeploy.tasks.contract import has_class_rows, task_of
 from kdeploy.torch_module.named_outputs import OUTPUT, named_outputs
 
 Array = NDArray[np.float64]
@@ -71,6 +72,14 @@ class Parity:
     worst: str = ""
     """The output that is furthest off, where there are several."""
 
+    has_classes: bool = True
+    """Whether outputs are rows of logits: else a first class says nothing."""
+
+    @property
+    def agreement_words(self) -> str:
+        """Return the agreement for a message, after a comma; "" where outputs are no classes."""
+        return f", top-1 agreement {self.agreement:.1%}" if self.has_classes else ""
+
     @property
     def passed(self) -> bool:
         return self.max_abs <= self.bound and self.cosine >= LOWEST_COSINE
@@ -96,7 +105,8 @@ def measure_parity(
         batch_sizes: How many rows are run at once, one after the other.
     """
     batches = [(batch,) for batch in inputs(data, batch_sizes)]
-    return parity_on(batches, model, run, base=base, is_half=is_half)
+    found = parity_on(batches, model, run, base=base, is_half=is_half)
+    return replace(found, has_classes=has_class_rows(task_of(data).name))
 
 
 def parity_on(
@@ -111,7 +121,6 @@ def parity_on(
     trials: list[Trial] = []
     pairs: list[tuple[Array, Array]] = []
     numbers: list[bool] = []
-    # An INT8 file in half precision is off by its rounding to INT8, the larger of the two.
     yardstick = HalfRounded(model) if base is None and is_half else base
     factor = ROUNDING_BOUND if base is not None else HALF_BOUND
     bound = FLOAT_BOUND
@@ -147,7 +156,6 @@ def parity_on(
     parity = Parity(
         max_abs=max_abs,
         cosine=min(_cosine(expected, found) for expected, found in pairs),
-        # Of the first output of each batch: what the others mean as classes nobody says.
         agreement=_agreement(pairs[:: max(1, len(pairs) // len(trials))]),
         required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=bound,
@@ -170,7 +178,7 @@ def check_parity(parity: Parity, *, name: str) -> None:
         f"{name}: the file does not compute what the model computes: the largest error "
         f"{f'(at `{parity.worst}`) ' if parity.worst else ''}is "
         f"{parity.max_abs:.3g} output standard deviations (allowed {parity.bound:.3g}), the cosine "
-        f"{parity.cosine:.6f} (at least {LOWEST_COSINE}), top-1 agreement {parity.agreement:.1%}; "
+        f"{parity.cosine:.6f} (at least {LOWEST_COSINE}){parity.agreement_words}; "
         f"it would need a tolerance of {parity.required_tolerance:.3g}; no file was kept"
         + (f". {parity.cause.found[0].upper()}{parity.cause.found[1:]}" if parity.cause else ""),
         hint=parity.cause.hint if parity.cause else "export the model in two halves to see which",
@@ -249,6 +257,7 @@ def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
 
 
 def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float:
+    """Return the share of items with the same class; of several outputs, the first is asked."""
     classes = [
         (classes_of(expected).ravel(), classes_of(found).ravel())
         for expected, found in pairs

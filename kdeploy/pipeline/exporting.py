@@ -19,6 +19,7 @@ from kdeploy.recipe.resolve import Step
 from kdeploy.runtimes.files import format_of, suffixes
 from kdeploy.runtimes.run import device_of
 from kdeploy.store.artifact import Artifact
+from kdeploy.tasks.contract import has_class_rows, task_of
 
 
 def make_export(session: Session, model: Artifact, step: Step) -> Exported:
@@ -28,6 +29,7 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
     def make(work: Path) -> Made:
         if session.data is None:
             raise ModelError("the parity gate needs data", hint="name it, e.g. `--data digits`")
+        has_classes = has_class_rows(task_of(session.data).name)
         metadata = {"kdeploy.store.artifact": model.id, "kdeploy.label": model.label}
         result = export(
             model_of_teacher(model),
@@ -39,8 +41,8 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         )
         session.listener.message(
             f"parity of {model.label} holds: largest error {result.max_abs:.2g} of"
-            f" {result.bound:.2g} output std allowed, cosine {result.cosine:.6f}, top-1 agreement"
-            f" {result.agreement:.1%}"
+            f" {result.bound:.2g} output std allowed, cosine {result.cosine:.6f}"
+            + (f", top-1 agreement {result.agreement:.1%}" if has_classes else "")
         )
         return Made(
             write=lambda folder: _move_all(

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from kdeploy.errors import ModelError, ParityFailed
-from kdeploy.export.parity import BATCH_SIZES, FLOAT_BOUND, check_parity, inputs, measure_parity
+from kdeploy.export.parity import (
+    BATCH_SIZES,
+    FLOAT_BOUND,
+    Parity,
+    check_parity,
+    inputs,
+    measure_parity,
+)
 
 
 @pytest.fixture
@@ -186,3 +195,13 @@ def test_a_model_that_answers_nothing_is_no_measure(data):
     nn.init.constant_(broken[1].bias, float("nan"))
     with pytest.raises(ModelError, match="to every input of the parity gate"):
         measure_parity(broken, runs(broken), data((3, 4)))
+
+
+def test_messages_speak_of_top1_only_where_outputs_are_classes():
+    known = {"max_abs": 9.0, "cosine": 0.5, "agreement": 0.25, "bound": 1e-3}
+    parity = Parity(**known, required_tolerance=1.0)
+    with pytest.raises(ParityFailed, match=r"top-1 agreement 25\.0%; it would"):
+        check_parity(parity, name="file")
+    with pytest.raises(ParityFailed) as caught:
+        check_parity(replace(parity, has_classes=False), name="file")
+    assert "agreement" not in caught.value.message

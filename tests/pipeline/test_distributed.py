@@ -29,4 +29,4 @@ def test_torchrun_ends_with_one_store_and_exit_code_0(project):
     stored = {p.name for p in (out / "artifacts").glob("[0-9a-f]*")}
     assert stored == {s["artifact"] for s in summary["stages"]}
     table = (out / "training.csv").read_text().splitlines()
-    assert len(table) == 1 + 2 + 2 + 1, "a row an epoch, of one process"
+    assert len(table) == 1 + 2 + 2 + 2 + 1, "a row an epoch, of one process"
