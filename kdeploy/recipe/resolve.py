@@ -330,7 +330,7 @@ def _recovery(
                 f"{where}.recover: `{twice[0]}` is a key of `{technique.name}` itself",
                 hint=f"write `{technique.name}: {{{twice[0]}: {given[twice[0]]}}}`",
             )
-        taught = _taught({**RECOVER_WEIGHTS, **given, **own}, task)
+        taught = _taught({**_recovered_by(task), **given, **own}, task)
         return _distill_config(taught, f"{where}.recover", folder)
     if given is None:
         return None
@@ -341,8 +341,13 @@ def _recovery(
             hint="recover the step before it",
         )
     given = registry.mapping(given, f"{where}.recover")
-    chosen = _taught({**RECOVER_RATE, **RECOVER_WEIGHTS, **given}, task)
+    chosen = _taught({**RECOVER_RATE, **_recovered_by(task), **given}, task)
     return _distill_config(chosen, f"{where}.recover", folder)
+
+
+def _recovered_by(task: TaskReference) -> Mapping[str, Any]:
+    """Return what a recovery learns where it says nothing; of no classes, the task's own loss."""
+    return RECOVER_WEIGHTS if task == CLASSES else {}
 
 
 def _taught(given: Any, task: TaskReference) -> Any:

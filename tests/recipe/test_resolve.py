@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from kdeploy.distill.loss_specs import loss_specs_of
+from kdeploy.distill.loss_specs import check_fit, loss_specs_of
 from kdeploy.errors import FileMissing, InputError, OrderError, RecipeError, UnknownName
 from kdeploy.recipe.read import load, overridden, to_yaml
 from kdeploy.recipe.resolve import parse
 from kdeploy.recipe.schema import json_schema
+from kdeploy.registry import techniques
 from kdeploy.store.artifact import write_manifest
+from kdeploy.tasks.contract import facts_of
 from kdeploy.training.defaults import RATES
 
 MINIMAL = {"data": {"name": "digits"}, "teacher": {"build": "build.py:net", "train": {"epochs": 1}}}
@@ -128,6 +130,18 @@ def test_refuses_pruning_after_quantization():
     with pytest.raises(OrderError, match=r"prune_channels.*after.*int8_ptq"):
         resolved(compress=steps)
     assert len(resolved(compress=steps[::-1]).compress) == 2
+
+
+@pytest.mark.parametrize("task", sorted(set(techniques("task")) - {"classification"}))
+def test_a_recovery_learns_what_its_task_usually_learns(task):
+    usual = facts_of(task)["loss"]
+    own = {"ctc": {"alphabet": "ab"}} if task == "ctc" else {}
+    steps = [{"prune_channels": {"recover": {"epochs": 1}}}, {"int8_qat": {"recover": {}}}]
+    sections = {"task": {task: own.get(task, {})}, "compress": steps}
+    made = resolved(**sections, student={"build": "build.py:net"}, distill={"epochs": 1})
+    for config in (made.distill, *(step.recover for step in made.compress)):
+        assert [list(entry) for entry in config.losses] == [[usual]]
+        check_fit([usual], task)
 
 
 def test_refuses_to_recover_a_model_that_cannot_be_trained():
