@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.api import session
-from kdeploy.data.contract import NOT_COUNTED
+from kdeploy.data.contract import NOT_COUNTED, TaskReference
 from kdeploy.data.load import DataReference
 from kdeploy.data.split import stratified
 from kdeploy.data.torch_data import split_of
 from kdeploy.errors import DataError
 from kdeploy.recipe.data_text import data_section
-from kdeploy.recipe.resolve import data_reference
+from kdeploy.recipe.resolve import data_reference, task_reference
 
 TEST_FRACTION, SEED = 0.1, 0
 FORMS = (
@@ -51,6 +51,8 @@ class Data:
     std: Sequence[float] | None = None
     classes: Sequence[str] | int | None = None
     """Names of the classes or their number; left out, up to the largest label."""
+    task: str | Mapping[str, Any] | None = None
+    """What targets and outputs mean, as `task:` of a recipe; left out, classes of items."""
 
     def section(self) -> dict[str, Any]:
         """Return the keys of a recipe's `data:` that name the same items, written to files."""
@@ -88,11 +90,17 @@ def section_of(data: Any) -> dict[str, Any]:
     return data.section()
 
 
+def task_section(data: Any) -> dict[str, Any]:
+    """Return a recipe's `task:` of data that say what they mean; else nothing."""
+    return {"task": data.task} if isinstance(data, Data) and data.task else {}
+
+
 def reference_of(data: Any) -> DataReference | None:
     """Return the reference of data in any form; None of None."""
     if data is None or isinstance(data, DataReference):
         return data
-    return data_reference(section_of(data), Path(), 0)
+    task = task_reference(data.task) if isinstance(data, Data) and data.task else TaskReference()
+    return data_reference(section_of(data), Path(), 0, task=task)
 
 
 def _arrays(given: Any, part: str) -> Arrays:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from kdeploy.api import session
-from kdeploy.api.data import section_of
+from kdeploy.api.data import section_of, task_section
 from kdeploy.api.models import Model, build_of
 from kdeploy.errors import RecipeError
 from kdeploy.pipeline.run import run
@@ -54,6 +54,7 @@ def distill(
             "name": "distill",
             "seed": seed,
             "data": section_of(data),
+            **task_section(data),
             "teacher": teacher_section(teacher, teacher_args, beside),
             "student": student_section(student, student_args),
             "distill": options,

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdeploy.api import session
 from kdeploy.api.comparison import Comparison
-from kdeploy.api.data import section_of
+from kdeploy.api.data import section_of, task_section
 from kdeploy.api.distill import student_section, teacher_section
 from kdeploy.api.models import File, Model
 from kdeploy.errors import UnknownName
@@ -113,5 +113,5 @@ def _with_references(recipe: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given.get("student"), str | Mapping | None):
         given["student"] = student_section(given["student"], None)
     if not isinstance(given.get("data"), str | Mapping | None):
-        given["data"] = section_of(given["data"])
+        given = {**task_section(given["data"]), **given, "data": section_of(given["data"])}
     return given

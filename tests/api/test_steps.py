@@ -187,3 +187,22 @@ def test_wrong_calls_are_told_before_any_work(call, error, message, data):
 def test_arrays_alone_are_data_too(tiny_data):
     x, y = tiny_data.train.x.astype(np.float32), tiny_data.train.y
     assert kdeploy.compress(Own(8), "prune_channels", ratio=0.5, data=(x, y)).facts["parameters"]
+
+
+def test_numbers_are_learned_compressed_and_measured_as_numbers(tmp_path):
+    torch.manual_seed(0)
+    x = torch.rand(200, 1, 6, 6)
+    y = torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3))], dim=1)
+    data = kdeploy.Data(train=(x, y), task="regression")
+
+    def network(width):
+        layers = [nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Flatten()]
+        return nn.Sequential(*layers, nn.Linear(16 * width, 2)).eval()
+
+    student = kdeploy.distill(network(4), teacher=network(8), data=data, epochs=2)
+    int8 = kdeploy.compress(student, "int8_ptq")
+    file = kdeploy.export(int8, "onnx", out=tmp_path / "numbers.onnx")
+    table = kdeploy.bench([file], runtimes=["onnxruntime_cpu"], data=data, minimum_seconds=0.05)
+    metrics = set(table.frame["metric"])
+    assert {"regression.mae", "regression.r2"} <= metrics
+    assert "accuracy.top1" not in metrics
