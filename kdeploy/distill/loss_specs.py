@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kdeploy import registry
 from kdeploy.distill.schedules import Schedule, is_schedule, schedule_of
 from kdeploy.errors import RecipeError, UnknownName
-from kdeploy.tasks.contract import kin
+from kdeploy.tasks.contract import is_own, kin
 
 TEMPERATURE = "temperature"
 AROUND_LOSS = ("weight", "layers")
@@ -60,9 +60,13 @@ def tasks_of(known: registry.Technique) -> tuple[str, ...]:
 def check_fit(losses: Iterable[str], task: str) -> None:
     """Refuse losses that compare what the task's outputs are not.
 
+    What the outputs of a task of the user's own are, only its class knows: every loss is taken.
+
     Raises:
         RecipeError: with the losses that do fit.
     """
+    if is_own(task):
+        return
     own = kin(task)
     for name in losses:
         fits = tasks_of(registry.find("loss", name))

@@ -26,7 +26,7 @@ from kdeploy.recipe.sections import (
 )
 from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
-from kdeploy.tasks.contract import facts_of
+from kdeploy.tasks.contract import facts_of, is_own
 from kdeploy.training.config import TrainingConfig
 from kdeploy.units import parse_drop
 from kdeploy.untrusted.named_path import named_path
@@ -190,7 +190,7 @@ def check_order(steps: Sequence[Step]) -> None:
 def task_reference(given: Any) -> TaskReference:
     """Return the task of a `task:` key, a name or `{name: {its parameters}}`, resolved."""
     name, parameters = registry.parse_one_key(spelled_out(given), "task")
-    if ".py:" not in name:
+    if not is_own(name):
         known = registry.find("task", name, where="task")
         parameters = registry.validate(known.parameters, parameters, where=f"task.{name}")
     return TaskReference(name=name, parameters=parameters)
@@ -355,6 +355,11 @@ def _taught(given: Any, task: TaskReference) -> Any:
     usual = str(facts_of(task.name)["loss"])
     if task == CLASSES or not isinstance(given, Mapping) or "losses" in given:
         return given
+    if is_own(task.name):
+        raise RecipeError(
+            f"`{task.name}` is a task of your own, and nothing says what is distilled of it",
+            hint="name `losses`, e.g. `losses: [mse]`; `losses: []` learns from labels alone",
+        )
     return {**given, "losses": [{usual: {}}]}
 
 

@@ -171,6 +171,11 @@ def classification() -> Task:
     return cast("Task", registry.find("task", TaskReference().name).load()())
 
 
+def is_own(name: str) -> bool:
+    """Return whether a task's name is `path.py:Task`: one of the user's own."""
+    return ".py:" in name
+
+
 def facts_of(name: str) -> Mapping[str, Any]:
     """Return the facts of a task's decorator; of one of the user's own, those it would have."""
     known = registry.techniques("task").get(name)

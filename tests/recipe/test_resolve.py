@@ -144,6 +144,15 @@ def test_a_recovery_learns_what_its_task_usually_learns(task):
         check_fit([usual], task)
 
 
+def test_a_task_of_ones_own_takes_the_losses_that_are_named_and_guesses_none():
+    sections = {"task": "mine.py:Task", "student": {"build": "build.py:net"}}
+    made = resolved(**sections, distill={"epochs": 1, "losses": ["mse"]})
+    check_fit(made.distill.losses[0], "mine.py:Task")
+    with pytest.raises(RecipeError, match="nothing says what is distilled") as error:
+        resolved(**sections, distill={"epochs": 1})
+    assert "losses" in error.value.hint
+
+
 def test_refuses_to_recover_a_model_that_cannot_be_trained():
     with pytest.raises(RecipeError, match="cannot be trained"):
         resolved(compress=[{"int8_ptq": {"recover": {"epochs": 1}}}])
