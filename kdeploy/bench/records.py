@@ -18,7 +18,7 @@ from kdeploy.machine import Machine
 from kdeploy.measurement import METRICS, Measurement
 from kdeploy.runtimes.files import files_of, parameters_of
 from kdeploy.runtimes.run import device_of
-from kdeploy.tasks.contract import Predictions, Task, classification, metrics_for
+from kdeploy.tasks.contract import Predictions, Task, classification, judged_as, metrics_for
 
 PERCENTS = (50.0, 90.0, 99.0)
 NOT_FINITE = ("not_finite",)
@@ -229,7 +229,7 @@ def _unreadable(task: Task, is_agreement: bool, *sides: Predictions) -> Iterator
     for side, whose in zip(sides, ("", "the baseline: "), strict=False):
         reason = task.unreadable(side, what="test items")
         if reason is not None:
-            for metric in metrics_for(task.name, family="agreement" if is_agreement else ""):
+            for metric in metrics_for(judged_as(task), family="agreement" if is_agreement else ""):
                 said = whose + reason
                 yield _Number(
                     metric=metric, value=None, n=len(side), flags=NOT_FINITE, skipped=said

@@ -26,7 +26,7 @@ from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.runtimes.files import suffixes
 from kdeploy.runtimes.run import device_of, formats_of, named
 from kdeploy.store.artifact import find_artifact
-from kdeploy.tasks.contract import metrics_for, task_of
+from kdeploy.tasks.contract import judged_as, metrics_for, task_of
 
 FACTS = ("parameters", "macs", "size", "parity.max_abs", "parity.cosine")
 """What is known of every exported file."""
@@ -163,9 +163,9 @@ def reason_unjudged(recipe: Recipe, data: Dataset, metric: str) -> str | None:
     if not recipe.bench.accuracy:
         return "`bench.accuracy` is false"
     task = task_of(data)
-    known = [*metrics_for(task.name), *metrics_for(task.name, family="agreement")]
+    known = [*metrics_for(judged_as(task)), *metrics_for(judged_as(task), family="agreement")]
     if METRICS[metric].needs == "tokens":
-        known += metrics_for(task.name, needs="log_likelihoods")
+        known += metrics_for(judged_as(task), needs="log_likelihoods")
         if data.test.y.ndim != 2 or not data.preprocessing.is_tokens:
             return "the labels are of whole items, not of tokens"
     if metric in known or task.name.endswith(":Task"):

@@ -41,7 +41,7 @@ from kdeploy.recipe.resolve import ResolvedTeacher, Step
 from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.system.temporary import temporary_folder
-from kdeploy.tasks.contract import metrics_for, task_of
+from kdeploy.tasks.contract import judged_as, metrics_for, task_of
 from kdeploy.training.config import TrainingConfig
 
 ASKED_FOR = "asked for by name"
@@ -222,7 +222,7 @@ def _test_accuracy(session: Session, exported: Exported) -> dict[str, float]:
     if not session.data.test.is_labelled:
         return {}
     found, _ = evaluate(partial(outputs_of, exported.file.file), session.data, batch_size=1)
-    main = next(iter(metrics_for(task_of(session.data).name)))
+    main = next(iter(metrics_for(judged_as(task_of(session.data)))))
     return {main: found[main]} if main in found else {}
 
 

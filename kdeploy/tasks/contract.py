@@ -171,6 +171,11 @@ def classification() -> Task:
     return cast("Task", registry.find("task", TaskReference().name).load()())
 
 
+def judged_as(task: Task) -> str:
+    """Return the registered task whose metrics a task has: its own, or that of its base class."""
+    return str(getattr(type(task), "name", task.name))
+
+
 def is_own(name: str) -> bool:
     """Return whether a task's name is `path.py:Task`: one of the user's own."""
     return ".py:" in name

@@ -20,6 +20,7 @@ from kdeploy.tasks.contract import (
     Task,
     TensorAnswer,
     described,
+    judged_as,
     metrics_for,
     one_output,
     task,
@@ -157,7 +158,7 @@ class Ctc:
         if self.unreadable(one) is not None or self.unreadable(other) is not None:
             return {}
         sides = [[text_of(row, self.alphabet) for row in side] for side in (one, other)]
-        return {n: m(*sides) for n, m in metrics_for(known.name, family=family).items()}
+        return {n: m(*sides) for n, m in metrics_for(judged_as(known), family=family).items()}
 
     def _places(self, y: NDArray[Any], where: str) -> tuple[NDArray[np.int64], str]:
         if y.dtype.kind == "U" and y.ndim == 1:

@@ -20,6 +20,7 @@ from kdeploy.tasks.contract import (
     Predictions,
     TensorAnswer,
     described,
+    judged_as,
     metrics_for,
     not_finite,
     task,
@@ -156,13 +157,13 @@ class Detection:
     ) -> dict[str, float]:
         if self.unreadable(predictions) is not None:
             return {}
-        return {n: m(predictions, expected) for n, m in metrics_for(self.name).items()}
+        return {n: m(predictions, expected) for n, m in metrics_for(judged_as(self)).items()}
 
     def agreement(self, predictions: Predictions, taught: Predictions) -> dict[str, float]:
         """Return the average precision with the other's detections from score 0.3 as truth."""
         if self.unreadable(predictions) or self.unreadable(taught):
             return {}
-        known = metrics_for(self.name, family="agreement")
+        known = metrics_for(judged_as(self), family="agreement")
         truth = as_truth(taught)
         if not (truth[..., -1] > FILLER).any():
             return {}

@@ -17,6 +17,7 @@ from kdeploy.tasks.contract import (
     Answer,
     Predictions,
     described,
+    judged_as,
     metrics_for,
     one_output,
     task,
@@ -78,7 +79,7 @@ class Tokens:
     ) -> dict[str, float]:
         if self.unreadable(predictions) is not None:
             return {}
-        known = metrics_for(self.name)
+        known = metrics_for(judged_as(self))
         entities = known["tokens.f1"](predictions, expected, classes=self._classes)
         counts = expected != NOT_COUNTED
         of_classes = {n: m for n, m in known.items() if n.startswith("accuracy.")}
@@ -87,7 +88,7 @@ class Tokens:
 
     def agreement(self, predictions: Predictions, taught: Predictions) -> dict[str, float]:
         counts = (predictions != NOT_COUNTED) & (taught != NOT_COUNTED)
-        known = metrics_for(self.name, family="agreement")
+        known = metrics_for(judged_as(self), family="agreement")
         return judged(known, predictions[counts], taught[counts])
 
     unreadable = usual.rows_without_class

@@ -18,6 +18,7 @@ from kdeploy.tasks.contract import (
     TensorAnswer,
     described,
     facts_of,
+    judged_as,
     metrics_for,
     not_finite,
     one_output,
@@ -67,7 +68,7 @@ def by_metrics(
     """Return the registered metrics of the task; none where an answer is no number."""
     if self.unreadable(predictions) is not None:
         return {}
-    return {n: float(m(predictions, expected)) for n, m in metrics_for(self.name).items()}
+    return {n: float(m(predictions, expected)) for n, m in metrics_for(judged_as(self)).items()}
 
 
 def agreement_by_metrics(
@@ -76,7 +77,7 @@ def agreement_by_metrics(
     """Return the registered agreements of the task; none where an answer is no number."""
     if self.unreadable(predictions) is not None or self.unreadable(taught) is not None:
         return {}
-    known = metrics_for(self.name, family="agreement")
+    known = metrics_for(judged_as(self), family="agreement")
     return {name: float(metric(predictions, taught)) for name, metric in known.items()}
 
 
@@ -140,17 +141,17 @@ def class_metrics(
     log_likelihoods: NDArray[np.float64] | None = None,
 ) -> dict[str, float]:
     """Return the metrics of classes, and of the likelihoods of tokens where there are any."""
-    known = metrics_for(self.name, family="accuracy")
-    found = judged(known, predictions, expected) | of_tokens(self.name, log_likelihoods)
-    order = metrics_for(self.name), metrics_for(self.name, needs="log_likelihoods")
-    first = facts_of(self.name)["metric"]
+    known = metrics_for(judged_as(self), family="accuracy")
+    found = judged(known, predictions, expected) | of_tokens(judged_as(self), log_likelihoods)
+    order = metrics_for(judged_as(self)), metrics_for(judged_as(self), needs="log_likelihoods")
+    first = facts_of(judged_as(self))["metric"]
     names = sorted((*order[0], *order[1]), key=lambda name: name != first)
     return {name: found[name] for name in names if name in found}
 
 
 def class_agreement(self: Any, predictions: Predictions, taught: Predictions) -> dict[str, float]:
     """Return the share of items or tokens with the same class."""
-    return judged(metrics_for(self.name, family="agreement"), predictions, taught)
+    return judged(metrics_for(judged_as(self), family="agreement"), predictions, taught)
 
 
 def rows_without_class(self: Any, predictions: Predictions, *, what: str = "items") -> str | None:

@@ -17,7 +17,7 @@ from kdeploy.bench.system_load import Counters, doubts_between
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.onnx_graph.operators import integer_and_eligible, is_quantized
 from kdeploy.runtimes.contract import Proof
-from kdeploy.tasks.contract import Predictions, Task, metrics_for
+from kdeploy.tasks.contract import Predictions, Task, judged_as, metrics_for
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -59,7 +59,7 @@ def _outcome(
     rounds, peak_bytes = _rounds(arrays), session["peak_bytes"]
     predictions, accuracy, missing = _quality(arrays, job.test, job.task)
     if group.unjudged:
-        missing = {next(iter(metrics_for(job.task.name)), METRIC): group.unjudged}
+        missing = {next(iter(metrics_for(judged_as(job.task))), METRIC): group.unjudged}
     return Outcome(
         model=model,
         configuration=group.configuration,
@@ -116,7 +116,9 @@ def _quality(
         found = found[test.targets != NOT_COUNTED]
     if found.shape != expected.shape:
         reason = f"the file answers {list(found.shape)}, the targets are {list(expected.shape)}"
-        return None, {}, {next(iter(metrics_for(task.name))): reason}
+        return None, {}, {next(iter(metrics_for(judged_as(task)))): reason}
     missing = {"perplexity": "a device sends classes home, no probabilities"}
-    is_tokens = bool(metrics_for(task.name, needs="log_likelihoods")) and test.targets.ndim > 1
+    is_tokens = (
+        bool(metrics_for(judged_as(task), needs="log_likelihoods")) and test.targets.ndim > 1
+    )
     return found, task.metrics(found, expected), missing if is_tokens else {}
