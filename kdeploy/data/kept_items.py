@@ -6,7 +6,6 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,10 +34,10 @@ def kept_after_reading(
     folder = cache_folder("kept")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file, path = tempfile.mkstemp(dir=folder)
-        Path(path).unlink()  # its content stays as long as it is open
+        kept = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - as long as `read_once`
     except OSError as error:
         raise no_room(folder, error) from None
+    file = kept.fileno()
     item_bytes = int(np.prod(item_shape)) * dtype.itemsize
     is_kept = np.zeros(count, bool)
 
@@ -55,5 +54,5 @@ def kept_after_reading(
         is_kept[place] = written == item_bytes
         return item
 
-    weakref.finalize(read_once, os.close, file)
+    weakref.finalize(read_once, kept.close)
     return read_once
