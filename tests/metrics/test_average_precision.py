@@ -7,7 +7,7 @@ import pytest
 
 from kdeploy.errors import DataError
 from kdeploy.metrics.average_precision import average_precision
-from kdeploy.tasks.box_overlap import overlaps
+from kdeploy.tasks.decoding.detection import overlaps
 
 RECALLS = np.linspace(0, 1, 101)
 OVERLAPS = np.arange(0.5, 1, 0.05)

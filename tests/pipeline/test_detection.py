@@ -32,6 +32,8 @@ class Detector(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(1, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(),
             nn.Conv2d(width, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(),
+            # Else a cell sees 7 pixels, less than a square.
+            nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU(),
         )
         self.boxes, self.scores = nn.Conv2d(width, 4, 1), nn.Conv2d(width, 2, 1)
         nn.init.constant_(self.scores.bias, -3.0)
@@ -52,7 +54,7 @@ import numpy as np
 def squares():
     random = np.random.default_rng(0)
     made = {"classes": ["dark", "bright"]}
-    for part, count in (("train", 48), ("test", 16)):
+    for part, count in (("train", 96), ("test", 16)):
         x = random.integers(90, 110, (count, 1, 24, 32)).astype(np.uint8)
         y = np.full((count, 2, 5), -1, np.float32)
         for item in range(count):
@@ -72,7 +74,7 @@ data: {name: "data.py:squares", augment: [horizontal_flip]}
 teacher:
   build: build.py:detector
   args: {width: 12}
-  train: {epochs: 20, optimizer: adamw, learning_rate: 0.01, batch_size: 8}
+  train: {epochs: 60, optimizer: adamw, learning_rate: 0.01, batch_size: 8}
 student: {build: build.py:detector, args: {width: 6}}
 distill:
   epochs: 3
