@@ -293,3 +293,7 @@ def test_boxes_that_another_processor_loses_or_moves_are_told():
     )
     silent = {**outputs, "scores": np.full_like(outputs["scores"], -12)}
     assert "is missing" in disagreement(silent, outputs, known)
+
+
+def test_outputs_that_only_a_head_of_ones_own_reads_are_not_called_equal():
+    assert disagreement({}, {}, {"parameters": {"head": "head.py:Head"}}) is None

@@ -150,14 +150,16 @@ def decode(outputs: Any, task: Any) -> Any:
     return {"boxes": shown}
 
 
-def disagreement(outputs: Any, recorded: Any, task: Any, shown_score: float = 0.3) -> str:
+def disagreement(outputs: Any, recorded: Any, task: Any, shown_score: float = 0.3) -> str | None:
     """Return the first recorded detection that one item's outputs lack, in words; "" for none.
+
+    None where nothing can be compared: only a head of one's own can read the outputs.
 
     Only detections that are shown clearly are looked for, by class and place: of two that are
     equally good, another processor may keep the other one.
     """
     if task["parameters"]["head"]:
-        return ""
+        return None
     found, expected = found_in(outputs, task), found_in(recorded, task)
     for row in expected[~(expected[:, 5] < shown_score)]:
         own = found[found[:, 4] == row[4]]

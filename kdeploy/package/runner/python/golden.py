@@ -58,6 +58,8 @@ def _of_decoded(manifest: Json, answers: list[Arrays], recorded: list[Any]) -> l
     for item, answer in enumerate(answers[:count]):
         expected = {name: x[item : item + 1] for name, x in zip(names, recorded)}  # noqa: B905
         wrong = decode.disagreement(answer, expected, manifest["task"])
+        if wrong is None:
+            return []
         if wrong:
             return [("golden.decoded", False, f"item {item}: {wrong}")]
     return [("golden.decoded", True, f"what is read in {count} items is as recorded")]
