@@ -35,7 +35,7 @@ FAULTS = OUTCOMES[2:]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one mutant."""
+    """What became of one mutant; `peak_bytes` is what its process needed beyond the one it left."""
 
     name: str
     outcome: str
@@ -107,6 +107,7 @@ def tried(
 def _outcome(name: str, document: Any, read: Callable[[Any], None]) -> Outcome:
     folder = tempfile.mkdtemp(prefix="kdeploy-fuzz-")
     started = time.monotonic()
+    inherited = _resident_bytes()
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -119,7 +120,7 @@ def _outcome(name: str, document: Any, read: Callable[[Any], None]) -> Outcome:
         os.killpg(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
     shutil.rmtree(folder, ignore_errors=True)
-    peak = usage.ru_maxrss * 1024
+    peak = max(0, usage.ru_maxrss * 1024 - inherited)
     verdict, _, detail = said.decode(errors="replace").partition("\n")
     if is_late:
         verdict, detail = "hang", f"no answer after {SECONDS:g} s"
@@ -131,6 +132,11 @@ def _outcome(name: str, document: Any, read: Callable[[Any], None]) -> Outcome:
         verdict, detail = "memory", f"{peak} bytes ({verdict}: {detail})"
     seconds = time.monotonic() - started
     return Outcome(name=name, outcome=verdict, detail=detail, seconds=seconds, peak_bytes=peak)
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 def _said(reader: int, until: float) -> tuple[bytes, bool]:

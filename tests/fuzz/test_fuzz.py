@@ -72,3 +72,11 @@ def test_each_fault_is_counted_and_kept(monkeypatch, tmp_path, read, document, o
     assert [o.outcome for o in tally.outcomes] == [outcome]
     assert (tmp_path / "kept" / "kind-1.pickle").is_file() == bool(tally.faults)
     assert bool(tally.faults) == (outcome not in ("refused", "taken"))
+
+
+def test_the_memory_of_the_process_that_tries_is_not_the_mutants(monkeypatch):
+    monkeypatch.setattr("tests.fuzz.harness.MOST_BYTES", 100_000_000)
+    ours = bytearray(b"x") * 200_000_000
+    tally = tried("kind", iter([("name", "abc"), ("name", "")]), lambda said: said or fill(said))
+    assert [o.outcome for o in tally.outcomes] == ["taken", "memory"]
+    assert len(ours) > 100_000_000
