@@ -31,6 +31,7 @@ from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
 from kdeploy.errors import DataError, ModelError, OrderError
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.registration import Decorated, register
+from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.training.fit import Constraint
 
 compressor: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "compressor")
@@ -162,7 +163,7 @@ class CompressContext:
         for start in range(0, min(len(order), batch_size * count), batch_size):
             # Sorted, so that memory-mapped data is read forwards.
             rows = np.sort(order[start : start + batch_size])
-            x = torch.from_numpy(self.data.preprocessing.apply(part.x[rows]))
+            x = tensors_of(self.data.preprocessing.apply(part.x[rows]))
             yield x.to(self.device), torch.from_numpy(part.y[rows]).to(self.device)
 
 

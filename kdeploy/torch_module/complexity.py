@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdeploy.torch_module.model_outputs import in_eval
+from kdeploy.torch_module.named_inputs import call
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -34,7 +35,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     """
     counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
     with in_eval(model), torch.no_grad(), counter:
-        model(example.to(next(model.parameters(), example).device))
+        call(model, example.to(next(model.parameters(), example).device))
     return int(counter.get_total_flops()) // (2 * len(example))
 
 
