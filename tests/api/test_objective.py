@@ -114,7 +114,7 @@ def test_several_inputs_are_given_by_name():
     targets = items.pop("y")
     objective = kdeploy.Objective(student.eval(), teacher, losses=["kd"], label_weight=1.0)
     loss = objective(items, targets)
-    labels = functional.cross_entropy(student(**items), targets)
+    labels = F.cross_entropy(student(**items), targets)
     torch.testing.assert_close(objective.components["labels"], labels.detach())
     loss.backward()
     assert student.embed.weight.grad.abs().sum() > 0

@@ -100,9 +100,7 @@ def test_a_mean_of_the_teacher_is_refused_where_nobody_says_of_which_input(pictu
     config = DistillConfig(**QUICK, losses=[{"kd": {}}])
     own = {"mean": [0.5], "std": [0.2]}
     with pytest.raises(RecipeError, match="do not say of which"):
-        distill(
-            pictured(4), pictured(4), pictures, FitContext(), config, teacher_normalization=own
-        )
+        distill(pictured(4), pictured(4), pictures, FitContext(), config, teacher_normalization=own)
 
 
 def test_a_part_without_items_has_no_score(pictures):
