@@ -9,8 +9,8 @@ Further facts, literals all of them:
                  rest of it (losses, optimizer, ...)
     sparse       True: zeros that it made stay zero in every later training
     machine      True: the result depends on the processor that it is made on
-    makes        "int8", "int8_dynamic" or "two_four": what exporters may refuse (`refuses`), and
-                 runtimes and metrics may need (`needs`)
+    makes        "int8", "int8_dynamic", "int4_weights" or "two_four": what exporters may refuse
+                 (`refuses`), and runtimes and metrics may need (`needs`)
     formats      {"torch", "onnx"}: takes an `OnnxModel` as well, and returns one then
 `ensures(model) -> None` raises `AssertionError` when the result does not hold what the technique
 promises; that of a sparse one is asked again after each later step.
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
 from kdeploy.errors import DataError, ModelError, OrderError
-from kdeploy.quantization.contract import is_wrapped
+from kdeploy.quantization.contract import quantized_by
 from kdeploy.registration import Decorated, register
 from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.training.fit import Constraint
@@ -169,9 +169,8 @@ class CompressContext:
 
 def refuse_integers(model: nn.Module, technique: str) -> None:
     """Raise OrderError where the weights, which the technique changes, are integers already."""
-    if is_wrapped(model):
+    if by := quantized_by(model):
         raise OrderError(
-            f"`{technique}` changes float weights, and the model is quantized already "
-            f"(`{model.wrapper}`)",
-            hint=f"put `{technique}` before the INT8 step",
+            f"`{technique}` changes float weights, and the model is quantized already (`{by}`)",
+            hint=f"put `{technique}` before the step that quantizes",
         )
