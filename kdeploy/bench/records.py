@@ -213,6 +213,9 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
     if proof is not None and proof.sparse_eligible:
         share, flags = proof.sparse / proof.sparse_eligible, doubts.of_proof(proof)
         yield _Number(metric="sparse_kernels", value=share, n=proof.sparse_eligible, flags=flags)
+    if proof is not None and proof.four_bit_eligible:
+        share = proof.four_bit / proof.four_bit_eligible
+        yield _Number(metric="four_bit_kernels", value=share, n=proof.four_bit_eligible)
 
 
 def _judged(

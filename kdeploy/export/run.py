@@ -60,6 +60,7 @@ def export(
     path: Path,
     *,
     metadata: Mapping[str, str] | None = None,
+    artifact: Path | None = None,
 ) -> ExportResult:
     """Write `model` to `path`, run the file against the model, and keep it only if they agree.
 
@@ -74,6 +75,7 @@ def export(
         data: Whose validation part the parity gate runs on; nothing is trained or chosen by it.
         path: The file; its folder is made. What is written beside it keeps its name.
         metadata: Properties to write into an ONNX file.
+        artifact: The model's folder, out of which files such as a tokenizer go beside the file.
 
     Raises:
         UnknownName, RecipeError: no such exporter, or a parameter that it does not have.
@@ -96,6 +98,7 @@ def export(
 
     def write(parameters: Mapping[str, Any]) -> ExportResult:
         with kept_if_it_passes(path) as unproven:
+            _copy_beside(technique, artifact, unproven.parent)
             write_file(model, technique, parameters, example, unproven)
             opset = write_metadata(unproven, properties) if path.suffix == ".onnx" else None
             allowed = conditions(technique, parameters, model)
@@ -117,6 +120,12 @@ def export(
             raise
         log.warning("%s; it is written again with `optimize: none`", error.message)
         return write({**resolved, "optimize": "none"})
+
+
+def _copy_beside(technique: Technique, artifact: Path | None, folder: Path) -> None:
+    for name in technique.facts.get("beside", ()) if artifact is not None else ():
+        if (artifact / name).is_file():
+            shutil.copyfile(artifact / name, folder / name)
 
 
 def write_file(
