@@ -16,6 +16,7 @@ from kdeploy.store.artifact import Artifact, open_artifact
 from kdeploy.store.artifact_schema import MalformedManifest, model_facts
 from kdeploy.store.moved_paths import from_here, lies_now
 from kdeploy.store.transformers_models import CONFIG, WEIGHTS
+from kdeploy.torch_module.named_inputs import tensors_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -170,7 +171,6 @@ def rebuild(
 def _rebuilt(
     folder: Path, facts: Mapping[str, Any], preprocessing: Preprocessing | None
 ) -> nn.Module:
-    import torch
     from safetensors.torch import load_file
 
     from kdeploy.registry import find
@@ -191,7 +191,7 @@ def _rebuilt(
         if preprocessing is None:
             raise ValueError("it has a wrapper, and names no data")
         put_on = find("wrapper", facts["wrapper"]["name"]).load()
-        example = torch.from_numpy(preprocessing.example(2))
+        example = tensors_of(preprocessing.example(2))
         model = put_on(model, facts["wrapper"]["state"], example)
     return model
 
