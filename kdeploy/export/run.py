@@ -23,6 +23,7 @@ from kdeploy.export.parity_conditions import conditions, parity_of
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.registry import Technique, find, validate
 from kdeploy.runtimes.run import named, this_machine
+from kdeploy.store.transformers_models import tokenizer_files
 from kdeploy.system.interruption import stop_if_asked
 from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.untrusted.user_code import described
@@ -75,7 +76,7 @@ def export(
         data: Whose validation part the parity gate runs on; nothing is trained or chosen by it.
         path: The file; its folder is made. What is written beside it keeps its name.
         metadata: Properties to write into an ONNX file.
-        artifact: The model's folder, out of which files such as a tokenizer go beside the file.
+        artifact: The model's folder, out of which its tokenizer goes beside the file.
 
     Raises:
         UnknownName, RecipeError: no such exporter, or a parameter that it does not have.
@@ -98,7 +99,7 @@ def export(
 
     def write(parameters: Mapping[str, Any]) -> ExportResult:
         with kept_if_it_passes(path) as unproven:
-            _copy_beside(technique, artifact, unproven.parent)
+            _copy_tokenizer(technique, artifact, unproven.parent)
             write_file(model, technique, parameters, example, unproven)
             opset = write_metadata(unproven, properties) if path.suffix == ".onnx" else None
             allowed = conditions(technique, parameters, model)
@@ -122,10 +123,10 @@ def export(
         return write({**resolved, "optimize": "none"})
 
 
-def _copy_beside(technique: Technique, artifact: Path | None, folder: Path) -> None:
-    for name in technique.facts.get("beside", ()) if artifact is not None else ():
-        if (artifact / name).is_file():
-            shutil.copyfile(artifact / name, folder / name)
+def _copy_tokenizer(technique: Technique, artifact: Path | None, folder: Path) -> None:
+    if artifact is not None and technique.facts.get("tokenizer", False):
+        for file in tokenizer_files(artifact):
+            shutil.copyfile(file, folder / file.name)
 
 
 def write_file(

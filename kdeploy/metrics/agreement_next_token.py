@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from kdeploy.metrics.contract import check_classes, metric
 
 
-@metric(
-    name="agreement.next_token", unit="fraction", better="higher", tasks=("language_modeling",)
-)
+@metric(name="agreement.next_token", unit="fraction", better="higher", tasks=("language_modeling",))
 def agreement_next_token(
     predicted: NDArray[np.integer[Any]], expected: NDArray[np.integer[Any]]
 ) -> float:

@@ -60,11 +60,11 @@ class OnnxruntimeGenai:
     @staticmethod
     def files_of(path: Path) -> list[Path]:
         from kdeploy.onnx_graph.checks import files_beside, read_onnx
+        from kdeploy.store.transformers_models import tokenizer_files
 
         model = path.parent / _decoder_file(path)
         named = [model, *(path.parent / name for name in files_beside(read_onnx(model)))]
-        beside = [path.parent / name for name in TOKENIZER_FILES]
-        return [path, *named, *(file for file in beside if file.is_file())]
+        return [path, *named, *tokenizer_files(path.parent)]
 
     @staticmethod
     def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
@@ -163,13 +163,6 @@ class GenaiStream:
     def logits(self) -> NDArray[np.float32]:
         scores: NDArray[np.float32] = np.array(self._generator.get_output("logits"))[0]
         return scores
-
-
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model"),
-    *("chat_template.jinja", "generation_config.json"),
-)
 
 
 def _decoder_file(path: Path) -> str:

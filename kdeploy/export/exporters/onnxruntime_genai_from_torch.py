@@ -20,7 +20,6 @@ from kdeploy.export.contract import exporter
 from kdeploy.export.genai_builder import build_float_graph, write_float_folder
 from kdeploy.export.genai_codes import put_codes_in
 from kdeploy.runtimes.generation import Generates, step_by_step
-from kdeploy.runtimes.onnxruntime_genai import CONFIG, TOKENIZER_FILES
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.system.temporary import temporary_folder
 from kdeploy.torch_module.decoders import decoder_in
@@ -34,10 +33,10 @@ CACHE_TOKENS = 16
 @exporter(
     source={"torch"},
     suffix=".json",
-    file=CONFIG,
+    file="genai_config.json",
     runtime="onnxruntime_genai",
     refuses={"int8", "int8_dynamic"},
-    beside=TOKENIZER_FILES,
+    tokenizer=True,
     batch_sizes=(1,),
     of="language_model",
 )
