@@ -14,6 +14,7 @@ from kdeploy.recipe.sections import (
     DataSection,
     PackageSection,
     RecipeSection,
+    SearchSection,
     Section,
     StudentSection,
     TeacherSection,
@@ -42,6 +43,7 @@ def json_schema() -> dict[str, Any]:
         "export": (list[_one_of("exporter")], []),  # type: ignore[misc]
         "bench": (BenchPlan, {}),
         "package": (PackageSection | None, None),
+        "search": (SearchSection | None, None),
     }
     return create_model("Recipe", __base__=RecipeSection, **fields).model_json_schema()
 
