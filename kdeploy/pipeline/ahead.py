@@ -6,7 +6,8 @@ runtime that opens none of the files, a gate on what nobody measures, or a bundl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -16,16 +17,18 @@ from kdeploy.errors import ModelError, RecipeError, Unavailable
 from kdeploy.export.io_signature import open_axes
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.measurement import METRICS
+from kdeploy.onnx_graph.input_fitting import Declared, fitted_file
 from kdeploy.package.budgets import check_budgets
 from kdeploy.package.kinds import formats, kind_of
 from kdeploy.package.run import stored_preprocessing
-from kdeploy.pipeline.building import onnx_path
+from kdeploy.pipeline.building import declared_inputs, onnx_path
 from kdeploy.pipeline.choose import target_configuration
 from kdeploy.pipeline.onnx_files import is_quantized
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.runtimes.files import suffixes
 from kdeploy.runtimes.run import device_of, formats_of, named
 from kdeploy.store.artifact import find_artifact
+from kdeploy.system.temporary import temporary_folder
 from kdeploy.tasks.contract import judged_as, metrics_for, task_of
 
 FACTS = ("parameters", "macs", "size", "parity.max_abs", "parity.cosine")
@@ -150,7 +153,7 @@ def reason_unmeasured(recipe: Recipe, data: Dataset, metric: str) -> str | None:
         return reason_unjudged(recipe, data, metric)
     if needs == "cuda" and device_of(configuration["runtime"]) != "cuda":
         return f"`{configuration['runtime']}` runs on {device_of(configuration['runtime'])}"
-    if needs in ("server", "offline") and configuration["scenario"] != needs:
+    if needs in ("server", "offline", "generate") and configuration["scenario"] != needs:
         return f"the scenario is `{configuration['scenario']}`, not `{needs}`"
     makers = _makers(needs) if needs else []
     if makers and not {m for m in made_by(recipe) if m.startswith(needs)}:
@@ -173,6 +176,14 @@ def reason_unjudged(recipe: Recipe, data: Dataset, metric: str) -> str | None:
     return f"the task is `{task.name}`, which has {_listed(known)} (`task:`)"
 
 
+def _check_file_of_bundle(file: Path, given: Mapping[str, Declared], data: Dataset) -> None:
+    """Refuse a file that no bundle can ship, once it has the sizes of the data."""
+    with temporary_folder("fitted") as folder:
+        fitted = folder / "model.onnx"
+        said = fitted_file(file, fitted, data.preprocessing, given)
+        kind_of("onnx").facts_of(fitted if said else file)
+
+
 def _check_package(recipe: Recipe, data: Dataset) -> None:
     exports = [s for s in recipe.export if suffixes()[_suffix(s)] in formats()]
     file = onnx_path(recipe.teacher.reference)
@@ -187,7 +198,7 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
             hint="add an `onnx` without `dynamic` to `export`, or leave `package` out",
         )
     if file is not None and recipe.student is None:
-        kind_of("onnx").facts_of(file)
+        _check_file_of_bundle(file, declared_inputs(recipe.teacher.reference), data)
     try:
         stored_preprocessing(data.preprocessing.to_dict())
     except ModelError as error:
