@@ -206,6 +206,7 @@ class ModelSession:
             peak_memory_bytes=peak_bytes,
             numbers={
                 **self._numbers,
+                **({"early_items": seen["early_items"]} if "early_items" in seen else {}),
                 "load_memory": seen["loaded_bytes"] - seen["empty_bytes"],
                 "memory_over_runtime": peak_bytes - seen["empty_bytes"],
             },

@@ -206,6 +206,9 @@ def _judged(
     if predicted is None:
         return
     count = len(predicted)
+    if "early_items" in outcome.numbers:
+        share = stats.fraction(outcome.numbers["early_items"] / count, count)
+        yield _estimated("early_share", share, count)
     found = dict(outcome.accuracy)
     yield from _unreadable(task, False, predicted)
     if reference_predictions is not None and len(reference_predictions) == count:
@@ -262,9 +265,13 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
         low=number.low,
         high=number.high,
         n=number.n,
-        flags=tuple(dict.fromkeys(number.flags)),
+        flags=tuple(dict.fromkeys((*_kind_of_file(model), *number.flags))),
         skipped=number.skipped,
     )
+
+
+def _kind_of_file(model: ModelUnderTest) -> tuple[str, ...]:
+    return ("dynamic",) if model.format == "dynamic" else ()
 
 
 def _swept_shape(outcome: Outcome) -> str:

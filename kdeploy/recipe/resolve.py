@@ -15,6 +15,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.distill.config import DistillConfig
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
+from kdeploy.recipe.dynamic import DynamicStep, dynamic_step
 from kdeploy.recipe.files import artifact_place, moved_along, placed
 from kdeploy.recipe.sections import (
     DataSection,
@@ -83,6 +84,8 @@ class Recipe:
     distill: DistillConfig | None
     compress: tuple[Step, ...]
     export: tuple[Step, ...]
+    dynamic: DynamicStep | None
+    """A model of several of the exported files, that decides by its input."""
     bench: BenchPlan
     gates: tuple[Gate, ...]
     budgets: tuple[Gate, ...] | None
@@ -133,6 +136,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         else None,
         compress=steps,
         export=_exports(top.export),
+        dynamic=dynamic_step(top.dynamic) if top.dynamic is not None else None,
         bench=registry.check(BenchPlan, top.bench, where="bench"),
         gates=parse_gates(top.gates),
         budgets=parse_gates(package.budgets, where="package.budgets") if package else None,

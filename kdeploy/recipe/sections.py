@@ -99,6 +99,7 @@ class RecipeSection(Section):
     distill: dict[str, Any] | None = None
     compress: list[TechniqueEntry] = []
     export: list[TechniqueEntry] = [{"onnx": {}}]
+    dynamic: dict[str, Any] | None = None
     bench: dict[str, Any] = {}
     gates: list[str] = []
     package: dict[str, Any] | None = None
