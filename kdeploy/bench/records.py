@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,24 @@ def measurements(
         *_facts(outcome, machine),
         *_judged(outcome, reference_predictions, task or classification()),
     ]
+    return [_record(outcome, number, machine) for number in numbers]
+
+
+def validated(
+    outcome: Outcome,
+    machine: Machine,
+    *,
+    reference_predictions: Predictions | None,
+    task: Task | None = None,
+) -> list[Measurement]:
+    """Return the records of what answers are worth on the validation part; none: not judged."""
+    there = replace(
+        outcome,
+        accuracy=outcome.validation_accuracy,
+        predictions=outcome.validation_predictions,
+        missing={},
+    )
+    numbers = _judged(there, reference_predictions, task or classification())
     return [_record(outcome, number, machine) for number in numbers]
 
 
@@ -187,6 +205,10 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
         yield _Number(metric="parameters", value=parameters)
     if model.macs is not None:
         yield _Number(metric="macs", value=model.macs)
+    if "early_items" in outcome.numbers and outcome.predictions is not None:
+        count = len(outcome.predictions)
+        share = stats.fraction(outcome.numbers["early_items"] / count, count)
+        yield _estimated("early_share", share, count)
     if proof is not None and proof.is_quantized and proof.eligible:
         integers = doubts.of_integers(proof, device_of(outcome.configuration.runtime), machine)
         flags = (*doubts.of_proof(proof), *integers)
@@ -206,9 +228,6 @@ def _judged(
     if predicted is None:
         return
     count = len(predicted)
-    if "early_items" in outcome.numbers:
-        share = stats.fraction(outcome.numbers["early_items"] / count, count)
-        yield _estimated("early_share", share, count)
     found = dict(outcome.accuracy)
     yield from _unreadable(task, False, predicted)
     if reference_predictions is not None and len(reference_predictions) == count:

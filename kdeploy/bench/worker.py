@@ -191,6 +191,7 @@ class WorkerSession:
         from kdeploy.data.load import DataReference, load
 
         data = load(DataReference.from_dict(request["data"]))
+        part = data.validation if request["part"] == "validation" else data.test
         early: list[Any] = []
 
         def infer(x: Any) -> Any:
@@ -198,12 +199,12 @@ class WorkerSession:
             early.append(getattr(self._opened, "is_early", None))
             return answer
 
-        metrics, predicted = evaluate(infer, data, batch_size=request["batch_size"])
+        metrics, predicted = evaluate(infer, data, batch_size=request["batch_size"], part=part)
         np.save(request["file"], predicted)
         return {
             "metrics": metrics,
-            "is_labelled": data.test.is_labelled,
-            **_early_items(early, len(data.test)),
+            "is_labelled": part.is_labelled,
+            **_early_items(early, len(part)),
         }
 
     def _repeated(self, size: int) -> Given:
