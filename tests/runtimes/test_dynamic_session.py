@@ -43,7 +43,7 @@ def test_its_score_is_the_largest_probability():
 
 
 def test_an_answer_that_is_no_number_goes_on(cascade):
-    path, matrices = cascade
+    path, _ = cascade
     opened = open_runtime("onnxruntime_cpu", path, threads=1)
     opened.infer(np.full((1, FEATURES), np.nan, np.float32))
     assert opened.is_early.tolist() == [False]

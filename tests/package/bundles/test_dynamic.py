@@ -44,7 +44,8 @@ def pristine(tmp_path_factory, items):
         "lineage": [step],
     }
     golden = golden_of(path, items[clear_rows(path, items, 8)])
-    return package(path, folder / "bundle", manifest=manifest, golden=golden, accuracy={}, budgets=[])
+    out = folder / "bundle"
+    return package(path, out, manifest=manifest, golden=golden, accuracy={}, budgets=[])
 
 
 @pytest.fixture
