@@ -30,7 +30,7 @@ def test_its_parts_take_the_same_item(context, tmp_path):
 
 
 def test_other_classes_are_refused(context, tmp_path):
-    with pytest.raises(ModelError, match="o.onnx has") as caught:
+    with pytest.raises(ModelError, match=r"o\.onnx has") as caught:
         cascade(context, tmp_path / "made.dynamic", parts=("student", "other"))
     assert "same classes" in caught.value.hint
 
