@@ -207,8 +207,8 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
         yield _Number(metric="macs", value=model.macs)
     if "early_items" in outcome.numbers and outcome.predictions is not None:
         count = len(outcome.predictions)
-        share = stats.fraction(outcome.numbers["early_items"] / count, count)
-        yield _estimated("early_share", share, count)
+        early = stats.fraction(outcome.numbers["early_items"] / count, count)
+        yield _estimated("early_share", early, count)
     if proof is not None and proof.is_quantized and proof.eligible:
         integers = doubts.of_integers(proof, device_of(outcome.configuration.runtime), machine)
         flags = (*doubts.of_proof(proof), *integers)

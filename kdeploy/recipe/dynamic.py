@@ -36,7 +36,6 @@ class DynamicStep:
         given = self.parameters.get("parts") or ()
         return tuple(given)
 
-
     def section(self) -> dict[str, Any]:
         """Return what a recipe says for this."""
         return {
