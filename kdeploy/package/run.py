@@ -220,7 +220,10 @@ def stored_preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
     try:
         known = Preprocessing.from_dict(stored)
         layout = "NT" if known.is_tokens else _LAYOUTS[len(known.shape)]
-        return StoredPreprocessing(layout=layout, **asdict(known))
+        fields = asdict(known)
+        if not fields["inputs"]:
+            del fields["inputs"]  # a bundle describes the preparation of one input
+        return StoredPreprocessing(layout=layout, **fields)
     except TypeError as error:  # a key that the runner does not know
         raise ModelError(
             f"the artefact's preprocessing is not what the runner can do: {error}",
