@@ -51,12 +51,14 @@ class WorkerSession:
         self._runtime: Runtime | None = None
         self._infer: Infer = _before_open
         self._pool: Batches | None = None
-        self._batches: list[Given] = []
+        self._batches: list[Any] = []
+        self._generation: Any = None
         self._requests: dict[str, Callable[[Request], Reply]] = {
             "open": self._open,
             "fit": self._fit,
             "warm_up": self._warm_up,
             "measure": self._measure,
+            "generate": self._generate,
             "device": self._device,
             "serve": self._serve,
             "keep_busy": self._keep_busy,
@@ -91,6 +93,8 @@ class WorkerSession:
         loaded_bytes = memory.peak_bytes()
         state = request.get("state", ())
         self._infer = Stream(runtime.infer, state) if state else runtime.infer
+        if request.get("new_tokens"):
+            self._begin_generation(runtime, request["new_tokens"])
         first_seconds = measure.seconds_of(lambda: self._infer(self._batches[0]))
         self._runtime = runtime
         return {
@@ -100,6 +104,13 @@ class WorkerSession:
             "loaded_bytes": loaded_bytes,
             "has_device_clock": isinstance(runtime, DeviceTimed),
         }
+
+    def _begin_generation(self, runtime: Runtime, new_tokens: int) -> None:
+        from kdeploy.bench.scenarios.generate import Generation, prompt_of
+
+        self._generation = Generation(runtime, new_tokens)
+        self._infer = self._generation
+        self._batches = [prompt_of(batch) for batch in self._batches]
 
     def _fit(self, request: Request) -> Reply:
         """Look for the largest batch that fits, and go on with it."""
@@ -128,12 +139,24 @@ class WorkerSession:
             self._batches,
             window_seconds=request["window_seconds"],
             limit_seconds=request["limit_seconds"],
+            count=1 if self._generation is not None else 3,
         )
         return {
             "is_steady": is_steady,
             "batch_seconds": batch_seconds,
             "is_resting": measure.rest(),
         }
+
+    def _generate(self, request: Request) -> Reply:
+        """Time a round of texts, and the parts of each."""
+        assert self._generation is not None, "a text before open"
+        self._generation.clear()
+        samples, elapsed_seconds = measure.timed(
+            self._generation, self._batches, seconds=request["seconds"], count=request["count"]
+        )
+        np.save(request["file"], samples)
+        told = {"elapsed_seconds": elapsed_seconds, "is_resting": measure.rest()}
+        return {**told, "parts": self._generation.seconds}
 
     def _measure(self, request: Request) -> Reply:
         samples, elapsed_seconds = measure.round_of(

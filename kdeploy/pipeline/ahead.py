@@ -176,7 +176,7 @@ def reason_unmeasured(recipe: Recipe, data: Dataset, metric: str) -> str | None:
         return reason_unjudged(recipe, data, metric)
     if needs == "cuda" and device_of(configuration["runtime"]) != "cuda":
         return f"`{configuration['runtime']}` runs on {device_of(configuration['runtime'])}"
-    if needs in ("server", "offline") and configuration["scenario"] != needs:
+    if needs in ("server", "offline", "generate") and configuration["scenario"] != needs:
         return f"the scenario is `{configuration['scenario']}`, not `{needs}`"
     if needs == "dynamic" and recipe.dynamic is None:
         return "the recipe has no `dynamic`"

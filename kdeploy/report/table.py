@@ -112,6 +112,7 @@ def columns(comparison: Comparison) -> list[Column]:
         "energy": "energy",
         "integer_kernels": "INT8 kernels",
         "sparse_kernels": "2:4 kernels",
+        "four_bit_kernels": "4-bit kernels",
     }
     measured = {m for row in rows for m in row.values if m in ALWAYS or row.number(m) is not None}
     measured |= {"speed-up"} if "latency.p50" in measured else set()
