@@ -7,7 +7,8 @@ runtime that opens none of the files, a gate on what nobody measures, or a bundl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -18,10 +19,11 @@ from kdeploy.errors import ModelError, RecipeError, Unavailable, UnknownName
 from kdeploy.export.io_signature import open_axes
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.measurement import METRICS
+from kdeploy.onnx_graph.input_fitting import Declared, fitted_file
 from kdeploy.package.budgets import check_budgets
 from kdeploy.package.kinds import formats, kind_of
 from kdeploy.package.run import stored_preprocessing
-from kdeploy.pipeline.building import onnx_path
+from kdeploy.pipeline.building import declared_inputs, onnx_path
 from kdeploy.pipeline.choose import target_configuration
 from kdeploy.pipeline.onnx_files import is_quantized
 from kdeploy.recipe.dynamic import DynamicStep
@@ -29,6 +31,7 @@ from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.runtimes.files import suffixes
 from kdeploy.runtimes.run import device_of, formats_of, named
 from kdeploy.store.artifact import find_artifact
+from kdeploy.system.temporary import temporary_folder
 from kdeploy.tasks.contract import judged_as, metrics_for, task_of
 
 FACTS = ("parameters", "macs", "size", "parity.max_abs", "parity.cosine")
@@ -201,6 +204,14 @@ def reason_unjudged(recipe: Recipe, data: Dataset, metric: str) -> str | None:
     return f"the task is `{task.name}`, which has {_listed(known)} (`task:`)"
 
 
+def _check_file_of_bundle(file: Path, given: Mapping[str, Declared], data: Dataset) -> None:
+    """Refuse a file that no bundle can ship, once it has the sizes of the data."""
+    with temporary_folder("fitted") as folder:
+        fitted = folder / "model.onnx"
+        said = fitted_file(file, fitted, data.preprocessing, given)
+        kind_of("onnx").facts_of(fitted if said else file)
+
+
 def _check_package(recipe: Recipe, data: Dataset) -> None:
     exports = [s for s in recipe.export if suffixes()[_suffix(s)] in formats()]
     file = onnx_path(recipe.teacher.reference)
@@ -215,7 +226,7 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
             hint="add an `onnx` without `dynamic` to `export`, or leave `package` out",
         )
     if file is not None and recipe.student is None:
-        kind_of("onnx").facts_of(file)
+        _check_file_of_bundle(file, declared_inputs(recipe.teacher.reference), data)
     try:
         stored_preprocessing(data.preprocessing.to_dict())
     except ModelError as error:

@@ -32,7 +32,7 @@ TITLES = {
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
 FORMS = {"AuxiliaryModel": "`{build, args, weights}`"}
 # Facts for the machinery only: they tell a reader nothing.
-HIDDEN = {"paper", "ensures", "student_layers", "further_items"}
+HIDDEN = {"paper", "ensures", "student_layers", "further_items", "reads_labels"}
 
 
 def catalogue(techniques: Iterable[Technique]) -> str:
