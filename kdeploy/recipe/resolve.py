@@ -11,6 +11,7 @@ from kdeploy import registry
 from kdeploy.bench.plan import BenchPlan
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.contract import TaskReference
+from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference
 from kdeploy.distill.config import DistillConfig
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
@@ -27,7 +28,7 @@ from kdeploy.recipe.sections import (
 )
 from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
-from kdeploy.store.transformers_models import brings_weights
+from kdeploy.store.transformers_models import brings_weights, tokenizer_source
 from kdeploy.tasks.contract import facts_of, is_own
 from kdeploy.training.config import TrainingConfig
 from kdeploy.units import parse_drop
@@ -129,6 +130,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
             seed,
             task=task,
             normalize=_sees_normalized(teacher),
+            tokenizer=tokenizer_source(teacher.reference.build, folder),
         ),
         teacher=teacher,
         student=_student(top.student, folder) if top.student is not None else None,
@@ -208,6 +210,7 @@ def data_reference(
     *,
     task: TaskReference = CLASSES,
     normalize: bool = False,
+    tokenizer: Path | None = None,
 ) -> DataReference:
     """Return the data of a `data:` section; relative paths start at `folder`.
 
@@ -217,6 +220,7 @@ def data_reference(
         seed: Of the validation part.
         task: What the targets mean.
         normalize: Whether items are normalised by the training part where the section is silent.
+        tokenizer: The model's own, for text that names none.
     """
     own = {k: v for k, v in given.items() if k in DataSection.model_fields}
     rest = {k: v for k, v in given.items() if k not in own}
@@ -235,7 +239,7 @@ def data_reference(
             "data: `validation` names a part, so `validation_fraction` of train has no sense",
             hint="leave one of both out",
         )
-    return DataReference(
+    reference = DataReference(
         name=section.name,
         parameters=rest,
         validation_fraction=section.validation_fraction,
@@ -245,6 +249,7 @@ def data_reference(
         task=task,
         normalize=normalize if section.normalize is None else section.normalize,
     )
+    return with_tokenizer(reference, tokenizer)
 
 
 def _sees_normalized(teacher: ResolvedTeacher) -> bool:
