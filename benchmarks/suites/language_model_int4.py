@@ -274,7 +274,8 @@ def _conclude(
     peak = max(r["peak_bytes"] for r in made)
     holds &= abs(loop) <= LOOP_MARGIN and peak <= MOST_MEMORY
     lengths = " | ".join(f"tokens/s behind {p}" for p in PROMPTS)
-    header = f"file | model, MB | with tokenizer, MB | perplexity | {lengths} | prompt of 512, tokens/s | decode / theirs"
+    header = "file | model, MB | with tokenizer, MB | perplexity"
+    header += f" | {lengths} | prompt of 512, tokens/s | decode / theirs"
     text = "\n".join(
         [
             "# SmolLM2-135M on 4 bits",

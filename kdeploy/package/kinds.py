@@ -14,7 +14,17 @@ from kdeploy.registry import Technique
 
 RUNNER = Path(__file__).parent / "runner" / "python"
 DECODING = registry.ROOT / "tasks" / "decoding"
-SHARED = ("run.py", "rules.py", "schema.py", "reading.py", "limits.py", "given.py", "golden.py")
+SHARED = (
+    "run.py",
+    "texts.py",
+    "rules.py",
+    "schema.py",
+    "reading.py",
+    "limits.py",
+    "given.py",
+    "golden.py",
+    "parts.py",
+)
 FOLDER = "runner/python"
 SESSION = '''\
 """How the model of this bundle is opened: the one part of the runner that knows its library."""
