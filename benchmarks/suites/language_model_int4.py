@@ -280,17 +280,19 @@ def _conclude(
         [
             "# SmolLM2-135M on 4 bits",
             "",
-            f"`python benchmarks/suites/{NAME}.py --rounds {given.rounds}`; {conditions(machine, 1)}, "
-            f"onnxruntime-genai {machine.versions.get('onnxruntime-genai', '?')}; load "
-            f"{machine.load:.1f} while it was measured. Greedy, empty caches, {NEW_TOKENS} new tokens; "
-            "speeds are of the fastest token and prompt, in the process's own CPU time.",
+            f"`python benchmarks/suites/{NAME}.py --rounds {given.rounds}`; "
+            f"{conditions(machine, 1)}, onnxruntime-genai "
+            f"{machine.versions.get('onnxruntime-genai', '?')}; load {machine.load:.1f} "
+            f"while it was measured. Greedy, empty caches, {NEW_TOKENS} new tokens; "
+            " speeds are of the fastest token and prompt, in the process's own CPU time.",
             "",
             *table(header, lines, right=range(1, 8)),
             "",
             *(f"- {n}: {c[0]} of {c[1]} products on codes at level 4" for n, c in coded.items()),
             *(
-                f"- block {r['block']}: quantized in {r['quantize_seconds']:.0f} s of CPU, exported in "
-                f"{r['export_seconds']:.0f} s; parity {r['parity'][0]:.2g} of {r['parity'][1]:.2g}"
+                f"- block {r['block']}: quantized in {r['quantize_seconds']:.0f} s of CPU, "
+                f"exported in {r['export_seconds']:.0f} s; parity "
+                f"{r['parity'][0]:.2g} of {r['parity'][1]:.2g}"
                 for r in made
             ),
             f"- peak memory of quantizing: {peak / 1e9:.2f} GB (bound {MOST_MEMORY / 1e9:g})",
