@@ -303,7 +303,7 @@ def _sentences(rows: list[Row]) -> list[str]:
         f"{sum(v == name and is_better for v, is_better in verdicts)})"
         for name in ("helped", "no difference", "hurt")
     )
-    return [f"- The control after a tenth of the steps said: {said}."]
+    return [f"- The control after its part of the steps said: {said}."]
 
 
 def _mean(values: Any) -> str:

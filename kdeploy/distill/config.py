@@ -66,7 +66,7 @@ class DistillConfig(TrainingConfig):
     baseline: bool | None = Field(
         default=None,
         description="whether the teacher helps: true: the student is also trained without it; "
-        "null: for a tenth of the steps; false: nothing is compared",
+        "null: for a twelfth of the steps; false: nothing is compared",
     )
 
     @property

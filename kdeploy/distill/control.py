@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kdeploy.distill.paired import PairedDifference, paired_difference
 from kdeploy.training.early_look import EarlyLook
 
-LOOK = EarlyLook(fraction=0.1, fewest_steps=30)
+LOOK = EarlyLook(fraction=0.08, fewest_steps=30)
 """When a student is looked at: what the control costs, and how sure the answer is."""
 
 Verdict = Literal["helped", "no difference", "hurt"]

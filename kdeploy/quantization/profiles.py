@@ -3,7 +3,8 @@
 The formats decide the speed. ONNX Runtime on a CPU fuses a convolution only when its output code
 replaces the activation after it: uint8 with zero point 0, and on ARM, whose kernels multiply int8
 by int8, the same codes moved by 128. TensorRT takes int8 with zero point 0 alone, and fuses a
-convolution with the addition after it when no quantizer stands between.
+convolution with the addition after it when no quantizer stands between. XNNPACK, in ExecuTorch and
+LiteRT, takes int8 of any zero point, and a layer on integers only when its output has codes too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal
 from kdeploy.errors import UnknownName
 from kdeploy.quantization.number_format import INT8, INT8_AFFINE, UINT8, NumberFormat
 
-ProfileName = Literal["cpu", "tensorrt", "arm"]
+ProfileName = Literal["cpu", "tensorrt", "arm", "xnnpack"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,21 @@ PROFILES: Mapping[str, Profile] = {
             "average": Rule(),
         },
         absorbs_activations=False,
+    ),
+    # Products of two activations stay float: XNNPACK has no integer kernel for them.
+    "xnnpack": Profile(
+        name="xnnpack",
+        activation=INT8_AFFINE,
+        weight=INT8,
+        rules={
+            "conv": Rule(starts=True, output=True),
+            "linear": Rule(starts=True, output=True),
+            "add": Rule(),
+            "mul": Rule(),
+            "average": Rule(),
+            "sigmoid": Rule(),
+        },
+        absorbs_activations=True,
     ),
 }
 

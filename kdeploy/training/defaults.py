@@ -129,7 +129,8 @@ def kind_of(model: nn.Module) -> Kind:
     if any(isinstance(m, nn.RNNBase | nn.RNNCellBase) for m in modules):
         return "recurrent"
     is_attention = (
-        isinstance(m, nn.MultiheadAttention) or "attention" in type(m).__name__.lower()
+        isinstance(m, nn.MultiheadAttention)
+        or any(name in type(m).__name__.lower() for name in ("attention", "attn"))
         for m in modules
     )
     return "attention" if any(is_attention) else "other"

@@ -41,7 +41,7 @@ def int8_ptq(
     model: nn.Module,
     context: CompressContext,
     *,
-    profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
+    profile: Literal["cpu", "tensorrt", "arm", "xnnpack"] = "cpu",
     observer: Literal["min_max", "moving_average", "percentile", "entropy", "mse"] = "mse",
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99,
     calibration_batches: Annotated[int, Field(gt=0)] = 16,

@@ -38,7 +38,7 @@ def int8_qat(
     model: nn.Module,
     context: CompressContext,
     *,
-    profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
+    profile: Literal["cpu", "tensorrt", "arm", "xnnpack"] = "cpu",
     epochs: Annotated[int, Field(gt=0)] = 3,
     learning_rate: Annotated[float, Field(gt=0)] = 0.0003,
     observer: Literal["min_max", "moving_average", "percentile", "entropy", "mse"] = "mse",
