@@ -64,10 +64,13 @@ inline void check_model(const std::string& folder, const Json& manifest,
   if (said["size"].value != double(size))
     throw Refused("manifest.json and " + file + " do not fit: " + text(said["size"].value) +
                   " bytes, found " + std::to_string(size));
-  if (said["format"].string != "onnx")
-    throw Refused("this program runs ONNX files, and the bundle holds " + said["format"].string);
-  if (!said.has("opset"))
+  if (said["format"].string == "ort_format") return;
+  if (said["format"].string != "onnx") {
+    throw Refused("this program runs files of ONNX Runtime; this is " + said["format"].string);
+  }
+  if (!said.has("opset")) {
     throw Refused("manifest.json: model.opset is absent, and an ONNX file has one");
+  }
   bool is_quantized = false;
   for (const std::string& name : bundle::Operators(folder + "/" + file).found())
     for (const char* start :

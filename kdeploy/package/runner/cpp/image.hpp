@@ -1,4 +1,7 @@
-// Image files to bytes in the size that a model takes, bit for bit as Pillow makes them.
+// Image files to bytes in the size that a model takes, as Pillow makes them.
+//
+// Bit for bit where one axis is resized. Where both are, Pillow 13 sometimes resizes the height
+// first, as it finds cheaper, and a value may differ by one step of 255.
 #pragma once
 
 #include <algorithm>

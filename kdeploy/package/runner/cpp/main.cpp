@@ -126,10 +126,11 @@ constexpr const char* usage =
     "  --bundle FOLDER  left out: the bundle that this program was built in\n"
     "  --library FILE   libonnxruntime.so\n"
     "  --threads N      of the processor\n"
+    "  --seconds S      that latency is measured at least; 1\n"
     "  --timeout S, --memory-limit MB   of the model; else by budgets and size";
 
 [[noreturn]] void wrong_options() {
-  throw Stop(usage, "give --self-test, --bench, or inputs; numbers are at least 1");
+  throw Stop(usage, "give --self-test, --bench, or inputs; numbers are at least 1, seconds 0");
 }
 
 Options parsed(int count, char** words) {
@@ -139,11 +140,11 @@ Options parsed(int count, char** words) {
     const auto value = [&]() -> std::string {
       return i + 1 < count ? words[++i] : (wrong_options(), "");
     };
-    const auto number = [&] {
+    const auto number = [&](double least = 1) {
       char* end = nullptr;
       const std::string text = value();
       const double found = std::strtod(text.c_str(), &end);
-      if (text.empty() || *end != 0 || !(found >= 1 && found <= 1e9)) wrong_options();
+      if (text.empty() || *end != 0 || !(found >= least && found <= 1e9)) wrong_options();
       return found;
     };
     if (word == "--self-test")
@@ -164,6 +165,8 @@ Options parsed(int count, char** words) {
       options.threads = int(number());
     else if (word == "--timeout")
       options.timeout = number();
+    else if (word == "--seconds")
+      options.seconds = number(0);
     else if (word == "--memory-limit")
       options.megabytes = int64_t(number());
     else if (word.size() > 1 && word[0] == '-')

@@ -17,13 +17,14 @@ using golden::Check;
 using onnxruntime::Arrays;
 
 constexpr int warm_up_count = 20, least_count = 100, p99_count = 1000;
-constexpr double warm_up_seconds = 0.2, least_seconds = 1.0, longest_seconds = 60.0, day = 86'400.0;
+constexpr double warm_up_share = 0.2, longest_seconds = 60.0, day = 86'400.0;
 
 struct Options {
   std::string bundle = BUNDLE, library;
   std::vector<std::string> inputs;
   bool self_test = false, bench = false, json = false, preprocessed = false;
   int top = 1, threads = limits::allowed_cores();
+  double seconds = 1;  // that latency is measured
   double timeout = 0;
   int64_t megabytes = 0;
 };
@@ -114,13 +115,13 @@ inline std::string library_of(const Stream& run, int threads) {
 }
 
 inline Json measured_by(Stream& run, const rules::Bundle& bundle, const std::vector<Arrays>& calls,
-                        int threads, Json measured) {
+                        const Options& options, Json measured) {
   const Json& manifest = bundle.manifest;
   bool has_p99 = false;
   for (const Json& budget : manifest["budgets"].items)
     has_p99 |= budget["metric"].string == "latency.p99";
-  const size_t warm_up = timed(run, calls, warm_up_count, warm_up_seconds).size();
-  const auto samples = timed(run, calls, has_p99 ? p99_count : least_count, least_seconds);
+  const size_t warm_up = timed(run, calls, warm_up_count, warm_up_share * options.seconds).size();
+  const auto samples = timed(run, calls, has_p99 ? p99_count : least_count, options.seconds);
   double total = 0;
   for (double sample : samples) total += sample;
   for (int share : {50, 90, 99})
@@ -132,7 +133,7 @@ inline Json measured_by(Stream& run, const rules::Bundle& bundle, const std::vec
   measured.set("peak_memory", peak ? Json(peak) : Json());
   return measured.set("conditions", std::to_string(samples.size()) + " runs after " +
                                         std::to_string(warm_up) + " to warm up, " +
-                                        library_of(run, threads));
+                                        library_of(run, options.threads));
 }
 
 inline void check_budgets(const Json& manifest, const Json& measured, std::vector<Check>& checks) {
@@ -202,7 +203,7 @@ inline Json worked(const Options& options, const rules::Bundle& bundle, bool is_
     measured.set("first_inference", now() - started);
     if (is_judged)
       golden::check(bundle, Stream::names_of(bundle.manifest), run.each(calls), checks);
-    measured = measured_by(run, bundle, calls, options.threads, measured);
+    measured = measured_by(run, bundle, calls, options, measured);
     if (is_judged) check_budgets(bundle.manifest, measured, checks);
   } catch (const Stop& error) {
     checks.push_back({"run", false, error.what()});
