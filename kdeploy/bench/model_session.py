@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ from kdeploy.bench.client import Worker, WorkerFailed
 from kdeploy.bench.early_stopping import discarded
 from kdeploy.bench.inputs import write_pool
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Seconds
-from kdeploy.bench.plan import Plan
+from kdeploy.bench.plan import GENERATE, Part, Plan
 from kdeploy.bench.scenarios import server
+from kdeploy.data.load import DataReference
 from kdeploy.errors import KdeployError, Unavailable
 from kdeploy.runtimes.contract import Proof
 from kdeploy.runtimes.run import available, check_format, device_of
 from kdeploy.units import format_quantity
 
-OFFLINE_COUNT = 3  # batches of a round: each may take as long as the round
+FEW_CALLS: Mapping[str, int] = {"offline": 3, "generate": 1}
+"""In a round: each may take as long as the round."""
 
 
 class ModelSession:
@@ -47,10 +49,12 @@ class ModelSession:
         self._rounds: list[Seconds] = []
         self._device_rounds: list[Seconds] = []
         self._elapsed_seconds: list[float] = []
+        self._parts: dict[str, list[Seconds]] = {}
         self._seen: dict[str, Any] = {}
         self._numbers: dict[str, float] = {}
         self._missing: dict[str, str] = {}
         self._not_told: dict[str, str] = {}
+        self._judged: dict[str, Any] = {}
 
     @property
     def pid(self) -> int:
@@ -88,6 +92,7 @@ class ModelSession:
                 "path": str(self.model.path),
                 "pool": str(self._pool),
                 **self._ends,
+                **({"new_tokens": plan.new_tokens} if self._generates else {}),
                 "batch_size": configuration.batch_size,
             }
         )
@@ -109,14 +114,17 @@ class ModelSession:
     def measure(self) -> None:
         """Take one round; where the device has a clock, a shorter one by that as well."""
         plan = self._plan
-        is_offline = self._configuration.scenario == "offline"
-        count = OFFLINE_COUNT if is_offline else math.ceil(plan.minimum_count / plan.rounds)
+        count = math.ceil(plan.minimum_count / plan.rounds)
+        if self._configuration.scenario in FEW_CALLS:
+            count = FEW_CALLS[self._configuration.scenario]
         file = self._folder / "samples.npy"
         request = {"seconds": plan.window_seconds, "count": count, "file": str(file)}
-        reply = self._ask({"do": "measure", **request})
+        reply = self._ask({"do": "generate" if self._generates else "measure", **request})
         if reply:
             self._rounds.append(np.load(file) * 1e-9)
             self._elapsed_seconds.append(reply["elapsed_seconds"])
+            for name, seconds in reply.get("parts", {}).items():
+                self._parts.setdefault(name, []).append(np.array(seconds))
         if self._seen.get("has_device_clock") and self._ask({"do": "device", **request}):
             self._device_rounds.append(np.load(file) * 1e-9)
 
@@ -164,20 +172,10 @@ class ModelSession:
             self._look_at_device_memory()
         if self._plan.energy and self._configuration.scenario != "server":
             self._look_at_energy()
-        self._extra("integer_kernels", {"do": "proof"})
+        self._seen.update(self._extra("integer_kernels", {"do": "proof"}))
         if with_accuracy and self._plan.data is not None:
-            file = self._folder / "predictions.npy"
-            request = {
-                "do": "accuracy",
-                "data": self._plan.data.to_dict(),
-                "batch_size": self._configuration.batch_size,
-                "file": str(file),
-            }
-            self._extra("accuracy.top1", request)
-            if "metrics" in self._seen:
-                self._seen["predictions"] = np.load(file)
-            if not self._seen.get("is_labelled", True):
-                self._not_told["accuracy.top1"] = "the test items have no labels"
+            for part in self._plan.parts:
+                self._judge(self._plan.data, part)
         self._worker.close()
 
     def outcome(self, flags: Sequence[str]) -> Outcome:
@@ -203,6 +201,7 @@ class ModelSession:
             rounds=tuple(self._rounds),
             elapsed_seconds=tuple(self._elapsed_seconds),
             device_rounds=tuple(self._device_rounds),
+            parts={name: tuple(rounds) for name, rounds in self._parts.items()},
             peak_memory_bytes=peak_bytes,
             numbers={
                 **self._numbers,
@@ -210,11 +209,30 @@ class ModelSession:
                 "memory_over_runtime": peak_bytes - seen["empty_bytes"],
             },
             proof=Proof(**seen["proof"]) if "proof" in seen else None,
-            accuracy=seen.get("metrics", {}),
-            predictions=seen.get("predictions"),
+            **self._judged,
             missing={**self._missing, **self._not_told},
             flags=(*own, *doubts.of_memory(swapped_bytes=seen["swapped_bytes"])),
         )
+
+    def _judge(self, data: DataReference, part: Part) -> None:
+        """Ask for answers on a part of the data, and what they are worth."""
+        file = self._folder / "predictions.npy"
+        request = {
+            "do": "accuracy",
+            "data": data.to_dict(),
+            "part": part,
+            "batch_size": self._configuration.batch_size,
+            "file": str(file),
+        }
+        found = self._extra("accuracy.top1", request)
+        prefix = "validation_" if part == "validation" else ""
+        if found:
+            self._judged[f"{prefix}accuracy"] = found["metrics"]
+            self._judged[f"{prefix}predictions"] = np.load(file)
+        if part == "test" and "early_items" in found:
+            self._numbers["early_items"] = found["early_items"]
+        if part == "test" and not found.get("is_labelled", True):
+            self._not_told["accuracy.top1"] = "the test items have no labels"
 
     def _fit(self) -> None:
         limit = self._plan.memory_limit_bytes
@@ -269,7 +287,8 @@ class ModelSession:
     def _look_at_energy(self) -> None:
         try:
             meter = energy.Meter(self._device)
-            self._extra("energy", {"do": "keep_busy", "seconds": energy.WINDOW_SECONDS})
+            asked = {"do": "keep_busy", "seconds": energy.WINDOW_SECONDS}
+            self._seen.update(self._extra("energy", asked))
             joules = meter.joules()
         except Unavailable as error:
             self._not_told["energy"] = f"energy is not measurable here: {_with_remedy(error)}"
@@ -277,6 +296,10 @@ class ModelSession:
         if "num_batches" in self._seen:
             items = self._seen["num_batches"] * self._items
             self._numbers["energy"] = joules / items
+
+    @property
+    def _generates(self) -> bool:
+        return self._configuration.scenario == GENERATE
 
     @property
     def _items(self) -> int:
@@ -297,14 +320,15 @@ class ModelSession:
             self._worker.close()
             return {}
 
-    def _extra(self, metric: str, request: dict[str, Any]) -> None:
-        """Ask for what may fail without taking the times with it."""
+    def _extra(self, metric: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the reply to what may fail without taking the times with it; then it is empty."""
         if self.failure is not None or self._missing:
-            return
+            return {}
         try:
-            self._seen.update(self._worker.ask(request))
+            return self._worker.ask(request)
         except WorkerFailed as error:
             self._missing[metric] = error.message
+            return {}
 
 
 def _with_remedy(error: KdeployError) -> str:

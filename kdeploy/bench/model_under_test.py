@@ -75,12 +75,17 @@ class Outcome:
     """Of each round, from its first batch to its last."""
     device_rounds: tuple[Seconds, ...] = ()
     """The same by the device's own clock, empty where it has none; never the same batches."""
+    parts: Mapping[str, tuple[Seconds, ...]] = field(default_factory=dict)
+    """Of scenario `generate`: times of prompts, first tokens and later ones, a round an array."""
     peak_memory_bytes: int | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Further metrics that are one number each: cold start, memory, energy, the server's rate."""
     proof: Proof | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict)
     predictions: NDArray[Any] | None = None
+    """On the test items."""
+    validation_accuracy: Mapping[str, float] = field(default_factory=dict)
+    validation_predictions: NDArray[Any] | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
     """Metrics that were asked for and failed alone, with the reason."""
     flags: tuple[str, ...] = ()

@@ -34,6 +34,8 @@ class FileFacts:
     is_quantized: bool
     opset: int | None = None
     """Of an ONNX file."""
+    dynamic: Mapping[str, Any] | None = None
+    """Of a dynamic model: its parts, and when each of them may answer."""
 
 
 class BundleKind(Protocol):

@@ -15,7 +15,16 @@ from kdeploy.registry import Technique
 RUNNERS = Path(__file__).parent / "runner"
 RUNNER = RUNNERS / "python"
 DECODING = registry.ROOT / "tasks" / "decoding"
-SHARED = ("run.py", "rules.py", "schema.py", "reading.py", "limits.py", "given.py", "golden.py")
+SHARED = (
+    "run.py",
+    "rules.py",
+    "schema.py",
+    "reading.py",
+    "limits.py",
+    "given.py",
+    "golden.py",
+    "parts.py",
+)
 FOLDER = "runner/python"
 NATIVE = (".cpp", ".hpp", ".txt")
 SESSION = '''\

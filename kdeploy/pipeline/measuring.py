@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.bench.cache import conditions, contents_sha256
-from kdeploy.bench.plan import BenchPlan, plan_for
+from kdeploy.bench.plan import TEST, BenchPlan, Part, plan_for
 from kdeploy.bench.run import BenchInterrupted, BenchResult, ModelUnderTest, bench
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.measurement import Measurement, read, write
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.runtimes.files import owner_of
 from kdeploy.runtimes.run import formats_of, named, this_machine
 from kdeploy.store.artifact import Artifact
 from kdeploy.untrusted.json_document import json_file
@@ -22,6 +23,7 @@ from kdeploy.untrusted.json_document import json_file
 # files or runtimes shares what is in both.
 KEPT = "bench"
 COMPARISONS, PROOFS = "comparisons.json", "proofs.json"
+VALIDATION = "validation.jsonl"
 
 
 def make_measurements(
@@ -30,23 +32,31 @@ def make_measurements(
     plan: BenchPlan,
     *,
     baseline: str | None,
+    parts: tuple[Part, ...] = TEST,
 ) -> list[Artifact]:
     """Return the measurements, one artefact for torch models and one for each kind of file.
+
+    Args:
+        session: Whose store and data count.
+        models: What is measured.
+        plan: In which runtimes and how.
+        baseline: Label of the model that others are compared with.
+        parts: Of the data, on which answers are judged.
 
     Raises:
         BenchInterrupted: Ctrl-C; its result holds all that was finished.
     """
     made: list[Artifact] = []
     present = list(dict.fromkeys(s.format for s in models))
-    for form in present:
-        chosen = [s for s in models if s.format == form]
-        runtimes = [r for r in plan.runtimes if form in _forms(r, present)]
+    for form, group in _groups(present).items():
+        chosen = [s for s in models if s.format in group]
+        runtimes = [r for r in plan.runtimes if group & _forms(r, present)]
         if chosen and runtimes:
             # A teacher that came as a file is in no comparison of torch models.
             own = plan.model_copy(update={"runtimes": runtimes})
             known = baseline if baseline in {s.label for s in chosen} else None
             try:
-                made.append(_measure(session, chosen, own, known, form))
+                made.append(_measure(session, chosen, own, known, form, parts))
             except BenchInterrupted as stop:
                 stop.result = _joined([result_of(made), stop.result])
                 raise
@@ -60,6 +70,8 @@ def result_of(artifacts: Sequence[Artifact]) -> BenchResult:
             measurements=read(artifact.folder),
             comparisons=_lines(artifact.folder / COMPARISONS),
             proofs=_lines(artifact.folder / PROOFS),
+            # An earlier version judged on the test part alone.
+            validation=read(file) if (file := artifact.folder / VALIDATION).is_file() else [],
         )
         for artifact in artifacts
     )
@@ -90,6 +102,7 @@ def _joined(results: Iterable[BenchResult]) -> BenchResult:
         whole.measurements.extend(part.measurements)
         whole.comparisons.extend(part.comparisons)
         whole.proofs.extend(part.proofs)
+        whole.validation.extend(part.validation)
     return whole
 
 
@@ -99,13 +112,14 @@ def _measure(
     plan: BenchPlan,
     baseline: str | None,
     form: str,
+    parts: tuple[Part, ...],
 ) -> Artifact:
     def make(work: Path) -> Made:
         try:
             result = bench(
                 models,
                 # Real inputs are wanted for latency too, even where accuracy is left out.
-                plan_for(plan, session.reference),
+                plan_for(plan, session.reference, parts),
                 baseline=baseline,
                 out=work,
                 cache_folder=session.store.work(KEPT),
@@ -120,6 +134,8 @@ def _measure(
             write(result.measurements, folder / "measurements.jsonl")
             (folder / COMPARISONS).write_text(json.dumps(result.comparisons, indent=1))
             (folder / PROOFS).write_text(json.dumps(result.proofs, indent=1))
+            if result.validation:
+                write(result.validation, folder / VALIDATION)
             if (work / "samples").is_dir():
                 (work / "samples").replace(folder / "samples")
             return {}
@@ -127,6 +143,7 @@ def _measure(
         return Made(write=write_all)
 
     parameters = {**plan.model_dump(), "baseline": baseline}
+    parameters |= {} if parts == TEST else {"parts": list(parts)}
     seen = [[s.artifact, s.label, s.profile, contents_sha256(s.path)] for s in models]
     unavailable = {r: named(r)[0].load().unavailable() for r in plan.runtimes}
     return session.step(
@@ -138,6 +155,16 @@ def _measure(
         parameters=parameters,
         source=json.dumps([conditions(this_machine()), seen, unavailable], sort_keys=True),
     )
+
+
+def _groups(present: Sequence[str]) -> dict[str, set[str]]:
+    """Return the formats that are measured in turns: those of one runtime are compared in pairs."""
+    groups: dict[str, set[str]] = {}
+    for form in present:
+        owner = owner_of(form)
+        twin = next((f for f in groups if owner is not None and owner_of(f) == owner), form)
+        groups.setdefault(twin, set()).add(form)
+    return groups
 
 
 def _forms(runtime: str, present: Sequence[str]) -> AbstractSet[str]:

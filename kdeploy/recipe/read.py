@@ -76,6 +76,8 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
         resolved["distill"] = recipe.distill.section()
     resolved["compress"] = [_step(s) for s in recipe.compress]
     resolved["export"] = [_step(s) for s in recipe.export]
+    if recipe.dynamic is not None:
+        resolved["dynamic"] = recipe.dynamic.section()
     resolved["bench"] = recipe.bench.model_dump()
     resolved["gates"] = [g.text for g in recipe.gates]
     if recipe.budgets is not None:

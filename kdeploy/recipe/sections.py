@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from kdeploy.errors import RecipeError
+
 STAGES = ("teacher", "distill", "compress", "export", "bench", "package")
 """Of a run, in order."""
 
@@ -99,9 +101,29 @@ class RecipeSection(Section):
     distill: dict[str, Any] | None = None
     compress: list[TechniqueEntry] = []
     export: list[TechniqueEntry] = [{"onnx": {}}]
+    dynamic: dict[str, Any] | None = None
     bench: dict[str, Any] = {}
     gates: list[str] = []
     package: dict[str, Any] | None = None
     written_in: Path | None = Field(
         None, description="of a resolved recipe: where it lay, to find files that moved with it"
     )
+
+    def all_seeds(self) -> tuple[int, tuple[int, ...]]:
+        """Return the seed of all, and all seeds of the student where the recipe lists them."""
+        if self.seeds is None:
+            return self.seed, ()
+        if "seed" in self.model_fields_set and self.seed != self.seeds[0]:
+            raise RecipeError(
+                f"recipe: `seed` is {self.seed}, and `seeds` begin with {self.seeds[0]}",
+                hint="leave `seed` out: data and teacher take the first of `seeds`",
+            )
+        twice = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
+        if twice:
+            raise RecipeError(f"recipe: `seeds` hold {twice[0]} twice", hint="name each seed once")
+        if self.student is None and len(self.seeds) > 1:
+            raise RecipeError(
+                "recipe: several `seeds` are for a student, and there is none",
+                hint="write `seed: 0`, or add `student` and `distill`",
+            )
+        return self.seeds[0], tuple(self.seeds)

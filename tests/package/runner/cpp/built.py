@@ -1,4 +1,4 @@
-"""The C++ runner, built once for all tests of a machine, with the sanitizers that find wrong memory."""
+"""The C++ runner, built once for all tests, with the sanitizers that find wrong memory."""
 
 from __future__ import annotations
 

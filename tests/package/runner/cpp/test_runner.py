@@ -1,4 +1,4 @@
-"""The C++ runner against the Python runner: the same bundles, the same answers, the same refusals."""
+"""The C++ runner against the Python runner: the same bundles, answers and refusals."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def identity(path, **shapes):
 
 
 def task_bundle(make_bundle, artifact_manifest, folder, task, arrays):
-    """Return the bundle of a model whose answers are these arrays, and the file that asks for them."""
+    """Return the bundle of a model that answers these arrays, and a file that asks for them."""
     manifest = artifact_manifest()
     manifest["data"] = {"task": task}
     file = identity(folder / "identity.onnx", **{name: x.shape[1:] for name, x in arrays.items()})
@@ -241,7 +241,7 @@ def test_lines_for_people_are_those_of_python(pristine, cpp, runner, tiny, tmp_p
 
 @pytest.fixture(scope="module", params=["bilinear", "letterbox"])
 def pixels(request, make_bundle, artifact_manifest, tmp_path_factory):
-    """Return the bundle of a model that gives the pixels that it takes, and the form of its data."""
+    """Return the bundle of a model that gives the pixels that it takes, and their form."""
     folder = tmp_path_factory.mktemp("pixels")
     form = Preprocessing(shape=(3, 8, 11), resize=request.param, background=(9, 90, 200))
     items = SEED.integers(0, 256, (2, 3, 8, 11)).astype(np.float32)
