@@ -101,16 +101,19 @@ def package(
             state=described.state,
             has_classes=described.outputs[0].values != "",
         )
+        known = technique_of(form).facts
+        has_native = bool(known.get("native"))
         described = replace(
             described,
             name=name or described.name,
             chosen_because=chosen_because,
             dynamic=_dynamic(model, kind, facts, folder),
-            licences=write_licences(folder, texts, technique_of(form).facts["libraries"]),
+            licences=write_licences(folder, texts, known["libraries"], has_native=has_native),
         )
         write_runner(folder, form, str(described.task.get("name", "")))
         write_manifest(described, folder)
-        (folder / "README.md").write_text(readme(described, golden=tolerance.num_items))
+        text = readme(described, golden=tolerance.num_items, has_native=has_native)
+        (folder / "README.md").write_text(text)
         write_sums(folder)
     return out
 
