@@ -284,7 +284,7 @@ def _conclude(
             f"{conditions(machine, 1)}, onnxruntime-genai "
             f"{machine.versions.get('onnxruntime-genai', '?')}; load {machine.load:.1f} "
             f"while it was measured. Greedy, empty caches, {NEW_TOKENS} new tokens; "
-            " speeds are of the fastest token and prompt, in the process's own CPU time.",
+            "speeds are of the fastest token and prompt, in the process's own CPU time.",
             "",
             *table(header, lines, right=range(1, 8)),
             "",

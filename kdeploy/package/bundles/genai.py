@@ -73,8 +73,6 @@ class Genai:
         import tempfile
         import time
 
-        import numpy
-
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it is on unless told otherwise
         import onnxruntime_genai
 
@@ -83,12 +81,12 @@ class Genai:
         if is_plain:
             options["graph_optimization_level"] = "ORT_DISABLE_ALL"
         with tempfile.TemporaryDirectory() as place:
-            for file in source.parent.iterdir():
-                is_weights = file.name.startswith("model.onnx")
-                name = file.name if is_weights else file.name.replace("model.", "", 1)
-                (pathlib.Path(place) / name).symlink_to(file)
-            if source.name == "model.json":
-                (pathlib.Path(place) / "genai_config.json").symlink_to(source)
+            for file in source.parent.glob("*.*"):
+                is_own = file == source or file.name.startswith("model.onnx")
+                name = file.name if is_own else file.name.replace("model.", "", 1)
+                (pathlib.Path(place) / name.replace("model.json", "genai_config.json")).symlink_to(
+                    file
+                )
             config = onnxruntime_genai.Config(place)
             config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
             model = onnxruntime_genai.Model(config)
@@ -99,30 +97,27 @@ class Genai:
             parameters = onnxruntime_genai.GeneratorParams(model)
             parameters.set_search_options(max_length=longest, do_sample=False)
             generator = onnxruntime_genai.Generator(model, parameters)
-            generator.append_tokens(numpy.asarray(ids, numpy.int32))
+            generator.append_tokens(ids.astype("int32"))
             return generator
 
         def run(feeds: dict[str, Any]) -> dict[str, Any]:
             ids = feeds["input_ids"]
-            scores = begun(ids, ids.shape[1] + 1).get_logits()
-            return {"logits": numpy.array(scores, numpy.float32).reshape(1, -1)}
+            return {"logits": begun(ids, ids.shape[1] + 1).get_logits().reshape(1, -1).copy()}
 
         def answer(prompt: str, count: int) -> dict[str, Any]:
-            """Return what the model says to a prompt, and how long that took."""
-            text = prompt
             if has_template:
-                messages = json.dumps([{"role": "user", "content": prompt}])
-                text = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-            ids = tokenizer.encode(text)
+                said = json.dumps([{"role": "user", "content": prompt}])
+                prompt = tokenizer.apply_chat_template(said, add_generation_prompt=True)
+            ids = tokenizer.encode(prompt)
             started = time.perf_counter()
-            generator, tokens, first = begun(ids, len(ids) + count), [], 0.0
+            generator, first = begun(ids, len(ids) + count), 0.0
             while not generator.is_done():
                 generator.generate_next_token()
-                tokens.append(int(generator.get_next_tokens()[0]))
                 first = first or time.perf_counter() - started
             seconds = time.perf_counter() - started - first
+            tokens = generator.get_sequence(0)[len(ids) :]
             return {
-                "answer": tokenizer.decode(numpy.array(tokens, numpy.int32)),
+                "answer": tokenizer.decode(tokens),
                 "prompt_tokens": len(ids),
                 "new_tokens": len(tokens),
                 "first_token_seconds": first,
