@@ -149,6 +149,7 @@ METRICS: dict[str, Metric] = {
     "detection.map50": Metric(
         unit="fraction", better="higher", about="mean AP at an overlap of 0.5", needs="accuracy"
     ),
+    "early_share": Metric(unit="fraction", better="higher", about="left early", needs="dynamic"),
     "latency.mean": Metric(unit="s", better="lower", about="mean time of one batch"),
     "latency.p50": Metric(unit="s", better="lower", about="median time of one batch"),
     "latency.p90": Metric(unit="s", better="lower", about="90 % of batches are faster"),

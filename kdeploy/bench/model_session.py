@@ -229,6 +229,8 @@ class ModelSession:
         if found:
             self._judged[f"{prefix}accuracy"] = found["metrics"]
             self._judged[f"{prefix}predictions"] = np.load(file)
+        if part == "test" and "early_items" in found:
+            self._numbers["early_items"] = found["early_items"]
         if part == "test" and not found.get("is_labelled", True):
             self._not_told["accuracy.top1"] = "the test items have no labels"
 

@@ -226,6 +226,10 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
         yield _Number(metric="parameters", value=parameters)
     if model.macs is not None:
         yield _Number(metric="macs", value=model.macs)
+    if "early_items" in outcome.numbers and outcome.predictions is not None:
+        count = len(outcome.predictions)
+        early = stats.fraction(outcome.numbers["early_items"] / count, count)
+        yield _estimated("early_share", early, count)
     if proof is not None and proof.is_quantized and proof.eligible:
         integers = doubts.of_integers(proof, device_of(outcome.configuration.runtime), machine)
         flags = (*doubts.of_proof(proof), *integers)
@@ -304,9 +308,13 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
         low=number.low,
         high=number.high,
         n=number.n,
-        flags=tuple(dict.fromkeys(number.flags)),
+        flags=tuple(dict.fromkeys((*_kind_of_file(model), *number.flags))),
         skipped=number.skipped,
     )
+
+
+def _kind_of_file(model: ModelUnderTest) -> tuple[str, ...]:
+    return ("dynamic",) if model.format == "dynamic" else ()
 
 
 def _swept_shape(outcome: Outcome) -> str:

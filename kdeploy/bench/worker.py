@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import math
 import os
 import signal
 import sys
@@ -34,7 +35,7 @@ def main() -> None:
     """Answer requests until standard input ends."""
     # Ctrl-C reaches the whole group; the parent decides, and ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
     session = WorkerSession()
@@ -162,6 +163,9 @@ class WorkerSession:
             self._infer, self._batches, seconds=request["seconds"], count=request["count"]
         )
         np.save(request["file"], samples)
+        # The next round goes on with other items: of a dynamic model their times differ.
+        place = len(samples) % len(self._batches)
+        self._batches = [*self._batches[place:], *self._batches[:place]]
         return {"elapsed_seconds": elapsed_seconds, "is_resting": measure.rest()}
 
     def _device(self, request: Request) -> Reply:
@@ -211,14 +215,20 @@ class WorkerSession:
 
         data = load(DataReference.from_dict(request["data"]))
         part = data.validation if request["part"] == "validation" else data.test
-        metrics, predicted = evaluate(
-            lambda x: one_or_all(self._opened.infer(x)),
-            data,
-            batch_size=request["batch_size"],
-            part=part,
-        )
+        early: list[Any] = []
+
+        def infer(x: Any) -> Any:
+            answer = one_or_all(self._opened.infer(x))
+            early.append(getattr(self._opened, "is_early", None))
+            return answer
+
+        metrics, predicted = evaluate(infer, data, batch_size=request["batch_size"], part=part)
         np.save(request["file"], predicted)
-        return {"metrics": metrics, "is_labelled": part.is_labelled}
+        return {
+            "metrics": metrics,
+            "is_labelled": part.is_labelled,
+            **_early_items(early, len(part)),
+        }
 
     def _repeated(self, size: int) -> Given:
         assert self._pool is not None, "a request before open"
@@ -230,11 +240,24 @@ class WorkerSession:
         return self._runtime
 
 
+def _early_items(early: list[Any], count: int) -> Reply:
+    """Return how many of `count` items left before the last part; nothing of a static file.
+
+    The first calls may be trials, and the last batch is filled up with items of its beginning.
+    """
+    known = [rows for rows in early if rows is not None]
+    if not known:
+        return {}
+    num_batches = math.ceil(count / len(known[-1]))
+    own = np.concatenate(known[-num_batches:])[:count]
+    return {"early_items": int(own.sum())}
+
+
 def _before_open(given: Given) -> Any:
     raise AssertionError("a request before open")
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask the kernel to end this process with its parent, however that ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -68,7 +68,9 @@ def write_exports(out: Path, exported: Sequence[Exported]) -> None:
         for name in item.file.manifest["files"]:
             # Files may name one another: only what is named after the first one is renamed.
             is_own = name == file.name or name == file.with_suffix(Path(name).suffix).name
-            target = f"{Path(item.file_name).stem}{Path(name).suffix}" if is_own else name
+            is_own |= name.startswith(f"{file.stem}.part-")
+            stem = Path(item.file_name).stem
+            target = f"{stem}{name.removeprefix(file.stem)}" if is_own else name
             partial = folder / f".{target}.partial"
             shutil.copyfile(item.file.folder / name, partial)
             partial.replace(folder / target)

@@ -24,6 +24,7 @@ TITLES = {
     "metric": "Metrics: what `bench` computes from predictions",
     "dataset": "Datasets: `data` of a recipe, `--data NAME`",
     "task": "Tasks: what targets and outputs mean",
+    "dynamic": "Dynamic models: `dynamic` of a recipe, `kdeploy dynamic NAME`",
     "bundle": "Bundles: what `kdeploy package` ships, by the kind of file",
     "report_format": "Report formats: `kdeploy report --format NAME`",
     "wrapper": "Wrappers: how a stored model gets its quantizers back",
