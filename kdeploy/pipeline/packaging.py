@@ -14,13 +14,13 @@ from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
+from kdeploy.named_arrays import given
 from kdeploy.package.kinds import technique_of
 from kdeploy.package.run import golden_of, package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import first
+from kdeploy.runtimes.contract import Given, first
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
@@ -87,7 +87,7 @@ def pack(
     if session.data is None:
         raise ModelError("a bundle needs data", hint="name it, e.g. `--data digits`")
     file = exported.file.file
-    inputs = session.data.preprocessing.apply(session.data.validation.x[:GOLDEN_ITEMS])
+    inputs = given(session.data.preprocessing.apply(session.data.validation.x[:GOLDEN_ITEMS]))
     package(
         file,
         out,
@@ -101,7 +101,7 @@ def pack(
     return verify(out)
 
 
-def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
+def outputs_of(file: Path, inputs: Given) -> NDArray[np.float32]:
     """Return what the runtime that a file is shipped for computes from preprocessed inputs."""
     name = technique_of(format_of(file)).facts["runtime"]
     runtime = open_runtime(name, file, threads=1)
