@@ -129,13 +129,23 @@ def choose(
 def _fastest(
     passed: Sequence[Exported], records: Sequence[Measurement], configuration: Mapping[str, Any]
 ) -> Exported:
-    timed = [(c, _value(records, c, "latency.p50", configuration)) for c in passed]
+    metric = timed_by(passed)
+    timed = [(c, _value(records, c, metric, configuration)) for c in passed]
     times = [t for _, t in timed if t is not None]
     if not times:
         # Nothing was timed: the last of the chain is what the recipe worked towards.
         return passed[-1]
     close = [c for c, t in timed if t is not None and t <= min(times) * (1 + PRACTICAL_DIFFERENCE)]
     return min(close, key=lambda c: int(c.file.facts["size"]))
+
+
+def timed_by(files: Sequence[Exported]) -> str:
+    """Return the latency that files are compared by: of a dynamic one the median says too little.
+
+    Where more than half of its items leave early, the median is the time of those alone.
+    """
+    is_dynamic = any(file.model.kind == "dynamic" for file in files)
+    return "latency.mean" if is_dynamic else "latency.p50"
 
 
 def _reason(
@@ -146,16 +156,19 @@ def _reason(
     configuration: Mapping[str, Any],
     has_gates: bool,
 ) -> str:
+    metric = timed_by(passed)
+
     def shown(exported: Exported) -> str:
-        latency = format_quantity(_value(records, exported, "latency.p50", configuration), "s")
+        latency = format_quantity(_value(records, exported, metric, configuration), "s")
         size = format_quantity(exported.file.facts["size"], "B")
         return f"{exported.name} ({latency}, {size})"
 
+    by = " by its mean" if metric == "latency.mean" else ""
     gates = "passes all gates" if has_gates else "ends the chain"
     others = [shown(c) for c in passed if c is not winner]
     failed = [c.name for c in candidates if c not in passed and c is not winner]
     text = f"{shown(winner)} {gates}"
-    text += f" and is the fastest on {configuration['runtime']}" if winner in passed else ""
+    text += f" and is the fastest on {configuration['runtime']}{by}" if winner in passed else ""
     if others:
         text += f"; slower or larger: {', '.join(others)}"
     if failed:
