@@ -5,18 +5,21 @@ Numpy only: training, export, measurement and packaging share it, and a device h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kdeploy.named_arrays import NamedArrays
 
 if TYPE_CHECKING:
     from typing import TypeAlias  # devices may have Python 3.9, which lacks it
 
 Inputs: TypeAlias = "NDArray[np.float32] | NDArray[np.int64]"
-"""What a model takes: (batch, *shape) of floats, or (batch, tokens) of token ids."""
+"""What a model takes: (batch, *shape) of floats, or (batch, tokens) of token ids; several by name
+are `NamedArrays`, which stand in for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +47,36 @@ class Preprocessing:
     background: tuple[int, ...] = ()
     """Red, green and blue, 0..255, that transparent pixels of a raw image are laid on; () where
     the data had no images with transparency."""
+    inputs: Mapping[str, Preprocessing] = field(default_factory=dict)
+    """Of each input, where an item has several: then `shape` is (), and what else says how an
+    array becomes an input stands there. Integers of any meaning are as token ids are."""
 
     @property
     def is_tokens(self) -> bool:
         return self.dtype == "int64"
 
+    @property
+    def image(self) -> str | None:
+        """The name of the only input that is an image, where an item has several; None: none is."""
+        found = [name for name, one in self.inputs.items() if len(one.shape) == 3]
+        return found[0] if len(found) == 1 and not self.inputs[found[0]].is_tokens else None
+
+    @property
+    def num_tokens(self) -> int | None:
+        """How many token ids an item has, of several inputs the first of ids; None: no ids."""
+        inputs = self.inputs.values() if self.inputs else (self,)
+        ids = (one for one in inputs if one.is_tokens and len(one.shape) == 1)
+        return next((one.shape[0] for one in ids), None)
+
+    def told_shape(self) -> str:
+        """Return the shape of an item, of several inputs of each, for messages."""
+        shapes = (f"`{name}` {one.shape}" for name, one in self.inputs.items())
+        return ", ".join(shapes) or str(self.shape)
+
     def apply(self, stored: NDArray[Any]) -> Inputs:
         """Return the model's input (N, *shape) from stored items (N, *shape)."""
+        if self.inputs:
+            return self._each(lambda name, one: one.apply(_named(stored).arrays[name]))
         if self.is_tokens:
             return stored.astype(np.int64)
         per_channel = (-1, *(1 for _ in self.shape[1:]))
@@ -60,13 +86,17 @@ class Preprocessing:
 
     def example(self, count: int) -> Inputs:
         """Return inputs (count, *shape) that any model for these items takes: to see shapes."""
+        if self.inputs:
+            return self._each(lambda _, one: one.example(count))
         if self.is_tokens:
             # Not id 0, which is padding by custom: an item without a token has no mean.
-            return np.ones((count, *self.shape), np.int64)
+            return np.full((count, *self.shape), min(1, self.vocabulary - 1), np.int64)
         return np.zeros((count, *self.shape), np.float32)
 
     def random(self, count: int, generator: np.random.Generator) -> Inputs:
         """Return inputs (count, *shape): standard normal numbers, or any of the token ids."""
+        if self.inputs:
+            return self._each(lambda _, one: one.random(count, generator))
         size = (count, *self.shape)
         if self.is_tokens:
             return generator.integers(self.vocabulary, size=size)
@@ -75,16 +105,29 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them; `from_dict` reads them back."""
         known = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        known["inputs"] = {name: one.to_dict() for name, one in self.inputs.items()}
         # What says nothing is left out: fingerprints and ids stay what they were before it existed.
         silent = (() if self.is_tokens else _OF_TOKENS) + (() if self.background else _OF_IMAGES)
+        silent += () if self.inputs else _OF_SEVERAL
         return {k: known[k] for k in known if k not in silent}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
         """Return the value that `to_dict` wrote."""
         own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return cls(**own)
+        inputs = {name: cls.from_dict(one) for name, one in own.pop("inputs", {}).items()}
+        return cls(**own, inputs=inputs)
+
+    def _each(self, make: Callable[[str, Preprocessing], Inputs]) -> Inputs:
+        arrays = NamedArrays({name: make(name, one) for name, one in self.inputs.items()})
+        return cast("Inputs", arrays)
+
+
+def _named(stored: object) -> NamedArrays:
+    assert isinstance(stored, NamedArrays), "items of several inputs have names"
+    return stored
 
 
 _OF_TOKENS = ("dtype", "vocabulary")
 _OF_IMAGES = ("background",)
+_OF_SEVERAL = ("inputs",)

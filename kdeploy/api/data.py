@@ -18,6 +18,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.data.split import stratified
 from kdeploy.data.torch_data import split_of
 from kdeploy.errors import DataError
+from kdeploy.named_arrays import by_name
 from kdeploy.recipe.data_text import data_section
 from kdeploy.recipe.resolve import data_reference, task_reference
 
@@ -35,8 +36,10 @@ class Data:
     """What a model learns from, is judged on and is measured with.
 
     Each part is a `Dataset` or `DataLoader` of (x, y), arrays or tensors (x, y), a dictionary of
-    them, or x alone. Items are read once, as they come: their random transforms are drawn once
-    too; `augment` draws anew in every epoch. Without `test` a tenth of train is held out for it.
+    them, or x alone. Several inputs are a dictionary in the place of x, or arrays beside `y` in a
+    dictionary, named as the parameters of `forward`. Items are read once, as they come: their
+    random transforms are drawn once too; `augment` draws anew in every epoch. Without `test` a
+    tenth of train is held out for it.
     """
 
     train: Any
@@ -46,9 +49,10 @@ class Data:
     validation_fraction: float | None = None
     augment: Sequence[str] = ()
     """Augmentations of training batches, in order, as in a recipe."""
-    mean: Sequence[float] | None = None
-    """Subtracted from x, one number or one a channel; left out, items are normalised already."""
-    std: Sequence[float] | None = None
+    mean: Sequence[float] | Mapping[str, Sequence[float]] | None = None
+    """Subtracted from x, one number or one a channel; left out, items are normalised already. Of
+    several inputs by name."""
+    std: Sequence[float] | Mapping[str, Sequence[float]] | None = None
     classes: Sequence[str] | int | None = None
     """Names of the classes or their number; left out, up to the largest label."""
     task: str | Mapping[str, Any] | None = None
@@ -107,6 +111,9 @@ def _arrays(given: Any, part: str) -> Arrays:
     """Return the arrays of a part by name: `x` and `y`, or as the dictionary has them."""
     if isinstance(given, Mapping):
         return {str(key): _array(value) for key, value in given.items()}
+    if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Mapping):
+        several = {str(name): _array(value) for name, value in given[0].items()}
+        return {**several, "y": _array(given[1])}
     if isinstance(given, tuple | list) and len(given) == 2 and _is_array(given[0]):
         return {"x": _array(given[0]), "y": _array(given[1])}
     if _is_array(given):
@@ -120,7 +127,8 @@ def _arrays(given: Any, part: str) -> Arrays:
 def _read(given: Any, part: str) -> Arrays:
     """Return what a data set or loader yields; of a loader the data set, in its order."""
     split, _ = split_of(given, where=f"data, {part}")
-    return {"x": _array(np.asarray(split.x)), "y": _array(np.asarray(split.y))}
+    inputs = {name or "x": _array(np.asarray(array)) for name, array in by_name(split.x)}
+    return {**inputs, "y": _array(np.asarray(split.y))}
 
 
 def _is_array(value: Any) -> bool:
@@ -143,7 +151,9 @@ def _held_out(train: Arrays) -> tuple[Arrays, Arrays]:
     return ({k: v[kept] for k, v in train.items()}, {k: v[held] for k, v in train.items()})
 
 
-def _listed(values: Sequence[Any] | None) -> list[Any] | None:
+def _listed(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {str(name): list(value) for name, value in values.items()}
     return None if values is None else list(values)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.teacher import Teacher
 from kdeploy.errors import RecipeError
+from kdeploy.torch_module.named_inputs import NamedTensors
 from kdeploy.training.contract import Batch
 
 _log = logging.getLogger("kdeploy.progress")
@@ -49,7 +50,7 @@ class Objective(nn.Module):
         *,
         losses: Sequence[str | Mapping[str, Any]] = ("kd",),
         label_weight: float | Mapping[str, Any] | None = None,
-        example: Tensor | None = None,
+        example: Tensor | Mapping[str, Tensor] | None = None,
         num_items: int = 0,
     ) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class Objective(nn.Module):
         # A list: a module would be registered, and its tensors stand in the state twice.
         self._objective: list[DistillObjective] = []
         if example is not None:
-            self._build(example)
+            self._build(_as_given(example))
         elif (wanting := next(filter(_trains, self._specs), None)) is not None:
             raise RecipeError(
                 f"the loss `{wanting.name}` trains weights of its own, which an optimizer has to "
@@ -77,7 +78,7 @@ class Objective(nn.Module):
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Tensor | Mapping[str, Tensor],
         targets: Tensor | None = None,
         *,
         progress: float = 0.0,
@@ -86,11 +87,12 @@ class Objective(nn.Module):
         """Return the loss of a batch.
 
         Args:
-            inputs: What both models take.
+            inputs: What both models take; several by the names of `forward`'s parameters.
             targets: Classes; left out where `label_weight` is 0.
             progress: The part of the whole training that is done, 0 to 1, for schedules.
             rows: Places of the items in the training part, for losses that remember them.
         """
+        inputs = _as_given(inputs)
         objective = self._objective[0] if self._objective else self._build(inputs)
         if targets is None and any(self._config.labels.values()):
             raise RecipeError(
@@ -148,6 +150,10 @@ def _module(teacher: Any) -> nn.Module:
     if isinstance(teacher, nn.Module):
         return teacher
     return teacher.module if isinstance(teacher, Model) else load(teacher)
+
+
+def _as_given(inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+    return cast("Tensor", NamedTensors(inputs)) if isinstance(inputs, Mapping) else inputs
 
 
 def _trains(spec: LossSpec) -> bool:

@@ -1,4 +1,4 @@
-"""What the file that was timed is worth on the test part, in the runtime that was timed."""
+"""What the file that was timed is worth on a part of the data, in the runtime that was timed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.contract import Dataset
+from kdeploy.data.contract import Dataset, Split
 from kdeploy.errors import ModelError
 from kdeploy.preprocessing import Inputs
 from kdeploy.tasks.contract import Predictions, task_of
@@ -19,33 +19,41 @@ CHUNK = 64  # items at once: most files run fastest per item near it, and memory
 
 
 def evaluate(
-    infer: Infer, data: Dataset, *, batch_size: int
+    infer: Infer, data: Dataset, *, batch_size: int, part: Split | None = None
 ) -> tuple[dict[str, float], Predictions]:
-    """Return every metric of the task, and the predictions on all test items.
+    """Return every metric of the task, and the predictions on all items of a part.
 
-    Of a test part without labels there are the predictions alone, to compare files by. Files with
+    Of a part without labels there are the predictions alone, to compare files by. Files with
     a fixed batch size are run in batches of `batch_size`, the size they were timed at.
+
+    Args:
+        infer: The file in its runtime.
+        data: Whose task and preprocessing count.
+        batch_size: Of files that take one size only.
+        part: Of the data; None: the test part.
     """
-    task = task_of(data)
-    predicted, log_likelihoods = predict(infer, data, chunk=_chunk(infer, data, batch_size))
-    if not data.test.is_labelled:
+    task, part = task_of(data), data.test if part is None else part
+    chunk = _chunk(infer, data, batch_size)
+    predicted, log_likelihoods = predict(infer, data, chunk=chunk, part=part)
+    if not part.is_labelled:
         return {}, predicted
-    expected = task.expected(np.asarray(data.test.y))
+    expected = task.expected(np.asarray(part.y))
     return task.metrics(predicted, expected, log_likelihoods), predicted
 
 
 def predict(
-    infer: Infer, data: Dataset, *, chunk: int
+    infer: Infer, data: Dataset, *, chunk: int, part: Split | None = None
 ) -> tuple[Predictions, NDArray[np.float64] | None]:
     """Return the task's predictions; the last batch is filled up to `chunk` and cut.
 
     Of token labels also the log-likelihood of the right class of each token that counts.
     """
-    task, count = task_of(data), len(data.test)
-    targets = np.asarray(data.test.y) if data.test.is_labelled else None
+    part = data.test if part is None else part
+    task, count = task_of(data), len(part)
+    targets = np.asarray(part.y) if part.is_labelled else None
     found, likely = [], []
     for start in range(0, count, chunk):
-        outputs = _cut(infer(_items(data, start, chunk)), count - start)
+        outputs = _cut(infer(_items(data, part, start, chunk)), count - start)
         known = None if targets is None else targets[start : start + chunk]
         found.append(task.predictions(outputs, known))
         if known is not None:
@@ -67,13 +75,13 @@ def _cut(outputs: Array | Mapping[str, Array], count: int) -> Array | Mapping[st
 
 def _chunk(infer: Infer, data: Dataset, batch_size: int) -> int:
     try:
-        infer(_items(data, 0, CHUNK))
+        infer(_items(data, data.test, 0, CHUNK))
     except ModelError:
         return batch_size
     return CHUNK
 
 
-def _items(data: Dataset, start: int, size: int) -> Inputs:
-    stored = np.asarray(data.test.x[start : start + size])
+def _items(data: Dataset, part: Split, start: int, size: int) -> Inputs:
+    stored = np.asarray(part.x[start : start + size])
     # Repeated items fill the batch: some files take one batch size only.
     return data.preprocessing.apply(np.resize(stored, (size, *stored.shape[1:])))

@@ -15,8 +15,9 @@ from kdeploy.bench.client import Worker, WorkerFailed
 from kdeploy.bench.early_stopping import discarded
 from kdeploy.bench.inputs import write_pool
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Seconds
-from kdeploy.bench.plan import Plan
+from kdeploy.bench.plan import Part, Plan
 from kdeploy.bench.scenarios import server
+from kdeploy.data.load import DataReference
 from kdeploy.errors import KdeployError, Unavailable
 from kdeploy.runtimes.contract import Proof
 from kdeploy.runtimes.run import available, check_format, device_of
@@ -51,6 +52,7 @@ class ModelSession:
         self._numbers: dict[str, float] = {}
         self._missing: dict[str, str] = {}
         self._not_told: dict[str, str] = {}
+        self._judged: dict[str, Any] = {}
 
     @property
     def pid(self) -> int:
@@ -164,20 +166,10 @@ class ModelSession:
             self._look_at_device_memory()
         if self._plan.energy and self._configuration.scenario != "server":
             self._look_at_energy()
-        self._extra("integer_kernels", {"do": "proof"})
+        self._seen.update(self._extra("integer_kernels", {"do": "proof"}))
         if with_accuracy and self._plan.data is not None:
-            file = self._folder / "predictions.npy"
-            request = {
-                "do": "accuracy",
-                "data": self._plan.data.to_dict(),
-                "batch_size": self._configuration.batch_size,
-                "file": str(file),
-            }
-            self._extra("accuracy.top1", request)
-            if "metrics" in self._seen:
-                self._seen["predictions"] = np.load(file)
-            if not self._seen.get("is_labelled", True):
-                self._not_told["accuracy.top1"] = "the test items have no labels"
+            for part in self._plan.parts:
+                self._judge(self._plan.data, part)
         self._worker.close()
 
     def outcome(self, flags: Sequence[str]) -> Outcome:
@@ -210,11 +202,28 @@ class ModelSession:
                 "memory_over_runtime": peak_bytes - seen["empty_bytes"],
             },
             proof=Proof(**seen["proof"]) if "proof" in seen else None,
-            accuracy=seen.get("metrics", {}),
-            predictions=seen.get("predictions"),
+            **self._judged,
             missing={**self._missing, **self._not_told},
             flags=(*own, *doubts.of_memory(swapped_bytes=seen["swapped_bytes"])),
         )
+
+    def _judge(self, data: DataReference, part: Part) -> None:
+        """Ask for answers on a part of the data, and what they are worth."""
+        file = self._folder / "predictions.npy"
+        request = {
+            "do": "accuracy",
+            "data": data.to_dict(),
+            "part": part,
+            "batch_size": self._configuration.batch_size,
+            "file": str(file),
+        }
+        found = self._extra("accuracy.top1", request)
+        prefix = "validation_" if part == "validation" else ""
+        if found:
+            self._judged[f"{prefix}accuracy"] = found["metrics"]
+            self._judged[f"{prefix}predictions"] = np.load(file)
+        if part == "test" and not found.get("is_labelled", True):
+            self._not_told["accuracy.top1"] = "the test items have no labels"
 
     def _fit(self) -> None:
         limit = self._plan.memory_limit_bytes
@@ -269,7 +278,8 @@ class ModelSession:
     def _look_at_energy(self) -> None:
         try:
             meter = energy.Meter(self._device)
-            self._extra("energy", {"do": "keep_busy", "seconds": energy.WINDOW_SECONDS})
+            asked = {"do": "keep_busy", "seconds": energy.WINDOW_SECONDS}
+            self._seen.update(self._extra("energy", asked))
             joules = meter.joules()
         except Unavailable as error:
             self._not_told["energy"] = f"energy is not measurable here: {_with_remedy(error)}"
@@ -297,14 +307,15 @@ class ModelSession:
             self._worker.close()
             return {}
 
-    def _extra(self, metric: str, request: dict[str, Any]) -> None:
-        """Ask for what may fail without taking the times with it."""
+    def _extra(self, metric: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the reply to what may fail without taking the times with it; then it is empty."""
         if self.failure is not None or self._missing:
-            return
+            return {}
         try:
-            self._seen.update(self._worker.ask(request))
+            return self._worker.ask(request)
         except WorkerFailed as error:
             self._missing[metric] = error.message
+            return {}
 
 
 def _with_remedy(error: KdeployError) -> str:

@@ -81,6 +81,9 @@ class Outcome:
     proof: Proof | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict)
     predictions: NDArray[Any] | None = None
+    """On the test items."""
+    validation_accuracy: Mapping[str, float] = field(default_factory=dict)
+    validation_predictions: NDArray[Any] | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
     """Metrics that were asked for and failed alone, with the reason."""
     flags: tuple[str, ...] = ()

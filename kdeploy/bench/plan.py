@@ -22,6 +22,8 @@ EFFORT_SECONDS: dict[Effort, float] = {"quick": 1.0, "standard": 10.0, "sustaine
 ROUNDS = 8
 LONGEST_WARM_UP_SECONDS = 60.0
 Positive: TypeAlias = Annotated[int, Field(gt=0)]
+Part: TypeAlias = Literal["test", "validation"]
+TEST: tuple[Part, ...] = ("test",)
 
 
 class BenchPlan(BaseModel):
@@ -115,7 +117,9 @@ class Plan(BenchPlan):
     """A plan with what only its run knows: the data, and how often the files take turns."""
 
     data: InstanceOf[DataReference] | None = None
-    """Whose test part is fed and judged; None: seeded noise, no accuracy."""
+    """Whose items are fed and judged; None: seeded noise, no accuracy."""
+    parts: tuple[Part, ...] = TEST
+    """On which parts of the data answers are judged."""
     rounds: int = ROUNDS
     """Turns that each model takes; the intervals are drawn over them."""
     energy: bool = True
@@ -141,9 +145,11 @@ class Plan(BenchPlan):
             "latency_limit_seconds": self.latency_limit_seconds,
             "memory_limit_bytes": self.memory_limit_bytes,
             "energy": self.energy,
+            # Left out where it is what it always was: what was kept before counts.
+            **({} if self.parts == TEST else {"parts": list(self.parts)}),
         }
 
 
-def plan_for(plan: BenchPlan, data: DataReference | None) -> Plan:
-    """Return the plan for these data; it was checked when it was made."""
-    return Plan.model_construct(**dict(plan), data=data)
+def plan_for(plan: BenchPlan, data: DataReference | None, parts: tuple[Part, ...] = TEST) -> Plan:
+    """Return the plan for these data, judged on these parts; it was checked when it was made."""
+    return Plan.model_construct(**dict(plan), data=data, parts=parts)

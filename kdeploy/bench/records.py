@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,24 @@ def measurements(
         *_facts(outcome, machine),
         *_judged(outcome, reference_predictions, task or classification()),
     ]
+    return [_record(outcome, number, machine) for number in numbers]
+
+
+def validated(
+    outcome: Outcome,
+    machine: Machine,
+    *,
+    reference_predictions: Predictions | None,
+    task: Task | None = None,
+) -> list[Measurement]:
+    """Return the records of what answers are worth on the validation part; none: not judged."""
+    there = replace(
+        outcome,
+        accuracy=outcome.validation_accuracy,
+        predictions=outcome.validation_predictions,
+        missing={},
+    )
+    numbers = _judged(there, reference_predictions, task or classification())
     return [_record(outcome, number, machine) for number in numbers]
 
 

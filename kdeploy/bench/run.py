@@ -18,7 +18,7 @@ from typing import Any
 from kdeploy.bench.cache import Finished, GroupCache, ModelGroup, finished_now
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
 from kdeploy.bench.plan import Plan, Scenario
-from kdeploy.bench.records import comparisons, measurements, proven
+from kdeploy.bench.records import comparisons, measurements, proven, validated
 from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
 from kdeploy.data.load import load
@@ -46,6 +46,8 @@ class BenchResult:
     comparisons: list[dict[str, Any]]
     proofs: list[dict[str, Any]] = field(default_factory=list)
     """What each file ran as in each runtime, operator by operator; see `records.proven`."""
+    validation: list[Measurement] = field(default_factory=list)
+    """What answers are worth on the validation part, where the plan asks for that: for choices."""
 
 
 class BenchInterrupted(KeyboardInterrupt):
@@ -197,13 +199,31 @@ def _result(
             for ratio in comparisons(f.outcomes, baseline=baseline)
         ],
         proofs=proven(outcomes),
+        validation=[
+            record
+            for f in finished
+            for o in f.outcomes
+            for record in f.dated(
+                validated(
+                    o,
+                    machine,
+                    reference_predictions=_reference_predictions(
+                        o, outcomes, baseline, "validation_predictions"
+                    ),
+                    task=task,
+                )
+            )
+        ],
     )
 
 
 def _reference_predictions(
-    outcome: Outcome, outcomes: Sequence[Outcome], baseline: str | None
+    outcome: Outcome,
+    outcomes: Sequence[Outcome],
+    baseline: str | None,
+    of: str = "predictions",
 ) -> Predictions | None:
     """Return the baseline's predictions, from the same runtime where it could run there."""
-    found = [o for o in outcomes if o.model.label == baseline and o.predictions is not None]
+    found = [o for o in outcomes if o.model.label == baseline and getattr(o, of) is not None]
     found.sort(key=lambda o: o.configuration.runtime != outcome.configuration.runtime)
-    return found[0].predictions if found else None
+    return getattr(found[0], of) if found else None

@@ -187,11 +187,15 @@ class WorkerSession:
         from kdeploy.data.load import DataReference, load
 
         data = load(DataReference.from_dict(request["data"]))
+        part = data.validation if request["part"] == "validation" else data.test
         metrics, predicted = evaluate(
-            lambda x: one_or_all(self._opened.infer(x)), data, batch_size=request["batch_size"]
+            lambda x: one_or_all(self._opened.infer(x)),
+            data,
+            batch_size=request["batch_size"],
+            part=part,
         )
         np.save(request["file"], predicted)
-        return {"metrics": metrics, "is_labelled": data.test.is_labelled}
+        return {"metrics": metrics, "is_labelled": part.is_labelled}
 
     def _repeated(self, size: int) -> Given:
         assert self._pool is not None, "a request before open"

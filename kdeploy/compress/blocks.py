@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.torch_module.hooks import hooked
+from kdeploy.torch_module.named_inputs import call
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -120,7 +121,7 @@ def _runs(model: nn.Module, example: Tensor) -> dict[nn.Module, _Run]:
 
     handles = (module.register_forward_hook(look, with_kwargs=True) for module in runs)
     with hooked(handles), torch.no_grad():
-        model(example)
+        call(model, example)
     return runs
 
 

@@ -9,8 +9,8 @@ Further facts, literals all of them:
                  rest of it (losses, optimizer, ...)
     sparse       True: zeros that it made stay zero in every later training
     machine      True: the result depends on the processor that it is made on
-    makes        "int8", "int8_dynamic" or "two_four": what exporters may refuse (`refuses`), and
-                 runtimes and metrics may need (`needs`)
+    makes        "int8", "int8_dynamic", "int4_weights" or "two_four": what exporters may refuse
+                 (`refuses`), and runtimes and metrics may need (`needs`)
     formats      {"torch", "onnx"}: takes an `OnnxModel` as well, and returns one then
 `ensures(model) -> None` raises `AssertionError` when the result does not hold what the technique
 promises; that of a sparse one is asked again after each later step.
@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Split
 from kdeploy.errors import DataError, ModelError, OrderError
-from kdeploy.quantization.contract import is_wrapped
+from kdeploy.quantization.contract import quantized_by
 from kdeploy.registration import Decorated, register
+from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.training.fit import Constraint
 
 compressor: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "compressor")
@@ -162,15 +163,14 @@ class CompressContext:
         for start in range(0, min(len(order), batch_size * count), batch_size):
             # Sorted, so that memory-mapped data is read forwards.
             rows = np.sort(order[start : start + batch_size])
-            x = torch.from_numpy(self.data.preprocessing.apply(part.x[rows]))
+            x = tensors_of(self.data.preprocessing.apply(part.x[rows]))
             yield x.to(self.device), torch.from_numpy(part.y[rows]).to(self.device)
 
 
 def refuse_integers(model: nn.Module, technique: str) -> None:
     """Raise OrderError where the weights, which the technique changes, are integers already."""
-    if is_wrapped(model):
+    if by := quantized_by(model):
         raise OrderError(
-            f"`{technique}` changes float weights, and the model is quantized already "
-            f"(`{model.wrapper}`)",
-            hint=f"put `{technique}` before the INT8 step",
+            f"`{technique}` changes float weights, and the model is quantized already (`{by}`)",
+            hint=f"put `{technique}` before the step that quantizes",
         )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from kdeploy.compress.blocks import Block, drop, find_blocks, is_inside
 from kdeploy.errors import ModelError
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.untrusted.user_code import described
 
 NOTHING = 1e-9  # nats, or units of cost; smaller differences are none
@@ -92,7 +93,7 @@ class Dropping:
 
     def _answer(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            return self._model(x).float()  # type: ignore[no-any-return]
+            return call(self._model, x).float()  # type: ignore[no-any-return]
 
     def _divergence(self) -> float:
         """Return the mean divergence of the answers from those of the whole model.

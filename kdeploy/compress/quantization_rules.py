@@ -11,7 +11,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.errors import NotCalibrated, OrderError
 from kdeploy.machine import Machine, fingerprint
 from kdeploy.onnx_graph.model import OnnxModel
-from kdeploy.quantization.contract import is_wrapped
+from kdeploy.quantization.contract import quantized_by
 from kdeploy.quantization.number_format import INT7, INT8, NumberFormat
 from kdeploy.quantization.onnx_static import check_integers
 from kdeploy.quantization.pt2e import QuantizedModel
@@ -39,11 +39,11 @@ def check_quantizable(model: nn.Module, context: CompressContext) -> None:
         OrderError: the model is quantized already.
         NotCalibrated: there is no training data.
     """
-    if is_wrapped(model):
+    if by := quantized_by(model):
+        profile = getattr(model, "profile", None)
         raise OrderError(
-            f"the model is quantized already (`{model.wrapper}`, profile "
-            f"`{getattr(model, 'profile', '?')}`)",
-            hint="leave one of the two INT8 steps out; exports re-encode: `--profile tensorrt`",
+            f"the model is quantized already (`{by}`{f', profile `{profile}`' if profile else ''})",
+            hint="leave one of the two steps out; exports re-encode: `--profile tensorrt`",
         )
     if not len(context.data.train) and context.data.unlabelled is None:
         raise NotCalibrated(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,12 @@ def members_of(path: Path) -> Mapping[str, Callable[[], NDArray[Any]]]:
     if path.suffix == ".npz":
         return _archive(path)
     raise DataError(f"{path} is `{path.suffix or 'a file without ending'}`", hint=f"give {FORMS}")
+
+
+def named_items_of(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of several inputs that a file holds, those of the names that are there."""
+    members = members_of(path)
+    return {name: members[name]() for name in names if name in members}
 
 
 def items_of(path: Path) -> NDArray[Any]:

@@ -14,10 +14,13 @@ from kdeploy.data.contract import Parts, Preprocessing, Split
 from kdeploy.data.item_types import layout_hint, type_hint
 from kdeploy.data.lazy_items import LazyItems
 from kdeploy.data.rows import Joined, Rows, pieces
+from kdeploy.data.several_inputs import check_input_names
 from kdeploy.errors import DataError
+from kdeploy.named_arrays import by_name
 
 FLOAT_TYPES = (np.uint8, np.float32)
 TOKEN_TYPES = (np.int32, np.int64)
+ITEMS = (np.ndarray, Rows, Joined, LazyItems)
 _IN_ALPHA = (
     "look at the images: if they are drawn in the colour of `background`, set another, e.g. "
     "`background: [0, 0, 0]`"
@@ -52,9 +55,12 @@ def checked_parts(
         place = f"unlabelled items of {where}"
         check_items(parts.unlabelled, known, place)
         _check_type(parts.unlabelled, parts, place)
-    hint = layout_hint(known.shape)
-    notes = [f"{where}: {hint}"] if hint else []
-    notes += _constant_channels(parts, where)
+    notes = []
+    for name, x in by_name(parts.train.x):
+        own, place = known.inputs.get(name, known), f"{where}, `{name}`" if name else where
+        hint = layout_hint(own.shape)
+        notes += [f"{place}: {hint}"] if hint else []
+        notes += _constant_channels(x, own, place)
     return read_targets(replace(parts, notes=(*parts.notes, *notes)), where=where)
 
 
@@ -71,18 +77,21 @@ def _check_count(split: Split, place: str) -> None:
 
 
 def _check_type(x: NDArray[Any], parts: Parts, place: str) -> None:
-    if x.dtype != parts.train.x.dtype and not parts.preprocessing.is_tokens:
-        raise DataError(
-            f"{place}: x is {x.dtype}, in the train part it is {parts.train.x.dtype}",
-            hint="store all parts in one type, on one scale",
-        )
+    of_train, known = dict(by_name(parts.train.x)), parts.preprocessing
+    for name, array in by_name(x):
+        wanted = of_train[name].dtype
+        if array.dtype != wanted and not known.inputs.get(name, known).is_tokens:
+            raise DataError(
+                f"{place}: {name or 'x'} is {array.dtype}, in the train part it is {wanted}",
+                hint="store all parts in one type, on one scale",
+            )
 
 
 def _check_kinds(split: Split, place: str) -> None:
-    for name, value, kinds in (
-        ("x", split.x, (np.ndarray, Rows, Joined, LazyItems)),
-        ("y", split.y, np.ndarray),
-    ):
+    items: list[tuple[str, Any, tuple[type, ...]]] = [
+        (name or "x", array, ITEMS) for name, array in by_name(split.x)
+    ]
+    for name, value, kinds in (*items, ("y", split.y, (np.ndarray,))):
         if not isinstance(value, kinds):
             raise DataError(
                 f"{place}: {name} is {type(value).__name__}, not a numpy array",
@@ -96,8 +105,15 @@ def check_varied(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> N
     Raises:
         DataError: with what they all are.
     """
+    if preprocessing.inputs:
+        # One input may well be the same throughout, as a mask of full sequences; not all of them.
+        if len(x) == 1 or any(_varies(array) for _, array in by_name(x)):
+            return
+        raise DataError(
+            f"{place}: all {len(x)} items are the same", hint="look at how the inputs were filled"
+        )
     first = np.asarray(x[0])
-    if len(x) > 1 and any((piece != first).any() for _, piece in pieces(x)):
+    if _varies(x):
         return
     is_one_value = bool((first == first.flat[0]).all()) if first.size else True
     if len(x) == 1 and not is_one_value:
@@ -109,11 +125,15 @@ def check_varied(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> N
     )
 
 
-def _constant_channels(parts: Parts, where: str) -> list[str]:
+def _varies(x: NDArray[Any]) -> bool:
+    first = np.asarray(x[0])
+    return len(x) > 1 and any((piece != first).any() for _, piece in pieces(x))
+
+
+def _constant_channels(x: NDArray[Any], preprocessing: Preprocessing, where: str) -> list[str]:
     """Return a sentence if channels of the training items never change, though others do."""
-    if parts.preprocessing.is_tokens:
+    if preprocessing.is_tokens or x.ndim < 2:
         return []
-    x = parts.train.x
     first = np.asarray(x[0]).reshape(x.shape[1], -1)[:, :1]
     constant = np.ones(x.shape[1], bool)
     for _, piece in pieces(x):
@@ -126,6 +146,21 @@ def _constant_channels(parts: Parts, where: str) -> list[str]:
 
 
 def _check_preprocessing(preprocessing: Preprocessing, where: str) -> None:
+    for name, one in preprocessing.inputs.items():
+        place = f"{where}, input `{name}`"
+        if not name.isidentifier():
+            raise DataError(
+                f"{place}: that is no name of a parameter of `forward`",
+                hint="call the array as forward calls what it takes, e.g. `image`",
+            )
+        if not one.is_tokens:
+            _check_normalization(one, place)
+        elif one.vocabulary < 1:
+            raise DataError(
+                f"{place}: a vocabulary of {one.vocabulary}", hint="the number of values, 1 or more"
+            )
+    if preprocessing.inputs:
+        return
     if not preprocessing.shape:
         raise DataError(
             f"{where}: x is one number an item",
@@ -148,7 +183,7 @@ def _check_vocabulary(preprocessing: Preprocessing, where: str) -> None:
 
 
 def _check_normalization(preprocessing: Preprocessing, where: str) -> None:
-    channels = preprocessing.shape[0]
+    channels = preprocessing.shape[0] if preprocessing.shape else 1
     if not np.isfinite(preprocessing.scale) or preprocessing.scale == 0:
         raise DataError(
             f"{where}: `scale` is {preprocessing.scale}",
@@ -184,6 +219,11 @@ def check_items(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> No
     Raises:
         DataError: something does not fit.
     """
+    check_input_names(x, preprocessing, place)
+    for name, one in preprocessing.inputs.items():
+        check_items(_of(x, name), one, f"{place}, input `{name}`")
+    if preprocessing.inputs:
+        return
     shape, is_tokens = preprocessing.shape, preprocessing.is_tokens
     if 0 in x.shape[1:]:
         raise DataError(
@@ -210,9 +250,13 @@ def check_items(x: NDArray[Any], preprocessing: Preprocessing, place: str) -> No
         _check_finite(x, place)
 
 
+def _of(x: Any, name: str) -> NDArray[Any]:
+    return dict(by_name(x))[name]
+
+
 def _check_ids(x: NDArray[Any], vocabulary: int, place: str) -> None:
     for start, piece in pieces(x):
-        is_known = ((piece >= 0) & (piece < vocabulary)).all(axis=1)
+        is_known = ((piece >= 0) & (piece < vocabulary)).reshape(len(piece), -1).all(axis=1)
         if not is_known.all():
             row = int(np.argmin(is_known))
             raise DataError(

@@ -28,7 +28,7 @@ def read_classes(parts: Parts, *, where: str) -> Parts:
         DataError: something is no class; it names the part, what was found and what to change.
     """
     known = parts.preprocessing
-    tokens = known.shape[0] if known.is_tokens else None
+    tokens = known.num_tokens
     places = {part: place for part, _, place in labelled_parts(parts, where=where)}
     named = dict(parts.named())
     read = {

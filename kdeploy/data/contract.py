@@ -51,7 +51,9 @@ class Split:
     have `NOT_COUNTED`, (N,).
 
     `x` may be larger than memory: then it is memory-mapped, or a `kdeploy.data.rows.Rows` of such
-    a file. Index it (`x[a:b]`, `x[rows]`) rather than take it whole.
+    a file. Index it (`x[a:b]`, `x[rows]`) rather than take it whole. Items of several inputs are a
+    `kdeploy.named_arrays.NamedArrays`, arrays called as the parameters of `forward`; the
+    preprocessing then has `inputs`.
     """
 
     x: NDArray[Any]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.machine import allowed_cores
+from kdeploy.named_arrays import by_name
 
 FEW = 4
 """Fewer items are read one by one: handing them to threads costs more."""
@@ -80,7 +81,7 @@ class LazyItems:
 
 def is_repeatable(x: Any) -> bool:
     """Return whether items, or rows of some, are the same each time they are read."""
-    return bool(getattr(getattr(x, "stored", x), "is_repeatable", True))
+    return all(getattr(getattr(one, "stored", one), "is_repeatable", True) for _, one in by_name(x))
 
 
 def sample(x: Any, count: int = SAMPLED) -> NDArray[Any]:

@@ -18,6 +18,7 @@ from kdeploy.data.augmentation import check_augmentations
 from kdeploy.data.check import checked_parts
 from kdeploy.data.contract import Dataset, Parts, Split, TargetReader, TaskReference
 from kdeploy.data.lazy_items import LazyItems, sample
+from kdeploy.data.mixing import MIXES
 from kdeploy.data.moving_augmentation import check_targets, doubts_of_targets
 from kdeploy.data.own_function import is_own_function, parts_of
 from kdeploy.data.rows import Rows, pieces
@@ -25,6 +26,7 @@ from kdeploy.data.split import stratified
 from kdeploy.data.statistics import normalized_by
 from kdeploy.data.task_by_name import named_task
 from kdeploy.errors import DataError, RecipeError
+from kdeploy.named_arrays import NamedArrays, by_name
 from kdeploy.untrusted.named_path import named_path
 
 VALIDATION_FRACTION = 0.1
@@ -150,15 +152,21 @@ def _normalized(parts: Parts, reference: DataReference) -> tuple[Parts, tuple[st
     given = (reference.parameters.get(key) for key in ("mean", "std"))
     if not reference.normalize or any(value is not None for value in given):
         return parts, ()
-    found = normalized_by(parts.train.x, parts.preprocessing)
-    if found == parts.preprocessing:
-        return parts, ()
-    mean, std = (", ".join(f"{value:.4g}" for value in v) for v in (found.mean, found.std))
-    said = (
-        f"items are normalised by the training part: less the mean {mean}, over the deviation "
-        f"{std} (`data.normalize: false` leaves them as they are)"
-    )
-    return replace(parts, preprocessing=found), (said,)
+    known, told = parts.preprocessing, []
+    own = {name: known.inputs.get(name, known) for name, _ in by_name(parts.train.x)}
+    for name, x in by_name(parts.train.x):
+        found = normalized_by(x, own[name])
+        if found == own[name]:
+            continue
+        own[name] = found
+        mean, std = (", ".join(f"{value:.4g}" for value in v) for v in (found.mean, found.std))
+        told.append(
+            f"{f'items of `{name}`' if name else 'items'} are normalised by the training part: "
+            f"less the mean {mean}, over the deviation {std} (`data.normalize: false` leaves them "
+            "as they are)"
+        )
+    found = replace(known, inputs=own) if known.inputs else own[""]
+    return replace(parts, preprocessing=found), tuple(told)
 
 
 def _check_augmentations(reference: DataReference, parts: Parts, task: TargetReader) -> None:
@@ -167,8 +175,25 @@ def _check_augmentations(reference: DataReference, parts: Parts, task: TargetRea
             f"data.augment: `{reference.augment[0]}` changes numbers, and the items are token ids",
             hint="leave `augment` out for text",
         )
-    check_augmentations(reference.augment, parts.preprocessing.shape)
+    check_augmentations(reference.augment, _augmented_shape(reference, parts))
     check_targets(reference.augment, parts.train, task)
+
+
+def _augmented_shape(reference: DataReference, parts: Parts) -> tuple[int, ...]:
+    """Return the shape of what is augmented: of several inputs that of the only image."""
+    known = parts.preprocessing
+    if not known.inputs or not reference.augment:
+        return known.shape
+    mixes = [name for name in reference.augment if name in MIXES]
+    if known.image is None or mixes:
+        why = (
+            f"`{mixes[0]}` mixes items of one input" if mixes else "none of them is the only image"
+        )
+        raise DataError(
+            f"data.augment: items have the inputs {known.told_shape()}, and {why}",
+            hint="leave `augment` out, or change items in a `path.py:function`",
+        )
+    return known.inputs[known.image].shape
 
 
 def _split(train: Split, reference: DataReference) -> tuple[Split, Split]:
@@ -188,7 +213,10 @@ def _split(train: Split, reference: DataReference) -> tuple[Split, Split]:
     return parts[0], parts[1]
 
 
-def _rows(x: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+def _rows(x: NDArray[Any], rows: NDArray[np.int64]) -> Any:
+    several: object = x
+    if isinstance(several, NamedArrays):
+        return several.mapped(lambda array: _rows(array, rows))
     # A memory map stays on disk: taking its rows would read all of it into memory.
     held: object = x
     if isinstance(held, Rows):
@@ -204,18 +232,21 @@ def _fingerprint(parts: Parts, task: TargetReader, named: TaskReference) -> str:
     if named != TaskReference():
         digest.update(json.dumps(task.to_dict(), sort_keys=True, default=str).encode())
     for _, split in parts.named():
-        digest.update(f"{split.x.dtype} {split.x.shape}".encode())
+        for name, x in by_name(split.x):
+            digest.update(f"{name}{x.dtype} {x.shape}".encode())
         if split.y.dtype == np.int64:
             digest.update(np.ascontiguousarray(split.y, dtype="<i8").data)
         else:
             digest.update(f"{split.y.dtype} {split.y.shape}".encode())
             digest.update(np.ascontiguousarray(split.y).data)
         if not parts.fingerprint:
-            _take_in(digest, split.x)
+            for _, x in by_name(split.x):
+                _take_in(digest, x)
     if parts.unlabelled is not None:
         digest.update(f"unlabelled {parts.unlabelled.shape}".encode())
         if not parts.fingerprint:
-            _take_in(digest, parts.unlabelled)
+            for _, x in by_name(parts.unlabelled):
+                _take_in(digest, x)
     return digest.hexdigest()
 
 

@@ -5,6 +5,9 @@ It returns `kdeploy.data.contract.Parts`, or a dictionary with `x_train`, `y_tra
 `classes` (names or their number), `scale`, `mean`, `std`, `resize`, `vocabulary` (of token ids),
 `licence` and `source`. In place of arrays, `train`, `test` and `validation` may be torch's data
 sets or loaders.
+
+An `x_...` that is a dictionary of arrays is several inputs, named as the parameters of `forward`;
+`scale`, `mean`, `std` and `vocabulary` are then dictionaries by the same names.
 """
 
 from __future__ import annotations
@@ -24,8 +27,10 @@ from numpy.typing import NDArray
 from kdeploy.data.check import TOKEN_TYPES
 from kdeploy.data.contract import AsGiven, Parts, Preprocessing, Split
 from kdeploy.data.lazy_items import LazyItems
+from kdeploy.data.several_inputs import named_arrays, preprocessing_of_inputs
 from kdeploy.data.torch_data import with_arrays
 from kdeploy.errors import DataError, FileMissing, InputError, UnknownName
+from kdeploy.named_arrays import NamedArrays
 from kdeploy.untrusted.named_path import named_path
 from kdeploy.untrusted.user_code import mark_as_users, users_code
 
@@ -148,18 +153,18 @@ def check_parameters(function: Callable[..., Any], given: Mapping[str, Any], whe
 
 def _parts(returned: Mapping[str, Any], name: str) -> Parts:
     known = (*ARRAYS, *VALIDATION, UNLABELLED, *OPTIONS)
+    returned = {key: _items(value, f"data `{name}`, {key}") for key, value in returned.items()}
     for key in returned:
         if key not in known:
             raise UnknownName.among("key", str(key), known, where=f"data `{name}`")
     needed = (*ARRAYS, *VALIDATION) if set(VALIDATION) & returned.keys() else ARRAYS
     for key in (*needed, *({UNLABELLED} & returned.keys())):
-        if not isinstance(returned.get(key), np.ndarray | LazyItems):
+        if not isinstance(returned.get(key), np.ndarray | LazyItems | NamedArrays):
             found = type(returned[key]).__name__ if key in returned else "nothing"
             raise DataError(
                 f"data `{name}`: `{key}` must be an array, found {found}", hint=_RETURNS
             )
     x = returned["x_train"]
-    is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
     parts = [key.removeprefix("x_") for key in needed if key.startswith("x_")]
     places = {part: f"data `{name}`, y_{part}" for part in parts}
     option = partial(_option, returned, name)
@@ -172,7 +177,13 @@ def _parts(returned: Mapping[str, Any], name: str) -> Parts:
         test=splits["test"],
         validation=splits.get("validation"),
         unlabelled=returned.get(UNLABELLED),
-        preprocessing=_preprocessing(option, x, is_tokens=is_tokens),
+        preprocessing=_preprocessing(option, x)
+        if not isinstance(x, NamedArrays)
+        else preprocessing_of_inputs(
+            x.arrays,
+            where=f"data `{name}`, x_train",
+            **{key: returned.get(key) for key in ("scale", "mean", "std", "vocabulary")},
+        ),
         licence=str(returned.get("licence", "")),
         source=str(returned.get("source", name)),
         as_given=AsGiven(classes=option("classes", _plain, None)),
@@ -192,6 +203,22 @@ def _option(
         ) from None
 
 
+def _items(value: Any, where: str) -> Any:
+    """Return a dictionary of arrays as the items of several inputs; all else as it is."""
+    if not isinstance(value, Mapping) or ", x_" not in where:
+        return value
+    strange = [key for key, one in value.items() if not isinstance(one, np.ndarray | LazyItems)]
+    if strange or not value:
+        found = (
+            f"`{strange[0]}` is {type(value[strange[0]]).__name__}" if strange else "it is empty"
+        )
+        raise DataError(
+            f"{where}: a dictionary of inputs, and {found}",
+            hint="give a numpy array for each parameter of `forward`, by its name",
+        )
+    return named_arrays(value, where=where)
+
+
 def _plain(classes: Any) -> Any:
     """Return names or a number as YAML has them, of an array, a tuple or a number of numpy's."""
     return None if classes is None else np.asarray(classes).tolist()
@@ -200,9 +227,8 @@ def _plain(classes: Any) -> Any:
 def _preprocessing(
     option: Callable[[str, Callable[[Any], Any], Any], Any],
     x: NDArray[Any],
-    *,
-    is_tokens: bool,
 ) -> Preprocessing:
+    is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
     return Preprocessing(
         shape=tuple(x.shape[1:]),
         scale=option("scale", float, 1 / 255 if x.dtype == np.uint8 else 1.0),

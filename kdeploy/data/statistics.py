@@ -49,7 +49,7 @@ def normalized_by(x: NDArray[Any], preprocessing: Preprocessing) -> Preprocessin
         preprocessing: Theirs; the statistics are of values after its scale.
     """
     is_plain = set(preprocessing.mean) == {0.0} and set(preprocessing.std) == {1.0}
-    if preprocessing.is_tokens or not is_plain or not len(x):
+    if preprocessing.is_tokens or not is_plain or not len(x) or x.ndim < 2:
         return preprocessing
     if x.dtype == np.uint8:
         to_units = 255 * preprocessing.scale

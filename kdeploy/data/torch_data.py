@@ -1,4 +1,9 @@
-"""Data of a `torch.utils.data.Dataset` or `DataLoader`: items are read from it, targets kept."""
+"""Data of a `torch.utils.data.Dataset` or `DataLoader`: items are read from it, targets kept.
+
+An item is (x, y), or a dictionary. Several inputs are a dictionary of arrays, in the place of x or
+beside the target, called as the parameters of `forward`; or a tuple in the place of x, which is
+given in its order: ((image, vector), y).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from numpy.typing import NDArray
 from kdeploy.data.contract import Split
 from kdeploy.data.lazy_items import LazyItems, padded
 from kdeploy.errors import DataError
+from kdeploy.named_arrays import NamedArrays, names_by_place
 
 PARTS = ("train", "test", "validation")
 MEMORY_BYTES = 512 * 1024**2
@@ -18,7 +24,11 @@ MEMORY_BYTES = 512 * 1024**2
 INPUTS, TARGETS = ("x", "image", "images", "input", "inputs", "pixel_values"), (
     "y", "label", "labels", "target", "targets",
 )  # fmt: skip
-_FORM = "an item is (x, y), or a dictionary with `x` and `y`; arrays, tensors or numbers"
+_FORM = (
+    "an item is (x, y), or a dictionary with `x` and `y`; arrays, tensors or numbers. Several "
+    "inputs are a dictionary of arrays, called as the parameters of `forward`"
+)
+Inputs = NDArray[Any] | dict[str, NDArray[Any]]
 
 
 def is_torch_data(value: Any) -> bool:
@@ -75,10 +85,11 @@ def split_of(data: Any, *, where: str) -> tuple[Split, list[str]]:
             f"{where}: item 0 has another target each time it is read",
             hint="change items by `augment`, which moves targets along, not in the data set",
         )
-    changes = not np.array_equal(first[0], again[0])
+    changes = any(not np.array_equal(a, _of(again[0], name)) for name, a in _each(first[0]))
     if changes:
         notes.append(f"{where}: items change each time they are read, as the data set augments")
-    keeps = not changes and first[0].nbytes * len(data) <= MEMORY_BYTES
+    size_bytes = sum(array.nbytes for _, array in _each(first[0]))
+    keeps = not changes and size_bytes * len(data) <= MEMORY_BYTES
     inputs, targets = [], []
     for place in range(len(data)):
         x, y = _item(data[place], where, place)
@@ -86,7 +97,14 @@ def split_of(data: Any, *, where: str) -> tuple[Split, list[str]]:
         targets.append(y)
         if keeps:
             inputs.append(x)
-    x = np.stack(inputs) if keeps else _lazy(data, first[0], where, is_repeatable=not changes)
+    if keeps:
+        x = _together(inputs)
+    else:
+        made = {
+            name: _lazy(data, name, array, where, is_repeatable=not changes)
+            for name, array in _each(first[0])
+        }
+        x = _as_given(made)
     return Split(x=x, y=_stacked(targets, where), origin=where), notes
 
 
@@ -94,9 +112,30 @@ def _has_places(data: Any) -> bool:
     return hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
-def _lazy(data: Any, first: NDArray[Any], where: str, *, is_repeatable: bool) -> Any:
+def _each(x: Inputs) -> list[tuple[str, NDArray[Any]]]:
+    return list(x.items()) if isinstance(x, dict) else [("", x)]
+
+
+def _of(x: Inputs, name: str) -> Any:
+    return x.get(name) if isinstance(x, dict) else x
+
+
+def _as_given(arrays: Mapping[str, Any]) -> Any:
+    return arrays[""] if "" in arrays else NamedArrays(dict(arrays))
+
+
+def _together(items: Sequence[Inputs]) -> Any:
+    """Return items that are alike as one array, of several inputs as one for each."""
+    names = [name for name, _ in _each(items[0])]
+    columns: dict[str, list[Any]] = {name: [_of(item, name) for item in items] for name in names}
+    return _as_given({name: np.stack(column) for name, column in columns.items()})
+
+
+def _lazy(
+    data: Any, name: str, first: NDArray[Any], where: str, *, is_repeatable: bool
+) -> LazyItems:
     def read(place: int) -> NDArray[Any]:
-        return _item(data[place], where, place)[0]
+        return dict(_each(_item(data[place], where, place)[0]))[name]
 
     # A data set of the user's own need not bear several threads.
     return LazyItems(
@@ -112,24 +151,32 @@ def _lazy(data: Any, first: NDArray[Any], where: str, *, is_repeatable: bool) ->
 def _read_once(data: Iterable[Any], *, where: str) -> Split:
     """Return what can only be read from front to back, in memory; batches are taken apart."""
     is_batched = hasattr(data, "batch_size") and data.batch_size is not None
-    inputs: list[NDArray[Any]] = []
+    inputs: list[Inputs] = []
     targets: list[NDArray[Any]] = []
     for number, given in enumerate(data):
         x, y = _item(given, where, number)
-        inputs += list(x) if is_batched else [x]
+        inputs += _taken_apart(x) if is_batched else [x]
         targets += list(y) if is_batched else [y]
         _check_alike(inputs[-1], inputs[0], where, len(inputs) - 1)
     if not inputs:
         raise DataError(
             f"{where} yields no items", hint="a generator is empty after one use: give a data set"
         )
-    return Split(x=np.stack(inputs), y=_stacked(targets, where), origin=where)
+    return Split(x=_together(inputs), y=_stacked(targets, where), origin=where)
 
 
-def _item(given: Any, where: str, place: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _taken_apart(batch: Inputs) -> list[Inputs]:
+    """Return the items of a batch."""
+    if not isinstance(batch, dict):
+        return list(batch)
+    count = len(next(iter(batch.values())))
+    return [{name: array[row] for name, array in batch.items()} for row in range(count)]
+
+
+def _item(given: Any, where: str, place: int) -> tuple[Inputs, NDArray[Any]]:
     if isinstance(given, Mapping):
-        x = next((given[key] for key in INPUTS if key in given), None)
         y = next((given[key] for key in TARGETS if key in given), None)
+        x = _inputs_in(given)
     elif isinstance(given, Sequence) and len(given) == 2 and not isinstance(given, str):
         x, y = given
     else:
@@ -137,10 +184,30 @@ def _item(given: Any, where: str, place: int) -> tuple[NDArray[Any], NDArray[Any
     if x is None or y is None:
         kind = f"keys {sorted(map(str, given))}" if isinstance(given, Mapping) else type(given)
         raise DataError(f"{where}: item {place} is {kind!s:.80}", hint=_FORM)
-    made = _array(x, where, place)
-    if made.dtype == np.float64:
-        made = made.astype(np.float32)
-    return made, _array(y, where, place)
+    if isinstance(x, list | tuple) and x and hasattr(x[0], "shape"):
+        x = dict(zip(names_by_place(len(x)), x, strict=True))
+    if isinstance(x, Mapping):
+        several = {str(name): _input(value, where, place) for name, value in x.items()}
+        return several, _array(y, where, place)
+    return _input(x, where, place), _array(y, where, place)
+
+
+def _inputs_in(item: Mapping[Any, Any]) -> Any:
+    """Return what of a dictionary is no target: the only input, or all arrays by their names."""
+    if "x" in item:
+        return item["x"]
+    first = next((key for key in INPUTS if key in item), None)
+    others = {key: value for key, value in item.items() if key not in TARGETS}
+    # A number beside an image is its place or its identity, as a rule.
+    arrays = {key: value for key, value in others.items() if len(getattr(value, "shape", ()))}
+    if first is not None:
+        return item[first] if len(arrays) < 2 else arrays
+    return arrays if len(arrays) > 1 else None
+
+
+def _input(value: Any, where: str, place: int) -> NDArray[Any]:
+    made = _array(value, where, place)
+    return made.astype(np.float32) if made.dtype == np.float64 else made
 
 
 def _array(value: Any, where: str, place: int) -> NDArray[Any]:
@@ -151,12 +218,26 @@ def _array(value: Any, where: str, place: int) -> NDArray[Any]:
     return made
 
 
-def _check_alike(x: NDArray[Any], first: NDArray[Any], where: str, place: int) -> None:
-    if x.shape != first.shape or x.dtype != first.dtype:
+def _check_alike(x: Inputs, first: Inputs, where: str, place: int) -> None:
+    names, wanted = ([name for name, _ in _each(one)] for one in (x, first))
+    if sorted(names) != sorted(wanted):
         raise DataError(
-            f"{where}: item {place} is {x.dtype} {x.shape}, the first {first.dtype} {first.shape}",
-            hint="bring all items to one shape and type in the data set",
+            f"{where}: item {place} has the inputs {_told(names)}, the first {_told(wanted)}",
+            hint="yield the same inputs for every item, by the same names",
         )
+    for name, of_first in _each(first):
+        one = dict(_each(x))[name]
+        if one.shape != of_first.shape or one.dtype != of_first.dtype:
+            which = f", `{name}`," if name else ""
+            raise DataError(
+                f"{where}: item {place}{which} is {one.dtype} {one.shape}, the first "
+                f"{of_first.dtype} {of_first.shape}",
+                hint="bring all items to one shape and type in the data set",
+            )
+
+
+def _told(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" if name else "x alone" for name in names)
 
 
 def _stacked(targets: Sequence[NDArray[Any]], where: str) -> NDArray[Any]:

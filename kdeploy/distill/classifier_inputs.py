@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
+from kdeploy.torch_module.named_inputs import call
 
 
 def classifier(model: nn.Module, example: Tensor, *, role: str) -> str:
@@ -40,7 +41,7 @@ def classifier(model: nn.Module, example: Tensor, *, role: str) -> str:
             for path, module in model.named_modules():
                 if path and _is_pointwise(module):
                     hooks.enter_context(module.register_forward_hook(watched(path)))
-            outputs = model(example)
+            outputs = call(model, example)
     finally:
         model.train(was_training)
     if not last:

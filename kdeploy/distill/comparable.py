@@ -18,13 +18,14 @@ from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant
 from kdeploy.distill.teacher import Teacher
 from kdeploy.tasks.contract import task_of
+from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.training.contract import Batch
 
 
 def example_of(data: Dataset) -> Batch:
     """Return the first two items of the training part, preprocessed."""
     return Batch(
-        x=torch.from_numpy(data.preprocessing.apply(data.train.x[:2])),
+        x=tensors_of(data.preprocessing.apply(data.train.x[:2])),
         labels=torch.from_numpy(np.array(data.train.y[:2])),
         rows=torch.arange(2),
     )

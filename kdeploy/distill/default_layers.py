@@ -20,6 +20,7 @@ from kdeploy.distill.classifier_inputs import classifier, is_file, no_layers_of_
 from kdeploy.distill.feature_hooks import INPUT
 from kdeploy.distill.loss_specs import LossSpec
 from kdeploy.errors import ModelError
+from kdeploy.torch_module.named_inputs import call
 
 Size = tuple[int, ...]
 
@@ -105,7 +106,9 @@ class _Run:
                     if path and next(module.children(), None) is None:
                         hooks.enter_context(module.register_forward_hook(watched(path)))
                 outputs = tuple(
-                    leaf for leaf in pytree.tree_leaves(model(example)) if isinstance(leaf, Tensor)
+                    leaf
+                    for leaf in pytree.tree_leaves(call(model, example))
+                    if isinstance(leaf, Tensor)
                 )
         finally:
             model.train(was_training)

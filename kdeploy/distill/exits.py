@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kdeploy.distill.feature_hooks import features_of, modules_at
 from kdeploy.errors import ModelError
 from kdeploy.torch_module.complexity import count_parameters
+from kdeploy.torch_module.named_inputs import call
 
 HEADS = "exit_heads"
 # A name of a module cannot have a dot in it.
@@ -45,7 +46,7 @@ def attach_exits(
     was_training = model.training
     model.eval()
     with torch.no_grad(), features_of(model, paths, role="student") as features:
-        model(example)
+        call(model, example)
     model.train(was_training)
     # A layer that passes on what it gets: a model that is an `nn.Sequential` runs all it holds.
     heads = nn.Identity()

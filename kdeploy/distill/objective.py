@@ -20,6 +20,7 @@ from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.tasks.contract import has_class_rows
 from kdeploy.torch_module.model_outputs import first_of, named
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.contract import Batch
@@ -180,7 +181,7 @@ class DistillObjective(nn.Module):
         try:
             asked = self.teacher(example, self.teacher_paths)
             with features_of(self.student, self.student_paths, role="student") as features:
-                logits = named(self.student(example.x))
+                logits = named(call(self.student, example.x))
             loss_bank = LossBank(loss_specs, (logits, features), asked, facts)
             loss_bank.dry_run((logits, features), asked, example)
         finally:

@@ -100,6 +100,12 @@ def teacher_preprocessing(
     """
     if not normalization:
         return student
+    if student.inputs:
+        raise RecipeError(
+            f"the teacher has a `mean` and a `std`, and items have the inputs "
+            f"{student.told_shape()}: they do not say of which",
+            hint="give `data.mean` and `data.std` by input, as the teacher was trained",
+        )
     if student.is_tokens:
         raise RecipeError(
             "the teacher has a `mean` and a `std`, and the data are token ids: no numbers "

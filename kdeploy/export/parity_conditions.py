@@ -2,7 +2,8 @@
 
 A quantized model is measured in distances to what it rounds. Of a torch model that is its float
 base; of a file it is the file itself without the quantizers of its activations: a file written in
-another encoding may be as far from it as rounding is.
+another encoding may be as far from it as rounding is. Where weights alone are codes, a kernel may
+round a layer's inputs to 8 bits, block by block: the yardstick is the model that does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.registry import Technique
 from kdeploy.runtimes.run import open_runtime
+from kdeploy.torch_module.block_quantized import block_quantized, with_rounded_inputs
 
 
 def parity_of(
@@ -88,6 +90,8 @@ def _base(model: nn.Module) -> nn.Module | None:
     """Return what a quantized model rounds, None for a float one."""
     if is_wrapped(model):
         return model.base
+    if block_quantized(model):
+        return with_rounded_inputs(model)
     if not isinstance(model, OnnxModel):
         return None
     import onnx

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from kdeploy.data.contract import Dataset
@@ -25,6 +24,7 @@ from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.registry import Technique, find, validate
 from kdeploy.runtimes.run import named, this_machine
 from kdeploy.system.interruption import stop_if_asked
+from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.untrusted.user_code import described
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def export(
         )
     # Two rows: torch.export takes a batch of 1 for a constant size.
     rows = data.validation.x[[0, len(data.validation) - 1]]
-    example = torch.from_numpy(data.preprocessing.apply(rows))
+    example = tensors_of(data.preprocessing.apply(rows))
     model = _for_profile(model.eval(), resolved)
     runtime, properties = technique.facts["runtime"], {**_of_data(data), **(metadata or {})}
 

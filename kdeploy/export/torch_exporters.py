@@ -18,8 +18,8 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
+from kdeploy.export import onnx_block_weights, onnx_dynamic
 from kdeploy.export.io_signature import FlattenOutputs, IOSignature
-from kdeploy.export.onnx_dynamic import translations
 from kdeploy.export.operator_table import operators_read_once
 from kdeploy.quantization.capture import reason_of
 from kdeploy.quantization.suppress_warnings import without_torch_noise
@@ -61,7 +61,10 @@ def export_program(
                 input_names=list(ends.inputs),
                 output_names=list(ends.outputs),
                 optimize=optimize,
-                custom_translation_table=translations(),
+                custom_translation_table={
+                    **onnx_dynamic.translations(),
+                    **onnx_block_weights.translations(),
+                },
             )
     except torch.onnx.OnnxExporterError as error:
         raise ModelError(

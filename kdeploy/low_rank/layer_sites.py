@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdeploy.torch_module.complexity import count_macs
 from kdeploy.torch_module.hooks import hooked
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.untrusted.user_code import described
 
 PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -166,5 +167,5 @@ def _problem(
 
 def _outputs(model: nn.Module, example: Tensor) -> Tensor:
     with torch.no_grad():
-        outputs: Tensor = model(example)
+        outputs: Tensor = call(model, example)
     return outputs

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from kdeploy import registry
 from kdeploy.data.contract import Dataset
 from kdeploy.data.further_items import with_unlabelled
@@ -37,6 +35,7 @@ from kdeploy.store.artifact import find_artifact
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.tasks.contract import is_of_classes, task_of
 from kdeploy.torch_module.model_outputs import answer_of, in_eval, joined
+from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.training.defaults import batch_size
 
 if TYPE_CHECKING:
@@ -205,7 +204,7 @@ def _check_layers(
         for loss, parameters in entry.items()
         if "layers" in parameters and parameters["layers"] is None
     ]
-    example = torch.from_numpy(data.preprocessing.example(2))
+    example = tensors_of(data.preprocessing.example(2))
     with_layers(loss_specs_of(wanting), student, teacher, example)
     names = {"student": dict(student.named_modules()), "teacher": dict(teacher.named_modules())}
     for index, entry in enumerate(config.losses):

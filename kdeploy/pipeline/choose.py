@@ -1,4 +1,8 @@
-"""Which of the exported files goes to the device, and why."""
+"""Which of the exported files goes to the device, and why.
+
+Files are chosen by what they are worth on the validation part, and the one that was chosen is
+judged on the test part: its numbers there had no part in the choice, so they are not too good.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 
 from kdeploy.bench.plan import BenchPlan
 from kdeploy.gate import Gate, Verdict, judge
-from kdeploy.measurement import Measurement, select
+from kdeploy.measurement import METRICS, Measurement, select
 from kdeploy.package.kinds import formats
 from kdeploy.pipeline.exported import Exported
 from kdeploy.runtimes.run import formats_of
@@ -20,7 +24,7 @@ PRACTICAL_DIFFERENCE = 0.03
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenFile:
-    """The file that won (None: none passed), the verdicts on it, and the reason in a sentence."""
+    """The file that won (None: it missed a gate), the verdicts on it, the reason in a sentence."""
 
     exported: Exported | None
     verdicts: tuple[Verdict, ...]
@@ -40,52 +44,98 @@ def target_configuration(plan: BenchPlan) -> dict[str, Any]:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What files and their teacher were measured to be, and what of it a choice may look at."""
+
+    test: Sequence[Measurement]
+    """All records; what is judged in them, on the test part."""
+    validation: Sequence[Measurement]
+    """What is judged, on the validation part; none where it has no labels or was not asked for."""
+    teacher: str
+    """The teacher's artefact id, the baseline of the gates."""
+    is_teacher_ahead: bool = False
+    """Whether the teacher, and no candidate, may have been trained on the validation part: then
+    it is compared by what it is worth on the test part."""
+
+    @property
+    def for_choice(self) -> Sequence[Measurement]:
+        """Return the records with what is judged taken from the validation part."""
+        if not self.validation:
+            return self.test
+        return [r for r in self.test if not METRICS[r.metric].is_judged] + list(self.validation)
+
+    @property
+    def baseline(self) -> Sequence[Measurement]:
+        """Return the teacher's records that candidates are chosen against."""
+        known = self.test if self.is_teacher_ahead else self.for_choice
+        return [r for r in known if r.artifact == self.teacher]
+
+    def verdicts(
+        self, gates: Sequence[Gate], exported: Exported, configuration: Mapping[str, Any]
+    ) -> list[Verdict]:
+        """Return the verdicts on a file that count: on the test part."""
+        baseline = [r for r in self.test if r.artifact == self.teacher]
+        return judge(gates, records_of(self.test, exported), baseline, **configuration)
+
+
 def choose(
     candidates: Sequence[Exported],
-    records: Sequence[Measurement],
+    evidence: Evidence,
     gates: Sequence[Gate],
     *,
-    teacher: str,
     configuration: Mapping[str, Any],
 ) -> ChosenFile:
     """Return the fastest candidate that passes all gates; of equally fast ones the smallest.
 
+    Where none passes on the validation part, the one that fails the fewest gates is judged, of
+    several the last: validation may be few items, and whether a gate holds is said by the test.
+
     Args:
         candidates: Exported files, in the order of the chain.
-        records: All measurements.
+        evidence: What was measured.
         gates: What must hold.
-        teacher: The teacher's artefact id, the baseline of the gates.
         configuration: Runtime and batch size on which all are judged.
     """
-    baseline = [r for r in records if r.artifact == teacher]
+    records = evidence.for_choice
     judged = [
-        (c, judge(gates, records_of(records, c), baseline, **configuration)) for c in candidates
+        (c, judge(gates, records_of(records, c), evidence.baseline, **configuration))
+        for c in candidates
     ]
-    passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
     if not judged:
         reason = "there is no file to choose from that a bundle ships"
         return ChosenFile(exported=None, verdicts=(), reason=reason)
-    if not passed:
-        last, verdicts = judged[-1]
-        failed = sum(not v.passed for v in verdicts)
-        reason = f"no file passes all gates; {last.name} fails {failed} of {len(gates)}"
+    passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
+    winner = (
+        _fastest(passed, records, configuration)
+        if passed
+        else min(reversed(judged), key=lambda each: sum(not v.passed for v in each[1]))[0]
+    )
+    verdicts = evidence.verdicts(gates, winner, configuration)
+    failed = sum(not v.passed for v in verdicts)
+    if failed:
+        where = " on the test part" if passed and evidence.validation else ""
+        before = (
+            f"{winner.name} was chosen and" if where else f"no file passes all gates; {winner.name}"
+        )
+        reason = f"{before} fails {failed} of {len(gates)}{where}"
         return ChosenFile(exported=None, verdicts=tuple(verdicts), reason=reason)
+    reason = _reason(winner, candidates, passed, records, configuration, bool(gates))
+    if not passed:
+        reason += "; on the validation part no file passed all gates, and this one failed fewest"
+    return ChosenFile(exported=winner, verdicts=tuple(verdicts), reason=reason)
+
+
+def _fastest(
+    passed: Sequence[Exported], records: Sequence[Measurement], configuration: Mapping[str, Any]
+) -> Exported:
     timed = [(c, _value(records, c, "latency.p50", configuration)) for c in passed]
     times = [t for _, t in timed if t is not None]
     if not times:
         # Nothing was timed: the last of the chain is what the recipe worked towards.
-        winner = passed[-1]
-    else:
-        close = [
-            c for c, t in timed if t is not None and t <= min(times) * (1 + PRACTICAL_DIFFERENCE)
-        ]
-        winner = min(close, key=lambda c: int(c.file.facts["size"]))
-    verdicts = next(v for c, v in judged if c is winner)
-    return ChosenFile(
-        exported=winner,
-        verdicts=tuple(verdicts),
-        reason=_reason(winner, candidates, passed, records, configuration, bool(gates)),
-    )
+        return passed[-1]
+    close = [c for c, t in timed if t is not None and t <= min(times) * (1 + PRACTICAL_DIFFERENCE)]
+    return min(close, key=lambda c: int(c.file.facts["size"]))
 
 
 def _reason(
@@ -103,8 +153,9 @@ def _reason(
 
     gates = "passes all gates" if has_gates else "ends the chain"
     others = [shown(c) for c in passed if c is not winner]
-    failed = [c.name for c in candidates if c not in passed]
-    text = f"{shown(winner)} {gates} and is the fastest on {configuration['runtime']}"
+    failed = [c.name for c in candidates if c not in passed and c is not winner]
+    text = f"{shown(winner)} {gates}"
+    text += f" and is the fastest on {configuration['runtime']}" if winner in passed else ""
     if others:
         text += f"; slower or larger: {', '.join(others)}"
     if failed:

@@ -21,6 +21,7 @@ from kdeploy.pipeline.session import Session
 from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.tasks.contract import has_class_rows, task_of
 from kdeploy.torch_module.model_outputs import in_eval
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.training.batches import batches_in_order
 from kdeploy.training.fit import accuracy
 
@@ -149,6 +150,6 @@ def _cross_entropy(model: nn.Module, data: Dataset) -> float:
     x = part.x[:MOST_ITEMS]
     batches = batches_in_order(x, data.preprocessing, batch_size=BATCH_SIZE, device=place)
     with in_eval(model), torch.no_grad():
-        logits = torch.cat([model(batch).float() for batch in batches])
+        logits = torch.cat([call(model, batch).float() for batch in batches])
     flat = logits.reshape(-1, logits.shape[-1])
     return float(functional.cross_entropy(flat, y.reshape(-1), ignore_index=NOT_COUNTED))

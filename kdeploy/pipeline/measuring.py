@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.bench.cache import conditions, contents_sha256
-from kdeploy.bench.plan import BenchPlan, plan_for
+from kdeploy.bench.plan import TEST, BenchPlan, Part, plan_for
 from kdeploy.bench.run import BenchInterrupted, BenchResult, ModelUnderTest, bench
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.measurement import Measurement, read, write
@@ -22,6 +22,7 @@ from kdeploy.untrusted.json_document import json_file
 # files or runtimes shares what is in both.
 KEPT = "bench"
 COMPARISONS, PROOFS = "comparisons.json", "proofs.json"
+VALIDATION = "validation.jsonl"
 
 
 def make_measurements(
@@ -30,8 +31,16 @@ def make_measurements(
     plan: BenchPlan,
     *,
     baseline: str | None,
+    parts: tuple[Part, ...] = TEST,
 ) -> list[Artifact]:
     """Return the measurements, one artefact for torch models and one for each kind of file.
+
+    Args:
+        session: Whose store and data count.
+        models: What is measured.
+        plan: In which runtimes and how.
+        baseline: Label of the model that others are compared with.
+        parts: Of the data, on which answers are judged.
 
     Raises:
         BenchInterrupted: Ctrl-C; its result holds all that was finished.
@@ -46,7 +55,7 @@ def make_measurements(
             own = plan.model_copy(update={"runtimes": runtimes})
             known = baseline if baseline in {s.label for s in chosen} else None
             try:
-                made.append(_measure(session, chosen, own, known, form))
+                made.append(_measure(session, chosen, own, known, form, parts))
             except BenchInterrupted as stop:
                 stop.result = _joined([result_of(made), stop.result])
                 raise
@@ -60,6 +69,8 @@ def result_of(artifacts: Sequence[Artifact]) -> BenchResult:
             measurements=read(artifact.folder),
             comparisons=_lines(artifact.folder / COMPARISONS),
             proofs=_lines(artifact.folder / PROOFS),
+            # An earlier version judged on the test part alone.
+            validation=read(file) if (file := artifact.folder / VALIDATION).is_file() else [],
         )
         for artifact in artifacts
     )
@@ -90,6 +101,7 @@ def _joined(results: Iterable[BenchResult]) -> BenchResult:
         whole.measurements.extend(part.measurements)
         whole.comparisons.extend(part.comparisons)
         whole.proofs.extend(part.proofs)
+        whole.validation.extend(part.validation)
     return whole
 
 
@@ -99,13 +111,14 @@ def _measure(
     plan: BenchPlan,
     baseline: str | None,
     form: str,
+    parts: tuple[Part, ...],
 ) -> Artifact:
     def make(work: Path) -> Made:
         try:
             result = bench(
                 models,
                 # Real inputs are wanted for latency too, even where accuracy is left out.
-                plan_for(plan, session.reference),
+                plan_for(plan, session.reference, parts),
                 baseline=baseline,
                 out=work,
                 cache_folder=session.store.work(KEPT),
@@ -120,6 +133,8 @@ def _measure(
             write(result.measurements, folder / "measurements.jsonl")
             (folder / COMPARISONS).write_text(json.dumps(result.comparisons, indent=1))
             (folder / PROOFS).write_text(json.dumps(result.proofs, indent=1))
+            if result.validation:
+                write(result.validation, folder / VALIDATION)
             if (work / "samples").is_dir():
                 (work / "samples").replace(folder / "samples")
             return {}
@@ -127,6 +142,7 @@ def _measure(
         return Made(write=write_all)
 
     parameters = {**plan.model_dump(), "baseline": baseline}
+    parameters |= {} if parts == TEST else {"parts": list(parts)}
     seen = [[s.artifact, s.label, s.profile, contents_sha256(s.path)] for s in models]
     unavailable = {r: named(r)[0].load().unavailable() for r in plan.runtimes}
     return session.step(

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.fx import GraphModule
 
 from kdeploy.data.contract import Dataset
@@ -39,6 +38,7 @@ from kdeploy.store.artifact import Artifact, find_artifact
 from kdeploy.store.references import ModelReference, build_model, source_sha256
 from kdeploy.tasks.contract import task_of
 from kdeploy.torch_module.complexity import count_bytes, count_macs
+from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.early_look import EarlyLook
@@ -140,7 +140,7 @@ def made_model(
     """Return a torch model as something the session stores."""
     preprocessing = data_of(session).preprocessing
     base = model.base if is_wrapped(model) else model
-    example = torch.from_numpy(preprocessing.example(1))
+    example = tensors_of(preprocessing.example(1))
     if scores is None:
         scores = held_out.scores_on_validation(session, model)
     return Made(

@@ -29,6 +29,7 @@ from kdeploy.torch_module.model_faults import (
     same_randomness,
 )
 from kdeploy.torch_module.model_outputs import changes_its_input, joined, outputs_of, told
+from kdeploy.torch_module.named_inputs import call, tensors_of
 from kdeploy.torch_module.named_outputs import named_outputs
 from kdeploy.torch_module.outside_state import changed, different, outside_state
 from kdeploy.training.compilation import first_output
@@ -107,7 +108,7 @@ def two_batches(data: Dataset) -> tuple[Tensor, Tensor]:
     """Return two batches of two items, of which the first item is the same."""
     count = len(data.train)
     rows = np.array([0, count // 2, count - 1])
-    items = torch.from_numpy(np.array(data.preprocessing.apply(data.train.x[rows])))
+    items = tensors_of(data.preprocessing.apply(data.train.x[rows]))
     return items[[0, 1]], items[[0, 2]]
 
 
@@ -210,7 +211,7 @@ def _check_training(
     # Dropout may draw here; what it draws is not to change the training that follows.
     with same_randomness(ANOTHER_SEED), torch.enable_grad():
         with users_code(f"{who} cannot run in training mode", model=model):
-            returned = model.train()(given)
+            returned = call(model.train(), given)
         key = next((key for key, size in batch_sizes.items() if size == 1), None)
         if key is not None:
             with users_code(
@@ -218,14 +219,14 @@ def _check_training(
                 hint=f"set `{key}: 2` or more: batch norm needs two values a channel",
                 model=model,
             ):
-                model(pair[:1].clone())
+                call(model, pair[:1].clone())
     if not same(given, pair):
         raise changes_its_input(model, pair, role=who, when=" while it is trained")
     model.eval()
     first = first_output(returned)
     is_used_whole = first is returned
     with torch.no_grad():
-        is_mapping = isinstance(first, Mapping) and isinstance(model(pair.clone()), Mapping)
+        is_mapping = isinstance(first, Mapping) and isinstance(call(model, pair.clone()), Mapping)
     if is_mapping:
         first = joined(named_outputs(first))
     if not isinstance(first, Tensor) or first.shape != answer.shape:

@@ -10,6 +10,7 @@ import torch
 
 from kdeploy.data.contract import Dataset
 from kdeploy.torch_module.finite import check_answers
+from kdeploy.torch_module.named_inputs import call, tensors_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,8 +31,8 @@ def check_real_items(model: nn.Module, data: Dataset, role: str) -> None:
         for rows in np.array_split(chosen, range(PIECE, len(chosen), PIECE)) if len(split) else ():
             if time.monotonic() > ends:
                 return
-            x = torch.from_numpy(data.preprocessing.apply(np.asarray(split.x[rows])))
+            x = tensors_of(data.preprocessing.apply(split.x[rows]))
             with torch.no_grad():
-                logits = model(x)
+                logits = call(model, x)
             numbers = torch.from_numpy(rows)
             check_answers(model, x, logits, name=role, part=part, numbers=numbers)

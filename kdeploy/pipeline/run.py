@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kdeploy.bench.plan import TEST
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.control import TeacherEffect
 from kdeploy.gate import Verdict
@@ -15,11 +16,12 @@ from kdeploy.measurement import Measurement
 from kdeploy.package.kinds import formats
 from kdeploy.pipeline.ahead import check_ahead
 from kdeploy.pipeline.check import check
-from kdeploy.pipeline.choose import choose, target_configuration
+from kdeploy.pipeline.choose import Evidence, choose, target_configuration
 from kdeploy.pipeline.control import teacher_effect
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.exporting import make_exports, model_under_test, parity_records
 from kdeploy.pipeline.failures import Failure, kept_for_later
+from kdeploy.pipeline.held_out import may_have_seen
 from kdeploy.pipeline.log import Log, NullListener, RunListener
 from kdeploy.pipeline.losing import notes, warning
 from kdeploy.pipeline.measuring import make_measurements, result_of
@@ -67,6 +69,8 @@ class RunResult:
     """What the teacher did for the student, where that was compared."""
     exported: list[Exported] = field(default_factory=list)
     records: list[Measurement] = field(default_factory=list)
+    validation: list[Measurement] = field(default_factory=list)
+    """What files are worth on the validation part, by which one is chosen."""
     chosen: Exported | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     packaged: Exported | None = None
@@ -171,7 +175,7 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
             write_exports(out, result.exported)
     if "bench" in stages:
         _measure(recipe, out, session, result)
-        _choose(recipe, result)
+        _choose(recipe, session, result)
         _say_what_loses(recipe, session, result)
     is_wanted = "package" in stages and recipe.budgets is not None
     # What is chosen among the files that are left may not be what is wanted.
@@ -230,15 +234,22 @@ def _measure(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
     extra = [result.baseline] if result.baseline else []
     under_test = [model_under_test(m) for m in [*result.models, *extra] if m.kind == "torch"]
     under_test += [model_under_test(e.model, e) for e in result.exported]
-    measured = make_measurements(session, under_test, recipe.bench, baseline=result.teacher.label)
+    is_labelled = session.data is not None and session.data.validation.is_labelled
+    measured = make_measurements(
+        session,
+        under_test,
+        recipe.bench,
+        baseline=result.teacher.label,
+        parts=("test", "validation") if is_labelled and recipe.bench.accuracy else TEST,
+    )
     found = result_of(measured)
     found.measurements.extend(r for e in result.exported for r in parity_records(e))
-    result.records = found.measurements
+    result.records, result.validation = found.measurements, found.validation
     with session.files():
         write_measurements(out, found)
 
 
-def _choose(recipe: Recipe, result: RunResult) -> None:
+def _choose(recipe: Recipe, session: Session, result: RunResult) -> None:
     """Judge the gates; without gates only the end of the chain is a candidate."""
     made = [m.id for m in result.models[1:]] or [result.teacher.id]
     if not recipe.gates:
@@ -246,12 +257,15 @@ def _choose(recipe: Recipe, result: RunResult) -> None:
         made = [m.id for m in ends]
     shipped = formats()
     candidates = [e for e in result.exported if e.model.id in made and e.file.kind in shipped]
-    choice = choose(
-        candidates,
-        result.records,
-        recipe.gates,
+    evidence = Evidence(
+        test=result.records,
+        validation=result.validation,
         teacher=result.teacher.id,
-        configuration=target_configuration(recipe.bench),
+        # A student is trained on what is not held out; what is made of the teacher itself is not.
+        is_teacher_ahead=result.student is not None and may_have_seen(session, result.teacher),
+    )
+    choice = choose(
+        candidates, evidence, recipe.gates, configuration=target_configuration(recipe.bench)
     )
     result.chosen = choice.exported
     result.verdicts = list(choice.verdicts)

@@ -13,7 +13,7 @@ from kdeploy.bench.run import BenchResult
 from kdeploy.measurement import write
 from kdeploy.onnx_graph.checks import copy_file
 from kdeploy.pipeline.exported import Exported
-from kdeploy.pipeline.measuring import COMPARISONS, PROOFS
+from kdeploy.pipeline.measuring import COMPARISONS, PROOFS, VALIDATION
 from kdeploy.pipeline.packaging import BUNDLE
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
@@ -45,6 +45,8 @@ def write_command(out: Path, words: Sequence[str]) -> None:
 def write_measurements(out: Path, result: BenchResult) -> None:
     """Write the records, comparisons and proofs, and the machine that they hold for."""
     write(result.measurements, out / "measurements.jsonl")
+    if result.validation:
+        write(result.validation, out / VALIDATION)
     write_json(out / COMPARISONS, result.comparisons)
     write_json(out / PROOFS, result.proofs)
     write_json(out / "machine.json", this_machine().to_dict())

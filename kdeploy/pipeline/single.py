@@ -40,6 +40,7 @@ from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import ResolvedTeacher, Step
 from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
+from kdeploy.store.transformers_models import brings_weights
 from kdeploy.system.temporary import temporary_folder
 from kdeploy.tasks.contract import judged_as, metrics_for, task_of
 from kdeploy.training.config import TrainingConfig
@@ -57,6 +58,11 @@ class Source:
     """The function that makes the model gives it its weights."""
     args: Mapping[str, Any] = field(default_factory=dict)
     data: DataReference | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model that is built has its weights already."""
+        return self.as_built or brings_weights(self.reference, Path())
 
 
 def import_one(source: Source, out: Path, listener: RunListener) -> Artifact:
@@ -142,7 +148,7 @@ def _begin(source: Source, out: Path, listener: RunListener) -> tuple[Session, A
         return session, session.store.adopt(known)
     reference = ModelReference(build=source.reference, args=source.args)
     # Trained for no epoch: the model as its function returns it.
-    is_as_built = source.as_built and source.weights is None
+    is_as_built = source.is_trained and source.weights is None
     training = TrainingConfig(epochs=0) if is_as_built else TrainingConfig()
     teacher = ResolvedTeacher(reference=reference, weights=source.weights, training=training)
     return session, make_teacher(session, teacher)
@@ -166,7 +172,7 @@ def _check_source(source: Source, data: DataReference) -> None:
         _check_file(source, reference, data)
         return
     model = build_model(reference)
-    if source.weights is None and not source.as_built:
+    if source.weights is None and not source.is_trained:
         raise RecipeError(
             f"`{source.reference}` has no weights",
             hint="add `--weights FILE.safetensors`, or `--as-built` where the function loads them; "

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,6 +18,7 @@ from kdeploy.quantization.contract import is_wrapped
 from kdeploy.store.model_io import rebuild, save_model
 from kdeploy.store.references import ModelReference
 from kdeploy.torch_module.model_outputs import in_eval, joined, named
+from kdeploy.torch_module.named_inputs import call, tensors_of
 from kdeploy.torch_module.outside_state import different
 from kdeploy.training.fit import FitResult
 
@@ -41,10 +41,9 @@ def store_model(
     facts = save_model(folder, model, reference)
     loaded = rebuild(folder, facts, data.preprocessing)
     part = data.validation if len(data.validation) else data.train
-    stored = np.array(part.x[:ITEMS])
-    x = torch.from_numpy(np.array(data.preprocessing.apply(stored)))
+    x = tensors_of(data.preprocessing.apply(part.x[:ITEMS]))
     with in_eval(model), torch.no_grad():
-        expected, found = (joined(named(m(x.clone()))).double() for m in (model, loaded))
+        expected, found = (joined(named(call(m, x.clone()))).double() for m in (model, loaded))
     is_alike = torch.equal(found.isfinite(), expected.isfinite())
     expected, found = expected.nan_to_num(), found.nan_to_num()
     moved = float((found - expected).abs().max())

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from kdeploy import registry
@@ -24,6 +23,7 @@ from kdeploy.quantization.capture import capture
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.store.artifact import find_artifact
 from kdeploy.system.temporary import temporary_folder
+from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.defaults import num_epochs
 
@@ -43,7 +43,7 @@ def check_by_trial(recipe: Recipe, data: Dataset) -> None:
     """
     if items_shown(recipe, len(data.train)) < FEWEST_ITEMS:
         return
-    example = torch.from_numpy(data.preprocessing.apply(data.train.x[[0, len(data.train) - 1]]))
+    example = tensors_of(data.preprocessing.apply(data.train.x[[0, len(data.train) - 1]]))
     for role, model in _models(recipe).items():
         is_compressed = role == "student" or recipe.student is None
         if is_compressed and any(_makes_integers(s.technique) for s in recipe.compress):

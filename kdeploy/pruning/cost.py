@@ -13,6 +13,7 @@ from kdeploy.pruning.coupling import LayerDim
 from kdeploy.pruning.removal import channel_count
 from kdeploy.torch_module.complexity import count_macs
 from kdeploy.torch_module.hooks import hooked
+from kdeploy.torch_module.named_inputs import call
 
 _TWO_SIDED = (OPTYPE.CONV, OPTYPE.LINEAR)
 _ONE_SIDED = (
@@ -79,7 +80,7 @@ def _mac_terms(model: nn.Module, example: Tensor) -> list[Term]:
         if module2type(module) in (*_TWO_SIDED, OPTYPE.DEPTHWISE_CONV)
     )
     with hooked(handles), torch.no_grad():
-        model(example)
+        call(model, example)
     return terms
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from kdeploy.pruning.coupling import LayerDim
 from kdeploy.pruning.importance import Values, by_channel, weights
+from kdeploy.torch_module.named_inputs import call
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 MOST_ITEMS = 128
@@ -56,7 +57,7 @@ def _mean(
     count = 0
     for x, labels in batches:
         model.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(call(model, x), labels).backward()  # type: ignore[no-untyped-call]
         count += 1
         numbers = {
             name: each(weight.detach(), weight.grad)

@@ -15,6 +15,7 @@ from kdeploy.errors import ModelError
 from kdeploy.pruning.groups import LayerDim, PruningGroup
 from kdeploy.pruning.size_attributes import lower_number
 from kdeploy.pruning.stated_widths import hint_for
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.untrusted.user_code import users_code
 
 
@@ -43,7 +44,7 @@ def remove_checked(
     with torch.no_grad():
         try:
             with users_code("with fewer channels the model cannot run", model=model):
-                found = model(example)
+                found = call(model, example)
         except ModelError as error:
             outputs = [layer_dim for layer_dim in channels if layer_dim.side == "out"]
             widths = {s.layer: (channel_count(hidden, s), channel_count(model, s)) for s in outputs}

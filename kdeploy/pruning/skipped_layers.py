@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdeploy.pruning.coupling import LayerDim, PruningGroup
 from kdeploy.pruning.importance import weights
+from kdeploy.torch_module.named_inputs import call
 
 OUTPUT = "its outputs are the model's"
 FROZEN = (
@@ -73,7 +74,7 @@ def _ends(model: nn.Module, example: Tensor) -> set[str]:
         for name in weights(model):
             hook = model.get_submodule(name).register_forward_hook(watched(name))
             hooks.enter_context(hook)
-        outputs = model(example.to(next(model.parameters()).device))
+        outputs = call(model, example.to(next(model.parameters()).device))
     return {
         name
         for name, tensor in made.items()

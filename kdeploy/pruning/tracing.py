@@ -17,6 +17,7 @@ from kdeploy.pruning.axes import Axes, find_axes
 from kdeploy.pruning.calls import Call, recording
 from kdeploy.pruning.shuffles import Shuffle, find_shuffles
 from kdeploy.torch_module.model_outputs import outputs_of
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.untrusted.user_code import described, hint_of
 
 
@@ -125,13 +126,13 @@ def _all_outputs(model: nn.Module, x: Tensor) -> Any:
     """
     model.training = True  # of the model alone: its layers compute as in eval mode
     try:
-        return model(x)
+        return call(model, x)
     finally:
         model.training = False
 
 
 def _eval_output(model: nn.Module, x: Tensor) -> Any:
-    return model(x)
+    return call(model, x)
 
 
 def _dependencies(model: nn.Module, x: Tensor, call: Callable[..., Any]) -> Any:

@@ -21,6 +21,7 @@ from torch.utils._pytree import TreeSpec, tree_leaves
 from kdeploy.errors import ModelError
 from kdeploy.quantization.functional import functional_graph
 from kdeploy.quantization.suppress_warnings import without_torch_noise
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.torch_module.named_outputs import register_dataclasses
 from kdeploy.untrusted.user_code import hint_of, users_line
 
@@ -84,7 +85,7 @@ def _program(model: nn.Module, example: Tensor, axes: Sequence[int]) -> Exported
         return torch.export.export(model, (example,), dynamic_shapes=open_sizes)
     except Exception:  # torch.export raises many types; of most models the same once more
         with torch.no_grad():
-            answer = model(example)
+            answer = call(model, example)
         if not register_dataclasses(answer):
             raise
     return torch.export.export(model, (example,), dynamic_shapes=open_sizes)

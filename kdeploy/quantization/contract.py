@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeGuard
 from torch import Tensor, nn
 
 from kdeploy.registration import Decorated, register
+from kdeploy.torch_module.block_quantized import block_quantized
 
 wrapper: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "wrapper")
 
@@ -30,6 +31,13 @@ class Wrapped(Protocol):
         ...
 
     def __call__(self, x: Tensor) -> Tensor: ...
+
+
+def quantized_by(model: nn.Module) -> str:
+    """Return what quantized a model, a wrapper or "int4_weights"; "" for a float one."""
+    if is_wrapped(model):
+        return model.wrapper
+    return "int4_weights" if block_quantized(model) else ""
 
 
 def is_wrapped(model: object) -> TypeGuard[Wrapped]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from kdeploy.errors import ModelError
 from kdeploy.quantization.fake_quant import FakeQuantized
 from kdeploy.torch_module.finite import has_class
+from kdeploy.torch_module.named_inputs import call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def _outputs(
     model: FakeQuantized, batches: Sequence[tuple[Tensor, Tensor]], layers: Sequence[str]
 ) -> list[Tensor]:
     model.switch(layers)
-    return [model(x) for x, _ in batches]
+    return [call(model, x) for x, _ in batches]
 
 
 def _decibels(expected: Sequence[Tensor], outputs: Sequence[Tensor]) -> float:

@@ -13,12 +13,13 @@ from kdeploy.store.artifact import MANIFEST
 from kdeploy.store.artifact_schema import ID
 from kdeploy.store.moved_paths import went_along
 from kdeploy.store.references import names_model
+from kdeploy.store.transformers_models import HUGGING_FACE
 from kdeploy.untrusted.named_path import named_path
 
 LIBRARIES = ("live", "pytorchcv", "timm", "torchvision")
 # A path, also with a function of the file (`/a/build.py:net`), or a module (`/a/nets.build:net`).
 _PLACE = re.compile(
-    r"(?P<before>(onnx:|transformers:)?)(?P<place>/.+?)"
+    r"(?P<before>(onnx:|transformers:|gguf:)?)(?P<place>/.+?)"
     r"(?P<after>((?<=\.py):\w+|/(?![^/]*\.py:)[A-Za-z_][\w.]*:\w+)?)"
 )
 
@@ -112,7 +113,7 @@ def absolute_build(build: str, folder: Path) -> str:
     place, colon, name = build.partition(":")
     if place in LIBRARIES and name:
         return build  # whatever folder of that name is here
-    if place in ("onnx", "transformers"):
+    if place in ("onnx", *HUGGING_FACE):
         return f"{place}:{named_path(name, folder).resolve()}"
     if (path := named_path(place, folder)).exists():
         return f"{path.resolve()}{colon}{name}"

@@ -26,6 +26,7 @@ from kdeploy.recipe.sections import (
 )
 from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
+from kdeploy.store.transformers_models import brings_weights
 from kdeploy.tasks.contract import facts_of, is_own
 from kdeploy.training.config import TrainingConfig
 from kdeploy.units import parse_drop
@@ -276,10 +277,12 @@ def _teacher(given: Mapping[str, Any], folder: Path) -> ResolvedTeacher:
     if (section.mean is None) != (section.std is None):
         raise RecipeError("teacher: `mean` and `std` go together", hint="give both or none")
     own = {"mean": section.mean, "std": section.std} if section.mean and section.std else None
+    # What has its weights is not trained unless somebody says how.
+    train = section.train or ({"epochs": 0} if brings_weights(build, folder) else {})
     return ResolvedTeacher(
         reference=ModelReference(build=build, args=section.args, folder=folder),
         weights=weights,
-        training=registry.check(TrainingConfig, section.train, where="teacher.train"),
+        training=registry.check(TrainingConfig, train, where="teacher.train"),
         normalization=own,
     )
 

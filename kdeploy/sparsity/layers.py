@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdeploy.torch_module.hooks import hooked
 from kdeploy.torch_module.input_gram import WEIGHTED
 from kdeploy.torch_module.model_outputs import in_eval
+from kdeploy.torch_module.named_inputs import call
 
 
 def layers_with_weights(model: nn.Module) -> dict[str, nn.Module]:
@@ -47,5 +48,5 @@ def first_to_run(model: nn.Module, layers: Collection[str], example: Tensor) -> 
         for name in layers
     )
     with hooked(handles), in_eval(model), torch.no_grad():
-        model(example)
+        call(model, example)
     return order[0] if order else None

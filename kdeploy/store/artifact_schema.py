@@ -124,7 +124,9 @@ def model_facts(model: Any) -> Mapping[str, Any]:
         _check(wrapper.get("state"), _TABLE, "model.wrapper.state")
     for number, edit in enumerate(entry["edits"]):
         _check(_table(edit, f"model.edits.{number}").get("path"), _TEXT, "model.edits.path")
-    return {"wrapper": None, **entry}
+    for name, owner in _table(entry.get("tied", {}), "model.tied").items():
+        _check(owner, _TEXT, f"model.tied.{name}")
+    return {"wrapper": None, "tied": {}, **entry}
 
 
 def _check_preprocessing(known: Mapping[str, Any] | None) -> None:

@@ -1,4 +1,4 @@
-"""Layers of `torch.nn` as plain JSON, and back: a list of types, and constructor arguments.
+"""Layers of `torch.nn`, and those on codes, as plain JSON and back: types and their arguments.
 
 This is all that an artefact's edits can construct; nothing is imported by name.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
+from kdeploy.torch_module.block_quantized import BlockQuantizedEmbedding, BlockQuantizedLinear
 
 # Files of torch.nn whose layers an edit may put in.
 _FAMILIES = (
@@ -24,7 +25,7 @@ ALLOWED: Mapping[str, type[nn.Module]] = {
     name: kind
     for name, kind in vars(nn).items()
     if isinstance(kind, type) and kind.__module__.rpartition(".")[2] in _FAMILIES.split()
-} | {"Sequential": nn.Sequential}
+} | {k.__name__: k for k in (nn.Sequential, BlockQuantizedEmbedding, BlockQuantizedLinear)}
 
 
 def describe_layer(path: str, module: nn.Module) -> dict[str, Any]:

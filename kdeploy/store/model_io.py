@@ -6,6 +6,7 @@ Nothing executes on loading but the user's own `build.py`, of which the artefact
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,14 @@ from kdeploy.preprocessing import Preprocessing
 from kdeploy.store.artifact import Artifact, open_artifact
 from kdeploy.store.artifact_schema import MalformedManifest, model_facts
 from kdeploy.store.moved_paths import from_here, lies_now
+from kdeploy.store.transformers_models import CONFIG, WEIGHTS
+from kdeploy.torch_module.named_inputs import tensors_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from kdeploy.store.references import ModelReference
 
-WEIGHTS = "model.safetensors"
 BUILD = "build.py"
 BESIDE = "beside"
 """The folder for copies of what build.py imports from beside it."""
@@ -30,15 +32,28 @@ def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dic
     """Write a model's payload; return the manifest's `model` entry that rebuilds it."""
     from safetensors.torch import save
 
-    from kdeploy.store.references import build_model, source_sha256, source_text, sources_beside
+    from kdeploy.store.references import (
+        build_model,
+        description_of,
+        source_sha256,
+        source_text,
+        sources_beside,
+    )
     from kdeploy.store.structure import difference
+    from kdeploy.store.transformers_models import keep_description
+    from kdeploy.torch_module.transformers_outputs import library_module
 
     wrapper = getattr(model, "wrapper", None)
     base: nn.Module = model.base if wrapper else model  # type: ignore[assignment]
+    library, description = library_module(base), description_of(reference)
+    state, tied = _stored_once(base, library)
     # Cloned: safetensors refuses tensors that share memory, as tied weights do.
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in base.state_dict().items()}
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     # As bytes through Python's own file, so that a full disk is an OSError with its number.
-    (folder / WEIGHTS).write_bytes(save(tensors))
+    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"} if library else None))
+    if library is not None and description is not None:
+        keep_description(library, description, folder)
+        reference = replace(reference, description=folder)
     text = source_text(reference)
     if text is not None:
         (folder / BUILD).write_text(text)
@@ -53,8 +68,30 @@ def save_model(folder: Path, model: nn.Module, reference: ModelReference) -> dic
         "folder_from_here": from_here(reference.folder, folder),
         "source_sha256": source_sha256(reference),
         "edits": difference(build_model(reference), base),
+        **({"tied": tied} if tied else {}),
         "wrapper": {"name": wrapper, "state": model.state()} if wrapper else None,  # type: ignore[operator]
     }
+
+
+def _stored_once(
+    model: nn.Module, library: nn.Module | None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors to write, and of tied ones that are left out the name they share.
+
+    Those of a Hugging Face model have the library's own names, which it reads again.
+    """
+    from kdeploy.torch_module.transformers_outputs import PREFIX
+
+    state = model.state_dict()
+    if library is None:
+        return state, {}
+    first: dict[tuple[Any, ...], str] = {}
+    tied = {}
+    for name, tensor in state.items():
+        owner = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name)
+        if owner != name and tensor.numel():  # empty tensors all have the address 0
+            tied[name] = owner
+    return {k.removeprefix(PREFIX): state[k] for k in state if k not in tied}, tied
 
 
 def reference_of(artifact: Artifact) -> ModelReference:
@@ -87,6 +124,7 @@ def _reference(folder: Path, facts: Mapping[str, Any]) -> ModelReference:
         folder=lies_now(facts["folder"], facts.get("folder_from_here"), folder),
         source_file=kept if kept.is_file() else None,
         beside=beside if beside.is_dir() else None,
+        description=folder if (folder / CONFIG).is_file() else None,
     )
 
 
@@ -133,23 +171,27 @@ def rebuild(
 def _rebuilt(
     folder: Path, facts: Mapping[str, Any], preprocessing: Preprocessing | None
 ) -> nn.Module:
-    import torch
     from safetensors.torch import load_file
 
     from kdeploy.registry import find
     from kdeploy.store.references import build_model
     from kdeploy.store.structure import replay
+    from kdeploy.torch_module.transformers_outputs import PREFIX
 
-    fresh = build_model(_reference(folder, facts))
+    reference = _reference(folder, facts)
+    fresh = build_model(reference)
     # No tensor has more elements than the file has bytes: the rest is refused before it is made.
     model = replay(fresh, facts["edits"], most_elements=(folder / WEIGHTS).stat().st_size)
-    model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    prefix = PREFIX if reference.description is not None else ""
+    tensors = {prefix + name: tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+    tensors |= {name: tensors[owner] for name, owner in facts["tied"].items()}
+    model.load_state_dict(tensors, strict=True)
     model.eval()
     if facts["wrapper"]:
         if preprocessing is None:
             raise ValueError("it has a wrapper, and names no data")
         put_on = find("wrapper", facts["wrapper"]["name"]).load()
-        example = torch.from_numpy(preprocessing.example(2))
+        example = tensors_of(preprocessing.example(2))
         model = put_on(model, facts["wrapper"]["state"], example)
     return model
 

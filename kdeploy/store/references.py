@@ -1,7 +1,8 @@
 """Build a fresh model from a reference: the user's `build.py:function`, a module or a library.
 
 Forms: `path/build.py:function`, `package.module:function`, `pytorchcv:NAME`, `timm:NAME`,
-`torchvision:NAME`, `transformers:DIR`. Libraries are imported when a reference asks for them.
+`torchvision:NAME`, `transformers:DIR`, `gguf:FILE`. Libraries are imported when a reference asks
+for them.
 `live:NAME` is a module of this very process, see `live_models`.
 """
 
@@ -24,7 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import FileMissing, InputError, MissingDependency, ModelError, UnknownName
 from kdeploy.store import live_models
+from kdeploy.store.gguf_files import converted
 from kdeploy.store.neighbours import neighbours
+from kdeploy.store.transformers_models import (
+    HUGGING_FACE,
+    checked_folder,
+    description_text,
+    kept_model,
+    transformers_model,
+)
 from kdeploy.untrusted.named_path import named_path
 from kdeploy.untrusted.user_code import mark_as_users, users_code, users_error
 
@@ -33,7 +42,7 @@ if TYPE_CHECKING:
 
 FORMS = (
     "write `path/build.py:function`, `package.module:function`, `pytorchcv:NAME`, `timm:NAME`, "
-    "`torchvision:NAME` or `transformers:DIR`"
+    "`torchvision:NAME`, `transformers:DIR` or `gguf:FILE`"
 )
 # Modules that a build.py imported, and from which folder: names repeat between folders.
 _SIBLINGS: dict[str, Path] = {}
@@ -51,6 +60,8 @@ class ModelReference:
     """A kept copy of build.py that is executed instead of the original (artefacts)."""
     beside: Path | None = None
     """Where copies of the modules that it imports from beside it are kept (artefacts)."""
+    description: Path | None = None
+    """The folder with a kept config.json and tokenizer of a Hugging Face model (artefacts)."""
 
 
 def names_model(value: Any) -> bool:
@@ -104,6 +115,16 @@ def source_text(reference: ModelReference) -> str | None:
     return _source_file(reference, place).read_text() if place.endswith(".py") else None
 
 
+def description_of(reference: ModelReference) -> Path | None:
+    """Return the folder with config.json and tokenizer of a Hugging Face model, else None."""
+    place, name = _split(homed(reference).build)
+    if place not in HUGGING_FACE:
+        return None
+    if reference.description is not None:
+        return reference.description
+    return _HUGGING_FACE_FOLDERS[place](name, reference)
+
+
 def sources_beside(reference: ModelReference) -> dict[str, Path]:
     """Return the files that the source imports from beside it, by their path there.
 
@@ -141,8 +162,8 @@ def _main_text(reference: ModelReference) -> str:
             text = f"{library}=={importlib.metadata.version(library)}:{place}:{name}"
         except importlib.metadata.PackageNotFoundError:
             text = _module_text(reference, place)
-    if place == "transformers":
-        text += (_transformers_folder(reference, name) / "config.json").read_text()
+    if (description := description_of(reference)) is not None:
+        text += description_text(description)
     return text
 
 
@@ -291,46 +312,27 @@ def _from_torchvision(name: str, reference: ModelReference) -> Any:
     return _call(models.get_model_builder(name), reference)
 
 
-def _from_transformers(name: str, reference: ModelReference) -> Any:
-    """Return the classifier of a local folder, with its weights when safetensors are there."""
-    from torch import Tensor, nn
-
-    class Logits(nn.Module):
-        """Give the logits alone: a transformers model returns a record of several tensors."""
-
-        def __init__(self, model: nn.Module) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.model(x).logits  # type: ignore[no-any-return]
-
-    transformers = _import("transformers", needed_for=f"`{reference.build}`")
-    folder = _transformers_folder(reference, name)
-
-    def build(**args: Any) -> nn.Module:
-        config = transformers.AutoConfig.from_pretrained(folder, **args)
-        task = (config.architectures or [""])[0].partition("For")[2] or "ImageClassification"
-        auto = getattr(transformers, f"AutoModelFor{task}")
-        trained = partial(auto.from_pretrained, folder, use_safetensors=True)
-        has_weights = any(folder.glob("*.safetensors"))
-        if not has_weights and (pickled := sorted(folder.glob("pytorch_model*.bin"))):
-            raise ModelError(
-                f"`{reference.build}`: its weights are in {pickled[0].name}, which is not read",
-                hint="save the folder again: `model.save_pretrained(DIR, safe_serialization=True)`",
-            )
-        make = trained if has_weights else auto.from_config
-        return Logits(make(config=config))
-
-    return _call(build, reference)
+def _from_hugging_face(name: str, reference: ModelReference) -> Any:
+    del name  # the folder is found by the reference
+    library = _import("transformers", needed_for=f"`{reference.build}`")
+    asked, args = reference.build, reference.args
+    hint = "`args:` are entries of its config.json"
+    with users_code(f"`{asked}` with args {dict(args)} failed", hint=hint):
+        if reference.description is not None:
+            return kept_model(library, reference.description, args, asked=asked)
+        folder = description_of(reference)
+        assert folder is not None, f"{asked} is of {HUGGING_FACE}"
+        return transformers_model(library, folder, args, asked=asked)
 
 
-def _transformers_folder(reference: ModelReference, name: str) -> Path:
-    folder = named_path(name, reference.folder)
-    if not (folder / "config.json").is_file():
-        message = f"`{reference.build}`: there is no `{folder / 'config.json'}`"
-        raise FileMissing(message, hint="give a local folder; nothing is downloaded")
-    return folder
+def _transformers_folder(name: str, reference: ModelReference) -> Path:
+    return checked_folder(named_path(name, reference.folder), asked=reference.build)
+
+
+def _gguf_folder(name: str, reference: ModelReference) -> Path:
+    library = _import("transformers", needed_for=f"`{reference.build}`")
+    _import("gguf", needed_for=f"`{reference.build}`")
+    return converted(named_path(name, reference.folder), library)
 
 
 def _from_live(name: str, reference: ModelReference) -> Any:
@@ -375,6 +377,11 @@ _LIBRARIES: Mapping[str, Callable[[str, ModelReference], Any]] = {
     "pytorchcv": _from_pytorchcv,
     "timm": _from_timm,
     "torchvision": _from_torchvision,
-    "transformers": _from_transformers,
+    "transformers": _from_hugging_face,
+    "gguf": _from_hugging_face,
     live_models.PLACE: _from_live,
+}
+_HUGGING_FACE_FOLDERS: Mapping[str, Callable[[str, ModelReference], Path]] = {
+    "transformers": _transformers_folder,
+    "gguf": _gguf_folder,
 }

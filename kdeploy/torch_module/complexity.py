@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdeploy.torch_module.block_quantized import num_weights
 from kdeploy.torch_module.model_outputs import in_eval
+from kdeploy.torch_module.named_inputs import call
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters; one that several modules share counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Return the number of parameters, also of those that are codes; shared ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters()) + num_weights(model)
 
 
 def count_bytes(model: nn.Module) -> int:
@@ -34,7 +36,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     """
     counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
     with in_eval(model), torch.no_grad(), counter:
-        model(example.to(next(model.parameters(), example).device))
+        call(model, example.to(next(model.parameters(), example).device))
     return int(counter.get_total_flops()) // (2 * len(example))
 
 
@@ -51,8 +53,13 @@ def _recurrent_flops(
     return 2 * prod(x[:-1]) * (prod(weight) + prod(recurrent_weight))
 
 
-# What torch's counter does not know: the processor's own kernels.
+def _block_linear_flops(x: torch.Size, codes: torch.Size, *rest: Any, **more: Any) -> int:
+    return 2 * prod(x) * codes[0]
+
+
+# What torch's counter does not know: the processor's own kernels, and ours.
 _FLOPS = {
+    torch.ops.kdeploy.block_linear: _block_linear_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops,
 }

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
 from kdeploy.torch_module.hooks import hooked
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.torch_module.named_outputs import named_outputs
 
 
@@ -73,7 +74,7 @@ def refusal(model: nn.Module, x: Tensor, row: int, *, name: str, item: str) -> M
             f"the {name} answers NaN or infinity to {item}: `{broken}` of it holds such values",
             hint="it was trained until it diverged: lower `learning_rate`, or give other weights",
         )
-    layer = first_layer(model, x[row : row + 1].expand(2, *x.shape[1:]))
+    layer = first_layer(model, x[[row, row]])
     where = f"; the first layer whose output is no number is `{layer}`" if layer else ""
     return ModelError(
         f"the {name} answers NaN or infinity to {item}, which is no class{where}",
@@ -100,7 +101,7 @@ def first_layer(model: nn.Module, x: Tensor) -> str | None:
     ]
     try:
         with hooked(handles):
-            model(x)
+            call(model, x)
     except Exception:  # what it answered before is known all the same
         return _first_of(found)
     base = getattr(model, "base", None)

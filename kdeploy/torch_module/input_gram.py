@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from kdeploy.torch_module.hooks import hooked
 from kdeploy.torch_module.model_outputs import in_eval
+from kdeploy.torch_module.named_inputs import call
 
 # Positions of one batch that are looked at; more of them, spread evenly, would say the same.
 MOST_ROWS = 4096
@@ -80,7 +81,7 @@ def _means(
     )
     with hooked(handles), in_eval(model), torch.no_grad():
         for batch in batches:
-            model(batch)
+            call(model, batch)
     return {name: total / counts[name] for name, total in sums.items()}
 
 

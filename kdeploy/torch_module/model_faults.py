@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kdeploy.torch_module.hooks import hooked
+from kdeploy.torch_module.named_inputs import NamedTensors, call, each_of
 from kdeploy.untrusted.user_code import frames_in, is_own, is_users, line_of, users_frame
 
 
@@ -36,7 +37,7 @@ def returned_at(model: nn.Module, x: Tensor) -> str:
     before = sys.getprofile()
     sys.setprofile(see)
     try:
-        model(x.clone())
+        call(model, x.clone())
     except Exception:  # it was run before, and what it raised was told then
         return found
     finally:
@@ -65,7 +66,7 @@ def not_differentiable_at(model: nn.Module, x: Tensor) -> str:
         warnings.simplefilter("always")
         try:
             with torch.autograd.detect_anomaly(check_nan=False):
-                answer = model.train()(x.clone())
+                answer = call(model.train(), x.clone())
                 answer = answer[0] if isinstance(answer, list | tuple) else answer
                 answer.float().sum().backward()
         except Exception:  # it is known to fail; where is in the warning
@@ -87,8 +88,13 @@ def _last_users_line(traceback: str) -> str:
     return place
 
 
-def same(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two tensors hold the same values; what is not a number equals itself."""
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two tensors, or two of several by name, hold the same values.
+
+    What is not a number equals itself.
+    """
+    if isinstance(other, NamedTensors):
+        return all(same(tensor, dict(each_of(one))[name]) for name, tensor in each_of(other))
     return torch.equal(one, other) or bool(((one == other) | one.isnan() & other.isnan()).all())
 
 
@@ -161,7 +167,7 @@ def _first_place(model: nn.Module, x: Tensor, happened: Callable[[], bool]) -> s
             handles.append(module.register_forward_hook(lambda *given: running.pop() and None))
     try:
         with hooked(handles), torch.no_grad(), _Watching(happened, running) as watching:
-            model(x)
+            call(model, x)
     except Exception:  # it ran before; what is different now is that it is watched
         return ""
     place: str = watching.place

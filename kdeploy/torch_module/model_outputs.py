@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
 from kdeploy.torch_module.model_faults import input_changed_at, returned_at, same
+from kdeploy.torch_module.named_inputs import call, check_parameters, shape_in_words
 from kdeploy.torch_module.named_outputs import named_outputs
 from kdeploy.untrusted.user_code import users_code
 
@@ -51,11 +52,12 @@ def answer_of(
     Raises:
         ModelError: it cannot run, returns no tensor, or changes its input in place.
     """
+    check_parameters(model, x, role=role)
     given = x.clone()
     with in_eval(model), torch.no_grad():
-        what = f"{role} cannot run on items of shape {tuple(x.shape[1:])}"
+        what = f"{role} cannot run on items of shape {shape_in_words(x)}"
         with users_code(what, hint=hint, model=model):
-            answer = model(given)
+            answer = call(model, given)
         found = named(answer) if several else answer
         if not isinstance(found, Tensor) and not (several and found):
             raise ModelError(

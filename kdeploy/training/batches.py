@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.data.lazy_items import LazyItems, is_repeatable
 from kdeploy.data.mixing import mixer
 from kdeploy.errors import DataError
+from kdeploy.named_arrays import NamedArrays, by_name
 from kdeploy.system.interruption import stop_if_asked
+from kdeploy.torch_module.named_inputs import NamedTensors, each_of, tensors_of
 from kdeploy.training.contract import Batch
 from kdeploy.training.prefetch import ahead
 from kdeploy.training.processes import ALONE, Processes
@@ -35,6 +37,7 @@ class Normalizer:
     """`Preprocessing.apply` as tensors on a device."""
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self.inputs = {name: Normalizer(p, device) for name, p in preprocessing.inputs.items()}
         self.is_tokens = preprocessing.is_tokens
         per_channel = (-1, *(1 for _ in preprocessing.shape[1:]))
         self.scale = preprocessing.scale
@@ -43,6 +46,9 @@ class Normalizer:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the model's input from items as stored, (batch, *shape)."""
+        if self.inputs:
+            made = {name: self.inputs[name](tensor) for name, tensor in each_of(x)}
+            return cast("Tensor", NamedTensors(made))
         if self.is_tokens:
             return x.long()
         return (x.float() * self.scale - self.mean) / self.std
@@ -79,12 +85,11 @@ class TrainingBatches:
         if data.augment and data.moves:
             from kdeploy.data.moving_augmentation import moving_augmenter
 
-            shape = data.preprocessing.shape
-            self.move = moving_augmenter(data.augment, shape, self.split.y.shape[1:])
+            self.move = moving_augmenter(data.augment, self._image.shape, self.split.y.shape[1:])
         elif data.augment:
             from kdeploy.data.augmentation import augmenter
 
-            self.augment = augmenter(data.augment, data.preprocessing.shape)
+            self.augment = augmenter(data.augment, self._image.shape)
             self.mix = mixer(data.augment, data.num_classes)
         self._versions: dict[int, NDArray[Any]] = {}
         # What is not augmented has one version, whatever was asked for; a mix is always new.
@@ -96,7 +101,7 @@ class TrainingBatches:
 
     def lay_out(self, *, channels_last: bool) -> None:
         """Let images have their channels innermost from now on, or not."""
-        self.is_channels_last = channels_last and len(self.data.preprocessing.shape) == 3
+        self.is_channels_last = channels_last and len(self._image.shape) == 3
 
     @property
     def steps(self) -> int:
@@ -136,12 +141,12 @@ class TrainingBatches:
         for rows, (x, labels) in zip(shares, in_order(gathered, shares), strict=True):
             stop_if_asked()
             x = x.to(self.device, non_blocking=True)
-            x = x if self.normalize.is_tokens else x.float()
-            if self.augment is not None and view is None:
-                x = self.augment(x)
             labels = labels.to(self.device, non_blocking=True)
+            if self.augment is not None and view is None:
+                x = self._with_image(x, self.augment(self._image_of(x)))
             if self.move is not None:
-                x, labels = self.move(x, labels)
+                image, labels = self.move(self._image_of(x), labels)
+                x = self._with_image(x, image)
             if self.mix is not None:
                 x, labels = self.mix(x, labels)
             yield Batch(
@@ -202,11 +207,37 @@ class TrainingBatches:
         if self.augment is None:
             return self.split.x
         if index not in self._versions:
-            made = augmented(self.split.x, self.augment, view=index)
+            made = self._augmented(self.augment, index)
             if self.views * made.nbytes > MEMORY_BYTES:
                 return made
             self._versions[index] = made
         return self._versions[index]
+
+    def _augmented(self, augment: Callable[[Tensor], Tensor], index: int) -> NDArray[Any]:
+        name, stored = self.data.preprocessing.image, dict(by_name(self.split.x))
+        if name is None:
+            return augmented(self.split.x, augment, view=index)
+        changed = augmented(stored[name], augment, view=index)
+        return cast("NDArray[Any]", NamedArrays({**stored, name: changed}))
+
+    @property
+    def _image(self) -> Preprocessing:
+        """What is said of the items that are augmented: of several inputs, of the only image."""
+        known = self.data.preprocessing
+        return known.inputs.get(known.image or "", known)
+
+    def _image_of(self, x: Tensor) -> Tensor:
+        """Return what is augmented of a batch as stored, as floats."""
+        image = dict(each_of(x))[self.data.preprocessing.image or ""]
+        return image if self.normalize.is_tokens else image.float()
+
+    def _with_image(self, x: Tensor, image: Tensor) -> Tensor:
+        name = self.data.preprocessing.image
+        return (
+            image
+            if name is None
+            else cast("Tensor", NamedTensors({**dict(each_of(x)), name: image}))
+        )
 
     @cached_property
     def _views_fingerprint(self) -> str:
@@ -214,10 +245,17 @@ class TrainingBatches:
 
     def _preprocessed(self, x: Tensor) -> Tensor:
         x = self.normalize(x)
-        return x.contiguous(memory_format=torch.channels_last) if self.is_channels_last else x
+        if not self.is_channels_last:
+            return x
+        image = dict(each_of(x))[self.data.preprocessing.image or ""]
+        return self._with_image(x, image.contiguous(memory_format=torch.channels_last))
 
-    def _pinned(self, array: NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+    def _pinned(self, items: Any) -> Tensor:
+        if isinstance(items, NamedArrays):
+            return cast(
+                "Tensor", NamedTensors({n: self._pinned(a) for n, a in items.arrays.items()})
+            )
+        tensor = torch.from_numpy(np.ascontiguousarray(items))
         # Pinned, the copy to a GPU does not wait for the steps queued before it.
         return tensor if self.device.type == "cpu" else tensor.pin_memory()
 
@@ -230,10 +268,14 @@ def batches_in_order(
     for start in range(0, len(stored), batch_size):
         stop_if_asked()
         # A copy: torch does not take arrays that are mapped read-only.
-        yield normalize(torch.from_numpy(np.array(stored[start : start + batch_size])).to(device))
+        taken: Any = stored[start : start + batch_size]
+        copied = taken.mapped(np.array) if isinstance(taken, NamedArrays) else np.array(taken)
+        yield normalize(tensors_of(copied).to(device))
 
 
-def _is_mapped(items: NDArray[Any]) -> bool:
+def _is_mapped(items: Any) -> bool:
+    if isinstance(items, NamedArrays):
+        return any(_is_mapped(array) for array in items.arrays.values())
     parts = getattr(items, "parts", (items,))  # of `Joined`
     return any(
         isinstance(getattr(p, "stored", p), np.memmap | LazyItems) for p in parts

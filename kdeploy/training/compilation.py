@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from kdeploy.torch_module.named_inputs import call
+
 # benchmarks/suites/distillation_throughput.py: 25 s to compile a student of 20 000 parameters had
 # paid for themselves after 430 000 items; deeper models take longer to compile.
 BREAK_EVEN_ITEMS = 1_000_000
@@ -38,11 +40,11 @@ class CompiledCall:
     def __call__(self, x: Tensor, *, is_hooked: bool = False) -> Tensor:
         """Return what the model answers, without its auxiliary outputs."""
         if self._compiled is None or is_hooked:
-            answer: Tensor = first_output(self.model(x))
+            answer: Tensor = first_output(call(self.model, x))
             return answer
         self._size = self._size or x.shape
-        call = self._compiled if x.shape == self._size else self.model
-        of_this_size: Tensor = first_output(call(x))
+        chosen = self._compiled if x.shape == self._size else self.model
+        of_this_size: Tensor = first_output(call(chosen, x))
         return of_this_size
 
 

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     """What one step learns from, on the device of the training."""
 
     x: Tensor
-    """Preprocessed items (batch, *shape)."""
+    """Preprocessed items (batch, *shape); of several inputs `NamedTensors`, by name."""
     labels: Tensor
     """Class indices (batch,) or (batch, tokens); of a mix, probabilities (batch, classes)."""
     rows: Tensor

@@ -13,6 +13,7 @@ from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.tasks.contract import Predictions, Task, classification, is_of_classes, task_of
 from kdeploy.torch_module.finite import as_arrays, check_answers
 from kdeploy.torch_module.model_outputs import answer_of
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.training.batches import batches_in_order
 
 
@@ -56,7 +57,7 @@ def predict(
         # Only around the forward pass: a model moved in inference mode could not be trained again.
         with torch.inference_mode():
             for number, x in enumerate(batches):
-                answer, first = model(x), number * batch_size
+                answer, first = call(model, x), number * batch_size
                 check_answers(model, x, answer, name=name, part=part, first=first)
                 known = None if targets is None else targets[first : first + batch_size]
                 found.append(task.predictions(as_arrays(answer), known))
@@ -126,7 +127,7 @@ def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
         x,
         role=f"the {name}",
         hint="check the channels and the size that its build function expects: items of"
-        f" {data.name} are {data.preprocessing.shape}",
+        f" {data.name} are {data.preprocessing.told_shape()}",
         several=not is_of_classes(task.name),
     )
     task.check_answer(answer, data, who=f"the {name}")

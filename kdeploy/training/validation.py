@@ -10,6 +10,7 @@ from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
 from kdeploy.tasks.contract import Predictions, Task, classification
 from kdeploy.torch_module.finite import as_arrays, check_answers, num_unreadable
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.training.batches import batches_in_order
 from kdeploy.training.processes import Processes
 
@@ -46,7 +47,7 @@ def validation_accuracy(
     batches = batches_in_order(part.x[own], preprocessing, batch_size=BATCH_SIZE, device=device)
     # A process without a share still has one split, of no labels.
     for x, y in zip(batches, labels, strict=len(labels[0]) > 0):
-        answer = student(x)
+        answer = call(student, x)
         right = task.right(answer, y)
         if right is None:
             predictions.append(task.predictions(as_arrays(answer), y.cpu().numpy()))
@@ -81,4 +82,4 @@ def _refuse(
     batches = batches_in_order(part.x[own], preprocessing, batch_size=BATCH_SIZE, device=device)
     for number, x in enumerate(batches):
         first = own.start + number * BATCH_SIZE
-        check_answers(student, x, student(x), name="model", part="validation", first=first)
+        check_answers(student, x, call(student, x), name="model", part="validation", first=first)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdeploy.data.contract import Dataset
+from kdeploy.named_arrays import by_name
 
 BLOCK = 256
 SEED = 20150309  # of the views, whatever the training's own (the date of arXiv:1503.02531)
@@ -82,7 +83,8 @@ def fingerprint_of_views(data: Dataset, count: int) -> str:
     digest = sha256(f"{data.fingerprint} {data.augment} {count} {BLOCK} {SEED}".encode())
     digest.update(f"{version('kornia')} {data.preprocessing.to_dict()}".encode())
     # Which items were kept for training depends on the split, which has a seed of its own.
-    for part in getattr(x, "parts", (x,)):  # of `Joined`
+    arrays = [array for _, array in by_name(x)]
+    for part in (part for one in arrays for part in getattr(one, "parts", (one,))):  # of `Joined`
         rows = getattr(part, "order", part)  # of `Rows`: a file too large to be read for this
         digest.update(np.ascontiguousarray(rows).data)
     return digest.hexdigest()

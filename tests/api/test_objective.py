@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import kdeploy
 from kdeploy.errors import RecipeError, UnknownName
+from tests.tiny.two_inputs import pictured, pictured_items
 
 X, Y = torch.rand(6, 1, 12, 12), torch.arange(6) % 4
 
@@ -104,3 +105,16 @@ def test_it_moves_and_computes_in_other_numbers(student, teacher):
     assert objective(X.double(), Y).isfinite()
     assert next(teacher.parameters()).dtype == torch.float64
     assert isinstance(objective, nn.Module)
+
+
+def test_several_inputs_are_given_by_name():
+    torch.manual_seed(0)
+    student, teacher = pictured(4), pictured(8)
+    items = {k: torch.from_numpy(v) for k, v in pictured_items(16).items()}
+    targets = items.pop("y")
+    objective = kdeploy.Objective(student.eval(), teacher, losses=["kd"], label_weight=1.0)
+    loss = objective(items, targets)
+    labels = F.cross_entropy(student(**items), targets)
+    torch.testing.assert_close(objective.components["labels"], labels.detach())
+    loss.backward()
+    assert student.embed.weight.grad.abs().sum() > 0

@@ -53,6 +53,22 @@ class Next(nn.Module):
         return self.head(torch.relu(self.words(ids)))
 
 
+class Tied(nn.Module):
+    """An embedding, two layers, and a head that shares the embedding's table."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.words = nn.Embedding(VOCABULARY, width)
+        self.up = nn.Linear(width, 2 * width)
+        self.down = nn.Linear(2 * width, width, bias=False)
+        self.head = nn.Linear(width, VOCABULARY, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids)
+        return self.head(x + self.down(torch.relu(self.up(x))))
+
+
 def classified(count: int = 60) -> tuple[np.ndarray, np.ndarray]:
     """Return ids (N, tokens) and the class of each item: that of its most frequent third."""
     ids = np.random.default_rng(0).integers(1, VOCABULARY, (count, TOKENS), dtype=np.int32)

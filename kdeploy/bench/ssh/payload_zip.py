@@ -17,6 +17,7 @@ SHARED = (
     "errors.py",
     "flags.py",
     "machine.py",
+    "named_arrays.py",
     "preprocessing.py",
     "bench/__init__.py",
     "bench/client.py",

@@ -38,6 +38,7 @@ _LOG = logging.getLogger(__name__)
         "int8_ptq",
         "int8_qat",
         "int8_dynamic",
+        "int4_weights",
     },
     ensures=check_lists,
 )

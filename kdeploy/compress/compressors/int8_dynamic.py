@@ -14,7 +14,7 @@ from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
 from kdeploy.errors import ModelError, OrderError
-from kdeploy.quantization.contract import is_wrapped
+from kdeploy.quantization.contract import quantized_by
 from kdeploy.quantization.dynamic import DynamicModel
 
 _LOG = logging.getLogger(__name__)
@@ -46,10 +46,10 @@ def int8_dynamic(
         OrderError: the model is quantized already.
         ModelError: it has no linear or LSTM layer that could become INT8.
     """
-    if is_wrapped(model):
+    if by := quantized_by(model):
         raise OrderError(
-            f"the model is quantized already (`{model.wrapper}`)",
-            hint="leave one of the two INT8 steps out",
+            f"the model is quantized already (`{by}`)",
+            hint="leave one of the two steps out",
         )
     small = DynamicModel(model, context.example, ignore=ignore, reduce_range=reduce_range)
     layers = small.layers()

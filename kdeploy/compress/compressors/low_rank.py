@@ -22,7 +22,7 @@ from kdeploy.low_rank.pair import form_of, pair_of
 
 @compressor(
     paper="arXiv:2403.07378",
-    before={"unstructured", "two_four", "int8_ptq", "int8_qat", "int8_dynamic"},
+    before={"unstructured", "two_four", "int8_ptq", "int8_qat", "int8_dynamic", "int4_weights"},
     ensures=check_factors,
 )
 def low_rank(

@@ -49,6 +49,7 @@ _LOG = logging.getLogger(__name__)
         "int8_ptq",
         "int8_qat",
         "int8_dynamic",
+        "int4_weights",
     },
     ensures=check_sizes,
 )

@@ -22,7 +22,7 @@ from kdeploy.low_rank.invariants import check_factors
 
 @compressor(
     paper="arXiv:1511.06530",
-    before={"unstructured", "two_four", "int8_ptq", "int8_qat", "int8_dynamic"},
+    before={"unstructured", "two_four", "int8_ptq", "int8_qat", "int8_dynamic", "int4_weights"},
     ensures=check_factors,
 )
 def tucker(

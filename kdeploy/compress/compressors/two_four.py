@@ -40,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 
 @compressor(
     paper="arXiv:2104.08378",
-    before={"int8_ptq", "int8_qat", "int8_dynamic"},
+    before={"int8_ptq", "int8_qat", "int8_dynamic", "int4_weights"},
     sparse=True,
     makes="two_four",
     ensures=check_two_four,

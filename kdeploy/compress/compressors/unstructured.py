@@ -41,7 +41,7 @@ def is_sparse(model: nn.Module) -> None:
 
 @compressor(
     paper="arXiv:1506.02626",
-    before={"two_four", "int8_ptq", "int8_qat", "int8_dynamic"},
+    before={"two_four", "int8_ptq", "int8_qat", "int8_dynamic", "int4_weights"},
     sparse=True,
     ensures=is_sparse,
 )

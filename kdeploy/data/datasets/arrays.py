@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.data.array_files import FORMS, members_of
+from kdeploy.data.array_files import FORMS, members_of, named_items_of
 from kdeploy.data.check import FLOAT_TYPES, TOKEN_TYPES
 from kdeploy.data.contract import AsGiven, Parts, Preprocessing, Split, dataset
 from kdeploy.data.further_items import further_items
 from kdeploy.data.item_types import type_hint
+from kdeploy.data.several_inputs import named_arrays, preprocessing_of_inputs
 from kdeploy.errors import DataError
+from kdeploy.named_arrays import NamedArrays
 
 KEYS = ("x", "y")
 BYTE_SCALE = 1 / 255  # uint8 to 0..1
@@ -28,14 +30,16 @@ def arrays(
     test: Path,
     validation: Path | None = None,
     unlabelled: Path | None = None,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
+    mean: list[float] | dict[str, list[float]] | None = None,
+    std: list[float] | dict[str, list[float]] | None = None,
     classes: list[str] | int | None = None,
-    vocabulary: int | None = None,
+    vocabulary: int | dict[str, int] | None = None,
 ) -> Parts:
     """Return the parts; `x` is (N,C,H,W) or (N,C,L), float32 or uint8; `y` is what the task needs.
 
-    Classes are (N,) integers; other tasks take vectors (N, D), masks (N, H, W) or sets (N, C).
+    Items of several inputs have no `x` but arrays named as the parameters of `forward`, each
+    (N, ...): uint8 or float32 are normalised, int32 or int64 are given as they are. Classes are
+    (N,) integers; other tasks take vectors (N, D), masks (N, H, W) or sets (N, C).
 
     float32 goes to the model as it is, uint8 as x / 255, in both cases less `mean` and over `std`.
     Token ids are (N, tokens), int32 or int64; their `y` may be (N, tokens) too, a class for every
@@ -47,38 +51,33 @@ def arrays(
         validation: The same for the validation part; left out, it is held out of train.
         unlabelled: A .npy, a file with `x`, or of bytes a folder of images, that INT8 is
             calibrated on; left out, train.
-        mean: Subtracted, one number or one a channel; 0 when left out.
-        std: Divided by, one number or one a channel; 1 when left out.
+        mean: Subtracted, one number or one a channel; 0 when left out. Of several inputs by name.
+        std: Divided by, one number or one a channel; 1 when left out. Of several inputs by name.
         classes: Names of the classes or their number; left out, up to the largest training label.
-        vocabulary: Of token ids, how many there are; left out, up to the largest training id.
+        vocabulary: Of token ids, how many there are; left out, up to the largest training id. Of
+            several inputs by name.
     """
     paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
     _check_apart(paths)
     read = {part: _part(path) for part, path in paths.items()}
     x = read["train"].x
-    for part, other in read.items():
-        if other.x.dtype != x.dtype:
-            raise DataError(
-                f"x is {x.dtype} in {train} but {other.x.dtype} in {paths[part]}",
-                hint="store both in one type, on one scale",
-            )
-    preprocessing = Preprocessing(
-        shape=tuple(x.shape[1:]),
-        scale=BYTE_SCALE if x.dtype == np.uint8 else 1.0,
-        mean=tuple(mean or [0.0]),
-        std=tuple(std or [1.0]),
-    )
-    if x.dtype in TOKEN_TYPES:
-        _refuse_normalization(mean, std, str(train))
-        preprocessing = replace(
-            preprocessing, dtype="int64", vocabulary=vocabulary or int(x.max(initial=0)) + 1
+    if isinstance(x, NamedArrays):
+        preprocessing = preprocessing_of_inputs(
+            x.arrays, where=str(train), mean=mean, std=std, vocabulary=vocabulary
         )
+    else:
+        _check_one_type(read, paths)
+        preprocessing = _of_one_input(x, str(train), mean, std, vocabulary)
     splits = {
         part: Split(x=one.x, y=one.y, origin=str(paths[part]), targets_origin=str(paths[part]))
         for part, one in read.items()
     }
-    more, told = None, list[str]()
-    if unlabelled is not None:
+    more: NDArray[Any] | None = None
+    told = list[str]()
+    if unlabelled is not None and preprocessing.inputs:
+        found = named_items_of(unlabelled, preprocessing.inputs)
+        more = cast("Any", named_arrays(found, where=str(unlabelled)) if found else x[:0])
+    elif unlabelled is not None:
         more, _, told = further_items(unlabelled, preprocessing, str(train))
     return Parts(
         train=splits["train"],
@@ -96,9 +95,41 @@ def arrays(
 class _Part:
     """What a file holds, and what is to know of it."""
 
-    x: NDArray[Any]
+    x: Any
     y: NDArray[Any]
     notes: tuple[str, ...]
+
+
+def _check_one_type(read: Mapping[str, _Part], paths: Mapping[str, Path]) -> None:
+    x = read["train"].x
+    for part, other in read.items():
+        if not isinstance(other.x, NamedArrays) and other.x.dtype != x.dtype:
+            raise DataError(
+                f"x is {x.dtype} in {paths['train']} but {other.x.dtype} in {paths[part]}",
+                hint="store both in one type, on one scale",
+            )
+
+
+def _of_one_input(
+    x: NDArray[Any], where: str, mean: Any, std: Any, vocabulary: Any
+) -> Preprocessing:
+    for option, value in {"mean": mean, "std": std, "vocabulary": vocabulary}.items():
+        if isinstance(value, Mapping):
+            raise DataError(
+                f"{where}: `{option}` names inputs, and items have one, `x`",
+                hint=f"give its own: `{option}: [0.5]`; several inputs are arrays named as the "
+                "parameters of `forward`",
+            )
+    preprocessing = Preprocessing(
+        shape=tuple(x.shape[1:]),
+        scale=BYTE_SCALE if x.dtype == np.uint8 else 1.0,
+        mean=tuple(mean or [0.0]),
+        std=tuple(std or [1.0]),
+    )
+    if x.dtype not in TOKEN_TYPES:
+        return preprocessing
+    _refuse_normalization(mean, std, where)
+    return replace(preprocessing, dtype="int64", vocabulary=vocabulary or int(x.max(initial=0)) + 1)
 
 
 def _check_apart(paths: Mapping[str, Path]) -> None:
@@ -122,10 +153,18 @@ def _refuse_normalization(mean: object, std: object, where: str) -> None:
 
 def _part(path: Path) -> _Part:
     found = members_of(path)
+    inputs = [name for name in found if name != "y"]
+    if "x" not in found and "y" in found and len(inputs) > 1:
+        arrays = {name: found[name]() for name in inputs}
+        return _Part(x=named_arrays(arrays, where=str(path)), y=found["y"](), notes=())
     for key in KEYS:
         if key not in found:
             names = ", ".join(f"`{name}`" for name in sorted(found)) or "nothing"
-            raise DataError(f"{path} has no `{key}`, found {names}", hint=f"give {FORMS}")
+            raise DataError(
+                f"{path} has no `{key}`, found {names}",
+                hint=f"give {FORMS}; several inputs are arrays named as the parameters of "
+                "`forward`, beside `y`",
+            )
     x, y = found["x"](), found["y"]()
     is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
     if not is_tokens and (x.ndim not in (3, 4, 5) or x.dtype not in FLOAT_TYPES):

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,6 +20,7 @@ from kdeploy.distill.divergence import divergence
 from kdeploy.distill.exits import Exits, attach_exits
 from kdeploy.distill.feature_hooks import features_of
 from kdeploy.errors import ModelError
+from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.training.compilation import first_output
 from kdeploy.training.contract import Objective, ObjectiveHooks
 from kdeploy.training.views import View
@@ -66,7 +66,7 @@ def self_exits(
             f"an exit answers once for an item, and the labels of {data.name} are of its tokens",
             hint="take another scheme, e.g. `offline`",
         )
-    example = torch.from_numpy(data.preprocessing.apply(np.asarray(data.train.x[:2])))
+    example = tensors_of(data.preprocessing.apply(data.train.x[:2]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed_of(0))  # the heads' first weights
         attach_exits(student, exits, example, num_classes=data.num_classes)

@@ -27,7 +27,7 @@ from kdeploy.onnx_graph.operators import is_quantized
     suffix=".onnx",
     runtime="onnxruntime_cpu",
     rounds_to_half=True,
-    refuses={"int8", "int8_dynamic"},
+    refuses={"int8", "int8_dynamic", "int4_weights"},
 )
 def onnx_fp16_from_onnx(
     model: OnnxModel,

@@ -25,6 +25,8 @@ from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
 from kdeploy.export.extra_scales import marked, unmarked
 from kdeploy.export.io_signature import FlattenOutputs, IOSignature, ends_of, open_axes
+from kdeploy.export.onnx_block_weights import LOWEST_OPSET as BLOCKS_OPSET
+from kdeploy.export.onnx_block_weights import needs_blocks, spell_out_blocks
 from kdeploy.export.torch_exporters import LOWEST_OPSET, export_program, export_trace
 from kdeploy.onnx_graph.checks import opset_of
 from kdeploy.onnx_graph.encodings import PROFILE, SCALES, encoding_pass, profile_of
@@ -73,7 +75,7 @@ def onnx_from_torch(
         profile: The encoding of a quantized model; its ranges are written anew when it was made
             for another one. A float model has none.
         opset: The ONNX operator set, 17 to 21. Left out: 18, the lowest that PyTorch's exporter
-            writes and read by every runtime here; of a file its own.
+            writes and read by every runtime here; 21 for weights of 4 bits; of a file its own.
         dynamic: Which sizes are left open beside the batch, e.g. `[height, width]`.
         optimize: `onnxscript` is the optimiser inside PyTorch's exporter, which folds constants
             and needs nothing more; `onnxslim` runs behind it, and also on files. If the optimised
@@ -87,7 +89,8 @@ def onnx_from_torch(
     if isinstance(model, OnnxModel):
         program = _recoded(model, profile, opset, dynamic)
     else:
-        program = _exported(model, examples, profile, opset or LOWEST_OPSET, dynamic, optimize)
+        number = _opset_for(model, opset)
+        program = _exported(model, examples, profile, number, dynamic, optimize)
     if optimize == "onnxslim":
         program = slimmed(program)
     stored_bytes = sum(len(t.raw_data) for t in program.graph.initializer)
@@ -96,6 +99,16 @@ def onnx_from_torch(
     onnx.save(program, path, save_as_external_data=is_beside, location=beside.name)
     if beside.exists():
         shutil.copymode(path, beside)  # onnx writes it for its owner's eyes only
+
+
+def _opset_for(model: nn.Module, asked_for: int | None) -> int:
+    lowest = BLOCKS_OPSET if needs_blocks(model) else LOWEST_OPSET
+    if asked_for is not None and needs_blocks(model) and asked_for < lowest:
+        raise ModelError(
+            f"opset {asked_for} has no weights of 4 bits in blocks",
+            hint=f"leave `opset` out: it is {lowest} then",
+        )
+    return asked_for or lowest
 
 
 def _recoded(
@@ -148,8 +161,10 @@ def _exported(
         # Before the opset is changed: the passes read the operators as opset 18 has them.
         program = rewritten(program, *_passes(is_quantized=is_quantized, profile=profile))
         program = in_opset(program, opset)
+        if needs_blocks(model):
+            program = rewritten(program, spell_out_blocks, drop_unused)
     except ModelError as error:
-        if axes or isinstance(model, QuantizedModel | DynamicModel):
+        if axes or isinstance(model, QuantizedModel | DynamicModel) or needs_blocks(model):
             raise  # a trace would fix the sizes; it knows no quantizers
         exporter_name = TORCHSCRIPT
         flat = model if ends.is_plain else FlattenOutputs(model).eval()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
 from kdeploy.quantization.capture import capture, flat_outputs
-from kdeploy.quantization.contract import is_wrapped
+from kdeploy.quantization.contract import quantized_by
 from kdeploy.quantization.suppress_warnings import without_torch_noise
 
 
@@ -22,7 +22,7 @@ from kdeploy.quantization.suppress_warnings import without_torch_noise
     source={"torch"},
     suffix=".pt2",
     runtime="torch_export",
-    refuses={"int8", "int8_dynamic"},
+    refuses={"int8", "int8_dynamic", "int4_weights"},
 )
 def torch_export_from_torch(model: nn.Module, example: Tensor, path: Path) -> None:
     """Write a float model to `path`.
@@ -35,11 +35,11 @@ def torch_export_from_torch(model: nn.Module, example: Tensor, path: Path) -> No
     Raises:
         ModelError: the model is quantized, or torch cannot trace it.
     """
-    if is_wrapped(model):
+    if quantized_by(model):
         raise ModelError(
-            "`torch_export` takes a float model: torch would compute the INT8 layers of this one "
-            "in floating point",
-            hint="`onnx` and `openvino` write files that run on integers",
+            "`torch_export` takes a float model: torch would compute the quantized layers of this "
+            "one in floating point",
+            hint="`onnx` and `openvino` write files that run on their codes",
         )
     graph = flat_outputs(capture(model, example))
     with without_torch_noise():
