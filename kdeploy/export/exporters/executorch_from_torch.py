@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.errors import MissingDependency, ModelError
+from kdeploy.export.batch_views import write_batch_views
 from kdeploy.export.contract import exporter
 from kdeploy.export.io_signature import IOSignature, ends_of
 from kdeploy.quantization.capture import capture, flat_outputs
@@ -66,7 +67,7 @@ def executorch_from_torch(
         model = model.with_profile(profile)
     names = ends_of(model, (example,))
     captured = model.graph if isinstance(model, QuantizedModel) else capture(model, example)
-    graph = flat_outputs(captured)
+    graph = write_batch_views(flat_outputs(captured))
     ends = _ends(graph, names, example, is_fixed=max_batch == 1)
     path.write_bytes(_lowered(graph, example, max_batch, ends, type(model)))
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from kdeploy.errors import MissingDependency, ModelError
+from kdeploy.export.batch_views import write_batch_views
 from kdeploy.export.contract import exporter
 from kdeploy.export.io_signature import INPUT, ends_of
 from kdeploy.quantization.capture import capture, flat_outputs
@@ -65,11 +66,10 @@ def litert_from_torch(
     is_int8 = isinstance(model, QuantizedModel)
     # The converter knows weights by the quantizers behind them, and no codes.
     graph = model.unfolded() if isinstance(model, QuantizedModel) else capture(model, example)
-    flat = flat_outputs(graph)
+    flat = write_batch_views(flat_outputs(graph))
     content = _converted(_Named(flat, names), example, max_batch, is_int8=is_int8)
     path.write_bytes(content)
-    if is_int8:
-        _check_integers(path, _num_integer_layers(flat))
+    _check(path, _num_integer_layers(flat) if is_int8 else 0, is_fixed=max_batch == 1)
 
 
 class _Named(nn.Module):
@@ -131,9 +131,20 @@ def _num_integer_layers(graph: GraphModule) -> int:
     return sum("dequantize_per_channel" in str(n.target) for n in calls)
 
 
-def _check_integers(path: Path, wanted: int) -> None:
-    """Refuse a file in which quantized layers are float: it would be slower than a float one."""
-    opened = open_runtime("litert", path, threads=1)
+def _check(path: Path, wanted: int, *, is_fixed: bool) -> None:
+    """Refuse a file that does not open, or in which quantized layers are float.
+
+    The latter would be slower than a float one.
+    """
+    try:
+        opened = open_runtime("litert", path, threads=1)
+    except ModelError as error:
+        if is_fixed:
+            raise
+        raise ModelError(
+            f"LiteRT's converter fixed the batch where it was to stay open: {error.message}",
+            hint="`max_batch: 1` writes a file of one row: it cannot flatten rows of an open batch",
+        ) from error
     proof = opened.proof_of_use()
     opened.close()
     if proof.integer < wanted:
