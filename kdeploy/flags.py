@@ -81,6 +81,11 @@ FLAGS: dict[str, Flag] = {
         remedy="look at the first item that the reason names: an empty or constant one, a row that"
         " is masked as a whole, or a number beyond float16; mend the model and export it again",
     ),
+    "dynamic": Flag(
+        meaning="a dynamic model: what it computes depends on the item; the p50 may be that of"
+        " early answers alone, and the p99 is that of the full path where more than 1 % take it",
+        remedy="compare by latency.mean and latency.p99, on items as the device will see them",
+    ),
     "random_inputs": Flag(
         meaning="timed on random inputs, not on data",
         remedy="name the data set of the model (`data:` of the recipe)",

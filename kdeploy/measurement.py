@@ -62,6 +62,9 @@ METRICS: dict[str, Metric] = {
         about="mean AP, the teacher's answers as truth",
         needs="accuracy",
     ),
+    "agreement.next_token": Metric(
+        unit="fraction", better="higher", about="same next token as the teacher", needs="accuracy"
+    ),
     "agreement.miou": Metric(
         unit="fraction", better="higher", about="overlap with the teacher's masks", needs="accuracy"
     ),
@@ -146,6 +149,7 @@ METRICS: dict[str, Metric] = {
     "detection.map50": Metric(
         unit="fraction", better="higher", about="mean AP at an overlap of 0.5", needs="accuracy"
     ),
+    "early_share": Metric(unit="fraction", better="higher", about="left early", needs="dynamic"),
     "latency.mean": Metric(unit="s", better="lower", about="mean time of one batch"),
     "latency.p50": Metric(unit="s", better="lower", about="median time of one batch"),
     "latency.p90": Metric(unit="s", better="lower", about="90 % of batches are faster"),
@@ -186,6 +190,24 @@ METRICS: dict[str, Metric] = {
     ),
     "sparse_kernels": Metric(
         unit="fraction", better="higher", about="eligible ops run as 2:4", needs="two_four"
+    ),
+    "four_bit_kernels": Metric(
+        unit="fraction", better="higher", about="products run on codes", needs="int4_weights"
+    ),
+    "generate.first_token": Metric(
+        unit="s", better="lower", about="prompt to its first new token", needs="generate"
+    ),
+    "generate.prefill_rate": Metric(
+        unit="tokens/s", better="higher", about="tokens of the prompt a second", needs="generate"
+    ),
+    "generate.decode_rate": Metric(
+        unit="tokens/s", better="higher", about="1 / median time of a token", needs="generate"
+    ),
+    "generate.inter_token.p50": Metric(
+        unit="s", better="lower", about="median time of a token", needs="generate"
+    ),
+    "generate.inter_token.p99": Metric(
+        unit="s", better="lower", about="99 % of tokens are faster", needs="generate"
     ),
 }
 

@@ -31,6 +31,7 @@ FOLDERS: Mapping[str, str] = {
     "metric": "metrics",
     "dataset": "data/datasets",
     "task": "tasks",
+    "dynamic": "dynamic/kinds",
     "bundle": "package/bundles",
     "report_format": "report/formats",
     "wrapper": "quantization",

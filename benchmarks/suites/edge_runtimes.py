@@ -2,16 +2,16 @@
 
     python -m benchmarks.suites.edge_runtimes [--only digits resnet18] [--rounds 12]
 
-Needs `pip install 'kdeploy[executorch,litert,openvino]' pytorchcv`. Networks: a student on digits that
-is trained here in seconds, the shipped Fashion-MNIST teacher, and pytorchcv's MobileNetV2 and
-ResNet-18 with random weights at 224x224, of which only speed, kernels and parity are asked. All INT8
-files have the same ranges. Files hold one row; all are open in one process and take turns, and what
-is compared is the time of the processor (`time.process_time`), which another program's load
-changes less. Accuracy is of the very file in the very runtime. Parity is the largest error in
-standard deviations of the output, and what the gate allows. Memory is the peak of a process that
-opens a file and runs it. One line a network goes to `rows.jsonl` in the work folder; what is there
-is not repeated. Exits 1 when INT8 in its best runtime takes more than 0.45 of the best float time on
-a narrow network.
+Needs `pip install 'kdeploy[executorch,litert,openvino]' pytorchcv`. Networks: a student on digits
+that is trained here in seconds, the shipped Fashion-MNIST teacher, and pytorchcv's MobileNetV2 and
+ResNet-18 with random weights at 224x224, of which only speed, kernels and parity are asked. All
+INT8 files have the same ranges. Files for ExecuTorch and LiteRT hold one row; all are open in one
+process and take turns, and what is compared is the time of the processor (`time.process_time`),
+which another program's load changes less. Accuracy is of the very file in the very runtime. Parity
+is the largest error in standard deviations of the output, and what the gate allows. Memory is the
+peak of a process that opens a file and runs it. One line a network, runtime and precision goes to
+`rows.jsonl` in the work folder; a network that is there is not measured again. Exits 1 when INT8 in
+its best runtime takes more than 0.45 of the best float time on a narrow network.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The batches that are timed: real test items where data are named, else seeded noise.
 
 Several batches take turns, because a single one stays in the caches as no real input does. They
-are few, because they count in the peak memory of the process. Where sizes are swept, images are
-resampled to the nearest pixel, signals and texts cut off or repeated.
+are few, because they count in the peak memory of the process. Of a dynamic model, whose time
+depends on the item, they are as many as `POOL_BYTES` hold, in the order of the test part. Where
+sizes are swept, images are resampled to the nearest pixel, signals and texts cut off or repeated.
 """
 
 from __future__ import annotations
@@ -68,9 +69,17 @@ def write_pool(
         file: The file of the batches: npy for one input, npz for several.
     """
     known = ends_of(model)
+    is_dynamic = model.format == "dynamic"
+    if is_dynamic and data is None:
+        raise ModelError(
+            f"{model.label} decides by its input how much it computes, and noise says nothing of "
+            "real items",
+            hint="name the data to measure it on (`--data`)",
+        )
     if len(known.inputs) > 1:
         return _write_several(known, data, batch_size=batch_size, size=size, file=file)
-    pool = _noise(model, batch_size, size) if data is None else _real(data, batch_size, size)
+    most = None if is_dynamic else POOL_BATCHES
+    pool = _noise(model, batch_size, size) if data is None else _real(data, batch_size, size, most)
     with file.open("wb") as opened:
         np.save(opened, pool)
     return Pool(shape=pool.shape[1:], is_real=data is not None)
@@ -167,10 +176,13 @@ def _fits(wanted: Sequence[int | str], shape: Sequence[int]) -> bool:
     )
 
 
-def _real(reference: DataReference, batch_size: int, size: Sequence[int]) -> Inputs:
+def _real(
+    reference: DataReference, batch_size: int, size: Sequence[int], most: int | None = POOL_BATCHES
+) -> Inputs:
+    """Return test items in their order, at most so many batches; None: as many as there are."""
     data = load(reference)
     shape = _sized(data.preprocessing.shape, size)
-    count = _count(shape, batch_size)
+    count = _count(shape, batch_size, -(-len(data.test) // batch_size) if most is None else most)
     stored = np.asarray(data.test.x[:count])
     known = data.preprocessing.apply(np.resize(stored, (count, *stored.shape[1:])))
     return _brought_to(known, shape)
@@ -219,9 +231,9 @@ def _brought_to(items: Inputs, shape: tuple[int, ...]) -> Inputs:
     return items
 
 
-def _count(shape: tuple[int, ...], batch_size: int) -> int:
+def _count(shape: tuple[int, ...], batch_size: int, most: int = POOL_BATCHES) -> int:
     batch_bytes = batch_size * math.prod(shape) * 4  # float32
-    return batch_size * max(2, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
+    return batch_size * max(2, min(most, POOL_BYTES // batch_bytes))
 
 
 def _preprocessing(model: ModelUnderTest) -> Preprocessing:

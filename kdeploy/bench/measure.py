@@ -40,9 +40,14 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def warm_up(
-    infer: Infer, batches: Sequence[Batch], *, window_seconds: float, limit_seconds: float
+    infer: Infer,
+    batches: Sequence[Batch],
+    *,
+    window_seconds: float,
+    limit_seconds: float,
+    count: int = 3,
 ) -> tuple[bool, float]:
-    """Run until the medians of three windows in a row agree.
+    """Run until the medians of three windows in a row agree, each of at least `count` calls.
 
     Returns:
         Whether they came to, and the last median in seconds.
@@ -50,7 +55,7 @@ def warm_up(
     medians: list[float] = []
     deadline = time.perf_counter() + limit_seconds
     while True:
-        samples, _ = timed(infer, batches, seconds=window_seconds, count=3)
+        samples, _ = timed(infer, batches, seconds=window_seconds, count=count)
         medians.append(_median(samples) * 1e-9)
         last = medians[-STEADY_WINDOWS:]
         if len(last) == STEADY_WINDOWS and max(last) <= STEADY_RATIO * min(last):

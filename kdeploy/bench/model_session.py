@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from kdeploy.bench.client import Worker, WorkerFailed
 from kdeploy.bench.early_stopping import discarded
 from kdeploy.bench.inputs import write_pool
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Seconds
-from kdeploy.bench.plan import Part, Plan
+from kdeploy.bench.plan import GENERATE, Part, Plan
 from kdeploy.bench.scenarios import server
 from kdeploy.data.load import DataReference
 from kdeploy.errors import KdeployError, Unavailable
@@ -23,7 +23,8 @@ from kdeploy.runtimes.contract import Proof
 from kdeploy.runtimes.run import available, check_format, device_of
 from kdeploy.units import format_quantity
 
-OFFLINE_COUNT = 3  # batches of a round: each may take as long as the round
+FEW_CALLS: Mapping[str, int] = {"offline": 3, "generate": 1}
+"""In a round: each may take as long as the round."""
 
 
 class ModelSession:
@@ -48,6 +49,7 @@ class ModelSession:
         self._rounds: list[Seconds] = []
         self._device_rounds: list[Seconds] = []
         self._elapsed_seconds: list[float] = []
+        self._parts: dict[str, list[Seconds]] = {}
         self._seen: dict[str, Any] = {}
         self._numbers: dict[str, float] = {}
         self._missing: dict[str, str] = {}
@@ -90,6 +92,7 @@ class ModelSession:
                 "path": str(self.model.path),
                 "pool": str(self._pool),
                 **self._ends,
+                **({"new_tokens": plan.new_tokens} if self._generates else {}),
                 "batch_size": configuration.batch_size,
             }
         )
@@ -111,14 +114,17 @@ class ModelSession:
     def measure(self) -> None:
         """Take one round; where the device has a clock, a shorter one by that as well."""
         plan = self._plan
-        is_offline = self._configuration.scenario == "offline"
-        count = OFFLINE_COUNT if is_offline else math.ceil(plan.minimum_count / plan.rounds)
+        count = math.ceil(plan.minimum_count / plan.rounds)
+        if self._configuration.scenario in FEW_CALLS:
+            count = FEW_CALLS[self._configuration.scenario]
         file = self._folder / "samples.npy"
         request = {"seconds": plan.window_seconds, "count": count, "file": str(file)}
-        reply = self._ask({"do": "measure", **request})
+        reply = self._ask({"do": "generate" if self._generates else "measure", **request})
         if reply:
             self._rounds.append(np.load(file) * 1e-9)
             self._elapsed_seconds.append(reply["elapsed_seconds"])
+            for name, seconds in reply.get("parts", {}).items():
+                self._parts.setdefault(name, []).append(np.array(seconds))
         if self._seen.get("has_device_clock") and self._ask({"do": "device", **request}):
             self._device_rounds.append(np.load(file) * 1e-9)
 
@@ -195,6 +201,7 @@ class ModelSession:
             rounds=tuple(self._rounds),
             elapsed_seconds=tuple(self._elapsed_seconds),
             device_rounds=tuple(self._device_rounds),
+            parts={name: tuple(rounds) for name, rounds in self._parts.items()},
             peak_memory_bytes=peak_bytes,
             numbers={
                 **self._numbers,
@@ -222,6 +229,8 @@ class ModelSession:
         if found:
             self._judged[f"{prefix}accuracy"] = found["metrics"]
             self._judged[f"{prefix}predictions"] = np.load(file)
+        if part == "test" and "early_items" in found:
+            self._numbers["early_items"] = found["early_items"]
         if part == "test" and not found.get("is_labelled", True):
             self._not_told["accuracy.top1"] = "the test items have no labels"
 
@@ -287,6 +296,10 @@ class ModelSession:
         if "num_batches" in self._seen:
             items = self._seen["num_batches"] * self._items
             self._numbers["energy"] = joules / items
+
+    @property
+    def _generates(self) -> bool:
+        return self._configuration.scenario == GENERATE
 
     @property
     def _items(self) -> int:

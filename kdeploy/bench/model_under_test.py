@@ -75,6 +75,8 @@ class Outcome:
     """Of each round, from its first batch to its last."""
     device_rounds: tuple[Seconds, ...] = ()
     """The same by the device's own clock, empty where it has none; never the same batches."""
+    parts: Mapping[str, tuple[Seconds, ...]] = field(default_factory=dict)
+    """Of scenario `generate`: times of prompts, first tokens and later ones, a round an array."""
     peak_memory_bytes: int | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Further metrics that are one number each: cold start, memory, energy, the server's rate."""

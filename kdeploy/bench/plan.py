@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationInfo, model_validator
 
 from kdeploy.data.load import DataReference
-from kdeploy.errors import RecipeError
+from kdeploy.errors import RecipeError, UnknownName
 from kdeploy.runtimes.run import named
 from kdeploy.units import parse_bound, parse_extents
 
-Scenario: TypeAlias = Literal["single_stream", "offline", "server"]
+Scenario: TypeAlias = Literal["single_stream", "offline", "server", "generate"]
+GENERATE: Scenario = "generate"
 Effort: TypeAlias = Literal["quick", "standard", "sustained"]
 EFFORT_SECONDS: dict[Effort, float] = {"quick": 1.0, "standard": 10.0, "sustained": 600.0}
 """To look; to quote (MLPerf's testing default); to see what heat does (MLPerf's submissions)."""
@@ -42,7 +43,14 @@ class BenchPlan(BaseModel):
         default=["single_stream"],
         min_length=1,
         description="`single_stream`: one request after the other; `offline`: the largest batch "
-        "that fits; `server`: requests at random times, the highest rate within `latency_limit`",
+        "that fits; `server`: requests at random times, the highest rate within `latency_limit`; "
+        "`generate`: language models continue prompts, token by token",
+    )
+    prompt_tokens: list[Positive] = Field(
+        default=[32, 512], min_length=1, description="of prompts of scenario `generate`"
+    )
+    new_tokens: int = Field(
+        default=64, gt=1, description="that scenario `generate` writes behind each prompt"
     )
     sizes: list[int | str] = Field(
         default=[],
@@ -87,6 +95,33 @@ class BenchPlan(BaseModel):
     def item_sizes(self) -> list[tuple[int, ...]]:
         """Return the sizes to measure at; () are the data as they are."""
         return [parse_extents(str(size), where="bench.sizes") for size in self.sizes] or [()]
+
+    @property
+    def prompt_sizes(self) -> list[tuple[int, ...]]:
+        """Return the lengths of prompts as sizes of items."""
+        return [(count,) for count in self.prompt_tokens]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_parameters(cls, given: Any) -> Any:
+        """Take `scenarios: [{generate: {prompt_tokens: [32]}}]` apart."""
+        if not isinstance(given, dict) or not isinstance(given.get("scenarios"), list):
+            return given
+        scenarios, own = [], {}
+        for item in given["scenarios"]:
+            if (
+                isinstance(item, dict)
+                and list(item) == ["generate"]
+                and isinstance(item["generate"], dict)
+            ):
+                own.update(item["generate"])
+            scenarios.append("generate" if isinstance(item, dict) and own else item)
+        unknown = set(own) - {"prompt_tokens", "new_tokens"}
+        if unknown:
+            raise UnknownName.among(
+                "key", sorted(unknown)[0], ["prompt_tokens", "new_tokens"], where="`generate`"
+            )
+        return {**given, "scenarios": scenarios, **own}
 
     @model_validator(mode="after")
     def _can_be_measured(self, info: ValidationInfo) -> Self:
@@ -147,6 +182,7 @@ class Plan(BenchPlan):
             "energy": self.energy,
             # Left out where it is what it always was: what was kept before counts.
             **({} if self.parts == TEST else {"parts": list(self.parts)}),
+            **({"new_tokens": self.new_tokens} if "generate" in self.scenarios else {}),
         }
 
 

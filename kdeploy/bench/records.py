@@ -156,6 +156,8 @@ def _times(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
         items = np.array([len(r) for r in outcome.rounds]) * outcome.batch_size
         rate = stats.ratio_of_sums(items, np.array(outcome.elapsed_seconds))
         yield _estimated("throughput", rate, count, flags)
+    if outcome.parts:
+        yield from _generated(outcome, flags)
     for metric in ("server_rate", "energy", "cold_start"):
         if metric in outcome.numbers:
             own = here if metric == "cold_start" else flags
@@ -164,6 +166,25 @@ def _times(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
     median = float(np.median(np.concatenate(outcome.rounds)))
     first = (*here, *doubts.of_first(outcome.first_seconds, median))
     yield _Number(metric="first_inference", value=outcome.first_seconds, flags=first)
+
+
+def _generated(outcome: Outcome, flags: tuple[str, ...]) -> Iterator[_Number]:
+    """Yield what the parts of generated texts tell: rates are of the median time."""
+    first, prefill, later = (outcome.parts[n] for n in ("first_token", "prefill", "inter_token"))
+    count = sum(map(len, later))
+    (estimate,) = stats.percentiles(first, [50.0])
+    yield _estimated("generate.first_token", estimate, sum(map(len, first)), flags)
+    for metric, rounds, work in (
+        ("generate.prefill_rate", prefill, outcome.input_shape[-1]),
+        ("generate.decode_rate", later, 1),
+    ):
+        (time,) = stats.percentiles(rounds, [50.0])
+        rate = Estimate(value=work / time.value, low=work / time.high, high=work / time.low)
+        yield _estimated(metric, rate, sum(map(len, rounds)), flags)
+    middle, slowest = stats.percentiles(later, [50.0, 99.0])
+    yield _estimated("generate.inter_token.p50", middle, count, flags)
+    doubtful = (*flags, *doubts.of_count(99.0, count))
+    yield _estimated("generate.inter_token.p99", slowest, count, doubtful)
 
 
 def _percentiles(
@@ -205,6 +226,10 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
         yield _Number(metric="parameters", value=parameters)
     if model.macs is not None:
         yield _Number(metric="macs", value=model.macs)
+    if "early_items" in outcome.numbers and outcome.predictions is not None:
+        count = len(outcome.predictions)
+        early = stats.fraction(outcome.numbers["early_items"] / count, count)
+        yield _estimated("early_share", early, count)
     if proof is not None and proof.is_quantized and proof.eligible:
         integers = doubts.of_integers(proof, device_of(outcome.configuration.runtime), machine)
         flags = (*doubts.of_proof(proof), *integers)
@@ -213,6 +238,9 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
     if proof is not None and proof.sparse_eligible:
         share, flags = proof.sparse / proof.sparse_eligible, doubts.of_proof(proof)
         yield _Number(metric="sparse_kernels", value=share, n=proof.sparse_eligible, flags=flags)
+    if proof is not None and proof.four_bit_eligible:
+        share = proof.four_bit / proof.four_bit_eligible
+        yield _Number(metric="four_bit_kernels", value=share, n=proof.four_bit_eligible)
 
 
 def _judged(
@@ -280,9 +308,13 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
         low=number.low,
         high=number.high,
         n=number.n,
-        flags=tuple(dict.fromkeys(number.flags)),
+        flags=tuple(dict.fromkeys((*_kind_of_file(model), *number.flags))),
         skipped=number.skipped,
     )
+
+
+def _kind_of_file(model: ModelUnderTest) -> tuple[str, ...]:
+    return ("dynamic",) if model.format == "dynamic" else ()
 
 
 def _swept_shape(outcome: Outcome) -> str:

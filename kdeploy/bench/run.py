@@ -17,7 +17,7 @@ from typing import Any
 
 from kdeploy.bench.cache import Finished, GroupCache, ModelGroup, finished_now
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
-from kdeploy.bench.plan import Plan, Scenario
+from kdeploy.bench.plan import GENERATE, Plan, Scenario
 from kdeploy.bench.records import comparisons, measurements, proven, validated
 from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
@@ -111,7 +111,16 @@ def _configurations(plan: Plan) -> Iterator[tuple[Configuration, bool]]:
     """Yield configurations, and whether accuracy is measured in them: once a runtime."""
     counts = dict.fromkeys(count or allowed_cores() for count in plan.threads)
     for name in plan.runtimes:
-        swept = itertools.product(plan.scenarios, plan.item_sizes, plan.batch_sizes, counts)
+        swept = [
+            swept
+            for scenario in plan.scenarios
+            for swept in itertools.product(
+                [scenario],
+                plan.prompt_sizes if scenario == GENERATE else plan.item_sizes,
+                [1] if scenario == GENERATE else plan.batch_sizes,  # one text at a time
+                counts,
+            )
+        ]
         for index, (scenario, size, batch_size, count) in enumerate(swept):
             configuration = Configuration(
                 runtime=name, batch_size=batch_size, threads=count, scenario=scenario, size=size

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import math
 import os
 import signal
 import sys
@@ -34,7 +35,7 @@ def main() -> None:
     """Answer requests until standard input ends."""
     # Ctrl-C reaches the whole group; the parent decides, and ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
     session = WorkerSession()
@@ -50,12 +51,14 @@ class WorkerSession:
         self._runtime: Runtime | None = None
         self._infer: Infer = _before_open
         self._pool: Batches | None = None
-        self._batches: list[Given] = []
+        self._batches: list[Any] = []
+        self._generation: Any = None
         self._requests: dict[str, Callable[[Request], Reply]] = {
             "open": self._open,
             "fit": self._fit,
             "warm_up": self._warm_up,
             "measure": self._measure,
+            "generate": self._generate,
             "device": self._device,
             "serve": self._serve,
             "keep_busy": self._keep_busy,
@@ -90,6 +93,8 @@ class WorkerSession:
         loaded_bytes = memory.peak_bytes()
         state = request.get("state", ())
         self._infer = Stream(runtime.infer, state) if state else runtime.infer
+        if request.get("new_tokens"):
+            self._begin_generation(runtime, request["new_tokens"])
         first_seconds = measure.seconds_of(lambda: self._infer(self._batches[0]))
         self._runtime = runtime
         return {
@@ -99,6 +104,13 @@ class WorkerSession:
             "loaded_bytes": loaded_bytes,
             "has_device_clock": isinstance(runtime, DeviceTimed),
         }
+
+    def _begin_generation(self, runtime: Runtime, new_tokens: int) -> None:
+        from kdeploy.bench.scenarios.generate import Generation, prompt_of
+
+        self._generation = Generation(runtime, new_tokens)
+        self._infer = self._generation
+        self._batches = [prompt_of(batch) for batch in self._batches]
 
     def _fit(self, request: Request) -> Reply:
         """Look for the largest batch that fits, and go on with it."""
@@ -127,6 +139,7 @@ class WorkerSession:
             self._batches,
             window_seconds=request["window_seconds"],
             limit_seconds=request["limit_seconds"],
+            count=1 if self._generation is not None else 3,
         )
         return {
             "is_steady": is_steady,
@@ -134,11 +147,25 @@ class WorkerSession:
             "is_resting": measure.rest(),
         }
 
+    def _generate(self, request: Request) -> Reply:
+        """Time a round of texts, and the parts of each."""
+        assert self._generation is not None, "a text before open"
+        self._generation.clear()
+        samples, elapsed_seconds = measure.timed(
+            self._generation, self._batches, seconds=request["seconds"], count=request["count"]
+        )
+        np.save(request["file"], samples)
+        told = {"elapsed_seconds": elapsed_seconds, "is_resting": measure.rest()}
+        return {**told, "parts": self._generation.seconds}
+
     def _measure(self, request: Request) -> Reply:
         samples, elapsed_seconds = measure.round_of(
             self._infer, self._batches, seconds=request["seconds"], count=request["count"]
         )
         np.save(request["file"], samples)
+        # The next round goes on with other items: of a dynamic model their times differ.
+        place = len(samples) % len(self._batches)
+        self._batches = [*self._batches[place:], *self._batches[:place]]
         return {"elapsed_seconds": elapsed_seconds, "is_resting": measure.rest()}
 
     def _device(self, request: Request) -> Reply:
@@ -188,14 +215,20 @@ class WorkerSession:
 
         data = load(DataReference.from_dict(request["data"]))
         part = data.validation if request["part"] == "validation" else data.test
-        metrics, predicted = evaluate(
-            lambda x: one_or_all(self._opened.infer(x)),
-            data,
-            batch_size=request["batch_size"],
-            part=part,
-        )
+        early: list[Any] = []
+
+        def infer(x: Any) -> Any:
+            answer = one_or_all(self._opened.infer(x))
+            early.append(getattr(self._opened, "is_early", None))
+            return answer
+
+        metrics, predicted = evaluate(infer, data, batch_size=request["batch_size"], part=part)
         np.save(request["file"], predicted)
-        return {"metrics": metrics, "is_labelled": part.is_labelled}
+        return {
+            "metrics": metrics,
+            "is_labelled": part.is_labelled,
+            **_early_items(early, len(part)),
+        }
 
     def _repeated(self, size: int) -> Given:
         assert self._pool is not None, "a request before open"
@@ -207,11 +240,24 @@ class WorkerSession:
         return self._runtime
 
 
+def _early_items(early: list[Any], count: int) -> Reply:
+    """Return how many of `count` items left before the last part; nothing of a static file.
+
+    The first calls may be trials, and the last batch is filled up with items of its beginning.
+    """
+    known = [rows for rows in early if rows is not None]
+    if not known:
+        return {}
+    num_batches = math.ceil(count / len(known[-1]))
+    own = np.concatenate(known[-num_batches:])[:count]
+    return {"early_items": int(own.sum())}
+
+
 def _before_open(given: Given) -> Any:
     raise AssertionError("a request before open")
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask the kernel to end this process with its parent, however that ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -39,13 +39,16 @@ def read_classes(parts: Parts, *, where: str) -> Parts:
     if parts.as_given is not None:
         told = {named[part].targets_origin or part: labels for part, labels in read.items()}
         known = replace(known, classes=tuple(classes_of(parts.as_given.classes, told)))
-    if places and len(known.classes) < 2:
+    # Tokens that come next are ids of the vocabulary, which nobody names one by one.
+    of_vocabulary = not known.classes and named["train"].y.ndim == 2
+    count = known.vocabulary if of_vocabulary else len(known.classes)
+    if places and count < 2:
         raise DataError(
-            f"{where}: found {len(known.classes)} class, classification needs two or more",
+            f"{where}: found {count} class, classification needs two or more",
             hint="add the other classes, to train as well as to test",
         )
     for part, place in places.items():
-        _check_range(read[part].y, known.classes, place)
+        _check_range(read[part].y, count, place)
     splits = {p: replace(s, y=read[p].y) if p in read else s for p, s in named.items()}
     notes = [labels.note for labels in read.values() if labels.note]
     notes += _classes_without_items(splits["train"], known.classes, where)
@@ -72,14 +75,14 @@ def _classes_without_items(train: Split, classes: tuple[str, ...], where: str) -
     return [f"{where}: {len(names)} of {len(classes)} classes have no training item: {listed}"]
 
 
-def _check_range(y: NDArray[np.int64], classes: Sequence[str], place: str) -> None:
+def _check_range(y: NDArray[np.int64], count: int, place: str) -> None:
     largest = int(y.max())
-    if largest >= len(classes):
+    if largest >= count:
         item = int(y.reshape(len(y), -1).max(axis=1).argmax())
-        begins_at_one = y.ndim == 1 and int(y.min()) == 1 and largest == len(classes)
+        begins_at_one = y.ndim == 1 and int(y.min()) == 1 and largest == count
         raise DataError(
             f"{place}: label {largest} at item {item} is out of range, there are "
-            f"{len(classes)} classes: 0..{len(classes) - 1}",
+            f"{count} classes: 0..{count - 1}",
             hint="labels begin at 1 here: `y = y - 1`"
             if begins_at_one
             else "add items of that class to train, correct the label, or give the number of "

@@ -13,6 +13,9 @@ from kdeploy.data.own_function import is_own_function, named_files
 from kdeploy.store.moved_paths import went_along
 from kdeploy.untrusted.named_path import named_path
 
+TOKENIZER = "tokenizer"
+"""The parameter of data of text that names what cuts it into tokens."""
+
 
 def files_of(reference: DataReference) -> dict[str, Path]:
     """Return what is read from disk, by the key that names it; `name` is an own function's file."""
@@ -31,6 +34,16 @@ def files_of(reference: DataReference) -> dict[str, Path]:
 def absolute(reference: DataReference) -> dict[str, Any]:
     """Return name and parameters with all files absolute, for whoever starts elsewhere."""
     return _with_files(reference, {k: f.resolve() for k, f in files_of(reference).items()})
+
+
+def with_tokenizer(reference: DataReference, source: Path | None) -> DataReference:
+    """Return data of text with a model's own tokenizer, where they take one and name none."""
+    if source is None or is_own_function(reference.name):
+        return reference
+    known = {p.name for p in registry.find("dataset", reference.name, where="data").parameters}
+    if TOKENIZER not in known or reference.parameters.get(TOKENIZER) is not None:
+        return reference
+    return replace(reference, parameters={**reference.parameters, TOKENIZER: source.resolve()})
 
 
 def found_again(reference: DataReference, folder: Path) -> tuple[DataReference, list[Path]]:

@@ -26,7 +26,8 @@ scheme needs beside the recipe's two models are parameters of the type `Auxiliar
 `context.model` makes. It returns one of the models that it trained. `tasks=(...)` names the tasks
 that it is for, where it is not for all. `student_layers="NAME"` and
 `further_items="NAME"` say which parameter names layers of the student, or a file of items for the
-training part, so that both are looked at before any work.
+training part, so that both are looked at before any work; `reads_labels=False` that it learns from
+the teacher alone, so that data need no labels.
 """
 
 from __future__ import annotations

@@ -12,6 +12,10 @@ and lies in an empty folder: whatever else is written there (weights, a sidecar)
 refused before any work. `portable=False` says that the file fits this machine and these versions
 only: elsewhere a stored one is not taken for it.
 
+An exporter `of="language_model"` takes causal language models alone. `file` is the name that its
+file must have; it gets a folder of its own then. With `tokenizer=True`
+that of the model lies beside `path` already; `batch_sizes` are those of the parity gate.
+
 The parity gate stands outside, in `run.py`: it runs the file in `runtime`, so that whoever can
 export can also prove, with batches from the parameter `min_batch` to `max_batch` where an exporter
 has them, and allows what float16 rounds. What a parameter `optimize` did to a file that fails is

@@ -62,7 +62,7 @@ def conditions(
     return {
         "dynamic": tuple(parameters.get("dynamic", ())),
         "is_half": bool(parameters[half] if isinstance(half, str) else half),
-        "batch_sizes": _batch_sizes(model, parameters),
+        "batch_sizes": technique.facts.get("batch_sizes") or _batch_sizes(model, parameters),
     }
 
 

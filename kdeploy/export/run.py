@@ -23,6 +23,7 @@ from kdeploy.export.parity_conditions import conditions, parity_of
 from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.registry import Technique, find, validate
 from kdeploy.runtimes.run import named, this_machine
+from kdeploy.store.transformers_models import tokenizer_files
 from kdeploy.system.interruption import stop_if_asked
 from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.untrusted.user_code import described
@@ -60,6 +61,7 @@ def export(
     path: Path,
     *,
     metadata: Mapping[str, str] | None = None,
+    artifact: Path | None = None,
 ) -> ExportResult:
     """Write `model` to `path`, run the file against the model, and keep it only if they agree.
 
@@ -74,6 +76,7 @@ def export(
         data: Whose validation part the parity gate runs on; nothing is trained or chosen by it.
         path: The file; its folder is made. What is written beside it keeps its name.
         metadata: Properties to write into an ONNX file.
+        artifact: The model's folder, out of which its tokenizer goes beside the file.
 
     Raises:
         UnknownName, RecipeError: no such exporter, or a parameter that it does not have.
@@ -96,6 +99,7 @@ def export(
 
     def write(parameters: Mapping[str, Any]) -> ExportResult:
         with kept_if_it_passes(path) as unproven:
+            _copy_tokenizer(technique, artifact, unproven.parent)
             write_file(model, technique, parameters, example, unproven)
             opset = write_metadata(unproven, properties) if path.suffix == ".onnx" else None
             allowed = conditions(technique, parameters, model)
@@ -117,6 +121,12 @@ def export(
             raise
         log.warning("%s; it is written again with `optimize: none`", error.message)
         return write({**resolved, "optimize": "none"})
+
+
+def _copy_tokenizer(technique: Technique, artifact: Path | None, folder: Path) -> None:
+    if artifact is not None and technique.facts.get("tokenizer", False):
+        for file in tokenizer_files(artifact):
+            shutil.copyfile(file, folder / file.name)
 
 
 def write_file(

@@ -3,6 +3,7 @@
 `@bundle(formats={"onnx"}, runtime="onnxruntime_cpu", libraries={"onnxruntime": "MIT, ..."})` marks
 a class with the static methods of `BundleKind`, in a file of its name in `bundles/`. `runtime` runs
 the file here; `libraries` are what a device needs, as it imports them, each with its licence.
+`native="cpp"` adds the sources of a runner without Python, the folder of that name in `runner/`.
 
 `open_model` travels with the bundle, as its source: it names nothing but what it imports itself and
 what Python 3.9 and numpy have, and its annotations are of `typing.Any` and built-in types.
@@ -33,6 +34,8 @@ class FileFacts:
     is_quantized: bool
     opset: int | None = None
     """Of an ONNX file."""
+    dynamic: Mapping[str, Any] | None = None
+    """Of a dynamic model: its parts, and when each of them may answer."""
 
 
 class BundleKind(Protocol):

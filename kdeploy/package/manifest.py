@@ -126,6 +126,9 @@ class Manifest:
     task: Mapping[str, Any] = field(default_factory=dict)
     """What outputs mean, as the task tells it; empty where they are classes."""
 
+    dynamic: Mapping[str, Any] = field(default_factory=dict)
+    """Of a dynamic model what its file says, and the part that answered each golden item."""
+
     @property
     def version(self) -> int:
         """Return the first version of the schema that can say all this."""
@@ -145,6 +148,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     for table, key in (
         (fields, "state"),
         (fields, "task"),
+        (fields, "dynamic"),
         (fields, "preprocessing"),
         (fields["model"], "opset"),
     ):

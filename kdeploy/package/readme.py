@@ -21,7 +21,7 @@ _TEXT = """\
 
 It works from any folder; needs Python 3.9 or later, and Pillow for image files only. {given}
 Made and tested with {made_with}.
-
+{native}
 ## Test it on this device
 
     python runner/python/run.py --self-test
@@ -64,8 +64,17 @@ the one that the maker of this bundle tells you.
 """
 
 
-def readme(manifest: Manifest, *, golden: int) -> str:
-    """Return the text, with the numbers of the manifest."""
+_NATIVE = """
+Without Python: the same as a program in C++, which opens `libonnxruntime.so` when it starts.
+
+    cmake -S runner/cpp -B build && cmake --build build
+    build/bundle_runner --self-test
+    build/bundle_runner --json {given}
+"""
+
+
+def readme(manifest: Manifest, *, golden: int, has_native: bool = False) -> str:
+    """Return the text, with the numbers of the manifest, and how its native runner is built."""
     libraries = " ".join(name for name in manifest.made_with if name != "numpy")
     text = _TEXT.format(
         name=manifest.name,
@@ -74,6 +83,7 @@ def readme(manifest: Manifest, *, golden: int) -> str:
         commands=_commands(manifest),
         given=_given(manifest),
         made_with=", ".join(f"{k} {v}" for k, v in manifest.made_with.items()),
+        native=_NATIVE.format(given=_example(manifest)) if has_native else "",
         golden=golden,
         costs=_costs(manifest),
         machine=_machine(manifest.machine),
@@ -97,6 +107,10 @@ def _commands(manifest: Manifest) -> str:
         "    python runner/python/run.py photo.png\n"
         "    python runner/python/run.py --top 3 --json items.npy"
     )
+
+
+def _example(manifest: Manifest) -> str:
+    return "items.npz" if manifest.preprocessing is None else "items.npy"
 
 
 def _given(manifest: Manifest) -> str:

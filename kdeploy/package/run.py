@@ -17,7 +17,7 @@ from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.package.budgets import budgets_of, recorded_values
 from kdeploy.package.checksums import write_sums
-from kdeploy.package.contract import FileFacts
+from kdeploy.package.contract import BundleKind, FileFacts
 from kdeploy.package.golden import Given, named, run_items, write_golden
 from kdeploy.package.kinds import kind_of, technique_of, write_runner
 from kdeploy.package.licences import check_licences, write_licences
@@ -35,6 +35,7 @@ from kdeploy.package.manifest import (
 from kdeploy.package.ports import contradiction
 from kdeploy.package.publish import published
 from kdeploy.package.readme import readme
+from kdeploy.package.runner.python import parts
 from kdeploy.preprocessing import Preprocessing
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.state import carried
@@ -100,17 +101,32 @@ def package(
             state=described.state,
             has_classes=described.outputs[0].values != "",
         )
+        known = technique_of(form).facts
+        has_native = bool(known.get("native"))
         described = replace(
             described,
             name=name or described.name,
             chosen_because=chosen_because,
-            licences=write_licences(folder, texts, technique_of(form).facts["libraries"]),
+            dynamic=_dynamic(model, kind, facts, folder),
+            licences=write_licences(folder, texts, known["libraries"], has_native=has_native),
         )
         write_runner(folder, form, str(described.task.get("name", "")))
         write_manifest(described, folder)
-        (folder / "README.md").write_text(readme(described, golden=tolerance.num_items))
+        text = readme(described, golden=tolerance.num_items, has_native=has_native)
+        (folder / "README.md").write_text(text)
         write_sums(folder)
     return out
+
+
+def _dynamic(model: Path, kind: BundleKind, facts: FileFacts, folder: Path) -> Mapping[str, Any]:
+    """Return what a dynamic model says, and which part answers each of the golden items."""
+    if facts.dynamic is None:
+        return {}
+    (taken,) = facts.inputs
+    run = kind.open_model(str(model), 1)
+    with np.load(folder / "golden" / "inputs.npz") as stored:
+        rows = [{taken.name: row[None]} for row in stored[stored.files[0]]]
+    return {**facts.dynamic, "golden": parts.taken(run, rows)}
 
 
 def golden_of(file: Path, inputs: Given) -> tuple[Given, Given]:
@@ -207,7 +223,10 @@ def stored_preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
     try:
         known = Preprocessing.from_dict(stored)
         layout = "NT" if known.is_tokens else _LAYOUTS[len(known.shape)]
-        return StoredPreprocessing(layout=layout, **asdict(known))
+        fields = asdict(known)
+        if not fields["inputs"]:
+            del fields["inputs"]  # a bundle describes the preparation of one input
+        return StoredPreprocessing(layout=layout, **fields)
     except TypeError as error:  # a key that the runner does not know
         raise ModelError(
             f"the artefact's preprocessing is not what the runner can do: {error}",

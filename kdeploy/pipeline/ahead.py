@@ -6,26 +6,32 @@ runtime that opens none of the files, a gate on what nobody measures, or a bundl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 from kdeploy import registry
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import ModelError, RecipeError, Unavailable
+from kdeploy.dynamic.run import check_data
+from kdeploy.errors import ModelError, RecipeError, Unavailable, UnknownName
 from kdeploy.export.io_signature import open_axes
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.measurement import METRICS
+from kdeploy.onnx_graph.input_fitting import Declared, fitted_file
 from kdeploy.package.budgets import check_budgets
 from kdeploy.package.kinds import formats, kind_of
 from kdeploy.package.run import stored_preprocessing
-from kdeploy.pipeline.building import onnx_path
+from kdeploy.pipeline.building import declared_inputs, onnx_path
 from kdeploy.pipeline.choose import target_configuration
 from kdeploy.pipeline.onnx_files import is_quantized
+from kdeploy.recipe.dynamic import DynamicStep
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.runtimes.files import suffixes
 from kdeploy.runtimes.run import device_of, formats_of, named
 from kdeploy.store.artifact import find_artifact
+from kdeploy.system.temporary import temporary_folder
 from kdeploy.tasks.contract import judged_as, metrics_for, task_of
 
 FACTS = ("parameters", "macs", "size", "parity.max_abs", "parity.cosine")
@@ -42,6 +48,8 @@ def check_ahead(recipe: Recipe, data: Dataset, stages: Sequence[str]) -> None:
     if "export" in stages:
         for index, step in enumerate(recipe.export):
             _check_export(recipe, step, data, f"export[{index}]")
+        if recipe.dynamic is not None:
+            _check_dynamic(recipe, recipe.dynamic, data)
     if "bench" in stages:
         _check_runtimes(recipe)
         for gate in recipe.gates:
@@ -97,6 +105,27 @@ def _check_export(recipe: Recipe, step: Step, data: Dataset, where: str) -> None
     check_that_it_runs(step.technique)
 
 
+def _check_dynamic(recipe: Recipe, step: DynamicStep, data: Dataset) -> None:
+    labels = ["teacher", *(["student"] if recipe.student is not None else [])]
+    if recipe.distill is not None and recipe.distill.baseline:
+        labels.append("baseline")
+    seen: Counter[str] = Counter()
+    for compression in recipe.compress:
+        seen[compression.technique] += 1
+        times = seen[compression.technique]
+        labels.append(compression.technique + (f"-{times}" if times > 1 else ""))
+    for name in step.names:
+        # A file may also be called by its encoding.
+        if name.partition(".")[0] not in labels:
+            raise UnknownName.among("model", name, labels, where=f"dynamic.{step.technique}")
+    if not recipe.teacher.is_file and not any(s.technique == "onnx" for s in recipe.export):
+        raise RecipeError(
+            "dynamic: its parts are ONNX files, and the recipe exports none",
+            hint="add `- onnx: {}` to `export`, or leave `dynamic` out",
+        )
+    check_data(data, step.promise)
+
+
 def _formats(recipe: Recipe) -> set[str]:
     """Return the kinds of file and model that the recipe makes."""
     written = {suffixes()[_suffix(step)] for step in recipe.export}
@@ -150,8 +179,10 @@ def reason_unmeasured(recipe: Recipe, data: Dataset, metric: str) -> str | None:
         return reason_unjudged(recipe, data, metric)
     if needs == "cuda" and device_of(configuration["runtime"]) != "cuda":
         return f"`{configuration['runtime']}` runs on {device_of(configuration['runtime'])}"
-    if needs in ("server", "offline") and configuration["scenario"] != needs:
+    if needs in ("server", "offline", "generate") and configuration["scenario"] != needs:
         return f"the scenario is `{configuration['scenario']}`, not `{needs}`"
+    if needs == "dynamic" and recipe.dynamic is None:
+        return "the recipe has no `dynamic`"
     makers = _makers(needs) if needs else []
     if makers and not {m for m in made_by(recipe) if m.startswith(needs)}:
         return f"the recipe has no step that makes such a model ({_listed(makers)})"
@@ -173,6 +204,14 @@ def reason_unjudged(recipe: Recipe, data: Dataset, metric: str) -> str | None:
     return f"the task is `{task.name}`, which has {_listed(known)} (`task:`)"
 
 
+def _check_file_of_bundle(file: Path, given: Mapping[str, Declared], data: Dataset) -> None:
+    """Refuse a file that no bundle can ship, once it has the sizes of the data."""
+    with temporary_folder("fitted") as folder:
+        fitted = folder / "model.onnx"
+        said = fitted_file(file, fitted, data.preprocessing, given)
+        kind_of("onnx").facts_of(fitted if said else file)
+
+
 def _check_package(recipe: Recipe, data: Dataset) -> None:
     exports = [s for s in recipe.export if suffixes()[_suffix(s)] in formats()]
     file = onnx_path(recipe.teacher.reference)
@@ -187,7 +226,7 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
             hint="add an `onnx` without `dynamic` to `export`, or leave `package` out",
         )
     if file is not None and recipe.student is None:
-        kind_of("onnx").facts_of(file)
+        _check_file_of_bundle(file, declared_inputs(recipe.teacher.reference), data)
     try:
         stored_preprocessing(data.preprocessing.to_dict())
     except ModelError as error:

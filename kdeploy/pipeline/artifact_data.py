@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from kdeploy.data.data_files import files_of, found_again
+from kdeploy.data.data_files import TOKENIZER, files_of, found_again, with_tokenizer
 from kdeploy.data.load import DataReference
 from kdeploy.errors import ArtifactCorrupt, FileMissing
 from kdeploy.pipeline.session import Session
 from kdeploy.store.artifact import Artifact
 from kdeploy.store.moved_paths import went_along
+from kdeploy.store.transformers_models import tokenizer_source
+from kdeploy.untrusted.named_path import named_path
 
 
 def data_of(artifact: Artifact) -> DataReference | None:
@@ -20,7 +23,7 @@ def data_of(artifact: Artifact) -> DataReference | None:
         FileMissing: they are neither where they were nor where they lay seen from the artefact.
     """
     facts = artifact.manifest.get("data") or {}
-    reference = _reference_of(artifact)
+    reference = _with_kept_tokenizer(_reference_of(artifact), artifact)
     if reference is None or not facts.get("folder_from_here"):
         return reference
     now = (artifact.folder.resolve() / str(facts["folder_from_here"])).resolve()
@@ -36,6 +39,18 @@ def data_of(artifact: Artifact) -> DataReference | None:
             hint=f"say where they are now: `--data {_written(reference)}`",
         )
     return found
+
+
+def _with_kept_tokenizer(
+    reference: DataReference | None, artifact: Artifact
+) -> DataReference | None:
+    """Return the data with the artefact's own tokenizer where the one they name is gone."""
+    named = reference.parameters.get(TOKENIZER) if reference is not None else None
+    if reference is None or named is None or named_path(named, reference.folder).exists():
+        return reference
+    unnamed = replace(reference, parameters={**reference.parameters, TOKENIZER: None})
+    own = tokenizer_source(str(artifact.folder), Path())
+    return with_tokenizer(unnamed, own) if own is not None else reference
 
 
 def split_as_before(data: DataReference, artifact: Artifact) -> DataReference:

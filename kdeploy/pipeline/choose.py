@@ -165,13 +165,23 @@ def choose(
 def _fastest(
     passed: Sequence[Exported], evidence: Evidence, configuration: Mapping[str, Any]
 ) -> Exported:
-    timed = [(c, _latency(evidence, c, configuration)) for c in passed]
+    metric = timed_by(passed)
+    timed = [(c, _value(evidence, c, metric, configuration)) for c in passed]
     times = [t for _, t in timed if t is not None]
     if not times:
         # Nothing was timed: the last of the chain is what the recipe worked towards.
         return passed[-1]
     close = [c for c, t in timed if t is not None and t <= min(times) * (1 + PRACTICAL_DIFFERENCE)]
     return min(close, key=lambda c: int(c.file.facts["size"]))
+
+
+def timed_by(files: Sequence[Exported]) -> str:
+    """Return the latency that files are compared by: of a dynamic one the median says too little.
+
+    Where more than half of its items leave early, the median is the time of those alone.
+    """
+    is_dynamic = any(file.model.kind == "dynamic" for file in files)
+    return "latency.mean" if is_dynamic else "latency.p50"
 
 
 def _reason(
@@ -182,22 +192,23 @@ def _reason(
     configuration: Mapping[str, Any],
     has_gates: bool,
 ) -> str:
-    target = configuration["runtime"]
+    target, metric = configuration["runtime"], timed_by(passed)
     own = evidence.place_of(winner, configuration)["runtime"]
 
     def shown(exported: Exported) -> str:
-        latency = format_quantity(_latency(evidence, exported, configuration), "s")
+        latency = format_quantity(_value(evidence, exported, metric, configuration), "s")
         size = format_quantity(exported.file.facts["size"], "B")
         runtime = evidence.place_of(exported, configuration)["runtime"]
         place = "" if runtime == own else f" on {runtime}"
         return f"{exported.name} ({latency}{place}, {size})"
 
+    by = " by its mean" if metric == "latency.mean" else ""
     gates = "passes all gates" if has_gates else "ends the chain"
     others = [shown(c) for c in passed if c is not winner]
     failed = [c.name for c in candidates if c not in passed and c is not winner]
     text = f"{shown(winner)} {gates}"
     beside = "" if own == target else f" beside files on {target}"
-    text += f" and is the fastest on {own}{beside}" if winner in passed else ""
+    text += f" and is the fastest on {own}{beside}{by}" if winner in passed else ""
     if others:
         text += f"; slower or larger: {', '.join(others)}"
     if failed:
@@ -211,9 +222,9 @@ def records_of(records: Sequence[Measurement], exported: Exported) -> list[Measu
     return [r for r in records if r.artifact == exported.model.id and r.profile in wanted]
 
 
-def _latency(
-    evidence: Evidence, exported: Exported, configuration: Mapping[str, Any]
+def _value(
+    evidence: Evidence, exported: Exported, metric: str, configuration: Mapping[str, Any]
 ) -> float | None:
     place = evidence.place_of(exported, configuration)
-    found = select(records_of(evidence.for_choice, exported), "latency.p50", **place)
+    found = select(records_of(evidence.for_choice, exported), metric, **place)
     return next((r.value for r in found if r.value is not None), None)

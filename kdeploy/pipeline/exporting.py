@@ -24,7 +24,8 @@ from kdeploy.tasks.contract import has_class_rows, task_of
 
 def make_export(session: Session, model: Artifact, step: Step) -> Exported:
     """Return the model as a file that passed the parity gate."""
-    suffix = registry.find("exporter", step.technique).facts["suffix"]
+    facts = registry.find("exporter", step.technique).facts
+    suffix = facts["suffix"]
 
     def make(work: Path) -> Made:
         if session.data is None:
@@ -36,8 +37,9 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
             step.technique,
             step.parameters,
             session.data,
-            work / "file" / f"model{suffix}",
+            work / "file" / facts.get("file", f"model{suffix}"),
             metadata=metadata,
+            artifact=model.folder,
         )
         session.listener.message(
             f"parity of {model.label} holds: largest error {result.max_abs:.2g} of"

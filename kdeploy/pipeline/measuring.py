@@ -14,6 +14,7 @@ from kdeploy.bench.run import BenchInterrupted, BenchResult, ModelUnderTest, ben
 from kdeploy.errors import ArtifactCorrupt
 from kdeploy.measurement import Measurement, read, write
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.runtimes.files import owner_of
 from kdeploy.runtimes.run import formats_of, named, this_machine
 from kdeploy.store.artifact import Artifact
 from kdeploy.untrusted.json_document import json_file
@@ -47,9 +48,9 @@ def make_measurements(
     """
     made: list[Artifact] = []
     present = list(dict.fromkeys(s.format for s in models))
-    for form in present:
-        chosen = [s for s in models if s.format == form]
-        runtimes = [r for r in plan.runtimes if form in _forms(r, present)]
+    for form, group in _groups(present).items():
+        chosen = [s for s in models if s.format in group]
+        runtimes = [r for r in plan.runtimes if group & _forms(r, present)]
         if chosen and runtimes:
             # A teacher that came as a file is in no comparison of torch models.
             own = plan.model_copy(update={"runtimes": runtimes})
@@ -154,6 +155,16 @@ def _measure(
         parameters=parameters,
         source=json.dumps([conditions(this_machine()), seen, unavailable], sort_keys=True),
     )
+
+
+def _groups(present: Sequence[str]) -> dict[str, set[str]]:
+    """Return the formats that are measured in turns: those of one runtime are compared in pairs."""
+    groups: dict[str, set[str]] = {}
+    for form in present:
+        owner = owner_of(form)
+        twin = next((f for f in groups if owner is not None and owner_of(f) == owner), form)
+        groups.setdefault(twin, set()).add(form)
+    return groups
 
 
 def _forms(runtime: str, present: Sequence[str]) -> AbstractSet[str]:

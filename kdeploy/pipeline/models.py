@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import BuildModel
 from kdeploy.distill.control import LOOK
 from kdeploy.distill.exits import count_without_exits
-from kdeploy.distill.run import distill
+from kdeploy.distill.run import DistillResult, distill
 from kdeploy.errors import ModelError
 from kdeploy.pipeline import held_out
 from kdeploy.pipeline.building import (
@@ -89,22 +90,9 @@ def make_student(
             teacher_normalization=given_teacher.normalization,
             build=building(session, heard),
         )
-        is_seen = held_out.may_have_seen(session, teacher)
-        scores = {
-            **scores_of(result.fit),
-            "teacher_validation_accuracy": result.teacher_accuracy,
-            **({held_out.SEEN_BEFORE: True} if is_seen else {}),
-            **further_scores(result.accuracies),
-        }
-        teachers = held_out.shown(result.teacher_accuracy, is_seen=is_seen)
-        session.listener.message(
-            f"validation accuracy: teacher {teachers}, student best"
-            f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
-        )
-        is_seen = held_out.further_may_have_seen(session, config.scheme_parameters)
-        for name, value in result.accuracies.items():
-            shown = held_out.shown(value, is_seen=is_seen)
-            session.listener.message(f"validation accuracy: {name} {shown}")
+        scores = scores_of(result.fit)
+        if data_of(session).validation.is_labelled:
+            scores |= _beside_teacher(session, teacher, result, config)
         made = made_model(session, result.model, reference, scores)
         for sentence in result.messages:
             session.listener.message(sentence)
@@ -122,6 +110,27 @@ def make_student(
         parameters={"student": reference_facts(reference), **without_folders(config.identity())},
         source=source_sha256(reference) + source_of(session, config),
     )
+
+
+def _beside_teacher(
+    session: Session, teacher: Artifact, result: DistillResult, config: DistillConfig
+) -> dict[str, Any]:
+    """Tell how good the student and all beside it are, and return their scores."""
+    is_seen = held_out.may_have_seen(session, teacher)
+    teachers = held_out.shown(result.teacher_accuracy, is_seen=is_seen)
+    session.listener.message(
+        f"validation accuracy: teacher {teachers}, student best"
+        f" {result.fit.best_accuracy:.2%}, last {result.fit.last_accuracy:.2%}"
+    )
+    further_is_seen = held_out.further_may_have_seen(session, config.scheme_parameters)
+    for name, value in result.accuracies.items():
+        shown = held_out.shown(value, is_seen=further_is_seen)
+        session.listener.message(f"validation accuracy: {name} {shown}")
+    return {
+        "teacher_validation_accuracy": result.teacher_accuracy,
+        **({held_out.SEEN_BEFORE: True} if is_seen else {}),
+        **further_scores(result.accuracies),
+    }
 
 
 def make_baseline(
@@ -282,13 +291,17 @@ def further_scores(accuracies: Mapping[str, float]) -> dict[str, Any]:
 
 def scores_of(result: FitResult) -> dict[str, Any]:
     """Return how a training went, as scores of an artefact."""
-    return {
+    judged = {
         "validation_accuracy": (
             result.best_accuracy if result.kept == "best" else result.last_accuracy
         ),
         "best_epoch": result.best_epoch,
         "best_validation_accuracy": result.best_accuracy,
         "last_validation_accuracy": result.last_accuracy,
+    }
+    is_judged = isfinite(result.last_accuracy)  # items without labels judge nothing
+    return {
+        **(judged if is_judged else {}),
         "arithmetic": result.arithmetic.to_dict(),
         **({"training": chosen_in(result)} if result.chosen else {}),
     }

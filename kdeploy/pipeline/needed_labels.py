@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kdeploy.data.contract import Dataset
+from kdeploy.distill.config import DistillConfig
 from kdeploy.errors import DataError
 from kdeploy.recipe.resolve import Recipe, Step
+from kdeploy.registry import find
 from kdeploy.store.artifact import find_artifact
 
 
@@ -24,7 +26,7 @@ def check_labels(recipe: Recipe, data: Dataset) -> None:
         or teacher.training.epochs == 0
     )
     wanting = [] if is_given else ["teacher.train"]
-    wanting += ["distill"] if recipe.distill is not None else []
+    wanting += ["distill"] if _reads_labels(recipe.distill) else []
     _refuse([*wanting, *_of_steps(recipe.compress)], data)
     if not data.test.is_labelled:
         bounds = (*recipe.gates, *(recipe.budgets or ()))
@@ -39,7 +41,7 @@ def check_labels_of_step(step: Step, data: Dataset) -> None:
 def _of_steps(steps: Sequence[Step]) -> Iterator[str]:
     for step in steps:
         own = step.parameters
-        if step.recover is not None:
+        if _reads_labels(step.recover):
             yield f"the training of `{step.technique}`"
         if step.max_drop is not None or own.get("max_drop") is not None:
             yield f"`max_drop` of `{step.technique}`"
@@ -47,11 +49,18 @@ def _of_steps(steps: Sequence[Step]) -> Iterator[str]:
             yield f"`sensitivity` of `{step.technique}`"
 
 
+def _reads_labels(config: DistillConfig | None) -> bool:
+    """Return whether a training does; none where the teacher alone says what is learned."""
+    return config is not None and bool(
+        find("scheme", config.scheme_name).facts.get("reads_labels", True)
+    )
+
+
 def _refuse(wanting: Sequence[str], data: Dataset) -> None:
     is_labelled = data.train.is_labelled and data.validation.is_labelled and data.test.is_labelled
     if wanting and not is_labelled:
         raise DataError(
             f"{wanting[0]} needs labels, and `{data.name}` has none",
-            hint="leave it out, or name data with labels; items to calibrate on beside them are "
-            "`unlabelled:`",
+            hint="leave it out, learn from the teacher alone (`scheme: unlabelled`), or name data "
+            "with labels; items to calibrate on beside them are `unlabelled:`",
         )

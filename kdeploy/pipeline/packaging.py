@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
-from kdeploy.package.kinds import technique_of
+from kdeploy.package.kinds import kind_of, technique_of
 from kdeploy.package.run import golden_of, package
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
@@ -25,6 +26,7 @@ from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
 
+GOLDEN_CHOICE = 512  # items, of which a dynamic model has some for each of its parts
 GOLDEN_ITEMS = 8  # few, for a bundle is small; several, for one may be right by chance
 BUNDLE = "bundle"
 
@@ -87,7 +89,7 @@ def pack(
     if session.data is None:
         raise ModelError("a bundle needs data", hint="name it, e.g. `--data digits`")
     file = exported.file.file
-    inputs = session.data.preprocessing.apply(session.data.validation.x[:GOLDEN_ITEMS])
+    inputs = _golden_inputs(session.data, file)
     package(
         file,
         out,
@@ -99,6 +101,16 @@ def pack(
         chosen_because=about.chosen_because,
     )
     return verify(out)
+
+
+def _golden_inputs(data: Dataset, file: Path) -> Inputs:
+    """Return the first validation items; of a dynamic model some that each part answers."""
+    choose = getattr(kind_of(format_of(file)), "golden_rows", None)
+    if choose is None:
+        return data.preprocessing.apply(data.validation.x[:GOLDEN_ITEMS])
+    inputs = data.preprocessing.apply(data.validation.x[:GOLDEN_CHOICE])
+    rows: list[int] = choose(file, inputs, GOLDEN_ITEMS)
+    return inputs[rows]
 
 
 def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from kdeploy.pipeline.ahead import check_ahead
 from kdeploy.pipeline.check import check
 from kdeploy.pipeline.choose import Evidence, choose, configuration_of, target_configuration
 from kdeploy.pipeline.control import teacher_effect
+from kdeploy.pipeline.dynamic import make_dynamic_model
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.exporting import make_exports, model_under_test, parity_records
 from kdeploy.pipeline.failures import Failure, kept_for_later
@@ -171,6 +172,9 @@ def _run(recipe: Recipe, out: Path, session: Session, stages: Sequence[str]) -> 
         extra = [result.baseline] if result.baseline else []
         for model in [*result.models, *extra]:
             result.exported += make_exports(session, model, recipe.export, result.failures)
+        if recipe.dynamic is not None:
+            with kept_for_later(result.failures, "dynamic", recipe.dynamic.technique, recipe.name):
+                result.exported.append(make_dynamic_model(session, result.exported, recipe.dynamic))
         with session.files():
             write_exports(out, result.exported)
     if "bench" in stages:
@@ -256,6 +260,8 @@ def _choose(recipe: Recipe, session: Session, result: RunResult) -> None:
         ends = [m for m in result.models if not m.is_quantized][-1:] + result.models[-1:]
         made = [m.id for m in ends]
     shipped = formats()
+    dynamic = [e.model.id for e in result.exported if e.model.kind == "dynamic"]
+    made = [*made, *dynamic] if recipe.gates else dynamic or made
     candidates = [e for e in result.exported if e.model.id in made and e.file.kind in shipped]
     evidence = Evidence(
         test=result.records,

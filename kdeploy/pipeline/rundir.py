@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdeploy import registry
 from kdeploy.bench.run import BenchResult
 from kdeploy.measurement import write
 from kdeploy.onnx_graph.checks import copy_file
@@ -58,16 +59,38 @@ def write_exports(out: Path, exported: Sequence[Exported]) -> None:
     folder.mkdir(exist_ok=True)
     for item in exported:
         file = item.file.file
+        if is_named_by_others(item):
+            _write_folder(item, folder / item.name)
+            continue
         if file.suffix == ".onnx":
             _write_onnx(file, folder / item.file_name)
             continue
         for name in item.file.manifest["files"]:
             # Files may name one another: only what is named after the first one is renamed.
             is_own = name == file.name or name == file.with_suffix(Path(name).suffix).name
-            target = f"{Path(item.file_name).stem}{Path(name).suffix}" if is_own else name
+            is_own |= name.startswith(f"{file.stem}.part-")
+            stem = Path(item.file_name).stem
+            target = f"{stem}{name.removeprefix(file.stem)}" if is_own else name
             partial = folder / f".{target}.partial"
             shutil.copyfile(item.file.folder / name, partial)
             partial.replace(folder / target)
+
+
+def is_named_by_others(item: Exported) -> bool:
+    """Return whether a file must keep its name, and so has a folder of its own for people."""
+    known = registry.techniques("exporter").get(str(item.file.manifest["technique"]))
+    return known is not None and known.facts.get("file") == item.file.file.name
+
+
+def _write_folder(item: Exported, target: Path) -> None:
+    sweep(".partial-", target.parent)
+    with locked_folder(".partial-", target.parent) as partial:
+        whole = partial / target.name
+        whole.mkdir()
+        for name in item.file.manifest["files"]:
+            shutil.copyfile(item.file.folder / name, whole / name)
+        shutil.rmtree(target, ignore_errors=True)
+        whole.replace(target)
 
 
 def _write_onnx(file: Path, target: Path) -> None:

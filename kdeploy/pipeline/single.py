@@ -10,6 +10,7 @@ from typing import Any
 
 from kdeploy import registry
 from kdeploy.bench.accuracy import evaluate
+from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import FileMissing, RecipeError
 from kdeploy.export.run import check_that_it_runs
@@ -40,7 +41,7 @@ from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import ResolvedTeacher, Step
 from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
-from kdeploy.store.transformers_models import brings_weights
+from kdeploy.store.transformers_models import brings_weights, tokenizer_source
 from kdeploy.system.temporary import temporary_folder
 from kdeploy.tasks.contract import judged_as, metrics_for, task_of
 from kdeploy.training.config import TrainingConfig
@@ -133,6 +134,7 @@ def _begin(source: Source, out: Path, listener: RunListener) -> tuple[Session, A
             f"`{source.reference}` does not say which data it is for",
             hint="name it, e.g. `--data digits`; artefacts know theirs",
         )
+    data = with_tokenizer(data, tokenizer_source(source.reference, Path()))
     with heard() as of_model:
         if known is None:
             _check_source(source, data)

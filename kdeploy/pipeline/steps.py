@@ -118,7 +118,8 @@ class _Making:
                 # Anew: the step itself has made zeros that recovery must keep.
                 trainer.held = sparse_weights(model)
             result = trainer(model, original, StepTraining(name="recover", is_last=True))
-            scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
+            if "validation_accuracy" in scores:
+                scores["validation_accuracy_unrecovered"] = scores["validation_accuracy"]
             scores |= {**scores_of(result.fit), **further_scores(result.accuracies)}
             model = result.model
         report |= {"losses": trainer.messages} if trainer.messages else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from kdeploy.errors import shown
@@ -87,8 +88,9 @@ class TrainingBar:
 
     def epoch_ended(self, record: EpochRecord) -> None:
         epoch, loss = f"epoch {record.epoch}/{record.epochs}", f"loss {record.loss:.4f}"
-        accuracy = f"validation {record.validation_accuracy * 100:.2f} %"
-        facts = [epoch, loss, accuracy, f"{record.images_per_second:,.0f} items/s"]
+        known = record.validation_accuracy  # not a number for items without labels
+        accuracy = [f"validation {known * 100:.2f} %"] if isfinite(known) else []
+        facts = [epoch, loss, *accuracy, f"{record.images_per_second:,.0f} items/s"]
         if self.progress is not None:
             self._show(facts)
         elif record.epoch == record.epochs or record.epoch % max(1, record.epochs // 5) == 0:

@@ -30,6 +30,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         UnknownName: a key or technique does not exist.
         OrderError: the steps cannot come in this order.
     """
+    return parse(overridden(read_given(path), overrides), folder=path.parent)
+
+
+def read_given(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a recipe file, as written.
+
+    Raises:
+        FileMissing: there is no such file.
+        RecipeError: it is not YAML, or no keys and values.
+    """
     if not path.is_file():
         raise FileMissing(
             f"there is no recipe {path}", hint="`kdeploy init DIR` writes a first one"
@@ -40,7 +50,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{path}: expected keys and values, found {type(given).__name__}",
             hint="start with `name:`, `data:` and `teacher:`; `kdeploy init DIR` writes an example",
         )
-    return parse(overridden(given, overrides), folder=path.parent)
+    return given
 
 
 def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
@@ -76,6 +86,8 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
         resolved["distill"] = recipe.distill.section()
     resolved["compress"] = [_step(s) for s in recipe.compress]
     resolved["export"] = [_step(s) for s in recipe.export]
+    if recipe.dynamic is not None:
+        resolved["dynamic"] = recipe.dynamic.section()
     resolved["bench"] = recipe.bench.model_dump()
     resolved["gates"] = [g.text for g in recipe.gates]
     if recipe.budgets is not None:

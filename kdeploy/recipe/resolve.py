@@ -11,10 +11,12 @@ from kdeploy import registry
 from kdeploy.bench.plan import BenchPlan
 from kdeploy.compress.formats import check_takes_files
 from kdeploy.data.contract import TaskReference
+from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference
 from kdeploy.distill.config import DistillConfig
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
+from kdeploy.recipe.dynamic import DynamicStep, dynamic_step
 from kdeploy.recipe.files import artifact_place, moved_along, placed
 from kdeploy.recipe.sections import (
     DataSection,
@@ -26,7 +28,7 @@ from kdeploy.recipe.sections import (
 )
 from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
-from kdeploy.store.transformers_models import brings_weights
+from kdeploy.store.transformers_models import brings_weights, tokenizer_source
 from kdeploy.tasks.contract import facts_of, is_own
 from kdeploy.training.config import TrainingConfig
 from kdeploy.units import parse_drop
@@ -84,6 +86,8 @@ class Recipe:
     distill: DistillConfig | None
     compress: tuple[Step, ...]
     export: tuple[Step, ...]
+    dynamic: DynamicStep | None
+    """A model of several of the exported files, that decides by its input."""
     bench: BenchPlan
     gates: tuple[Gate, ...]
     budgets: tuple[Gate, ...] | None
@@ -99,7 +103,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         given = moved_along(given, was=top.written_in, now=folder.resolve())
         top = registry.check(RecipeSection, given, where="recipe")
     teacher = _teacher(top.teacher, folder)
-    seed, seeds = _seeds(top)
+    seed, seeds = top.all_seeds()
     task = task_reference(top.task)
     steps = tuple(step(s, f"compress[{i}]", folder, task) for i, s in enumerate(top.compress))
     check_order(steps)
@@ -126,6 +130,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
             seed,
             task=task,
             normalize=_sees_normalized(teacher),
+            tokenizer=tokenizer_source(teacher.reference.build, folder),
         ),
         teacher=teacher,
         student=_student(top.student, folder) if top.student is not None else None,
@@ -134,6 +139,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         else None,
         compress=steps,
         export=_exports(top.export),
+        dynamic=dynamic_step(top.dynamic) if top.dynamic is not None else None,
         bench=registry.check(BenchPlan, top.bench, where="bench"),
         gates=parse_gates(top.gates),
         budgets=parse_gates(package.budgets, where="package.budgets") if package else None,
@@ -148,26 +154,6 @@ def _refuse_recovery(compression: Step, where: str) -> None:
             f"{where}: the teacher is an ONNX file, and nothing made of it can be trained",
             hint="leave `recover` out, or add `student` and `distill`",
         )
-
-
-def _seeds(top: RecipeSection) -> tuple[int, tuple[int, ...]]:
-    """Return the seed of all, and all seeds of the student where the recipe lists them."""
-    if top.seeds is None:
-        return top.seed, ()
-    if "seed" in top.model_fields_set and top.seed != top.seeds[0]:
-        raise RecipeError(
-            f"recipe: `seed` is {top.seed}, and `seeds` begin with {top.seeds[0]}",
-            hint="leave `seed` out: data and teacher take the first of `seeds`",
-        )
-    twice = [seed for seed in top.seeds if top.seeds.count(seed) > 1]
-    if twice:
-        raise RecipeError(f"recipe: `seeds` hold {twice[0]} twice", hint="name each seed once")
-    if top.student is None and len(top.seeds) > 1:
-        raise RecipeError(
-            "recipe: several `seeds` are for a student, and there is none",
-            hint="write `seed: 0`, or add `student` and `distill`",
-        )
-    return top.seeds[0], tuple(top.seeds)
 
 
 def check_order(steps: Sequence[Step]) -> None:
@@ -204,6 +190,7 @@ def data_reference(
     *,
     task: TaskReference = CLASSES,
     normalize: bool = False,
+    tokenizer: Path | None = None,
 ) -> DataReference:
     """Return the data of a `data:` section; relative paths start at `folder`.
 
@@ -213,6 +200,7 @@ def data_reference(
         seed: Of the validation part.
         task: What the targets mean.
         normalize: Whether items are normalised by the training part where the section is silent.
+        tokenizer: The model's own, for text that names none.
     """
     own = {k: v for k, v in given.items() if k in DataSection.model_fields}
     rest = {k: v for k, v in given.items() if k not in own}
@@ -231,7 +219,7 @@ def data_reference(
             "data: `validation` names a part, so `validation_fraction` of train has no sense",
             hint="leave one of both out",
         )
-    return DataReference(
+    reference = DataReference(
         name=section.name,
         parameters=rest,
         validation_fraction=section.validation_fraction,
@@ -241,6 +229,7 @@ def data_reference(
         task=task,
         normalize=normalize if section.normalize is None else section.normalize,
     )
+    return with_tokenizer(reference, tokenizer)
 
 
 def _sees_normalized(teacher: ResolvedTeacher) -> bool:

@@ -10,10 +10,12 @@ from kdeploy import registry
 from kdeploy.bench.plan import BenchPlan
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.loss_specs import around_loss
+from kdeploy.recipe.dynamic import DynamicSection
 from kdeploy.recipe.sections import (
     DataSection,
     PackageSection,
     RecipeSection,
+    SearchSection,
     Section,
     StudentSection,
     TeacherSection,
@@ -40,8 +42,10 @@ def json_schema() -> dict[str, Any]:
         "distill": (learning | None, None),
         "compress": (list[_one_of("compressor", extra=beside)], []),  # type: ignore[misc]
         "export": (list[_one_of("exporter")], []),  # type: ignore[misc]
+        "dynamic": (_dynamic_model() | None, None),
         "bench": (BenchPlan, {}),
         "package": (PackageSection | None, None),
+        "search": (SearchSection | None, None),
     }
     return create_model("Recipe", __base__=RecipeSection, **fields).model_json_schema()
 
@@ -64,6 +68,16 @@ def _one_of(kind: str, *, around: bool = False, extra: dict[str, Any] | None = N
             alone.append(name)
     models.append(Literal[tuple(alone)])
     return Union[tuple(models)]  # noqa: UP007 - a union of a list that is made here
+
+
+def _dynamic_model() -> Any:
+    """Return the union over kinds, each with its parameters or the first of them as a list."""
+    models: list[Any] = []
+    for name, technique in registry.techniques("dynamic").items():
+        own = registry.model_of(technique.parameters, f"dynamic_{name}_parameters")
+        entry: dict[str, Any] = {name: (list[str] | own, Field(description=technique.summary))}
+        models.append(create_model(f"dynamic_{name}", __base__=DynamicSection, **entry))
+    return Union[tuple(models)]  # noqa: UP007 - as above
 
 
 def _data_model() -> Any:

@@ -24,6 +24,7 @@ TITLES = {
     "metric": "Metrics: what `bench` computes from predictions",
     "dataset": "Datasets: `data` of a recipe, `--data NAME`",
     "task": "Tasks: what targets and outputs mean",
+    "dynamic": "Dynamic models: `dynamic` of a recipe, `kdeploy dynamic NAME`",
     "bundle": "Bundles: what `kdeploy package` ships, by the kind of file",
     "report_format": "Report formats: `kdeploy report --format NAME`",
     "wrapper": "Wrappers: how a stored model gets its quantizers back",
@@ -31,7 +32,7 @@ TITLES = {
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
 FORMS = {"AuxiliaryModel": "`{build, args, weights}`"}
 # Facts for the machinery only: they tell a reader nothing.
-HIDDEN = {"paper", "ensures", "student_layers", "further_items"}
+HIDDEN = {"paper", "ensures", "student_layers", "further_items", "reads_labels"}
 
 
 def catalogue(techniques: Iterable[Technique]) -> str:

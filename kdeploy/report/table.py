@@ -64,6 +64,8 @@ def brief_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         "perplexity": "perplexity",
         "p50 latency": "p50",
         "speed-up (p50)": "speed-up",
+        "mean latency": "mean",
+        "answered early": "early",
         "size": "size",
         "parameters": "parameters",
         "INT8 kernels": "INT8",
@@ -91,11 +93,13 @@ def columns(comparison: Comparison) -> list[Column]:
         )
     found.append(text_column("runs on", "runtime, batch size, threads", _place))
     batched = any((row.batch_size or 1) > 1 for row in rows)
+    dynamic = any("dynamic" in row.flags for row in rows)
     wanted = {
         "accuracy.top1": "top-1 accuracy",
         "perplexity": "perplexity",
         "latency.p50": "p50 latency",
         "speed-up": "speed-up (p50)",
+        **({"latency.mean": "mean latency", "early_share": "answered early"} if dynamic else {}),
         "latency.p99": "p99 latency",
         "device_latency.p50": "p50 on the device",
         "server_rate": "requests/s within the limit",
@@ -108,6 +112,7 @@ def columns(comparison: Comparison) -> list[Column]:
         "energy": "energy",
         "integer_kernels": "INT8 kernels",
         "sparse_kernels": "2:4 kernels",
+        "four_bit_kernels": "4-bit kernels",
     }
     measured = {m for row in rows for m in row.values if m in ALWAYS or row.number(m) is not None}
     measured |= {"speed-up"} if "latency.p50" in measured else set()
@@ -178,7 +183,8 @@ def _brief(column: Column, row: Row, several: Collection[str]) -> str:
         return "skipped"
     if column.header == "artefact":
         file = f" {row.profile}" if row.profile and row.label in several else ""
-        return cell.text + file + (" (packaged)" if row.is_packaged else "")
+        marks = [m for m, is_so in _marks(row).items() if is_so]
+        return cell.text + file + (f" ({', '.join(marks)})" if marks else "")
     if column.header == "runs on":
         words = [row.runtime, f"b{row.batch_size}", f"t{row.threads or 'all'}"]
         return " ".join([*words, *(part for part in (row.input_shape, row.scenario) if part)])
@@ -203,11 +209,15 @@ def _number(metric: str, header: str) -> Column:
 def _artefact(row: Row) -> Cell:
     notes = [
         "baseline" if row.is_baseline else "",
-        "packaged" if row.is_packaged else "",
+        *(mark for mark, is_so in _marks(row).items() if is_so),
         f"profile {row.profile}" if row.profile else "",
         f"batch {row.batch_size}" if row.scenario == OFFLINE else "",
     ]
     return Cell(text=row.label, note=", ".join(note for note in notes if note))
+
+
+def _marks(row: Row) -> dict[str, bool]:
+    return {"dynamic": "dynamic" in row.flags, "packaged": row.is_packaged}
 
 
 def _place(row: Row) -> Cell:

@@ -73,6 +73,10 @@ class Proof:
     """Layers whose weights are 2:4 sparse: each could run in a sparse kernel."""
     sparse: int = 0
     """Of those, the ones that did."""
+    four_bit: int = 0
+    """Products on codes of 4 or 8 bits that ran in a kernel for them, inputs rounded to 8 bits."""
+    four_bit_eligible: int = 0
+    """Products with a stored weight, in a file where some are codes."""
     elsewhere: int = 0
     """Operators that ran on another device or provider than the one asked for."""
     is_emulated: bool = False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.errors import ModelError, Unavailable
+from kdeploy.onnx_graph.block_weights import counted, has_blocks
 from kdeploy.onnx_graph.checks import NUMPY_TYPES, check_inputs, refused, unfit
 from kdeploy.onnx_graph.operators import integer_and_eligible
 from kdeploy.onnx_graph.operators import is_quantized as has_quantized
@@ -76,19 +77,30 @@ class OnnxSession:
         import onnx
 
         source = onnx.load(self._path, load_external_data=False)
+        in_blocks = has_blocks(source)
         return self.proof_by(
-            is_quantized=has_quantized(operators_in(source.graph.node)),
+            is_quantized=has_quantized(operators_in(source.graph.node)) and not in_blocks,
+            in_blocks=in_blocks,
             sparse_eligible=num_two_four_of_file(self._path),
         )
 
-    def proof_by(self, *, is_quantized: bool | None = None, sparse_eligible: int = 0) -> Proof:
+    def proof_by(
+        self,
+        *,
+        is_quantized: bool | None = None,
+        in_blocks: bool = False,
+        sparse_eligible: int = 0,
+    ) -> Proof:
         """Return what is executed, and beside it what is known of the file.
 
         Args:
             is_quantized: None: as the executed graph says.
+            in_blocks: Weights are codes in blocks.
             sparse_eligible: Layers of 2:4 sparse weights.
         """
-        options, operators = self._options(), self._executed()
+        options, executed = self._options(), self._executed()
+        operators = operators_in(executed.node)
+        four_bit, with_weights = counted(executed)
         integer, eligible = integer_and_eligible(operators)
         return Proof(
             provider=self._session.get_providers()[0],
@@ -96,12 +108,14 @@ class OnnxSession:
             integer=integer,
             is_quantized=has_quantized(operators) if is_quantized is None else is_quantized,
             sparse_eligible=sparse_eligible,
+            four_bit=four_bit,
+            four_bit_eligible=with_weights if in_blocks or four_bit else 0,
             operators=operators,
             settings={"intra_op_num_threads": options.intra_op_num_threads, "allow_spinning": True},
         )
 
-    def _executed(self) -> dict[str, int]:
-        """Return the operators of the graph that a session with the same options saves."""
+    def _executed(self) -> Any:
+        """Return the graph that a session with the same options saves."""
         import onnx
 
         from kdeploy.system.temporary import (
@@ -116,7 +130,7 @@ class OnnxSession:
             # opens in.
             self._opened(options)
             executed = onnx.load(options.optimized_model_filepath, load_external_data=False)
-        return operators_in(executed.graph.node)
+        return executed.graph
 
     def _opened(self, options: Any) -> Any:
         import onnxruntime

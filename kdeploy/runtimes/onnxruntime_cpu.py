@@ -11,22 +11,24 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
+from kdeploy.runtimes.contract import Answer, Array, Given, Proof, runtime
+from kdeploy.runtimes.files import DYNAMIC
 from kdeploy.runtimes.onnx_options import cpu_options
 from kdeploy.runtimes.onnx_session import OnnxSession
 
 if TYPE_CHECKING:
+    from kdeploy.runtimes.dynamic_session import DynamicSession
     from kdeploy.tensor_info import TensorInfo
 
 
 @runtime(
-    formats={"onnx"},
+    formats={"onnx", "dynamic"},
     device="cpu",
-    suffixes={".onnx": "onnx"},
+    suffixes={".onnx": "onnx", ".dynamic": "dynamic"},
     libraries=("onnxruntime", "onnxruntime-gpu"),
 )
 class OnnxruntimeCpu:
-    """An ONNX file in ONNX Runtime's own kernels for processors."""
+    """An ONNX file, or several of a dynamic model, in ONNX Runtime's kernels for processors."""
 
     def __init__(self, *, threads: int | None = None) -> None:
         """Import the library.
@@ -42,7 +44,7 @@ class OnnxruntimeCpu:
 
             threads = allowed_cores()
         self._threads = threads
-        self._session: OnnxSession | None = None
+        self._session: OnnxSession | DynamicSession | None = None
 
     @staticmethod
     def unavailable() -> str | None:
@@ -52,30 +54,51 @@ class OnnxruntimeCpu:
 
     @staticmethod
     def files_of(path: Path) -> list[Path]:
+        if path.suffix == DYNAMIC:
+            from kdeploy.runtimes.dynamic_file import dynamic_files
+
+            return dynamic_files(path)
         from kdeploy.onnx_graph.checks import files_beside, read_onnx
 
         return [path, *(path.parent / name for name in files_beside(read_onnx(path)))]
 
     @staticmethod
     def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
+        if path.suffix == DYNAMIC:
+            from kdeploy.runtimes.dynamic_file import dynamic_inputs
+
+            return dynamic_inputs(path)
         from kdeploy.onnx_graph.facts import inputs_of
 
         return inputs_of(path)
 
     @staticmethod
     def outputs_of(path: Path) -> tuple[TensorInfo, ...]:
+        if path.suffix == DYNAMIC:
+            from kdeploy.runtimes.dynamic_file import dynamic_outputs
+
+            return dynamic_outputs(path)
         from kdeploy.onnx_graph.facts import outputs_of
 
         return outputs_of(path)
 
     @staticmethod
     def parameters_of(path: Path) -> int:
+        if path.suffix == DYNAMIC:
+            from kdeploy.runtimes.dynamic_file import dynamic_parameters
+
+            return dynamic_parameters(path)
         from kdeploy.onnx_graph.facts import count_parameters
 
         return count_parameters(path)
 
     def open(self, path: Path) -> None:
-        self._session = OnnxSession(path, self._options, ["CPUExecutionProvider"])
+        if path.suffix == DYNAMIC:
+            from kdeploy.runtimes.dynamic_session import DynamicSession
+
+            self._session = DynamicSession(path, self._options, ["CPUExecutionProvider"])
+        else:
+            self._session = OnnxSession(path, self._options, ["CPUExecutionProvider"])
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -85,6 +108,11 @@ class OnnxruntimeCpu:
     def infer(self, given: Given) -> Answer:
         assert self._session is not None, "infer before open"
         return self._session.infer(given)
+
+    @property
+    def is_early(self) -> Array | None:
+        """Return for each row of the last `infer` whether a dynamic model answered it early."""
+        return getattr(self._session, "is_early", None)
 
     def proof_of_use(self) -> Proof:
         assert self._session is not None, "proof_of_use before open"

@@ -16,6 +16,7 @@ from kdeploy.runtimes.torch_artifact import (
     open_float,
     wrong_input,
 )
+from kdeploy.runtimes.torch_stream import TorchStream, torch_stream
 from kdeploy.tensor_info import TensorInfo
 
 
@@ -57,6 +58,11 @@ class TorchEager:
                 return answer_of(called(self._model, given))
         except (RuntimeError, TypeError) as error:
             raise wrong_input(self._path, given, error) from error
+
+    def stream(self, longest: int) -> TorchStream:
+        """Return an empty text; the cache grows with it, up to any length."""
+        del longest
+        return torch_stream(self._model)
 
     def proof_of_use(self) -> Proof:
         return Proof(

@@ -56,6 +56,13 @@ def check_logits_of_classes(logits: Any, data: Dataset, *, who: str) -> None:
             f"{who} returns {shape}; expected logits {(*wanted, data.num_classes)}",
             hint="let the build function return a module whose forward gives one tensor of logits",
         )
+    vocabulary = data.preprocessing.vocabulary
+    if not data.num_classes and len(wanted) == 2 and shape[-1] < vocabulary:
+        raise ModelError(
+            f"{who} has logits of {shape[-1]} tokens, the tokenizer of {data.name} has "
+            f"{vocabulary}",
+            hint="name the tokenizer that the model was made for: `data.tokenizer: DIR`",
+        )
     if data.num_classes and shape[-1] != data.num_classes:
         raise ModelError(
             f"{who} has {shape[-1]} classes, {data.name} has {data.num_classes}: "

@@ -15,7 +15,7 @@ from kdeploy.export.run import export
 from kdeploy.registry import find, techniques
 from tests.tiny.compressing import Trainer, stopwatch
 
-EXPORTERS = sorted(techniques("exporter"))
+EXPORTERS = sorted(n for n, t in techniques("exporter").items() if "of" not in t.facts)
 MADE = {t.facts["makes"] for t in techniques("compressor").values() if "makes" in t.facts}
 NEEDED = {t.facts["needs"] for t in techniques("runtime").values() if "needs" in t.facts}
 

@@ -20,7 +20,8 @@ KINDS = ("runtime",)
 
 def writer_of(form):
     """Return an exporter that writes the format on this machine, None where there is none."""
-    known = [t for t in techniques("exporter").values() if suffixes()[t.facts["suffix"]] == form]
+    all_forms = [t for t in techniques("exporter").values() if "of" not in t.facts]
+    known = [t for t in all_forms if suffixes()[t.facts["suffix"]] == form]
     able = [t for t in known if named(t.facts["runtime"])[0].load().unavailable() is None]
     # That of the format's own name writes the plainest file.
     return min(able, key=lambda t: (t.name != form, t.name), default=None)

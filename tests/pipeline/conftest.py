@@ -16,6 +16,12 @@ def project(tmp_path, tiny_data):
 
 
 @pytest.fixture(scope="module")
+def written_project(tmp_path_factory, tiny_data):
+    """Return such a folder that the tests of a module share."""
+    return _written(tmp_path_factory.mktemp("project"), tiny_data)
+
+
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_data):
     """Return the result of a run the whole way, into `run` of its project; only to be read."""
     project = _written(tmp_path_factory.mktemp("finished"), tiny_data)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from kdeploy.errors import InputError, ModelError, RecipeError, Unavailable
 from kdeploy.measurement import METRICS
@@ -121,6 +123,14 @@ def test_every_need_of_a_metric_is_known():
 def test_a_bundle_without_a_file_that_fits(checked, sections, said):
     with pytest.raises(RecipeError, match=said):
         checked(package={}, **sections)
+
+
+def test_a_file_whose_open_sizes_are_those_of_the_data_fits_a_bundle(checked, tmp_path):
+    sizes = ["batch", 1, "height", "width"]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, sizes) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph), tmp_path / "open.onnx")
+    checked(teacher={"build": "onnx:open.onnx"}, package={}, export=[])
 
 
 def test_a_bundle_of_inputs_that_its_runner_cannot_make(checked, tiny_data):

@@ -62,6 +62,25 @@ def test_a_run_measures_agreement_and_says_why_there_is_no_accuracy(items, run_p
     assert "validation_accuracy" not in open_artifact(result.teacher.folder).scores
 
 
+def test_a_student_and_a_recovery_learn_from_the_teacher_alone(items, run_project, project):
+    taught = "{scheme: unlabelled, epochs: 1, losses: [kd]}"
+    overrides = [
+        f"data={json.dumps({'name': 'unlabelled', **items.parameters})}",
+        "teacher.train={epochs: 0}",
+        f"distill={taught}",
+        "gates=[]",
+        f"compress=[{{prune_channels: {{ratio: 0.3, importance: bn_scale, recover: {taught}}}}}]",
+    ]
+    result = run_project(*overrides, until="bench")
+    stages = json.loads((project / "run" / "summary.json").read_text())["stages"]
+    made = {s["stage"]: open_artifact(project / "run/artifacts" / s["artifact"]) for s in stages}
+    for stage in ("distill", "compress"):
+        assert not any("accuracy" in name for name in made[stage].scores)
+    agreements = [r.value for r in result.records if r.metric == "agreement.top1"]
+    assert len(agreements) >= 2
+    assert "nan" not in (project / "run" / "report.md").read_text().lower()
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [

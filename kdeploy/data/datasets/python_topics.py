@@ -1,4 +1,4 @@
-"""Python's own language reference as characters: which one comes next?
+"""Python's own language reference, as characters or as tokens: which one comes next?
 
 The topics that `help()` shows, from the standard library of the Python that runs: no download. Each
 version of Python has a text of its own, about half a million characters.
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import platform
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 from zlib import crc32
 
@@ -18,25 +20,47 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kdeploy.data.contract import NOT_COUNTED, Parts, Preprocessing, Split, dataset
+from kdeploy.data.text_tokens import (
+    VALIDATION_SHARE,
+    Document,
+    Windows,
+    divided,
+    parts_of_documents,
+)
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
 """By id: the end of a line, then printable ASCII."""
 # Quotation marks and dashes, which have no decomposition in Unicode.
 PLAIN = str.maketrans(dict(zip("\u201c\u201d\u2018\u2019\u2013\u2014", "\"\"''--", strict=True)))
-TEST_SHARE = 8
+TEST_SHARE, TEST_PART = 8, 5
 """One topic of so many is for testing, drawn by its name: the same in every version."""
+LICENCE = "PSF-2.0"
 
 
 @dataset()
-def python_topics(*, tokens: Annotated[int, Field(ge=8, le=1024)] = 64) -> Parts:
+def python_topics(
+    *,
+    tokens: Annotated[int, Field(ge=8, le=8192)] = 64,
+    tokenizer: Path | None = None,
+    test_windows: Annotated[int, Field(ge=1)] | None = None,
+) -> Parts:
     """Return pieces of text, each character labelled with the one after it; whole topics are test.
 
+    With a tokenizer they are its tokens, topic after topic, packed into windows.
+
     Args:
-        tokens: Characters in an item; after the end of a topic nothing is learned or judged.
+        tokens: Characters in an item; after the end of a topic nothing is learned or judged. Or,
+            with a tokenizer, the tokens in a window.
+        tokenizer: A tokenizer.json, a folder with one, or a GGUF file; left out, that of the
+            teacher where it has one, else an id is a character.
+        test_windows: With a tokenizer, at most so many windows are tested on; left out, all.
     """
     from pydoc_data.topics import topics
 
-    test = {name for name in topics if crc32(name.encode()) % TEST_SHARE == 5}
+    if tokenizer is not None:
+        windows = Windows(tokens=tokens, tokenizer=tokenizer, test_windows=test_windows)
+        return _packed(topics, windows)
+    test = {name for name in topics if is_test(name)}
     return Parts(
         train=_split((topics[name] for name in sorted(topics.keys() - test)), tokens),
         test=_split((topics[name] for name in sorted(test)), tokens),
@@ -46,9 +70,29 @@ def python_topics(*, tokens: Annotated[int, Field(ge=8, le=1024)] = 64) -> Parts
             dtype="int64",
             vocabulary=len(CHARACTERS),
         ),
-        licence="PSF-2.0",
-        source=f"https://docs.python.org/{'.'.join(platform.python_version_tuple()[:2])}/reference/",
+        licence=LICENCE,
+        source=_source(),
     )
+
+
+def _packed(topics: Mapping[str, str], windows: Windows) -> Parts:
+    """Return whole topics as parts, those to test on drawn as they are of characters."""
+    documents = [Document(name=name, text=topics[name]) for name in sorted(topics)]
+    train, validation = divided([d for d in documents if not is_test(d.name)], VALIDATION_SHARE)
+    test = [d for d in documents if is_test(d.name)]
+    documents_of = {"train": train, "validation": validation, "test": test}
+    parts = parts_of_documents(documents_of, windows, origin="pydoc_data.topics")
+    return replace(parts, licence=LICENCE, source=_source())
+
+
+def is_test(topic: str) -> bool:
+    """Return whether a topic is for testing."""
+    return crc32(topic.encode()) % TEST_SHARE == TEST_PART
+
+
+def _source() -> str:
+    version = ".".join(platform.python_version_tuple()[:2])
+    return f"https://docs.python.org/{version}/reference/"
 
 
 def _split(texts: Iterable[str], tokens: int) -> Split:

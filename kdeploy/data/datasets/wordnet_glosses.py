@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kdeploy.data.contract import Parts, Preprocessing, Split, dataset
+from kdeploy.data.text_tokens import read_tokenizer
 from kdeploy.errors import DataError, MissingDependency, Unavailable
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def wordnet_glosses(
         per_kind: Definitions of each kind to learn from.
         tokens: Length of an item; longer definitions, at 32 one in twenty-five, are cut.
         folder: Where its file data.noun lies; left out, /usr/share/wordnet.
-        tokenizer: A tokenizer.json; left out, the English word pieces of all-MiniLM-L6-v2.
+        tokenizer: A tokenizer.json, or a folder with one; left out, the teacher's, else the
+            English word pieces of all-MiniLM-L6-v2.
     """
     file = (folder or FOLDER) / FILE
     glosses = _glosses(file)
@@ -143,15 +145,7 @@ def _packaged() -> Path:
 
 
 def _tokenizer(file: Path, tokens: int) -> Tokenizer:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise MissingDependency.named(
-            "tokenizers", needed_for="wordnet_glosses", pip="'kdeploy[text]'"
-        ) from None
-    if not file.is_file():
-        raise DataError(f"there is no tokenizer {file}", hint="name a tokenizer.json")
-    tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+    tokenizer = read_tokenizer(file)
     tokenizer.enable_truncation(tokens)
     tokenizer.enable_padding(length=tokens)
     return tokenizer

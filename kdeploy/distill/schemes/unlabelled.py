@@ -19,7 +19,7 @@ from kdeploy.distill.contract import MakeObjective, SchemeContext, scheme
 logger = logging.getLogger(__name__)
 
 
-@scheme(paper="arXiv:2006.10029", further_items="extra")
+@scheme(paper="arXiv:2006.10029", further_items="extra", reads_labels=False)
 def unlabelled(
     students: Sequence[nn.Module],
     teachers: Sequence[nn.Module],
@@ -39,7 +39,7 @@ def unlabelled(
             data's are, or a .npy, or a .npz with `x`, of the data's item shape and type.
     """
     (student,), (teacher,) = students, teachers
-    if any(context.label_weight.values()):
+    if any(context.label_weight.values()) and context.data.train.is_labelled:
         logger.warning("the scheme `unlabelled` takes `label_weight` as 0: labels are not read")
     data = context.data
     if extra is not None:

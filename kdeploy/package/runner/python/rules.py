@@ -15,7 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .reading import ARRAYS, MODEL, Refused, array_shapes, largest, operators
+from .reading import (
+    ARRAYS,
+    MODEL,
+    MOST_TEXT_BYTES,
+    Refused,
+    array_shapes,
+    json_object,
+    largest,
+    operators,
+)
 from .schema import (
     FLOAT_FLOOR,
     LARGE,
@@ -72,6 +81,7 @@ def _contradictions(
 ) -> Iterator[str]:
     """Yield what the parts of a bundle say against one another."""
     yield from _of_the_model(folder, manifest, digests)
+    yield from _of_the_parts(folder, manifest, digests, tolerance["num_items"])
     yield from _of_the_ports(manifest)
     if "preprocessing" in manifest:
         yield from _of_the_input(manifest)
@@ -93,15 +103,43 @@ def _of_the_model(folder: Path, manifest: Json, digests: dict[str, str]) -> Iter
     size = sum((folder / name).stat().st_size for name in digests if name.startswith(MODEL))
     if said["size"] != size:
         yield f"{MANIFEST} and {said['file']} do not fit: {said['size']} bytes, found {size}"
-    if said["format"] != "onnx":
+    if said["format"] not in ("onnx", "dynamic"):
         return
-    if "opset" not in said:
+    if said["format"] == "onnx" and "opset" not in said:
         yield f"{MANIFEST}: model.opset is absent, and an ONNX file has one"
-    quantized = sorted({o for o in operators(folder / said["file"]) if o.startswith(QUANTIZED)})
+    graphs = [name for name in digests if name.startswith(MODEL) and name.endswith(".onnx")]
+    quantized = sorted(
+        {o for n in graphs for o in operators(folder / n) if o.startswith(QUANTIZED)}
+    )
     if said["is_quantized"] != bool(quantized):
         found = ", ".join(quantized) or "no quantized operator"
         truth = json.dumps(said["is_quantized"])
         yield f"{MANIFEST}: model.is_quantized is {truth}, and {said['file']} holds {found}"
+
+
+def _of_the_parts(
+    folder: Path, manifest: Json, digests: dict[str, str], count: int
+) -> Iterator[str]:
+    """Yield what is wrong with the parts of a dynamic model."""
+    told, file = manifest.get("dynamic"), folder / manifest["model"]["file"]
+    if (told is not None) != (manifest["model"]["format"] == "dynamic"):
+        yield f"{MANIFEST}: `dynamic` is for a model of that format, and for it alone"
+        return
+    if told is None or file.name not in digests:
+        return
+    if file.stat().st_size > MOST_TEXT_BYTES:
+        yield f"{file.name} is longer than {MOST_TEXT_BYTES} bytes"
+        return
+    for number, part in enumerate(told["parts"]):
+        name = f"{MODEL}part-{number}.onnx"
+        if digests.get(name) != part["sha256"]:
+            yield f"{MANIFEST} and {name} do not fit: another checksum"
+        if (part["threshold"] is None) != (number == len(told["parts"]) - 1):
+            yield f"{MANIFEST}: the last part of a dynamic model has no threshold, all others have"
+    if len(told["golden"]) != count or max(told["golden"]) >= len(told["parts"]):
+        yield f"{MANIFEST}: dynamic.golden does not name a part for each golden item"
+    if json_object(folder, file.name) != {k: v for k, v in told.items() if k != "golden"}:
+        yield f"{MANIFEST} and {file.name} do not say the same"
 
 
 def _of_the_ports(manifest: Json) -> Iterator[str]:

@@ -43,6 +43,7 @@ package.__path__ = [FOLDER]
 sys.modules[package.__name__] = package
 reading: Any = importlib.import_module("kdeploy_bundle.reading")
 limits: Any = importlib.import_module("kdeploy_bundle.limits")
+parts: Any = importlib.import_module("kdeploy_bundle.parts")
 rules: Any = importlib.import_module("kdeploy_bundle.rules")
 session: Any = importlib.import_module("kdeploy_bundle.session")
 
@@ -185,6 +186,7 @@ class Stream:
 
     def __call__(self, call: Arrays) -> Arrays:
         outputs = self._run({**call, **self._state} if self._pairs else call)
+        self.part = getattr(self._run, "part", 0)
         self._state = {name: outputs[output] for name, output in self._pairs}
         return outputs
 
@@ -221,6 +223,10 @@ def _proof(folder: Path, manifest: Json, threads: int, measured: Json, checks: l
     measured["first_inference"] = _timed(run, golden, 1, 0)[0]
     answers = _run_each(run, golden)
     checks += [_check(*told) for told in _part("golden").checks(folder, manifest, answers)]
+    if "dynamic" in manifest:
+        taken = parts.taken(run, golden)
+        checks.append(_check(*parts.check(manifest, taken)))
+        golden = parts.mixed(manifest, golden)
     warm_up = len(_timed(run, golden, WARM_UP_COUNT, WARM_UP_SECONDS))
     has_p99 = any(b["metric"] == "latency.p99" for b in manifest["budgets"])
     samples = _timed(run, golden, P99_COUNT if has_p99 else MINIMUM_COUNT, MINIMUM_SECONDS)
@@ -304,9 +310,14 @@ def _predicted(given: argparse.Namespace, manifest: Json) -> Json:
         hint = f"pip install --upgrade {' '.join(session.LIBRARIES)}"
         _stop(f"the model cannot be opened: {error}", hint, 3)
     predictions: list[Json] = []
+    taken: list[int] = []
     for path, arrays in inputs:
         try:
-            answers = _run_each(run, _calls(manifest, arrays))
+            run.restart()
+            answers = []
+            for call in _calls(manifest, arrays):
+                answers.append(run(call))
+                taken.append(run.part)
         except Exception as error:  # as above
             _stop(
                 f"{path}: {limits.reason(error, given.memory_limit)}",
@@ -315,7 +326,8 @@ def _predicted(given: argparse.Namespace, manifest: Json) -> Json:
         for number, answer in enumerate(answers):
             told = _told(answer, manifest, given.top)
             predictions += [{"input": str(path), "item": number, **one} for one in told]
-    return {"predictions": predictions}
+    told = parts.counted(manifest, taken) if "dynamic" in manifest and taken else {}
+    return {"predictions": predictions, **told}
 
 
 def _told(answer: Arrays, manifest: Json, top: int) -> list[Json]:
@@ -328,6 +340,8 @@ def _told(answer: Arrays, manifest: Json, top: int) -> list[Json]:
 
 
 def _classes(result: Json) -> str:
+    if "warning" in result:
+        print(f"warning: {result['warning']}", file=sys.stderr)
     return "\n".join(_line(one) for one in result["predictions"])
 
 

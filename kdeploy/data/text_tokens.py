@@ -1,0 +1,241 @@
+"""Text as token ids: documents read, encoded by a model's own tokenizer, packed into windows.
+
+Windows are disjoint and full, so nothing is padded; a token is learned and judged from those before
+it in its window, and the first of each window is not. A document never lies in two parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy.data.contract import NOT_COUNTED, Parts, Preprocessing, Split
+from kdeploy.errors import DataError, FileMissing, MissingDependency
+from kdeploy.store.transformers_models import MOST_TOKENIZER_BYTES, TOKENIZER
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+BETWEEN = "\n"
+"""Stands behind each document."""
+SUFFIXES = (".txt", ".md", ".rst", ".jsonl")
+TEST_SHARE, VALIDATION_SHARE = 8, 15
+"""One document of so many is held out, drawn by its name."""
+AT_ONCE = 256
+"""Documents that are encoded in one call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A text that belongs to one part as a whole."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """How text is cut: so many tokens a window, and at most so many windows of the test part."""
+
+    tokens: int
+    tokenizer: Path
+    test_windows: int | None = None
+
+
+def parts_of_documents(
+    documents: Mapping[str, Sequence[Document]], windows: Windows, *, origin: str
+) -> Parts:
+    """Return packed parts, with notes that say how a perplexity of the test part is counted.
+
+    Args:
+        documents: `train` and `test`, and `validation` where it is given.
+        windows: How text is cut.
+        origin: Where it comes from, for messages.
+
+    Raises:
+        DataError: a part has not one full window.
+    """
+    tokenizer = read_tokenizer(windows.tokenizer)
+    splits = {}
+    for part, listed in documents.items():
+        most = windows.test_windows if part == "test" else None
+        ids = _packed(listed, tokenizer, windows.tokens, most=most)
+        if not len(ids):
+            raise DataError(
+                f"{part} part of {origin}: its {len(listed)} documents have fewer than "
+                f"{windows.tokens} tokens, so there is not one window",
+                hint="lower `tokens`, or add text",
+            )
+        splits[part] = Split(x=ids, y=_next_tokens(ids), origin=origin)
+    return Parts(
+        train=splits["train"],
+        test=splits["test"],
+        validation=splits.get("validation"),
+        preprocessing=Preprocessing(
+            shape=(windows.tokens,), dtype="int64", vocabulary=tokenizer.get_vocab_size()
+        ),
+        notes=(_how_counted(splits["test"].x, windows),),
+    )
+
+
+def divided(documents: Sequence[Document], share: int) -> tuple[list[Document], list[Document]]:
+    """Return documents without and with one of `share`, drawn by their names."""
+    order = sorted(d.name for d in documents)
+    order.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
+    drawn = set(order[: len(order) // share])
+    held_out = [document for document in documents if document.name in drawn]
+    return [document for document in documents if document.name not in drawn], held_out
+
+
+def read_documents(paths: Sequence[Path], key: str) -> list[Document]:
+    """Return the documents of files: each text file is one, and each line of a .jsonl file.
+
+    Args:
+        paths: Files, folders of them, or patterns such as `docs/*.txt`.
+        key: Of the text in a line of JSON.
+
+    Raises:
+        FileMissing: there is no such file.
+        DataError: a file holds no text, or a line has no such key.
+    """
+    documents = [document for path in paths for file in _files(path) for document in _in(file, key)]
+    written = [document for document in documents if document.text.strip()]
+    if not written:
+        raise DataError(
+            f"there is no text in {', '.join(map(str, paths))}",
+            hint=f"give files {', '.join(SUFFIXES)} that are not empty",
+        )
+    return written
+
+
+def read_tokenizer(source: Path) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json, of a folder that has one, or of a GGUF file.
+
+    Raises:
+        FileMissing: there is none.
+        DataError: it is none.
+        MissingDependency: the library `tokenizers` is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise MissingDependency.named(
+            "tokenizers", needed_for="text", pip="'kdeploy[language]'"
+        ) from None
+    file = _tokenizer_file(source)
+    if file.stat().st_size > MOST_TOKENIZER_BYTES:
+        raise DataError(
+            f"{file} has {file.stat().st_size} bytes, more than any tokenizer",
+            hint="give the tokenizer.json that `tokenizer.save_pretrained(DIR)` wrote",
+        )
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more special
+        raise DataError(
+            f"{file} is no tokenizer: {error}",
+            hint="give the tokenizer.json that `tokenizer.save_pretrained(DIR)` wrote",
+        ) from error
+
+
+def _tokenizer_file(source: Path) -> Path:
+    if source.suffix == ".gguf":
+        from kdeploy.store.references import ModelReference, description_of
+
+        folder = description_of(ModelReference(build=f"gguf:{source}"))
+        assert folder is not None, "of a GGUF file there is one"
+        return folder / TOKENIZER
+    file = source / TOKENIZER if source.is_dir() else source
+    if not file.is_file():
+        raise FileMissing(
+            f"there is no tokenizer {file}",
+            hint="name a tokenizer.json, a folder that has one, or a GGUF file",
+        )
+    return file
+
+
+def _packed(
+    documents: Sequence[Document], tokenizer: Tokenizer, tokens: int, *, most: int | None
+) -> NDArray[np.int32]:
+    """Return the first `most` full windows of the documents, (N, tokens)."""
+    wanted = None if most is None else most * tokens
+    pieces: list[NDArray[np.int32]] = []
+    found = 0
+    for start in range(0, len(documents), AT_ONCE):
+        texts = [document.text + BETWEEN for document in documents[start : start + AT_ONCE]]
+        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+            pieces.append(np.array(encoding.ids, np.int32))
+            found += len(pieces[-1])
+        if wanted is not None and found >= wanted:
+            break
+    count = found // tokens if most is None else min(found // tokens, most)
+    whole = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
+    return whole[: count * tokens].reshape(count, tokens)
+
+
+def _next_tokens(ids: NDArray[np.int32]) -> NDArray[np.int64]:
+    following = np.full(ids.shape, NOT_COUNTED, np.int64)
+    following[:, :-1] = ids[:, 1:]
+    return following
+
+
+def _how_counted(ids: NDArray[np.int32], windows: Windows) -> str:
+    """Return, for people, what a perplexity of these windows is of."""
+    text = hashlib.sha256(np.ascontiguousarray(ids, "<i4").tobytes()).hexdigest()[:12]
+    count = len(ids) * (windows.tokens - 1)
+    return (
+        f"perplexity of the test part: {len(ids)} disjoint windows of {windows.tokens} tokens, "
+        f"each token but the first of a window counted ({count}), no token added in front; "
+        f"sha256 of the token ids {text}"
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+    elif path.is_file():
+        found = [path]
+    else:
+        found = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
+    if not found:
+        raise FileMissing(
+            f"there is no text file {path}",
+            hint=f"name a file, a folder with {', '.join(SUFFIXES)}, or a pattern",
+        )
+    return found
+
+
+def _in(file: Path, key: str) -> Iterator[Document]:
+    try:
+        if file.suffix != ".jsonl":
+            yield Document(name=file.name, text=file.read_text(encoding="utf-8"))
+            return
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _of_line(line, key, f"{file.name}:{number}")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}",
+            hint="write it as UTF-8: `iconv -f latin1 -t utf-8 FILE`",
+        ) from error
+
+
+def _of_line(line: str, key: str, where: str) -> Document:
+    try:
+        value: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is no JSON: {error}", hint="one object a line") from error
+    if not isinstance(value, dict) or not isinstance(value.get(key), str):
+        keys = ", ".join(f"`{k}`" for k in value) if isinstance(value, dict) else "no object"
+        raise DataError(
+            f"{where} has no text under `{key}`, found {keys}",
+            hint="name the key of the text: `data.key: NAME`",
+        )
+    return Document(name=where, text=value[key])

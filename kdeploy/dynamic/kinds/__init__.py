@@ -1,0 +1,1 @@
+"""The kinds of dynamic model, one a file."""

@@ -1,0 +1,119 @@
+"""A folder for ONNX Runtime GenAI: a decoder with its cache, weights as codes, and the tokenizer.
+
+The graph is that of the library's own model builder; weights that `int4_weights` made codes of
+stand in it as they are. https://onnxruntime.ai/docs/genai/
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import onnx_ir as ir
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdeploy.errors import ModelError, ParityFailed
+from kdeploy.export.contract import exporter
+from kdeploy.export.genai_builder import build_float_graph, write_float_folder
+from kdeploy.export.genai_codes import put_codes_in
+from kdeploy.runtimes.generation import Generates, step_by_step
+from kdeploy.runtimes.run import open_runtime
+from kdeploy.system.temporary import temporary_folder
+from kdeploy.torch_module.decoders import decoder_in
+
+CACHE_BOUND = 0.05
+"""How far a text fed token by token may be from the same at once, in standard deviations: level 4
+rounds inputs block by block, so that both ways round alike up to sums in another order."""
+CACHE_TOKENS = 16
+
+
+@exporter(
+    source={"torch"},
+    suffix=".json",
+    file="genai_config.json",
+    runtime="onnxruntime_genai",
+    refuses={"int8", "int8_dynamic"},
+    tokenizer=True,
+    batch_sizes=(1,),
+    of="language_model",
+)
+def onnxruntime_genai_from_torch(
+    model: nn.Module,
+    example: Tensor,
+    path: Path,
+    *,
+    max_length: Annotated[int, Field(ge=16)] = 2048,
+) -> None:
+    """Write the folder of a decoder.
+
+    Args:
+        model: A causal language model of transformers, float or with weights on codes.
+        example: Two rows of token ids.
+        path: Its genai_config.json; the tokenizer's files lie beside it already.
+        max_length: Tokens of prompt and answer together where nobody says, at most those that
+            the model knows: the cache takes the memory of so many at once.
+
+    Raises:
+        ModelError: it is no causal language model, has no tokenizer, or the builder does not know
+            its architecture.
+        ParityFailed: the cache changes what the file computes.
+    """
+    module = _decoder(model)
+    if not (path.parent / "tokenizer.json").is_file():
+        raise ModelError(
+            "the model has no tokenizer (tokenizer.json), and a folder for ONNX Runtime GenAI "
+            "is one that takes text",
+            hint="`tokenizer.save_pretrained(DIR)` into the folder of `transformers:DIR`",
+        )
+    with temporary_folder("genai") as work:
+        write_float_folder(module, work / "float", path.parent)
+        build_float_graph(work / "float", work / "built")
+        graph = ir.load(work / "built" / "model.onnx")
+        put_codes_in(graph, model)
+        ir.save(graph, path.parent / "model.onnx", external_data="model.onnx.data")
+        for file in (work / "built").iterdir():
+            if not file.name.startswith("model.onnx"):
+                shutil.copyfile(file, path.parent / file.name)
+        del graph  # it reads files of the folder
+    _set_length(path, max_length)
+    check_cache(path, example[0])
+
+
+def _decoder(model: nn.Module) -> Any:
+    module = decoder_in(model)
+    if module is None:
+        raise ModelError(
+            "`onnxruntime_genai` takes a causal language model of transformers, and this is a "
+            f"`{type(model).__name__}`",
+            hint="name it as `transformers:DIR` or `gguf:FILE`; `onnx` writes any other model",
+        )
+    return module
+
+
+def _set_length(path: Path, max_length: int) -> None:
+    config = json.loads(path.read_text())
+    known = int(config["model"].get("context_length", max_length))
+    config["search"]["max_length"] = min(max_length, known)
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def check_cache(path: Path, ids: Tensor) -> None:
+    """Raise ParityFailed unless a text fed token by token has the scores of the same at once."""
+    opened = open_runtime("onnxruntime_genai", path, threads=1)
+    try:
+        assert isinstance(opened, Generates), "a runtime without a cache"
+        text = ids[:CACHE_TOKENS].numpy()
+        whole = next(iter(opened.infer(text[None]).values()))[0]
+        single = step_by_step(lambda: opened.stream(len(text) + 1), text)
+    finally:
+        opened.close()
+    error = float(abs(single - whole).max() / whole.std())
+    if not error <= CACHE_BOUND:
+        raise ParityFailed(
+            f"{path.parent.name}: a text fed token by token is {error:.3g} output standard "
+            f"deviations from the same text at once (allowed {CACHE_BOUND}); no file was kept",
+            hint="report it with the model: its cache does not do what it should",
+        )

@@ -1,0 +1,113 @@
+"""A dynamic model as a step: several files that were exported become one that decides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdeploy.dynamic.contract import DynamicContext
+from kdeploy.dynamic.run import make_dynamic
+from kdeploy.errors import ModelError
+from kdeploy.pipeline.exported import Exported
+from kdeploy.pipeline.held_out import may_have_seen
+from kdeploy.pipeline.session import Made, Session
+from kdeploy.recipe.dynamic import DynamicStep
+from kdeploy.runtimes.files import DYNAMIC
+from kdeploy.store.artifact import Artifact
+
+
+def make_dynamic_model(
+    session: Session, exported: Sequence[Exported], step: DynamicStep
+) -> Exported:
+    """Return the dynamic model, its own model and file."""
+    files = files_by_name(exported)
+    used = [files[name] for name in step.names if name in files]
+
+    def make(work: Path) -> Made:
+        if session.data is None:
+            raise ModelError("thresholds need data", hint="name it, e.g. `--data digits`")
+        folder = work / "file"
+        folder.mkdir(exist_ok=True)
+        for left in folder.iterdir():  # of a run that was killed
+            left.unlink()
+        made = make_dynamic(
+            step.technique,
+            step.parameters,
+            DynamicContext(files={name: item.file.file for name, item in files.items()}),
+            folder / f"model{DYNAMIC}",
+            session.data,
+            step.promise,
+            seed=session.seed,
+        )
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        counts = [item.model.facts.get("parameters") for item in used]
+        known = [count for count in counts if count is not None]
+        return Made(
+            write=lambda target: _move(folder, target),
+            facts={
+                "size": size,
+                "is_quantized": any(item.model.is_quantized for item in used),
+                **({"parameters": sum(known)} if known and len(known) == len(counts) else {}),
+                "dynamic": made.to_dict(),
+            },
+        )
+
+    artifact = session.step(
+        kind="dynamic",
+        stage="dynamic",
+        technique=step.technique,
+        label=step.technique,
+        make=make,
+        parents=[item.file for item in used],
+        parameters={
+            **step.parameters,
+            "risk": step.promise.risk,
+            "confidence": step.promise.confidence,
+        },
+        source=json.dumps({name: item.file.id for name, item in sorted(files.items())}),
+    )
+    for sentence in sentences(artifact):
+        session.listener.message(sentence)
+    for item in used[:-1]:
+        if may_have_seen(session, item.model):
+            session.listener.message(
+                f"warning: {item.model.label} may have been trained on the validation items, on "
+                "which the threshold was chosen: then it is surer there than elsewhere, and the "
+                "promise may not hold"
+            )
+    return Exported(model=artifact, file=artifact)
+
+
+def files_by_name(exported: Sequence[Exported]) -> dict[str, Exported]:
+    """Return the ONNX files by what a recipe calls them: the label, the first of each model."""
+    found: dict[str, Exported] = {}
+    for item in exported:
+        if item.file.kind == "onnx":
+            found.setdefault(item.model.label, item)
+            found.setdefault(item.name, item)
+    return found
+
+
+def sentences(artifact: Artifact) -> list[str]:
+    """Return what people are told of a dynamic model."""
+    told = artifact.facts["dynamic"]
+    found, parts = told["calibration"], told["parts"]
+    first = (
+        f"{artifact.label} of {', then '.join(part['label'] for part in parts)}: an answer is "
+        f"final where the largest probability is at least {parts[0]['threshold']:.3f}; on "
+        f"{found['items']} validation items {found['early_share']:.1%} leave early, "
+        f"{found['lost_items']} are lost by it"
+    )
+    second = (
+        f"promised with confidence {found['confidence']:g}: at most {found['risk']:.2%} of items "
+        f"are lost by early answers (Learn then Test, p = {found['p_value']:.2g})"
+    )
+    return [first, second]
+
+
+def _move(source: Path, target: Path) -> Mapping[str, Any]:
+    for path in source.iterdir():
+        path.replace(target / path.name)
+    return {"file": f"model{DYNAMIC}"}
