@@ -235,10 +235,10 @@ def described(rows: list[dict[str, Any]], ratios: Mapping[str, float], rounds: i
         [
             "# Edge runtimes: float and INT8 of the same ranges",
             "",
-            f"`python -m benchmarks.suites.edge_runtimes --rounds {rounds}`; {conditions(here(), 1)}. "
-            f"Batch 1, one thread, processor time, files in turns; load average {loads[0]:.1f} to "
-            f"{loads[-1]:.1f}. Peak memory is of a process with kdeploy in it; that of ExecuTorch "
-            "holds torch. Top-1 is of at most 1000 test items.",
+            f"`python -m benchmarks.suites.edge_runtimes --rounds {rounds}`; "
+            f"{conditions(here(), 1)}. Batch 1, one thread, processor time, files in turns; load "
+            f"average {loads[0]:.1f} to {loads[-1]:.1f}. Peak memory is of a process with kdeploy",
+            "in it; that of ExecuTorch holds torch. Top-1 is of at most 1000 test items.",
             "",
             *table(header, cells, right=range(3, 10)),
             "",

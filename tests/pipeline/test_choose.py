@@ -21,7 +21,8 @@ GATES = parse_gates(["accuracy.top1: -1.0pp"])
 
 
 def exported(name):
-    manifest = {"label": name, "stage": "export", "technique": "onnx", "parameters": {}}
+    manifest = {"label": name, "kind": "onnx", "stage": "export", "technique": "onnx"}
+    manifest["parameters"] = {}
     artifact = Artifact(id=name, folder=Path(name), manifest={**manifest, "facts": {"size": 100}})
     return Exported(model=artifact, file=artifact)
 
