@@ -25,9 +25,7 @@ def write_batch_views(graph_module: GraphModule) -> GraphModule:
         if node.target not in RESHAPES or sizes is None:
             continue
         with graph_module.graph.inserting_before(node):
-            view = graph_module.graph.call_function(
-                aten.view.default, (node.args[0], [-1, *sizes])
-            )
+            view = graph_module.graph.call_function(aten.view.default, (node.args[0], [-1, *sizes]))
         view.meta = dict(node.meta)
         node.replace_all_uses_with(view)
     graph_module.graph.eliminate_dead_code()

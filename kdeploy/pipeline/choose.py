@@ -89,9 +89,7 @@ class Evidence:
         known = self.test if self.is_teacher_ahead else self.for_choice
         return [r for r in known if r.artifact == self.teacher]
 
-    def place_of(
-        self, exported: Exported, configuration: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
+    def place_of(self, exported: Exported, configuration: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return where a file is judged, see `configuration_of`."""
         return configuration_of(exported, configuration, self.runtimes)
 
