@@ -123,6 +123,8 @@ class Manifest:
     made_with: Mapping[str, str]
     lineage: tuple[Mapping[str, Any], ...]
     state: tuple[State, ...] = ()
+    release: int = 0
+    """Counts up from one bundle of its maker to the next; 0: it has no number."""
     task: Mapping[str, Any] = field(default_factory=dict)
     """What outputs mean, as the task tells it; empty where they are classes."""
 
@@ -148,6 +150,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     for table, key in (
         (fields, "state"),
         (fields, "task"),
+        (fields, "release"),
         (fields, "dynamic"),
         (fields, "preprocessing"),
         (fields["model"], "opset"),
