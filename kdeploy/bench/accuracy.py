@@ -74,11 +74,12 @@ def _cut(outputs: Array | Mapping[str, Array], count: int) -> Array | Mapping[st
 
 
 def _chunk(infer: Infer, data: Dataset, batch_size: int) -> int:
+    chunk = data.preprocessing.at_once(CHUNK)
     try:
-        infer(_items(data, data.test, 0, CHUNK))
+        infer(_items(data, data.test, 0, chunk))
     except ModelError:
         return batch_size
-    return CHUNK
+    return chunk
 
 
 def _items(data: Dataset, part: Split, start: int, size: int) -> Inputs:

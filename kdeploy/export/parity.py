@@ -189,7 +189,7 @@ def inputs(data: Dataset, batch_sizes: Sequence[int] = BATCH_SIZES) -> Iterator[
     """Yield real and random batches at each batch size; the random ones from a fixed seed."""
     generator = np.random.default_rng(0)
     rows = np.arange(len(data.validation))
-    for batch_size in batch_sizes:
+    for batch_size in dict.fromkeys(map(data.preprocessing.at_once, batch_sizes)):
         yield data.preprocessing.apply(data.validation.x[np.resize(rows, batch_size)])
         # The next batch has other items, and small parts begin again.
         rows = np.roll(rows, -batch_size)

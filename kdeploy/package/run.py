@@ -149,6 +149,7 @@ def golden_of(file: Path, inputs: Given) -> tuple[Given, Given]:
     facts = kind.facts_of(file)
     state = _state(facts)
     fed = {s.input for s in state}
+    inputs = _as_prompts(file, inputs)
     arrays = named(inputs, [p for p in facts.inputs if p.name not in fed], "inputs")
     try:
         outputs = run_items(kind.open_model(str(file), 1), facts, arrays, state)
@@ -159,6 +160,20 @@ def golden_of(file: Path, inputs: Given) -> tuple[Given, Given]:
         ) from error
     count = len(next(iter(outputs.values())))
     return {name: array[:count] for name, array in arrays.items()}, outputs
+
+
+def _prompt_tokens(form: str) -> int:
+    """Return how many tokens a golden prompt has; 0 of kinds that take items of data."""
+    return int(technique_of(form).facts.get("prompt_tokens", 0))
+
+
+def _as_prompts(file: Path, inputs: Given) -> Given:
+    """Return what is given to a file that takes prompts: the first tokens of each item."""
+    length = _prompt_tokens(format_of(file))
+    if not length or not isinstance(inputs, np.ndarray) or inputs.ndim != 2:
+        return inputs
+    prompts: Given = inputs[:, np.arange(length) % inputs.shape[1]].astype(np.int64)
+    return prompts
 
 
 def _all_licences(
@@ -182,10 +197,13 @@ def _manifest(
     stored = (source.get("data") or {}).get("preprocessing")
     state = _state(facts)
     is_single = len(facts.inputs) - len(state) == 1
+    takes_prompts = _prompt_tokens(form) > 0
+    is_single &= not takes_prompts
     preprocessing = stored_preprocessing(stored) if stored and is_single else None
     task = (source.get("data") or {}).get("task") or {}
     # Classes of pixels are no classes of the item.
     has_classes = preprocessing is not None and (not task or has_class_rows(str(task["name"])))
+    has_classes |= takes_prompts  # the next token is one
     values = _values(named(outputs, facts.outputs, "outputs"), has_items=has_classes)
     size = sum(part.stat().st_size for part in model.parent.glob("model.*"))
     libraries = technique_of(form).facts["libraries"]

@@ -138,13 +138,25 @@ def bundle_description(
     records: Sequence[Measurement],
     configuration: Mapping[str, Any],
     *,
+    baseline_in: Mapping[str, Any],
     name: str,
     because: str,
 ) -> BundleDescription:
-    """Return what a bundle says, measured in the configuration where gates are judged."""
-    there = [r for r in records if r.runtime == configuration["runtime"] and r.value is not None]
-    own = [r for r in there if (r.artifact, r.profile) == (chosen.model.id, chosen.profile)]
-    others = [r for r in there if r.artifact == teacher.id and r not in own]
+    """Return what a bundle says, measured in the configuration where its gates are judged.
+
+    The teacher's numbers are those of the configuration `baseline_in`.
+    """
+
+    def measured_in(runtime: str) -> list[Measurement]:
+        return [r for r in records if r.runtime == runtime and r.value is not None]
+
+    own = [
+        r
+        for r in measured_in(configuration["runtime"])
+        if (r.artifact, r.profile) == (chosen.model.id, chosen.profile)
+    ]
+    beside = measured_in(baseline_in["runtime"])
+    others = [r for r in beside if r.artifact == teacher.id and r not in own]
     accuracy = _values(own, ("accuracy", "agreement", "perplexity"))
     baseline = _values(others, ("accuracy", "perplexity"))
     p50 = next(iter(select(own, "latency.p50", **configuration)), None)

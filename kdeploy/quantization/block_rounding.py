@@ -21,6 +21,8 @@ SHRINKS = tuple(1.0 - 0.025 * step for step in range(17))
 SMALLEST_BLOCK = 16
 """That MatMulNBits has."""
 LARGEST_HALF, SMALLEST_HALF = 65504.0, 2.0**-24
+LOOKED_AT = 1024
+"""Blocks of a weight, spread evenly, that tell whether it lies on a grid."""
 DISTINCT = 1e-6
 """Of a block's range: numbers that are closer are one, up to float32's rounding."""
 
@@ -145,7 +147,7 @@ def lies_on_grid(weight: Tensor, *, bits: int = 4, block_size: int = 32) -> bool
     if weight.shape[1] % block_size:
         return False
     blocks = _blocks(weight.detach().float().cpu(), block_size).flatten(0, 1)
-    blocks = blocks[: 2**16]
+    blocks = blocks[:: max(1, len(blocks) // LOOKED_AT)]
     ordered = blocks.sort(1).values
     spread = (ordered[:, -1] - ordered[:, 0]).clamp(min=1e-30)
     gaps = ordered.diff(dim=1) / spread[:, None]

@@ -130,7 +130,11 @@ class QuantizedModel(nn.Module):
                 hint="quantize the float model again: it is not the one that was calibrated",
             )
 
-    def _converted(self, captured: GraphModule | None) -> GraphModule:
+    def unfolded(self) -> GraphModule:
+        """Return the graph with float weights behind quantizers, in place of their codes."""
+        return self._converted(None, fold_weights=False)
+
+    def _converted(self, captured: GraphModule | None, *, fold_weights: bool = True) -> GraphModule:
         profile = profile_named(self.profile)
         graph_module = captured or into_integer_operators(capture(self.base, self.example))
         floats, placed_by = self.float_layers, self.placed_by
@@ -145,7 +149,8 @@ class QuantizedModel(nn.Module):
             placed_by=placed_by,
         )
         with without_torch_noise():
-            converted = convert_pt2e(prepare_pt2e(graph_module, quantizer))
+            prepared = prepare_pt2e(graph_module, quantizer)
+            converted = convert_pt2e(prepared, fold_quantize=fold_weights)
         return _constants_only(converted)
 
 

@@ -24,7 +24,7 @@ from kdeploy.torch_module.block_quantized import (
 from kdeploy.torch_module.input_gram import input_grams
 
 _LOG = logging.getLogger(__name__)
-MOST_BYTES = 512 * 2**20
+MOST_BYTES = 640 * 2**20
 """Of second moments at a time."""
 Floats: TypeAlias = "nn.Linear | nn.Embedding"
 
