@@ -138,6 +138,8 @@ class Manifest:
     made_with: Mapping[str, str]
     lineage: tuple[Mapping[str, Any], ...]
     state: tuple[State, ...] = ()
+    release: int = 0
+    """Counts up from one bundle of its maker to the next; 0: it has no number."""
     task: Mapping[str, Any] = field(default_factory=dict)
     """What outputs mean, as the task tells it; empty where they are classes."""
 
@@ -164,6 +166,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
         *((port, "preprocessing") for port in (*fields["inputs"], *fields["outputs"])),
         (fields, "state"),
         (fields, "task"),
+        (fields, "release"),
         (fields, "dynamic"),
         (fields, "preprocessing"),
         (fields["model"], "opset"),

@@ -37,6 +37,7 @@ from kdeploy.package.ports import contradiction
 from kdeploy.package.publish import published
 from kdeploy.package.readme import readme
 from kdeploy.package.runner.python import parts
+from kdeploy.package.signatures import Signing, check_signing, sign
 from kdeploy.preprocessing import Preprocessing
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.state import carried
@@ -44,6 +45,7 @@ from kdeploy.store.artifact import file_sha256
 from kdeploy.tasks.contract import has_class_rows
 from kdeploy.tensor_info import TensorInfo
 
+UNSIGNED = Signing()
 _LAYOUTS: Mapping[int, Layout] = {4: "NCTHW", 3: "NCHW", 2: "NCL", 1: "NC"}
 
 
@@ -58,6 +60,7 @@ def package(
     name: str = "",
     chosen_because: str = "",
     licences: Mapping[str, str | Path] | None = None,
+    signing: Signing = UNSIGNED,
 ) -> Path:
     """Write the bundle of a file; return `out`. The same arguments give the same bytes.
 
@@ -75,12 +78,14 @@ def package(
         budgets: What the file must keep to on the device.
         name: What people call it; left out: the label of the file's artefact.
         chosen_because: Why this file was packaged and not another.
+        signing: The key that signs it, and the number of its release.
         licences: By part (`model`, `data`): an SPDX identifier, a text, or a file with the text.
 
     Raises:
         InputError: `out` is something else than a bundle, a budget cannot be judged on a device.
         ModelError: the file, the golden data and the manifest do not fit together.
     """
+    check_signing(signing)
     form = format_of(file)
     kind = kind_of(form)
     facts = kind.facts_of(file)
@@ -108,6 +113,7 @@ def package(
             described,
             name=name or described.name,
             chosen_because=chosen_because,
+            release=signing.release,
             dynamic=_dynamic(model, kind, facts, folder),
             licences=write_licences(folder, texts, known["libraries"], has_native=has_native),
         )
@@ -116,6 +122,8 @@ def package(
         text = readme(described, golden=tolerance.num_items, has_native=has_native)
         (folder / "README.md").write_text(text)
         write_sums(folder)
+        if signing.key is not None:
+            sign(folder, signing.key)
     return out
 
 

@@ -17,7 +17,8 @@ from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
 from kdeploy.named_arrays import given
 from kdeploy.package.kinds import kind_of, technique_of
-from kdeploy.package.run import golden_of, package
+from kdeploy.package.run import UNSIGNED, golden_of, package
+from kdeploy.package.signatures import Signing
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
@@ -43,6 +44,8 @@ class BundleDescription:
     """The p50 in seconds and where it was measured; differs a little each time, so no part of what
     a bundle is known by."""
     chosen_because: str
+    signing: Signing = UNSIGNED
+    """Of a bundle that is asked for by itself; a run signs none."""
 
 
 def make_bundle(
@@ -99,6 +102,7 @@ def pack(
         accuracy={**about.accuracy, **about.latency},
         budgets=budgets,
         chosen_because=about.chosen_because,
+        signing=about.signing,
     )
     return verify(out)
 
