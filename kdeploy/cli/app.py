@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from kdeploy import __version__
+from kdeploy.cli.advise import advise
 from kdeploy.cli.bench import bench_command
 from kdeploy.cli.compress import compress_app
 from kdeploy.cli.distill import distill_command
@@ -52,7 +53,8 @@ def build_app(given: Sequence[str]) -> typer.Typer:
     app.add_typer(compress_app(is_asked=verb == "compress"), name="compress")
     app.add_typer(export_app(is_asked=verb == "export"), name="export")
     measure = bench_command(is_asked=verb == "bench")
-    commands: list[Callable[..., Any]] = [measure, report, package, verify, show, doctor, init]
+    rest: list[Callable[..., Any]] = [package, verify, advise, show, doctor, init]
+    commands: list[Callable[..., Any]] = [measure, report, *rest]
     for command in commands:
         app.command()(command)
     app.command("list")(list_techniques)
