@@ -85,6 +85,11 @@ class Worker:
         return self._process.pid
 
     @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked more: an error is an answer, the end of a process is none."""
+        return self._process.poll() is None
+
+    @property
     def age_seconds(self) -> float:
         """Return how long ago the process was started, its start included."""
         return time.monotonic() - self._started

@@ -35,7 +35,7 @@ def main() -> None:
     """Answer requests until standard input ends."""
     # Ctrl-C reaches the whole group; the parent decides, and ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
     session = WorkerSession()
@@ -257,7 +257,7 @@ def _before_open(given: Given) -> Any:
     raise AssertionError("a request before open")
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask the kernel to end this process with its parent, however that ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

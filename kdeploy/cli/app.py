@@ -21,10 +21,22 @@ from kdeploy.cli.package import package
 from kdeploy.cli.recipe_schema import recipe_schema
 from kdeploy.cli.report import report
 from kdeploy.cli.run import run
+from kdeploy.cli.search import search
 from kdeploy.cli.show import show
 from kdeploy.cli.verify import verify
 
-ORDER = ("run", "distill", "compress", "export", "bench", "report", "package", "verify", "list")
+ORDER = (
+    "run",
+    "distill",
+    "compress",
+    "export",
+    "bench",
+    "report",
+    "package",
+    "verify",
+    "search",
+    "list",
+)
 
 
 class InOrderOfUse(TyperGroup):
@@ -53,8 +65,17 @@ def build_app(given: Sequence[str]) -> typer.Typer:
     app.add_typer(compress_app(is_asked=verb == "compress"), name="compress")
     app.add_typer(export_app(is_asked=verb == "export"), name="export")
     measure = bench_command(is_asked=verb == "bench")
-    rest: list[Callable[..., Any]] = [package, verify, advise, show, doctor, init]
-    commands: list[Callable[..., Any]] = [measure, report, *rest]
+    commands: list[Callable[..., Any]] = [
+        measure,
+        report,
+        package,
+        verify,
+        search,
+        advise,
+        show,
+        doctor,
+        init,
+    ]
     for command in commands:
         app.command()(command)
     app.command("list")(list_techniques)

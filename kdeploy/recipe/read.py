@@ -30,6 +30,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         UnknownName: a key or technique does not exist.
         OrderError: the steps cannot come in this order.
     """
+    return parse(overridden(read_given(path), overrides), folder=path.parent)
+
+
+def read_given(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a recipe file, as written.
+
+    Raises:
+        FileMissing: there is no such file.
+        RecipeError: it is not YAML, or no keys and values.
+    """
     if not path.is_file():
         raise FileMissing(
             f"there is no recipe {path}", hint="`kdeploy init DIR` writes a first one"
@@ -40,7 +50,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{path}: expected keys and values, found {type(given).__name__}",
             hint="start with `name:`, `data:` and `teacher:`; `kdeploy init DIR` writes an example",
         )
-    return parse(overridden(given, overrides), folder=path.parent)
+    return given
 
 
 def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:

@@ -15,6 +15,7 @@ from kdeploy.recipe.sections import (
     DataSection,
     PackageSection,
     RecipeSection,
+    SearchSection,
     Section,
     StudentSection,
     TeacherSection,
@@ -44,6 +45,7 @@ def json_schema() -> dict[str, Any]:
         "dynamic": (_dynamic_model() | None, None),
         "bench": (BenchPlan, {}),
         "package": (PackageSection | None, None),
+        "search": (SearchSection | None, None),
     }
     return create_model("Recipe", __base__=RecipeSection, **fields).model_json_schema()
 

@@ -6,7 +6,7 @@ All other keys are the parameters of the functions that a section configures.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -83,6 +83,32 @@ class PackageSection(Section):
     budgets: list[str] = Field([], description="gates that the bundle proves on each machine")
 
 
+class SearchSection(Section):
+    """What `kdeploy search` may change of the recipe, and what it looks for."""
+
+    space: dict[str, dict[str, Any]] = Field(
+        {}, description="{KEY.PATH: {choice: [...]}} or {range: [a, b], log: bool, step: n}"
+    )
+    objectives: list[str] = Field(
+        ["accuracy.top1", "latency.p50", "size"],
+        min_length=1,
+        max_length=3,
+        description="metrics, the better the better; `gates` are what has to hold",
+    )
+    sampler: Literal["tpe", "gp", "random"] = Field(
+        "tpe", description="by what candidates are proposed"
+    )
+    seed: int = Field(0, ge=0, description="of the proposals")
+    look: float = Field(
+        0.125,
+        gt=0,
+        le=1,
+        description="share of the epochs after which a candidate goes on or stops; 1: all go on",
+    )
+    finalists: int = Field(3, gt=0, description="candidates that are trained and measured again")
+    seeds: int = Field(3, gt=0, description="under which each finalist is trained")
+
+
 class RecipeSection(Section):
     """The whole recipe."""
 
@@ -105,6 +131,9 @@ class RecipeSection(Section):
     bench: dict[str, Any] = {}
     gates: list[str] = []
     package: dict[str, Any] | None = None
+    search: dict[str, Any] | None = Field(
+        None, description="for `kdeploy search`; `kdeploy run` does without"
+    )
     written_in: Path | None = Field(
         None, description="of a resolved recipe: where it lay, to find files that moved with it"
     )

@@ -1,0 +1,1 @@
+"""Find the best recipe for constraints: many candidates, one store, the device in the loop."""

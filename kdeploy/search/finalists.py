@@ -1,0 +1,286 @@
+"""The best candidates again: other seeds, a fresh timing in turns, and the test part, once.
+
+Of many candidates the best looks better than it is: its value was high by luck too. So the choice
+among finalists goes by seeds that the search has not seen and by times of its own; and the test
+part says what the winner is worth, without having been asked for anybody else's sake.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from kdeploy.data.load import load
+from kdeploy.errors import ModelError
+from kdeploy.measurement import METRICS
+from kdeploy.pipeline.log import RunListener
+from kdeploy.pipeline.run import run as run_recipe
+from kdeploy.pipeline.rundir import write_json
+from kdeploy.recipe.resolve import parse
+from kdeploy.search.constraints import missed, violations
+from kdeploy.search.front import costs
+from kdeploy.search.machine_turns import timing, training
+from kdeploy.search.settings import STORE, Settings
+from kdeploy.search.trials import Trial
+from kdeploy.search.workers import Answer, Workers
+
+FINALISTS, BEST = "finalists.json", "best"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalist:
+    """A candidate that was made under several seeds and measured anew."""
+
+    number: int
+    searched: dict[str, float]
+    """What the search saw."""
+    scores: list[float]
+    """The main objective on the validation part, by seed; the first is the search's own."""
+    values: dict[str, float]
+    """Measured anew; the main objective is the mean of the seeds that the search has not seen."""
+    gates: dict[str, float]
+    test: dict[str, float]
+    """Of the first seed's file, on the test part: reported, chosen by nothing."""
+    error: str = ""
+
+    @property
+    def is_feasible(self) -> bool:
+        return not self.error and all(v <= 0 for v in self.gates.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalists:
+    """All of them, and the number of the best; None where none passes the gates."""
+
+    finalists: tuple[Finalist, ...] = ()
+    best: int | None = None
+    because: str = ""
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge_finalists(
+    settings: Settings,
+    workers: Workers,
+    front: Sequence[Trial],
+    teacher: Mapping[str, float],
+    listener: RunListener,
+) -> Finalists:
+    """Return the finalists of a front, found again where the same ones were judged before."""
+    chosen = finalists_of(front, settings)
+    asked = {"numbers": [t.number for t in chosen], "seeds": settings.section.seeds}
+    file = settings.out / FINALISTS
+    if file.is_file() and (kept := json.loads(file.read_text())).get("asked") == asked:
+        found = [Finalist(**entry) for entry in kept["finalists"]]
+    else:
+        names = ", ".join(str(t.number) for t in chosen)
+        listener.message(f"finalists: trials {names}, under {settings.section.seeds} seeds")
+        found = _judged(settings, workers, chosen, teacher)
+        write_json(file, {"asked": asked, "finalists": [asdict(f) for f in found]})
+    return _with_best(found, settings)
+
+
+def finalists_of(front: Sequence[Trial], settings: Settings) -> list[Trial]:
+    """Return trials of the front: what the rule prefers, the most accurate, then between them."""
+    objectives, most = settings.section.objectives, settings.section.finalists
+    ordered = sorted(front, key=lambda t: costs(t.values, [settings.main]) or ())
+    size = _items(settings)
+    preferred = _preferred([(t.number, t.values, True) for t in front], settings, size)
+    cheap = [m for m in objectives if not METRICS[m].is_judged][:1]
+    fastest = min(front, key=lambda t: costs(t.values, cheap) or ()) if cheap else ordered[0]
+    wanted = [t for t in front if t.number == preferred] + [ordered[0], fastest]
+    step = max(1, len(ordered) // (most + 1))
+    wanted += ordered[step::step] + ordered
+    return list({t.number: t for t in wanted}.values())[:most]
+
+
+def choose_best(settings: Settings, finalists: Finalists, listener: RunListener) -> bool:
+    """Write the best one's run, with its bundle, into `best/`; return whether it passes."""
+    if finalists.best is None:
+        listener.message(f"no best recipe: {finalists.because}")
+        return False
+    trial = next(f for f in finalists.finalists if f.number == finalists.best)
+    listener.message(f"best: trial {trial.number}, {finalists.because}")
+    folder = settings.out / BEST
+    folder.mkdir(exist_ok=True)
+    store = folder / STORE
+    if not store.is_symlink() and not store.exists():
+        store.symlink_to(Path("..") / STORE)
+    points = {t.number: t for t in _trials(settings)}
+    document = settings.space.document(points[trial.number].parameters)
+    document.setdefault("package", {})
+    recipe = parse(document, folder=settings.space.folder)
+    with timing():
+        result = run_recipe(recipe, folder, listener=listener)
+    if result.failures:
+        raise result.failures[0].error
+    return result.passed
+
+
+def _trials(settings: Settings) -> list[Trial]:
+    from kdeploy.search.trials import read_trials
+
+    return read_trials(settings.out)
+
+
+def _judged(
+    settings: Settings, workers: Workers, chosen: Sequence[Trial], teacher: Mapping[str, float]
+) -> list[Finalist]:
+    seeds = range(settings.recipe.seed, settings.recipe.seed + settings.section.seeds)
+    requests = [_under(settings, trial, seed) for trial in chosen for seed in seeds]
+    with training():
+        answers = workers.ask_all(requests)
+    files = [answers[i * len(seeds)] for i in range(len(chosen))]
+    measured = _measured_anew(settings, workers, chosen, files)
+    found = []
+    for place, trial in enumerate(chosen):
+        own = answers[place * len(seeds) : (place + 1) * len(seeds)]
+        found.append(_finalist(settings, trial, own, measured.get(trial.number), teacher))
+    return found
+
+
+def _under(settings: Settings, trial: Trial, seed: int) -> dict[str, Any]:
+    """Return what is asked of a worker: the candidate under another seed of all that is trained.
+
+    The division of the data stays: the teacher, and what items it has seen, do as well.
+    """
+    request = settings.request("make", trial.parameters, version="whole", share=1.0)
+    return {**request, "student_seed": seed}
+
+
+def _measured_anew(
+    settings: Settings, workers: Workers, chosen: Sequence[Trial], files: Sequence[Answer]
+) -> dict[int, dict[str, Any]]:
+    """Return fresh measurements of all finalists, in turns with each other and the teacher."""
+    able = [(t, a) for t, a in zip(chosen, files, strict=True) if not a.error]
+    if not able:
+        return {}
+    labelled = [{**a.reply["file"], "label": f"trial {t.number}"} for t, a in able]
+    request = settings.request(
+        "measure",
+        able[0][0].parameters,
+        files=[able[0][1].reply["teacher"], *labelled],
+        parts=("validation", "test"),
+        use_cache=False,
+    )
+    with timing():
+        answer = workers.ask_alone(request)
+    if answer.error:
+        raise ModelError(
+            f"the finalists cannot be measured: {answer.error}",
+            hint="run the same command again: it goes on from here",
+        )
+    return {t.number: m for (t, _), m in zip(able, answer.reply["measured"], strict=True)}
+
+
+def _finalist(
+    settings: Settings,
+    trial: Trial,
+    answers: Sequence[Answer],
+    measured: Mapping[str, Any] | None,
+    teacher: Mapping[str, float],
+) -> Finalist:
+    errors = [a.error for a in answers if a.error]
+    errors += [measured["reason"]] if measured and measured["reason"] else []
+    if errors or measured is None:
+        error = errors[0] if errors else "it was not measured"
+        return Finalist(
+            number=trial.number,
+            searched=trial.values,
+            scores=[],
+            values={},
+            gates={},
+            test={},
+            error=error,
+        )
+    scores = [float(a.reply["score"]) for a in answers if a.reply["score"] is not None]
+    values = dict(measured["values"])
+    # The file of the first seed was chosen for its value; those of the others were not.
+    shift = fmean(scores[1:]) - scores[0] if len(scores) > 1 else 0.0
+    if settings.main in values and METRICS[settings.main].better == "higher":
+        values[settings.main] += shift
+    gates = violations(settings.recipe.gates, values, {**measured["baseline"], **teacher})
+    return Finalist(
+        number=trial.number,
+        searched=trial.values,
+        scores=scores,
+        values=values,
+        gates=gates,
+        test=dict(measured["test"]),
+    )
+
+
+def _with_best(found: Sequence[Finalist], settings: Settings) -> Finalists:
+    able = [f for f in found if f.is_feasible]
+    if not able:
+        gates = settings.recipe.gates
+        reasons = [
+            f"trial {f.number}: {f.error or '; '.join(missed(gates, f.values, f.gates))}"
+            for f in found
+        ]
+        because = "no finalist passes all gates when measured again: " + "; ".join(reasons)
+        return Finalists(finalists=tuple(found), because=because)
+    best = _preferred(
+        [(f.number, f.values, True) for f in able], settings, _items(settings), _spread(able)
+    )
+    return Finalists(finalists=tuple(found), best=best, because=_rule(settings))
+
+
+def _rule(settings: Settings) -> str:
+    cheap = next((m for m in settings.section.objectives if not METRICS[m].is_judged), None)
+    if cheap is None:
+        return f"the best in {settings.main}"
+    if _gates_answers(settings):
+        return f"the best in {cheap} of those that pass all gates"
+    return f"the best in {cheap} within a standard error of the best {settings.main}"
+
+
+def _gates_answers(settings: Settings) -> bool:
+    return any(METRICS[g.metric].is_judged for g in settings.recipe.gates)
+
+
+def _preferred(
+    rows: Sequence[tuple[int, Mapping[str, float], bool]],
+    settings: Settings,
+    items: int,
+    spread: float = 0.0,
+) -> int:
+    """Return the number of the cheapest row that is as accurate as is asked for.
+
+    Where no gate says how accurate, within one standard error of the best.
+    """
+    main = settings.main
+    cheap = [m for m in settings.section.objectives if not METRICS[m].is_judged]
+    numbers = {n: costs(values, [main]) for n, values, _ in rows}
+    known = {n: c[0] for n, c in numbers.items() if c is not None}
+    best = min(known.values())
+    error = _standard_error(best, items, spread) if METRICS[main].unit == "fraction" else spread
+    limit = math.inf if _gates_answers(settings) else best + error
+    able = [(n, values) for n, values, _ in rows if known.get(n, math.inf) <= limit]
+    if not cheap:
+        return min(known, key=lambda n: known[n])
+    return min(able, key=lambda row: costs(row[1], cheap) or ())[0]
+
+
+def _standard_error(error: float, items: int, spread: float) -> float:
+    share = min(max(error, 1 / (items + 2)), 1 - 1 / (items + 2))
+    return max(math.sqrt(share * (1 - share) / max(items, 1)), spread)
+
+
+def _spread(found: Sequence[Finalist]) -> float:
+    """Return the largest standard error of a mean over seeds."""
+    return max(
+        (stdev(f.scores) / math.sqrt(len(f.scores)) for f in found if len(f.scores) > 1),
+        default=0.0,
+    )
+
+
+def _items(settings: Settings) -> int:
+    return len(load(settings.recipe.data).validation)
