@@ -62,6 +62,9 @@ METRICS: dict[str, Metric] = {
         about="mean AP, the teacher's answers as truth",
         needs="accuracy",
     ),
+    "agreement.decisions": Metric(
+        unit="fraction", better="higher", about="labels decided as the teacher", needs="accuracy"
+    ),
     "agreement.next_token": Metric(
         unit="fraction", better="higher", about="same next token as the teacher", needs="accuracy"
     ),
