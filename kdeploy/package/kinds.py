@@ -17,6 +17,7 @@ RUNNER = RUNNERS / "python"
 DECODING = registry.ROOT / "tasks" / "decoding"
 SHARED = (
     "run.py",
+    "texts.py",
     "rules.py",
     "schema.py",
     "reading.py",

@@ -214,6 +214,7 @@ FILES = (
     "runner/python/run.py",
     "runner/python/schema.py",
     "runner/python/session.py",
+    "runner/python/texts.py",
 )
 
 

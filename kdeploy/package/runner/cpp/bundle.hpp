@@ -23,6 +23,7 @@
 namespace bundle {
 
 constexpr const char* sums_name = "SHA256SUMS";
+constexpr const char* signature_name = "SHA256SUMS.sig";  // which no sum can cover
 constexpr int most_files = 1000;
 constexpr uint64_t most_bytes = uint64_t(1) << 31;
 constexpr uint64_t most_text_bytes = uint64_t(1) << 20;
@@ -230,10 +231,10 @@ inline Names check_files(const std::string& folder) {
   if (!sizes.count(sums_name)) throw Refused("SHA256SUMS is missing");
   const Names listed = listed_sums(folder);
   for (const auto& [name, size] : sizes)
-    if (name != sums_name && !listed.count(name))
+    if (name != sums_name && name != signature_name && !listed.count(name))
       throw Refused(name + " is not listed in SHA256SUMS");
   for (const auto& [name, digest] : listed) {
-    if (!sizes.count(name) || name == sums_name) throw Refused(name + " is missing");
+    if (!sizes.count(name) || name == sums_name || name == signature_name) throw Refused(name + " is missing");
     if (sha256(folder + "/" + name) != digest)
       throw Refused(name + " was changed: its checksum does not hold");
   }

@@ -118,6 +118,7 @@ inline const std::vector<Rule>& of_the_manifest() {
       {"outputs[].shape[]", is_axis},
       {"outputs[].type", type},
       {"outputs[].values", values},
+      {"release?", whole(1, 2147483648.0)},
       {"state?", many(1, 100)},
       {"state?[].input", is_named},
       {"state?[].output", is_named},
