@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EDGE := $(VENV)/edge
+TESTS_OF_EDGE := tests/export/exporters/test_executorch_from_torch.py \
+	tests/export/exporters/test_litert_from_torch.py \
+	tests/package/bundles/test_executorch.py tests/package/bundles/test_litert.py
 
 # Two test workers share the machine: one thread each, so that they do not fight for the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
@@ -16,7 +20,7 @@ TESTS_OF_THREADS := tests/training/test_fit.py tests/training/test_safe_arithmet
 HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test hints fuzz test-tensorrt-api check bench test-gpu bench-gpu docs
+.PHONY: help setup demo test test-edge hints fuzz test-tensorrt-api check bench test-gpu bench-gpu docs
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -52,6 +56,17 @@ hints: $(STAMP)  ## what the last `make test` saw of every error: message and hi
 
 fuzz: $(STAMP)  ## thousands of mutated bundles, ONNX files, artefacts, recipes, runs (MUTANTS=3000 SEED=...)
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(SEED),--seed $(SEED))
+
+# In an environment of its own, which sees what the other one has: LiteRT's converter weighs 770 MB
+# and wants older versions of some of it. anyio's plugin, one of them, does not know this pytest.
+test-edge: $(STAMP)  ## ExecuTorch and LiteRT: installs both in .venv/edge, runs their tests
+	$(PYTHON) -m venv $(EDGE)
+	$(EDGE)/bin/python -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), \
+		"beside.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(EDGE)/bin/pip install --quiet --constraint constraints-edge.txt executorch litert-torch
+	$(ONE_THREAD) $(EDGE)/bin/python -m pytest -p no:anyio $(TESTS_OF_EDGE)
+	$(ONE_THREAD) $(EDGE)/bin/python -m pytest -p no:anyio tests/contracts -k 'executorch or litert'
 
 test-tensorrt-api: $(STAMP)  ## the names of TensorRT's real bindings are those that tests use; needs PyPI and cc
 	$(BIN)/python tests/runtimes/tensorrt_names/write.py --check

@@ -11,6 +11,7 @@ KdeployError
 │   ├── GraphPassFailed     a pass over an ONNX graph that could not be made of this one
 │   ├── NotCalibrated       a quantizer that saw no data
 │   ├── ArtifactCorrupt     a payload or bundle whose checksum does not hold
+│   ├── UntrustedBundle     a bundle that its known maker has not signed, or an older one than asked
 │   └── TrainingDiverged    a loss that is not a number, or stays zero
 ├── GateFailed              exit 1: a measured number misses its bound
 │   └── ParityFailed        an exported file that does not compute what the model computes
@@ -126,6 +127,10 @@ class NotCalibrated(InputError):
 
 class ArtifactCorrupt(InputError):
     """A stored payload whose checksum does not hold."""
+
+
+class UntrustedBundle(InputError):
+    """A bundle that was not signed by whom it should, or one that is older than it may be."""
 
 
 class TrainingDiverged(InputError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -83,6 +83,8 @@ def judge(
     gates: Iterable[Gate],
     candidate: Sequence[Measurement],
     baseline: Sequence[Measurement] = (),
+    *,
+    baseline_in: Mapping[str, Any] | None = None,
     **configuration: Any,
 ) -> list[Verdict]:
     """Return one verdict a gate; a missing measurement fails.
@@ -91,13 +93,14 @@ def judge(
         gates: What must hold.
         candidate: Measurements of one artefact.
         baseline: Measurements of the teacher, for gates that compare.
+        baseline_in: The configuration of the baseline, where it is another one.
         configuration: Runtime, batch_size and threads to judge on; left out: the first record.
     """
     return [
         _judge(
             g,
             _value(candidate, g.metric, configuration),
-            _value(baseline, g.metric, configuration),
+            _value(baseline, g.metric, configuration if baseline_in is None else baseline_in),
             _why_missing(candidate, g.metric),
         )
         for g in gates
@@ -129,7 +132,7 @@ def _bound(
 
 
 def _value(
-    measurements: Sequence[Measurement], metric: str, configuration: dict[str, Any]
+    measurements: Sequence[Measurement], metric: str, configuration: Mapping[str, Any]
 ) -> float | None:
     # Accuracy does not depend on batch and threads, so it is measured once a runtime.
     coordinates = {"runtime": configuration["runtime"]} if "runtime" in configuration else {}

@@ -17,6 +17,8 @@ from kdeploy.named_arrays import NamedArrays
 if TYPE_CHECKING:
     from typing import TypeAlias  # devices may have Python 3.9, which lacks it
 
+MOST_NUMBERS = 2**26
+"""Of answers to items that are asked at once: 256 MiB of float32."""
 Inputs: TypeAlias = "NDArray[np.float32] | NDArray[np.int64]"
 """What a model takes: (batch, *shape) of floats, or (batch, tokens) of token ids; several by name
 are `NamedArrays`, which stand in for one."""
@@ -72,6 +74,15 @@ class Preprocessing:
         """Return the shape of an item, of several inputs of each, for messages."""
         shapes = (f"`{name}` {one.shape}" for name, one in self.inputs.items())
         return ", ".join(shapes) or str(self.shape)
+
+    def at_once(self, most: int) -> int:
+        """Return how many of `most` items are asked at once, so that their answers fit memory.
+
+        Fewer where the answer is a number for each entry of a vocabulary at each token.
+        """
+        if not self.vocabulary or self.classes:
+            return most
+        return max(1, min(most, MOST_NUMBERS // (self.shape[0] * self.vocabulary)))
 
     def apply(self, stored: NDArray[Any]) -> Inputs:
         """Return the model's input (N, *shape) from stored items (N, *shape)."""

@@ -61,3 +61,13 @@ def test_random_floats_are_standard_normal():
     assert found.dtype == np.float32
     assert abs(found.mean()) < 0.1
     assert abs(found.std() - 1) < 0.1
+
+
+def test_answers_of_a_large_vocabulary_are_asked_for_a_few_items_at_once():
+    text = Preprocessing(shape=(512,), dtype="int64", vocabulary=49152)
+    assert [text.at_once(most) for most in (1, 64, 256)] == [1, 2, 2]
+    small = Preprocessing(shape=(64,), dtype="int64", vocabulary=96)
+    assert small.at_once(256) == 256
+    assert Preprocessing(shape=(3, 224, 224)).at_once(256) == 256
+    huge = Preprocessing(shape=(8192,), dtype="int64", vocabulary=128_000)
+    assert huge.at_once(64) == 1

@@ -10,6 +10,7 @@ from kdeploy.api import session
 from kdeploy.api.models import source_of
 from kdeploy.errors import GateFailed
 from kdeploy.gate import parse_gates
+from kdeploy.package.signatures import Signing, Trust
 from kdeploy.package.verify import VerifyResult
 from kdeploy.package.verify import verify as verify_bundle
 from kdeploy.pipeline.single import package_one
@@ -24,6 +25,8 @@ def package(
     data: Any = None,
     weights: str | Path | None = None,
     args: Mapping[str, Any] | None = None,
+    sign: str | Path | None = None,
+    release: int = 0,
 ) -> VerifyResult:
     """Return the proof of a bundle that was made at `out`.
 
@@ -35,14 +38,16 @@ def package(
         data: Of which its golden items come; left out, what the model was made with.
         weights: Of a reference: safetensors, or a state dict (`.pt`, `.pth`).
         args: Of a reference: keyword arguments of its function.
+        sign: PEM file of an Ed25519 private key that signs it.
+        release: Number of this bundle, which counts up; 0: none.
 
     Raises:
         GateFailed: a check does not hold here; nothing was left at `out`.
     """
     source = source_of(model, data=data, weights=weights, args=args)
-    result = package_one(
-        source, parse_gates(list(budgets), where="budgets"), Path(out), session.listener()
-    )
+    gates = parse_gates(list(budgets), where="budgets")
+    signing = Signing(key=None if sign is None else Path(sign), release=release)
+    result = package_one(source, gates, Path(out), session.listener(), signing)
     failed = [check for check in result.checks if not check["passed"]]
     if not result.passed:
         reasons = "; ".join(f"{check['check']}: {check.get('reason', '')}" for check in failed)
@@ -58,6 +63,9 @@ def verify(
     *,
     timeout_seconds: float | None = None,
     memory_limit: str | None = None,
+    key: str | Path | None = None,
+    require_signature: bool = False,
+    minimum_release: int = 0,
 ) -> VerifyResult:
     """Return the verdict on a bundle, checked and run on this machine: `passed`, and each check.
 
@@ -65,6 +73,16 @@ def verify(
         bundle: A folder or a zip.
         timeout_seconds: That its model may take; left out, by its budgets.
         memory_limit: That its model may take, e.g. "2GB"; left out, by its budgets and size.
+        key: PEM file of its maker's Ed25519 public key.
+        require_signature: Whether a bundle without a signature is refused.
+        minimum_release: An older bundle is refused.
     """
     limit = None if memory_limit is None else int(parse_quantity(memory_limit)[0])
-    return verify_bundle(Path(bundle), timeout_seconds=timeout_seconds, memory_bytes=limit)
+    trust = Trust(
+        key=None if key is None else Path(key),
+        requires_signature=require_signature,
+        minimum_release=minimum_release,
+    )
+    return verify_bundle(
+        Path(bundle), timeout_seconds=timeout_seconds, memory_bytes=limit, trust=trust
+    )

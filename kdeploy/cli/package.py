@@ -28,6 +28,12 @@ def package(
     budget: Annotated[
         list[str] | None, typer.Option("--budget", help="'peak_memory: <= 128MB'; repeat for more.")
     ] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", help="PEM file of an Ed25519 private key.")
+    ] = None,
+    release: Annotated[
+        int, typer.Option("--release", min=0, help="Number of this bundle; counts up.")
+    ] = 0,
     weights: Weights = None,
     as_built: AsBuilt = False,
     inputs: Inputs = None,
@@ -44,6 +50,7 @@ def package(
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_checks
     from kdeploy.gate import parse_gates
+    from kdeploy.package.signatures import Signing
     from kdeploy.pipeline.single import Source, package_one
     from kdeploy.progress.terminal import Terminal
 
@@ -55,6 +62,7 @@ def package(
         data=data_reference(data, data_dir, task=task),
     )
     budgets = parse_gates(budget or [], where="--budget")
-    result = package_one(source, budgets, out, Terminal())
+    signing = Signing(key=sign, release=release)
+    result = package_one(source, budgets, out, Terminal(), signing)
     show_checks(console(is_json=json), result.checks)
     return Result({"out": str(out), **result.to_dict()}, exit_code=0 if result.passed else 1)

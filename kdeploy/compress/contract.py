@@ -11,6 +11,7 @@ Further facts, literals all of them:
     machine      True: the result depends on the processor that it is made on
     makes        "int8", "int8_dynamic", "int4_weights" or "two_four": what exporters may refuse
                  (`refuses`), and runtimes and metrics may need (`needs`)
+    takes        "decoder": takes decoders of transformers, and refuses all other models
     formats      {"torch", "onnx"}: takes an `OnnxModel` as well, and returns one then
 `ensures(model) -> None` raises `AssertionError` when the result does not hold what the technique
 promises; that of a sparse one is asked again after each later step.

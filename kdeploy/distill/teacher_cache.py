@@ -165,10 +165,19 @@ class _Writer:
         return bool(self.known[place.start // BLOCK])
 
     def __call__(self, place: slice, outputs: Sequence[Tensor]) -> None:
+        """Write the outputs for a whole block."""
+        self.part(place, outputs)
+        self.whole(place)
+
+    def part(self, place: slice, outputs: Sequence[Tensor]) -> None:
+        """Write the outputs for some items of a block, which is whole when `whole` says so."""
         for form, file, output in zip(self.answers.forms, self.files, outputs, strict=True):
             rows = form.packed(output)
             file.seek(2 * form.width * (self.view * self.answers.items + place.start))
             file.write(rows.tobytes())
+
+    def whole(self, place: slice) -> None:
+        """Mark a block of which all items were written."""
         self.fresh.append(place.start // BLOCK)
         if len(self.fresh) == BLOCKS_AT_ONCE:
             self.flush()

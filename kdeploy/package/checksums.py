@@ -9,14 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdeploy.errors import ArtifactCorrupt
-from kdeploy.package.runner.python.reading import SUMS, Refused, check_files
+from kdeploy.package.runner.python.reading import SIGNATURE, SUMS, Refused, check_files
 from kdeploy.store.artifact import file_sha256
 
 
 def write_sums(folder: Path) -> None:
     """Write the checksums of all files, sorted by name."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    lines = [f"{file_sha256(folder / name)}  {name}\n" for name in names if name != SUMS]
+    lines = [
+        f"{file_sha256(folder / name)}  {name}\n" for name in names if name not in (SUMS, SIGNATURE)
+    ]
     (folder / SUMS).write_text("".join(lines))
 
 

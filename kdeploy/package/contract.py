@@ -1,8 +1,11 @@
 """What a kind of bundle is: the file that it ships, what that file says, what runs it on a device.
 
 `@bundle(formats={"onnx"}, runtime="onnxruntime_cpu", libraries={"onnxruntime": "MIT, ..."})` marks
-a class with the static methods of `BundleKind`, in a file of its name in `bundles/`. `runtime` runs
+a class with the static methods of `BundleKind`, in a file of its name in `bundles/`. A kind with
+`prompt_tokens` takes token ids, of which golden items have so many, and answers a prompt: its `Run`
+has a method `answer(prompt, count)`. `runtime` runs
 the file here; `libraries` are what a device needs, as it imports them, each with its licence.
+`native="cpp"` adds the sources of a runner without Python, the folder of that name in `runner/`.
 
 `open_model` travels with the bundle, as its source: it names nothing but what it imports itself and
 what Python 3.9 and numpy have, and its annotations are of `typing.Any` and built-in types.

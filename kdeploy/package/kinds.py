@@ -12,10 +12,12 @@ from kdeploy.errors import ModelError
 from kdeploy.package.contract import BundleKind
 from kdeploy.registry import Technique
 
-RUNNER = Path(__file__).parent / "runner" / "python"
+RUNNERS = Path(__file__).parent / "runner"
+RUNNER = RUNNERS / "python"
 DECODING = registry.ROOT / "tasks" / "decoding"
 SHARED = (
     "run.py",
+    "texts.py",
     "rules.py",
     "schema.py",
     "reading.py",
@@ -25,6 +27,7 @@ SHARED = (
     "parts.py",
 )
 FOLDER = "runner/python"
+NATIVE = (".cpp", ".hpp", ".txt")
 SESSION = '''\
 """How the model of this bundle is opened: the one part of the runner that knows its library."""
 
@@ -75,13 +78,24 @@ def runner_files(form: str, task: str = "") -> dict[str, bytes]:
     decoding = DECODING / f"{task}.py"
     if task and task.isidentifier() and decoding.is_file():
         shared[f"{FOLDER}/decode.py"] = decoding.read_bytes()
-    return {**shared, f"{FOLDER}/session.py": _session(technique_of(form)).encode()}
+    technique = technique_of(form)
+    return {
+        **shared,
+        f"{FOLDER}/session.py": _session(technique).encode(),
+        **native_files(technique.facts.get("native", "")),
+    }
+
+
+def native_files(name: str) -> dict[str, bytes]:
+    """Return the sources of a runner that needs no Python, by their place; of "" there are none."""
+    sources = sorted((RUNNERS / name).glob("*")) if name else []
+    return {f"runner/{name}/{p.name}": p.read_bytes() for p in sources if p.suffix in NATIVE}
 
 
 def write_runner(folder: Path, form: str, task: str = "") -> Path:
     """Write the runner of a bundle, see `runner_files`; return what is executed."""
-    (folder / FOLDER).mkdir(parents=True)
     for name, content in runner_files(form, task).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder / FOLDER / "run.py"
 

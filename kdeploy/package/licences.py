@@ -23,6 +23,10 @@ under their own licences.
 {libraries}
 | numpy | BSD-3-Clause, Copyright (c) NumPy Developers | arrays |
 | Pillow | MIT-CMU, Copyright (c) Fredrik Lundh, Jeffrey A. Clark and contributors | image files |
+{native}"""
+NATIVE = """\
+| libpng | libpng-2.0, Copyright (c) The PNG Reference Library Authors | PNG files, in C++ |
+| libjpeg | IJG, of libjpeg-turbo BSD-3-Clause too | JPEG files, in C++ |
 """
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SPDX = re.compile(r"[A-Za-z0-9.+-]+")
@@ -51,7 +55,11 @@ def check_licences(licences: Mapping[str, str | Path]) -> None:
 
 
 def write_licences(
-    folder: Path, licences: Mapping[str, str | Path], libraries: Mapping[str, str]
+    folder: Path,
+    licences: Mapping[str, str | Path],
+    libraries: Mapping[str, str],
+    *,
+    has_native: bool = False,
 ) -> tuple[Licence, ...]:
     """Write `LICENSES/`, of the libraries too; return one entry a part, the runner's last."""
     target = folder / LICENSES
@@ -65,7 +73,9 @@ def write_licences(
         entries.append(Licence(part=part, identifier=first_line, file=f"{LICENSES}/{name}"))
     shutil.copyfile(RUNNER_TEXT, target / "runner.txt")
     rows = (f"| {name} | {text} | running the model |" for name, text in libraries.items())
-    (target / "THIRD_PARTY.md").write_text(THIRD_PARTY.format(libraries="\n".join(rows)))
+    native = NATIVE if has_native else ""
+    text = THIRD_PARTY.format(libraries="\n".join(rows), native=native)
+    (target / "THIRD_PARTY.md").write_text(text)
     runner = Licence(part="runner", identifier="Apache-2.0", file=f"{LICENSES}/runner.txt")
     return (*entries, runner)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdeploy.measurement import METRICS
-from kdeploy.package.manifest import Budget, Manifest, StoredPreprocessing
+from kdeploy.package.manifest import Budget, Manifest, Port, StoredPreprocessing
 from kdeploy.units import format_quantity
 
 _TEXT = """\
@@ -21,7 +21,7 @@ _TEXT = """\
 
 It works from any folder; needs Python 3.9 or later, and Pillow for image files only. {given}
 Made and tested with {made_with}.
-
+{native}
 ## Test it on this device
 
     python runner/python/run.py --self-test
@@ -64,8 +64,17 @@ the one that the maker of this bundle tells you.
 """
 
 
-def readme(manifest: Manifest, *, golden: int) -> str:
-    """Return the text, with the numbers of the manifest."""
+_NATIVE = """
+Without Python: the same as a program in C++, which opens `libonnxruntime.so` when it starts.
+
+    cmake -S runner/cpp -B build && cmake --build build
+    build/bundle_runner --self-test
+    build/bundle_runner --json {given}
+"""
+
+
+def readme(manifest: Manifest, *, golden: int, has_native: bool = False) -> str:
+    """Return the text, with the numbers of the manifest, and how its native runner is built."""
     libraries = " ".join(name for name in manifest.made_with if name != "numpy")
     text = _TEXT.format(
         name=manifest.name,
@@ -74,6 +83,7 @@ def readme(manifest: Manifest, *, golden: int) -> str:
         commands=_commands(manifest),
         given=_given(manifest),
         made_with=", ".join(f"{k} {v}" for k, v in manifest.made_with.items()),
+        native=_NATIVE.format(given=_example(manifest)) if has_native else "",
         golden=golden,
         costs=_costs(manifest),
         machine=_machine(manifest.machine),
@@ -99,11 +109,18 @@ def _commands(manifest: Manifest) -> str:
     )
 
 
+def _example(manifest: Manifest) -> str:
+    return "items.npz" if manifest.preprocessing is None else "items.npy"
+
+
 def _given(manifest: Manifest) -> str:
     form = manifest.preprocessing
     if form is None:
         return (
             "A `.npz` file holds an array for each input, by its name below, as the model takes it."
+            if not any(port.preprocessing for port in manifest.inputs)
+            else "A `.npz` file holds an array for each input, by its name below, as the data set "
+            "stores\nit; with `--preprocessed` as the model takes it."
         )
     return (
         "A `.npy` file\nholds items as the data set stores them, of shape "
@@ -173,9 +190,24 @@ def _inputs(manifest: Manifest) -> str:
         f"\n\n`{s.output}` is the `{s.input}` of the next call; a stream begins with zeros."
         for s in manifest.state
     )
+    told = "".join(_of_one_of_several(port) for port in manifest.inputs)
+    if told:
+        return f"Items are given as the data set stores them.{told}{states}"
     if form is None:
         return f"Inputs are given as they are listed: nothing is done to them.{states}"
     return _preprocessing(form) + states
+
+
+def _of_one_of_several(port: Port) -> str:
+    form = port.preprocessing
+    if form is None:
+        return ""
+    if form.vocabulary:
+        return f"\n- `{port.name}`: integers from 0 to {form.vocabulary - 1}, as they are."
+    return (
+        f"\n- `{port.name}`: every value x becomes (x * {form.scale:.6g} - mean) / std, per "
+        f"channel, with mean {_numbers(form.mean)} and std {_numbers(form.std)}."
+    )
 
 
 def _preprocessing(form: StoredPreprocessing) -> str:

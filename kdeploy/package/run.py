@@ -24,6 +24,7 @@ from kdeploy.package.licences import check_licences, write_licences
 from kdeploy.package.manifest import (
     SCHEMA_VERSION,
     Budget,
+    InputPreprocessing,
     Layout,
     Manifest,
     ModelFile,
@@ -36,6 +37,7 @@ from kdeploy.package.ports import contradiction
 from kdeploy.package.publish import published
 from kdeploy.package.readme import readme
 from kdeploy.package.runner.python import parts
+from kdeploy.package.signatures import Signing, check_signing, sign
 from kdeploy.preprocessing import Preprocessing
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.state import carried
@@ -43,6 +45,7 @@ from kdeploy.store.artifact import file_sha256
 from kdeploy.tasks.contract import has_class_rows
 from kdeploy.tensor_info import TensorInfo
 
+UNSIGNED = Signing()
 _LAYOUTS: Mapping[int, Layout] = {4: "NCTHW", 3: "NCHW", 2: "NCL", 1: "NC"}
 
 
@@ -57,6 +60,7 @@ def package(
     name: str = "",
     chosen_because: str = "",
     licences: Mapping[str, str | Path] | None = None,
+    signing: Signing = UNSIGNED,
 ) -> Path:
     """Write the bundle of a file; return `out`. The same arguments give the same bytes.
 
@@ -74,12 +78,14 @@ def package(
         budgets: What the file must keep to on the device.
         name: What people call it; left out: the label of the file's artefact.
         chosen_because: Why this file was packaged and not another.
+        signing: The key that signs it, and the number of its release.
         licences: By part (`model`, `data`): an SPDX identifier, a text, or a file with the text.
 
     Raises:
         InputError: `out` is something else than a bundle, a budget cannot be judged on a device.
         ModelError: the file, the golden data and the manifest do not fit together.
     """
+    check_signing(signing)
     form = format_of(file)
     kind = kind_of(form)
     facts = kind.facts_of(file)
@@ -101,17 +107,23 @@ def package(
             state=described.state,
             has_classes=described.outputs[0].values != "",
         )
+        known = technique_of(form).facts
+        has_native = bool(known.get("native"))
         described = replace(
             described,
             name=name or described.name,
             chosen_because=chosen_because,
+            release=signing.release,
             dynamic=_dynamic(model, kind, facts, folder),
-            licences=write_licences(folder, texts, technique_of(form).facts["libraries"]),
+            licences=write_licences(folder, texts, known["libraries"], has_native=has_native),
         )
         write_runner(folder, form, str(described.task.get("name", "")))
         write_manifest(described, folder)
-        (folder / "README.md").write_text(readme(described, golden=tolerance.num_items))
+        text = readme(described, golden=tolerance.num_items, has_native=has_native)
+        (folder / "README.md").write_text(text)
         write_sums(folder)
+        if signing.key is not None:
+            sign(folder, signing.key)
     return out
 
 
@@ -138,6 +150,7 @@ def golden_of(file: Path, inputs: Given) -> tuple[Given, Given]:
     facts = kind.facts_of(file)
     state = _state(facts)
     fed = {s.input for s in state}
+    inputs = _as_prompts(file, inputs)
     arrays = named(inputs, [p for p in facts.inputs if p.name not in fed], "inputs")
     try:
         outputs = run_items(kind.open_model(str(file), 1), facts, arrays, state)
@@ -148,6 +161,20 @@ def golden_of(file: Path, inputs: Given) -> tuple[Given, Given]:
         ) from error
     count = len(next(iter(outputs.values())))
     return {name: array[:count] for name, array in arrays.items()}, outputs
+
+
+def _prompt_tokens(form: str) -> int:
+    """Return how many tokens a golden prompt has; 0 of kinds that take items of data."""
+    return int(technique_of(form).facts.get("prompt_tokens", 0))
+
+
+def _as_prompts(file: Path, inputs: Given) -> Given:
+    """Return what is given to a file that takes prompts: the first tokens of each item."""
+    length = _prompt_tokens(format_of(file))
+    if not length or not isinstance(inputs, np.ndarray) or inputs.ndim != 2:
+        return inputs
+    prompts: Given = inputs[:, np.arange(length) % inputs.shape[1]].astype(np.int64)
+    return prompts
 
 
 def _all_licences(
@@ -171,10 +198,15 @@ def _manifest(
     stored = (source.get("data") or {}).get("preprocessing")
     state = _state(facts)
     is_single = len(facts.inputs) - len(state) == 1
+    takes_prompts = _prompt_tokens(form) > 0
+    is_single &= not takes_prompts
+    several = {} if is_single or takes_prompts or not stored else _of_inputs(stored, facts)
     preprocessing = stored_preprocessing(stored) if stored and is_single else None
     task = (source.get("data") or {}).get("task") or {}
     # Classes of pixels are no classes of the item.
-    has_classes = preprocessing is not None and (not task or has_class_rows(str(task["name"])))
+    is_of_data = preprocessing is not None or bool(several)
+    has_classes = is_of_data and (not task or has_class_rows(str(task["name"])))
+    has_classes |= takes_prompts  # the next token is one
     values = _values(named(outputs, facts.outputs, "outputs"), has_items=has_classes)
     size = sum(part.stat().st_size for part in model.parent.glob("model.*"))
     libraries = technique_of(form).facts["libraries"]
@@ -194,10 +226,10 @@ def _manifest(
             profile=str((source.get("parameters") or {}).get("profile", "")),
             is_quantized=facts.is_quantized,
         ),
-        inputs=facts.inputs,
+        inputs=tuple(replace(p, preprocessing=several.get(p.name)) for p in facts.inputs),
         outputs=(replace(facts.outputs[0], values=values), *facts.outputs[1:]),
         preprocessing=preprocessing,
-        classes=preprocessing.classes if preprocessing is not None else (),
+        classes=tuple(stored["classes"]) if stored and is_of_data else (),
         accuracy=accuracy,
         recorded={**recorded, "size": float(size)},
         budgets=budgets,
@@ -211,6 +243,29 @@ def _manifest(
     )
 
 
+def _of_inputs(stored: Mapping[str, Any], facts: FileFacts) -> dict[str, InputPreprocessing]:
+    """Return how each of several inputs is made of the data's; nothing where they have others.
+
+    Raises:
+        ModelError: the data know several inputs, and the file takes others.
+    """
+    known = Preprocessing.from_dict(stored).inputs
+    fed = {state.input for state in _state(facts)}
+    taken = {port.name for port in facts.inputs} - fed
+    if known and taken != set(known):
+        raise ModelError(
+            f"the file takes {', '.join(sorted(taken))}, and the data have the inputs "
+            f"{', '.join(sorted(known))}",
+            hint="package the file with the data that it was made with",
+        )
+    return {
+        name: InputPreprocessing(
+            scale=one.scale, mean=one.mean, std=one.std, vocabulary=one.vocabulary
+        )
+        for name, one in known.items()
+    }
+
+
 def stored_preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
     """Return what a bundle says of its inputs.
 
@@ -221,8 +276,7 @@ def stored_preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
         known = Preprocessing.from_dict(stored)
         layout = "NT" if known.is_tokens else _LAYOUTS[len(known.shape)]
         fields = asdict(known)
-        if not fields["inputs"]:
-            del fields["inputs"]  # a bundle describes the preparation of one input
+        del fields["inputs"]
         return StoredPreprocessing(layout=layout, **fields)
     except TypeError as error:  # a key that the runner does not know
         raise ModelError(

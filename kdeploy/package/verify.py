@@ -27,10 +27,12 @@ from kdeploy.package.manifest import MANIFEST, Manifest, read_manifest
 from kdeploy.package.ports import contradiction
 from kdeploy.package.runner.python.reading import Refused
 from kdeploy.package.runner.python.rules import REQUIRED, check_rules
+from kdeploy.package.signatures import Trust, check_release, check_signature, check_trust
 from kdeploy.package.unpack import unpack
 from kdeploy.system.process_end import named_end
 from kdeploy.system.temporary import temporary_folder
 
+ANYBODY = Trust()
 # What the runner's own limits do not end is ended from here, so much later.
 GRACE_SECONDS = 30.0
 LONGEST_SECONDS = 600.0  # where neither the user nor a budget says
@@ -51,7 +53,11 @@ class VerifyResult:
 
 
 def verify(
-    bundle: Path, *, timeout_seconds: float | None = None, memory_bytes: int | None = None
+    bundle: Path,
+    *,
+    timeout_seconds: float | None = None,
+    memory_bytes: int | None = None,
+    trust: Trust = ANYBODY,
 ) -> VerifyResult:
     """Return the verdict on a bundle, a folder or a zip; it is left as it is.
 
@@ -59,18 +65,24 @@ def verify(
         bundle: What nobody vouches for.
         timeout_seconds: That its model may take; None: by its budgets, two minutes at least.
         memory_bytes: The same of memory; None: by its budgets and size, 640 MiB at least.
+        trust: Who must have signed it, and which release it must be at least.
 
     Raises:
+        UntrustedBundle: it does not prove its origin as `trust` asks.
         FileMissing: there is no such bundle.
         ArtifactCorrupt: it is damaged, incomplete, contradicts itself, or of a later kdeploy.
     """
+    check_trust(trust)
     with _opened(bundle) as folder:
         digests = check_sums(folder)
+        signature = check_signature(folder, trust)
         manifest = checked_manifest(folder, digests)
+        check_release(manifest.release, trust)
         contents = f"{len(digests)} files; the checksum of SHA256SUMS is {digest(folder)}"
         report = _self_test(folder, manifest, timeout_seconds, memory_bytes)
         checks = [
             _check("contents", True, contents),
+            _check("signature", True, signature),
             _runner_check(folder, manifest),
             *report["checks"],
         ]

@@ -44,6 +44,21 @@ def target_configuration(plan: BenchPlan) -> dict[str, Any]:
     )
 
 
+def configuration_of(
+    exported: Exported, configuration: Mapping[str, Any], runtimes: Sequence[str]
+) -> Mapping[str, Any]:
+    """Return where a file is judged: in the configuration of all, where that opens it.
+
+    A file of another format is judged in the first of `runtimes` that does, as it would run there
+    on the device.
+    """
+    if not runtimes:
+        return configuration
+    form = exported.file.kind
+    able = [r for r in (configuration["runtime"], *runtimes) if form in formats_of(r)]
+    return {**configuration, "runtime": (able or [configuration["runtime"]])[0]}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """What files and their teacher were measured to be, and what of it a choice may look at."""
@@ -58,6 +73,9 @@ class Evidence:
     """Whether the teacher, and no candidate, may have been trained on the validation part: then
     it is compared by what it is worth on the test part."""
 
+    runtimes: Sequence[str] = ()
+    """In which files were measured, for those that the configuration of all does not open."""
+
     @property
     def for_choice(self) -> Sequence[Measurement]:
         """Return the records with what is judged taken from the validation part."""
@@ -71,12 +89,18 @@ class Evidence:
         known = self.test if self.is_teacher_ahead else self.for_choice
         return [r for r in known if r.artifact == self.teacher]
 
+    def place_of(self, exported: Exported, configuration: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return where a file is judged, see `configuration_of`."""
+        return configuration_of(exported, configuration, self.runtimes)
+
     def verdicts(
         self, gates: Sequence[Gate], exported: Exported, configuration: Mapping[str, Any]
     ) -> list[Verdict]:
         """Return the verdicts on a file that count: on the test part."""
         baseline = [r for r in self.test if r.artifact == self.teacher]
-        return judge(gates, records_of(self.test, exported), baseline, **configuration)
+        place = self.place_of(exported, configuration)
+        own = records_of(self.test, exported)
+        return judge(gates, own, baseline, baseline_in=configuration, **place)
 
 
 def choose(
@@ -95,11 +119,21 @@ def choose(
         candidates: Exported files, in the order of the chain.
         evidence: What was measured.
         gates: What must hold.
-        configuration: Runtime and batch size on which all are judged.
+        configuration: Runtime and batch size on which the teacher is judged, and all files that
+            this runtime opens.
     """
     records = evidence.for_choice
     judged = [
-        (c, judge(gates, records_of(records, c), evidence.baseline, **configuration))
+        (
+            c,
+            judge(
+                gates,
+                records_of(records, c),
+                evidence.baseline,
+                baseline_in=configuration,
+                **evidence.place_of(c, configuration),
+            ),
+        )
         for c in candidates
     ]
     if not judged:
@@ -107,7 +141,7 @@ def choose(
         return ChosenFile(exported=None, verdicts=(), reason=reason)
     passed = [c for c, verdicts in judged if all(v.passed for v in verdicts)]
     winner = (
-        _fastest(passed, records, configuration)
+        _fastest(passed, evidence, configuration)
         if passed
         else min(reversed(judged), key=lambda each: sum(not v.passed for v in each[1]))[0]
     )
@@ -120,17 +154,17 @@ def choose(
         )
         reason = f"{before} fails {failed} of {len(gates)}{where}"
         return ChosenFile(exported=None, verdicts=tuple(verdicts), reason=reason)
-    reason = _reason(winner, candidates, passed, records, configuration, bool(gates))
+    reason = _reason(winner, candidates, passed, evidence, configuration, bool(gates))
     if not passed:
         reason += "; on the validation part no file passed all gates, and this one failed fewest"
     return ChosenFile(exported=winner, verdicts=tuple(verdicts), reason=reason)
 
 
 def _fastest(
-    passed: Sequence[Exported], records: Sequence[Measurement], configuration: Mapping[str, Any]
+    passed: Sequence[Exported], evidence: Evidence, configuration: Mapping[str, Any]
 ) -> Exported:
     metric = timed_by(passed)
-    timed = [(c, _value(records, c, metric, configuration)) for c in passed]
+    timed = [(c, _value(evidence, c, metric, configuration)) for c in passed]
     times = [t for _, t in timed if t is not None]
     if not times:
         # Nothing was timed: the last of the chain is what the recipe worked towards.
@@ -152,23 +186,27 @@ def _reason(
     winner: Exported,
     candidates: Sequence[Exported],
     passed: Sequence[Exported],
-    records: Sequence[Measurement],
+    evidence: Evidence,
     configuration: Mapping[str, Any],
     has_gates: bool,
 ) -> str:
-    metric = timed_by(passed)
+    target, metric = configuration["runtime"], timed_by(passed)
+    own = evidence.place_of(winner, configuration)["runtime"]
 
     def shown(exported: Exported) -> str:
-        latency = format_quantity(_value(records, exported, metric, configuration), "s")
+        latency = format_quantity(_value(evidence, exported, metric, configuration), "s")
         size = format_quantity(exported.file.facts["size"], "B")
-        return f"{exported.name} ({latency}, {size})"
+        runtime = evidence.place_of(exported, configuration)["runtime"]
+        place = "" if runtime == own else f" on {runtime}"
+        return f"{exported.name} ({latency}{place}, {size})"
 
     by = " by its mean" if metric == "latency.mean" else ""
     gates = "passes all gates" if has_gates else "ends the chain"
     others = [shown(c) for c in passed if c is not winner]
     failed = [c.name for c in candidates if c not in passed and c is not winner]
     text = f"{shown(winner)} {gates}"
-    text += f" and is the fastest on {configuration['runtime']}{by}" if winner in passed else ""
+    beside = "" if own == target else f" beside files on {target}"
+    text += f" and is the fastest on {own}{beside}{by}" if winner in passed else ""
     if others:
         text += f"; slower or larger: {', '.join(others)}"
     if failed:
@@ -183,10 +221,8 @@ def records_of(records: Sequence[Measurement], exported: Exported) -> list[Measu
 
 
 def _value(
-    records: Sequence[Measurement],
-    exported: Exported,
-    metric: str,
-    configuration: Mapping[str, Any],
+    evidence: Evidence, exported: Exported, metric: str, configuration: Mapping[str, Any]
 ) -> float | None:
-    found = select(records_of(records, exported), metric, **configuration)
+    place = evidence.place_of(exported, configuration)
+    found = select(records_of(evidence.for_choice, exported), metric, **place)
     return next((r.value for r in found if r.value is not None), None)

@@ -148,8 +148,13 @@ def _cross_entropy(model: nn.Module, data: Dataset) -> float:
     part, place = data.validation, torch.device("cpu")
     y = torch.from_numpy(np.array(part.y[:MOST_ITEMS]))
     x = part.x[:MOST_ITEMS]
-    batches = batches_in_order(x, data.preprocessing, batch_size=BATCH_SIZE, device=place)
+    size = data.preprocessing.at_once(BATCH_SIZE)
+    batches = batches_in_order(x, data.preprocessing, batch_size=size, device=place)
+    total = torch.zeros(())
     with in_eval(model), torch.no_grad():
-        logits = torch.cat([call(model, batch).float() for batch in batches])
-    flat = logits.reshape(-1, logits.shape[-1])
-    return float(functional.cross_entropy(flat, y.reshape(-1), ignore_index=NOT_COUNTED))
+        for batch, labels in zip(batches, torch.split(y, size), strict=True):
+            rows = call(model, batch).float().flatten(0, -2)
+            total += functional.cross_entropy(
+                rows, labels.flatten(), ignore_index=NOT_COUNTED, reduction="sum"
+            )
+    return float(total / (y != NOT_COUNTED).sum())

@@ -22,7 +22,8 @@ from kdeploy.machine import fingerprint
 from kdeploy.onnx_graph.checks import file_bytes
 from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.onnx_graph.input_fitting import Declared, declared_file
-from kdeploy.package.run import golden_of, package
+from kdeploy.package.run import UNSIGNED, golden_of, package
+from kdeploy.package.signatures import Signing
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.log import RunListener
 from kdeploy.pipeline.onnx_trial import check_runs
@@ -53,6 +54,7 @@ def package_file(
     budgets: Sequence[Gate],
     out: Path,
     listener: RunListener,
+    signing: Signing = UNSIGNED,
 ) -> VerifyResult:
     """Make the bundle of a file as it is, and prove it here; nothing stays when that fails.
 
@@ -80,6 +82,7 @@ def package_file(
                 accuracy={},
                 budgets=budgets,
                 chosen_because="asked for by name",
+                signing=signing,
             )
             result = verify(place)
             if not result.passed:

@@ -15,13 +15,14 @@ from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
+from kdeploy.named_arrays import given
 from kdeploy.package.kinds import kind_of, technique_of
-from kdeploy.package.run import golden_of, package
+from kdeploy.package.run import UNSIGNED, golden_of, package
+from kdeploy.package.signatures import Signing
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import first
+from kdeploy.runtimes.contract import Given, first
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
@@ -43,6 +44,8 @@ class BundleDescription:
     """The p50 in seconds and where it was measured; differs a little each time, so no part of what
     a bundle is known by."""
     chosen_because: str
+    signing: Signing = UNSIGNED
+    """Of a bundle that is asked for by itself; a run signs none."""
 
 
 def make_bundle(
@@ -99,21 +102,23 @@ def pack(
         accuracy={**about.accuracy, **about.latency},
         budgets=budgets,
         chosen_because=about.chosen_because,
+        signing=about.signing,
     )
     return verify(out)
 
 
-def _golden_inputs(data: Dataset, file: Path) -> Inputs:
+def _golden_inputs(data: Dataset, file: Path) -> Given:
     """Return the first validation items; of a dynamic model some that each part answers."""
     choose = getattr(kind_of(format_of(file)), "golden_rows", None)
     if choose is None:
-        return data.preprocessing.apply(data.validation.x[:GOLDEN_ITEMS])
+        known: Given = given(data.preprocessing.apply(data.validation.x[:GOLDEN_ITEMS]))
+        return known
     inputs = data.preprocessing.apply(data.validation.x[:GOLDEN_CHOICE])
     rows: list[int] = choose(file, inputs, GOLDEN_ITEMS)
     return inputs[rows]
 
 
-def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
+def outputs_of(file: Path, inputs: Given) -> NDArray[np.float32]:
     """Return what the runtime that a file is shipped for computes from preprocessed inputs."""
     name = technique_of(format_of(file)).facts["runtime"]
     runtime = open_runtime(name, file, threads=1)
@@ -134,13 +139,25 @@ def bundle_description(
     records: Sequence[Measurement],
     configuration: Mapping[str, Any],
     *,
+    baseline_in: Mapping[str, Any],
     name: str,
     because: str,
 ) -> BundleDescription:
-    """Return what a bundle says, measured in the configuration where gates are judged."""
-    there = [r for r in records if r.runtime == configuration["runtime"] and r.value is not None]
-    own = [r for r in there if (r.artifact, r.profile) == (chosen.model.id, chosen.profile)]
-    others = [r for r in there if r.artifact == teacher.id and r not in own]
+    """Return what a bundle says, measured in the configuration where its gates are judged.
+
+    The teacher's numbers are those of the configuration `baseline_in`.
+    """
+
+    def measured_in(runtime: str) -> list[Measurement]:
+        return [r for r in records if r.runtime == runtime and r.value is not None]
+
+    own = [
+        r
+        for r in measured_in(configuration["runtime"])
+        if (r.artifact, r.profile) == (chosen.model.id, chosen.profile)
+    ]
+    beside = measured_in(baseline_in["runtime"])
+    others = [r for r in beside if r.artifact == teacher.id and r not in own]
     accuracy = _values(own, ("accuracy", "agreement", "perplexity"))
     baseline = _values(others, ("accuracy", "perplexity"))
     p50 = next(iter(select(own, "latency.p50", **configuration)), None)

@@ -28,7 +28,8 @@ def check_real_items(model: nn.Module, data: Dataset, role: str) -> None:
     for part in ("validation", "test", "train"):
         split = getattr(data, part)
         chosen = np.unique(np.linspace(0, len(split) - 1, NUM_ITEMS).astype(int))
-        for rows in np.array_split(chosen, range(PIECE, len(chosen), PIECE)) if len(split) else ():
+        piece = data.preprocessing.at_once(PIECE)
+        for rows in np.array_split(chosen, range(piece, len(chosen), piece)) if len(split) else ():
             if time.monotonic() > ends:
                 return
             x = tensors_of(data.preprocessing.apply(split.x[rows]))

@@ -16,7 +16,7 @@ from kdeploy.measurement import Measurement
 from kdeploy.package.kinds import formats
 from kdeploy.pipeline.ahead import check_ahead
 from kdeploy.pipeline.check import check
-from kdeploy.pipeline.choose import Evidence, choose, target_configuration
+from kdeploy.pipeline.choose import Evidence, choose, configuration_of, target_configuration
 from kdeploy.pipeline.control import teacher_effect
 from kdeploy.pipeline.dynamic import make_dynamic_model
 from kdeploy.pipeline.exported import Exported
@@ -269,6 +269,7 @@ def _choose(recipe: Recipe, session: Session, result: RunResult) -> None:
         teacher=result.teacher.id,
         # A student is trained on what is not held out; what is made of the teacher itself is not.
         is_teacher_ahead=result.student is not None and may_have_seen(session, result.teacher),
+        runtimes=recipe.bench.runtimes,
     )
     choice = choose(
         candidates, evidence, recipe.gates, configuration=target_configuration(recipe.bench)
@@ -284,7 +285,8 @@ def _say_what_loses(recipe: Recipe, session: Session, result: RunResult) -> None
     configuration = target_configuration(recipe.bench)
     lines = notes(files, models, result.records, configuration)
     if result.chosen is not None:
-        lost = warning(result.chosen, files, models, result.records, configuration)
+        place = configuration_of(result.chosen, configuration, recipe.bench.runtimes)
+        lost = warning(result.chosen, files, models, result.records, place)
         if lost:
             result.chosen_because += f"; warning: {lost}"
             lines.append(f"warning: {lost}")
@@ -296,11 +298,13 @@ def _say_what_loses(recipe: Recipe, session: Session, result: RunResult) -> None
 def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> None:
     chosen, budgets = result.chosen, recipe.budgets or ()
     assert chosen is not None, "packaging needs a chosen file"
+    target = target_configuration(recipe.bench)
     about = bundle_description(
         chosen,
         result.teacher,
         result.records,
-        target_configuration(recipe.bench),
+        configuration_of(chosen, target, recipe.bench.runtimes),
+        baseline_in=target,
         name=recipe.name,
         because=result.chosen_because,
     )

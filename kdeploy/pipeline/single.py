@@ -17,6 +17,8 @@ from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.measurement import METRICS
 from kdeploy.package.budgets import check_budgets
+from kdeploy.package.run import UNSIGNED
+from kdeploy.package.signatures import Signing, check_signing
 from kdeploy.package.verify import VerifyResult
 from kdeploy.pipeline.ahead import FACTS
 from kdeploy.pipeline.artifact_data import data_of, say_of_other_data, split_as_before
@@ -89,20 +91,30 @@ def export_one(source: Source, step: Step, out: Path, listener: RunListener) -> 
     return exported
 
 
+def _is_made_up(file: Path, data: DataReference) -> bool:
+    """Return whether data are no items of a file's inputs, which then are made up in part."""
+    return takes_several(file) and not load(data).preprocessing.inputs
+
+
 def package_one(
-    source: Source, budgets: Sequence[Gate], out: Path, listener: RunListener
+    source: Source,
+    budgets: Sequence[Gate],
+    out: Path,
+    listener: RunListener,
+    signing: Signing = UNSIGNED,
 ) -> VerifyResult:
     """Make the bundle of an artefact at `out`, a folder or zip; nothing stays when it fails.
 
     A torch artefact is exported for the CPU first.
     """
+    check_signing(signing)
     reference = ModelReference(build=source.reference, args=source.args)
     file = onnx_path(reference)
-    if file is not None and (source.data is None or takes_several(file)):
+    if file is not None and (source.data is None or _is_made_up(file, source.data)):
         check_budgets(budgets, FACTS, [])
         data = load(source.data) if source.data is not None else None
         given = declared_inputs(reference)
-        return package_file(file, given, data, budgets, out, listener)
+        return package_file(file, given, data, budgets, out, listener, signing)
     check_budgets(budgets, [*FACTS, *(name for name, m in METRICS.items() if m.is_judged)], [])
     with temporary_folder("package") as folder:
         session, artifact = _begin(source, folder, listener)
@@ -114,6 +126,7 @@ def package_one(
             name=out.stem,
             accuracy=_test_accuracy(session, exported),
             chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
+            signing=signing,
         )
         trial = folder / f"trial{out.suffix if out.suffix == '.zip' else ''}"
         result = pack(session, exported, trial, budgets, about)

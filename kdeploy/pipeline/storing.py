@@ -41,7 +41,7 @@ def store_model(
     facts = save_model(folder, model, reference)
     loaded = rebuild(folder, facts, data.preprocessing)
     part = data.validation if len(data.validation) else data.train
-    x = tensors_of(data.preprocessing.apply(part.x[:ITEMS]))
+    x = tensors_of(data.preprocessing.apply(part.x[: data.preprocessing.at_once(ITEMS)]))
     with in_eval(model), torch.no_grad():
         expected, found = (joined(named(call(m, x.clone()))).double() for m in (model, loaded))
     is_alike = torch.equal(found.isfinite(), expected.isfinite())

@@ -24,6 +24,7 @@ from kdeploy.quantization.profiles import profile_named
 from kdeploy.quantization.rewrites import into_integer_operators
 from kdeploy.quantization.suppress_warnings import without_torch_noise
 from kdeploy.quantization.torchao_pt2e import convert_pt2e, prepare_pt2e
+from kdeploy.torch_module.named_inputs import hold_example
 
 
 class QuantizedModel(nn.Module):
@@ -76,12 +77,12 @@ class QuantizedModel(nn.Module):
         self.float_layers = list(float_layers)
         self.naming = naming
         self.keeps_apart = keeps_apart
-        self.register_buffer("example", example.detach().clone(), persistent=False)
+        hold_example(self, example)
         self.graph = self._converted(captured)
         self.training = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.graph(x)
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        output: Tensor = self.graph(*inputs, **named)
         return output
 
     def train(self, mode: bool = True) -> QuantizedModel:
@@ -130,7 +131,11 @@ class QuantizedModel(nn.Module):
                 hint="quantize the float model again: it is not the one that was calibrated",
             )
 
-    def _converted(self, captured: GraphModule | None) -> GraphModule:
+    def unfolded(self) -> GraphModule:
+        """Return the graph with float weights behind quantizers, in place of their codes."""
+        return self._converted(None, fold_weights=False)
+
+    def _converted(self, captured: GraphModule | None, *, fold_weights: bool = True) -> GraphModule:
         profile = profile_named(self.profile)
         graph_module = captured or into_integer_operators(capture(self.base, self.example))
         floats, placed_by = self.float_layers, self.placed_by
@@ -145,7 +150,8 @@ class QuantizedModel(nn.Module):
             placed_by=placed_by,
         )
         with without_torch_noise():
-            converted = convert_pt2e(prepare_pt2e(graph_module, quantizer))
+            prepared = prepare_pt2e(graph_module, quantizer)
+            converted = convert_pt2e(prepared, fold_quantize=fold_weights)
         return _constants_only(converted)
 
 

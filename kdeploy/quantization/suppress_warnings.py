@@ -44,5 +44,16 @@ def without_torch_noise() -> Iterator[None]:
             logger.removeFilter(_is_wanted)
 
 
+@contextmanager
+def without_converter_noise() -> Iterator[None]:
+    """Drop every warning, too, while another project's converter is imported or at work.
+
+    They are about its own code, and of many kinds: what users must know is raised.
+    """
+    with without_torch_noise(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _is_wanted(record: logging.LogRecord) -> bool:
     return not any(noise in record.getMessage() for noise in RECORDS)

@@ -64,25 +64,85 @@ def _means(
     layers: Collection[str],
     total_of: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """Return, of each layer, what `total_of` makes of its input rows, over their number."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
+    """Return, of each layer, what `total_of` makes of its input rows, over their number.
 
-    def see(name: str, layer: nn.Module, given: Tensor) -> None:
-        rows = input_rows(layer, given.detach())
-        sums[name] = sums.get(name, torch.zeros(())) + total_of(rows).float().cpu()
-        counts[name] = counts.get(name, 0) + rows.shape[1]
-
+    Linear layers that are called with one tensor, one behind the other, share one result.
+    """
+    totals = _Totals(total_of)
     handles = (
         model.get_submodule(name).register_forward_pre_hook(
-            lambda layer, given, name=name: see(name, layer, given[0])
+            lambda layer, given, name=name: totals.see(name, layer, given[0].detach())
         )
         for name in layers
     )
     with hooked(handles), in_eval(model), torch.no_grad():
         for batch in batches:
             call(model, batch)
-    return {name: total / counts[name] for name, total in sums.items()}
+            totals.add()
+    return totals.means()
+
+
+class _Totals:
+    """Sums over rows, by the names of the layers that saw these rows together."""
+
+    def __init__(self, total_of: Callable[[Tensor], Tensor]) -> None:
+        self._total_of = total_of
+        self._sums: dict[tuple[str, ...], Tensor] = {}
+        self._counts: dict[tuple[str, ...], int] = {}
+        self._names: list[str] = []
+        self._layer: nn.Module = nn.Identity()
+        self._given: Tensor | None = None
+        self._version = 0
+        self._total: Tensor | None = None
+        self._rows = 0
+
+    def see(self, name: str, layer: nn.Module, given: Tensor) -> None:
+        """Sum what a layer is given, once for all that are given it one behind the other."""
+        if not self._is_known(layer, given):
+            self.add()
+            rows = input_rows(layer, given)
+            self._total, self._rows = self._total_of(rows).float().cpu(), rows.shape[1]
+            self._layer, self._given, self._version = layer, given, given._version
+        self._names.append(name)
+
+    def _is_known(self, layer: nn.Module, given: Tensor) -> bool:
+        """Return whether these are the rows of before: the same memory, not written to since."""
+        before = self._given
+        return (
+            before is not None
+            and isinstance(layer, nn.Linear)
+            and isinstance(self._layer, nn.Linear)
+            and (given.data_ptr(), given.shape) == (before.data_ptr(), before.shape)
+            and given._version == self._version
+        )
+
+    def add(self) -> None:
+        """Add what was summed last to what its layers have seen before."""
+        if self._total is not None:
+            names = tuple(self._names)
+            known = self._sums.get(names)
+            self._sums[names] = self._total if known is None else known.add_(self._total)
+            self._counts[names] = self._counts.get(names, 0) + self._rows
+        self._names, self._given, self._total = [], None, None
+
+    def means(self) -> dict[str, Tensor]:
+        """Return the mean of each layer; those that always saw the same rows share a tensor."""
+        seen: dict[str, list[tuple[str, ...]]] = {}
+        for names in self._sums:
+            for name in names:
+                seen.setdefault(name, []).append(names)
+        alone = {keys[0] for keys in seen.values() if len(keys) == 1}
+        parted = {keys[0] for keys in seen.values() if len(keys) > 1}
+        for names in alone - parted:
+            self._sums[names] /= self._counts[names]
+        found = {}
+        for name, keys in seen.items():
+            if len(keys) == 1 and keys[0] not in parted:
+                found[name] = self._sums[keys[0]]
+            else:
+                total = torch.stack([self._sums[k] for k in keys]).sum(0)
+                found[name] = total / sum(self._counts[k] for k in keys)
+        return found
 
 
 def _patches(layer: Any, x: Tensor) -> Tensor:

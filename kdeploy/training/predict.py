@@ -47,7 +47,7 @@ def predict(
     Raises:
         ModelError: an answer is NaN or infinite; the message calls the model and the items so.
     """
-    task = task or classification()
+    task, batch_size = task or classification(), preprocessing.at_once(batch_size)
     was_training, home = model.training, _device_of(model)
     model.eval().to(device)
     torch_device = torch.device(device)

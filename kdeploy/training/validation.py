@@ -43,8 +43,9 @@ def validation_accuracy(
     # Those that are right, and those that are no class: read once, for that waits for the device.
     counts = torch.zeros(2, dtype=torch.int64, device=device)
     predictions: list[Predictions] = []
-    labels = torch.split(torch.from_numpy(part.y[own].copy()).to(device), BATCH_SIZE)
-    batches = batches_in_order(part.x[own], preprocessing, batch_size=BATCH_SIZE, device=device)
+    size = preprocessing.at_once(BATCH_SIZE)
+    labels = torch.split(torch.from_numpy(part.y[own].copy()).to(device), size)
+    batches = batches_in_order(part.x[own], preprocessing, batch_size=size, device=device)
     # A process without a share still has one split, of no labels.
     for x, y in zip(batches, labels, strict=len(labels[0]) > 0):
         answer = call(student, x)
@@ -69,9 +70,10 @@ def validation_accuracy(
 def validation_batches(data: Dataset, device: torch.device, processes: Processes) -> list[Tensor]:
     """Return a batch of each size that the validation of an epoch has here."""
     share = -(-len(data.validation) // processes.count)
-    sizes = {min(share, BATCH_SIZE), share % BATCH_SIZE} - {0}
+    most = data.preprocessing.at_once(BATCH_SIZE)
+    sizes = {min(share, most), share % most} - {0}
     part = data.validation.x[: max(sizes, default=0)]
-    batches = batches_in_order(part, data.preprocessing, batch_size=BATCH_SIZE, device=device)
+    batches = batches_in_order(part, data.preprocessing, batch_size=most, device=device)
     return [x[:size] for x in batches for size in sizes]
 
 
@@ -79,7 +81,8 @@ def _refuse(
     student: nn.Module, part: Split, preprocessing: Preprocessing, own: slice, device: torch.device
 ) -> None:
     """Raise ModelError for the first item of this process's share that has no class."""
-    batches = batches_in_order(part.x[own], preprocessing, batch_size=BATCH_SIZE, device=device)
+    size = preprocessing.at_once(BATCH_SIZE)
+    batches = batches_in_order(part.x[own], preprocessing, batch_size=size, device=device)
     for number, x in enumerate(batches):
-        first = own.start + number * BATCH_SIZE
+        first = own.start + number * size
         check_answers(student, x, call(student, x), name="model", part="validation", first=first)

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.fuzz.harness import HEADER, tried
 
 # The share of all mutants that a kind gets.
-KINDS = {"bundles": 0.3, "onnx": 0.3, "store": 0.15, "recipes": 0.15, "runs": 0.1}
+KINDS = {"bundles": 0.3, "onnx": 0.3, "store": 0.15, "recipes": 0.15, "runs": 0.1, "cpp": 0.1}
 
 
 def main() -> int:
@@ -29,6 +29,9 @@ def main() -> int:
     print(HEADER, flush=True)
     for kind in given.kind or KINDS:
         module = importlib.import_module(f"tests.fuzz.mutate_{kind}")
+        if reason := getattr(module, "missing", str)():
+            print(f"| {kind} | skipped: {reason} |", flush=True)
+            continue
         count = max(1, round(given.mutants * KINDS[kind]))
         mutants = module.mutants(given.seed, count)
         tally = tried(kind, mutants, module.read, keep=given.keep, until=until)

@@ -1,7 +1,8 @@
 """Try mutants one by one, each in a process of its own with limits, and count what became of them.
 
 A kind gives `mutants(seed, count)`: pairs of a name and a document, and `read(document)`, which
-raises a `KdeployError` for what it refuses and returns for what it takes. A document that must not
+raises a `KdeployError` for what it refuses and returns for what it takes; `read.has_own_limits`
+where it starts a program that must not inherit ours. A document that must not
 be taken says so: `must_be_refused`. Processes are forked from one that has imported all libraries
 and run none of them: a mutant costs milliseconds.
 """
@@ -156,7 +157,8 @@ def _in_child(document: Any, read: Callable[[Any], None], writer: int, folder: s
 
     try:
         os.setpgid(0, 0)
-        _limit()
+        if not getattr(read, "has_own_limits", False):
+            _limit()
         nowhere = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(nowhere, number)

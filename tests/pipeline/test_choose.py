@@ -21,7 +21,8 @@ GATES = parse_gates(["accuracy.top1: -1.0pp"])
 
 
 def exported(name):
-    manifest = {"label": name, "stage": "export", "technique": "onnx", "parameters": {}}
+    manifest = {"label": name, "kind": "onnx", "stage": "export", "technique": "onnx"}
+    manifest["parameters"] = {}
     artifact = Artifact(id=name, folder=Path(name), manifest={**manifest, "facts": {"size": 100}})
     return Exported(model=artifact, file=artifact)
 
@@ -55,6 +56,37 @@ def test_the_choice_looks_at_validation_and_the_verdict_at_test():
     assert found.exported.name == "slow"
     assert [v.value for v in found.verdicts] == [0.895]
     assert "failed a gate: fast" in found.reason
+
+
+def of_two_formats(*, seconds, runtimes, accuracy=0.9):
+    """Return what is chosen of an ONNX file of 2 ms, and one of another runtime's own format."""
+    onnx, own = exported("teacher"), exported("own")
+    onnx.file.manifest["kind"], own.file.manifest["kind"] = "onnx", "ort_format"
+    places = {"teacher": CELL, "own": {**CELL, "runtime": "ort_format"}}
+    times = {"teacher": 2e-3, "own": seconds}
+    measured = [
+        Measurement(artifact=name, label=name, metric=metric, value=value, **places[name])
+        for metric, values in (("latency.p50", times), ("accuracy.top1", {"own": accuracy}))
+        for name, value in {"teacher": 0.9, **values}.items()
+    ]
+    evidence = Evidence(test=measured, validation=[], teacher="teacher", runtimes=runtimes)
+    gates = [*GATES, *parse_gates(["latency.p50: 1.5x"])]
+    return choose([own], evidence, gates, configuration=CELL)
+
+
+def test_a_file_is_judged_in_the_runtime_that_opens_it_against_the_teacher_in_its_own():
+    found = of_two_formats(seconds=1e-3, runtimes=["onnxruntime_cpu", "ort_format"])
+    assert found.exported.name == "own"
+    assert [v.passed for v in found.verdicts] == [True, True]
+    assert "fastest on ort_format beside files on onnxruntime_cpu" in found.reason
+    lost = of_two_formats(seconds=1.9e-3, runtimes=["onnxruntime_cpu", "ort_format"])
+    assert [v.passed for v in lost.verdicts] == [True, False]
+
+
+def test_a_file_that_no_runtime_of_the_recipe_opens_has_no_measurement_and_misses():
+    found = of_two_formats(seconds=1e-3, runtimes=["onnxruntime_cpu"])
+    assert found.exported is None
+    assert not any(v.passed for v in found.verdicts)
 
 
 def test_no_other_file_is_tried_where_the_chosen_one_fails_on_test():

@@ -83,11 +83,17 @@ def test_the_quantizer_of_a_layer_stands_behind_its_activation():
     assert targets["c"] is torch.ops.aten.conv2d.default
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", [p for p in PROFILES if p != "xnnpack"])
 def test_logits_are_not_quantized(network, profile):
     for name in ("concatenating", "signal", "perceptron"):
         model, x = network(name)
         assert "head" not in {n for group in sources(placed(model, x, profile)) for n in group}
+
+
+def test_logits_are_quantized_where_no_layer_runs_on_integers_without(network):
+    model, x = network("concatenating")
+    placement = placed(model, x, "xnnpack")
+    assert "head" in {n for group in sources(placement) for n in group}
 
 
 @pytest.mark.parametrize("profile", PROFILES)

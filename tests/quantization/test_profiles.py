@@ -28,7 +28,14 @@ def test_arm_has_the_codes_of_the_cpu_moved_by_128():
 
 def test_weighted_operators_start_the_demand_in_every_profile():
     for profile in PROFILES.values():
-        assert all(profile.rules[kind].starts for kind in ("conv", "linear", "matmul"))
+        kinds = ("conv", "linear") if profile.name == "xnnpack" else ("conv", "linear", "matmul")
+        assert all(profile.rules[kind].starts for kind in kinds)
+
+
+def test_xnnpack_has_codes_behind_every_layer_and_float_products():
+    rules = PROFILES["xnnpack"].rules
+    assert all(rules[kind].output for kind in ("conv", "linear"))
+    assert "matmul" not in rules
 
 
 def test_an_unknown_profile_names_the_nearest():

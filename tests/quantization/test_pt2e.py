@@ -171,7 +171,7 @@ class Sums(nn.Module):
         return d((c(x) + x) * gate)
 
 
-@pytest.mark.parametrize("profile", ["cpu", "arm", "tensorrt"])
+@pytest.mark.parametrize("profile", ["cpu", "arm", "tensorrt", "xnnpack"])
 def test_operators_of_one_kind_in_one_module_keep_their_own_ranges(profile):
     torch.manual_seed(0)
     model, x = Sums().eval(), torch.randn(16, 6)

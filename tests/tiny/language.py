@@ -60,3 +60,26 @@ def write_llama(folder: Path, *, seed: int = 0, **entries) -> Path:
     write_tokenizer(folder)
     model.save_pretrained(folder)
     return folder
+
+
+def text_data(tokens: int = 12, *, items: int = 32):
+    """Return data of which the next token follows from the one before."""
+    import numpy as np
+
+    from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
+
+    def split(count, seed):
+        start = np.random.default_rng(seed).integers(0, VOCABULARY, (count, 1))
+        x = ((start + 3 * np.arange(tokens)) % VOCABULARY).astype(np.int32)
+        y = np.full(x.shape, NOT_COUNTED, np.int64)
+        y[:, :-1] = x[:, 1:]
+        return Split(x=x, y=y)
+
+    return Dataset(
+        name="threes",
+        train=split(items, 1),
+        validation=split(8, 2),
+        test=split(8, 3),
+        preprocessing=Preprocessing(shape=(tokens,), dtype="int64", vocabulary=VOCABULARY),
+        fingerprint="threes",
+    )

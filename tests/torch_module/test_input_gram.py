@@ -66,3 +66,36 @@ def test_squares_are_the_diagonal_of_the_moments(name):
     grams = input_grams(model, batches, ["0"])["0"]
     squares = input_squares(model, batches, ["0"])["0"]
     torch.testing.assert_close(squares, grams.diagonal(dim1=1, dim2=2))
+
+
+class Joined(nn.Module):
+    """Three layers, two of which see the same rows; written to in between where it is asked."""
+
+    def __init__(self, changes: bool = False) -> None:
+        super().__init__()
+        self.one, self.two, self.three = (nn.Linear(6, 6) for _ in range(3))
+        self.changes = changes
+
+    def forward(self, x):
+        x = x + 0
+        first = self.one(x)
+        if self.changes:
+            x.mul_(2)
+        return self.three(first + self.two(x))
+
+
+def test_layers_that_see_the_same_rows_share_their_moments():
+    x = torch.randn(5, 6)
+    model = Joined()
+    found = input_grams(model, [x, x], ["one", "two", "three"])
+    torch.testing.assert_close(found["one"][0], x.T @ x / 5)
+    assert found["one"] is found["two"]
+    alone = input_grams(model, [x], ["three"])
+    torch.testing.assert_close(found["three"], alone["three"])
+
+
+def test_rows_that_are_written_to_in_between_are_others():
+    x = torch.randn(5, 6)
+    found = input_grams(Joined(changes=True), [x], ["one", "two"])
+    torch.testing.assert_close(found["one"][0], x.T @ x / 5)
+    torch.testing.assert_close(found["two"][0], 4 * x.T @ x / 5)

@@ -62,7 +62,8 @@ def int8_ptq(
         model: The float model, or file; batch norms may stand, they are folded. A file is left
             to `onnxruntime.quantization`, with these ranges.
         context: The training data.
-        profile: The encoding: `cpu` (uint8 activations), `arm` (the same codes as int8) or
+        profile: The encoding: `cpu` (uint8 activations), `arm` (the same codes as int8), `xnnpack`
+            (int8, the outputs of linear layers too, for ExecuTorch and LiteRT) or
             `tensorrt` (int8, zero point 0); an export may ask for another one, the ranges are the
             same.
         observer: How a range follows from the values seen: `min_max` covers all of them,

@@ -54,7 +54,8 @@ def int8_qat(
     Args:
         model: The float model, which also teaches; batch norms are folded before the training.
         context: The training data, and how it is trained.
-        profile: The encoding: `cpu` (uint8 activations), `arm` (the same codes as int8) or
+        profile: The encoding: `cpu` (uint8 activations), `arm` (the same codes as int8), `xnnpack`
+            (int8, the outputs of linear layers too, for ExecuTorch and LiteRT) or
             `tensorrt` (int8, zero point 0). An export may ask for another one, but this is the one
             that is trained.
         epochs: Of the training.

@@ -5,18 +5,18 @@ GKD: Agarwal et al., ICLR 2024, arXiv:2306.13649, equation 1 and algorithm 1.
 
 from __future__ import annotations
 
-from math import log, log1p
 from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.distill.contract import Batch, TaskFacts, loss
+from kdeploy.distill.divergence import log_divergence, log_mixture
 from kdeploy.distill.logits import standardized
 from kdeploy.distill.tokens import real_rows
 from kdeploy.errors import ModelError
+from kdeploy.torch_module.decoding import next_logits
 
 if TYPE_CHECKING:
     from pydantic import Field
@@ -108,39 +108,32 @@ def generalized(student: Tensor, teacher: Tensor, *, beta: float) -> Tensor:
     """Return the divergence of logits (rows, classes), mean over rows; 0 of no rows."""
     own, other = student.log_softmax(-1), teacher.log_softmax(-1)
     if beta == 0:
-        return _divergence(other, own)
+        return log_divergence(other, own)
     if beta == 1:
-        return _divergence(own, other)
-    # In log space: a probability that is 0 in float32 keeps its logarithm.
-    mixture = torch.logaddexp(other + log(beta), own + log1p(-beta))
-    return beta * _divergence(other, mixture) + (1 - beta) * _divergence(own, mixture)
+        return log_divergence(own, other)
+    mixture = log_mixture(other, own, share=beta)
+    return beta * log_divergence(other, mixture) + (1 - beta) * log_divergence(own, mixture)
 
 
 @torch.no_grad()
 def continued(model: nn.Module, x: Tensor, keep: int, *, temperature: float) -> Tensor:
     """Return ids (batch, tokens): the first `keep` of x, the others drawn from the model.
 
-    The model runs in eval mode, once for each token; its modes come back as they were.
+    The model runs in eval mode, once for each token; its modes come back as they were. A decoder of
+    transformers reads each token once, and keeps its keys and values.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         ids = x[:, :keep]
+        following = next_logits(model)
         while ids.shape[1] < x.shape[1]:
-            probabilities = (model(ids)[:, -1].float() / temperature).softmax(-1)
-            # No cache of keys and values: it would need a `generate` that any model here need not
-            # have.
+            probabilities = (following(ids).float() / temperature).softmax(-1)
             ids = torch.cat([ids, torch.multinomial(probabilities, 1)], 1)
         return ids
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-def _divergence(known: Tensor, learning: Tensor) -> Tensor:
-    """Return KL(known || learning) of logarithms, mean over rows."""
-    total = functional.kl_div(learning, known, reduction="sum", log_target=True)
-    return total / max(len(known), 1)
 
 
 def _check_classes(student: torch.Size, teacher: torch.Size) -> None:

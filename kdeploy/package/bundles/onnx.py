@@ -16,6 +16,7 @@ from kdeploy.package.runner.python.rules import QUANTIZED
     formats={"onnx"},
     runtime="onnxruntime_cpu",
     libraries={"onnxruntime": "MIT, Copyright (c) Microsoft Corporation"},
+    native="cpp",
 )
 class Onnx:
     """`model.onnx`, and beside it the weights of one that is too large for a single file."""

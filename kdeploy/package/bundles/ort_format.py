@@ -16,6 +16,7 @@ from kdeploy.runtimes.run import open_runtime
     formats={"ort_format"},
     runtime="ort_format",
     libraries={"onnxruntime": "MIT, Copyright (c) Microsoft Corporation"},
+    native="cpp",
 )
 class OrtFormat:
     """`model.ort`: it fits processors as that on which it was exported."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from kdeploy.compress.run import compress
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
 from kdeploy.export.run import export
+from kdeploy.package.bundles.genai import Genai
+from kdeploy.package.run import golden_of, package
+from kdeploy.package.verify import verify
 from kdeploy.runtimes.generation import greedy
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.references import ModelReference, build_model
@@ -117,3 +122,66 @@ def test_a_model_without_a_tokenizer_is_refused(small, tmp_path):
 def test_ids_that_are_no_ids_are_refused(opened):
     with pytest.raises(ModelError, match="token ids"):
         opened.infer(np.zeros((1, 4), np.float32))
+
+
+# The bundle is tested here too: to write such a folder takes longer than all that is done with it.
+@pytest.fixture(scope="module")
+def bundle(written, tmp_path_factory):
+    ids = texts().preprocessing.apply(texts().validation.x[:4])
+    made = {
+        "id": "0" * 12,
+        "label": "small",
+        "data": {"preprocessing": texts().preprocessing.to_dict(), "task": {}},
+    }
+    out = tmp_path_factory.mktemp("bundle") / "bundle"
+    golden = golden_of(written.path, ids)
+    return package(written.path, out, manifest=made, golden=golden, accuracy={}, budgets=[])
+
+
+def run_bundle(bundle, *arguments):
+    runner = bundle / "runner" / "python" / "run.py"
+    command = [sys.executable, "-P", str(runner), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_bundle_is_proven_by_next_tokens(bundle):
+    result = verify(bundle)
+    assert result.passed, result.checks
+    checks = {check["check"]: check for check in result.checks}
+    assert checks["golden.top1"]["value"] == checks["golden.top1"]["bound"] >= 1
+
+
+def test_the_bundle_answers_a_prompt_from_the_command_line(bundle, opened):
+    done = run_bundle(bundle, "--prompt", "Hello", "--new-tokens", "6", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["prompt_tokens"], told["new_tokens"]) == (5, 6)
+    assert told["tokens_per_second"] > 0
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(bundle / "model.tokenizer.json"))
+    tokens = greedy(opened.stream(11), tokenizer.encode("Hello").ids, 6)
+    assert told["answer"] == tokenizer.decode(tokens)
+
+
+def test_a_bundle_wants_one_thing_at_a_time(bundle):
+    assert run_bundle(bundle, "--prompt", "Hello", "--self-test").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"custom_ops_library": "evil"},
+        {"log_id": "../evil"},
+        {"provider_options": [{"x": {}}]},
+    ],
+)
+def test_a_configuration_that_could_load_code_is_refused(written, tmp_path, change):
+    config = json.loads(written.path.read_text())
+    config["model"]["decoder"]["session_options"].update(change)
+    for file in written.path.parent.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / "genai_config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="from elsewhere"):
+        Genai.facts_of(path)

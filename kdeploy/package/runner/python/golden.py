@@ -37,7 +37,7 @@ def checks(folder: Path, manifest: Json, answers: list[Arrays]) -> list[Verdict]
         if found is not None:
             # Of integers and truths the difference is one of numbers.
             error = float(np.abs(found.astype(np.float64) - expected).max(initial=0))
-        if error / one["atol"] >= worst[0] / worst[1]:
+        if not error / one["atol"] < worst[0] / worst[1]:  # NaN is below nothing
             worst = (error, one["atol"])
         if one is tolerance and values:
             of_classes.append(_of_classes(found, expected, tolerance["top1_items"]))

@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SUMS, MODEL = "SHA256SUMS", "model."
-"""The sums, and what the names of the model and of all that belongs to it begin with."""
+SUMS, SIGNATURE, MODEL = "SHA256SUMS", "SHA256SUMS.sig", "model."
+"""The sums; their signature, which no sum can cover; what the names of the model and of all that
+belongs to it begin with."""
 ARRAYS = ("golden/inputs.npz", "golden/outputs.npz")
 MOST_FILES = 1000  # a bundle has about 13
 # An ONNX file with its data inside cannot be larger than protobuf's 2 GiB.
@@ -43,7 +44,7 @@ def check_files(folder: Path) -> dict[str, str]:
     if SUMS not in sizes:
         raise Refused(f"{SUMS} is missing")
     listed = _sums((folder / SUMS).read_bytes())
-    for name in sorted(sizes.keys() ^ {*listed, SUMS}):
+    for name in sorted((sizes.keys() - {SIGNATURE}) ^ {*listed, SUMS}):
         reason = "is missing" if name in listed else f"is not listed in {SUMS}"
         raise Refused(f"{name} {reason}")
     for name, expected in listed.items():

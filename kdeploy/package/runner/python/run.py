@@ -3,6 +3,7 @@
     python run.py --self-test           checksums, outputs, memory and latency against the budgets
     python run.py photo.png items.npy   the class of each input and its score
     python run.py items.npz             of a model that takes several: an array for each, by name
+    python run.py --prompt "Why?"       what a language model answers
 
 Needs Python 3.9 or later, numpy and what `session.py` imports; Pillow only to read image files.
 Exit codes: 0 done; 1 the self-test failed; 2 wrong input; 3 something is missing here.
@@ -45,6 +46,7 @@ reading: Any = importlib.import_module("kdeploy_bundle.reading")
 limits: Any = importlib.import_module("kdeploy_bundle.limits")
 parts: Any = importlib.import_module("kdeploy_bundle.parts")
 rules: Any = importlib.import_module("kdeploy_bundle.rules")
+texts: Any = importlib.import_module("kdeploy_bundle.texts")
 session: Any = importlib.import_module("kdeploy_bundle.session")
 
 
@@ -78,6 +80,8 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("run.py", description=(__doc__ or "").split("\n")[0])
     option = parser.add_argument
     option("inputs", nargs="*", type=Path, metavar="INPUT", help="an image file, .npy or .npz")
+    option("--prompt", metavar="TEXT", help="of a language model: what it shall answer")
+    option("--new-tokens", type=int, default=128, metavar="N", help="of its answer, at most")
     option("--self-test", action="store_true", help="prove the bundle; exit code 0 or 1")
     option("--json", action="store_true", help="print one JSON document")
     option("--top", type=int, default=1, metavar="K", help="how many classes to print")
@@ -86,10 +90,11 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     option("--timeout", type=float, metavar="SECONDS", help="stop after so long; else by budgets")
     option("--memory-limit", type=int, metavar="MB", help="of the model; else by budgets and size")
     option("--in-child", action="store_true", help=argparse.SUPPRESS)
-    option("--preprocessed", action="store_true", help="INPUT is .npy, as the model takes it")
+    option("--preprocessed", action="store_true", help="INPUT holds what the model takes")
     given = parser.parse_args(arguments)
-    if given.self_test == bool(given.inputs) or min(given.top, given.threads) < 1:
-        parser.error("give --self-test, or inputs; --top and --threads are at least 1")
+    asked = [given.self_test, bool(given.inputs), given.prompt is not None]
+    if sum(asked) != 1 or min(given.top, given.threads, given.new_tokens) < 1:
+        parser.error("give --self-test, --prompt or inputs; counts are at least 1")
     if not all(limit is None or limit > 0 for limit in (given.timeout, given.memory_limit)):
         parser.error("--timeout and --memory-limit are above 0")
     return given
@@ -141,7 +146,7 @@ def _worked(given: argparse.Namespace) -> Json:
     if given.in_child:
         limits.limit(given.memory_limit, given.timeout, given.threads)
     if not given.self_test:
-        return _predicted(given, manifest)
+        return (_predicted if given.prompt is None else _answered)(given, manifest)
     measured: Json = {}
     checks: list[Json] = []
     try:
@@ -330,6 +335,14 @@ def _predicted(given: argparse.Namespace, manifest: Json) -> Json:
     return {"predictions": predictions, **told}
 
 
+def _answered(given: argparse.Namespace, manifest: Json) -> Json:
+    answer = getattr(_open(given.bundle, manifest, given.threads), "answer", None)
+    if answer is None:
+        _stop("the model of this bundle takes no text", "give it files: `run.py --help`")
+    found: Json = answer(given.prompt, given.new_tokens)
+    return found
+
+
 def _told(answer: Arrays, manifest: Json, top: int) -> list[Json]:
     """Return what the task reads in an item: its best classes, else all outputs as they are."""
     if (Path(FOLDER) / "decode.py").is_file():
@@ -340,45 +353,11 @@ def _told(answer: Arrays, manifest: Json, top: int) -> list[Json]:
 
 
 def _classes(result: Json) -> str:
+    if "answer" in result:
+        return str(result["answer"])
     if "warning" in result:
         print(f"warning: {result['warning']}", file=sys.stderr)
-    return "\n".join(_line(one) for one in result["predictions"])
-
-
-def _line(one: Json) -> str:
-    place = f"{one['input']}[{one['item']}]: "
-    if "class" in one:
-        return f"{place}{one['class']} {one['score']:.4f}"
-    if "decoded" in one:
-        return place + ", ".join(f"{k} {_shown(v)}" for k, v in one["decoded"].items())
-    return place + ", ".join(f"{name} {_shortened(x)}" for name, x in one["outputs"].items())
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_shown(v)}" for k, v in value.items()) or "none"
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return "; ".join(_shown(one) for one in value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        return " ".join(value)
-    return value if isinstance(value, str) else _shortened(value)
-
-
-def _shortened(values: Any) -> str:
-    numbers = list(_flat(values))
-    if len(numbers) <= 8:
-        return ", ".join(f"{number:.5g}" for number in numbers)
-    return f"{len(numbers)} numbers from {min(numbers):.5g} to {max(numbers):.5g}"
-
-
-def _flat(values: Any) -> Any:
-    if not isinstance(values, list):
-        yield values
-        return
-    for inner in values:
-        yield from _flat(inner)
+    return "\n".join(texts.line(one) for one in result["predictions"])
 
 
 def _ranked(row: Any, manifest: Json, top: int) -> list[Json]:

@@ -1,0 +1,182 @@
+// Compare what a model computes here with what was recorded, as ../python/golden.py does.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "contradictions.hpp"
+#include "decode.hpp"
+
+namespace golden {
+
+using onnxruntime::Arrays;
+
+struct Check {
+  std::string name;
+  bool passed = false;
+  std::string reason;
+  double value = NAN, bound = NAN;  // NaN: there is none
+  std::string unit = {};
+};
+
+// The first axes as rows of scores.
+struct Rows {
+  const Tensor& of;
+  size_t width, count;
+  explicit Rows(const Tensor& array)
+      : of(array),
+        width(array.shape.empty() ? 1 : size_t(array.shape.back())),
+        count(width ? array.count() / width : 0) {}
+  size_t best(size_t row) const {
+    size_t found = 0;
+    for (size_t c = 1; c < width; ++c)
+      if (of.at(row * width + c) > of.at(row * width + found)) found = c;
+    return found;
+  }
+  // How far the best is above the second.
+  double lead(size_t row) const {
+    double first = -INFINITY, second = -INFINITY;
+    for (size_t c = 0; c < width; ++c) {
+      const double one = of.at(row * width + c);
+      if (one > first)
+        second = first, first = one;
+      else
+        second = std::max(second, one);
+    }
+    return of.type == Type::f32 ? double(float(first) - float(second)) : first - second;
+  }
+};
+
+inline double deviation(const Tensor& array) {
+  double sum = 0, square = 0;
+  const size_t count = array.count();
+  for (size_t i = 0; i < count; ++i) sum += array.at(i);
+  for (size_t i = 0; i < count; ++i)
+    square += (array.at(i) - sum / double(count)) * (array.at(i) - sum / double(count));
+  return std::sqrt(square / double(count));
+}
+
+inline bool sums_to_one(const Tensor& array) {
+  const Rows rows(array);
+  for (size_t row = 0; row < rows.count; ++row) {
+    double sum = 0;
+    for (size_t c = 0; c < rows.width; ++c) {
+      if (!(array.at(row * rows.width + c) >= 0)) return false;
+      sum += array.at(row * rows.width + c);
+    }
+    if (std::fabs(sum - 1) > 1e-3 + 1e-5) return false;
+  }
+  return true;
+}
+
+// Return the check that fails where the tolerance is not that of the recorded outputs.
+inline bool is_wrongly_derived(const Tensor& expected, const Json& tolerance,
+                               const std::string& values, Check& check) {
+  if (!expected.is_finite()) {
+    check = {"golden.max_abs", false, "the recorded outputs are no finite numbers"};
+    return true;
+  }
+  const double std = tolerance["output_std"].value, atol = tolerance["atol"].value;
+  bool holds = std::fabs(deviation(expected) - std) <= 1e-8 + 1e-3 * std;
+  if (!values.empty() && holds) {
+    const Rows rows(expected);
+    std::vector<double> clear, said;
+    for (size_t row = 0; row < rows.count; ++row)
+      if (rows.lead(row) > (expected.type == Type::f32 ? double(float(atol)) : atol))
+        clear.push_back(double(row));
+    for (const Json& item : tolerance["top1_items"].items) said.push_back(item.value);
+    holds = clear == said;  // all but near ties
+  }
+  if (!holds) {
+    check = {"golden.tolerance", false,
+             "golden/tolerance.json does not follow from the recorded outputs"};
+    return true;
+  }
+  if (!values.empty() && values != (sums_to_one(expected) ? "probabilities" : "logits")) {
+    check = {"golden.values", false,
+             "outputs.0.values is '" + values + "', which the recorded outputs are not"};
+    return true;
+  }
+  return false;
+}
+
+inline Check of_classes(const std::vector<const Tensor*>& found, const Tensor& expected,
+                        const Json& items) {
+  size_t agree = 0;
+  const Rows recorded(expected);
+  const size_t a_call = recorded.count / size_t(expected.shape[0]);
+  for (const Json& item : items.items) {
+    const size_t row = size_t(item.value), call = row / a_call;
+    if (row < recorded.count && call < found.size() &&
+        found[call]->count() == a_call * recorded.width)
+      agree += Rows(*found[call]).best(row % a_call) == recorded.best(row);
+  }
+  return {"golden.top1", agree == items.items.size(), "items with their class", double(agree),
+          double(items.items.size())};
+}
+
+inline double error_of(const std::vector<const Tensor*>& found, const Tensor& expected) {
+  double most = 0;
+  const size_t each = expected.count() / size_t(expected.shape[0]);
+  for (size_t item = 0; item < size_t(expected.shape[0]); ++item) {
+    if (item >= found.size() || found[item]->count() != each) return INFINITY;
+    for (size_t i = 0; i < each; ++i) {
+      const double away = std::fabs(found[item]->at(i) - expected.at(item * each + i));
+      if (!(away <= most)) most = std::isnan(away) ? INFINITY : away;
+    }
+  }
+  return most;
+}
+
+inline void check_decoded(const rules::Bundle& bundle, const std::vector<std::string>& names,
+                          const std::vector<Arrays>& answers, std::vector<Check>& checks) {
+  const Json& task = bundle.manifest["task"];
+  if (task["name"].string != "detection" || !decode::decoder_of(task)) return;
+  const size_t count = std::min(answers.size(), size_t(bundle.outputs[0].shape[0]));
+  for (size_t item = 0; item < count; ++item) {
+    Arrays expected;
+    for (size_t i = 0; i < names.size() && i < bundle.outputs.size(); ++i)
+      expected[names[i]] = bundle.outputs[i].item(item, true);
+    const std::string wrong =
+        detection::disagreement(detection::found_in(answers[item], names, task),
+                                detection::found_in(expected, names, task), task);
+    if (!wrong.empty()) {
+      checks.push_back({"golden.decoded", false, "item " + std::to_string(item) + ": " + wrong});
+      return;
+    }
+  }
+  checks.push_back({"golden.decoded", true,
+                    "what is read in " + std::to_string(count) + " items is as recorded"});
+}
+
+// Append the checks of the answers to the recorded items.
+inline void check(const rules::Bundle& bundle, const std::vector<std::string>& names,
+                  const std::vector<Arrays>& answers, std::vector<Check>& checks) {
+  const std::string values = bundle.manifest["outputs"].items[0]["values"].string;
+  double worst = 0, bound = 1;
+  std::vector<Check> classes;
+  for (size_t place = 0; place < bundle.outputs.size(); ++place) {
+    const Tensor& expected = bundle.outputs[place];
+    const Json& told = place == 0 ? bundle.tolerance : bundle.tolerance["further"].items[place - 1];
+    Check wrong;
+    if (is_wrongly_derived(expected, told, place == 0 ? values : "", wrong)) {
+      checks.push_back(wrong);
+      return;
+    }
+    std::vector<const Tensor*> found;
+    for (const Arrays& answer : answers) found.push_back(&answer.at(names[place]));
+    const double error = error_of(found, expected), atol = told["atol"].value;
+    if (error / atol >= worst / bound) worst = error, bound = atol;
+    if (place == 0 && !values.empty())
+      classes.push_back(of_classes(found, expected, told["top1_items"]));
+  }
+  const std::string about = "largest difference to the outputs of " +
+                            std::to_string(bundle.outputs[0].shape[0]) + " items";
+  checks.push_back({"golden.max_abs", worst <= bound, about, worst, bound});
+  checks.insert(checks.end(), classes.begin(), classes.end());
+  check_decoded(bundle, names, answers, checks);
+}
+
+}  // namespace golden
