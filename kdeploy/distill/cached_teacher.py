@@ -17,7 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.teacher_cache import CacheLayout, KeptLogits, TeacherCache, TooLarge
+from kdeploy.distill.teacher_cache import (
+    ALL_LOGITS,
+    CacheLayout,
+    KeptLogits,
+    TeacherCache,
+    TooLarge,
+)
 from kdeploy.distill.teacher_protocol import TeacherOutput, TeacherProtocol
 from kdeploy.preprocessing import MOST_NUMBERS
 from kdeploy.torch_module.finite import check_answers
@@ -49,7 +55,7 @@ class CachedTeacher:
         folder: Path,
         *,
         budget_bytes: float,
-        kept: KeptLogits = KeptLogits(),
+        kept: KeptLogits = ALL_LOGITS,
     ) -> None:
         self.live = live
         self.folder = folder

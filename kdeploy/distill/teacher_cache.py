@@ -47,12 +47,15 @@ class KeptLogits:
         return f"{self.samples} draws" if self.samples else f"{self.top_k or 'all'} logits"
 
 
+ALL_LOGITS = KeptLogits()
+
+
 @dataclass(frozen=True, slots=True)
 class CacheLayout:
     """One output: its shape for one item, and what is kept of it."""
 
     shape: tuple[int, ...]
-    kept: KeptLogits = KeptLogits()
+    kept: KeptLogits = ALL_LOGITS
 
     @property
     def top_k(self) -> int | None:
