@@ -53,9 +53,19 @@ def by_name(x: Any) -> Iterator[tuple[str, NDArray[Any]]]:
     yield from x.arrays.items() if isinstance(x, NamedArrays) else (("", x),)
 
 
+def given(x: Any) -> Any:
+    """Return inputs as a runtime takes them: an array, or a mapping by the names of the inputs."""
+    return dict(x.arrays) if isinstance(x, NamedArrays) else x
+
+
+def mapped(function: Callable[..., NDArray[Any]], x: Any) -> Any:
+    """Return what a function makes of an array, or of each of several."""
+    return x.mapped(function) if isinstance(x, NamedArrays) else function(x)
+
+
 def in_memory(x: Any) -> Any:
     """Return an array, or several by name, read from wherever they lie."""
-    return x.mapped(np.asarray) if isinstance(x, NamedArrays) else np.asarray(x)
+    return mapped(np.asarray, x)
 
 
 def repeated(x: Any, count: int) -> Any:

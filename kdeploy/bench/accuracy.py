@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from kdeploy.data.contract import Dataset, Split
 from kdeploy.errors import ModelError
-from kdeploy.preprocessing import Inputs
+from kdeploy.named_arrays import given, in_memory, repeated
+from kdeploy.runtimes.contract import Given
 from kdeploy.tasks.contract import Predictions, task_of
 
 Array = NDArray[Any]
-Infer = Callable[[Inputs], Array | Mapping[str, Array]]
+Infer = Callable[[Given], Array | Mapping[str, Array]]
 CHUNK = 64  # items at once: most files run fastest per item near it, and memory stays small
 
 
@@ -82,7 +83,7 @@ def _chunk(infer: Infer, data: Dataset, batch_size: int) -> int:
     return chunk
 
 
-def _items(data: Dataset, part: Split, start: int, size: int) -> Inputs:
-    stored = np.asarray(part.x[start : start + size])
+def _items(data: Dataset, part: Split, start: int, size: int) -> Given:
+    stored = in_memory(part.x[start : start + size])
     # Repeated items fill the batch: some files take one batch size only.
-    return data.preprocessing.apply(np.resize(stored, (size, *stored.shape[1:])))
+    return given(data.preprocessing.apply(repeated(stored, size)))  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ sizes are swept, images are resampled to the nearest pixel, signals and texts cu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
+from kdeploy.named_arrays import by_name, in_memory, repeated
 from kdeploy.onnx_graph.facts import OPEN, item_shape, takes_integers
 from kdeploy.onnx_graph.input_fitting import input_dtype, is_declared
 from kdeploy.preprocessing import Inputs, Preprocessing
@@ -76,6 +77,9 @@ def write_pool(
             "real items",
             hint="name the data to measure it on (`--data`)",
         )
+    several = _by_name(model, data, batch_size)
+    if several is not None:
+        return _write_named(several, known, size=size, is_real=data is not None, file=file)
     if len(known.inputs) > 1:
         return _write_several(known, data, batch_size=batch_size, size=size, file=file)
     most = None if is_dynamic else POOL_BATCHES
@@ -110,6 +114,74 @@ def ends_of(model: ModelUnderTest) -> Ends:
     return Ends(inputs=inputs, state=carried(inputs, outputs))
 
 
+def _by_name(
+    model: ModelUnderTest, data: DataReference | None, batch_size: int
+) -> dict[str, NDArray[Any]] | None:
+    """Return the inputs, where the data or the model itself know several by name; else None."""
+    if data is None and model.format != FOLDER:
+        return None
+    known = load(data).preprocessing if data is not None else _preprocessing(model)
+    if not known.inputs:
+        return None
+    numbers = sum(math.prod(one.shape) for one in known.inputs.values())
+    count = _count((numbers,), batch_size)
+    if data is None:
+        return dict(by_name(known.random(count, np.random.default_rng(_SEED))))
+    stored = in_memory(load(data).test.x[:count])
+    return dict(by_name(known.apply(repeated(stored, count))))
+
+
+def _write_named(
+    arrays: Mapping[str, NDArray[Any]],
+    ends: Ends,
+    *,
+    size: Sequence[int],
+    is_real: bool,
+    file: Path,
+) -> Pool:
+    """Write the inputs that data have by name, in the types that the file takes.
+
+    Raises:
+        ModelError: the file has other inputs, or a size is to be swept.
+    """
+    if size:
+        _refuse_size(", ".join(arrays))
+    infos = {info.name: info for info in ends.given}
+    if infos and set(infos) != set(arrays):
+        raise ModelError(
+            f"the data have the inputs {_listed(arrays)}, and the file takes {_listed(infos)}",
+            hint="call the arrays of the data as the inputs of the file",
+        )
+    typed = {n: x.astype(infos[n].dtype) if n in infos else x for n, x in arrays.items()}
+    with file.open("wb") as opened:
+        np.savez(opened, *typed.values())
+    return Pool(
+        shape=next(iter(typed.values())).shape[1:],
+        is_real=is_real,
+        inputs=tuple({"name": name, "rows": True} for name in typed),
+        state=_state(ends),
+    )
+
+
+def _state(ends: Ends) -> tuple[Mapping[str, Any], ...]:
+    infos = {info.name: info for info in ends.inputs}
+    return tuple(
+        {"input": n, "output": o, "shape": list(infos[n].shape), "dtype": infos[n].dtype}
+        for n, o in ends.state.items()
+    )
+
+
+def _refuse_size(inputs: str) -> None:
+    raise ModelError(
+        f"a size cannot be swept of a file that takes {inputs}",
+        hint="name the sizes of its inputs: `--input NAME=1,3,224,224`",
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def _write_several(
     ends: Ends,
     data: DataReference | None,
@@ -120,10 +192,7 @@ def _write_several(
 ) -> Pool:
     """Write an array for each input: items of data where one fits them, noise for all others."""
     if size:
-        raise ModelError(
-            f"a size cannot be swept of a file that takes {', '.join(map(str, ends.inputs))}",
-            hint="name the sizes of its inputs: `--input NAME=1,3,224,224`",
-        )
+        _refuse_size(", ".join(map(str, ends.inputs)))
     rows = [info for info in ends.given if takes_rows(info)]
     numbers = sum(math.prod(n for n in info.shape[1:] if isinstance(n, int)) for info in rows)
     count = _count((max(1, numbers),), batch_size) if rows else 1
@@ -138,10 +207,7 @@ def _write_several(
         shape=first.shape[1:] if takes_rows(ends.given[0]) else first.shape,
         is_real=data is not None,
         inputs=tuple({"name": n, "rows": takes_rows(infos[n])} for n in arrays),
-        state=tuple(
-            {"input": n, "output": o, "shape": list(infos[n].shape), "dtype": infos[n].dtype}
-            for n, o in ends.state.items()
-        ),
+        state=_state(ends),
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from kdeploy import __version__
+from kdeploy.cli.advise import advise
 from kdeploy.cli.bench import bench_command
 from kdeploy.cli.compress import compress_app
 from kdeploy.cli.distill import distill_command
@@ -70,6 +71,7 @@ def build_app(given: Sequence[str]) -> typer.Typer:
         package,
         verify,
         search,
+        advise,
         show,
         doctor,
         init,

@@ -80,6 +80,12 @@ def check_data(data: Dataset, promise: Promise) -> None:
             "item's class",
             hint="leave `dynamic` out; it is for classification",
         )
+    if data.preprocessing.inputs:
+        raise ModelError(
+            f"items have the inputs {data.preprocessing.told_shape()}, and the parts of a dynamic "
+            "model take one",
+            hint="leave `dynamic` out, or join the inputs to one array",
+        )
     check_count(len(data.validation), promise)
 
 

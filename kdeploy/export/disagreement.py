@@ -12,6 +12,7 @@ from torch import nn
 
 from kdeploy.preprocessing import Inputs
 from kdeploy.torch_module.model_faults import input_changed_at, random_at, same
+from kdeploy.torch_module.named_inputs import call, tensors_of
 from kdeploy.torch_module.named_outputs import named_outputs
 
 Array = NDArray[np.float64]
@@ -64,11 +65,12 @@ def cause_of(
 
 def _of_model(model: nn.Module, batch: tuple[Inputs, ...]) -> Cause | None:
     """Return what makes a model no function of its input."""
-    given = [torch.tensor(x) for x in batch]
+    given = [tensors_of(x) for x in batch]
     shown = [x.clone() for x in given]  # a model may change what it is given
-    with torch.no_grad():
-        first, second = model(*shown), model(*(x.clone() for x in given))
     one = len(given) == 1
+    with torch.no_grad():
+        copies = [x.clone() for x in given]
+        first, second = (call(model, x[0]) if one else model(*x) for x in (shown, copies))
     if not all(map(same, given, shown)):
         place = input_changed_at(model, given[0]) if one else ""
         return Cause(

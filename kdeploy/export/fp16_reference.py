@@ -23,10 +23,15 @@ class HalfRounded(nn.Module):
         super().__init__()
         self.model = _rounded_file(model) if isinstance(model, OnnxModel) else _rounded(model)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """Return the model's answer to the rounded batch; token ids stay as they are."""
-        output: Tensor = self.model(_round(x) if x.is_floating_point() else x)
+        rounded = {name: _held(x) for name, x in named.items()}
+        output: Tensor = self.model(*map(_held, inputs), **rounded)
         return output
+
+
+def _held(x: Tensor) -> Tensor:
+    return _round(x) if x.is_floating_point() else x
 
 
 def _rounded(model: nn.Module) -> nn.Module:

@@ -35,6 +35,7 @@ from kdeploy.export.half_graph import (
 )
 from kdeploy.export.layer_names import layer_of
 from kdeploy.export.parity import LOWEST_COSINE, Parity, parity_on
+from kdeploy.named_arrays import in_memory, mapped, repeated
 from kdeploy.preprocessing import Inputs
 
 log = logging.getLogger(__name__)
@@ -138,9 +139,9 @@ def _few_inputs(data: Dataset, batch_sizes: Sequence[int]) -> list[Inputs]:
     size = max((s for s in batch_sizes if s <= LARGEST_BATCH), default=min(batch_sizes))
     x, apply = data.validation.x, data.preprocessing.apply
     rows = np.arange(NUM_BATCHES * size).reshape(NUM_BATCHES, size) % len(x)
-    empty = np.zeros_like(np.asarray(x[: min(size, len(x))]))
+    empty = mapped(np.zeros_like, in_memory(repeated(x, size)))
     noise = data.preprocessing.random(size, np.random.default_rng(0))
-    return [*(apply(x[r]) for r in rows), apply(np.resize(empty, (size, *x.shape[1:]))), noise]
+    return [*(apply(x[r]) for r in rows), apply(empty), noise]
 
 
 def _computed(
@@ -150,14 +151,15 @@ def _computed(
     batches: Sequence[tuple[Inputs, ...]],
 ) -> Computed:
     session = _session(program)
-    (given,) = session.get_inputs()
+    first = session.get_inputs()[0]
     probes = [f"{tensor}/{what}" for tensor in half for what in ("largest", "has_nan")]
     outputs = [o.name for o in session.get_outputs() if o.name not in set(probes)]
     found: list[NDArray[Any]] = []
 
-    def run(batch: Inputs) -> dict[str, NDArray[np.float32]]:
+    def run(batch: Any) -> dict[str, NDArray[np.float32]]:
+        feeds = batch if isinstance(batch, dict) else {first.name: batch}
         with np.errstate(all="ignore"):
-            values = session.run([*outputs, *probes], {given.name: batch})
+            values = session.run([*outputs, *probes], feeds)
         found.append(np.array(values[len(outputs) :], np.float64).reshape(-1, 2))
         return {n: np.asarray(v, np.float32) for n, v in zip(outputs, values, strict=False)}
 

@@ -30,8 +30,10 @@ from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError, ParityFailed
 from kdeploy.export.disagreement import Cause, Trial, cause_of
 from kdeploy.export.fp16_reference import HalfRounded
+from kdeploy.named_arrays import given, mapped
 from kdeploy.preprocessing import Inputs
 from kdeploy.tasks.contract import has_class_rows, task_of
+from kdeploy.torch_module.named_inputs import call, tensors_of
 from kdeploy.torch_module.named_outputs import OUTPUT, named_outputs
 
 Array = NDArray[np.float64]
@@ -128,7 +130,7 @@ def parity_on(
         outputs = _outputs(model, batch)
         names, expected = list(outputs), list(outputs.values())
         numbers += [bool(np.isfinite(one).any()) for one in expected]
-        found = _found(run(*batch), names)
+        found = _found(run(*map(given, batch)), names)
         pairs += zip(expected, found, strict=False)  # of a file, its model knows the first alone
         errors = list(map(_scaled_error, found, expected))
         worst = errors.index(max(errors))
@@ -207,7 +209,8 @@ def _found(made: Mapping[str, NDArray[Any]] | NDArray[Any], names: Sequence[str]
 def _outputs(model: nn.Module, batch: tuple[NDArray[Any], ...]) -> dict[str, Array]:
     with torch.no_grad():
         # Copies: a model that changes its input would change what the file gets.
-        result = model(*(torch.tensor(x) for x in batch))
+        copies = [tensors_of(x).clone() for x in batch]
+        result = call(model, copies[0]) if len(copies) == 1 else model(*copies)
     tensors = named_outputs(result)
     return {name: np.asarray(y.numpy(), dtype=np.float64) for name, y in tensors.items()}
 
@@ -217,13 +220,17 @@ def _own_error(model: nn.Module, batches: Sequence[tuple[Inputs, ...]]) -> float
     exact = copy.deepcopy(model).double()
     found: list[float] = []
     for batch in batches:
-        wide = tuple(x.astype(np.float64) if x.dtype == np.float32 else x for x in batch)
+        wide = tuple(mapped(_wide, x) for x in batch)
         try:
             answers = _outputs(exact, wide).values()
         except RuntimeError:  # a type that is fixed in the code
             return 0.0
         found += map(_scaled_error, _outputs(model, batch).values(), answers)
     return max(found)
+
+
+def _wide(x: NDArray[Any]) -> Any:
+    return x.astype(np.float64) if x.dtype == np.float32 else x
 
 
 def _scaled_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
 from kdeploy.export.io_signature import AXES
 from kdeploy.export.parity import BATCH_SIZES, Parity, Run, measure_parity
+from kdeploy.named_arrays import NamedArrays, by_name, in_memory
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.preprocessing import Preprocessing
 from kdeploy.quantization.contract import is_wrapped
 from kdeploy.registry import Technique
 from kdeploy.runtimes.run import open_runtime
@@ -79,8 +82,8 @@ def _parity_of_larger(model: nn.Module, run: Run, data: Dataset, base: nn.Module
         return measure_parity(model, run, data, base=base)
     except RuntimeError as error:  # of torch
         raise ModelError(
-            f"the model cannot run items of shape {data.preprocessing.shape}, so their size cannot "
-            f"be left open: {str(error).partition(chr(10))[0]}",
+            f"the model cannot run items of shape {data.preprocessing.told_shape()}, so their size "
+            f"cannot be left open: {str(error).partition(chr(10))[0]}",
             hint="a quantized model keeps the sizes that its graph was traced with: leave "
             "`dynamic` out, or export the float model",
         ) from error
@@ -109,13 +112,26 @@ def _base(model: nn.Module) -> nn.Module | None:
 
 def _larger(data: Dataset, dynamic: tuple[str, ...]) -> Dataset:
     """Return some of the data with items twice as large along the open axes."""
-    x = np.asarray(data.validation.x[: max(BATCH_SIZES)])
+    x, known = in_memory(data.validation.x[: max(BATCH_SIZES)]), data.preprocessing
     y = data.validation.y[: len(x)]
-    for name in dynamic:
-        # Repeated, not made up: values stay those of real items.
-        x = np.repeat(x, 2, axis=AXES[name][x.ndim])
+    grown = {name: _grown(array, dynamic, known.inputs.get(name)) for name, array in by_name(x)}
+    shapes = {name: tuple(array.shape[1:]) for name, array in grown.items()}
+    inputs = {name: replace(one, shape=shapes[name]) for name, one in known.inputs.items()}
     return replace(
         data,
-        validation=replace(data.validation, x=x, y=y),
-        preprocessing=replace(data.preprocessing, shape=tuple(x.shape[1:])),
+        validation=replace(
+            data.validation, x=cast("Any", NamedArrays(grown)) if inputs else grown[""], y=y
+        ),
+        preprocessing=replace(known, shape=shapes.get("", ()), inputs=inputs),
     )
+
+
+def _grown(x: NDArray[Any], dynamic: tuple[str, ...], known: Preprocessing | None) -> NDArray[Any]:
+    """Return items twice as large along the open axes; a vector among several inputs has none."""
+    if known is not None and not known.is_tokens and x.ndim == 2:
+        return x
+    for name in dynamic:
+        if x.ndim in AXES[name]:
+            # Repeated, not made up: values stay those of real items.
+            x = np.repeat(x, 2, axis=AXES[name][x.ndim])
+    return x

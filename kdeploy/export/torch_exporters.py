@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 import torch
@@ -38,16 +39,23 @@ def export_program(
     ends: IOSignature,
     *,
     opset: int,
-    axes: Mapping[int, str],
+    axes: Mapping[int, str] | Mapping[str, Mapping[int, str]],
     optimize: bool,
 ) -> ModelProto:
     """Return what the exporter on torch.export makes of a model with open axes.
 
+    Args:
+        model: Takes the tensors in their order.
+        example: The tensors.
+        ends: Their names, and those of the outputs.
+        opset: At least.
+        axes: Left open beside the batch; of several inputs by their names.
+        optimize: Whether the exporter's optimiser runs.
+
     Raises:
         ModelError: it cannot; the message says what it met.
     """
-    shape = {0: BATCH, **axes}
-    shapes = tuple(dict(shape) for _ in example)
+    shapes = tuple({0: BATCH, **axes_of(axes, name)} for name in ends.inputs)
     try:
         with without_torch_noise(), operators_read_once():
             program = torch.onnx.export(
@@ -75,6 +83,12 @@ def export_program(
     assert program is not None, "the exporter returned no program"
     written: ModelProto = program.model_proto
     return written
+
+
+def axes_of(axes: Any, name: str) -> dict[int, str]:
+    """Return the open axes of an input, of axes that hold for all of them or by name."""
+    by_name = any(isinstance(key, str) for key in axes)
+    return dict(axes.get(name, {}) if by_name else axes)
 
 
 def export_trace(

@@ -138,19 +138,19 @@ def opset_of(model: ModelProto) -> int:
 def check_input(
     path: Path, types: Mapping[str, str], *, known: frozenset[str] = INPUT_TYPES
 ) -> None:
-    """Raise unless a file takes one tensor that data can be.
+    """Raise unless a file takes tensors that data can be.
 
     Args:
         path: The file, for the message.
         types: Of each input by its name, as a runtime says it.
         known: The types that are taken.
     """
-    if len(types) == 1 and set(types.values()) <= known:
+    if types and set(types.values()) <= known:
         return
     found = ", ".join(f"`{name}`: {kind}" for name, kind in types.items()) or "none"
     raise ModelError(
-        f"{path} takes {len(types)} inputs ({found}); one tensor, float32 or int64, is supported",
-        hint="export the model with a single input: float32, or int64 token ids",
+        f"{path} takes {len(types)} inputs ({found}); they may be {', '.join(sorted(known))}",
+        hint="export the model so that it takes float32, or int64 token ids",
     )
 
 

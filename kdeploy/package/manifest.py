@@ -40,6 +40,19 @@ class ModelFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputPreprocessing:
+    """How stored numbers become one input of several: `(x * scale - mean) / std`.
+
+    Integers go in as they are, each below `vocabulary`.
+    """
+
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
     """An input or output of the file; the axis of the batch is called "batch" where it is open."""
 
@@ -47,6 +60,8 @@ class Port:
     shape: tuple[int | str, ...]
     type: str
     values: Values = ""
+    preprocessing: InputPreprocessing | None = None
+    """Of an input beside others; None: it is given as the file takes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +163,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     if form is not None and not form.background:
         del fields["preprocessing"]["background"]
     for table, key in (
+        *((port, "preprocessing") for port in (*fields["inputs"], *fields["outputs"])),
         (fields, "state"),
         (fields, "task"),
         (fields, "release"),

@@ -72,7 +72,9 @@ def takes_rows(port: Port) -> bool:
 def contradiction(manifest: Manifest, facts: FileFacts) -> str:
     """Return where a manifest says another thing than the file, or than itself; "" if nowhere."""
     ports = (*facts.inputs, *facts.outputs)
-    said = tuple(replace(p, values="") for p in (*manifest.inputs, *manifest.outputs))
+    said = tuple(
+        replace(p, values="", preprocessing=None) for p in (*manifest.inputs, *manifest.outputs)
+    )
     if [_comparable(p) for p in said] != [_comparable(p) for p in ports]:
         return f"the file takes and gives {_listed(ports)}, not {_listed(said)}"
     if manifest.model.opset != facts.opset:
@@ -84,7 +86,23 @@ def contradiction(manifest: Manifest, facts: FileFacts) -> str:
     ):
         return f"{len(manifest.classes)} classes for outputs {facts.outputs[0].shape}"
     fed = {state.input for state in manifest.state}
+    for port in manifest.inputs:
+        if reason := _of_one_of_several(port):
+            return reason
     return _of_preprocessing(manifest, next(p for p in facts.inputs if p.name not in fed))
+
+
+def _of_one_of_several(port: Port) -> str:
+    form, channels = port.preprocessing, port.shape[1:2]
+    if form is None:
+        return ""
+    if not takes_rows(port):
+        return f"`{port.name}` takes {list(port.shape)}: its first axis is no dynamic batch, or 1"
+    if not {len(form.mean), len(form.std)} <= {1, *channels} or 0.0 in form.std:
+        return f"mean and std of `{port.name}`, {form.mean}, {form.std}, do not fit {port.shape}"
+    if (form.vocabulary > 0) != (port.type == "int64"):
+        return f"the data make a vocabulary of {form.vocabulary} for `{port.name}` of {port.type}"
+    return ""
 
 
 def _of_preprocessing(manifest: Manifest, taken: Port) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdeploy.measurement import METRICS
-from kdeploy.package.manifest import Budget, Manifest, StoredPreprocessing
+from kdeploy.package.manifest import Budget, Manifest, Port, StoredPreprocessing
 from kdeploy.units import format_quantity
 
 _TEXT = """\
@@ -118,6 +118,9 @@ def _given(manifest: Manifest) -> str:
     if form is None:
         return (
             "A `.npz` file holds an array for each input, by its name below, as the model takes it."
+            if not any(port.preprocessing for port in manifest.inputs)
+            else "A `.npz` file holds an array for each input, by its name below, as the data set "
+            "stores\nit; with `--preprocessed` as the model takes it."
         )
     return (
         "A `.npy` file\nholds items as the data set stores them, of shape "
@@ -187,9 +190,24 @@ def _inputs(manifest: Manifest) -> str:
         f"\n\n`{s.output}` is the `{s.input}` of the next call; a stream begins with zeros."
         for s in manifest.state
     )
+    told = "".join(_of_one_of_several(port) for port in manifest.inputs)
+    if told:
+        return f"Items are given as the data set stores them.{told}{states}"
     if form is None:
         return f"Inputs are given as they are listed: nothing is done to them.{states}"
     return _preprocessing(form) + states
+
+
+def _of_one_of_several(port: Port) -> str:
+    form = port.preprocessing
+    if form is None:
+        return ""
+    if form.vocabulary:
+        return f"\n- `{port.name}`: integers from 0 to {form.vocabulary - 1}, as they are."
+    return (
+        f"\n- `{port.name}`: every value x becomes (x * {form.scale:.6g} - mean) / std, per "
+        f"channel, with mean {_numbers(form.mean)} and std {_numbers(form.std)}."
+    )
 
 
 def _preprocessing(form: StoredPreprocessing) -> str:

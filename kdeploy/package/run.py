@@ -24,6 +24,7 @@ from kdeploy.package.licences import check_licences, write_licences
 from kdeploy.package.manifest import (
     SCHEMA_VERSION,
     Budget,
+    InputPreprocessing,
     Layout,
     Manifest,
     ModelFile,
@@ -199,10 +200,12 @@ def _manifest(
     is_single = len(facts.inputs) - len(state) == 1
     takes_prompts = _prompt_tokens(form) > 0
     is_single &= not takes_prompts
+    several = {} if is_single or takes_prompts or not stored else _of_inputs(stored, facts)
     preprocessing = stored_preprocessing(stored) if stored and is_single else None
     task = (source.get("data") or {}).get("task") or {}
     # Classes of pixels are no classes of the item.
-    has_classes = preprocessing is not None and (not task or has_class_rows(str(task["name"])))
+    is_of_data = preprocessing is not None or bool(several)
+    has_classes = is_of_data and (not task or has_class_rows(str(task["name"])))
     has_classes |= takes_prompts  # the next token is one
     values = _values(named(outputs, facts.outputs, "outputs"), has_items=has_classes)
     size = sum(part.stat().st_size for part in model.parent.glob("model.*"))
@@ -223,10 +226,10 @@ def _manifest(
             profile=str((source.get("parameters") or {}).get("profile", "")),
             is_quantized=facts.is_quantized,
         ),
-        inputs=facts.inputs,
+        inputs=tuple(replace(p, preprocessing=several.get(p.name)) for p in facts.inputs),
         outputs=(replace(facts.outputs[0], values=values), *facts.outputs[1:]),
         preprocessing=preprocessing,
-        classes=preprocessing.classes if preprocessing is not None else (),
+        classes=tuple(stored["classes"]) if stored and is_of_data else (),
         accuracy=accuracy,
         recorded={**recorded, "size": float(size)},
         budgets=budgets,
@@ -240,6 +243,29 @@ def _manifest(
     )
 
 
+def _of_inputs(stored: Mapping[str, Any], facts: FileFacts) -> dict[str, InputPreprocessing]:
+    """Return how each of several inputs is made of the data's; nothing where they have others.
+
+    Raises:
+        ModelError: the data know several inputs, and the file takes others.
+    """
+    known = Preprocessing.from_dict(stored).inputs
+    fed = {state.input for state in _state(facts)}
+    taken = {port.name for port in facts.inputs} - fed
+    if known and taken != set(known):
+        raise ModelError(
+            f"the file takes {', '.join(sorted(taken))}, and the data have the inputs "
+            f"{', '.join(sorted(known))}",
+            hint="package the file with the data that it was made with",
+        )
+    return {
+        name: InputPreprocessing(
+            scale=one.scale, mean=one.mean, std=one.std, vocabulary=one.vocabulary
+        )
+        for name, one in known.items()
+    }
+
+
 def stored_preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
     """Return what a bundle says of its inputs.
 
@@ -250,8 +276,7 @@ def stored_preprocessing(stored: Mapping[str, Any]) -> StoredPreprocessing:
         known = Preprocessing.from_dict(stored)
         layout = "NT" if known.is_tokens else _LAYOUTS[len(known.shape)]
         fields = asdict(known)
-        if not fields["inputs"]:
-            del fields["inputs"]  # a bundle describes the preparation of one input
+        del fields["inputs"]
         return StoredPreprocessing(layout=layout, **fields)
     except TypeError as error:  # a key that the runner does not know
         raise ModelError(

@@ -10,13 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from kdeploy import registry
 from kdeploy.data.contract import Dataset
 from kdeploy.dynamic.run import check_data
 from kdeploy.errors import ModelError, RecipeError, Unavailable, UnknownName
-from kdeploy.export.io_signature import open_axes
+from kdeploy.export.io_signature import open_axes, open_axes_by_name
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.measurement import METRICS
 from kdeploy.onnx_graph.input_fitting import Declared, fitted_file
@@ -33,6 +31,7 @@ from kdeploy.runtimes.run import device_of, formats_of, named
 from kdeploy.store.artifact import find_artifact
 from kdeploy.system.temporary import temporary_folder
 from kdeploy.tasks.contract import judged_as, metrics_for, task_of
+from kdeploy.torch_module.named_inputs import tensors_of
 
 FACTS = ("parameters", "macs", "size", "parity.max_abs", "parity.cosine")
 """What is known of every exported file."""
@@ -96,7 +95,11 @@ def _check_export(recipe: Recipe, step: Step, data: Dataset, where: str) -> None
     axes = tuple(step.parameters.get("dynamic") or ())
     if axes:
         # It raises where items have no such axis; what it returns is for the export.
-        open_axes(axes, (torch.zeros(2, *data.preprocessing.shape),))
+        example = tensors_of(data.preprocessing.example(2))
+        if data.preprocessing.inputs:
+            open_axes_by_name(axes, example)
+        else:
+            open_axes(axes, (example,))
     if axes and recipe.teacher.is_file:
         raise RecipeError(
             f"{where}: the sizes of the teacher, which is a file, are what they are",
@@ -197,7 +200,7 @@ def reason_unjudged(recipe: Recipe, data: Dataset, metric: str) -> str | None:
     known = [*metrics_for(judged_as(task)), *metrics_for(judged_as(task), family="agreement")]
     if METRICS[metric].needs == "tokens":
         known += metrics_for(judged_as(task), needs="log_likelihoods")
-        if data.test.y.ndim != 2 or not data.preprocessing.is_tokens:
+        if data.test.y.ndim != 2 or data.preprocessing.num_tokens is None:
             return "the labels are of whole items, not of tokens"
     if metric in known or task.name.endswith(":Task"):
         return None
@@ -228,7 +231,8 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
     if file is not None and recipe.student is None:
         _check_file_of_bundle(file, declared_inputs(recipe.teacher.reference), data)
     try:
-        stored_preprocessing(data.preprocessing.to_dict())
+        if not data.preprocessing.inputs:
+            stored_preprocessing(data.preprocessing.to_dict())
     except ModelError as error:
         raise RecipeError(f"package: {error.message}", hint=error.hint) from None
     judged = [name for name, metric in METRICS.items() if metric.is_judged]

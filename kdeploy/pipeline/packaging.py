@@ -15,14 +15,14 @@ from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
+from kdeploy.named_arrays import given
 from kdeploy.package.kinds import kind_of, technique_of
 from kdeploy.package.run import UNSIGNED, golden_of, package
 from kdeploy.package.signatures import Signing
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import first
+from kdeploy.runtimes.contract import Given, first
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
@@ -107,17 +107,18 @@ def pack(
     return verify(out)
 
 
-def _golden_inputs(data: Dataset, file: Path) -> Inputs:
+def _golden_inputs(data: Dataset, file: Path) -> Given:
     """Return the first validation items; of a dynamic model some that each part answers."""
     choose = getattr(kind_of(format_of(file)), "golden_rows", None)
     if choose is None:
-        return data.preprocessing.apply(data.validation.x[:GOLDEN_ITEMS])
+        known: Given = given(data.preprocessing.apply(data.validation.x[:GOLDEN_ITEMS]))
+        return known
     inputs = data.preprocessing.apply(data.validation.x[:GOLDEN_CHOICE])
     rows: list[int] = choose(file, inputs, GOLDEN_ITEMS)
     return inputs[rows]
 
 
-def outputs_of(file: Path, inputs: Inputs) -> NDArray[np.float32]:
+def outputs_of(file: Path, inputs: Given) -> NDArray[np.float32]:
     """Return what the runtime that a file is shipped for computes from preprocessed inputs."""
     name = technique_of(format_of(file)).facts["runtime"]
     runtime = open_runtime(name, file, threads=1)

@@ -91,6 +91,11 @@ def export_one(source: Source, step: Step, out: Path, listener: RunListener) -> 
     return exported
 
 
+def _is_made_up(file: Path, data: DataReference) -> bool:
+    """Return whether data are no items of a file's inputs, which then are made up in part."""
+    return takes_several(file) and not load(data).preprocessing.inputs
+
+
 def package_one(
     source: Source,
     budgets: Sequence[Gate],
@@ -105,7 +110,7 @@ def package_one(
     check_signing(signing)
     reference = ModelReference(build=source.reference, args=source.args)
     file = onnx_path(reference)
-    if file is not None and (source.data is None or takes_several(file)):
+    if file is not None and (source.data is None or _is_made_up(file, source.data)):
         check_budgets(budgets, FACTS, [])
         data = load(source.data) if source.data is not None else None
         given = declared_inputs(reference)

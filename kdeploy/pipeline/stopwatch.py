@@ -19,6 +19,7 @@ from kdeploy.errors import ModelError, Unavailable
 from kdeploy.machine import allowed_cores
 from kdeploy.runtimes.run import formats_of, named
 from kdeploy.system.temporary import temporary_folder
+from kdeploy.torch_module.named_inputs import each_of
 
 TIMEOUT_SECONDS = 600.0
 MINIMUM_COUNT = 16  # calls: two a round of eight
@@ -66,7 +67,10 @@ class Latencies:
         """Return the data if it has such items: a single layer takes something else."""
         if self.data is None:
             return None
-        return self.data if load(self.data).preprocessing.shape == example.shape[1:] else None
+        known = load(self.data).preprocessing
+        given = {name: tuple(tensor.shape[1:]) for name, tensor in each_of(example)}
+        wanted = {name: one.shape for name, one in known.inputs.items()} or {"": known.shape}
+        return self.data if given == wanted else None
 
 
 def _check(runtime: str) -> None:

@@ -9,7 +9,7 @@ nothing. What readers expect flows back, to parameters too that belong to no lay
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -59,15 +59,17 @@ class Axes:
         return pairs is not None and None not in (one, other) and (one, other) not in pairs
 
 
-def find_axes(nodes: Sequence[Any], source: Any, shuffles: Sequence[Shuffle] = ()) -> Axes:
+def find_axes(
+    nodes: Sequence[Any], sources: Collection[Any], shuffles: Sequence[Shuffle] = ()
+) -> Axes:
     """Return where the channels are in the graph of a model.
 
     Args:
         nodes: Of torch-pruning's graph.
-        source: The one of the model's input.
+        sources: Those of the model's inputs.
         shuffles: In it; they hand channels on that no dimension is seen of inside.
     """
-    flow = _flow(nodes, source)
+    flow = _flow(nodes, sources)
     steps = [shuffle.steps for shuffle in shuffles if shuffle.steps]
     steps += [found for node in nodes if (found := _norm_steps(node, flow))]
     inside = frozenset(node for found in steps for node in found[:-1])
@@ -153,8 +155,8 @@ def is_flattening(given: Sequence[int], made: Sequence[int]) -> bool:
     return given[:1] == made[:1] and 2 in (len(given), len(made)) and len(given) != len(made)
 
 
-def _flow(nodes: Sequence[Any], source: Any) -> frozenset[Any]:
-    found = {n for n in nodes if n is source or n.type not in PASSING or n.type in _STARTING}
+def _flow(nodes: Sequence[Any], sources: Collection[Any]) -> frozenset[Any]:
+    found = {n for n in nodes if n in sources or n.type not in PASSING or n.type in _STARTING}
     waiting = deque(found)
     while waiting:
         fresh = [node for node in waiting.popleft().outputs if node not in found]

@@ -96,7 +96,7 @@ def _frozen(graph: ChannelGraph, reductions: Collection[Any]) -> set[Any]:
     return fixed_nodes(graph) | {
         node
         for node in graph.nodes
-        if node is graph.source or (node not in harmless and not is_explained(node, graph.axes))
+        if node in graph.sources or (node not in harmless and not is_explained(node, graph.axes))
     }
 
 

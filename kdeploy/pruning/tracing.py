@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch_pruning
@@ -17,7 +17,7 @@ from kdeploy.pruning.axes import Axes, find_axes
 from kdeploy.pruning.calls import Call, recording
 from kdeploy.pruning.shuffles import Shuffle, find_shuffles
 from kdeploy.torch_module.model_outputs import outputs_of
-from kdeploy.torch_module.named_inputs import call
+from kdeploy.torch_module.named_inputs import NamedTensors, call, each_of
 from kdeploy.untrusted.user_code import described, hint_of
 
 
@@ -26,8 +26,8 @@ class ChannelGraph:
     """torch-pruning's dependency graph, and what it does not tell."""
 
     dependencies: Any
-    source: Any
-    """The node of the model's input."""
+    sources: frozenset[Any]
+    """The nodes of the model's inputs; token ids, which have no gradient, have none."""
     axes: Axes
     """Which dimension of each tensor the channels are."""
     shuffles: Sequence[Shuffle] = ()
@@ -84,14 +84,13 @@ def trace(model: nn.Module, example: Tensor) -> ChannelGraph:
     Raises:
         ModelError: the model does not run on the example, or cannot be followed.
     """
-    # The product makes the input a node, so that what is added to it is found.
-    x = example * torch.ones((), device=example.device, requires_grad=True)
+    x = _with_nodes(example)
     hint = "the data's shape and the model's input must fit"
     outputs_of(model, example, role="the model", hint=hint)
     try:
-        call = _all_outputs if _has_more(model, example) else _eval_output
+        forward = _all_outputs if _has_more(model, example) else _eval_output
         with recording(model) as calls:
-            dependencies = _dependencies(model, x, call)
+            dependencies = _dependencies(model, x, forward)
     except Exception as error:
         raise ModelError(
             f"the channels of this model cannot be followed: {described(error, model)}",
@@ -101,14 +100,22 @@ def trace(model: nn.Module, example: Tensor) -> ChannelGraph:
         ) from error
     nodes = list(dependencies.module2node.values())
     shuffles = find_shuffles(nodes)
-    source = next((node for node in nodes if node.grad_fn is x.grad_fn), None)
+    given = {tensor.grad_fn for _, tensor in each_of(x)} - {None}
+    sources = frozenset(node for node in nodes if node.grad_fn in given)
     return ChannelGraph(
         dependencies=dependencies,
-        source=source,
-        axes=find_axes(nodes, source, shuffles),
+        sources=sources,
+        axes=find_axes(nodes, sources, shuffles),
         shuffles=shuffles,
         calls=calls,
     )
+
+
+def _with_nodes(example: Tensor) -> Tensor:
+    """Return inputs whose floats come out of a product: what is added to them is found then."""
+    one = torch.ones((), device=example.device, requires_grad=True)
+    made = {name: t * one if t.is_floating_point() else t for name, t in each_of(example)}
+    return made[""] if "" in made else cast("Tensor", NamedTensors(made))
 
 
 @torch.no_grad()
@@ -135,12 +142,12 @@ def _eval_output(model: nn.Module, x: Tensor) -> Any:
     return call(model, x)
 
 
-def _dependencies(model: nn.Module, x: Tensor, call: Callable[..., Any]) -> Any:
+def _dependencies(model: nn.Module, x: Tensor, forward: Callable[..., Any]) -> Any:
     """Take the steps of `build_dependency` but its last: its numbering guesses at shapes."""
     graph = torch_pruning.DependencyGraph()
     graph.model, graph.verbose, graph.ignored_params = model, False, []
     graph._module2name = {module: name for name, module in model.named_modules()}
     graph._param_to_name, graph.unwrapped_parameters = graph._detect_unwrapped_parameters(None)
-    graph.module2node = graph._trace(model, x, call, output_transform=None)
+    graph.module2node = graph._trace(model, x, forward, output_transform=None)
     graph._build_dependency(graph.module2node)
     return graph

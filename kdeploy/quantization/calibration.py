@@ -29,6 +29,7 @@ from kdeploy.quantization.placement import kind_of, place
 from kdeploy.quantization.profiles import PROFILES
 from kdeploy.quantization.rewrites import into_integer_operators
 from kdeploy.system.interruption import stop_if_asked
+from kdeploy.torch_module.named_inputs import in_graph_order
 
 # Items that run at once: their tensors stay in the processor's cache.
 PIECE_ITEMS = 4
@@ -109,9 +110,13 @@ def calibrate(model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> C
     with torch.no_grad(), _fast_layout(graph_module) as layout:
         for batch in batches:
             stop_if_asked()
-            pieces = torch.split(batch, PIECE_ITEMS)
+            pieces = [batch[at : at + PIECE_ITEMS] for at in range(0, len(batch), PIECE_ITEMS)]
             for piece in pieces:
-                observer.run(piece.contiguous(memory_format=layout) if batch.dim() == 4 else piece)
+                given = (
+                    t.contiguous(memory_format=layout) if t.dim() == 4 else t
+                    for t in in_graph_order(graph_module, piece)
+                )
+                observer.run(*given, enable_io_processing=False)
             for seen in observer.statistics.values():
                 seen.join(len(pieces))
             num_items += len(batch)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,13 @@ from torch.utils._pytree import TreeSpec, tree_leaves
 from kdeploy.errors import ModelError
 from kdeploy.quantization.functional import functional_graph
 from kdeploy.quantization.suppress_warnings import without_torch_noise
-from kdeploy.torch_module.named_inputs import call
+from kdeploy.torch_module.named_inputs import arguments_of, call, each_of
 from kdeploy.torch_module.named_outputs import register_dataclasses
 from kdeploy.untrusted.user_code import hint_of, users_line
 
 aten = torch.ops.aten
+OPEN = torch.export.Dim.DYNAMIC
+Axes: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
 CONVOLUTIONS = (
     *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
     *(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),
@@ -41,13 +43,15 @@ COPIES = (
 )
 
 
-def capture(model: nn.Module, example: Tensor, *, axes: Sequence[int] = ()) -> GraphModule:
-    """Return the model in evaluation mode as a graph with one input and one output tensor.
+def capture(model: nn.Module, example: Tensor, *, axes: Axes = ()) -> GraphModule:
+    """Return the model in evaluation mode as a graph.
+
+    Of several inputs by name, `NamedTensors`, the graph is called by these names too.
 
     Args:
         model: Any module that `torch.export` can trace; it is left as it is.
         example: (batch, ...) of at least two rows; other batch sizes work as well.
-        axes: Further ones of the example whose size is left open.
+        axes: Further ones of the example whose size is left open; of several inputs by name.
 
     Raises:
         ModelError: the model cannot be traced with a dynamic batch, or with open axes.
@@ -59,7 +63,7 @@ def capture(model: nn.Module, example: Tensor, *, axes: Sequence[int] = ()) -> G
     return GraphModule(finish(graph_module), graph_module.graph).eval()
 
 
-def trace(model: nn.Module, example: Tensor, *, axes: Sequence[int] = ()) -> GraphModule:
+def trace(model: nn.Module, example: Tensor, *, axes: Axes = ()) -> GraphModule:
     """Return the graph with every operator as it is written; see `capture`."""
     try:
         with without_torch_noise():
@@ -78,17 +82,22 @@ def trace(model: nn.Module, example: Tensor, *, axes: Sequence[int] = ()) -> Gra
     return graph_module
 
 
-def _program(model: nn.Module, example: Tensor, axes: Sequence[int]) -> ExportedProgram:
+def _program(model: nn.Module, example: Tensor, axes: Axes) -> ExportedProgram:
     """Return torch's own program of a model, made known to it what dataclasses the answer has."""
-    open_sizes = (dict.fromkeys((0, *axes), torch.export.Dim.DYNAMIC),)
+    arguments, keywords = arguments_of(example)
+    sizes = [
+        dict.fromkeys((0, *(axes.get(name, ()) if isinstance(axes, Mapping) else axes)), OPEN)
+        for name, _ in each_of(example)
+    ]
+    open_sizes: Any = dict(zip(keywords, sizes, strict=True)) if keywords else tuple(sizes)
     try:
-        return torch.export.export(model, (example,), dynamic_shapes=open_sizes)
+        return torch.export.export(model, arguments, keywords, dynamic_shapes=open_sizes)
     except Exception:  # torch.export raises many types; of most models the same once more
         with torch.no_grad():
             answer = call(model, example)
         if not register_dataclasses(answer):
             raise
-    return torch.export.export(model, (example,), dynamic_shapes=open_sizes)
+    return torch.export.export(model, arguments, keywords, dynamic_shapes=open_sizes)
 
 
 def reason_of(error: BaseException) -> str:
@@ -219,8 +228,7 @@ def _flatten(graph_module: GraphModule, program: ExportedProgram) -> None:
             hint="let forward() return a tensor, or a dict, tuple, list or dataclass of tensors",
         )
     returned = program.call_spec.out_spec
-    is_plain_output = returned is None or returned.is_leaf()
-    if is_plain_output and len(graph_module.graph.find_nodes(op="placeholder")) == 1:
+    if returned is None or returned.is_leaf():
         graph_module.graph.set_codegen(CodeGen())
         output.args = (tensors[0],)
     else:

@@ -20,6 +20,7 @@ from torch.fx import GraphModule, Node
 from kdeploy.quantization.capture import CONVOLUTIONS, add_constant, capture, constant, finish
 from kdeploy.quantization.contract import wrapper
 from kdeploy.quantization.number_format import INT7, INT8, channel_scales
+from kdeploy.torch_module.named_inputs import hold_example
 
 aten = torch.ops.aten
 # torch orders the gates of an LSTM input, forget, cell, output; ONNX input, output, forget, cell.
@@ -55,14 +56,14 @@ class DynamicModel(nn.Module):
         self.base = base.eval()
         self.ignore = tuple(ignore)
         self.reduce_range = reduce_range
-        self.register_buffer("example", example.detach().clone(), persistent=False)
+        hold_example(self, example)
         self.declined: dict[str, str] = {}
         """Layers with weights that stay float, with the reason."""
         self.graph = self._converted(capture(self.base, example))
         self.training = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.graph(x)
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        output: Tensor = self.graph(*inputs, **named)
         return output
 
     def train(self, mode: bool = True) -> DynamicModel:

@@ -35,9 +35,12 @@ class FakeQuantized(GraphModule):
     It computes in float32 under autocast too: bfloat16 is as coarse as the codes.
     """
 
-    def __call__(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            outputs: Tensor = super().__call__(x.float() if x.is_floating_point() else x)
+    def __call__(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        first = next(iter((*inputs, *named.values())))
+        with torch.autocast(first.device.type, enabled=False):
+            outputs: Tensor = super().__call__(
+                *map(_wide, inputs), **{name: _wide(x) for name, x in named.items()}
+            )
         return outputs
 
     @property
@@ -72,6 +75,10 @@ class FakeQuantized(GraphModule):
         """Give the model that the graph was made of the weights as they are now."""
         own, wanted = self.state_dict(), base.state_dict()
         base.load_state_dict({n: v for n, v in own.items() if n in wanted}, strict=False)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.is_floating_point() else x
 
 
 class ActivationQuantizer(nn.Module):

@@ -25,6 +25,7 @@ from kdeploy.onnx_graph.operators import is_quantized
 from kdeploy.quantization.observers import RANGE_ESTIMATORS, Range, Statistics
 from kdeploy.system.interruption import stop_if_asked
 from kdeploy.system.temporary import temporary_folder
+from kdeploy.torch_module.named_inputs import each_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -93,7 +94,7 @@ def quantize_file(
     """Write `source` to `target` with its convolutions and products on 8-bit integers.
 
     Args:
-        source: A float ONNX file with one input.
+        source: A float ONNX file; of several inputs, batches are `NamedTensors` by their names.
         target: Its weights go to a file beside it where they exceed two gigabytes.
         batches: Preprocessed inputs to calibrate on.
         profile: A name in `PROFILES`.
@@ -198,16 +199,20 @@ def _observed(
     """Return what each float tensor at an operator looked like, None where it was not finite."""
     names = _tensors(model, operators)
     session = _session(model, names, folder)
-    (given,) = session.get_inputs()
-    asked = [name for name in names if name != given.name]
+    taken = {i.name: i for i in session.get_inputs()}
+    first = next(iter(taken))
+    asked = [name for name in names if name not in taken]
     seen: dict[str, Statistics | None] = {name: Statistics() for name in names}
     is_empty = True
-    for batch in _pieces(batches, given.shape[0] if given.shape else None):
+    sizes = [i.shape[0] for i in taken.values() if i.shape and isinstance(i.shape[0], int)]
+    for batch in _pieces(batches, sizes[0] if sizes else None):
         stop_if_asked()
         is_empty = False
-        fed = batch.numpy().astype(np.int64 if "int64" in given.type else np.float32)
-        values = dict(zip(asked, session.run(asked, {given.name: fed}), strict=True))
-        values[given.name] = fed
+        fed = {
+            name or first: x.numpy().astype(_numbers(taken[name or first].type))
+            for name, x in each_of(batch)
+        }
+        values = {**dict(zip(asked, session.run(asked, fed), strict=True)), **fed}
         for name, statistics in seen.items():
             if statistics is None or not np.all(np.abs(values[name]) < LARGEST_VALUE):
                 seen[name] = None
@@ -222,6 +227,10 @@ def _observed(
             hint="check the weights and the preprocessing of the data",
         )
     return seen
+
+
+def _numbers(kind: str) -> Any:
+    return {"tensor(int64)": np.int64, "tensor(int32)": np.int32}.get(kind, np.float32)
 
 
 def _tensors(model: ModelProto, operators: tuple[str, ...]) -> list[str]:
@@ -259,7 +268,9 @@ def _pieces(batches: Iterable[Tensor], batch_size: object) -> Iterator[Tensor]:
     """Yield the batches in pieces that the file takes; of a fixed size only whole ones."""
     size = batch_size if isinstance(batch_size, int) else None
     for batch in batches:
-        for piece in torch.split(batch.cpu(), size or ITEMS_AT_ONCE):
+        step = size or ITEMS_AT_ONCE
+        for start in range(0, len(batch), step):
+            piece = batch[start : start + step].cpu()
             if size is None or len(piece) == size:
                 yield piece
 

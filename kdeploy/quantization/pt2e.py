@@ -24,6 +24,7 @@ from kdeploy.quantization.profiles import profile_named
 from kdeploy.quantization.rewrites import into_integer_operators
 from kdeploy.quantization.suppress_warnings import without_torch_noise
 from kdeploy.quantization.torchao_pt2e import convert_pt2e, prepare_pt2e
+from kdeploy.torch_module.named_inputs import hold_example
 
 
 class QuantizedModel(nn.Module):
@@ -76,12 +77,12 @@ class QuantizedModel(nn.Module):
         self.float_layers = list(float_layers)
         self.naming = naming
         self.keeps_apart = keeps_apart
-        self.register_buffer("example", example.detach().clone(), persistent=False)
+        hold_example(self, example)
         self.graph = self._converted(captured)
         self.training = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.graph(x)
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        output: Tensor = self.graph(*inputs, **named)
         return output
 
     def train(self, mode: bool = True) -> QuantizedModel:

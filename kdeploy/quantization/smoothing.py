@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from kdeploy.quantization.placement import kind_of
 from kdeploy.quantization.unshared_parameters import Layer, own_parameters
+from kdeploy.torch_module.named_inputs import in_graph_order
 
 aten = torch.ops.aten
 # How much of an outlier goes into the weights; the paper's value for most models.
@@ -67,7 +68,7 @@ def largest_values(
     watching = _Watching(graph_module, nodes)
     with torch.no_grad():
         for batch in batches:
-            watching.run(batch)
+            watching.run(*in_graph_order(graph_module, batch), enable_io_processing=False)
     return watching.largest
 
 

@@ -58,6 +58,11 @@ def inputs_of(model: Any, artifact: Artifact | None) -> tuple[TensorInfo, ...]:
     """Return what a model takes: of several inputs the arguments of `forward`, else `input`."""
     names = required_arguments(model)
     known = _preprocessing(artifact)
+    if known is not None and known.inputs:
+        return tuple(
+            TensorInfo(name=name, shape=("batch", *one.shape), dtype=one.dtype)
+            for name, one in known.inputs.items()
+        )
     if len(names) < 2:
         shape = known.shape if known is not None else ("...",)
         dtype = known.dtype if known is not None else "float32"
@@ -82,12 +87,14 @@ def called(model: Any, given: Given) -> Any:
     """Return what a model answers to arrays: several by the arguments' names, one by its place."""
     import torch
 
+    from kdeploy.torch_module.named_inputs import NamedTensors, call
+
     if isinstance(given, np.ndarray):
         return model(torch.from_numpy(given))
     tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in given.items()}
     if len(tensors) == 1:
         return model(next(iter(tensors.values())))
-    return model(**tensors)
+    return call(model, NamedTensors(tensors))
 
 
 def answer_of(output: Any) -> Answer:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from kdeploy.errors import ModelError
 from kdeploy.named_arrays import by_name, names_by_place
@@ -43,8 +44,14 @@ class NamedTensors:
     def _version(self) -> int:
         return sum(tensor._version for tensor in self.tensors.values())
 
+    def is_floating_point(self) -> bool:
+        return any(tensor.is_floating_point() for tensor in self.tensors.values())
+
     def to(self, *args: Any, **kwargs: Any) -> NamedTensors:
         return self.mapped(lambda tensor: tensor.to(*args, **kwargs))
+
+    def cpu(self) -> NamedTensors:
+        return self.mapped(Tensor.cpu)
 
     def clone(self) -> NamedTensors:
         return self.mapped(Tensor.clone)
@@ -94,6 +101,22 @@ def tensors_of(arrays: Any) -> Tensor:
     return found[""] if "" in found else cast("Tensor", NamedTensors(found))
 
 
+def in_graph_order(graph_module: GraphModule, x: Any) -> list[Tensor]:
+    """Return the tensors in the order in which a graph of `torch.export` takes them."""
+    arguments, keywords = arguments_of(x)
+    places = graph_module.graph.find_nodes(op="placeholder")
+    return [*arguments, *(keywords[str(p.target)] for p in places if str(p.target) in keywords)]
+
+
+def hold_example(module: nn.Module, example: Tensor) -> None:
+    """Keep the inputs that a module was made with as its `example`, which no state has."""
+    copied: object = example.detach().clone()
+    if isinstance(copied, Tensor):
+        module.register_buffer("example", copied, persistent=False)
+    else:
+        object.__setattr__(module, "example", copied)
+
+
 def shape_in_words(x: Any) -> str:
     """Return the shape of an item of a batch, of several inputs of each."""
     shapes = [f"`{name}` {tuple(tensor.shape[1:])}" for name, tensor in each_of(x) if name]
@@ -109,12 +132,22 @@ def check_parameters(model: nn.Module, x: Any, *, role: str) -> None:
     _, given = arguments_of(x)
     if not given:
         return
+    own = getattr(model, "input_names", None)
+    if own is not None:  # a file
+        _check_names(given, own, own, role)
+        return
     parameters = inspect.signature(model.forward).parameters.values()
     by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     names = [p.name for p in parameters if p.kind in by_keyword]
     is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    unknown = [name for name in given if name not in names and not is_open]
     needed = [p.name for p in parameters if p.name in names and p.default is p.empty]
+    _check_names(given, [*names, *given] if is_open else names, needed, role)
+
+
+def _check_names(
+    given: Mapping[str, Any], names: Sequence[str], needed: Sequence[str], role: str
+) -> None:
+    unknown = [name for name in given if name not in names]
     missing = [name for name in needed if name not in given]
     if unknown:
         raise ModelError(

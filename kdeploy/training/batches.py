@@ -16,7 +16,7 @@ from kdeploy.data.contract import Dataset, Preprocessing
 from kdeploy.data.lazy_items import LazyItems, is_repeatable
 from kdeploy.data.mixing import mixer
 from kdeploy.errors import DataError
-from kdeploy.named_arrays import NamedArrays, by_name
+from kdeploy.named_arrays import NamedArrays, by_name, mapped
 from kdeploy.system.interruption import stop_if_asked
 from kdeploy.torch_module.named_inputs import NamedTensors, each_of, tensors_of
 from kdeploy.training.contract import Batch
@@ -268,8 +268,7 @@ def batches_in_order(
     for start in range(0, len(stored), batch_size):
         stop_if_asked()
         # A copy: torch does not take arrays that are mapped read-only.
-        taken: Any = stored[start : start + batch_size]
-        copied = taken.mapped(np.array) if isinstance(taken, NamedArrays) else np.array(taken)
+        copied = mapped(np.array, stored[start : start + batch_size])
         yield normalize(tensors_of(copied).to(device))
 
 

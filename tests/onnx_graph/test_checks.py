@@ -138,14 +138,11 @@ def test_tensors_that_are_cut_off_are_told_by_their_end(read, tmp_path):
     assert "has 5 bytes, and the tensor `two` ends at 12" in message
 
 
-@pytest.mark.parametrize(
-    ("settings", "found"), [({"inputs": 2}, "takes 2 inputs"), ({"kind": TensorProto.DOUBLE}, "x0")]
-)
-def test_inputs_that_no_data_can_be_are_listed(tmp_path, settings, found):
-    onnx.save(model(**settings), tmp_path / "m.onnx")
+def test_inputs_that_no_data_can_be_are_listed(tmp_path):
+    onnx.save(model(kind=TensorProto.DOUBLE), tmp_path / "m.onnx")
     message = refusal(READERS["teacher"], tmp_path / "m.onnx").message
-    assert found in message
-    assert "one tensor, float32 or int64" in message
+    assert "takes 1 inputs (`x0`: tensor(double))" in message
+    assert "tensor(float), tensor(int64)" in message
 
 
 @pytest.mark.parametrize(

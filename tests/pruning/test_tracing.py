@@ -33,7 +33,7 @@ def test_the_node_of_the_input_is_known(make, example):
     model = make("Shared")
     with traceable(model):
         graph = trace(model, example)
-    readers = [node.name for node in graph.source.outputs]
+    readers = [node.name for source in graph.sources for node in source.outputs]
     assert any(name.startswith("stem") for name in readers)
     assert len(readers) == 2
 

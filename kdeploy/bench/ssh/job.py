@@ -195,6 +195,8 @@ def job_of(models: Sequence[ModelUnderTest], plan: Plan, folder: Path) -> Job:
 def _unjudged(data: Dataset) -> str:
     """Return why a device cannot answer for a task: it reads the class of each row of logits."""
     name = task_of(data).name
+    if data.preprocessing.inputs:
+        return "a device is sent items of one input, and these have several"
     if has_class_rows(name):
         return ""
     return f"a device sends classes home, and answers of task `{name}` are none"

@@ -174,9 +174,22 @@ def _check(model: nn.Module, context: CompressContext) -> None:
                 "for their channels come back as their own input",
                 hint="build the model with a smaller hidden size, and distill it",
             )
-    if not context.example.is_floating_point():
+    _check_tied(model, context)
+
+
+def _check_tied(model: nn.Module, context: CompressContext) -> None:
+    """Refuse token ids whose table of embeddings is a layer's weight too: it would need two cuts.
+
+    Raises:
+        ModelError: with the names of the weight.
+    """
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    named = [(n, id(p)) for n, p in model.named_parameters(remove_duplicate=False)]
+    names = [name for name, at in named if at in tables and [i for _, i in named].count(at) > 1]
+    if names:
         raise ModelError(
-            f"prune_channels cannot follow channels from token ids (`{context.data.name}`)",
+            f"prune_channels cannot follow the channels of token ids (`{context.data.name}`): "
+            f"`{names[0]}` and `{names[1]}` are one weight",
             hint="build the model narrower and distill it, or take `int8_ptq`",
         )
 

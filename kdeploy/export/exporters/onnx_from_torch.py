@@ -12,22 +12,31 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias, cast
 
 import onnx
 import onnx_ir as ir
 from onnx import ModelProto
 from pydantic import Field
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from kdeploy import __version__
 from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
 from kdeploy.export.extra_scales import marked, unmarked
-from kdeploy.export.io_signature import FlattenOutputs, IOSignature, ends_of, open_axes
+from kdeploy.export.io_signature import (
+    Example,
+    FlattenOutputs,
+    IOSignature,
+    ends_of,
+    open_axes,
+    open_axes_by_name,
+    tensors_in,
+)
 from kdeploy.export.onnx_block_weights import LOWEST_OPSET as BLOCKS_OPSET
 from kdeploy.export.onnx_block_weights import needs_blocks, spell_out_blocks
-from kdeploy.export.torch_exporters import LOWEST_OPSET, export_program, export_trace
+from kdeploy.export.torch_exporters import LOWEST_OPSET, axes_of, export_program, export_trace
 from kdeploy.onnx_graph.checks import opset_of
 from kdeploy.onnx_graph.encodings import PROFILE, SCALES, encoding_pass, profile_of
 from kdeploy.onnx_graph.facts import properties
@@ -44,20 +53,24 @@ from kdeploy.onnx_graph.rewrites import (
     store_integer_biases,
     transpose_weights,
 )
-from kdeploy.quantization.capture import capture, finish, flat_outputs
+from kdeploy.quantization import capture as capturing
+from kdeploy.quantization.capture import flat_outputs
 from kdeploy.quantization.dynamic import DynamicModel
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.rewrites import unify_means
+from kdeploy.torch_module.named_inputs import NamedTensors
+from kdeploy.torch_module.named_outputs import OUTPUT
 
 # Protocol buffers cannot hold more; larger weights go to a file beside it.
 LARGEST_FILE_BYTES = 2**31 - 2**20
+Axes: TypeAlias = dict[int, str] | dict[str, dict[int, str]]
 DYNAMO, TORCHSCRIPT, RECODED = "torch.onnx dynamo", "torch.onnx torchscript", "kdeploy"
 
 
 @exporter(source={"torch", "onnx"}, suffix=".onnx", runtime="onnxruntime_cpu")
 def onnx_from_torch(
     model: nn.Module,
-    example: Tensor | tuple[Tensor, ...],
+    example: Tensor | Example,
     path: Path,
     *,
     profile: Literal["cpu", "tensorrt", "arm"] = "cpu",
@@ -70,7 +83,8 @@ def onnx_from_torch(
 
     Args:
         model: Float or quantized, in evaluation mode, or a file.
-        example: Two rows of input, to trace the model with; of several inputs a tuple.
+        example: Two rows of input, to trace the model with; of several inputs a tuple, or
+            `NamedTensors`, whose names the inputs of the file have.
         path: The file.
         profile: The encoding of a quantized model; its ranges are written anew when it was made
             for another one. A float model has none.
@@ -85,7 +99,7 @@ def onnx_from_torch(
     Raises:
         ModelError: PyTorch cannot export the model, or not with these sizes or in this opset.
     """
-    examples = example if isinstance(example, tuple) else (example,)
+    examples = (example,) if isinstance(example, Tensor) else example
     if isinstance(model, OnnxModel):
         program = _recoded(model, profile, opset, dynamic)
     else:
@@ -137,7 +151,7 @@ def _recoded(
 
 def _exported(
     model: nn.Module,
-    example: tuple[Tensor, ...],
+    example: Example,
     profile: str,
     opset: int,
     dynamic: tuple[str, ...],
@@ -146,7 +160,8 @@ def _exported(
     """Return the graph of a torch model, rewritten for runtimes."""
     is_quantized = isinstance(model, QuantizedModel)
     ends = ends_of(model, example)
-    axes = open_axes(dynamic, example)
+    axes = _axes(dynamic, example)
+    tensors = tensors_in(example)
     if isinstance(model, QuantizedModel) and model.profile != profile:
         model = model.with_profile(profile)
     exporter_name: str = DYNAMO
@@ -154,7 +169,7 @@ def _exported(
     try:
         graph = _graph(model, example, ends, axes)
         program = export_program(
-            graph, example, ends, opset=opset, axes=axes, optimize=optimize != "none"
+            graph, tensors, ends, opset=opset, axes=axes, optimize=optimize != "none"
         )
         if is_quantized and profile == "tensorrt":
             program, steps = unmarked(program)
@@ -164,11 +179,12 @@ def _exported(
         if needs_blocks(model):
             program = rewritten(program, spell_out_blocks, drop_unused)
     except ModelError as error:
-        if axes or isinstance(model, QuantizedModel | DynamicModel) or needs_blocks(model):
+        if dynamic or isinstance(model, QuantizedModel | DynamicModel) or needs_blocks(model):
             raise  # a trace would fix the sizes; it knows no quantizers
         exporter_name = TORCHSCRIPT
-        flat = model if ends.is_plain else FlattenOutputs(model).eval()
-        program = export_trace(flat, example, ends, opset=opset, because=error)
+        names = ends.inputs if isinstance(example, NamedTensors) else ()
+        flat = model if ends.is_plain else FlattenOutputs(model, names).eval()
+        program = export_trace(flat, tensors, ends, opset=opset, because=error)
         program = rewritten(program, *_passes(is_quantized=False, profile=profile))
         program = in_opset(program, opset)
     metadata = {
@@ -198,18 +214,29 @@ def _profile(model: nn.Module, asked_for: str) -> str:
     return asked_for if isinstance(model, QuantizedModel) else "float"
 
 
-def _graph(
-    model: nn.Module, example: tuple[Tensor, ...], ends: IOSignature, axes: dict[int, str]
-) -> nn.Module:
+def _axes(dynamic: tuple[str, ...], example: Example) -> Axes:
+    if isinstance(example, NamedTensors):
+        return open_axes_by_name(dynamic, example)
+    return open_axes(dynamic, example)
+
+
+def _graph(model: nn.Module, example: Example, ends: IOSignature, axes: Axes) -> nn.Module:
     """Return what is exported: a graph with batch norms folded that returns a row of tensors."""
     if isinstance(model, DynamicModel):
         graph_module = model.graph
     elif isinstance(model, QuantizedModel):
         graph_module = marked(model) if model.profile == "tensorrt" else model.graph
+    elif isinstance(example, NamedTensors):
+        opened = {name: tuple(axes_of(axes, name)) for name in ends.inputs}
+        graph_module = _captured(model, cast("Tensor", example), opened)
     elif len(example) > 1:
         return FlattenOutputs(model).eval()
     else:
-        graph_module = capture(model, example[0], axes=tuple(axes))
-        unify_means(graph_module)
-        finish(graph_module)
-    return graph_module if ends.is_plain else flat_outputs(graph_module)
+        graph_module = _captured(model, example[0], tuple(axes_of(axes, ends.inputs[0])))
+    return graph_module if ends.outputs == (OUTPUT,) else flat_outputs(graph_module)
+
+
+def _captured(model: nn.Module, example: Tensor, axes: capturing.Axes) -> GraphModule:
+    graph_module = capturing.capture(model, example, axes=axes)
+    unify_means(graph_module)
+    return capturing.finish(graph_module)

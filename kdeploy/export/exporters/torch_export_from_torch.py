@@ -16,6 +16,7 @@ from kdeploy.export.contract import exporter
 from kdeploy.quantization.capture import capture, flat_outputs
 from kdeploy.quantization.contract import quantized_by
 from kdeploy.quantization.suppress_warnings import without_torch_noise
+from kdeploy.torch_module.named_inputs import arguments_of, each_of
 
 
 @exporter(
@@ -43,8 +44,10 @@ def torch_export_from_torch(model: nn.Module, example: Tensor, path: Path) -> No
         )
     graph = flat_outputs(capture(model, example))
     with without_torch_noise():
-        dynamic = ({0: torch.export.Dim.DYNAMIC},)
-        program = torch.export.export(graph, (example,), dynamic_shapes=dynamic)
+        arguments, keywords = arguments_of(example)
+        sizes = [{0: torch.export.Dim.DYNAMIC} for _ in each_of(example)]
+        dynamic = dict(zip(keywords, sizes, strict=True)) if keywords else tuple(sizes)
+        program = torch.export.export(graph, arguments, keywords, dynamic_shapes=dynamic)
         # They are rows of somebody's data, too.
         program.example_inputs = None
         torch.export.save(program, path)

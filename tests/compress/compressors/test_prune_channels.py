@@ -20,7 +20,7 @@ from kdeploy.store.references import ModelReference, build_model
 from kdeploy.store.structure import difference, replay
 from kdeploy.torch_module.complexity import count_macs, count_parameters
 from tests.pruning import attentions
-from tests.tiny.text import Classifier, items
+from tests.tiny.text import VOCABULARY, Tied, items
 
 
 def context(shape=(3, 8, 8), *, count=64, classes=5, seed=0):
@@ -332,10 +332,19 @@ def test_architectures_lose_half_their_macs_and_can_be_rebuilt(name, caplog):
         assert torch.equal(again.eval()(x), small(x))
 
 
-def test_refuses_a_model_of_token_ids():
+def test_refuses_token_ids_whose_table_is_a_layer_s_weight_too():
     with pytest.raises(ModelError, match="token ids") as caught:
-        prune_channels(Classifier(), CompressContext(data=items()), ratio=0.5)
+        prune_channels(Tied(), CompressContext(data=items()), ratio=0.5)
     assert "distill" in caught.value.hint
+
+
+def test_layers_behind_token_ids_get_narrower():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Embedding(VOCABULARY, 8), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)
+    )
+    small = prune_channels(model, CompressContext(data=items()), ratio=0.5, round_to=1)
+    assert small[1].weight.shape[0] == small[3].weight.shape[1] == 8
 
 
 def test_heads_go_by_their_importance():

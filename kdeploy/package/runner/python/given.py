@@ -38,6 +38,11 @@ def given_arrays(path: Path, manifest: Json, is_preprocessed: bool) -> list[Any]
         names = ", ".join(f"{port['name']}=..." for port in ports)
         stop(f"{path} cannot be read: {error}", f"write it with numpy.savez(file, {names})")
     arrays = [_fitting(path, port, stored.get(port["name"])) for port in ports]
+    pairs = list(zip(arrays, ports))  # noqa: B905 - Python 3.9
+    if is_preprocessed:
+        arrays = [x.astype(port["type"]) for x, port in pairs]
+    else:
+        arrays = [_prepared(path, x, port) for x, port in pairs]
     if len({len(x) for x in arrays}) > 1:
         stop(f"{path} holds {[len(x) for x in arrays]} items", "save as many of each input")
     return arrays
@@ -55,7 +60,22 @@ def _fitting(path: Path, port: Json, x: Any) -> Any:
         stop(f"{path}: `{name}` is {x.dtype} of shape {x.shape}; it takes {shape}", hint)
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         stop(f"{path}: `{name}` holds NaN or infinity", "every number must be finite")
-    return x.astype(port["type"])
+    return x
+
+
+def _prepared(path: Path, x: Any, port: Json) -> Any:
+    """Return an input as the model takes it, of numbers as the data set stores them."""
+    form, name = port.get("preprocessing"), port["name"]
+    if form is None:
+        return x.astype(port["type"])
+    if form["vocabulary"]:
+        if x.dtype.kind == "f" or x.min() < 0 or x.max() >= form["vocabulary"]:
+            hint = f"save integers from 0 to {form['vocabulary'] - 1}"
+            stop(f"{path}: `{name}` holds {x.dtype} from {x.min()} to {x.max()}", hint)
+        return x.astype(port["type"])
+    per_channel = (-1, *(1 for _ in x.shape[2:]))
+    mean, std = (np.float32(form[k]).reshape(per_channel) for k in ("mean", "std"))
+    return (x.astype(np.float32) * np.float32(form["scale"]) - mean) / std
 
 
 def _model_input(path: Path, form: Json, is_preprocessed: bool) -> Any:

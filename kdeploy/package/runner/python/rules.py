@@ -160,10 +160,27 @@ def _of_the_ports(manifest: Json) -> Iterator[str]:
             yield f"{MANIFEST}: state {shown(state)} names no input and output of one type"
     if len(set(fed)) != len(fed) or len(fed) == len(inputs):
         yield f"{MANIFEST}: the states leave no input, or feed one twice"
-    if "preprocessing" not in manifest and manifest["classes"]:
+    yield from _of_several(manifest)
+    is_told = "preprocessing" in manifest or any("preprocessing" in p for p in manifest["inputs"])
+    if not is_told and manifest["classes"]:
         yield f"{MANIFEST}: classes without preprocessing"
     if "preprocessing" in manifest and len(fed) + 1 != len(inputs):
         yield f"{MANIFEST}: preprocessing makes one input of {len(inputs) - len(fed)}"
+
+
+def _of_several(manifest: Json) -> Iterator[str]:
+    """Yield what is wrong with how single inputs are made of stored numbers."""
+    for port in manifest["inputs"]:
+        form = port.get("preprocessing")
+        if form is None:
+            continue
+        where = f"{MANIFEST}: the preprocessing of {shown(port['name'])}"
+        if "preprocessing" in manifest or not takes_rows(port):
+            yield f"{where} is one too many, or it takes no items"
+        if not {len(form["mean"]), len(form["std"])} <= {1, *port["shape"][1:2]}:
+            yield f"{where} has a mean and std that do not fit {port['shape'][1:2]} channels"
+        if (form["vocabulary"] > 0) != (port["type"] == "int64"):
+            yield f"{where} has a vocabulary of {form['vocabulary']} for {port['type']}"
 
 
 def data_ports(manifest: Json) -> list[Json]:

@@ -90,7 +90,7 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     option("--timeout", type=float, metavar="SECONDS", help="stop after so long; else by budgets")
     option("--memory-limit", type=int, metavar="MB", help="of the model; else by budgets and size")
     option("--in-child", action="store_true", help=argparse.SUPPRESS)
-    option("--preprocessed", action="store_true", help="INPUT is .npy, as the model takes it")
+    option("--preprocessed", action="store_true", help="INPUT holds what the model takes")
     given = parser.parse_args(arguments)
     asked = [given.self_test, bool(given.inputs), given.prompt is not None]
     if sum(asked) != 1 or min(given.top, given.threads, given.new_tokens) < 1:

@@ -79,6 +79,15 @@ _PORT: list[tuple[str, Callable[[Json], bool], str]] = [
     ("values", _one_of("", "logits", "probabilities"), "logits, probabilities or empty"),
 ]
 _ANY_NUMBER = _number(-LARGE, LARGE)
+_PREPARED: list[tuple[str, Callable[[Json], bool], str]] = [
+    ("preprocessing?", _table, "a table"),
+    ("preprocessing?.scale", _number(1 / LARGE, LARGE), "a number above 0, and finite"),
+    ("preprocessing?.mean", _listed, "a list"),
+    ("preprocessing?.mean[]", _ANY_NUMBER, "a finite number"),
+    ("preprocessing?.std", _listed, "a list"),
+    ("preprocessing?.std[]", _number(1 / LARGE, LARGE), "a number above 0, and finite"),
+    ("preprocessing?.vocabulary", _integer(0, 2**31), "a whole number from 0"),
+]
 # Key, test, what it must be. `[]`: each of a list, `{}`: each of a table, `?`: may be absent.
 RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
     MANIFEST: [
@@ -99,6 +108,7 @@ RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
         ("model.is_quantized", _truth, "true or false"),
         ("inputs", _count(1, 100), "a list of inputs"),
         *((f"inputs[].{key}", test, wanted) for key, test, wanted in _PORT),
+        *((f"inputs[].{key}", test, wanted) for key, test, wanted in _PREPARED),
         ("outputs", _count(1, 1000), "a list of outputs"),
         *((f"outputs[].{key}", test, wanted) for key, test, wanted in _PORT),
         ("release?", _integer(1, 2**31), f"a whole number from 1 to {2**31}"),
