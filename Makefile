@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EDGE := .venv-edge
+EDGE := $(VENV)/edge
 TESTS_OF_EDGE := tests/export/exporters/test_executorch_from_torch.py \
 	tests/export/exporters/test_litert_from_torch.py \
 	tests/package/bundles/test_executorch.py tests/package/bundles/test_litert.py
@@ -59,7 +59,7 @@ fuzz: $(STAMP)  ## thousands of mutated bundles, ONNX files, artefacts, recipes,
 
 # In an environment of its own, which sees what the other one has: LiteRT's converter weighs 770 MB
 # and wants older versions of some of it. anyio's plugin, one of them, does not know this pytest.
-test-edge: $(STAMP)  ## ExecuTorch and LiteRT: installs both in .venv-edge, runs their tests
+test-edge: $(STAMP)  ## ExecuTorch and LiteRT: installs both in .venv/edge, runs their tests
 	$(PYTHON) -m venv $(EDGE)
 	$(EDGE)/bin/python -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), \
 		"beside.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' \

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdeploy.errors import FileMissing
 from kdeploy.store.artifact import is_id, no_file
+from kdeploy.store.transformers_models import HUGGING_FACE
 
 FILE = "onnx:"
 
@@ -46,4 +47,6 @@ def check_model(reference: str) -> None:
 
 
 def _path(reference: str) -> Path:
-    return Path(reference.removeprefix(FILE)).expanduser()
+    place, _, name = reference.partition(":")
+    is_named = name and f"{place}:" in (FILE, *(f"{form}:" for form in HUGGING_FACE))
+    return Path(name if is_named else reference).expanduser()

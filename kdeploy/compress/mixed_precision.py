@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
@@ -95,7 +95,8 @@ def quantize_within(
     context.report["sensitivity"] = [_row(s) for s in found]
     if precision.max_drop is None:
         return small
-    search = _Search(quantize, original, context, precision.max_drop, ignored, found)
+    names = [s.layer for s in found]
+    search = LayerSearch(quantize, original, context, precision.max_drop, names, ignored=ignored)
     chosen = search.run(small)
     context.report["mixed_precision"] = search.tried
     context.report["float_layers"] += [
@@ -104,28 +105,63 @@ def quantize_within(
     return chosen
 
 
-class _Search:
-    """Bisects how many of the most sensitive layers are float."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchWords:
+    """How a search for layers that are spared is told."""
+
+    step: str = "INT8"
+    spared: str = "float"
+    """What those layers are."""
+    hint: str = "allow more (`max_drop`), or train with rounding: `int8_qat`"
+
+
+Made = TypeVar("Made", bound=nn.Module)
+
+
+class LayerSearch(Generic[Made]):
+    """Bisects how many of the most sensitive layers are spared; `count` are, afterwards."""
 
     def __init__(
         self,
-        quantize: Quantize,
+        quantize: Callable[[Sequence[str]], Made],
         original: nn.Module,
         context: CompressContext,
         allowed: float,
-        ignored: Sequence[str],
-        ranking: Sequence[Sensitivity],
+        ranking: Sequence[str],
+        *,
+        ignored: Sequence[str] = (),
+        words: SearchWords | None = None,
     ) -> None:
+        """Measure the original.
+
+        Args:
+            quantize: Makes the model in which the named layers are spared.
+            original: The float model that accuracy is compared with.
+            context: Validation data.
+            allowed: Of validation accuracy, as a fraction.
+            ranking: The layer that hurts most first.
+            ignored: Layers that are spared in any case.
+            words: For messages.
+        """
         self.quantize, self.context, self.allowed = quantize, context, allowed
-        self.ignored = list(ignored)
-        self.ranking = [s.layer for s in ranking]
+        self.ignored, self.ranking = list(ignored), list(ranking)
+        self.words, self.count = words or SearchWords(), 0
         self.tried: list[dict[str, Any]] = []
         self.before = self._accuracy(original)
 
-    def run(self, small: QuantizedModel) -> QuantizedModel:
+    def run(self, small: Made) -> Made:
+        """Return the model with as few spared layers as its accuracy needs.
+
+        Args:
+            small: That with none but the ignored ones.
+
+        Raises:
+            GateFailed: the drop is too large with a single layer left.
+        """
         if self._holds(small, 0):
             return small
         low, high = 0, len(self.ranking) - 1  # one layer has to be left
+        self.count = high
         best = self._with(high) if high else small
         if not high or not self._holds(best, high):
             raise self._error()
@@ -133,20 +169,26 @@ class _Search:
             middle = (low + high) // 2
             model = self._with(middle)
             if self._holds(model, middle):
-                high, best = middle, model
+                self.count = high = middle
+                best = model
             else:
                 low = middle
-        _LOG.info("%d of %d layers stay float", high, len(self.ranking))
+        told = (high, len(self.ranking), self.words.spared)
+        _LOG.info("%d of %d layers are %s", *told)
         return best
 
-    def _with(self, count: int) -> QuantizedModel:
+    def _with(self, count: int) -> Made:
         return self.quantize([*self.ignored, *self.ranking[:count]])
 
-    def _holds(self, model: QuantizedModel, count: int) -> bool:
+    def _holds(self, model: nn.Module, count: int) -> bool:
         after = self._accuracy(model)
-        self.tried.append({"float_layers": count, "accuracy": after, "drop": self.before - after})
+        self.tried.append({self._key: count, "accuracy": after, "drop": self.before - after})
         # Half an item of ten million: sums of fractions are not exact.
         return self.before - after <= self.allowed + 5e-8
+
+    @property
+    def _key(self) -> str:
+        return f"{self.words.spared.replace(' ', '_')}_layers"
 
     def _accuracy(self, model: nn.Module) -> float:
         data, device = self.context.data, self.context.device
@@ -154,11 +196,14 @@ class _Search:
         return accuracy(model, part, known, device=device, task=task_of(data))
 
     def _error(self) -> GateFailed:
-        said = "; ".join(f"{t['float_layers']} float: {100 * t['drop']:.2f} pp" for t in self.tried)
+        said = "; ".join(
+            f"{t[self._key]} {self.words.spared}: {100 * t['drop']:.2f} pp" for t in self.tried
+        )
         return GateFailed(
-            f"INT8 costs more than {100 * self.allowed:.2f} pp of validation accuracy even with "
-            f"one of {len(self.ranking)} layers on integers ({self.before:.2%} in float; {said})",
-            hint="allow more (`max_drop`), or train with rounding: `int8_qat`" + self._doubt(),
+            f"{self.words.step} costs more than {100 * self.allowed:.2f} pp of validation accuracy "
+            f"even with one of {len(self.ranking)} layers not {self.words.spared} "
+            f"({self.before:.2%} in float; {said})",
+            hint=self.words.hint + self._doubt(),
         )
 
     def _doubt(self) -> str:

@@ -17,11 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.teacher_cache import CacheLayout, TeacherCache, TooLarge
+from kdeploy.distill.teacher_cache import (
+    ALL_LOGITS,
+    CacheLayout,
+    KeptLogits,
+    TeacherCache,
+    TooLarge,
+)
 from kdeploy.distill.teacher_protocol import TeacherOutput, TeacherProtocol
+from kdeploy.preprocessing import MOST_NUMBERS
 from kdeploy.torch_module.finite import check_answers
 from kdeploy.training.contract import Batch
-from kdeploy.training.views import View
+from kdeploy.training.views import BLOCK, View
 
 PIECE = 64
 """Items that a teacher on a CPU is asked for at once: features stay in the cores' caches."""
@@ -39,7 +46,7 @@ class CachedTeacher:
         live: Who is asked for what is not known yet.
         folder: Where the files lie; answers of other teachers may lie there too.
         budget_bytes: The folder is kept below it; features that do not fit are asked for live.
-        top_k: Keep only so many of the largest logits, and the sum of the others.
+        kept: What is kept of logits.
     """
 
     def __init__(
@@ -48,20 +55,22 @@ class CachedTeacher:
         folder: Path,
         *,
         budget_bytes: float,
-        top_k: int | None = None,
+        kept: KeptLogits = ALL_LOGITS,
     ) -> None:
         self.live = live
         self.folder = folder
         self.budget_bytes = budget_bytes
-        self.top_k = top_k
+        self.kept = kept
         self.models: Sequence[nn.Module] = live.models
         # Rounded answers are other answers: a checkpoint of the live teacher is not resumed with
         # them.
-        self.fingerprint = f"{live.fingerprint} as float16, {top_k or 'all'} logits"
+        self.fingerprint = f"{live.fingerprint} as float16, {kept.told()}"
         self.is_repeatable = live.is_repeatable
         self._is_compiled = False
         self._answers: TeacherCache | None = None
         self._is_too_large = False
+        self._most = BLOCK
+        """Items whose answers are held at once."""
 
     def __call__(self, batch: Batch, paths: Sequence[str]) -> TeacherOutput:
         """Return the logits and the features at the paths."""
@@ -94,13 +103,17 @@ class CachedTeacher:
 
     def _opened(self, view: View, paths: Sequence[str]) -> TeacherCache:
         place, x = next(view.blocks())
+        if not x.is_floating_point():  # of tokens: each may be answered with a whole vocabulary
+            known = self._asked(x[:1], slice(place.start, place.start + 1), -1, paths)
+            self._most = max(1, MOST_NUMBERS // sum(tensor.numel() for tensor in known))
         # A piece of the usual size: the teacher is compiled for the first size that it sees.
-        tensors = self._asked(x[: _size(x)], place, -1, paths)
-        forms = [CacheLayout(tuple(t.shape[1:]), None) for t in tensors]
+        tensors = self._asked(x[: self._size(x)], place, -1, paths)
+        forms = [CacheLayout(tuple(t.shape[1:])) for t in tensors]
         # With all classes but one kept, the sum of the others is that one.
-        if self.top_k and self.top_k < forms[0].shape[-1] - 1:
-            forms[0] = CacheLayout(forms[0].shape, self.top_k)
+        if self.kept.samples or (self.kept.top_k or 0) in range(1, forms[0].shape[-1] - 1):
+            forms[0] = CacheLayout(forms[0].shape, self.kept)
         key = self._key(view, paths, x.device.type)
+        logger.info("the teacher's answers to an item: %d bytes", 2 * sum(f.width for f in forms))
         return TeacherCache(
             self.folder / key,
             forms,
@@ -115,12 +128,16 @@ class CachedTeacher:
         with answers.writing(view.index) as write:
             for place, x in view.blocks():
                 if not write.has(place):
-                    write(place, self._asked(x, place, view.index, paths))
+                    for start in range(0, len(x), self._most):
+                        stop = min(start + self._most, len(x))
+                        part = slice(place.start + start, place.start + stop)
+                        write.part(part, self._asked(x[start:stop], part, view.index, paths))
+                    write.whole(place)
                 view.passed(place.stop, len(view.items))
 
     def _asked(self, x: Tensor, place: slice, view: int, paths: Sequence[str]) -> list[Tensor]:
         """Return the live teacher's outputs for a block, asked a piece at a time."""
-        size = _size(x)
+        size = self._size(x)
         pieces = []
         for start in range(0, len(x), size):
             part = slice(place.start + start, min(place.start + start + size, place.stop))
@@ -136,16 +153,21 @@ class CachedTeacher:
             pieces.append([known.logits, *(known.features[path] for path in paths)])
         return [torch.cat(outputs) for outputs in zip(*pieces, strict=True)]
 
+    def _size(self, x: Tensor) -> int:
+        return min(PIECE if x.device.type == "cpu" else len(x), self._most)
+
     def _key(self, view: View, paths: Sequence[str], device: str) -> str:
         is_cast = torch.is_autocast_enabled(device)
         precision = torch.get_autocast_dtype(device) if is_cast else "float32"
-        arithmetic = (device, precision, PIECE, self._is_compiled, torch.__version__)
+        arithmetic = (
+            device,
+            precision,
+            min(PIECE, self._most),
+            self._is_compiled,
+            torch.__version__,
+        )
         facts = (self.fingerprint, view.fingerprint, *paths, *arithmetic)
         return sha256("\n".join(map(str, facts)).encode()).hexdigest()[:32]
-
-
-def _size(x: Tensor) -> int:
-    return PIECE if x.device.type == "cpu" else len(x)
 
 
 def _batch(x: Tensor, place: slice, view: int) -> Batch:

@@ -12,6 +12,7 @@ from kdeploy.bench.inputs import ends_of
 from kdeploy.bench.plan import BenchPlan
 from kdeploy.bench.run import BenchInterrupted, BenchResult, ModelUnderTest
 from kdeploy.bench.ssh.hosts import Host
+from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference
 from kdeploy.errors import InputError
 from kdeploy.gate import Gate, Verdict, judge
@@ -28,11 +29,12 @@ from kdeploy.pipeline.onnx_trial import check_runs
 from kdeploy.pipeline.outside_files import message_of_inputs
 from kdeploy.pipeline.rundir import write_command, write_measurements, write_reports
 from kdeploy.pipeline.session import Session
-from kdeploy.pipeline.single import exported_file, session_of
+from kdeploy.pipeline.single import Source, exported_file, import_one, session_of
 from kdeploy.report.comparison import Comparison
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import formats_of, named
 from kdeploy.store.artifact import Artifact, find_artifact, no_file
+from kdeploy.store.transformers_models import brings_weights, tokenizer_source
 from kdeploy.system.temporary import temporary_folder
 
 
@@ -66,7 +68,8 @@ def bench_side_by_side(
     only what is new to it. After Ctrl-C the measurements in `out` are those that were finished.
 
     Args:
-        references: Artefacts (folders or ids), bundles and ONNX files.
+        references: Artefacts (folders or ids), bundles, ONNX files, and models that bring their
+            weights, `transformers:DIR` and `gguf:FILE`.
         plan: Runtimes, batch sizes, threads, how long.
         out: The folder for measurements and report.
         baseline: What all are compared with, a reference too.
@@ -79,7 +82,9 @@ def bench_side_by_side(
         command: What was typed, for the report to say how to repeat it.
     """
     names = [*([baseline] if baseline else []), *(r for r in references if r != baseline)]
-    found = [_found(name, out) for name in names]
+    for name in names:
+        data = data and with_tokenizer(data, tokenizer_source(name, Path()))
+    found = [_found(name, out, data, listener) for name in names]
     labels = _labels(found)
     declared = parse_inputs(inputs, where="--input")
     files = [f if isinstance(f, Path) else f.path for f in found if not isinstance(f, Artifact)]
@@ -175,7 +180,11 @@ def _measured_here(
         raise
 
 
-def _found(reference: str, out: Path) -> Artifact | ModelUnderTest | Path:
+def _found(
+    reference: str, out: Path, data: DataReference | None, listener: RunListener
+) -> Artifact | ModelUnderTest | Path:
+    if brings_weights(reference, Path()):
+        return import_one(Source(reference=reference, data=data), out, listener)
     bundle = model_of_bundle(reference, out)
     if bundle is not None:
         return bundle

@@ -21,6 +21,8 @@ SHRINKS = tuple(1.0 - 0.025 * step for step in range(17))
 SMALLEST_BLOCK = 16
 """That MatMulNBits has."""
 LARGEST_HALF, SMALLEST_HALF = 65504.0, 2.0**-24
+AT_A_TIME = 2**16
+"""Numbers of a weight whose scales are searched together."""
 LOOKED_AT = 1024
 """Blocks of a weight, spread evenly, that tell whether it lies on a grid."""
 DISTINCT = 1e-6
@@ -121,10 +123,20 @@ def grid_of(weight: Tensor, form: BlockFormat, importance: Tensor | None = None)
             "a weight is NaN or infinite, and no code stands for that",
             hint="train the model anew, or load weights that are whole",
         )
-    best = _scaled(blocks, form, 1.0)
     if importance is None:
-        return BlockGrid(form=form, scales=best[0], zero_points=best[1])
+        scales, points = _scaled(blocks, form, 1.0)
+        return BlockGrid(form=form, scales=scales, zero_points=points)
     weights = _blocks(importance.reshape(1, -1).float(), form.block_size)
+    # A few rows at a time: what is computed on the way stays in the processor's cache.
+    pieces = torch.split(blocks, max(1, AT_A_TIME // weight.shape[1]))
+    found = [_searched(piece, form, weights) for piece in pieces]
+    scales, points = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return BlockGrid(form=form, scales=scales, zero_points=points)
+
+
+def _searched(blocks: Tensor, form: BlockFormat, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scales and zero points of the range, of those tried, with the least error."""
+    best = _scaled(blocks, form, 1.0)
     least = _error(blocks, *best, form, weights)
     scales, points = (tensor.clone() for tensor in best)
     for shrink in SHRINKS[1:]:
@@ -136,7 +148,7 @@ def grid_of(weight: Tensor, form: BlockFormat, importance: Tensor | None = None)
             torch.where(is_better, new, old)
             for new, old in zip(tried, (scales, points), strict=True)
         )
-    return BlockGrid(form=form, scales=scales, zero_points=points)
+    return scales, points
 
 
 def lies_on_grid(weight: Tensor, *, bits: int = 4, block_size: int = 32) -> bool:

@@ -38,6 +38,8 @@ class Rounded:
     form: BlockFormat
     output_error: float | None = None
     """Share of the outputs' power; None where no inputs were looked at."""
+    beside: str = ""
+    """The first of the layers that are given the same: graphs may join them to one product."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,8 @@ def rounded_layers(
     forms = {n: f.for_columns(int(model.get_submodule(n).in_features)) for n, f in layers.items()}  # type: ignore[arg-type]
     for portion in _portions(model, list(layers)):
         grams = input_grams(model, batches(), portion)
+        firsts: dict[int, str] = {}
+        beside = {n: firsts.setdefault(id(gram), n) for n, gram in grams.items()}
         for name in portion:
             layer = model.get_submodule(name)
             assert isinstance(layer, nn.Linear), f"`{name}` is no linear layer"
@@ -103,6 +107,7 @@ def rounded_layers(
                 layer=_filled(layer, forms[name], grid.stored(codes)),
                 form=forms[name],
                 output_error=error,
+                beside=beside[name],
             )
 
 

@@ -21,6 +21,7 @@ from kdeploy.runtimes.contract import Answer, Given, Proof, by_name, runtime
 from kdeploy.runtimes.pte_ends import ends_of, read_ends
 from kdeploy.tensor_info import TensorInfo
 
+METHOD = "forward"
 IDENTIFIER = re.compile(rb"ET\d\d", re.DOTALL)
 """Of the flatbuffer, in its bytes 4 to 7."""
 # Kernels with weights, as XNNPACK names them and as ExecuTorch names those outside of it.
@@ -53,7 +54,7 @@ class Executorch:
         self._threads = threads or allowed_cores()
         # It counts the machine's cores, also those that this process may not use.
         self._library._unsafe_reset_threadpool(self._threads)
-        self._module: Any = None
+        self._method: Any = None
 
     @staticmethod
     def unavailable() -> str | None:
@@ -71,8 +72,9 @@ class Executorch:
 
     def open(self, path: Path) -> None:
         self._path = path
-        self._module = self._opened()
-        ends = ends_of(self._module, path)
+        program = self._opened()
+        ends = ends_of(program, path)
+        self._method = self._loaded(program)
         self.inputs, self.outputs = ends.inputs, ends.outputs
         self._names = [info.name for info in self.inputs]
         self._output_names = [info.name for info in self.outputs]
@@ -83,7 +85,7 @@ class Executorch:
         feeds = by_name(given, self._names, self._path)
         tensors = [torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in self._names]
         try:
-            answers = self._module.forward(tensors)
+            answers = self._method.call(tensors)
         except RuntimeError as error:
             raise self._unfit(feeds, error) from error
         return {n: a.numpy() for n, a in zip(self._output_names, answers, strict=True)}
@@ -104,21 +106,30 @@ class Executorch:
         )
 
     def close(self) -> None:
-        self._module = None
+        self._method = None
 
     def _opened(self, **options: Any) -> Any:
         _check_beginning(self._path)
+        verification = self._library.Verification.InternalConsistency
         try:
-            module = self._library._load_for_executorch(str(self._path), **options)
-            if "forward" not in module.method_names():
-                raise RuntimeError("it has no method `forward`")
-            module.method_meta("forward")  # loads it, and so finds out that its end is missing
+            return self._library._load_program(
+                str(self._path), program_verification=verification, **options
+            )
         except RuntimeError as error:
-            raise ModelError(
-                f"ExecuTorch cannot open {self._path}: {str(error)[:300]}",
-                hint="export it again: `kdeploy export executorch`",
-            ) from error
-        return module
+            raise self._refused(error) from error
+
+    def _loaded(self, program: Any) -> Any:
+        """Return the method that computes: XNNPACK makes its kernels now, not in the first call."""
+        try:
+            return program.load_method(METHOD)
+        except RuntimeError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> ModelError:
+        return ModelError(
+            f"ExecuTorch cannot open {self._path}: {str(error)[:300]}",
+            hint="export it again: `kdeploy export executorch`",
+        )
 
     def _kernels(self) -> Iterator[str]:
         """Yield the kernels of one run, from its profiler; the file is opened once more for it."""
@@ -126,12 +137,13 @@ class Executorch:
 
         from kdeploy.system.temporary import temporary_folder
 
-        module = self._opened(enable_etdump=True)
+        program = self._opened(enable_etdump=True)
+        method = self._loaded(program)
         sizes = [[n if isinstance(n, int) else 1 for n in info.shape] for info in self.inputs]
         types = [getattr(torch, info.dtype) for info in self.inputs]
-        module.forward([torch.zeros(s, dtype=t) for s, t in zip(sizes, types, strict=True)])
+        method.call([torch.zeros(s, dtype=t) for s, t in zip(sizes, types, strict=True)])
         with temporary_folder("etdump") as folder:
-            module.write_etdump_result_to_file(str(folder / "run.etdp"))
+            program.write_etdump_result_to_file(str(folder / "run.etdp"))
             yield from _events(folder / "run.etdp")
 
     def _unfit(self, feeds: Any, error: Exception) -> ModelError:

@@ -71,23 +71,26 @@ def parse_ends(text: str, path: Path) -> PteEnds:
         raise unreadable(path, error) from error
 
 
-def ends_of(module: Any, path: Path) -> PteEnds:
-    """Return the inputs and outputs of a file opened in ExecuTorch.
+def ends_of(program: Any, path: Path) -> PteEnds:
+    """Return the inputs and outputs of a program that ExecuTorch has opened.
 
     Of a file from elsewhere they have numbers for names, and the sizes are fixed: what is open in
     it, it does not tell.
 
     Raises:
-        ModelError: the file tells of others than it has.
+        ModelError: it computes nothing, or the file tells of others than it has.
     """
-    meta = module.method_meta("forward")
+    methods = [program.get_method_name(n) for n in range(program.num_methods())]
+    if "forward" not in methods:
+        raise unreadable(path, ValueError(f"its methods are {methods}, none is `forward`"))
+    meta = program.method_meta("forward")
     found = PteEnds(
         inputs=_planned("input", meta.num_inputs(), meta.input_tensor_meta),
         outputs=_planned("output", meta.num_outputs(), meta.output_tensor_meta),
     )
-    if METHOD not in module.method_names():
+    if METHOD not in methods:
         return found
-    told = parse_ends(str(module.run_method(METHOD, [])[0]), path)
+    told = parse_ends(str(program.load_method(METHOD).call([])[0]), path)
     for own, real in ((told.inputs, found.inputs), (told.outputs, found.outputs)):
         if [len(i.shape) for i in own] != [len(i.shape) for i in real]:
             raise ModelError(

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from kdeploy.distill import cached_teacher
 from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
+from kdeploy.distill.teacher_cache import KeptLogits
 from kdeploy.training.batches import TrainingBatches
 from kdeploy.training.fit import FitContext, NullCallback
+from tests.tiny.language import VOCABULARY, text_data
 
 QUICK = {"batch_size": 16, "learning_rate": 0.05, "precision": "fp32", "views": 2, "epochs": 4}
 PATHS = ("blocks.1", "pool")
@@ -157,7 +160,9 @@ def test_answers_that_were_not_asked_for_longest_make_room(live, tiny_model, dat
 def test_top_k_keeps_the_largest_and_the_sum_of_the_others(live, tiny_model, data, tmp_path):
     wide = Teacher(tiny_model(seed=7, width=12, classes=9))
     data = replace(data, preprocessing=replace(data.preprocessing, classes=tuple("abcdefghi")))
-    said = answered(CachedTeacher(wide, tmp_path, budget_bytes=1e9, top_k=3), data, ())
+    said = answered(
+        CachedTeacher(wide, tmp_path, budget_bytes=1e9, kept=KeptLogits(top_k=3)), data, ()
+    )
     for x, (logits,) in list(said.values())[::13]:
         with torch.no_grad():
             expected = wide.model(x[None])[0].softmax(0)
@@ -199,3 +204,26 @@ def test_a_distillation_interrupted_anywhere_ends_in_the_same_weights(
     again = run(tmp_path / "cut", NullCallback())
     pairs = zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+class Sized(Teacher):
+    """A live teacher that notes how many items it was asked for at once."""
+
+    def __call__(self, batch, paths):
+        self.sizes = [*getattr(self, "sizes", []), len(batch.x)]
+        return super().__call__(batch, paths)
+
+
+def test_a_large_vocabulary_is_asked_for_and_kept_a_few_items_at_once(tmp_path, monkeypatch):
+    data = text_data(tokens=12, items=20)
+    torch.manual_seed(0)
+    live = Sized(torch.nn.Embedding(VOCABULARY, VOCABULARY))
+    monkeypatch.setattr(cached_teacher, "MOST_NUMBERS", 3 * 12 * VOCABULARY)
+    said = answered(CachedTeacher(live, tmp_path, budget_bytes=1e9), data, (), epochs=1)
+    assert max(live.sizes) == 3
+    assert len(said) == 20
+    for x, (logits,) in said.values():
+        assert torch.equal(logits, live.model(x).detach().half().float())
+    live.sizes.clear()
+    answered(CachedTeacher(live, tmp_path, budget_bytes=1e9), data, (), epochs=1)
+    assert sum(live.sizes) == 1 + 3  # what shows the shapes

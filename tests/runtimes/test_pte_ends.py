@@ -18,11 +18,12 @@ ENDS = PteEnds(
 )
 
 
-class Module:
+class Program:
     """What ExecuTorch's bindings tell of a file, without a file."""
 
-    def __init__(self, text=None, outputs=2):
+    def __init__(self, text=None, outputs=2, methods=("forward",)):
         self._text = text
+        self._methods = [*methods, *([METHOD] if text is not None else [])]
         one = SimpleNamespace(sizes=lambda: (32, 3, 8, 8), dtype=lambda: 6)
         row = SimpleNamespace(sizes=lambda: (32, 5), dtype=lambda: 6)
         self._meta = SimpleNamespace(
@@ -36,12 +37,15 @@ class Module:
         assert name == "forward"
         return self._meta
 
-    def method_names(self):
-        return ["forward", *([METHOD] if self._text is not None else [])]
+    def num_methods(self):
+        return len(self._methods)
 
-    def run_method(self, name, inputs):
-        assert (name, inputs) == (METHOD, [])
-        return [self._text]
+    def get_method_name(self, number):
+        return self._methods[number]
+
+    def load_method(self, name):
+        assert name == METHOD
+        return SimpleNamespace(call=lambda inputs: [self._text])
 
 
 def test_what_was_written_is_read_from_the_bytes_of_a_file(tmp_path):
@@ -51,19 +55,24 @@ def test_what_was_written_is_read_from_the_bytes_of_a_file(tmp_path):
 
 
 def test_what_was_written_is_read_from_the_opened_file(tmp_path):
-    assert ends_of(Module(ENDS.text()), tmp_path) == ENDS
+    assert ends_of(Program(ENDS.text()), tmp_path) == ENDS
 
 
 def test_a_file_from_elsewhere_has_fixed_sizes_and_numbers_for_names(tmp_path):
-    found = ends_of(Module(), tmp_path)
+    found = ends_of(Program(), tmp_path)
     assert [str(i) for i in found.inputs] == ["input=32,3,8,8:float32"]
     assert [o.name for o in found.outputs] == ["output_0", "output_1"]
 
 
 def test_a_file_that_tells_of_other_outputs_than_it_has_is_refused(tmp_path):
     with pytest.raises(ModelError, match="it has output=32,5") as caught:
-        ends_of(Module(ENDS.text(), outputs=1), tmp_path)
+        ends_of(Program(ENDS.text(), outputs=1), tmp_path)
     assert "export it again" in caught.value.hint
+
+
+def test_a_file_that_computes_nothing_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="none is `forward`"):
+        ends_of(Program(methods=("other",)), tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"ET12", ENDS.text().encode()[:60]])

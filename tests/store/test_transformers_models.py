@@ -175,10 +175,14 @@ def test_references_know_their_weights_and_tokenizers(llama, tmp_path):
         build_model(refer(tmp_path / "gone"))
 
 
-def test_a_model_with_its_own_weights_needs_no_flag(llama, tmp_path):
+def test_a_model_with_its_own_weights_needs_no_flag_and_is_measured_as_it_is(llama, tmp_path):
+    from kdeploy.bench.plan import BenchPlan
+    from kdeploy.cli.given import check_files
     from kdeploy.data.load import DataReference
+    from kdeploy.pipeline import side_by_side
     from kdeploy.pipeline.log import NullListener
     from kdeploy.pipeline.single import Source, import_one
+    from kdeploy.registry import check
 
     (tmp_path / "text.py").write_text(
         "import numpy as np\n"
@@ -195,3 +199,9 @@ def test_a_model_with_its_own_weights_needs_no_flag(llama, tmp_path):
     made = import_one(source, tmp_path / "out", NullListener())
     assert open_artifact(made.folder).facts["parameters"] == 78400
     assert load_model(made)(IDS).shape == (2, 12, VOCABULARY)
+    check_files([f"transformers:{llama}"])
+    plan = check(BenchPlan, {"runtimes": ["torch_eager"]}, where="bench")
+    found = side_by_side._found(f"transformers:{llama}", tmp_path / "out", data, NullListener())
+    assert found == made
+    [model] = side_by_side._models(None, found, plan)
+    assert model.label == made.label

@@ -16,7 +16,9 @@ from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
 from kdeploy.compress.layer_patterns import matching
-from kdeploy.errors import ModelError, NotCalibrated, OrderError
+from kdeploy.compress.mixed_precision import precision_of
+from kdeploy.compress.weight_bits import within_drop
+from kdeploy.errors import ModelError, NotCalibrated, OrderError, RecipeError
 from kdeploy.quantization.block_rounding import BlockFormat
 from kdeploy.quantization.contract import quantized_by
 from kdeploy.quantization.weight_only import (
@@ -51,6 +53,7 @@ def int4_weights(
     embedding_bits: Literal[4, 8, 32] = 8,
     calibration_batches: Annotated[int, Field(gt=0)] = 16,
     batch_size: Annotated[int, Field(gt=0)] = 2,
+    max_drop: str | None = None,
     ignore: tuple[str, ...] = (),
 ) -> nn.Module:
     """Return the model with the weights of its linear layers and embeddings as codes.
@@ -68,14 +71,24 @@ def int4_weights(
             them float.
         calibration_batches: How many training batches are looked at.
         batch_size: Items in a calibration batch.
+        max_drop: What validation accuracy may lose, e.g. `0.5pp`: layers whose outputs rounding
+            moves most get 8 bits, as few as needed. With `gptq` alone, which measures that.
         ignore: Layers that stay float, by name or pattern, e.g. `[lm_head, "*.down_proj"]`.
 
     Raises:
         OrderError: the model is quantized already.
         ModelError: it has no linear layer.
         NotCalibrated: there is no data to look at.
+        RecipeError: `max_drop` with another method.
+        GateFailed: the drop is too large all the same.
     """
     _check(model, context, method)
+    precision = precision_of(max_drop, ignore, False, context)
+    if precision.max_drop is not None and (method, bits) != ("gptq", 4):
+        raise RecipeError(
+            "`max_drop` chooses layers by what GPTQ at 4 bits does to their outputs",
+            hint="leave `max_drop` out, or `method` and `bits` as they are",
+        )
     layers = float_layers(model)
     spared = set(matching(list(layers), ignore, where="int4_weights.ignore"))
     ends = ends_of(layers)
@@ -96,7 +109,12 @@ def int4_weights(
         rounded = [to_nearest(n, layers[n], form, search=scale_search) for n in inner]
     coarse = BlockFormat(bits=embedding_bits, block_size=block_size, symmetric=symmetric)
     rounded += [to_nearest(n, layers[n], coarse, search=scale_search) for n in outer]
-    put_in(model, rounded, ends.ties)
+    put_in(model, rounded[len(inner) :], ends.ties)
+    if precision.max_drop is not None:
+        rounded[: len(inner)] = within_drop(
+            model, rounded[: len(inner)], layers, context, precision.max_drop
+        )
+    put_in(model, rounded[: len(inner)], {})
     kept = {n: "`ignore`" if n in spared else "`embedding_bits: 32`" for n in layers}
     _report(rounded, kept, context)
     return model

@@ -34,7 +34,7 @@ SMALL_BATCH = 16
     source={"torch"},
     suffix=".pte",
     runtime="executorch",
-    refuses={"int8_dynamic"},
+    refuses={"int8_dynamic", "int4_weights"},
 )
 def executorch_from_torch(
     model: nn.Module,

@@ -32,7 +32,7 @@ from kdeploy.untrusted.user_code import described
     source={"torch"},
     suffix=".tflite",
     runtime="litert",
-    refuses={"int8_dynamic"},
+    refuses={"int8_dynamic", "int4_weights"},
 )
 def litert_from_torch(
     model: nn.Module,

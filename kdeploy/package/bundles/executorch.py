@@ -46,13 +46,14 @@ class Executorch:
 
         # What is fused was decided when the file was written: there is no plain way to compute it.
         portable_lib._unsafe_reset_threadpool(threads)
-        module = portable_lib._load_for_executorch(path)
-        told = json.loads(module.run_method("kdeploy_ends", [])[0])
+        program = portable_lib._load_program(path)
+        method = program.load_method("forward")
+        told = json.loads(program.load_method("kdeploy_ends").call([])[0])
         inputs, outputs = ([one[0] for one in told[kind]] for kind in ("inputs", "outputs"))
 
         def run(feeds: Any) -> Any:
             given = [torch.from_numpy(numpy.ascontiguousarray(feeds[name])) for name in inputs]
-            answers = module.forward(given)
+            answers = method.call(given)
             return {name: tensor.numpy() for name, tensor in zip(outputs, answers)}  # noqa: B905 - Python 3.9
 
         return run

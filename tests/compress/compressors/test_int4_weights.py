@@ -9,7 +9,14 @@ from kdeploy.compress.compressors.int4_weights import holds_codes, int4_weights
 from kdeploy.compress.compressors.int8_ptq import int8_ptq
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
-from kdeploy.errors import ModelError, NotCalibrated, OrderError, UnknownName
+from kdeploy.errors import (
+    GateFailed,
+    ModelError,
+    NotCalibrated,
+    OrderError,
+    RecipeError,
+    UnknownName,
+)
 from kdeploy.export.run import export
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.structure import difference, replay
@@ -175,3 +182,36 @@ def test_a_layer_computes_with_its_real_weights():
     x = torch.randn(2, 5, 20)
     assert layer.weight.shape == (3, 20)
     assert torch.allclose(layer(x), x @ layer.weight.T + layer.bias)
+
+
+def test_layers_get_8_bits_until_the_drop_is_allowed(texts, monkeypatch):
+    seen = []
+
+    def accuracy(model, part, preprocessing, *, device, task):
+        eight = [n for n, m in block_quantized(model).items() if m.bits == 8]
+        seen.append(sorted(set(eight) - {"words", "head"}))
+        return 0.5 + 0.01 * len(seen[-1]) if len(seen) > 1 else 0.52
+
+    monkeypatch.setattr("kdeploy.compress.mixed_precision.accuracy", accuracy)
+    context = CompressContext(data=texts)
+    small = compress(_tied(), "int4_weights", {"max_drop": "1pp"}, context)
+    bits = {row["layer"]: row["bits"] for row in context.report["int4_weights"]}
+    assert sorted(bits.values()) == [4, 8, 8, 8]
+    (eight,) = {"up", "down"} - {n for n, m in block_quantized(small).items() if m.bits == 4}
+    assert bits[eight] == 8
+    assert [row["8-bit_layers"] for row in context.report["weight_bits"]] == [0, 1]
+
+
+def test_a_drop_that_nothing_holds_is_told_with_what_was_tried(texts, monkeypatch):
+    found = iter([0.9, 0.1, 0.2])
+    monkeypatch.setattr(
+        "kdeploy.compress.mixed_precision.accuracy", lambda *given, **more: next(found)
+    )
+    with pytest.raises(GateFailed, match="4-bit weights costs more"):
+        compress(_tied(), "int4_weights", {"max_drop": "1pp"}, CompressContext(data=texts))
+
+
+def test_a_drop_without_gptq_is_refused(texts):
+    given = {"max_drop": "1pp", "method": "rtn"}
+    with pytest.raises(RecipeError, match="GPTQ at 4 bits"):
+        compress(_tied(), "int4_weights", given, CompressContext(data=texts))
