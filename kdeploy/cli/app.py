@@ -14,6 +14,7 @@ from kdeploy.cli.bench import bench_command
 from kdeploy.cli.compress import compress_app
 from kdeploy.cli.distill import distill_command
 from kdeploy.cli.doctor import doctor
+from kdeploy.cli.dynamic import dynamic_app
 from kdeploy.cli.export import export_app
 from kdeploy.cli.init import init
 from kdeploy.cli.list import list_techniques
@@ -64,6 +65,7 @@ def build_app(given: Sequence[str]) -> typer.Typer:
     app.command()(distill_command(is_asked=verb == "distill"))
     app.add_typer(compress_app(is_asked=verb == "compress"), name="compress")
     app.add_typer(export_app(is_asked=verb == "export"), name="export")
+    app.add_typer(dynamic_app(is_asked=verb == "dynamic"), name="dynamic")
     measure = bench_command(is_asked=verb == "bench")
     commands: list[Callable[..., Any]] = [
         measure,
