@@ -57,10 +57,10 @@ METRICS: dict[str, Metric] = {
         unit="", better="lower", about="mean distance to the teacher's values", needs="accuracy"
     ),
     "agreement.map": Metric(
-        unit="fraction",
-        better="higher",
-        about="mean AP, the teacher's answers as truth",
-        needs="accuracy",
+        unit="fraction", better="higher", about="mean AP, the teacher as truth", needs="accuracy"
+    ),
+    "agreement.decisions": Metric(
+        unit="fraction", better="higher", about="labels decided as the teacher", needs="accuracy"
     ),
     "agreement.next_token": Metric(
         unit="fraction", better="higher", about="same next token as the teacher", needs="accuracy"

@@ -84,6 +84,10 @@ class Preprocessing:
             return most
         return max(1, min(most, MOST_NUMBERS // (self.shape[0] * self.vocabulary)))
 
+    def num_parts(self, batch_size: int) -> int:
+        """Return into how many parts a step of so many items is cut, for the same reason."""
+        return -(-batch_size // self.at_once(batch_size))
+
     def apply(self, stored: NDArray[Any]) -> Inputs:
         """Return the model's input (N, *shape) from stored items (N, *shape)."""
         if self.inputs:

@@ -9,10 +9,12 @@ import typer
 from typer.core import TyperGroup
 
 from kdeploy import __version__
+from kdeploy.cli.advise import advise
 from kdeploy.cli.bench import bench_command
 from kdeploy.cli.compress import compress_app
 from kdeploy.cli.distill import distill_command
 from kdeploy.cli.doctor import doctor
+from kdeploy.cli.dynamic import dynamic_app
 from kdeploy.cli.export import export_app
 from kdeploy.cli.init import init
 from kdeploy.cli.list import list_techniques
@@ -63,6 +65,7 @@ def build_app(given: Sequence[str]) -> typer.Typer:
     app.command()(distill_command(is_asked=verb == "distill"))
     app.add_typer(compress_app(is_asked=verb == "compress"), name="compress")
     app.add_typer(export_app(is_asked=verb == "export"), name="export")
+    app.add_typer(dynamic_app(is_asked=verb == "dynamic"), name="dynamic")
     measure = bench_command(is_asked=verb == "bench")
     commands: list[Callable[..., Any]] = [
         measure,
@@ -70,6 +73,7 @@ def build_app(given: Sequence[str]) -> typer.Typer:
         package,
         verify,
         search,
+        advise,
         show,
         doctor,
         init,

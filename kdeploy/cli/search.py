@@ -26,6 +26,9 @@ def search(
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Processes that train side by side.")
     ] = 1,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="In place of `search.sampler`: tpe gp random.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: distill.epochs=10")
     ] = None,
@@ -38,9 +41,10 @@ def search(
     from kdeploy.search.settings import settings_of
 
     folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
+    chosen = [f"search.sampler={sampler}"] if sampler else []
     given = read_given(recipe)
     settings = settings_of(
-        given, folder=recipe.parent, out=out, overrides=[*(overrides or []), *folder]
+        given, folder=recipe.parent, out=out, overrides=[*(overrides or []), *folder, *chosen]
     )
     from kdeploy.progress.terminal import Terminal
     from kdeploy.search.run import Budget

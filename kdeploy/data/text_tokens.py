@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.data.contract import NOT_COUNTED, Parts, Preprocessing, Split
-from kdeploy.errors import DataError, FileMissing, MissingDependency
+from kdeploy.errors import DataError, FileMissing, MissingDependency, ModelError
 from kdeploy.store.transformers_models import MOST_TOKENIZER_BYTES, TOKENIZER
 
 if TYPE_CHECKING:
@@ -142,6 +142,28 @@ def read_tokenizer(source: Path) -> Tokenizer:
             f"{file} is no tokenizer: {error}",
             hint="give the tokenizer.json that `tokenizer.save_pretrained(DIR)` wrote",
         ) from error
+
+
+def check_same_tokens(teacher: Path, student: Path) -> None:
+    """Refuse two models whose ids mean other tokens: a student would learn the wrong words.
+
+    Raises:
+        ModelError: the tokenizers differ; it names the first token that does.
+    """
+    sources = (teacher, student)
+    known, own = (read_tokenizer(source).get_vocab(with_added_tokens=True) for source in sources)
+    differing = [token for token in known if own.get(token) != known[token]]
+    differing += [token for token in own if token not in known]
+    if differing:
+        first = min(differing)
+        ids = [vocabulary.get(first, "no id") for vocabulary in (known, own)]
+        raise ModelError(
+            f"the student has another tokenizer than the teacher: {len(differing)} tokens differ "
+            f"(`{first}` is {ids[0]} for the teacher and {ids[1]} for the student), and answers are"
+            " compared token by token",
+            hint="make the student from the teacher (`compress: [{prune_decoder: {recover: "
+            "...}}]`), or take one of the same tokenizer",
+        )
 
 
 def _tokenizer_file(source: Path) -> Path:

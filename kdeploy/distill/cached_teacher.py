@@ -17,7 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeploy.distill.teacher_cache import CacheLayout, TeacherCache, TooLarge
+from kdeploy.distill.teacher_cache import (
+    ALL_LOGITS,
+    CacheLayout,
+    KeptLogits,
+    TeacherCache,
+    TooLarge,
+)
 from kdeploy.distill.teacher_protocol import TeacherOutput, TeacherProtocol
 from kdeploy.preprocessing import MOST_NUMBERS
 from kdeploy.torch_module.finite import check_answers
@@ -40,7 +46,7 @@ class CachedTeacher:
         live: Who is asked for what is not known yet.
         folder: Where the files lie; answers of other teachers may lie there too.
         budget_bytes: The folder is kept below it; features that do not fit are asked for live.
-        top_k: Keep only so many of the largest logits, and the sum of the others.
+        kept: What is kept of logits.
     """
 
     def __init__(
@@ -49,16 +55,16 @@ class CachedTeacher:
         folder: Path,
         *,
         budget_bytes: float,
-        top_k: int | None = None,
+        kept: KeptLogits = ALL_LOGITS,
     ) -> None:
         self.live = live
         self.folder = folder
         self.budget_bytes = budget_bytes
-        self.top_k = top_k
+        self.kept = kept
         self.models: Sequence[nn.Module] = live.models
         # Rounded answers are other answers: a checkpoint of the live teacher is not resumed with
         # them.
-        self.fingerprint = f"{live.fingerprint} as float16, {top_k or 'all'} logits"
+        self.fingerprint = f"{live.fingerprint} as float16, {kept.told()}"
         self.is_repeatable = live.is_repeatable
         self._is_compiled = False
         self._answers: TeacherCache | None = None
@@ -102,10 +108,10 @@ class CachedTeacher:
             self._most = max(1, MOST_NUMBERS // sum(tensor.numel() for tensor in known))
         # A piece of the usual size: the teacher is compiled for the first size that it sees.
         tensors = self._asked(x[: self._size(x)], place, -1, paths)
-        forms = [CacheLayout(tuple(t.shape[1:]), None) for t in tensors]
+        forms = [CacheLayout(tuple(t.shape[1:])) for t in tensors]
         # With all classes but one kept, the sum of the others is that one.
-        if self.top_k and self.top_k < forms[0].shape[-1] - 1:
-            forms[0] = CacheLayout(forms[0].shape, self.top_k)
+        if self.kept.samples or (self.kept.top_k or 0) in range(1, forms[0].shape[-1] - 1):
+            forms[0] = CacheLayout(forms[0].shape, self.kept)
         key = self._key(view, paths, x.device.type)
         logger.info("the teacher's answers to an item: %d bytes", 2 * sum(f.width for f in forms))
         return TeacherCache(

@@ -63,6 +63,13 @@ class DistillConfig(TrainingConfig):
         gt=0,
         description="keep only the largest logits and the others' sum; null: all",
     )
+    cache_samples: int | None = Field(
+        default=None,
+        gt=0,
+        le=1024,
+        description="keep so many classes drawn from each answer in place of logits: right on "
+        "average, for losses at temperature 1; null: none",
+    )
     baseline: bool | None = Field(
         default=None,
         description="whether the teacher helps: true: the student is also trained without it; "
@@ -120,7 +127,11 @@ class DistillConfig(TrainingConfig):
 
     def identity(self) -> dict[str, Any]:
         """Return what the student depends on, in the form that ids of artefacts are made of."""
-        silent = {"baseline", *({"wrong_weight"} if self.wrong_weight is None else ())}
+        later = (
+            "wrong_weight",
+            "cache_samples",
+        )  # than the first ids: left out where they say nothing
+        silent = {"baseline", *(name for name in later if getattr(self, name) is None)}
         own = {name: value for name, value in self.own().items() if name not in silent}
         return {
             **own,
@@ -128,6 +139,16 @@ class DistillConfig(TrainingConfig):
             "scheme_parameters": self.scheme_parameters,
             "training": self.training(),
         }
+
+    @model_validator(mode="after")
+    def _keeps_in_one_way(self) -> DistillConfig:
+        if self.cache_top_k is not None and self.cache_samples is not None:
+            raise RecipeError(
+                f"`cache_top_k` ({self.cache_top_k}) and `cache_samples` ({self.cache_samples}) are"
+                " two ways to keep a teacher's answers",
+                hint="leave one of them out",
+            )
+        return self
 
     @field_validator("scheme")
     @classmethod

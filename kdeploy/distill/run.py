@@ -26,6 +26,7 @@ from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.schedules import Constant, Schedule
 from kdeploy.distill.task_fit import check_task
 from kdeploy.distill.teacher import Renormalizer, Teacher, teacher_preprocessing
+from kdeploy.distill.teacher_cache import KeptLogits
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import RecipeError
@@ -117,7 +118,7 @@ def distill(
             seed=context.seed,
             cache=folder,
             cache_bytes=config.cache_bytes,
-            cache_top_k=config.cache_top_k,
+            kept_logits=KeptLogits(top_k=config.cache_top_k, samples=config.cache_samples),
             about_teacher=(weak,) if weak else (),
         )
         model = scheme([student], [teacher], factory, scheming, **config.scheme_parameters)
@@ -146,7 +147,7 @@ class _Factory:
     seed: int
     cache: Path
     cache_bytes: float
-    cache_top_k: int | None
+    kept_logits: KeptLogits
     about_teacher: tuple[str, ...] = ()
     """Told where a scheme asks it at all."""
     messages: list[str] = field(default_factory=list)
@@ -190,7 +191,7 @@ class _Factory:
         if remembers or not self.cache_bytes or not teacher.is_repeatable:
             return teacher
         return CachedTeacher(
-            teacher, self.cache, budget_bytes=self.cache_bytes, top_k=self.cache_top_k
+            teacher, self.cache, budget_bytes=self.cache_bytes, kept=self.kept_logits
         )
 
     def without_labels(self, data: Dataset) -> _Factory:

@@ -29,7 +29,8 @@ def check_task(config: DistillConfig, task: str) -> None:
             hint=f"for that task there are {listed(able)}",
         )
     wrong = None if config.wrong_weight == 1 else config.wrong_weight
-    for name, value in {"cache_top_k": config.cache_top_k, "wrong_weight": wrong}.items():
+    kept = {"cache_top_k": config.cache_top_k, "cache_samples": config.cache_samples}
+    for name, value in {**kept, "wrong_weight": wrong}.items():
         if value is not None and not has_class_rows(task):
             raise RecipeError(
                 f"distill.{name}: answers of task `{task}` are no logits of classes, one row each",

@@ -20,6 +20,8 @@ from kdeploy.training.views import BLOCK
 from kdeploy.units import format_quantity
 
 DONE = "done"
+NEVER = -40.0
+"""The logit of a class that was not drawn, beside at least 0: a chance of 4e-18."""
 BLOCKS_AT_ONCE = 64
 """Marked as known together, after the disk has them."""
 
@@ -28,28 +30,61 @@ class TooLarge(Exception):
     """The answers do not fit the budget, or not into float16."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptLogits:
+    """What is kept of logits: all, the `top_k` largest and the rest, or drawn classes.
+
+    Drawn classes stand for the distribution that they are drawn from: the gradient of a divergence
+    at temperature 1 is right on average, whatever the tail is (Anshumann et al., ACL 2025,
+    arXiv:2503.16870).
+    """
+
+    top_k: int | None = None
+    samples: int | None = None
+
+    def told(self) -> str:
+        """Return what tells one way from another."""
+        return f"{self.samples} draws" if self.samples else f"{self.top_k or 'all'} logits"
+
+
+ALL_LOGITS = KeptLogits()
+
+
 @dataclass(frozen=True, slots=True)
 class CacheLayout:
-    """One output: its shape for one item; of logits perhaps the `top_k` largest and the rest."""
+    """One output: its shape for one item, and what is kept of it."""
 
     shape: tuple[int, ...]
-    top_k: int | None
+    kept: KeptLogits = ALL_LOGITS
+
+    @property
+    def top_k(self) -> int | None:
+        return self.kept.top_k
 
     @property
     def width(self) -> int:
         """Return how many float16 numbers stand for one item."""
+        if self.kept.samples is not None:
+            return prod(self.shape[:-1]) * 2 * self.kept.samples  # each an int32
         if self.top_k is None:
             return prod(self.shape)
         # Values, their classes as two halves of 16 bits, and the logarithm of the others' sum.
         return prod(self.shape[:-1]) * (3 * self.top_k + 1)
 
-    def packed(self, answer: Tensor) -> NDArray[np.float16]:
+    def packed(self, answer: Tensor, seed: int = 0) -> NDArray[np.float16]:
         """Return an output (items, *shape) as rows (items, width).
+
+        Args:
+            answer: The output.
+            seed: Of what is drawn.
 
         Raises:
             TooLarge: a number is beyond float16.
         """
         answer = answer.float()
+        if self.kept.samples is not None:
+            drawn = _drawn(answer, self.kept.samples, seed)
+            return drawn.to(torch.int32).numpy().view(np.float16).reshape(len(answer), -1)
         if self.top_k is None:
             return _halves(answer.flatten(1))
         values, classes = answer.topk(self.top_k, dim=-1)
@@ -61,7 +96,17 @@ class CacheLayout:
         return np.concatenate(rows, axis=-1).reshape(len(answer), -1)
 
     def unpacked(self, rows: NDArray[np.float16], device: torch.device) -> Tensor:
-        """Return rows (items, width) as the output (items, *shape), float32."""
+        """Return rows (items, width) as the output (items, *shape), float32.
+
+        Of drawn classes it is the logarithm of their shares.
+        """
+        if self.kept.samples is not None:
+            numbers = np.ascontiguousarray(rows).view(np.int32)
+            shape = (len(rows), *self.shape[:-1], self.kept.samples)
+            classes = torch.from_numpy(numbers).long().reshape(shape)
+            counts = torch.zeros(len(rows), *self.shape)
+            counts.scatter_add_(-1, classes, torch.ones(shape))
+            return counts.log().clamp_(min=NEVER).to(device, non_blocking=True)
         if self.top_k is None:
             whole = torch.from_numpy(rows).to(device, non_blocking=True).float()
             return whole.reshape(len(rows), *self.shape)
@@ -171,8 +216,9 @@ class _Writer:
 
     def part(self, place: slice, outputs: Sequence[Tensor]) -> None:
         """Write the outputs for some items of a block, which is whole when `whole` says so."""
+        seed = self.view * self.answers.items + place.start
         for form, file, output in zip(self.answers.forms, self.files, outputs, strict=True):
-            rows = form.packed(output)
+            rows = form.packed(output, seed)
             file.seek(2 * form.width * (self.view * self.answers.items + place.start))
             file.write(rows.tobytes())
 
@@ -192,6 +238,14 @@ class _Writer:
             self.done.write(b"\1")
         self.done.flush()
         self.fresh.clear()
+
+
+def _drawn(logits: Tensor, count: int, seed: int) -> Tensor:
+    """Return classes (..., count) drawn from logits (..., classes), on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    chances = logits.cpu().flatten(0, -2).softmax(-1)
+    drawn = torch.multinomial(chances, count, replacement=True, generator=generator)
+    return drawn.reshape(*logits.shape[:-1], count)
 
 
 def _halves(values: Tensor) -> NDArray[np.float16]:

@@ -14,7 +14,7 @@ only: elsewhere a stored one is not taken for it.
 
 An exporter `of="language_model"` takes causal language models alone. `file` is the name that its
 file must have; it gets a folder of its own then. With `tokenizer=True`
-that of the model lies beside `path` already; `batch_sizes` are those of the parity gate.
+that of the model lies beside `path` already.
 
 The parity gate stands outside, in `run.py`: it runs the file in `runtime`, so that whoever can
 export can also prove, with batches from the parameter `min_batch` to `max_batch` where an exporter

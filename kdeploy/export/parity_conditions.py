@@ -8,6 +8,7 @@ round a layer's inputs to 8 bits, block by block: the yardstick is the model tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,9 @@ from kdeploy.quantization.contract import is_wrapped
 from kdeploy.registry import Technique
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.torch_module.block_quantized import block_quantized, with_rounded_inputs
+
+MOST_ANSWER_BYTES = 2**28
+"""Of the answers to one batch; several of them are held at once."""
 
 
 def parity_of(
@@ -58,15 +62,24 @@ def parity_of(
 
 
 def conditions(
-    technique: Technique, parameters: Mapping[str, Any], model: nn.Module
+    technique: Technique, parameters: Mapping[str, Any], model: nn.Module, data: Dataset
 ) -> dict[str, Any]:
     """Return the keywords of `parity_of` for what an exporter wrote with these parameters."""
     half = technique.facts.get("rounds_to_half", False)
     return {
         "dynamic": tuple(parameters.get("dynamic", ())),
         "is_half": bool(parameters[half] if isinstance(half, str) else half),
-        "batch_sizes": technique.facts.get("batch_sizes") or _batch_sizes(model, parameters),
+        "batch_sizes": _affordable(_batch_sizes(model, parameters), data),
     }
+
+
+def _affordable(sizes: Sequence[int], data: Dataset) -> list[int]:
+    """Return the sizes of which all answers fit into memory: scores of every token are many."""
+    known, item_bytes = data.preprocessing, 0
+    if known.is_tokens and data.validation.y.ndim == 2:
+        item_bytes = 8 * known.vocabulary * math.prod(known.shape)  # compared in float64
+    fitting = [size for size in sizes if size * item_bytes <= MOST_ANSWER_BYTES]
+    return fitting or list(sizes[:1])
 
 
 def _batch_sizes(model: nn.Module, parameters: Mapping[str, Any]) -> list[int]:

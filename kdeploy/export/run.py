@@ -102,7 +102,7 @@ def export(
             _copy_tokenizer(technique, artifact, unproven.parent)
             write_file(model, technique, parameters, example, unproven)
             opset = write_metadata(unproven, properties) if path.suffix == ".onnx" else None
-            allowed = conditions(technique, parameters, model)
+            allowed = conditions(technique, parameters, model, data)
             # Before the gate opens it in this process, which it might end.
             if allowed["is_half"]:
                 check_that_it_opens(unproven, runtime, name=path.name)

@@ -11,6 +11,7 @@ from kdeploy.data.contract import Dataset
 from kdeploy.data.further_items import with_unlabelled
 from kdeploy.data.item_types import layout_hint
 from kdeploy.data.load import load
+from kdeploy.data.text_tokens import check_same_tokens
 from kdeploy.distill.comparable import check_comparable
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.default_layers import with_layers
@@ -33,6 +34,7 @@ from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Recipe, Step
 from kdeploy.store.artifact import find_artifact
 from kdeploy.store.references import ModelReference, build_model
+from kdeploy.store.transformers_models import tokenizer_source
 from kdeploy.tasks.contract import is_of_classes, task_of
 from kdeploy.torch_module.model_outputs import answer_of, in_eval, joined
 from kdeploy.torch_module.named_inputs import tensors_of
@@ -53,6 +55,7 @@ def check(recipe: Recipe) -> Dataset:
     for teaching in (recipe.distill, *(step.recover for step in recipe.compress)):
         if teaching is not None:
             check_task(teaching, task_of(data).name)
+    _check_tokenizers(recipe)
     teacher = _checked_teacher(recipe, data)
     if recipe.student is not None and recipe.distill is not None:
         student = fresh_model(recipe.student, recipe.seed)
@@ -76,6 +79,16 @@ def check(recipe: Recipe) -> Dataset:
             _check_layers(step.recover, before, before, data, f"compress[{index}].recover")
             _check_scheme(step.recover, before, data, f"compress[{index}].recover")
     return data
+
+
+def _check_tokenizers(recipe: Recipe) -> None:
+    """Refuse a student whose token ids mean other tokens than the teacher's."""
+    if recipe.student is None:
+        return
+    references = (recipe.teacher.reference, recipe.student)
+    teacher, student = (tokenizer_source(r.build, r.folder) for r in references)
+    if teacher is not None and student is not None and teacher != student:
+        check_same_tokens(teacher, student)
 
 
 def check_model(

@@ -7,15 +7,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdeploy import registry
+from kdeploy.data.load import DataReference
+from kdeploy.dynamic.calibration import Promise
 from kdeploy.dynamic.contract import DynamicContext
 from kdeploy.dynamic.run import make_dynamic
-from kdeploy.errors import ModelError
+from kdeploy.errors import ModelError, RecipeError
+from kdeploy.onnx_graph.checks import content_sha256, copy_file
+from kdeploy.onnx_graph.facts import count_parameters
+from kdeploy.pipeline.artifact_data import data_of
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.held_out import may_have_seen
+from kdeploy.pipeline.log import RunListener
+from kdeploy.pipeline.onnx_trial import check_runs
+from kdeploy.pipeline.rundir import write_exports
 from kdeploy.pipeline.session import Made, Session
+from kdeploy.pipeline.single import exported_file, session_of
 from kdeploy.recipe.dynamic import DynamicStep
 from kdeploy.runtimes.files import DYNAMIC
-from kdeploy.store.artifact import Artifact
+from kdeploy.store.artifact import ONNX, Artifact, find_artifact
 
 
 def make_dynamic_model(
@@ -77,6 +87,77 @@ def make_dynamic_model(
                 "which the threshold was chosen: then it is surer there than elsewhere, and the "
                 "promise may not hold"
             )
+    return Exported(model=artifact, file=artifact)
+
+
+def dynamic_of_files(
+    references: Sequence[str],
+    technique: str,
+    given: Mapping[str, Any],
+    promise: Promise,
+    out: Path,
+    data: DataReference | None,
+    listener: RunListener,
+) -> Exported:
+    """Return a dynamic model of artefacts and ONNX files, also under `out/exports`.
+
+    Args:
+        references: The parts, the smallest first.
+        technique: The kind.
+        given: Its parameters; none: all parts in their order.
+        promise: What an early answer may cost.
+        out: The folder.
+        data: Whose validation part chooses the threshold; left out, that of the first artefact.
+        listener: Who is told.
+
+    Raises:
+        RecipeError: nothing says which data it is for.
+    """
+    artifacts = {name: find_artifact(name, [out / "artifacts"]) for name in references}
+    known = (data_of(artifact) for artifact in artifacts.values() if artifact is not None)
+    data = data or next((found for found in known if found is not None), None)
+    if data is None:
+        raise RecipeError(
+            f"nothing says which data {', '.join(references)} are for",
+            hint="name it, e.g. `--data digits`",
+        )
+    session = session_of(out, data, listener)
+    parts: list[Exported] = []
+    for name, artifact in artifacts.items():
+        if artifact is not None:
+            parts.append(exported_file(session, session.store.adopt(artifact)))
+        else:
+            parts.append(_taken(session, Path(name.removeprefix("onnx:"))))
+    parameters = registry.find("dynamic", technique).parameters
+    labels = tuple(part.model.label for part in parts)
+    step = DynamicStep(
+        technique=technique,
+        parameters=registry.validate(parameters, given or {"parts": labels}, where=technique),
+        promise=promise,
+    )
+    made = make_dynamic_model(session, parts, step)
+    with session.files():
+        write_exports(out, [made])
+    return made
+
+
+def _taken(session: Session, path: Path) -> Exported:
+    """Return an ONNX file from elsewhere as an artefact, called by its name."""
+    check_runs(path)
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        copy_file(path, folder / ONNX)
+        return {}
+
+    facts = {"size": path.stat().st_size, "parameters": count_parameters(path)}
+    artifact = session.step(
+        kind="onnx",
+        stage="teacher",
+        technique="file",
+        label=path.stem,
+        make=lambda work: Made(write=write, facts=facts),
+        source=content_sha256(path),
+    )
     return Exported(model=artifact, file=artifact)
 
 

@@ -65,12 +65,7 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
     resolved: dict[str, Any] = {
         "name": recipe.name,
         **({"seeds": list(recipe.seeds)} if recipe.seeds else {"seed": recipe.seed}),
-        "data": {
-            **absolute(data),
-            **_held_out(data),
-            "augment": list(data.augment),
-            "normalize": data.normalize,
-        },
+        "data": section_of(data),
         **({} if data.task == TaskReference() else {"task": _task(data.task, folder)}),
         "teacher": {
             **_absolute(
@@ -97,6 +92,16 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
     # Through JSON: tuples become lists and paths texts, and YAML has no tags or anchors then.
     plain = json.loads(json.dumps(resolved, default=str))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def section_of(data: DataReference) -> dict[str, Any]:
+    """Return the section `data:` of data, all files absolute."""
+    return {
+        **absolute(data),
+        **_held_out(data),
+        "augment": list(data.augment),
+        "normalize": data.normalize,
+    }
 
 
 def _task(task: TaskReference, folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ All candidates share one store: what two of them begin with is made once, by who
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -254,7 +255,8 @@ def _values(recipe: Recipe, records: Sequence[Measurement]) -> dict[str, float]:
         metric: next(iter(select(records, metric, **configuration)), None)
         for metric in dict.fromkeys(r.metric for r in records)
     }
-    return {m: r.value for m, r in known.items() if r is not None and r.value is not None}
+    values = {m: r.value for m, r in known.items() if r is not None and r.value is not None}
+    return {m: v for m, v in values.items() if math.isfinite(v)}
 
 
 def _unjudged(values: Mapping[str, float]) -> dict[str, float]:

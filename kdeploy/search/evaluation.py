@@ -162,12 +162,13 @@ class Evaluation:
             better = sum(rank < found[-1] for rank in found)
             if better >= PASSED_SHARE * len(seen):
                 main = self.settings.main
-                candidate.values[main] = candidate.short or 0.0
+                if is_score(main):
+                    candidate.values[main] = own[0] * -1
                 share = self.settings.section.look
                 candidate.end(
                     "stopped",
-                    f"after {share:.0%} of its epochs {main} is {candidate.short:.4g} on"
-                    f" validation: {better} of {len(seen) - 1} others rank before it",
+                    f"after {share:.0%} of its epochs its validation score is"
+                    f" {candidate.short:.4g}: {better} of {len(seen) - 1} others rank before it",
                 )
 
     def _short_costs(self, short: float | None, untrained: Mapping[str, float]) -> Costs | None:
@@ -209,6 +210,11 @@ class Evaluation:
             return None
         candidate.timed.append(list(measured["timed"]))
         return measured
+
+
+def is_score(metric: str) -> bool:
+    """Return whether a metric is what a training calls the score of the validation part."""
+    return METRICS[metric].unit == "fraction" and METRICS[metric].better == "higher"
 
 
 _DOING = {

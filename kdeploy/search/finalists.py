@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -23,10 +23,11 @@ from kdeploy.pipeline.run import run as run_recipe
 from kdeploy.pipeline.rundir import write_json
 from kdeploy.recipe.resolve import parse
 from kdeploy.search.constraints import missed, violations
+from kdeploy.search.evaluation import is_score
 from kdeploy.search.front import costs
 from kdeploy.search.machine_turns import timing, training
 from kdeploy.search.settings import STORE, Settings
-from kdeploy.search.trials import Trial
+from kdeploy.search.trials import Trial, read_trials
 from kdeploy.search.workers import Answer, Workers
 
 FINALISTS, BEST = "finalists.json", "best"
@@ -40,7 +41,7 @@ class Finalist:
     searched: dict[str, float]
     """What the search saw."""
     scores: list[float]
-    """The main objective on the validation part, by seed; the first is the search's own."""
+    """On the validation part, in PyTorch, by seed; the first is the search's own."""
     values: dict[str, float]
     """Measured anew; the main objective is the mean of the seeds that the search has not seen."""
     gates: dict[str, float]
@@ -60,7 +61,6 @@ class Finalists:
     finalists: tuple[Finalist, ...] = ()
     best: int | None = None
     because: str = ""
-    summary: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,7 +92,7 @@ def finalists_of(front: Sequence[Trial], settings: Settings) -> list[Trial]:
     objectives, most = settings.section.objectives, settings.section.finalists
     ordered = sorted(front, key=lambda t: costs(t.values, [settings.main]) or ())
     size = _items(settings)
-    preferred = _preferred([(t.number, t.values, True) for t in front], settings, size)
+    preferred = preferred_of({t.number: t.values for t in front}, settings, size)
     cheap = [m for m in objectives if not METRICS[m].is_judged][:1]
     fastest = min(front, key=lambda t: costs(t.values, cheap) or ()) if cheap else ordered[0]
     wanted = [t for t in front if t.number == preferred] + [ordered[0], fastest]
@@ -113,8 +113,8 @@ def choose_best(settings: Settings, finalists: Finalists, listener: RunListener)
     store = folder / STORE
     if not store.is_symlink() and not store.exists():
         store.symlink_to(Path("..") / STORE)
-    points = {t.number: t for t in _trials(settings)}
-    document = settings.space.document(points[trial.number].parameters)
+    points = {t.number: t.parameters for t in read_trials(settings.out)}
+    document = settings.space.document(points[trial.number])
     document.setdefault("package", {})
     recipe = parse(document, folder=settings.space.folder)
     with timing():
@@ -122,12 +122,6 @@ def choose_best(settings: Settings, finalists: Finalists, listener: RunListener)
     if result.failures:
         raise result.failures[0].error
     return result.passed
-
-
-def _trials(settings: Settings) -> list[Trial]:
-    from kdeploy.search.trials import read_trials
-
-    return read_trials(settings.out)
 
 
 def _judged(
@@ -204,7 +198,7 @@ def _finalist(
     values = dict(measured["values"])
     # The file of the first seed was chosen for its value; those of the others were not.
     shift = fmean(scores[1:]) - scores[0] if len(scores) > 1 else 0.0
-    if settings.main in values and METRICS[settings.main].better == "higher":
+    if settings.main in values and is_score(settings.main):
         values[settings.main] += shift
     gates = violations(settings.recipe.gates, values, {**measured["baseline"], **teacher})
     return Finalist(
@@ -227,9 +221,8 @@ def _with_best(found: Sequence[Finalist], settings: Settings) -> Finalists:
         ]
         because = "no finalist passes all gates when measured again: " + "; ".join(reasons)
         return Finalists(finalists=tuple(found), because=because)
-    best = _preferred(
-        [(f.number, f.values, True) for f in able], settings, _items(settings), _spread(able)
-    )
+    values = {f.number: f.values for f in able}
+    best = preferred_of(values, settings, _items(settings), _spread(able))
     return Finalists(finalists=tuple(found), best=best, because=_rule(settings))
 
 
@@ -246,27 +239,33 @@ def _gates_answers(settings: Settings) -> bool:
     return any(METRICS[g.metric].is_judged for g in settings.recipe.gates)
 
 
-def _preferred(
-    rows: Sequence[tuple[int, Mapping[str, float], bool]],
+def preferred_of(
+    values: Mapping[int, Mapping[str, float]],
     settings: Settings,
     items: int,
     spread: float = 0.0,
 ) -> int:
-    """Return the number of the cheapest row that is as accurate as is asked for.
+    """Return the number of the cheapest candidate that is as accurate as is asked for.
 
     Where no gate says how accurate, within one standard error of the best.
+
+    Args:
+        values: Of candidates that pass all gates, by number.
+        settings: The objectives, in their order, and the gates.
+        items: Of the validation part.
+        spread: The standard error of a mean over seeds; 0 where there is one seed.
     """
     main = settings.main
     cheap = [m for m in settings.section.objectives if not METRICS[m].is_judged]
-    numbers = {n: costs(values, [main]) for n, values, _ in rows}
+    numbers = {n: costs(own, [main]) for n, own in values.items()}
     known = {n: c[0] for n, c in numbers.items() if c is not None}
     best = min(known.values())
     error = _standard_error(best, items, spread) if METRICS[main].unit == "fraction" else spread
     limit = math.inf if _gates_answers(settings) else best + error
-    able = [(n, values) for n, values, _ in rows if known.get(n, math.inf) <= limit]
     if not cheap:
         return min(known, key=lambda n: known[n])
-    return min(able, key=lambda row: costs(row[1], cheap) or ())[0]
+    able = [n for n in known if known[n] <= limit]
+    return min(able, key=lambda n: costs(values[n], cheap) or ())
 
 
 def _standard_error(error: float, items: int, spread: float) -> float:

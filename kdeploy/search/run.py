@@ -25,7 +25,7 @@ from kdeploy.search.front import front_trials
 from kdeploy.search.machine_turns import training
 from kdeploy.search.report import write_search_report
 from kdeploy.search.sampler import import_optuna, propose
-from kdeploy.search.settings import Settings
+from kdeploy.search.settings import RECIPE, Settings
 from kdeploy.search.space import Point
 from kdeploy.search.table import write_trials_csv
 from kdeploy.search.trials import Trial, TrialLog, trial_log
@@ -121,7 +121,7 @@ def _search(
     written = time.monotonic()
     while not (ended := _spent(budget, log.trials)):
         stop_if_asked()
-        points = _next_batch(recipes, log.trials, budget.workers)
+        points = next_batch(recipes, log.trials, budget.workers)
         if not points:
             ended = f"the space has no further candidates after {len(log.trials)}"
             break
@@ -132,7 +132,7 @@ def _search(
         ]
         for trial in evaluation.batch(candidates, list(log.trials)):
             log.append(trial)
-            listener.message(_line(trial, settings))
+            listener.message(_line(trial, settings, budget, log.trials))
         _check_failures(log.trials)
         _say_infeasible(log.trials, listener)
         if time.monotonic() - written > PAGE_SECONDS:
@@ -192,7 +192,7 @@ class Recipes:
         return self._sums[key]
 
 
-def _next_batch(recipes: Recipes, trials: list[Trial], workers: int) -> dict[int, Point]:
+def next_batch(recipes: Recipes, trials: list[Trial], workers: int) -> dict[int, Point]:
     """Return the points of the batch that is to be made, without those that are finished."""
     first = len(trials) // workers * workers
     history = trials[:first]
@@ -262,15 +262,24 @@ def _write_tables(result: SearchResult) -> None:
 
 def _space_in_words(settings: Settings) -> str:
     keys = ", ".join(d.key for d in settings.space.dimensions)
-    return f"search over {keys} for {', '.join(settings.section.objectives)}"
+    wanted = ", ".join(settings.section.objectives)
+    return f"search over {keys} for {wanted}: {settings.out / RECIPE}"
 
 
-def _line(trial: Trial, settings: Settings) -> str:
+def _line(trial: Trial, settings: Settings, budget: Budget, trials: list[Trial]) -> str:
+    """Return what became of a trial, how large the front is, and how long the rest may take."""
+    each = sum(t.seconds for t in trials) / len(trials)
+    left = max(budget.trials - len(trials), 0) * each
+    if budget.hours is not None:
+        left = min(left, max(budget.hours * 3600 - each * len(trials), 0.0))
+    front = len(front_trials(trials, settings.section.objectives))
+    progress = f"front {front}, about {format_seconds(left)} left"
     shown = ", ".join(
         f"{m} {trial.values[m]:.4g}" for m in settings.section.objectives if m in trial.values
     )
     why = f": {trial.reason}" if trial.reason else ""
-    return f"trial {trial.number} {trial.state} in {format_seconds(trial.seconds)}  {shown}{why}"
+    took = f"{trial.state} in {format_seconds(trial.seconds)}"
+    return f"trial {trial.number} {took}  {shown}{why}; {progress}"
 
 
 def _say_infeasible(trials: list[Trial], listener: RunListener) -> None:

@@ -76,7 +76,7 @@ class Training:
             device=self.device,
             channels_last=settings.channels_last,
             views=settings.views,
-            accumulate=settings.accumulate,
+            accumulate=max(settings.accumulate, data.preprocessing.num_parts(settings.batch_size)),
             processes=self.processes,
         )
         self.checkpoint = self._checkpoint()

@@ -19,6 +19,8 @@ from typing import Any
 from kdeploy.errors import DataError, InputError, KdeployError, ModelError
 
 OWN = str(Path(__file__).resolve().parents[1])
+CALLS_MODELS = Path(OWN) / "torch_module" / "named_inputs.py"
+"""Gives models their inputs, and no frame of it is a fault of ours."""
 LIBRARIES = tuple(
     str(Path(sysconfig.get_path(name)).resolve())
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -180,7 +182,8 @@ def is_memory(error: BaseException) -> bool:
 def _place(error: BaseException) -> tuple[str, int, str] | None:
     """Return the innermost frame that is the user's or ours, None where there is neither."""
     for place in reversed(_frames(error)):
-        if is_own(place[0]) or is_users(place[0]):
+        passes_on = Path(place[0]) == CALLS_MODELS
+        if not passes_on and (is_own(place[0]) or is_users(place[0])):
             return place
     return None
 

@@ -13,6 +13,7 @@ from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
 from kdeploy.distill.teacher import Teacher
+from kdeploy.distill.teacher_cache import KeptLogits
 from kdeploy.training.batches import TrainingBatches
 from kdeploy.training.fit import FitContext, NullCallback
 from tests.tiny.language import VOCABULARY, text_data
@@ -159,7 +160,9 @@ def test_answers_that_were_not_asked_for_longest_make_room(live, tiny_model, dat
 def test_top_k_keeps_the_largest_and_the_sum_of_the_others(live, tiny_model, data, tmp_path):
     wide = Teacher(tiny_model(seed=7, width=12, classes=9))
     data = replace(data, preprocessing=replace(data.preprocessing, classes=tuple("abcdefghi")))
-    said = answered(CachedTeacher(wide, tmp_path, budget_bytes=1e9, top_k=3), data, ())
+    said = answered(
+        CachedTeacher(wide, tmp_path, budget_bytes=1e9, kept=KeptLogits(top_k=3)), data, ()
+    )
     for x, (logits,) in list(said.values())[::13]:
         with torch.no_grad():
             expected = wide.model(x[None])[0].softmax(0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kdeploy.distill.config import DistillConfig
 from kdeploy.errors import FileMissing, RecipeError, UnknownName
 from kdeploy.recipe.read import load, to_yaml
 from kdeploy.recipe.resolve import parse
@@ -47,3 +48,10 @@ def test_refuses_further_models_that_cannot_be(scheme, error, message):
     with pytest.raises(error, match=message) as caught:
         parse({**MINIMAL, **STUDENT, "distill": {"scheme": scheme}}, folder=Path())
     assert caught.value.hint
+
+
+def test_answers_are_kept_in_one_way_and_ids_stay_where_none_is_named():
+    with pytest.raises(RecipeError, match="two ways"):
+        DistillConfig(cache_top_k=4, cache_samples=4)
+    assert "cache_samples" not in DistillConfig().identity()
+    assert DistillConfig(cache_samples=4).identity()["cache_samples"] == 4

@@ -48,6 +48,7 @@ def test_a_scheme_fits_the_task_or_is_refused_with_those_that_do(task, scheme):
     [
         {"wrong_weight": 0.5},
         {"cache_top_k": 2},
+        {"cache_samples": 2},
         {"scheme": {"generations": {"ensemble_of_generations": True}}},
     ],
     ids=str,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdeploy.distill.teacher_cache import CacheLayout, TeacherCache, TooLarge
+from kdeploy.distill.divergence import divergence
+from kdeploy.distill.teacher_cache import CacheLayout, KeptLogits, TeacherCache, TooLarge
 
-FORMS = [CacheLayout((5,), None), CacheLayout((2, 3, 3), None)]
+FORMS = [CacheLayout((5,)), CacheLayout((2, 3, 3))]
 CPU = torch.device("cpu")
 NEEDED = 2 * 2 * 300 * (5 + 18)
 
@@ -71,10 +72,43 @@ def test_refuses_numbers_beyond_float16(tmp_path):
 
 @pytest.mark.parametrize("shape", [(70000,), (4, 9)])
 def test_the_largest_logits_and_the_sum_of_the_others_stay(shape):
-    form = CacheLayout(shape, 3)
+    form = CacheLayout(shape, KeptLogits(top_k=3))
     logits = torch.randn(2, *shape)
     found = form.unpacked(form.packed(logits), CPU)
     top = logits.topk(3, dim=-1)
     assert torch.equal(found.topk(3, dim=-1).indices, top.indices)
     assert torch.allclose(found.gather(-1, top.indices), top.values, atol=1e-2)
     assert torch.allclose(found.logsumexp(-1), logits.logsumexp(-1), atol=1e-2)
+
+
+def test_drawn_classes_are_the_distribution_on_average_and_take_what_is_said():
+    logits = torch.tensor([2.0, 0.0, -1.0, 1.0, -3.0]).expand(10_000, 1, 5)
+    form = CacheLayout((1, 5), KeptLogits(samples=4))
+    assert 2 * form.width == 4 * 4  # bytes a token
+    answers = form.unpacked(form.packed(logits, seed=1), CPU)
+    shares = answers.softmax(-1)[:, 0]
+    torch.testing.assert_close((4 * shares).round(), 4 * shares, atol=1e-4, rtol=0)
+    wanted = logits[0, 0].softmax(-1)
+    error = (wanted * (1 - wanted) / (4 * len(logits))).sqrt()
+    assert ((shares.mean(0) - wanted).abs() < 4 * error).all()
+
+
+def test_what_is_drawn_follows_from_the_place_alone():
+    logits = torch.randn(3, 4, 50, generator=torch.Generator().manual_seed(0))
+    form = CacheLayout((4, 50), KeptLogits(samples=6))
+    one, same, other = (form.packed(logits, seed).view("int32") for seed in (5, 5, 6))
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+def test_the_gradient_of_drawn_answers_is_right_on_average():
+    teacher = torch.tensor([[1.5, 0.0, -1.0, 0.5]])
+    student = torch.tensor([[0.0, 1.0, 0.3, -1.0]], requires_grad=True)
+    form = CacheLayout((4,), KeptLogits(samples=3))
+    many = teacher.expand(20_000, 4)
+    kept = form.unpacked(form.packed(many, seed=2), CPU)
+    divergence(student.expand(len(kept), 4), kept).backward()
+    drawn = student.grad.clone()
+    student.grad = None
+    divergence(student, teacher).backward()
+    torch.testing.assert_close(drawn, student.grad, atol=0.01, rtol=0)

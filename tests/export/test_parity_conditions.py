@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 import pytest
 import torch
@@ -8,8 +10,10 @@ from torch import nn
 from kdeploy.errors import ModelError, ParityFailed
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.export.parity import FLOAT_BOUND, check_parity
-from kdeploy.export.parity_conditions import parity_of
+from kdeploy.export.parity_conditions import conditions, parity_of
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.registry import find
+from tests.tiny.text import Next, items, sequences
 
 
 class AnySize(nn.Module):
@@ -60,3 +64,15 @@ def test_a_quantized_file_is_measured_against_itself_without_rounding(int8, expo
     )
     assert parity.max_abs == 0
     assert FLOAT_BOUND < parity.bound < 0.5
+
+
+@pytest.mark.parametrize(("vocabulary", "sizes"), [(11, [1, 3, 32]), (10**6, [1, 3]), (10**7, [1])])
+def test_batches_are_as_large_as_answers_to_every_token_allow(vocabulary, sizes):
+    texts = sequences()
+    many = replace(texts, preprocessing=replace(texts.preprocessing, vocabulary=vocabulary))
+    found = conditions(find("exporter", "onnx"), {}, Next(), many)["batch_sizes"]
+    assert found == sizes
+    # One answer an item is small, whatever the vocabulary.
+    whole = items()
+    large = replace(whole, preprocessing=replace(whole.preprocessing, vocabulary=vocabulary))
+    assert conditions(find("exporter", "onnx"), {}, Next(), large)["batch_sizes"] == [1, 3, 32]

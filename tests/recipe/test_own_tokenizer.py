@@ -9,7 +9,10 @@ import pytest
 
 from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference
+from kdeploy.data.text_tokens import check_same_tokens
+from kdeploy.errors import ModelError
 from kdeploy.pipeline.artifact_data import data_of
+from kdeploy.pipeline.check import check
 from kdeploy.recipe.resolve import parse
 from kdeploy.store.artifact import open_artifact, write_manifest
 from tests.tiny.language import write_tokenizer
@@ -59,3 +62,23 @@ def test_an_artefact_finds_its_own_tokenizer_where_the_folder_is_gone(folder, tm
     found = data_of(open_artifact(artefact))
     assert found is not None
     assert found.parameters["tokenizer"] == artefact.resolve()
+
+
+def test_a_student_of_another_tokenizer_is_refused_with_the_token(folder):
+    same = shutil.copytree(folder / "llama", folder / "same")
+    check_same_tokens(folder / "llama", same)
+    known = json.loads((same / "tokenizer.json").read_text())
+    vocabulary = known["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (same / "tokenizer.json").write_text(json.dumps(known))
+    with pytest.raises(ModelError, match=r"2 tokens differ.*`a`"):
+        check_same_tokens(folder / "llama", same)
+    given = {
+        "data": {"name": "python_topics", "tokens": 32},
+        "teacher": "transformers:llama",
+        "student": "transformers:same",
+        "distill": {"epochs": 1},
+        **BESIDE,
+    }
+    with pytest.raises(ModelError, match="another tokenizer"):
+        check(parse(given, folder=folder))

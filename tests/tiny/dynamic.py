@@ -26,11 +26,17 @@ def weights(seed):
     return np.random.default_rng(seed).normal(size=(FEATURES, CLASSES)).astype(np.float32)
 
 
-def write_linear(path, matrix, *, taken="x", given="logits"):
+def write_linear(path, matrix, *, taken="x", given="logits", is_signal=False):
     nodes = [helper.make_node("MatMul", [taken, "w"], [given])]
+    if is_signal:  # of one channel
+        nodes = [
+            helper.make_node("Flatten", [taken], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], [given]),
+        ]
+    item = [1, matrix.shape[0]] if is_signal else [matrix.shape[0]]
     ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
-        for name, size in ((taken, matrix.shape[0]), (given, matrix.shape[1]))
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *sizes])
+        for name, sizes in ((taken, item), (given, [matrix.shape[1]]))
     ]
     graph = helper.make_graph(
         nodes, "linear", ends[:1], ends[1:], [numpy_helper.from_array(matrix, "w")]

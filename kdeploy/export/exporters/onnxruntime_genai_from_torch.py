@@ -41,7 +41,6 @@ CACHE_TOKENS = 16
     runtime="onnxruntime_genai",
     refuses={"int8", "int8_dynamic"},
     tokenizer=True,
-    batch_sizes=(1,),
     of="language_model",
 )
 def onnxruntime_genai_from_torch(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdeploy.distill.divergence import divergence
 from kdeploy.distill.losses.top_k_kd import top_k_kd
-from kdeploy.distill.teacher_cache import CacheLayout
+from kdeploy.distill.teacher_cache import CacheLayout, KeptLogits
 
 LABELS = torch.zeros(6, dtype=torch.int64)
 CLASSES = 40
@@ -46,7 +46,7 @@ def test_grows_with_k_up_to_the_full_divergence(seed, scale):
 
 def test_kept_answers_give_what_the_whole_ones_give():
     student, teacher = logits(3), logits(4).half().float()
-    layout = CacheLayout((CLASSES,), 8)
+    layout = CacheLayout((CLASSES,), KeptLogits(top_k=8))
     kept = layout.unpacked(layout.packed(teacher), torch.device("cpu"))
     for k in (3, 8):
         found, whole = (float(top_k_kd(student, t, LABELS, k=k)) for t in (kept, teacher))
