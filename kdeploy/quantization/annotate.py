@@ -95,7 +95,7 @@ class RangeQuantizer(Quantizer):  # type: ignore[misc]
             self.weight_format, torch.from_numpy(scales).to(weight.device), 0
         )
         if bias is not None and self.profile.rounds_biases:
-            steps = torch.from_numpy(scales).to(bias.device) * np.float32(_input_scale(node))
+            steps = torch.from_numpy(scales).to(bias.device) * _input_scale(node)
             rounded = torch.round(bias / steps) * steps
             node.update_arg(2, add_constant(model, rounded, node))
 
