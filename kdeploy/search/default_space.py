@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdeploy.errors import InputError, RecipeError
+from kdeploy.errors import InputError
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.store.references import ModelReference, build_model
 
@@ -22,18 +22,8 @@ RECOVERY_SHARE = 0.5
 
 
 def default_space(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return a space for the recipe, as `search.space` would have it.
-
-    Raises:
-        RecipeError: nothing of the recipe is known to be worth changing.
-    """
-    space = {**_student(recipe), **_distill(recipe, given), **_compress(recipe, given)}
-    if not space:
-        raise RecipeError(
-            "the recipe has no `search.space`, and nothing in it that is usually worth changing",
-            hint="add one, e.g. `search: {space: {student.args.width: {choice: [8, 16]}}}`",
-        )
-    return space
+    """Return a space for the recipe, as `search.space` would have it."""
+    return {**_student(recipe), **_distill(recipe, given), **_compress(recipe, given)}
 
 
 def _student(recipe: Recipe) -> dict[str, dict[str, Any]]:

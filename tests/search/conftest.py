@@ -44,6 +44,7 @@ class MadeUp:
         self.fails = None
         self.reason = ""
         self.luck = 0.0
+        self.broken = ""
 
     def ask_all(self, requests):
         return [self.ask_alone(request) for request in requests]
@@ -58,6 +59,12 @@ class MadeUp:
             return Answer(error=self.reason or f"width {width} cannot be")
         share = 0.7 if recipe["compress"] else 1.0
         accuracy = 0.95 - 0.5 / (width * share) - 0.02 * abs(np.log10(rate) + 1)
+        if self.broken == request["do"] or (
+            self.broken == "test" and "test" in request.get("parts", ())
+        ):
+            return Answer(error="the library is gone")
+        if request["do"] == "teacher" and self.broken == "unjudged":
+            return Answer(reply={"values": {}, "steps": {}, "part": "validation"})
         if request["do"] == "teacher":
             return Answer(
                 reply={

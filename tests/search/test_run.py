@@ -227,3 +227,18 @@ def test_what_is_measured_again_is_shown_beside_what_was_searched(go, made_up, p
     assert best.scores[1] == pytest.approx(best.scores[0] - 0.05)
     assert best.values["accuracy.top1"] == pytest.approx(best.searched["accuracy.top1"] - 0.05)
     assert "too good by the choice" in (project / "luck" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("teacher", "teacher cannot be searched for: the library is gone"),
+        ("unjudged", "accuracy.top1 of the teacher was not measured"),
+        ("test", "finalists cannot be measured: the library is gone"),
+    ],
+)
+def test_what_all_candidates_need_ends_the_search_with_a_way_out(go, made_up, broken, said):
+    made_up.broken = broken
+    with pytest.raises(ModelError, match=said) as error:
+        go("broken", workers=made_up, trials=2)
+    assert error.value.hint

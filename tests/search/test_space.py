@@ -89,6 +89,8 @@ def test_objectives_are_metrics_and_say_how_good_answers_are():
         search_section({"objectives": ["acuracy.top1"]})
     with pytest.raises(RecipeError, match="smallest network would win"):
         search_section({"objectives": ["latency.p50", "size"]})
+    with pytest.raises(RecipeError, match="twice"):
+        search_section({"objectives": ["accuracy.top1", "accuracy.top1"]})
 
 
 def test_a_recipe_without_a_space_gets_one_that_is_written_down(project):

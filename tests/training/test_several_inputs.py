@@ -11,7 +11,7 @@ import torch
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.run import distill
-from kdeploy.errors import RecipeError
+from kdeploy.errors import ModelError, RecipeError
 from kdeploy.training.batches import TrainingBatches
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, accuracy, fit
@@ -106,3 +106,10 @@ def test_a_mean_of_the_teacher_is_refused_where_nobody_says_of_which_input(pictu
 def test_a_part_without_items_has_no_score(pictures):
     nothing = replace(pictures.test, x=pictures.test.x[:0], y=pictures.test.y[:0])
     assert np.isnan(accuracy(pictured(4), nothing, pictures.preprocessing))
+
+
+def test_exits_are_refused_in_words(pictures):
+    scheme = {"self_exits": {"exits": ["conv1"]}}
+    config = DistillConfig(**QUICK, losses=[{"kd": {}}], scheme=scheme)
+    with pytest.raises(ModelError, match="a model with exits takes one"):
+        distill(pictured(4), pictured(8).eval(), pictures, FitContext(device="cpu"), config)

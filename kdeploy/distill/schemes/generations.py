@@ -71,6 +71,6 @@ class _Together(nn.Module):
         super().__init__()
         self.models = nn.ModuleList(models)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         count = len(self.models)
-        return log_of_mean([model(x) for model in self.models], [1 / count] * count)
+        return log_of_mean([model(*inputs, **named) for model in self.models], [1 / count] * count)

@@ -61,6 +61,12 @@ def self_exits(
         context.train(objective(student, teacher))
         return student
     data = context.data
+    if data.preprocessing.inputs:
+        raise ModelError(
+            f"items of {data.name} have the inputs {data.preprocessing.told_shape()}, and a model "
+            "with exits takes one",
+            hint="take another scheme, e.g. `offline`",
+        )
     if data.train.y.ndim != 1:
         raise ModelError(
             f"an exit answers once for an item, and the labels of {data.name} are of its tokens",
