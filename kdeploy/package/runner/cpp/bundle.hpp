@@ -234,7 +234,8 @@ inline Names check_files(const std::string& folder) {
     if (name != sums_name && name != signature_name && !listed.count(name))
       throw Refused(name + " is not listed in SHA256SUMS");
   for (const auto& [name, digest] : listed) {
-    if (!sizes.count(name) || name == sums_name || name == signature_name) throw Refused(name + " is missing");
+    if (!sizes.count(name) || name == sums_name || name == signature_name)
+      throw Refused(name + " is missing");
     if (sha256(folder + "/" + name) != digest)
       throw Refused(name + " was changed: its checksum does not hold");
   }

@@ -86,6 +86,22 @@ inline const Json* port_named(const Json& ports, const std::string& name) {
   return nullptr;
 }
 
+// Refuse what is wrong with how an input beside others is made of stored numbers.
+inline void check_input_of_several(const Json& manifest, const Json& port) {
+  const Json& form = port["preprocessing"];
+  const std::string where = "manifest.json: the preprocessing of " + json::shown(port["name"]);
+  if (manifest.has("preprocessing") || !takes_rows(port))
+    throw Refused(where + " is one too many, or it takes no items");
+  const auto& shape = port["shape"].items;
+  for (const char* key : {"mean", "std"}) {
+    const size_t count = form[key].items.size();
+    const bool fits = count == 1 || (shape.size() > 1 && shape[1].value == double(count));
+    if (count == 0 || !fits) throw Refused(where + " has a mean and std that do not fit");
+  }
+  if ((form["vocabulary"].value > 0) != (port["type"].string == "int64"))
+    throw Refused(where + " has a vocabulary that does not fit " + port["type"].string);
+}
+
 inline void check_ports(const Json& manifest) {
   for (const char* kind : {"inputs", "outputs"}) {
     std::set<std::string> names;
@@ -111,7 +127,12 @@ inline void check_ports(const Json& manifest) {
   const size_t left = manifest["inputs"].items.size() - fed.size();
   if (left == 0) throw Refused("manifest.json: the states leave no input");
   const bool has_form = manifest.has("preprocessing");
-  if (!has_form && !manifest["classes"].items.empty())
+  bool is_told = has_form;
+  for (const Json& port : manifest["inputs"].items) {
+    is_told |= port.has("preprocessing");
+    if (port.has("preprocessing")) check_input_of_several(manifest, port);
+  }
+  if (!is_told && !manifest["classes"].items.empty())
     throw Refused("manifest.json: classes without preprocessing");
   if (has_form && left != 1)
     throw Refused("manifest.json: preprocessing makes one input of " + std::to_string(left));

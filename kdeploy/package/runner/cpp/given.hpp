@@ -55,7 +55,7 @@ inline Tensor items_of(Tensor array, const Shape& shape, const std::string& wher
 }
 
 inline Tensor scaled(const Tensor& stored, const Json& form) {
-  const size_t channels = size_t(form["shape"].items[0].value),
+  const size_t channels = stored.shape.size() > 1 ? size_t(stored.shape[1]) : 1,
                inner = stored.count() / size_t(stored.shape[0]) / channels;
   const auto at = [](const Json& list, size_t channel) {
     return float(list.items[list.items.size() == 1 ? 0 : channel].value);
@@ -138,6 +138,15 @@ inline Tensor model_input(const std::string& path, const Bytes& bytes, const Jso
   return is_preprocessed ? stored.converted(Type::f32) : scaled(stored, form);
 }
 
+// Return an input beside others as the model takes it, of numbers as the data set stores them.
+inline Tensor prepared(Tensor items, const Json& port, const std::string& where, bool is_ready) {
+  const TypeFacts* type = type_named(port["type"].string);
+  const Json& form = port["preprocessing"];
+  if (!type) throw Stop("this program makes no " + port["type"].string, "use the Python runner");
+  if (is_ready || form.kind == Json::null) return items.converted(type->type);
+  return form["vocabulary"].value > 0 ? token_ids(items, form, where) : scaled(items, form);
+}
+
 // Return the items of a file, an array for each input of the model.
 inline std::vector<Tensor> arrays_of(const std::string& path, const Json& manifest,
                                      bool is_preprocessed) {
@@ -167,11 +176,9 @@ inline std::vector<Tensor> arrays_of(const std::string& path, const Json& manife
     if (own == stored.end())
       throw Stop(path + " holds no array `" + name + "`",
                  "save " + (*port)["type"].string + " of shape " + shape_text(shape));
-    const TypeFacts* type = type_named((*port)["type"].string);
-    if (!type)
-      throw Stop("this program makes no " + (*port)["type"].string, "use the Python runner");
-    found.push_back(
-        items_of(std::move(own->second), shape, path + ": `" + name + "`").converted(type->type));
+    const std::string where = path + ": `" + name + "`";
+    Tensor items = items_of(std::move(own->second), shape, where);
+    found.push_back(prepared(std::move(items), *port, where, is_preprocessed));
     if (found.back().shape[0] != found[0].shape[0])
       throw Stop(path + " holds different numbers of items", "save as many of each input");
   }

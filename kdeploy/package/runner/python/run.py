@@ -235,7 +235,7 @@ def _proof(folder: Path, manifest: Json, threads: int, measured: Json, checks: l
     warm_up = len(_timed(run, golden, WARM_UP_COUNT, WARM_UP_SECONDS))
     has_p99 = any(b["metric"] == "latency.p99" for b in manifest["budgets"])
     samples = _timed(run, golden, P99_COUNT if has_p99 else MINIMUM_COUNT, MINIMUM_SECONDS)
-    measured.update({f"latency.p{q}": float(np.percentile(samples, q)) for q in (50, 90, 99)})
+    measured.update({f"latency.p{q}": _percentile(samples, q / 100) for q in (50, 90, 99)})
     measured["latency.mean"] = sum(samples) / len(samples)
     measured["throughput"] = 1 / measured["latency.mean"]
     # Large weights lie in a file of their own, named as the model.
@@ -246,6 +246,15 @@ def _proof(folder: Path, manifest: Json, threads: int, measured: Json, checks: l
     measured["peak_memory"] = int(peak[1]) * 1024 if peak else None
     measured["conditions"] = f"{len(samples)} runs after {warm_up} to warm up, {library}"
     checks += _budget_checks(manifest, measured)
+
+
+def _percentile(samples: list[float], share: float) -> float:
+    """Return what `numpy.percentile` does, which would take 9 MB for it."""
+    ordered = sorted(samples)
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
 def _timed(

@@ -239,6 +239,24 @@ def test_lines_for_people_are_those_of_python(pristine, cpp, runner, tiny, tmp_p
     assert cpp(*given).stdout.decode() == capsys.readouterr().out
 
 
+def test_inputs_beside_one_another_are_scaled_as_the_manifest_says(
+    make_bundle, artifact_manifest, predict, signed_again, tmp_path
+):
+    task = {"name": "own", "parameters": {}, "found": {}}
+    arrays = {"a": logits(2, 3, 4), "b": logits(2, 5)}
+    bundle, _ = task_bundle(make_bundle, artifact_manifest, tmp_path, task, arrays)
+    form = {"scale": 0.5, "mean": [1.0, 2.0, 3.0], "std": [1.0, 2.0, 4.0], "vocabulary": 0}
+    signed_again(bundle, "manifest.json", lambda m: m["inputs"][0].update(preprocessing=form))
+    stored = {"in.a": SEED.integers(0, 256, (2, 3, 4)), "in.b": SEED.integers(0, 9, (2, 5))}
+    np.savez(tmp_path / "stored.npz", **stored)
+    scale, mean, std = 0.5, np.array([[1.0], [2], [3]]), np.array([[1.0], [2], [4]])
+    ready = {"a": (stored["in.a"] * scale - mean) / std, "b": stored["in.b"]}
+    for flags, expected in ([], ready), (["--preprocessed"], {n[3:]: x for n, x in stored.items()}):
+        for one in predict(bundle, tmp_path / "stored.npz", *flags):
+            for name, x in expected.items():
+                np.testing.assert_allclose(one["outputs"][name][0], x[one["item"]], rtol=1e-6)
+
+
 @pytest.fixture(scope="module", params=["bilinear", "letterbox"])
 def pixels(request, make_bundle, artifact_manifest, tmp_path_factory):
     """Return the bundle of a model that gives the pixels that it takes, and their form."""
