@@ -39,7 +39,7 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.export.run import export
-from kdeploy.pipeline.building import load_weights
+from kdeploy.pipeline.weights import load_weights
 from kdeploy.runtimes.contract import Runtime, first
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.references import ModelReference, build_model
@@ -137,7 +137,7 @@ def network(name: str) -> tuple[nn.Module, Dataset, bool]:
         build = f"{MODELS / 'fashion_mnist' / 'build.py'}:resnet"
         teacher = build_model(ModelReference(build=build, args={"width": 32, "depth": 3}))
         weights = MODELS / "fashion_mnist" / "teacher.safetensors"
-        return load_weights(teacher, weights).eval(), data, True
+        return load_weights(teacher, weights).model.eval(), data, True
     data = noise((3, 224, 224), 8)
     return make(name), data, False
 

@@ -60,6 +60,12 @@ class Port:
     shape: tuple[int | str, ...]
     type: str
     values: Values = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputPort(Port):
+    """An input of the file, and how it is made of what is stored."""
+
     preprocessing: InputPreprocessing | None = None
     """Of an input beside others; None: it is given as the file takes it."""
 
@@ -124,7 +130,7 @@ class Manifest:
     kdeploy: str
     artifact: str
     model: ModelFile
-    inputs: tuple[Port, ...]
+    inputs: tuple[InputPort, ...]
     outputs: tuple[Port, ...]
     preprocessing: StoredPreprocessing | None
     """How the one input is made of an item; None: inputs are given as the file takes them."""
@@ -163,7 +169,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     if form is not None and not form.background:
         del fields["preprocessing"]["background"]
     for table, key in (
-        *((port, "preprocessing") for port in (*fields["inputs"], *fields["outputs"])),
+        *((port, "preprocessing") for port in fields["inputs"]),
         (fields, "state"),
         (fields, "task"),
         (fields, "release"),

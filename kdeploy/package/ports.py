@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kdeploy.errors import ModelError
-from kdeploy.package.manifest import Manifest, Port
+from kdeploy.package.manifest import InputPort, Manifest, Port
 from kdeploy.runtimes.state import carried
 from kdeploy.tensor_info import TensorInfo
 
@@ -72,9 +72,7 @@ def takes_rows(port: Port) -> bool:
 def contradiction(manifest: Manifest, facts: FileFacts) -> str:
     """Return where a manifest says another thing than the file, or than itself; "" if nowhere."""
     ports = (*facts.inputs, *facts.outputs)
-    said = tuple(
-        replace(p, values="", preprocessing=None) for p in (*manifest.inputs, *manifest.outputs)
-    )
+    said = (*manifest.inputs, *manifest.outputs)
     if [_comparable(p) for p in said] != [_comparable(p) for p in ports]:
         return f"the file takes and gives {_listed(ports)}, not {_listed(said)}"
     if manifest.model.opset != facts.opset:
@@ -92,7 +90,7 @@ def contradiction(manifest: Manifest, facts: FileFacts) -> str:
     return _of_preprocessing(manifest, next(p for p in facts.inputs if p.name not in fed))
 
 
-def _of_one_of_several(port: Port) -> str:
+def _of_one_of_several(port: InputPort) -> str:
     form, channels = port.preprocessing, port.shape[1:2]
     if form is None:
         return ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdeploy.measurement import METRICS
-from kdeploy.package.manifest import Budget, Manifest, Port, StoredPreprocessing
+from kdeploy.package.manifest import Budget, InputPort, Manifest, StoredPreprocessing
 from kdeploy.units import format_quantity
 
 _TEXT = """\
@@ -198,7 +198,7 @@ def _inputs(manifest: Manifest) -> str:
     return _preprocessing(form) + states
 
 
-def _of_one_of_several(port: Port) -> str:
+def _of_one_of_several(port: InputPort) -> str:
     form = port.preprocessing
     if form is None:
         return ""

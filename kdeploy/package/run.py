@@ -24,6 +24,7 @@ from kdeploy.package.licences import check_licences, write_licences
 from kdeploy.package.manifest import (
     SCHEMA_VERSION,
     Budget,
+    InputPort,
     InputPreprocessing,
     Layout,
     Manifest,
@@ -226,7 +227,9 @@ def _manifest(
             profile=str((source.get("parameters") or {}).get("profile", "")),
             is_quantized=facts.is_quantized,
         ),
-        inputs=tuple(replace(p, preprocessing=several.get(p.name)) for p in facts.inputs),
+        inputs=tuple(
+            InputPort(**asdict(port), preprocessing=several.get(port.name)) for port in facts.inputs
+        ),
         outputs=(replace(facts.outputs[0], values=values), *facts.outputs[1:]),
         preprocessing=preprocessing,
         classes=tuple(stored["classes"]) if stored and is_of_data else (),

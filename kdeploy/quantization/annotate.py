@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from kdeploy.quantization.capture import constant, finish
+from kdeploy.quantization.capture import add_constant, constant, finish
 from kdeploy.quantization.number_format import NumberFormat, bias_floor, channel_scales
 from kdeploy.quantization.observers import Range
 from kdeploy.quantization.placement import Group, Placement, place
@@ -94,6 +94,10 @@ class RangeQuantizer(Quantizer):  # type: ignore[misc]
         annotation.input_qspec_map[weight_node] = _specification(
             self.weight_format, torch.from_numpy(scales).to(weight.device), 0
         )
+        if bias is not None and self.profile.rounds_biases:
+            steps = torch.from_numpy(scales).to(bias.device) * _input_scale(node)
+            rounded = torch.round(bias / steps) * steps
+            node.update_arg(2, add_constant(model, rounded, node))
 
 
 class KnownParameters(ObserverBase):  # type: ignore[misc]

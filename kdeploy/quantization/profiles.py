@@ -41,6 +41,12 @@ class Profile:
     rules: Mapping[str, Rule]
     absorbs_activations: bool
     """The codes of an output end where the activation saturates: it leaves the graph."""
+    rounds_biases: bool = False
+    """Biases lie on the grid on which kernels add them, int32 in steps of input x weight scale.
+
+    Then a layer of the graph computes the codes of the kernel, bit for bit. Elsewhere a value in
+    some thousands falls to the other side of a half, and each such flip travels on.
+    """
 
 
 _ONNX_RUNTIME_RULES = {
@@ -95,6 +101,7 @@ PROFILES: Mapping[str, Profile] = {
             "sigmoid": Rule(),
         },
         absorbs_activations=True,
+        rounds_biases=True,
     ),
 }
 

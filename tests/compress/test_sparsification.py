@@ -25,7 +25,7 @@ def test_a_quantized_model_is_refused_by_each(tiny_model, context):
     for technique in ("two_four", "unstructured"):
         with pytest.raises(OrderError, match=f"`{technique}` changes float") as caught:
             compress(quantized, technique, {}, context)
-        assert "before the INT8 step" in caught.value.hint
+        assert "before the step that quantizes" in caught.value.hint
 
 
 def test_looking_at_data_needs_data(tiny_data):

@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from kdeploy.api.data import Data, reference_of
+from kdeploy.data.check import checked_parts
+from kdeploy.data.contract import Parts, Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.data.torch_data import split_of
 from kdeploy.errors import DataError, KdeployError, UnknownName
@@ -181,6 +183,15 @@ BAD = {
     "an id beyond the vocabulary": (
         {"train": {**GOOD, "ids": IDS}, "vocabulary": {"ids": 3}}, DataError, "vocabulary has 3",
     ),
+    "a vocabulary of floats": ({"vocabulary": {"vector": 4}}, DataError, "has no vocabulary"),
+    "items that are all the same": (
+        {"train": {"image": np.zeros_like(IMAGE), "vector": np.ones_like(VECTOR), "y": Y}},
+        DataError,
+        "items are the same",
+    ),
+    "a mean by name of one input": (
+        {"train": {"x": IMAGE, "y": Y}, "mean": {"image": [0.5]}}, DataError, "items have one, `x`",
+    ),
     "mixed items": ({"augment": ("mixup",)}, DataError, "mixes items of one input"),
     "an augmentation of two images": (
         {"train": {**GOOD, "other": IMAGE}, "augment": ("horizontal_flip",)},
@@ -202,3 +213,24 @@ def test_items_that_differ_in_their_inputs_are_refused():
     strange = Items(lambda i: ({"image": IMAGE[i], **({"vector": VECTOR[i]} if i < 5 else {})}, 0))
     with pytest.raises(KdeployError, match="item 5 has the inputs `image`"):
         split_of(strange, where="train")
+
+
+def test_a_dictionary_of_something_else_than_arrays_is_refused(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\n"
+        "def parts():\n"
+        "    x, y = {'image': [1, 2], 'ids': np.arange(4)}, np.arange(4) % 2\n"
+        "    return dict(x_train=x, y_train=y, x_test=x, y_test=y)\n"
+    )
+    with pytest.raises(DataError, match="`image` is list") as caught:
+        load(DataReference(name="own.py:parts", folder=tmp_path))
+    assert "by its name" in caught.value.hint
+
+
+def test_a_vocabulary_of_nothing_is_refused():
+    known = {"ids": Preprocessing(shape=(5,), dtype="int64", vocabulary=0)}
+    part = Split(x=NamedArrays({"ids": IDS}), y=Y)
+    parts = Parts(train=part, test=part, preprocessing=Preprocessing(shape=(), inputs=known))
+    with pytest.raises(DataError, match="a vocabulary of 0") as caught:
+        checked_parts(parts, where="data")
+    assert caught.value.hint

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import nn
 
 import kdeploy
+from kdeploy.bench.inputs import write_pool
+from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.data.load import DataReference, load
+from kdeploy.dynamic.run import check_data
 from kdeploy.errors import DataError, KdeployError, ModelError, ParityFailed
 from kdeploy.export.run import export
 from kdeploy.onnx_graph.model import OnnxModel
+from kdeploy.package.kinds import kind_of
+from kdeploy.package.run import _of_inputs
 from kdeploy.quantization.onnx_static import check_integers
 from kdeploy.torch_module.named_inputs import call, tensors_of
 from tests.tiny.two_inputs import masked, masked_items, pictured, pictured_items
@@ -138,3 +147,43 @@ def test_another_name_in_the_data_is_refused(picture_file, tmp_path):
     items["vectors"] = items.pop("vector")
     with pytest.raises((ModelError, DataError), match="vectors"):
         kdeploy.compress(f"onnx:{picture_file}", "int8_ptq", data=items, out=tmp_path / "int8")
+
+
+def test_inputs_of_unlike_batches_are_no_items(tmp_path):
+    value = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "rate"], ["y"])],
+        "g",
+        [value("x", shape=["n", 3]), value("rate", shape=[])],
+        [value("y", shape=["n", 3])],
+    )
+    onnx.save(
+        helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18)]),
+        tmp_path / "m.onnx",
+    )
+    with pytest.raises(ModelError, match="not all of one batch") as caught:
+        OnnxModel(tmp_path / "m.onnx")
+    assert "--data" in caught.value.hint
+
+
+def test_a_file_of_other_names_is_neither_timed_nor_packaged_on_the_data(picture_file, tmp_path):
+    items = pictured_items(32)
+    items["vectors"] = items.pop("vector")
+    np.savez(tmp_path / "items.npz", **items)
+    np.savez(tmp_path / "test.npz", **items)
+    files = {"train": str(tmp_path / "items.npz"), "test": str(tmp_path / "test.npz")}
+    reference = DataReference(name="arrays", parameters=files)
+    subject = ModelUnderTest(artifact="", label="file", path=picture_file, format="onnx")
+    with pytest.raises(ModelError, match="the file takes `image`, `vector`") as caught:
+        write_pool(subject, reference, batch_size=1, file=tmp_path / "pool")
+    assert caught.value.hint
+    known, facts = load(reference).preprocessing.to_dict(), kind_of("onnx").facts_of(picture_file)
+    with pytest.raises(ModelError, match="the data have the inputs image, vectors") as caught:
+        _of_inputs(known, facts)
+    assert caught.value.hint
+
+
+def test_a_dynamic_model_takes_one_input(pictures):
+    with pytest.raises(ModelError, match="parts of a dynamic model take one") as caught:
+        check_data(pictures, promise=None)
+    assert caught.value.hint

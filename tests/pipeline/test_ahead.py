@@ -109,7 +109,7 @@ def test_a_gate_on_what_a_step_makes_holds_or_not_later(checked):
 
 def test_every_need_of_a_metric_is_known():
     made = {t.facts["makes"] for t in techniques("compressor").values() if "makes" in t.facts}
-    known = {"", "accuracy", "tokens", "cuda", "server", "offline", *made}
+    known = {"", "accuracy", "tokens", "cuda", "server", "offline", "generate", "dynamic", *made}
     assert {metric.needs for metric in METRICS.values()} <= known
 
 

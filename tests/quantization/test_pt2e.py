@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import operator
 
 import pytest
 import torch
@@ -131,7 +132,7 @@ def test_without_any_integer_layer_the_model_is_the_float_one(network):
 
 def test_no_data_is_an_error_that_counts_and_names_the_tensors(network):
     model, x = network("concatenating")
-    with pytest.raises(NotCalibrated, match=r"6 of 6 tensors saw no data \(first: `input`\)"):
+    with pytest.raises(NotCalibrated, match=r"7 of 7 tensors saw no data \(first: `input`\)"):
         observe(model, x[:2], [], choice="mse")
 
 
@@ -198,3 +199,16 @@ def test_a_state_without_naming_is_refused_where_a_name_means_another_tensor():
     with pytest.raises(NotCalibrated, match="stored by an earlier version") as caught:
         pt2e(model, old, x[:2])
     assert "run the INT8 step again" in caught.value.hint
+
+
+def test_biases_of_xnnpack_lie_on_the_grid_of_its_sums(network):
+    model, x = network("concatenating")
+    graph = quantized(model, x, profile="xnnpack").graph
+    layers = [n for n in graph.graph.nodes if "conv2d" in str(n.target)]
+    assert layers
+    for node in layers:
+        taken, weight, bias = node.args[:3]
+        steps = taken.args[1] * operator.attrgetter(weight.args[1].target)(graph)
+        counts = operator.attrgetter(bias.target)(graph) / steps
+        assert counts.abs().max() > 10
+        torch.testing.assert_close(counts, counts.round(), rtol=1e-6, atol=1e-3)

@@ -236,7 +236,7 @@ def test_a_quantized_model_is_refused(model):
         def state(self):
             return {}
 
-    with pytest.raises(OrderError, match="before the INT8 step"):
+    with pytest.raises(OrderError, match="before the step that quantizes"):
         prune_channels(Quantized(), context(), ratio=0.5)
 
 

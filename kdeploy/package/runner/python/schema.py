@@ -111,6 +111,7 @@ RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
         *((f"inputs[].{key}", test, wanted) for key, test, wanted in _PREPARED),
         ("outputs", _count(1, 1000), "a list of outputs"),
         *((f"outputs[].{key}", test, wanted) for key, test, wanted in _PORT),
+        *((f"outputs[].{key}", test, wanted) for key, test, wanted in _PREPARED),
         ("release?", _integer(1, 2**31), f"a whole number from 1 to {2**31}"),
         ("state?", _count(1, 100), "a list of states"),
         ("state?[].input", _named, "an input"),
