@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.classes import classes_of, not_finite
 from kdeploy.errors import ModelError
 from kdeploy.units import format_quantity
 
@@ -82,18 +83,19 @@ def calibrate(
         seed: Of which items are for the temperatures.
 
     Raises:
-        ModelError: there are too few items, or no threshold keeps the promise.
+        ModelError: there are too few items, answers that are no numbers, or no threshold that
+            keeps the promise.
     """
     count = len(logits[0])
     check_count(count, promise)
     order = np.random.default_rng(seed).permutation(count)
     split = min(MOST_TEMPERATURE_ITEMS, int(count * TEMPERATURE_SHARE))
     fitted, tested = order[:split], order[split:]
-    full = logits[-1].argmax(axis=1)
-    truth = full if labels is None else labels
+    classes = [_classes_of_all(part) for part in logits]
+    truth = classes[-1] if labels is None else labels
     temperatures = tuple(temperature_of(part[fitted], truth[fitted]) for part in logits)
     sure = [largest(part[tested], t) for part, t in zip(logits[:-1], temperatures, strict=False)]
-    right = [part[tested].argmax(axis=1) == truth[tested] for part in logits]
+    right = [found[tested] == truth[tested] for found in classes]
     by = np.stack([answered_by(sure, threshold) for threshold in GRID])
     lost = np.stack([~_right_of(right, rows) & right[-1] for rows in by]).sum(axis=1)
     place, p_value = _last_that_passes(lost, len(tested), promise)
@@ -175,6 +177,16 @@ def share_interval(count: int, total: int) -> tuple[float, float]:
     low = float(beta.ppf(tail, count, total - count + 1)) if count else 0.0
     high = float(beta.ppf(1 - tail, count + 1, total - count)) if count < total else 1.0
     return low, high
+
+
+def _classes_of_all(logits: Logits) -> NDArray[np.int64]:
+    classes = classes_of(logits)
+    if reason := not_finite(classes, what="validation items"):
+        raise ModelError(
+            f"a part of the dynamic model cannot say how sure it is: {reason}",
+            hint="look at that item: an empty one, or a number beyond float16; mend the part",
+        )
+    return classes
 
 
 def _right_of(right: Sequence[NDArray[np.bool_]], by: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -104,7 +104,7 @@ def test_the_process_is_told_where_its_runtime_is_and_looks_up_nothing(opened):
 def test_what_the_runtime_does_not_open_is_refused_before_the_process_is_asked(tmp_path, fake):
     worker = Scripted()
     for runtime, path, reason in (
-        ("onnxruntime_cpu", tmp_path, "opens `onnx`"),
+        ("onnxruntime_cpu", tmp_path, "opens `dynamic`, `onnx`"),
         ("fake", tmp_path / "gone.onnx", "FileMissing: there is no"),
     ):
         configuration = Configuration(runtime=runtime, batch_size=4, threads=1)

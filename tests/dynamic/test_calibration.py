@@ -125,3 +125,12 @@ def test_the_interval_of_a_share_holds_the_share():
     assert binom.cdf(61, 100, high) == pytest.approx(0.005, rel=1e-6)
     assert share_interval(0, 10)[0] == 0
     assert share_interval(10, 10)[1] == 1
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_answers_that_are_no_numbers_are_refused_with_their_item(part):
+    logits, labels = draw(2000, 0)
+    logits[part][7] = np.nan
+    for known in (labels, None):
+        with pytest.raises(ModelError, match=r"1 of 2000 validation items .* 7\)"):
+            calibrate(logits, known, PROMISE)

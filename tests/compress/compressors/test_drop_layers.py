@@ -188,5 +188,5 @@ def test_what_cannot_be_done_is_refused(context, tiny_data):
 def test_a_quantized_model_is_refused(context):
     model = Deep()
     model.wrapper, model.base, model.state = "int8", Deep(), dict
-    with pytest.raises(OrderError, match="before the INT8"):
+    with pytest.raises(OrderError, match="before the step that quantizes"):
         drop_layers(model, context)
