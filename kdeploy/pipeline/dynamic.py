@@ -24,7 +24,7 @@ from kdeploy.pipeline.rundir import write_exports
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.pipeline.single import exported_file, session_of
 from kdeploy.recipe.dynamic import DynamicStep
-from kdeploy.runtimes.files import DYNAMIC
+from kdeploy.runtimes.contract import DYNAMIC
 from kdeploy.store.artifact import ONNX, Artifact, find_artifact
 
 

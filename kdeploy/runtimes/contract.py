@@ -35,6 +35,8 @@ Given: TypeAlias = "Array | Mapping[str, Array]"
 """What a file is given: an array for each input by its name, of one input the array alone."""
 Answer: TypeAlias = "dict[str, Array]"
 """What a file returned: its outputs by name, in its order."""
+DYNAMIC = ".dynamic"
+"""The suffix of a dynamic model: several files, of which the input decides how many are run."""
 
 
 def first(answer: Answer) -> Array:

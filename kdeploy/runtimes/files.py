@@ -15,8 +15,6 @@ from kdeploy.tensor_info import TensorInfo
 
 FOLDER = "torch"
 """The format of an artefact's folder: a torch model."""
-DYNAMIC = ".dynamic"
-"""The suffix of a dynamic model: several files, of which the input decides how many are run."""
 UNKNOWN = "onnx"
 """What a file without a known suffix is tried as: people name ONNX files as they like."""
 

@@ -11,8 +11,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdeploy.runtimes.contract import Answer, Array, Given, Proof, runtime
-from kdeploy.runtimes.files import DYNAMIC
+from kdeploy.runtimes.contract import DYNAMIC, Answer, Array, Given, Proof, runtime
 from kdeploy.runtimes.onnx_options import cpu_options
 from kdeploy.runtimes.onnx_session import OnnxSession
 

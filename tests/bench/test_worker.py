@@ -21,7 +21,8 @@ def opened(tmp_path, fake):
 
 def test_accuracy_is_saved_and_told(opened, data, tmp_path):
     file = tmp_path / "predicted.npy"
-    request = {"do": "accuracy", "data": data.to_dict(), "batch_size": 2, "file": str(file)}
+    asked = {"data": data.to_dict(), "part": "test", "batch_size": 2}
+    request = {"do": "accuracy", **asked, "file": str(file)}
     metrics = opened.answer(request)["reply"]["metrics"]
     expected = np.mean(np.load(file) == load(data).test.y)
     assert metrics["accuracy.top1"] == pytest.approx(expected)
