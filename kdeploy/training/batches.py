@@ -148,7 +148,8 @@ class TrainingBatches:
                 image, labels = self.move(self._image_of(x), labels)
                 x = self._with_image(x, image)
             if self.mix is not None:
-                x, labels = self.mix(x, labels)
+                image, labels = self.mix(self._image_of(x), labels)
+                x = self._with_image(x, image)
             yield Batch(
                 x=self._preprocessed(x),
                 labels=labels,

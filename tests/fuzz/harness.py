@@ -108,7 +108,6 @@ def tried(
 def _outcome(name: str, document: Any, read: Callable[[Any], None]) -> Outcome:
     folder = tempfile.mkdtemp(prefix="kdeploy-fuzz-")
     started = time.monotonic()
-    inherited = _resident_bytes()
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -121,7 +120,8 @@ def _outcome(name: str, document: Any, read: Callable[[Any], None]) -> Outcome:
         os.killpg(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
     shutil.rmtree(folder, ignore_errors=True)
-    peak = max(0, usage.ru_maxrss * 1024 - inherited)
+    inherited, _, said = said.partition(b"\n")
+    peak = max(0, usage.ru_maxrss * 1024 - int(inherited or 0))
     verdict, _, detail = said.decode(errors="replace").partition("\n")
     if is_late:
         verdict, detail = "hang", f"no answer after {SECONDS:g} s"
@@ -157,6 +157,7 @@ def _in_child(document: Any, read: Callable[[Any], None], writer: int, folder: s
 
     try:
         os.setpgid(0, 0)
+        os.write(writer, b"%d\n" % _resident_bytes())  # less than in the parent: no shared files
         if not getattr(read, "has_own_limits", False):
             _limit()
         nowhere = os.open(os.devnull, os.O_RDWR)

@@ -74,7 +74,7 @@ data: {name: "data.py:squares", augment: [horizontal_flip]}
 teacher:
   build: build.py:detector
   args: {width: 12}
-  train: {epochs: 60, optimizer: adamw, learning_rate: 0.01, batch_size: 8}
+  train: {epochs: 60, optimizer: adamw, learning_rate: 0.004, batch_size: 8}
 student: {build: build.py:detector, args: {width: 6}}
 distill:
   epochs: 3

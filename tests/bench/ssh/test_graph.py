@@ -5,13 +5,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from kdeploy.bench.ssh.device.graph import operators_of
-from kdeploy.runtimes.onnx_session import OnnxSession, _operators
+from kdeploy.runtimes.onnx_session import OnnxSession, operators_in
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 
 
 def test_counts_what_the_library_counts(float_file, int8_file):
     for path in (float_file, int8_file):
-        assert operators_of(path) == _operators(onnx.load(path).graph.node)
+        assert operators_of(path) == operators_in(onnx.load(path).graph.node)
 
 
 def test_counts_in_graphs_inside_nodes(tmp_path):
