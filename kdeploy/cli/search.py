@@ -24,8 +24,12 @@ def search(
         float | None, typer.Option("--hours", min=0.0, help="Begin none after so long.")
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes that train side by side.")
+        int, typer.Option("--workers", min=1, help="Candidates that train side by side.")
     ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", help="Train on this Ray cluster: `auto`, or the head's HOST:PORT."),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", help="In place of `search.sampler`: tpe gp random.")
     ] = None,
@@ -50,7 +54,7 @@ def search(
     from kdeploy.search.run import Budget
     from kdeploy.search.run import search as search_recipes
 
-    budget = Budget(trials=trials, hours=hours, workers=workers)
+    budget = Budget(trials=trials, hours=hours, workers=workers, ray=ray)
     result = search_recipes(settings, budget, listener=Terminal())
     _show(result, is_json=json)
     return Result({"out": str(out), **result.summary()}, exit_code=0 if result.passed else 1)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,8 @@ class Budget:
     trials: int = 30
     hours: float | None = None
     workers: int = 1
+    ray: str | None = None
+    """Address of a Ray cluster that candidates are trained on; None: processes of this machine."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,13 +97,14 @@ def search(
 
     Raises:
         InputError: the recipe is wrong, or the folder holds trials of another search.
-        Unavailable: another process searches in the folder; a library is missing.
+        Unavailable: another process searches in the folder; a library is missing; no Ray cluster
+            answers.
     """
     listener = listener or NullListener()
     import_optuna()
     check_measurable(settings.recipe)
     try:
-        with trial_log(settings.out) as log, local_workers(budget.workers) as workers:
+        with trial_log(settings.out) as log, _workers(budget) as workers:
             settings.keep()
             listener.message(_space_in_words(settings))
             return _search(settings, budget, log, workers, listener)
@@ -149,6 +153,14 @@ def _search(
         listener.message(_nothing_feasible(log.trials))
     _write_tables(result)
     return result
+
+
+def _workers(budget: Budget) -> AbstractContextManager[Workers]:
+    if budget.ray is None:
+        return local_workers(budget.workers)
+    from kdeploy.search.ray_workers import ray_workers
+
+    return ray_workers(budget.ray)
 
 
 def _teacher(settings: Settings, workers: Workers, listener: RunListener) -> Mapping[str, Any]:
