@@ -39,7 +39,9 @@ def ray_workers(address: str) -> Iterator[Workers]:
     try:
         import ray
     except ModuleNotFoundError:
-        raise MissingDependency.named("ray", needed_for="kdeploy search --ray") from None
+        raise MissingDependency.named(
+            "ray", needed_for="kdeploy search --ray", pip="'kdeploy[ray]'"
+        ) from None
     if "://" in address:
         raise Unavailable(
             f"--ray {address}: files are timed on a node of the cluster, and a client is none",

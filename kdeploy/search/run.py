@@ -104,7 +104,7 @@ def search(
     import_optuna()
     check_measurable(settings.recipe)
     try:
-        with trial_log(settings.out) as log, _workers(budget) as workers:
+        with _workers(budget) as workers, trial_log(settings.out) as log:
             settings.keep()
             listener.message(_space_in_words(settings))
             return _search(settings, budget, log, workers, listener)

@@ -36,11 +36,12 @@ def test_a_wrong_space_is_told_before_anything_is_written(kdeploy, recipe, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_without_the_library_that_proposes_the_hint_is_its_command(
-    kdeploy, recipe, tmp_path, monkeypatch
+@pytest.mark.parametrize(("library", "given"), [("optuna", []), ("ray", ["--ray", "auto"])])
+def test_without_a_library_the_hint_is_its_command_and_nothing_is_written(
+    kdeploy, recipe, tmp_path, monkeypatch, library, given
 ):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    answer = kdeploy("search", recipe, "--out", tmp_path / "out")
+    monkeypatch.setitem(sys.modules, library, None)
+    answer = kdeploy("search", recipe, "--out", tmp_path / "out", *given)
     assert answer.code == 3
     assert "pip install" in answer.err
     assert not (tmp_path / "out").exists()

@@ -21,12 +21,12 @@ def test_without_ray_it_says_how_to_have_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependency) as caught, tested.ray_workers("auto"):
         pass
-    assert "pip install ray" in caught.value.hint
+    assert "pip install 'kdeploy[ray]'" in caught.value.hint
 
 
 @pytest.fixture(scope="module")
 def ray():
-    return pytest.importorskip("ray", reason="pip install ray")
+    return pytest.importorskip("ray", reason="pip install 'kdeploy[ray]'")
 
 
 def test_what_is_no_cluster_is_refused(ray):
