@@ -34,6 +34,12 @@ def package(
     release: Annotated[
         int, typer.Option("--release", min=0, help="Number of this bundle; counts up.")
     ] = 0,
+    fold_preprocessing: Annotated[
+        bool, typer.Option("--fold-preprocessing", help="Let the file take pixels, and answer.")
+    ] = False,
+    fold_suppression: Annotated[
+        bool, typer.Option("--fold-suppression", help="Of a detector: suppress boxes inside too.")
+    ] = False,
     weights: Weights = None,
     as_built: AsBuilt = False,
     inputs: Inputs = None,
@@ -50,6 +56,7 @@ def package(
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_checks
     from kdeploy.gate import parse_gates
+    from kdeploy.package.folding import folding_of
     from kdeploy.package.signatures import Signing
     from kdeploy.pipeline.single import Source, package_one
     from kdeploy.progress.terminal import Terminal
@@ -63,6 +70,7 @@ def package(
     )
     budgets = parse_gates(budget or [], where="--budget")
     signing = Signing(key=sign, release=release)
-    result = package_one(source, budgets, out, Terminal(), signing)
+    folding = folding_of(fold_preprocessing, fold_suppression)
+    result = package_one(source, budgets, out, Terminal(), signing, folding=folding)
     show_checks(console(is_json=json), result.checks)
     return Result({"out": str(out), **result.to_dict()}, exit_code=0 if result.passed else 1)

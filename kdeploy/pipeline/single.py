@@ -12,11 +12,12 @@ from kdeploy import registry
 from kdeploy.bench.accuracy import evaluate
 from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference, load
-from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.errors import FileMissing, ModelError, RecipeError
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.measurement import METRICS
 from kdeploy.package.budgets import check_budgets
+from kdeploy.package.folding import Folding
 from kdeploy.package.run import UNSIGNED
 from kdeploy.package.signatures import Signing, check_signing
 from kdeploy.package.verify import VerifyResult
@@ -102,6 +103,8 @@ def package_one(
     out: Path,
     listener: RunListener,
     signing: Signing = UNSIGNED,
+    *,
+    folding: Folding | None = None,
 ) -> VerifyResult:
     """Make the bundle of an artefact at `out`, a folder or zip; nothing stays when it fails.
 
@@ -112,6 +115,12 @@ def package_one(
     file = onnx_path(reference)
     if file is not None and (source.data is None or _is_made_up(file, source.data)):
         check_budgets(budgets, FACTS, [])
+        if folding is not None:
+            raise ModelError(
+                f"{file.name} has no data that say how its inputs are prepared and what its "
+                "outputs mean: nothing can be folded",
+                hint="name them (`--data`), or leave `--fold-preprocessing` out",
+            )
         data = load(source.data) if source.data is not None else None
         given = declared_inputs(reference)
         return package_file(file, given, data, budgets, out, listener, signing)
@@ -127,6 +136,7 @@ def package_one(
             accuracy=_test_accuracy(session, exported),
             chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
             signing=signing,
+            folding=folding,
         )
         trial = folder / f"trial{out.suffix if out.suffix == '.zip' else ''}"
         result = pack(session, exported, trial, budgets, about)

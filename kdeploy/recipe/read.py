@@ -86,7 +86,7 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
     resolved["bench"] = recipe.bench.model_dump()
     resolved["gates"] = [g.text for g in recipe.gates]
     if recipe.budgets is not None:
-        resolved["package"] = {"budgets": [g.text for g in recipe.budgets]}
+        resolved["package"] = {"budgets": [g.text for g in recipe.budgets], **_folds(recipe)}
     if written_in is not None:
         resolved["written_in"] = str(written_in.resolve())
     # Through JSON: tuples become lists and paths texts, and YAML has no tags or anchors then.
@@ -102,6 +102,14 @@ def section_of(data: DataReference) -> dict[str, Any]:
         "augment": list(data.augment),
         "normalize": data.normalize,
     }
+
+
+def _folds(recipe: Recipe) -> dict[str, bool]:
+    """Return the keys of what is folded into the packaged file."""
+    if recipe.folding is None:
+        return {}
+    suppresses = {"fold_suppression": True} if recipe.folding.suppresses else {}
+    return {"fold_preprocessing": True, **suppresses}
 
 
 def _task(task: TaskReference, folder: Path) -> dict[str, Any]:

@@ -139,6 +139,20 @@ def test_a_bundle_of_inputs_that_its_runner_cannot_make(checked, tiny_data):
         checked(package={}, data=replace(tiny_data, preprocessing=volumes))
 
 
+def test_preprocessing_that_folds_into_no_file(checked, tiny_data):
+    folds = {"fold_preprocessing": True}
+    with pytest.raises(RecipeError, match=r"package: .* the data hold float32") as caught:
+        checked(package=folds)
+    assert "fold_preprocessing" in caught.value.hint
+    x = np.asarray(tiny_data.validation.x[:]).astype(np.uint8)
+    pictures = replace(tiny_data, validation=replace(tiny_data.validation, x=x))
+    checked(package=folds, data=pictures)
+    with pytest.raises(RecipeError, match="the one to package is `ort_format`"):
+        checked(package=folds, data=pictures, export=[{"ort_format": {}}])
+    with pytest.raises(RecipeError, match="`fold_suppression` adds to"):
+        checked(package={"fold_suppression": True}, data=pictures)
+
+
 def test_a_budget_that_no_device_can_judge(checked):
     checked(package={"budgets": ["accuracy.top1: -1pp", "size: <= 1MB", "peak_memory: <= 1GB"]})
     with pytest.raises(InputError, match="energy was not recorded"):

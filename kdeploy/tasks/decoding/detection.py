@@ -154,13 +154,18 @@ def disagreement(outputs: Any, recorded: Any, task: Any, shown_score: float = 0.
     """Return the first recorded detection that one item's outputs lack, in words; "" for none.
 
     None where nothing can be compared: only a head of one's own can read the outputs.
+    """
+    if task["parameters"]["head"]:
+        return None
+    return missing(found_in(outputs, task), found_in(recorded, task), task, shown_score)
+
+
+def missing(found: Any, expected: Any, task: Any, shown_score: float = 0.3) -> str:
+    """Return the first expected detection that is not among those found, in words; "" for none.
 
     Only detections that are shown clearly are looked for, by class and place: of two that are
     equally good, another processor may keep the other one.
     """
-    if task["parameters"]["head"]:
-        return None
-    found, expected = found_in(outputs, task), found_in(recorded, task)
     for row in expected[~(expected[:, 5] < shown_score)]:
         own = found[found[:, 4] == row[4]]
         shared = overlaps(row[None, :4], own[:, :4])[0]

@@ -16,7 +16,10 @@ def probabilities(logits: Any) -> Any:
 
 def decode(outputs: Any, task: Any) -> Any:
     """Return the labels of one item that reach the threshold, with their probabilities."""
-    found = probabilities(next(iter(outputs.values())))[0]
+    found = np.asarray(next(iter(outputs.values())), np.float32)
+    if not task["found"].get("are_probabilities"):
+        found = probabilities(found)
+    found = found[0]
     names = task["found"]["labels"] or [str(i) for i in range(len(found))]
     chosen = np.flatnonzero(found >= task["parameters"]["threshold"])
     order = chosen[np.argsort(-found[chosen], kind="stable")]
