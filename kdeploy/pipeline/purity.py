@@ -8,7 +8,6 @@ values elsewhere would be another one there. A few forward passes of two items s
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from kdeploy.torch_module.model_faults import (
     assigned_at,
     not_differentiable_at,
     random_at,
+    random_state,
     returned_at,
     same,
     same_randomness,
@@ -319,9 +319,9 @@ def _twins(model: nn.Module, again: Callable[[], nn.Module]) -> Iterator[nn.Modu
     """
     for seed in (ANOTHER_SEED, *FURTHER_SEEDS):
         with same_randomness(seed):
-            before = random.getstate(), np.random.get_state()[1].tolist()
+            before = random_state()
             twin = again()
-            has_drawn = before != (random.getstate(), np.random.get_state()[1].tolist())
+            has_drawn = before[1:] != random_state()[1:]  # torch draws the weights
         # As a store keeps it: changed numbers and shapes are told beside the tensors.
         twin = replay(twin, difference(twin, model))
         twin.load_state_dict(model.state_dict())

@@ -83,8 +83,8 @@ def input_changed_at(model: nn.Module, x: Tensor) -> str:
 
 def random_at(model: nn.Module, x: Tensor) -> str:
     """Return the line or layer at which random numbers were drawn, "" where none were."""
-    before = _random_state()
-    return _first_place(model, x.clone(), lambda: _random_state() != before)
+    before = random_state()
+    return _first_place(model, x.clone(), lambda: random_state() != before)
 
 
 def not_differentiable_at(model: nn.Module, x: Tensor) -> str:
@@ -203,7 +203,8 @@ def _first_place(model: nn.Module, x: Tensor, happened: Callable[[], bool]) -> s
     return place
 
 
-def _random_state() -> tuple[bytes, bytes, Any]:
+def random_state() -> tuple[bytes, bytes, Any]:
+    """Return where the generators of torch, numpy and Python stand."""
     _, keys, position, *_ = np.random.get_state()
     return (
         torch.get_rng_state().numpy().tobytes(),
