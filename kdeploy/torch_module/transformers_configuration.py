@@ -110,7 +110,8 @@ def _numbers(layers: nn.ModuleList) -> list[int]:
 
 
 def _places(layer: nn.Module) -> list[int]:
-    return [m.layer_idx for m in layer.modules() if isinstance(getattr(m, "layer_idx", None), int)]
+    known = [getattr(module, "layer_idx", None) for module in layer.modules()]
+    return [place for place in known if isinstance(place, int)]
 
 
 def _number(layers: nn.ModuleList | None) -> None:
