@@ -102,7 +102,6 @@ class _Part:
     notes: tuple[str, ...]
 
 
-
 def _check_one_type(read: Mapping[str, _Part], paths: Mapping[str, Path]) -> None:
     x = read["train"].x
     for part, other in read.items():
@@ -165,7 +164,8 @@ def _part(path: Path) -> _Part:
             names = ", ".join(f"`{name}`" for name in sorted(found)) or "nothing"
             raise DataError(
                 f"{path} has no `{key}`, found {names}",
-                hint=_renamed(found, path) or f"give {FORMS}; several inputs are arrays named as "
+                hint=_renamed(found, path)
+                or f"give {FORMS}; several inputs are arrays named as "
                 "the parameters of `forward`, beside `y`",
             )
     x, y = found["x"](), found["y"]()
@@ -185,7 +185,7 @@ def _part(path: Path) -> _Part:
 def _renamed(found: Mapping[str, Any], path: Path) -> str | None:
     """Return how two arrays of other names are written again, None where it is not so plain."""
     names = sorted(found, key=lambda name: name.lower() not in ITEMS_AS_CALLED)
-    if len(names) != 2 or names[0].lower() not in ITEMS_AS_CALLED:
+    if path.suffix != ".npz" or len(names) != 2 or names[0].lower() not in ITEMS_AS_CALLED:
         return None
     return (
         f"give them these names: `d = np.load({path.name!r}); np.savez({path.name!r}, "
