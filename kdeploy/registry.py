@@ -258,6 +258,10 @@ def _first_error(error: ValidationError, model: type[BaseModel], where: str) -> 
     field = model.model_fields.get(str(first["loc"][0])) if first["loc"] else None
     found = "" if first["type"] == "missing" else f", found `{first['input']!r}`"
     hint = (field.description if field else None) or _SCHEMA
+    given = first["input"]
+    if first["type"] == "string_type" and isinstance(given, dict) and len(given) == 1:
+        text = ": ".join(map(str, next(iter(given.items()))))
+        hint = f'YAML reads a colon as a key; put it in quotes: `"{text}"`'
     return RecipeError(f"{key}: {first['msg'].lower()}{found}", hint=hint)
 
 

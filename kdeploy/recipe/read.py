@@ -40,6 +40,14 @@ def read_given(path: Path) -> dict[str, Any]:
         FileMissing: there is no such file.
         RecipeError: it is not YAML, or no keys and values.
     """
+    if path.is_dir():
+        inside = [file.name for file in sorted(path.glob("*.yaml"))[:3]]
+        raise FileMissing(
+            f"{path} is a folder, not a recipe",
+            hint=f"name the file: `{path / inside[0]}`"
+            if inside
+            else "it holds no .yaml file; `kdeploy init DIR` writes a first one",
+        )
     if not path.is_file():
         raise FileMissing(
             f"there is no recipe {path}", hint="`kdeploy init DIR` writes a first one"

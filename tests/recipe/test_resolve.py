@@ -343,3 +343,12 @@ def test_items_are_what_they_were_for_a_stored_teacher(tmp_path, store_model, ti
     data = {**manifest["data"], "reference": reference}
     write_manifest(folder, {**manifest, "data": data})
     assert parse(given, folder=tmp_path).data.normalize
+
+
+@pytest.mark.parametrize(
+    "section", [{"gates": [{"size": "<= 1MB"}]}, {"package": {"budgets": [{"size": "<= 1MB"}]}}]
+)
+def test_a_gate_that_yaml_took_for_a_key_is_told_its_quotes(section):
+    with pytest.raises(RecipeError, match="should be a valid string") as caught:
+        resolved(**section)
+    assert '`"size: <= 1MB"`' in caught.value.hint
