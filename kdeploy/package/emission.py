@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kdeploy import registry
 from kdeploy.errors import KdeployError, ModelError, RecipeError
@@ -27,7 +27,19 @@ from kdeploy.registration import register
 from kdeploy.system.temporary import temporary_folder
 
 EMITTED = f"{DEPLOY}emitted.json"
-emitter: Callable[..., Any] = partial(register, "emitter")
+Emitter = TypeVar("Emitter", bound=Callable[..., None])
+
+
+def emitter(
+    *, formats: Iterable[str] = (), needs: Iterable[str] = ()
+) -> Callable[[Emitter], Emitter]:
+    """Return the decorator of an emitter for files of these formats; without them of all."""
+
+    def mark(write: Emitter) -> Emitter:
+        facts = {"formats": formats, "needs": needs}
+        return register("emitter", **{name: fact for name, fact in facts.items() if fact})(write)
+
+    return mark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

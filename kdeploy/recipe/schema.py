@@ -33,11 +33,8 @@ def json_schema() -> dict[str, Any]:
         losses=(list[losses], []),  # type: ignore[valid-type]
     )
     teacher = create_model("Teacher", __base__=TeacherSection, train=(TrainingConfig, {}))
-    package = create_model(
-        "Package",
-        __base__=PackageSection,
-        emit=(list[_one_of("emitter")], []),  # type: ignore[misc]
-    )
+    emit: Any = list[_one_of("emitter")]  # type: ignore[misc]
+    package = create_model("Package", __base__=PackageSection, emit=(emit, []))
     beside = {"recover": (learning | None, None), "max_drop": (str | None, None)}
     fields: dict[str, Any] = {
         "data": (_data_model(), ...),
