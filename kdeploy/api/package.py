@@ -10,11 +10,13 @@ from kdeploy.api import session
 from kdeploy.api.models import source_of
 from kdeploy.errors import GateFailed
 from kdeploy.gate import parse_gates
+from kdeploy.package.emission import emissions
 from kdeploy.package.folding import folding_of
 from kdeploy.package.signatures import Signing, Trust
 from kdeploy.package.verify import VerifyResult
 from kdeploy.package.verify import verify as verify_bundle
 from kdeploy.pipeline.single import package_one
+from kdeploy.recipe.sections import spelled_out
 from kdeploy.units import parse_quantity
 
 
@@ -30,6 +32,7 @@ def package(
     release: int = 0,
     fold_preprocessing: bool = False,
     fold_suppression: bool = False,
+    emit: Sequence[str | Mapping[str, Any]] = (),
 ) -> VerifyResult:
     """Return the proof of a bundle that was made at `out`.
 
@@ -45,6 +48,8 @@ def package(
         release: Number of this bundle, which counts up; 0: none.
         fold_preprocessing: Let the file take bytes of pixels, and answer what the task reads.
         fold_suppression: Of a folded detector: leave worse boxes of one object out.
+        emit: What it brings for the place that it goes to: names out of `kdeploy list emitter`, or
+            `{name: {its parameters}}`.
 
     Raises:
         GateFailed: a check does not hold here; nothing was left at `out`.
@@ -53,7 +58,16 @@ def package(
     gates = parse_gates(list(budgets), where="budgets")
     signing = Signing(key=None if sign is None else Path(sign), release=release)
     folding = folding_of(fold_preprocessing, fold_suppression)
-    result = package_one(source, gates, Path(out), session.listener(), signing, folding=folding)
+    emitted = emissions([spelled_out(entry) for entry in emit], "emit")
+    result = package_one(
+        source,
+        gates,
+        Path(out),
+        session.listener(),
+        signing,
+        folding=folding,
+        emitted=emitted,
+    )
     failed = [check for check in result.checks if not check["passed"]]
     if not result.passed:
         reasons = "; ".join(f"{check['check']}: {check.get('reason', '')}" for check in failed)

@@ -28,6 +28,12 @@ def package(
     budget: Annotated[
         list[str] | None, typer.Option("--budget", help="'peak_memory: <= 128MB'; repeat for more.")
     ] = None,
+    emit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--emit", help="triton, systemd, ...: NAME or NAME:key=value,...; repeat for more."
+        ),
+    ] = None,
     sign: Annotated[
         Path | None, typer.Option("--sign", help="PEM file of an Ed25519 private key.")
     ] = None,
@@ -56,6 +62,7 @@ def package(
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_checks
     from kdeploy.gate import parse_gates
+    from kdeploy.package.emission import emissions_of_texts
     from kdeploy.package.folding import folding_of
     from kdeploy.package.signatures import Signing
     from kdeploy.pipeline.single import Source, package_one
@@ -71,6 +78,9 @@ def package(
     budgets = parse_gates(budget or [], where="--budget")
     signing = Signing(key=sign, release=release)
     folding = folding_of(fold_preprocessing, fold_suppression)
-    result = package_one(source, budgets, out, Terminal(), signing, folding=folding)
+    emitted = emissions_of_texts(emit or [])
+    result = package_one(
+        source, budgets, out, Terminal(), signing, folding=folding, emitted=emitted
+    )
     show_checks(console(is_json=json), result.checks)
     return Result({"out": str(out), **result.to_dict()}, exit_code=0 if result.passed else 1)

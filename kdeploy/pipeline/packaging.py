@@ -16,6 +16,7 @@ from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
 from kdeploy.named_arrays import given
+from kdeploy.package.emission import Emission
 from kdeploy.package.folding import Folding, Surroundings, check_folds, folded
 from kdeploy.package.kinds import kind_of, technique_of
 from kdeploy.package.run import UNSIGNED, golden_of, package
@@ -50,6 +51,8 @@ class BundleDescription:
     """Of a bundle that is asked for by itself; a run signs none."""
     folding: Folding | None = None
     """Where the file is to prepare its pictures and read its outputs by itself."""
+    emitted: Sequence[Emission] = ()
+    """What it brings for the place that it goes to."""
 
 
 def make_bundle(
@@ -79,6 +82,7 @@ def make_bundle(
             "budgets": [b.text for b in budgets],
             "accuracy": dict(about.accuracy),
             **({"folding": asdict(about.folding)} if about.folding is not None else {}),
+            **({"emit": [asdict(one) for one in about.emitted]} if about.emitted else {}),
         },
         source=fingerprint().id,
     )
@@ -120,6 +124,7 @@ def _package(
         budgets=budgets,
         chosen_because=about.chosen_because,
         signing=about.signing,
+        emitted=about.emitted,
     )
 
 

@@ -87,6 +87,9 @@ class PackageSection(Section):
     fold_suppression: bool = Field(
         False, description="a folded detector leaves worse boxes of one object out"
     )
+    emit: list[TechniqueEntry] = Field(
+        [], description="what it brings for the place that it goes to: `triton`, `systemd`, ..."
+    )
 
 
 class SearchSection(Section):
