@@ -52,7 +52,7 @@ def fold_preprocessing(model: ir.Model, form: Preprocessing) -> str:
     )
     steps = Steps(graph, "preprocessing")
     made = _normalized(steps, _resized(steps, pixels, form), form)
-    made.shape, made.dtype = taken.shape, taken.dtype
+    made.shape, made.type = taken.shape, taken.type
     graph.inputs[graph.inputs.index(taken)] = pixels
     taken.replace_all_uses_with(made)
     steps.put_first()

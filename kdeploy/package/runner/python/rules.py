@@ -206,8 +206,8 @@ def _of_the_input(manifest: Json) -> Iterator[str]:
         yield f"{MANIFEST}: preprocessing.folded is {shown(is_folded)} for {form['layout']}"
         return
     wanted, dtype = (pixel_shape(form), "uint8") if is_folded else (shape, dtype)
-    found = [None if is_folded and isinstance(n, str) else n for n in taken["shape"][1:]]
-    if found != wanted or taken["shape"][:1] not in (["batch"], [1]):
+    sizes = [None if is_folded and isinstance(n, str) else n for n in taken["shape"][1:]]
+    if sizes != wanted or taken["shape"][:1] not in (["batch"], [1]):
         yield f"{MANIFEST}: the preprocessing makes {shape}, the file takes {taken['shape']}"
     if taken["type"] != dtype:
         yield f"{MANIFEST}: the preprocessing makes {dtype}, the file takes {taken['type']}"
