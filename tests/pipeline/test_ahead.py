@@ -141,16 +141,16 @@ def test_a_bundle_of_inputs_that_its_runner_cannot_make(checked, tiny_data):
 
 def test_preprocessing_that_folds_into_no_file(checked, tiny_data):
     folds = {"fold_preprocessing": True}
+    checked(package=folds)
+    x = np.asarray(tiny_data.validation.x[:]).astype(np.float32)
+    floats = replace(tiny_data, validation=replace(tiny_data.validation, x=x))
     with pytest.raises(RecipeError, match=r"package: .* the data hold float32") as caught:
-        checked(package=folds)
+        checked(package=folds, data=floats)
     assert "fold_preprocessing" in caught.value.hint
-    x = np.asarray(tiny_data.validation.x[:]).astype(np.uint8)
-    pictures = replace(tiny_data, validation=replace(tiny_data.validation, x=x))
-    checked(package=folds, data=pictures)
     with pytest.raises(RecipeError, match="the one to package is `ort_format`"):
-        checked(package=folds, data=pictures, export=[{"ort_format": {}}])
+        checked(package=folds, export=[{"ort_format": {}}])
     with pytest.raises(RecipeError, match="`fold_suppression` adds to"):
-        checked(package={"fold_suppression": True}, data=pictures)
+        checked(package={"fold_suppression": True})
 
 
 def test_a_budget_that_no_device_can_judge(checked):
