@@ -32,6 +32,7 @@ SHARED = (
     "runtimes/__init__.py",
     "runtimes/onnx_options.py",
     "system/__init__.py",
+    "system/machine_turns.py",
     "system/process_end.py",
 )
 DEVICE = PACKAGE / "bench" / "ssh" / "device"
