@@ -47,16 +47,10 @@ def make_dynamic_model(
         folder.mkdir(exist_ok=True)
         for left in folder.iterdir():  # of a run that was killed
             left.unlink()
-        data = session.data
         made = make_dynamic(
             step.technique,
             step.parameters,
-            DynamicContext(
-                files={name: item.file.file for name, item in files.items()},
-                with_exits=lambda name, layers: exported_with_exits(
-                    files, name, layers, data, work / "whole" / ONNX
-                ),
-            ),
+            _context(files, session.data, work / "whole" / ONNX),
             folder / f"model{DYNAMIC}",
             session.data,
             step.promise,
@@ -173,6 +167,13 @@ def _taken(session: Session, path: Path) -> Exported:
         source=content_sha256(path),
     )
     return Exported(model=artifact, file=artifact)
+
+
+def _context(files: Mapping[str, Exported], data: Dataset, whole: Path) -> DynamicContext:
+    return DynamicContext(
+        files={name: item.file.file for name, item in files.items()},
+        with_exits=lambda name, layers: exported_with_exits(files, name, layers, data, whole),
+    )
 
 
 def exported_with_exits(
