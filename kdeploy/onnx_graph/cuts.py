@@ -70,7 +70,7 @@ class _Whole:
         self.weights = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = {v.name: v for v in graph.input if v.name not in self.weights}
         known = [*graph.value_info, *graph.output, *graph.input]
-        self.known = {value.name: value for value in known}
+        self.known: dict[str, ValueInfoProto] = {value.name: value for value in known}
         self._rows = {_first_size(value) for value in self.inputs.values()} - {None}
 
     def travels(self, name: str) -> bool:
@@ -88,8 +88,8 @@ class _Whole:
         graph = helper.make_graph(
             own,
             self.model.graph.name,
-            [self._value(name) for name in piece.takes],
-            [self._value(name) for name in piece.gives],
+            [self.known[name] for name in piece.takes],
+            [self.known[name] for name in piece.gives],
             [tensor for name, tensor in self.weights.items() if name in used],
         )
         made = helper.make_model(
@@ -102,9 +102,6 @@ class _Whole:
             kept = [p for p in self.model.metadata_props if p.key != "kdeploy.output"]
             made.metadata_props.extend(kept)
         return made
-
-    def _value(self, name: str) -> ValueInfoProto:
-        return self.known[name]
 
 
 def _nodes_of_parts(whole: _Whole, outputs: Sequence[str]) -> list[list[int]]:

@@ -169,13 +169,13 @@ class ElasticObjective(nn.Module):
 
     def _answer(self, small: nn.Module, x: Tensor) -> Tensor:
         # Statistics of batch norm are each network's own: what it adds to them is thrown away.
-        tensors = dict(self.student.named_parameters())
+        tensors: dict[str, Tensor] = dict(self.student.named_parameters())
         tensors |= {name: value.clone() for name, value in self.student.named_buffers()}
         small.train(self.training)
         # In the plain layout: other ones were tried on the layers of the largest alone.
         plain = {name: value.contiguous() for name, value in beginnings(small, tensors).items()}
-        answer = functional_call(small, plain, (x.contiguous(),))
-        return first_output(answer).float()
+        answer: Tensor = first_output(functional_call(small, plain, (x.contiguous(),)))
+        return answer.float()
 
 
 def _told(entry: AuxiliaryModel) -> str:
