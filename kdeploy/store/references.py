@@ -258,7 +258,11 @@ def _function(module: ModuleType, name: str, build: str) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if not callable(found):
         values = vars(module).items()
-        own = [key for key, value in values if getattr(value, "__module__", "") == module.__name__]
+        own = [
+            key
+            for key, value in values
+            if getattr(value, "__module__", "") == module.__name__ and not key.startswith("_")
+        ]
         raise UnknownName.among("function", name, own, where=f"`{build}`")
     return found  # type: ignore[no-any-return]
 

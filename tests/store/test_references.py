@@ -43,6 +43,8 @@ def lazy():
 
 def meta(): return nn.Linear(1, 1, device="meta")
 
+def _own(): return nn.Linear(1, 1)
+
 constant = 3
 """
 
@@ -128,6 +130,7 @@ def test_builds_from_a_module_beside_the_recipe(tmp_path):
         ("build.py:failing", {}, ModelError, "no such luck"),
         ("build.py:small", {"width": "x"}, ModelError, "keyword arguments: width, depth"),
         ("build.py:pair", {}, ModelError, "returned a tuple"),
+        ("build.py:nothing", {}, UnknownName, "hint: valid: `Widths`, `failing`,"),
         ("build.py:scripted", {}, ModelError, "returned TorchScript: its layers"),
         ("build.py:part_scripted", {}, ModelError, "returned TorchScript in `1`"),
         ("build.py:lazy", {}, ModelError, "`weight` has no shape yet"),
