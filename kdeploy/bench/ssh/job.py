@@ -267,7 +267,8 @@ def _in_one_file(model: ModelUnderTest, target: Path) -> Path:
 
 def _saved(path: Path, items: NDArray[Any] | NamedArrays) -> Path:
     if isinstance(items, NamedArrays):
-        np.savez(path.with_suffix(".npz"), **items.arrays)
+        named_items: dict[str, Any] = {f"item.{name}": x for name, x in items.arrays.items()}
+        np.savez(path.with_suffix(".npz"), **named_items)
         return path.with_suffix(".npz")
     np.save(path.with_suffix(".npy"), items)
     return path.with_suffix(".npy")

@@ -37,7 +37,8 @@ def _answers(session, tmp_path, data, kind):
         "file": str(tmp_path / "answers.npz"),
     }
     assert session.answer(request) == {"reply": {}}
-    return dict(np.load(tmp_path / "answers.npz"))
+    with np.load(tmp_path / "answers.npz") as found:
+        return {name.removeprefix("answer."): found[name] for name in found.files}
 
 
 def _predictions(session, tmp_path, data):

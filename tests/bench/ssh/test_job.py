@@ -157,8 +157,8 @@ def test_items_of_several_inputs_travel_by_name(tmp_path):
     told = job.groups[0].made[0].inputs
     assert [one["name"] for one in told] == ["a", "b"]
     with np.load(job.files[job.items]) as sent:
-        assert sorted(sent.files) == ["a", "b"]
-        assert len(sent["a"]) == 9
+        assert sorted(sent.files) == ["item.a", "item.b"]
+        assert len(sent["item.a"]) == 9
 
 
 def write_two_inputs(path, shapes):

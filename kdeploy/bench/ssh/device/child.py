@@ -137,7 +137,9 @@ class ChildSession:
                     f"the answers to {start + size} of {len(items)} items take {total} bytes, more "
                     "than are brought home"
                 )
-        np.savez(request["file"], **{name: np.concatenate(parts) for name, parts in kept.items()})
+        # No output is called as a parameter of `savez`.
+        told: Reply = {f"answer.{name}": np.concatenate(parts) for name, parts in kept.items()}
+        np.savez(request["file"], **told)
         return {}
 
     def _chunk(self, batch: Any) -> int:
@@ -155,7 +157,7 @@ def _read(path: Path) -> Any:
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r")
     with np.load(path) as stored:
-        return NamedArrays(dict(stored))
+        return NamedArrays({name[len("item.") :]: stored[name] for name in stored.files})
 
 
 def _logits(answer: Mapping[str, Any]) -> Any:

@@ -115,7 +115,7 @@ class DeviceSession:
             wanted = {"items": items, "file": str(file), **asked}
             if self._extra("accuracy.top1", {"do": "predict", **wanted}):
                 with np.load(file) as answers:
-                    self.arrays.update({f"answer.{name}": answers[name] for name in answers.files})
+                    self.arrays.update({name: answers[name] for name in answers.files})
         counts = [len(r) for r in self._rounds]
         if counts:
             self.arrays["nanoseconds"] = np.concatenate(self._rounds)
