@@ -7,6 +7,7 @@ of `kdeploy.runtimes`.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,9 @@ def file_of(runtime: str, threads: int) -> Any:
 
 
 def _kind(runtime: str) -> Any:
-    if runtime == "openvino":
-        from kdeploy.runtimes.openvino import Openvino
-
-        return Openvino
-    if runtime == "litert":
-        from kdeploy.runtimes.litert import Litert
-
-        return Litert
-    from kdeploy.runtimes.executorch import Executorch
-
-    return Executorch
+    """Return the class of a runtime: the one in the file of its name that is marked as one."""
+    module = importlib.import_module(f"kdeploy.runtimes.{runtime}")
+    return next(f for f in vars(module).values() if getattr(f, "kind", "") == "runtime")
 
 
 class OnnxFile:
