@@ -54,6 +54,8 @@ RUNTIMES = (
     "runtimes/pte_ends.py",
     "system/temporary.py",
     "tensor_info.py",
+    "untrusted/__init__.py",
+    "untrusted/git_pointer.py",
 )
 DEVICE = PACKAGE / "bench" / "ssh" / "device"
 MAIN = "from kdeploy.bench.ssh.device.commands import main\n\nmain()\n"
