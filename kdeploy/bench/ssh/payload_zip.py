@@ -35,6 +35,7 @@ SHARED = (
     "runtimes/__init__.py",
     "runtimes/onnx_options.py",
     "system/__init__.py",
+    "system/machine_turns.py",
     "system/process_end.py",
 )
 # The runtimes beside ONNX Runtime, as they run here; a device needs Python 3.10 for them.
