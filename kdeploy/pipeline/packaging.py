@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def make_bundle(
             "budgets": [b.text for b in budgets],
             "accuracy": dict(about.accuracy),
             **({"folding": asdict(about.folding)} if about.folding is not None else {}),
-            **({"emit": [asdict(one) for one in about.emitted]} if about.emitted else {}),
+            **({"emit": [one.entry for one in about.emitted]} if about.emitted else {}),
         },
         source=fingerprint().id,
     )
