@@ -147,8 +147,8 @@ def test_preprocessing_that_folds_into_no_file(checked, tiny_data):
     with pytest.raises(RecipeError, match=r"package: .* the data hold float32") as caught:
         checked(package=folds, data=floats)
     assert "fold_preprocessing" in caught.value.hint
+    other = {"export": [{"ort_format": {}}], "bench": {"runtimes": ["ort_format"]}}
     with pytest.raises(RecipeError, match="the one to package is `ort_format`"):
-        other = {"export": [{"ort_format": {}}], "bench": {"runtimes": ["ort_format"]}}
         checked(package=folds, **other)
     with pytest.raises(RecipeError, match="`fold_suppression` adds to"):
         checked(package={"fold_suppression": True})
