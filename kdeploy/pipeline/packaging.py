@@ -84,7 +84,7 @@ def make_bundle(
             "budgets": [b.text for b in budgets],
             "accuracy": dict(about.accuracy),
             **({"folding": asdict(about.folding)} if about.folding is not None else {}),
-            **({"emit": [asdict(one) for one in about.emitted]} if about.emitted else {}),
+            **({"emit": [one.entry for one in about.emitted]} if about.emitted else {}),
         },
         source=fingerprint().id,
     )
