@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdeploy.runtimes.contract import DYNAMIC, Answer, Array, Given, Proof, opened, runtime
+from kdeploy.runtimes.contract import DYNAMIC, Answer, Array, Given, Proof, runtime
 from kdeploy.runtimes.onnx_cpu import threads_or_all, without_library
 from kdeploy.runtimes.onnx_options import cpu_options
 from kdeploy.runtimes.onnx_session import OnnxSession
@@ -94,11 +94,16 @@ class OnnxruntimeCpu:
             self._session = OnnxSession(path, self._options, ["CPUExecutionProvider"])
 
     @property
+    def _opened(self) -> OnnxSession | DynamicSession:
+        assert self._session is not None, "a runtime was asked before open"
+        return self._session
+
+    @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        return opened(self._session).inputs
+        return self._opened.inputs
 
     def infer(self, given: Given) -> Answer:
-        return opened(self._session).infer(given)
+        return self._opened.infer(given)
 
     @property
     def is_early(self) -> Array | None:
@@ -106,7 +111,7 @@ class OnnxruntimeCpu:
         return getattr(self._session, "is_early", None)
 
     def proof_of_use(self) -> Proof:
-        return opened(self._session).proof_of_use()
+        return self._opened.proof_of_use()
 
     def close(self) -> None:
         self._session = None
