@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, NamedTuple
 
 from torch import nn
 
+from kdeploy.data.contract import Dataset
 from kdeploy.training.config import Optimizer, TrainingConfig
+from kdeploy.training.predict import attends_on
 
 Kind = Literal["recurrent", "attention", "other"]
 
@@ -64,6 +67,14 @@ class Defaults(NamedTuple):
 
     settled: Settled
     is_rate_sought: bool
+
+
+def settle_on(
+    data: Dataset, config: TrainingConfig, model: nn.Module, *, device: str = "cpu"
+) -> Defaults:
+    """Return `settle` for a model that is trained on the data."""
+    look = partial(attends_on, model, data)
+    return settle(config, model, items=len(data.train), device=device, attends=look)
 
 
 def settle(

@@ -31,12 +31,12 @@ from kdeploy.training.contract import (
     Objective,
     ObjectiveHooks,
 )
-from kdeploy.training.defaults import settle
+from kdeploy.training.defaults import settle_on
 from kdeploy.training.device import device_named, fabric_on, precision_on
 from kdeploy.training.divergence_checks import check_finite, check_used, check_weights
 from kdeploy.training.early_look import Looking
 from kdeploy.training.optimization import learning_rate_at, optimizer_of
-from kdeploy.training.predict import attends_on, right_items
+from kdeploy.training.predict import right_items
 from kdeploy.training.processes import Means, joined, seed_of
 from kdeploy.training.rate_range_test import RateFound
 from kdeploy.training.rate_trial import sought_rate
@@ -58,10 +58,8 @@ class Training:
     ) -> None:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.device = device_named(context.device)
-        kind, items = self.device.type, len(data.train)
-        student, look = objective.student, partial(attends_on, objective.student, data)
-        settled_now = settle(config, student, items=items, device=kind, attends=look)
-        settings, self.is_rate_sought = settled_now
+        device = self.device.type
+        settings, self.is_rate_sought = settle_on(data, config, objective.student, device=device)
         self.data, self.context, self.settings, self.config = data, context, settings, config
         self.rate: RateFound | None = None
         self.processes = joined(context.devices, context.num_nodes)
