@@ -7,8 +7,8 @@ Each pair of `benchmarks/shared/distillation_pairs.py` is trained in five ways f
 on the same items: by a plain loop (AdamW at 0.003, batches of 64, a cosine to zero); by kdeploy
 without a teacher and with one, the recipe saying nothing but the epochs; and both again with the
 values that were the defaults before. A sixth way is told what the defaults came to, and makes no
-control: what it saves is what the looking costs. A seventh is for two classes alone. Scores are
-those of the test part. No epoch was chosen by it, but the defaults were, with one or two seeds on
+control: what it saves is what the looking costs. Scores are those of
+the test part. No epoch was chosen by it, but the defaults were, with one or two seeds on
 most pairs that are not marked fresh: for other data expect what the fresh ones say. One line a
 training goes to `results/<machine>/distillation_defaults.jsonl`, and one that stands there is not
 made again; `--work` holds data, teachers and runs. Writes the table, too.
@@ -68,9 +68,6 @@ TEACHER_SEED = 1000
 HAND, ALONE, TAUGHT = "hand", "undistilled", "distilled"
 FORMER_ALONE, FORMER_TAUGHT = "former undistilled", "former distilled"
 BARE = "distilled, nothing looked for"
-BY_ORDER = "distilled by dist"
-"""Of two classes: what they would learn if there were not another default for them."""
-DIST = {"losses": [{"dist": {"temperature": 2.0, "weight": 1.0}}], "label_weight": 1.0}
 
 
 def main() -> None:
@@ -85,15 +82,13 @@ def main() -> None:
         FORMER_ALONE: lambda *given: _by_kdeploy(*given, training=FORMER_TRAINING),
         FORMER_TAUGHT: lambda *given: _by_kdeploy(*given, distill=FORMER),
         BARE: lambda *given: _by_kdeploy(*given, distill=_as_found(*given[:3], rows_of(file))),
-        BY_ORDER: lambda *given: _by_kdeploy(*given, distill=DIST),
     }
     asked = itertools.product(
         range(arguments.seeds), arguments.epochs, arguments.only or PAIRS, arguments.arms or arms
     )
     for seed, epochs, name, arm in asked:
         key = {"pair": name, "arm": arm, "epochs": epochs, "seed": seed}
-        is_of_others = arm == BY_ORDER and not name.startswith("two classes")
-        if is_of_others or any(key.items() <= known.items() for known in rows_of(file)):
+        if any(key.items() <= known.items() for known in rows_of(file)):
             continue
         row = _same_training(key, rows_of(file))
         if row is None:
@@ -252,7 +247,7 @@ def _budget(rows: list[Row], epochs: int) -> list[str]:
                 mean, least = statistics.mean(means), min(means)
                 among = f"{len(means)} {which}, the least {least:+.2f} pp"
                 lines.append(f"- {a} - {b}: {mean:+.2f} pp over {among}.")
-    lines += _costs(rows) + _sentences(rows) + _by_order(rows)
+    lines += _costs(rows) + _sentences(rows)
     return [*lines, ""]
 
 
@@ -291,20 +286,6 @@ def _sentences(rows: list[Row]) -> list[str]:
         for name in ("helped", "no difference", "hurt")
     )
     return [f"- The control after its part of the steps said: {said}."]
-
-
-def _by_order(rows: list[Row]) -> list[str]:
-    """Return what students of two classes come to with the default of more classes."""
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    for row in rows:
-        arms = found.setdefault(row["pair"], {})
-        arms.setdefault(row["arm"], {})[row["seed"]] = row["score"]
-    return [
-        f"- {name}: {_mean(arms[BY_ORDER].values())} by `dist`; the default less that "
-        f"{_difference(arms[TAUGHT], arms[BY_ORDER])} pp."
-        for name, arms in found.items()
-        if BY_ORDER in arms and TAUGHT in arms
-    ]
 
 
 def _mean(values: Any) -> str:

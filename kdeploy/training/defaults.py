@@ -17,7 +17,6 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.training.config import Optimizer, TrainingConfig
-from kdeploy.training.predict import attends_on
 
 Kind = Literal["recurrent", "attention", "other"]
 
@@ -73,6 +72,9 @@ def settle_on(
     data: Dataset, config: TrainingConfig, model: nn.Module, *, device: str = "cpu"
 ) -> Defaults:
     """Return `settle` for a model that is trained on the data."""
+    # Here: what runs a model reads batches, whose contract names what is settled here.
+    from kdeploy.training.predict import attends_on
+
     look = partial(attends_on, model, data)
     return settle(config, model, items=len(data.train), device=device, attends=look)
 
