@@ -234,6 +234,7 @@ def _budget(rows: list[Row], epochs: int) -> list[str]:
             *(_difference(found[name, a], found[name, b]) for a, b in pairs),
         ]
         for name in PAIRS
+        if any(found[name, arm] for arm in arms)
     ]
     lines = [f"## {epochs} epochs", ""]
     lines += table(header, cells, right=range(1, 9))

@@ -21,9 +21,9 @@ ONE_EPOCH = "distill.epochs=1"
 
 @pytest.fixture(scope="module")
 def advised(tmp_path_factory):
-    """Return the recipe of every rule that applies to a narrow network and 580 validation items."""
+    """Return the recipe of every rule that applies to a narrow network."""
     folder = tmp_path_factory.mktemp("to-the-end")
-    for name, part in (("train", _edges(1160, seed=1)), ("test", _edges(48, seed=3))):
+    for name, part in (("train", _edges(96, seed=1)), ("test", _edges(48, seed=3))):
         np.savez(folder / f"{name}.npz", x=part.x, y=part.y)
     given = {"name": "arrays", "train": "train.npz", "test": "test.npz"}
     source = Source(
@@ -42,7 +42,12 @@ def advised(tmp_path_factory):
     return {one.rule.name: one.file for one in told.recipes}
 
 
-@pytest.mark.parametrize("name", [rule.name for rule in RULES if rule.name != "student_quarter"])
+# A cascade asks for a model that has learned something: tests/pipeline/test_dynamic.py has one. And
+# a quarter is made as a half is.
+NOT_HERE = ("cascade", "student_quarter")
+
+
+@pytest.mark.parametrize("name", [rule.name for rule in RULES if rule.name not in NOT_HERE])
 def test_an_advised_recipe_runs_to_the_end(advised, name, tmp_path):
     recipe = load(advised[name])
     short = [ONE_EPOCH] if recipe.distill is not None else []
