@@ -106,6 +106,11 @@ FLAGS: dict[str, Flag] = {
         meaning="the numbers are emulated in floating point: the accuracy holds, the time does not",
         remedy="export the model and measure the file",
     ),
+    "emulated_processor": Flag(
+        meaning="ran under an emulator of this processor: answers hold, memory holds the emulator"
+        " too, and times say nothing",
+        remedy="measure on the device itself before quoting anything but accuracy",
+    ),
     "slow_first_run": Flag(
         meaning="the first batch took much longer than the rest",
         remedy="run one batch at start-up, before the first request",

@@ -308,7 +308,9 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
         low=number.low,
         high=number.high,
         n=number.n,
-        flags=tuple(dict.fromkeys((*_kind_of_file(model), *number.flags))),
+        flags=tuple(
+            dict.fromkeys((*_kind_of_file(model), *doubts.of_emulation(machine), *number.flags))
+        ),
         skipped=number.skipped,
     )
 

@@ -60,7 +60,9 @@ def _command(given: list[str], is_json: bool) -> int:
     debug = "--debug" in given
     try:
         from kdeploy.cli.app import build_app
+        from kdeploy.cli.given import check_arguments
 
+        check_arguments(given)
         # `obj` is what a command finds in its context: what was typed.
         document = build_app(given)(
             args=given, prog_name="kdeploy", standalone_mode=False, obj=given

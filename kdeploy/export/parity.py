@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,17 +27,20 @@ from torch import nn
 
 from kdeploy.classes import NO_CLASS, classes_of
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import ModelError, ParityFailed
+from kdeploy.errors import KdeployError, ModelError, ParityFailed
 from kdeploy.export.disagreement import Cause, Trial, cause_of
 from kdeploy.export.fp16_reference import HalfRounded
+from kdeploy.measurement import METRICS
 from kdeploy.named_arrays import given, mapped
 from kdeploy.preprocessing import Inputs
-from kdeploy.tasks.contract import has_class_rows, task_of
+from kdeploy.tasks.contract import Task, has_class_rows, task_of
 from kdeploy.torch_module.named_inputs import call, tensors_of
 from kdeploy.torch_module.named_outputs import OUTPUT, named_outputs
+from kdeploy.units import format_quantity
 
 Array = NDArray[np.float64]
 Run = Callable[..., Mapping[str, NDArray[Any]] | NDArray[Any]]
+TOP1 = "agreement.top1"
 BATCH_SIZES = (1, 3, 32)  # one, an odd one, many: what a file may have been fixed to
 # Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
 FLOAT_BOUND = 1e-3
@@ -66,8 +69,8 @@ class Parity:
     max_abs: float
     """Largest error in standard deviations of the output."""
     cosine: float
-    agreement: float
-    """Fraction of items with the same first class."""
+    agreement: float | None
+    """Of what the task reads in both; None where nothing can be read."""
     required_tolerance: float
     """Largest absolute error, in the output's own unit: what a comparison must allow."""
     bound: float
@@ -80,18 +83,23 @@ class Parity:
     odd_tokens: float = 1.0
     """Share of a text's tokens that are further off than `bound`; 1 where none may be."""
 
-    has_classes: bool = True
-    """Whether outputs are rows of logits: else a first class says nothing."""
+    agreement_metric: str = TOP1
+    """What `agreement` is: the share of items with the same class, or the task's own."""
 
     @property
     def agreement_words(self) -> str:
-        """Return the agreement for a message, after a comma; "" where outputs are no classes."""
-        return f", top-1 agreement {self.agreement:.1%}" if self.has_classes else ""
+        """Return the agreement for a message, after a comma; "" where there is none."""
+        return agreement_in_words(self.agreement_metric, self.agreement)
 
     @property
     def passed(self) -> bool:
         is_near = self.max_abs <= self.bound or self.odd_tokens <= MOST_ODD_TOKENS
         return is_near and self.cosine >= LOWEST_COSINE
+
+
+def agreement_in_words(metric: str, value: float | None) -> str:
+    """Return an agreement for a message, after a comma; "" where there is none."""
+    return "" if value is None else f", {metric} {format_quantity(value, METRICS[metric].unit)}"
 
 
 def measure_parity(
@@ -114,8 +122,7 @@ def measure_parity(
         batch_sizes: How many rows are run at once, one after the other.
     """
     batches = [(batch,) for batch in inputs(data, batch_sizes)]
-    found = parity_on(batches, model, run, base=base, is_half=is_half)
-    return replace(found, has_classes=has_class_rows(task_of(data).name))
+    return parity_on(batches, model, run, base=base, is_half=is_half, task=task_of(data))
 
 
 def parity_on(
@@ -125,9 +132,14 @@ def parity_on(
     *,
     base: nn.Module | None = None,
     is_half: bool = False,
+    task: Task | None = None,
 ) -> Parity:
-    """Return how far `run` is from `model` on these inputs, each a tuple of all that it takes."""
+    """Return how far `run` is from `model` on these inputs, each a tuple of all that it takes.
+
+    The task says what is read in the outputs; without one they are scores of classes.
+    """
     trials: list[Trial] = []
+    read: list[tuple[dict[str, Array], dict[str, Array]]] = []
     pairs: list[tuple[Array, Array]] = []
     numbers: list[bool] = []
     yardstick = HalfRounded(model) if base is None and is_half else base
@@ -139,6 +151,7 @@ def parity_on(
         numbers += [bool(np.isfinite(one).any()) for one in expected]
         found = _found(run(*map(given, batch)), names)
         pairs += zip(expected, found, strict=False)  # of a file, its model knows the first alone
+        read.append((outputs, dict(zip(names, found, strict=False))))
         errors = list(map(_scaled_error, found, expected))
         worst = errors.index(max(errors))
         trials.append(
@@ -162,10 +175,17 @@ def parity_on(
     # Only where it matters: a copy in float64 takes twice the memory.
     if yardstick is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
         bound = max(bound, min(ORDER_BOUND * _own_error(model, batches), LARGEST_FLOAT_BOUND))
+    is_of_classes = task is None or has_class_rows(task.name)
+    agreement = (
+        (TOP1, _agreement(pairs[:: max(1, len(pairs) // len(trials))]))
+        if is_of_classes
+        else _agreement_of_task(cast("Task", task), read)
+    )
     parity = Parity(
         max_abs=max_abs,
         cosine=min(_cosine(expected, found) for expected, found in pairs),
-        agreement=_agreement(pairs[:: max(1, len(pairs) // len(trials))]),
+        agreement=agreement[1],
+        agreement_metric=agreement[0],
         required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=bound,
         odd_tokens=1.0 if base is None else _odd_tokens(pairs, bound),
@@ -292,3 +312,21 @@ def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> 
     # Of items to which the model answers a class; a file that answers none does not agree.
     same = np.concatenate([(e == f)[e != NO_CLASS] for e, f in classes] or [np.zeros(0, bool)])
     return float(same.mean()) if same.size else 0.0
+
+
+def _agreement_of_task(
+    task: Task, read: Sequence[tuple[dict[str, Array], dict[str, Array]]]
+) -> tuple[str, float | None]:
+    """Return the task's first agreement of file and model, over all inputs."""
+    found: list[list[Any]] = [[], []]
+    for answers in read:
+        for side, answer in zip(found, answers, strict=True):
+            # As a runtime gives it: an array where there is one, in float32.
+            typed = {name: array.astype(np.float32) for name, array in answer.items()}
+            side.append(task.predictions(typed if len(typed) > 1 else typed.popitem()[1], None))
+    try:
+        expected, own = (np.concatenate(side) for side in found)
+        agreed = task.agreement(own, expected)
+    except (KdeployError, ValueError):  # other shapes, nothing to compare, a library is missing
+        return "", None
+    return next(iter(agreed.items()), ("", None))

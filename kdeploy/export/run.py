@@ -43,8 +43,10 @@ class ExportResult:
     bound: float
     """What `max_abs` was allowed to be."""
     cosine: float
-    agreement: float
-    """Fraction of items with the same first class."""
+    agreement: float | None
+    """Of what the task reads in both; None where nothing can be read."""
+    agreement_metric: str
+    """What `agreement` is."""
     required_tolerance: float
     """Largest absolute error, in the output's own unit."""
     size_bytes: int
@@ -228,6 +230,7 @@ def result_of(
         bound=parity.bound,
         cosine=parity.cosine,
         agreement=parity.agreement,
+        agreement_metric=parity.agreement_metric,
         required_tolerance=parity.required_tolerance,
         size_bytes=sum(f.stat().st_size for f in unproven.parent.iterdir()),
         opset=opset,

@@ -121,12 +121,37 @@ def _check_dynamic(recipe: Recipe, step: DynamicStep, data: Dataset) -> None:
         # A file may also be called by its encoding.
         if name.partition(".")[0] not in labels:
             raise UnknownName.among("model", name, labels, where=f"dynamic.{step.technique}")
+    if "model" in step.parameters:
+        _check_exits(recipe, step, labels)
     if not recipe.teacher.is_file and not any(s.technique == "onnx" for s in recipe.export):
         raise RecipeError(
             "dynamic: its parts are ONNX files, and the recipe exports none",
             hint="add `- onnx: {}` to `export`, or leave `dynamic` out",
         )
     check_data(data, step.promise)
+
+
+def _check_exits(recipe: Recipe, step: DynamicStep, labels: Sequence[str]) -> None:
+    """Refuse exits that nothing trains, and those of a model that is made of other layers."""
+    where, (name,), distill = f"dynamic.{step.technique}", step.names, recipe.distill
+    scheme = None if distill is None else registry.find("scheme", distill.scheme_name)
+    if name == "student" and (scheme is None or scheme.facts.get("student_layers") != "exits"):
+        raise RecipeError(
+            f"{where}: the student has no exits: its scheme is "
+            f"`{distill.scheme_name if distill else 'none'}`",
+            hint="`distill: {scheme: {self_exits: {exits: [layer1]}}}` trains them",
+        )
+    compressed = labels[labels.index("student") + 1 :] if "student" in labels else ()
+    quantized = [s.technique for s in recipe.compress if "int8" in str(_fact(s, "makes"))]
+    if name in compressed and name.partition("-")[0] in quantized:
+        raise RecipeError(
+            f"{where}: `{name}` is INT8, and exits are cut out of a float network",
+            hint="name the float model: `exits: {model: student}`",
+        )
+    trained = () if distill is None else distill.scheme_parameters.get("exits", ())
+    for layer in step.layers if name == "student" else ():
+        if layer not in trained:
+            raise UnknownName.among("exit", layer, trained, where=where)
 
 
 def _formats(recipe: Recipe) -> set[str]:

@@ -16,6 +16,7 @@ from kdeploy.export.parity import (
     inputs,
     measure_parity,
 )
+from kdeploy.tasks.segmentation import Segmentation
 
 
 @pytest.fixture
@@ -197,13 +198,13 @@ def test_a_model_that_answers_nothing_is_no_measure(data):
         measure_parity(broken, runs(broken), data((3, 4)))
 
 
-def test_messages_speak_of_top1_only_where_outputs_are_classes():
+def test_messages_speak_of_an_agreement_only_where_there_is_one():
     known = {"max_abs": 9.0, "cosine": 0.5, "agreement": 0.25, "bound": 1e-3}
     parity = Parity(**known, required_tolerance=1.0)
-    with pytest.raises(ParityFailed, match=r"top-1 agreement 25\.0%; it would"):
+    with pytest.raises(ParityFailed, match=r"agreement\.top1 25\.00 %; it would"):
         check_parity(parity, name="file")
     with pytest.raises(ParityFailed) as caught:
-        check_parity(replace(parity, has_classes=False), name="file")
+        check_parity(replace(parity, agreement=None), name="file")
     assert "agreement" not in caught.value.message
 
 
@@ -234,3 +235,19 @@ def test_of_a_text_on_codes_one_token_of_a_hundred_may_go_another_way(tokens, pa
     assert found.passed == passes
     float_file = measure_parity(model, run, items, batch_sizes=(1,))
     assert not float_file.passed
+
+
+def test_agreement_is_that_of_the_task(data):
+    items = data((3, 8, 8))
+    items = replace(items, task=Segmentation())
+    items.task._size = (8, 8)
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 4, 1).eval()
+    parity = measure_parity(model, runs(model), items)
+    assert (parity.agreement_metric, parity.agreement) == ("agreement.miou", 1.0)
+    # Classes that change places in pairs: no pixel keeps its own.
+    swapped = measure_parity(model, runs(model, lambda y: y[:, [1, 0, 3, 2]]), items)
+    assert swapped.agreement == 0.0
+    assert "agreement.miou 0.00 %" in swapped.agreement_words
+    other = measure_parity(model, runs(model, lambda y: y[:, :, :, :, None]), items)
+    assert (other.agreement, other.agreement_words) == (None, "")

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "rules.hpp"
+#include "part_rules.hpp"
 
 namespace rules {
 
@@ -51,6 +51,14 @@ inline Shape item_shape(const Json& port) {
 
 inline std::string text(double value) { return formatted("%g", value); }
 
+inline bool holds_quantized(const std::string& path) {
+  for (const std::string& name : bundle::Operators(path).found())
+    for (const char* start :
+         {"QuantizeLinear", "DequantizeLinear", "QLinear", "ConvInteger", "MatMulInteger"})
+      if (bundle::begins(name, start)) return true;
+  return false;
+}
+
 inline void check_model(const std::string& folder, const Json& manifest,
                         const bundle::Names& digests) {
   const Json& said = manifest["model"];
@@ -65,17 +73,17 @@ inline void check_model(const std::string& folder, const Json& manifest,
     throw Refused("manifest.json and " + file + " do not fit: " + text(said["size"].value) +
                   " bytes, found " + std::to_string(size));
   if (said["format"].string == "ort_format") return;
-  if (said["format"].string != "onnx") {
+  if (said["format"].string != "onnx" && said["format"].string != "dynamic") {
     throw Refused("this program runs files of ONNX Runtime; this is " + said["format"].string);
   }
-  if (!said.has("opset")) {
+  if (said["format"].string == "onnx" && !said.has("opset")) {
     throw Refused("manifest.json: model.opset is absent, and an ONNX file has one");
   }
   bool is_quantized = false;
-  for (const std::string& name : bundle::Operators(folder + "/" + file).found())
-    for (const char* start :
-         {"QuantizeLinear", "DequantizeLinear", "QLinear", "ConvInteger", "MatMulInteger"})
-      is_quantized |= bundle::begins(name, start);
+  for (const auto& [name, digest] : digests)
+    if (bundle::begins(name, "model.") && name.size() > 5 &&
+        name.compare(name.size() - 5, 5, ".onnx") == 0)
+      is_quantized |= holds_quantized(folder + "/" + name);
   if (said["is_quantized"].truth != is_quantized)
     throw Refused("manifest.json: model.is_quantized is not what " + file + " holds");
 }
@@ -319,6 +327,7 @@ inline Bundle checked(const std::string& folder, const bundle::Names& digests) {
   found.inputs = golden(folder, bundle::golden_arrays[0]);
   found.outputs = golden(folder, bundle::golden_arrays[1]);
   check_golden(found);
+  check_parts(folder, found.manifest, digests, size_t(found.tolerance["num_items"].value));
   for (const Json& licence : found.manifest["licences"].items)
     if (!digests.count(licence["file"].string))
       throw Refused("manifest.json: the licence of " + licence["part"].string.substr(0, 60) +
