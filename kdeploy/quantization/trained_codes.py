@@ -1,7 +1,8 @@
 """Training with weights on codes in place: their scales, or the weights behind the codes as well.
 
 Learned step sizes: Esser et al., ICLR 2020, arXiv:1902.08153, equation 3, for each block. Rounding
-passes gradients straight through. While a model is trained, each layer on codes has a twin with
+passes gradients straight through. A scale learns as a factor of what it was, so that one learning
+rate suits blocks of all sizes. While a model is trained, each layer on codes has a twin with
 parameters in its place, which computes the very numbers that the codes stand for.
 """
 
@@ -32,7 +33,8 @@ class TrainedCodes(nn.Module):
         self.origin = (layer,)
         columns = layer.weight.shape[1]
         self.columns, self.highest = columns, 2**layer.bits - 1
-        self.scales = nn.Parameter(layer.scales.float())
+        self.factors = nn.Parameter(torch.ones_like(layer.scales, dtype=torch.float32))
+        self.register_buffer("start", layer.scales.float())
         centre = torch.full_like(layer.scales, 2 ** (layer.bits - 1), dtype=torch.float32)
         if layer.zero_points is not None:
             centre = unpacked(layer.zero_points, layer.bits)[:, : centre.shape[1]].float()
@@ -40,14 +42,19 @@ class TrainedCodes(nn.Module):
         codes = unpacked(layer.codes, layer.bits)
         self.codes: Tensor | None
         self.register_buffer("codes", None if learns_weights else codes)
-        real = (codes.float() - centre[..., None]) * self.scales.detach()[..., None]
+        real = (codes.float() - centre[..., None]) * layer.scales.float()[..., None]
         self.latent = nn.Parameter(real) if learns_weights else None
         bias = None if isinstance(layer, BlockQuantizedEmbedding) else layer.bias
         self.bias = bias
 
     def share(self, other: TrainedCodes) -> None:
         """Compute with the parameters of another, as layers that share a table do."""
-        self.scales, self.latent, self.codes = other.scales, other.latent, other.codes
+        self.factors, self.latent, self.codes = other.factors, other.latent, other.codes
+
+    @property
+    def scales(self) -> Tensor:
+        """Return the scales (rows, blocks), float32."""
+        return self.get_buffer("start") * self.factors
 
     def forward(self, given: Tensor) -> Tensor:
         """Return what the layer computes of inputs (..., inputs) or of ids (...)."""
@@ -56,13 +63,14 @@ class TrainedCodes(nn.Module):
             return rows.reshape(*given.shape, self.columns)
         return F.linear(given, self._real(), self.bias)
 
-    def numbers(self, rows: Tensor | None = None) -> Tensor:
+    def numbers(self, rows: Tensor | None = None, *, scales: Tensor | None = None) -> Tensor:
         """Return the codes (rows, blocks, block_size), float32; gradients pass to weights."""
         taken = slice(None) if rows is None else rows
         if self.latent is None:
             assert self.codes is not None, "neither codes nor weights"
             return self.codes[taken].float()
-        wide, centre = self.scales[taken].unsqueeze(-1), self._points()[taken].unsqueeze(-1)
+        wide = (self.scales if scales is None else scales)[taken].unsqueeze(-1)
+        centre = self._points()[taken].unsqueeze(-1)
         exact = (self.latent[taken] / wide + centre).clamp(0, self.highest)
         return exact + (exact.round() - exact).detach()
 
@@ -70,10 +78,9 @@ class TrainedCodes(nn.Module):
         """Return the layer with the codes and scales that were learned."""
         layer = self.origin[0]
         with torch.no_grad():
-            self.scales.copy_(float16_scales(self.scales))
-            codes = self.numbers().round()
-        layer.scales = self.scales.detach().half()
-        layer.codes = packed(codes, layer.bits)
+            scales = float16_scales(self.scales)
+            layer.codes = packed(self.numbers(scales=scales).round(), layer.bits)
+        layer.scales = scales.half()
         return layer
 
     def _real(self, rows: Tensor | None = None) -> Tensor:
@@ -101,6 +108,6 @@ def fix_codes(model: nn.Module) -> None:
     twins = {n: m for n, m in model.named_modules() if isinstance(m, TrainedCodes)}
     for name, twin in twins.items():
         layer = twin.fixed()
-        owner = tables.setdefault(id(twin.scales), layer)
+        owner = tables.setdefault(id(twin.factors), layer)
         layer.scales, layer.codes = owner.scales, owner.codes
         model.set_submodule(name, layer.train(twin.training))

@@ -36,7 +36,7 @@ def test_what_is_not_trained_comes_back_as_it_was(coded, learned):
     expected = coded(IDS)
     train_codes(coded, learned)
     torch.testing.assert_close(coded(IDS), expected, rtol=1e-6, atol=1e-6)
-    assert coded[3].scales is coded[0].scales
+    assert coded[3].factors is coded[0].factors
     fix_codes(coded)
     after = coded.state_dict()
     assert before.keys() == after.keys()
@@ -49,12 +49,12 @@ def test_scales_have_the_gradient_of_learned_steps(coded):
     twin = coded[1]
     assert isinstance(twin, TrainedCodes)
     with torch.no_grad():
-        twin.latent += 0.3 * twin.scales[..., None] * torch.randn(twin.latent.shape)
+        twin.latent += 0.3 * twin.start[..., None] * torch.randn(twin.latent.shape)
     x = torch.randn(7, 32)
     weighed = torch.randn(7, 24)
     (twin(x) * weighed).sum().backward()
     # In numpy: d w / d s is code - latent / s inside of the range (Esser et al., equation 3), and
-    # the code less the zero point outside of it; w has 20 rows of 2 blocks.
+    # the code less the zero point outside of it; s is a factor times what it was.
     latent, scales = twin.latent.detach().numpy(), twin.scales.detach().numpy()[..., None]
     points, highest = twin.points.numpy()[..., None], twin.highest
     exact = latent / scales + points
@@ -63,7 +63,10 @@ def test_scales_have_the_gradient_of_learned_steps(coded):
     of_weight = (weighed.T @ x).numpy().reshape(latent.shape)
     step = np.where(inside, code - exact, code - points)
     np.testing.assert_allclose(
-        twin.scales.grad.numpy(), (of_weight * step).sum(-1), rtol=1e-3, atol=1e-3
+        twin.factors.grad.numpy(),
+        (of_weight * step).sum(-1) * scales[..., 0],
+        rtol=1e-3,
+        atol=1e-3,
     )
     np.testing.assert_allclose(twin.latent.grad.numpy(), of_weight * inside, rtol=1e-4, atol=1e-4)
 
@@ -71,6 +74,6 @@ def test_scales_have_the_gradient_of_learned_steps(coded):
 def test_layers_that_share_a_table_learn_one_set_of_scales(coded):
     train_codes(coded, "scales")
     names = [name for name, _ in coded.named_parameters()]
-    assert names == ["0.scales", "1.scales", "1.bias", "2.scales", "2.bias", "3.bias"]
+    assert names == ["0.factors", "1.factors", "1.bias", "2.factors", "2.bias", "3.bias"]
     coded(IDS).sum().backward()
-    assert float(coded[0].scales.grad.abs().sum()) > 0
+    assert float(coded[0].factors.grad.abs().sum()) > 0
