@@ -84,6 +84,8 @@ class Recipe:
     data: DataReference
     teacher: ResolvedTeacher
     student: ModelReference | None
+    student_weights: Path | None
+    """What the student begins with; None: as it is built."""
     distill: DistillConfig | None
     compress: tuple[Step, ...]
     export: tuple[Step, ...]
@@ -137,6 +139,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         ),
         teacher=teacher,
         student=_student(top.student, folder) if top.student is not None else None,
+        student_weights=_student_weights(top.student, folder) if top.student else None,
         distill=_distill_config(_taught(top.distill, task), "distill", folder)
         if top.distill is not None
         else None,
@@ -283,6 +286,17 @@ def _teacher(given: Mapping[str, Any], folder: Path) -> ResolvedTeacher:
 def _student(given: Mapping[str, Any], folder: Path) -> ModelReference:
     section = registry.check(StudentSection, given, where="student")
     return ModelReference(build=section.build, args=section.args, folder=folder)
+
+
+def _student_weights(given: Mapping[str, Any], folder: Path) -> Path | None:
+    section = registry.check(StudentSection, given, where="student")
+    weights = section.weights and named_path(section.weights, folder, where="student.weights")
+    if weights is not None and not weights.is_file():
+        raise FileMissing(
+            f"student.weights: there is no file {weights}",
+            hint="relative paths start at the recipe; leave `weights` out to begin as built",
+        )
+    return weights
 
 
 def step(

@@ -75,6 +75,7 @@ class StudentSection(Section):
 
     build: str = Field(description="a model reference, e.g. `build.py:resnet`")
     args: dict[str, Any] = Field({}, description="keyword arguments of the build function")
+    weights: Path | None = Field(None, description="what it begins with; left out: as built")
 
 
 class PackageSection(Section):
@@ -107,6 +108,11 @@ class SearchSection(Section):
         gt=0,
         le=1,
         description="share of the epochs after which a candidate goes on or stops; 1: all go on",
+    )
+    elastic: bool = Field(
+        False,
+        description="one training for all sizes of the student: candidates are cut out of it, and "
+        "finalists trained on",
     )
     finalists: int = Field(3, gt=0, description="candidates that are trained and measured again")
     seeds: int = Field(3, gt=0, description="under which each finalist is trained")
