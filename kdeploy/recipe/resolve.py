@@ -253,12 +253,7 @@ def _sees_normalized(teacher: ResolvedTeacher) -> bool:
 
 def _teacher(given: Mapping[str, Any], folder: Path) -> ResolvedTeacher:
     section = registry.check(TeacherSection, given, where="teacher")
-    weights = section.weights and named_path(section.weights, folder, where="teacher.weights")
-    if weights is not None and not weights.is_file():
-        raise FileMissing(
-            f"teacher.weights: there is no file {weights}",
-            hint="relative paths start at the recipe; leave `weights` out to train the teacher",
-        )
+    weights = _weights(section, folder, "teacher", "to train the teacher")
     if section.build.startswith("onnx:") and (weights is not None or section.train):
         raise RecipeError(
             f"teacher: `{section.build}` has its weights and cannot be trained",
@@ -290,11 +285,17 @@ def _student(given: Mapping[str, Any], folder: Path) -> ModelReference:
 
 def _student_weights(given: Mapping[str, Any], folder: Path) -> Path | None:
     section = registry.check(StudentSection, given, where="student")
-    weights = section.weights and named_path(section.weights, folder, where="student.weights")
+    return _weights(section, folder, "student", "to begin as built")
+
+
+def _weights(
+    section: TeacherSection | StudentSection, folder: Path, where: str, without: str
+) -> Path | None:
+    weights = section.weights and named_path(section.weights, folder, where=f"{where}.weights")
     if weights is not None and not weights.is_file():
         raise FileMissing(
-            f"student.weights: there is no file {weights}",
-            hint="relative paths start at the recipe; leave `weights` out to begin as built",
+            f"{where}.weights: there is no file {weights}",
+            hint=f"relative paths start at the recipe; leave `weights` out {without}",
         )
     return weights
 
