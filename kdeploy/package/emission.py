@@ -67,6 +67,11 @@ class Emission:
     name: str
     parameters: Mapping[str, Any]
 
+    @property
+    def entry(self) -> dict[str, dict[str, Any]]:
+        """Return it as a recipe writes it."""
+        return {self.name: dict(self.parameters)}
+
 
 def emissions(entries: Iterable[Mapping[str, Any]], where: str) -> tuple[Emission, ...]:
     """Return the emitters of `{name: {its parameters}}`, each once, and those that they need.
@@ -126,7 +131,7 @@ def emit(emitted: Sequence[Emission], bundle: Bundle, out: Path) -> None:
         folder = out / DEPLOY / one.name
         folder.mkdir(parents=True)
         registry.find("emitter", one.name).load()(bundle, folder, **one.parameters)
-    told = [{one.name: dict(one.parameters)} for one in emitted]
+    told = [one.entry for one in emitted]
     (out / EMITTED).write_text(json.dumps({"emitted": told}, indent=2) + "\n")
 
 

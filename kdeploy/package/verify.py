@@ -26,7 +26,7 @@ from kdeploy.package.checksums import check_sums, digest
 from kdeploy.package.kinds import FOLDER, kind_of, runner_files, write_runner
 from kdeploy.package.manifest import MANIFEST, Manifest, read_manifest
 from kdeploy.package.ports import contradiction
-from kdeploy.package.runner.python.reading import DEPLOY, Refused
+from kdeploy.package.runner.python.reading import DEPLOY, SIGNATURE, Refused, plain_files
 from kdeploy.package.runner.python.rules import REQUIRED, check_rules
 from kdeploy.package.signatures import Trust, check_release, check_signature, check_trust
 from kdeploy.package.unpack import unpack
@@ -78,12 +78,14 @@ def verify(
         digests = check_sums(folder)
         signature = check_signature(folder, trust)
         manifest = checked_manifest(folder, digests)
-        check_release(manifest.release, trust)
+        is_signed = trust.key is not None and SIGNATURE in plain_files(folder)
+        release = check_release(manifest.release, trust, is_signed=is_signed)
         contents = f"{len(digests)} files; the checksum of SHA256SUMS is {digest(folder)}"
         report = _self_test(folder, manifest, timeout_seconds, memory_bytes)
         checks = [
             _check("contents", True, contents),
             _check("signature", True, signature),
+            *([_check("release", True, release)] if release else []),
             _runner_check(folder, manifest),
             *_emitted_checks(folder, manifest, digests),
             *report["checks"],

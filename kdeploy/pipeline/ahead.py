@@ -19,6 +19,7 @@ from kdeploy.export.run import check_that_it_runs
 from kdeploy.measurement import METRICS
 from kdeploy.onnx_graph.input_fitting import Declared, fitted_file
 from kdeploy.package.budgets import check_budgets
+from kdeploy.package.emission import check_emissions
 from kdeploy.package.kinds import formats, kind_of
 from kdeploy.package.run import stored_preprocessing
 from kdeploy.pipeline.building import declared_inputs, onnx_path
@@ -240,6 +241,18 @@ def _check_file_of_bundle(file: Path, given: Mapping[str, Declared], data: Datas
         kind_of("onnx").facts_of(fitted if said else file)
 
 
+def _check_emitted(recipe: Recipe, forms: Sequence[str]) -> None:
+    """Refuse what no exported file can bring: of several, one that it fits may be packaged."""
+    refused = []
+    for form in forms:
+        try:
+            check_emissions(recipe.emitted, form)
+        except ModelError as error:
+            refused.append(error)
+    if len(refused) == len(forms):
+        raise RecipeError(f"package.emit: {refused[0].message}", hint=refused[0].hint)
+
+
 def _check_package(recipe: Recipe, data: Dataset) -> None:
     exports = [s for s in recipe.export if suffixes()[_suffix(s)] in formats()]
     file = onnx_path(recipe.teacher.reference)
@@ -253,6 +266,8 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
             "package: the files have open sizes (`dynamic`), and a bundle takes one size",
             hint="add an `onnx` without `dynamic` to `export`, or leave `package` out",
         )
+    if exports and file is None:
+        _check_emitted(recipe, [suffixes()[_suffix(step)] for step in exports])
     if file is not None and recipe.student is None:
         _check_file_of_bundle(file, declared_inputs(recipe.teacher.reference), data)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def make_bundle(
             "name": about.name,
             "budgets": [b.text for b in budgets],
             "accuracy": dict(about.accuracy),
-            **({"emit": [asdict(one) for one in about.emitted]} if about.emitted else {}),
+            **({"emit": [one.entry for one in about.emitted]} if about.emitted else {}),
         },
         source=fingerprint().id,
     )

@@ -94,7 +94,7 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
     resolved["bench"] = recipe.bench.model_dump()
     resolved["gates"] = [g.text for g in recipe.gates]
     if recipe.budgets is not None:
-        emitted = [{one.name: dict(one.parameters)} for one in recipe.emitted]
+        emitted = [one.entry for one in recipe.emitted]
         resolved["package"] = {
             "budgets": [g.text for g in recipe.budgets],
             **({"emit": emitted} if emitted else {}),
