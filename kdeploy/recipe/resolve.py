@@ -288,9 +288,7 @@ def _student_weights(given: Mapping[str, Any], folder: Path) -> Path | None:
     return _weights(section, folder, "student", "to begin as built")
 
 
-def _weights(
-    section: TeacherSection | StudentSection, folder: Path, where: str, without: str
-) -> Path | None:
+def _weights(section: Any, folder: Path, where: str, without: str) -> Path | None:
     weights = section.weights and named_path(section.weights, folder, where=f"{where}.weights")
     if weights is not None and not weights.is_file():
         raise FileMissing(
