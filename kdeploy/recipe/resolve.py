@@ -14,7 +14,7 @@ from kdeploy.data.contract import TaskReference
 from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference
 from kdeploy.distill.config import DistillConfig
-from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
+from kdeploy.errors import OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
 from kdeploy.package.emission import Emission, emissions
 from kdeploy.package.folding import Folding, folding_of
@@ -27,6 +27,7 @@ from kdeploy.recipe.sections import (
     StudentSection,
     TeacherSection,
     spelled_out,
+    weights_of,
 )
 from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
@@ -34,7 +35,6 @@ from kdeploy.store.transformers_models import brings_weights, tokenizer_source
 from kdeploy.tasks.contract import facts_of, is_own
 from kdeploy.training.config import TrainingConfig
 from kdeploy.units import parse_drop
-from kdeploy.untrusted.named_path import named_path
 
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
@@ -260,7 +260,7 @@ def _sees_normalized(teacher: ResolvedTeacher) -> bool:
 
 def _teacher(given: Mapping[str, Any], folder: Path) -> ResolvedTeacher:
     section = registry.check(TeacherSection, given, where="teacher")
-    weights = _weights(section, folder, "teacher", "to train the teacher")
+    weights = weights_of(section, folder, "teacher", "to train the teacher")
     if section.build.startswith("onnx:") and (weights is not None or section.train):
         raise RecipeError(
             f"teacher: `{section.build}` has its weights and cannot be trained",
@@ -292,17 +292,7 @@ def _student(given: Mapping[str, Any], folder: Path) -> ModelReference:
 
 def _student_weights(given: Mapping[str, Any], folder: Path) -> Path | None:
     section = registry.check(StudentSection, given, where="student")
-    return _weights(section, folder, "student", "to begin as built")
-
-
-def _weights(section: Any, folder: Path, where: str, without: str) -> Path | None:
-    weights = section.weights and named_path(section.weights, folder, where=f"{where}.weights")
-    if weights is not None and not weights.is_file():
-        raise FileMissing(
-            f"{where}.weights: there is no file {weights}",
-            hint=f"relative paths start at the recipe; leave `weights` out {without}",
-        )
-    return weights
+    return weights_of(section, folder, "student", "to begin as built")
 
 
 def step(
