@@ -33,6 +33,7 @@ FOLDERS: Mapping[str, str] = {
     "task": "tasks",
     "dynamic": "dynamic/kinds",
     "bundle": "package/bundles",
+    "emitter": "package/emitters",
     "report_format": "report/formats",
     "wrapper": "quantization",
 }
@@ -44,7 +45,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "export": ("exporter",),
     "bench": ("runtime", "metric"),
     "gate": ("metric",),
-    "package": ("bundle",),
+    "package": ("bundle", "emitter"),
     "report": ("report_format",),
     "format": ("report_format",),
 }
@@ -213,6 +214,23 @@ def parse_one_key(entry: Mapping[str, Any], where: str) -> tuple[str, dict[str, 
             hint=f"write `{name}: {{key: value}}`",
         )
     return str(name), dict(given or {})
+
+
+def parse_text(text: str, where: str) -> tuple[str, dict[str, str]]:
+    """Return name and parameters of `NAME` or `NAME:key=value,...`.
+
+    Raises:
+        RecipeError: a parameter has no value.
+    """
+    name, _, rest = text.partition(":")
+    pairs = [option.partition("=") for option in rest.split(",") if option]
+    for key, sign, value in pairs:
+        if not (sign and value):
+            raise RecipeError(
+                f"{where} `{text}`: the option `{key}` has no value",
+                hint=f"write `{name}:{key}=value`",
+            )
+    return name, {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def model_of(

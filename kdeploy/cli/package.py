@@ -28,6 +28,12 @@ def package(
     budget: Annotated[
         list[str] | None, typer.Option("--budget", help="'peak_memory: <= 128MB'; repeat for more.")
     ] = None,
+    emit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--emit", help="triton, systemd, ...: NAME or NAME:key=value,...; repeat for more."
+        ),
+    ] = None,
     sign: Annotated[
         Path | None, typer.Option("--sign", help="PEM file of an Ed25519 private key.")
     ] = None,
@@ -50,6 +56,7 @@ def package(
     from kdeploy.cli.output import out as console
     from kdeploy.cli.output import show_checks
     from kdeploy.gate import parse_gates
+    from kdeploy.package.emission import emissions_of_texts
     from kdeploy.package.signatures import Signing
     from kdeploy.pipeline.single import Source, package_one
     from kdeploy.progress.terminal import Terminal
@@ -63,6 +70,7 @@ def package(
     )
     budgets = parse_gates(budget or [], where="--budget")
     signing = Signing(key=sign, release=release)
-    result = package_one(source, budgets, out, Terminal(), signing)
+    emitted = emissions_of_texts(emit or [])
+    result = package_one(source, budgets, out, Terminal(), signing, emitted=emitted)
     show_checks(console(is_json=json), result.checks)
     return Result({"out": str(out), **result.to_dict()}, exit_code=0 if result.passed else 1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdeploy.measurement import METRICS
 from kdeploy.package.manifest import Budget, InputPort, Manifest, StoredPreprocessing
+from kdeploy.registry import find
 from kdeploy.units import format_quantity
 
 _TEXT = """\
@@ -21,7 +22,7 @@ _TEXT = """\
 
 It works from any folder; needs Python 3.9 or later, and Pillow for image files only. {given}
 Made and tested with {made_with}.
-{native}
+{native}{emitted}
 ## Test it on this device
 
     python runner/python/run.py --self-test
@@ -73,8 +74,17 @@ Without Python: the same as a program in C++, which opens `libonnxruntime.so` wh
 """
 
 
-def readme(manifest: Manifest, *, golden: int, has_native: bool = False) -> str:
-    """Return the text, with the numbers of the manifest, and how its native runner is built."""
+def readme(
+    manifest: Manifest, *, golden: int, has_native: bool = False, emitted: Sequence[str] = ()
+) -> str:
+    """Return the text, with the numbers of the manifest.
+
+    Args:
+        manifest: Of the bundle.
+        golden: How many items are recorded.
+        has_native: Whether it holds a runner without Python.
+        emitted: The folders in `deploy/`.
+    """
     libraries = " ".join(name for name in manifest.made_with if name != "numpy")
     text = _TEXT.format(
         name=manifest.name,
@@ -84,6 +94,7 @@ def readme(manifest: Manifest, *, golden: int, has_native: bool = False) -> str:
         given=_given(manifest),
         made_with=", ".join(f"{k} {v}" for k, v in manifest.made_with.items()),
         native=_NATIVE.format(given=_example(manifest)) if has_native else "",
+        emitted=_emitted(emitted),
         golden=golden,
         costs=_costs(manifest),
         machine=_machine(manifest.machine),
@@ -98,6 +109,13 @@ def readme(manifest: Manifest, *, golden: int, has_native: bool = False) -> str:
         ),
     )
     return text.replace("\n\n\n", "\n\n")
+
+
+def _emitted(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    rows = [(f"`deploy/{name}/`", find("emitter", name).summary) for name in names]
+    return f"\nFor the place that it goes to:\n\n{_table(('folder', 'what'), rows)}\n"
 
 
 def _commands(manifest: Manifest) -> str:

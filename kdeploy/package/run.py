@@ -18,6 +18,7 @@ from kdeploy.machine import fingerprint
 from kdeploy.package.budgets import budgets_of, recorded_values
 from kdeploy.package.checksums import write_sums
 from kdeploy.package.contract import BundleKind, FileFacts
+from kdeploy.package.emission import Bundle, Emission, check_emissions, emit
 from kdeploy.package.golden import Given, named, run_items, write_golden
 from kdeploy.package.kinds import kind_of, technique_of, write_runner
 from kdeploy.package.licences import check_licences, write_licences
@@ -62,6 +63,7 @@ def package(
     chosen_because: str = "",
     licences: Mapping[str, str | Path] | None = None,
     signing: Signing = UNSIGNED,
+    emitted: Sequence[Emission] = (),
 ) -> Path:
     """Write the bundle of a file; return `out`. The same arguments give the same bytes.
 
@@ -80,6 +82,7 @@ def package(
         name: What people call it; left out: the label of the file's artefact.
         chosen_because: Why this file was packaged and not another.
         signing: The key that signs it, and the number of its release.
+        emitted: What it brings for the place that it goes to.
         licences: By part (`model`, `data`): an SPDX identifier, a text, or a file with the text.
 
     Raises:
@@ -88,6 +91,7 @@ def package(
     """
     check_signing(signing)
     form = format_of(file)
+    check_emissions(emitted, form)
     kind = kind_of(form)
     facts = kind.facts_of(file)
     texts = _all_licences(manifest, licences or {})
@@ -120,7 +124,13 @@ def package(
         )
         write_runner(folder, form, str(described.task.get("name", "")))
         write_manifest(described, folder)
-        text = readme(described, golden=tolerance.num_items, has_native=has_native)
+        emit(emitted, Bundle(folder=folder, manifest=described), folder)
+        text = readme(
+            described,
+            golden=tolerance.num_items,
+            has_native=has_native,
+            emitted=[one.name for one in emitted],
+        )
         (folder / "README.md").write_text(text)
         write_sums(folder)
         if signing.key is not None:

@@ -19,6 +19,7 @@ from kdeploy.export.run import check_that_it_runs
 from kdeploy.measurement import METRICS
 from kdeploy.onnx_graph.input_fitting import Declared, fitted_file
 from kdeploy.package.budgets import check_budgets
+from kdeploy.package.emission import check_emissions
 from kdeploy.package.kinds import formats, kind_of
 from kdeploy.package.run import stored_preprocessing
 from kdeploy.pipeline.building import declared_inputs, onnx_path
@@ -121,12 +122,37 @@ def _check_dynamic(recipe: Recipe, step: DynamicStep, data: Dataset) -> None:
         # A file may also be called by its encoding.
         if name.partition(".")[0] not in labels:
             raise UnknownName.among("model", name, labels, where=f"dynamic.{step.technique}")
+    if "model" in step.parameters:
+        _check_exits(recipe, step, labels)
     if not recipe.teacher.is_file and not any(s.technique == "onnx" for s in recipe.export):
         raise RecipeError(
             "dynamic: its parts are ONNX files, and the recipe exports none",
             hint="add `- onnx: {}` to `export`, or leave `dynamic` out",
         )
     check_data(data, step.promise)
+
+
+def _check_exits(recipe: Recipe, step: DynamicStep, labels: Sequence[str]) -> None:
+    """Refuse exits that nothing trains, and those of a model that is made of other layers."""
+    where, (name,), distill = f"dynamic.{step.technique}", step.names, recipe.distill
+    scheme = None if distill is None else registry.find("scheme", distill.scheme_name)
+    if name == "student" and (scheme is None or scheme.facts.get("student_layers") != "exits"):
+        raise RecipeError(
+            f"{where}: the student has no exits: its scheme is "
+            f"`{distill.scheme_name if distill else 'none'}`",
+            hint="`distill: {scheme: {self_exits: {exits: [layer1]}}}` trains them",
+        )
+    compressed = labels[labels.index("student") + 1 :] if "student" in labels else ()
+    quantized = [s.technique for s in recipe.compress if "int8" in str(_fact(s, "makes"))]
+    if name in compressed and name.partition("-")[0] in quantized:
+        raise RecipeError(
+            f"{where}: `{name}` is INT8, and exits are cut out of a float network",
+            hint="name the float model: `exits: {model: student}`",
+        )
+    trained = () if distill is None else distill.scheme_parameters.get("exits", ())
+    for layer in step.layers if name == "student" else ():
+        if layer not in trained:
+            raise UnknownName.among("exit", layer, trained, where=where)
 
 
 def _formats(recipe: Recipe) -> set[str]:
@@ -215,6 +241,18 @@ def _check_file_of_bundle(file: Path, given: Mapping[str, Declared], data: Datas
         kind_of("onnx").facts_of(fitted if said else file)
 
 
+def _check_emitted(recipe: Recipe, forms: Sequence[str]) -> None:
+    """Refuse what no exported file can bring: of several, one that it fits may be packaged."""
+    refused = []
+    for form in forms:
+        try:
+            check_emissions(recipe.emitted, form)
+        except ModelError as error:
+            refused.append(error)
+    if len(refused) == len(forms):
+        raise RecipeError(f"package.emit: {refused[0].message}", hint=refused[0].hint)
+
+
 def _check_package(recipe: Recipe, data: Dataset) -> None:
     exports = [s for s in recipe.export if suffixes()[_suffix(s)] in formats()]
     file = onnx_path(recipe.teacher.reference)
@@ -228,6 +266,8 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
             "package: the files have open sizes (`dynamic`), and a bundle takes one size",
             hint="add an `onnx` without `dynamic` to `export`, or leave `package` out",
         )
+    if exports and file is None:
+        _check_emitted(recipe, [suffixes()[_suffix(step)] for step in exports])
     if file is not None and recipe.student is None:
         _check_file_of_bundle(file, declared_inputs(recipe.teacher.reference), data)
     try:

@@ -16,6 +16,7 @@ from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
 from kdeploy.named_arrays import given
+from kdeploy.package.emission import Emission
 from kdeploy.package.kinds import kind_of, technique_of
 from kdeploy.package.run import UNSIGNED, golden_of, package
 from kdeploy.package.signatures import Signing
@@ -46,6 +47,8 @@ class BundleDescription:
     chosen_because: str
     signing: Signing = UNSIGNED
     """Of a bundle that is asked for by itself; a run signs none."""
+    emitted: Sequence[Emission] = ()
+    """What it brings for the place that it goes to."""
 
 
 def make_bundle(
@@ -74,6 +77,7 @@ def make_bundle(
             "name": about.name,
             "budgets": [b.text for b in budgets],
             "accuracy": dict(about.accuracy),
+            **({"emit": [one.entry for one in about.emitted]} if about.emitted else {}),
         },
         source=fingerprint().id,
     )
@@ -103,6 +107,7 @@ def pack(
         budgets=budgets,
         chosen_because=about.chosen_because,
         signing=about.signing,
+        emitted=about.emitted,
     )
     return verify(out)
 

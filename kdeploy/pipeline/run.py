@@ -308,6 +308,7 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
         name=recipe.name,
         because=result.chosen_because,
     )
+    about = replace(about, emitted=recipe.emitted)
     bundle, verdict = make_bundle(session, chosen, budgets, about)
     with session.files():
         write_bundle(out, bundle.folder)

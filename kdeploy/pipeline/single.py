@@ -17,6 +17,7 @@ from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.measurement import METRICS
 from kdeploy.package.budgets import check_budgets
+from kdeploy.package.emission import Emission, check_emissions
 from kdeploy.package.run import UNSIGNED
 from kdeploy.package.signatures import Signing, check_signing
 from kdeploy.package.verify import VerifyResult
@@ -41,6 +42,7 @@ from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import ResolvedTeacher, Step
+from kdeploy.runtimes.files import format_of
 from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.store.transformers_models import brings_weights, tokenizer_source
@@ -102,6 +104,8 @@ def package_one(
     out: Path,
     listener: RunListener,
     signing: Signing = UNSIGNED,
+    *,
+    emitted: Sequence[Emission] = (),
 ) -> VerifyResult:
     """Make the bundle of an artefact at `out`, a folder or zip; nothing stays when it fails.
 
@@ -114,11 +118,12 @@ def package_one(
         check_budgets(budgets, FACTS, [])
         data = load(source.data) if source.data is not None else None
         given = declared_inputs(reference)
-        return package_file(file, given, data, budgets, out, listener, signing)
+        return package_file(file, given, data, budgets, out, listener, signing, emitted=emitted)
     check_budgets(budgets, [*FACTS, *(name for name, m in METRICS.items() if m.is_judged)], [])
     with temporary_folder("package") as folder:
         session, artifact = _begin(source, folder, listener)
         exported = exported_file(session, artifact)
+        check_emissions(emitted, format_of(exported.file.file))
         lost = warning_of_artifact(find_artifact(source.reference) or artifact)
         if lost:
             session.listener.message(f"warning: {lost}")
@@ -127,6 +132,7 @@ def package_one(
             accuracy=_test_accuracy(session, exported),
             chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
             signing=signing,
+            emitted=emitted,
         )
         trial = folder / f"trial{out.suffix if out.suffix == '.zip' else ''}"
         result = pack(session, exported, trial, budgets, about)

@@ -94,7 +94,11 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
     resolved["bench"] = recipe.bench.model_dump()
     resolved["gates"] = [g.text for g in recipe.gates]
     if recipe.budgets is not None:
-        resolved["package"] = {"budgets": [g.text for g in recipe.budgets]}
+        emitted = [one.entry for one in recipe.emitted]
+        resolved["package"] = {
+            "budgets": [g.text for g in recipe.budgets],
+            **({"emit": emitted} if emitted else {}),
+        }
     if written_in is not None:
         resolved["written_in"] = str(written_in.resolve())
     # Through JSON: tuples become lists and paths texts, and YAML has no tags or anchors then.

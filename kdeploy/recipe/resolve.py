@@ -16,6 +16,7 @@ from kdeploy.data.load import DataReference
 from kdeploy.distill.config import DistillConfig
 from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
+from kdeploy.package.emission import Emission, emissions
 from kdeploy.recipe.dynamic import DynamicStep, dynamic_step
 from kdeploy.recipe.files import artifact_place, moved_along, placed
 from kdeploy.recipe.sections import (
@@ -91,6 +92,8 @@ class Recipe:
     bench: BenchPlan
     gates: tuple[Gate, ...]
     budgets: tuple[Gate, ...] | None
+    emitted: tuple[Emission, ...]
+    """What the bundle brings for the place that it goes to."""
     given: Mapping[str, Any]
     folder: Path
 
@@ -143,6 +146,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         bench=registry.check(BenchPlan, top.bench, where="bench"),
         gates=parse_gates(top.gates),
         budgets=parse_gates(package.budgets, where="package.budgets") if package else None,
+        emitted=emissions(package.emit, "package.emit") if package else (),
         given={**given, "teacher": top.teacher, "student": top.student},
         folder=folder,
     )

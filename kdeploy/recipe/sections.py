@@ -81,6 +81,9 @@ class PackageSection(Section):
     """The bundle for the device."""
 
     budgets: list[str] = Field([], description="gates that the bundle proves on each machine")
+    emit: list[TechniqueEntry] = Field(
+        [], description="what it brings for the place that it goes to: `triton`, `systemd`, ..."
+    )
 
 
 class SearchSection(Section):

@@ -18,6 +18,7 @@ from kdeploy.recipe.sections import STAGES
 from kdeploy.registry import techniques
 from kdeploy.runtimes.run import formats_of
 
+ORT = [{"ort_format": {}}]
 INT8 = [{"int8_ptq": {}}]
 ONNX = [{"onnx": {}}]
 
@@ -153,3 +154,13 @@ def test_nothing_was_trained_or_written(tmp_path, tiny_build, tiny_data):
     with pytest.raises(RecipeError):
         run(bad, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_no_exported_file_can_bring_is_refused(checked):
+    both = {"bench": {"runtimes": ["onnxruntime_cpu", "ort_format"]}, "export": [*ORT, *ONNX]}
+    alone = {"bench": {"runtimes": ["ort_format"]}, "export": ORT}
+    with pytest.raises(RecipeError, match=r"emit: `triton` is for .* of `ort_format`") as caught:
+        checked(package={"emit": ["triton"]}, **alone)
+    assert "export to onnx" in caught.value.hint
+    checked(package={"emit": ["triton"]}, **both)
+    checked(package={"emit": ["c_header", "systemd"]}, **alone)

@@ -21,3 +21,21 @@ def decode(outputs: Any, task: Any) -> Any:
     chosen = np.flatnonzero(found >= task["parameters"]["threshold"])
     order = chosen[np.argsort(-found[chosen], kind="stable")]
     return {"labels": {names[i]: float(found[i]) for i in order}}
+
+
+def disagreement(outputs: Any, recorded: Any, task: Any, atol: float) -> str:
+    """Return the first label that is decided otherwise than recorded; "" where there is none.
+
+    Outputs may differ by `atol`: labels that lie nearer to the threshold prove nothing.
+    """
+    own, expected = (np.asarray(next(iter(x.values())), np.float32)[0] for x in (outputs, recorded))
+    threshold = task["parameters"]["threshold"]
+    is_clear = (probabilities(expected - atol) >= threshold) == (
+        probabilities(expected + atol) >= threshold
+    )
+    decided = [probabilities(x) >= threshold for x in (own, expected)]
+    names = task["found"]["labels"]
+    for place in np.flatnonzero(is_clear & (decided[0] != decided[1])):
+        name = names[place] if names else str(place)
+        return f"`{name}` is {'read' if decided[0][place] else 'not read'}"
+    return ""

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from . import reading, rules
+from .texts import stop
 
 Json = dict[str, Any]
-
-
-def stop(message: str, hint: str, code: int = 2) -> NoReturn:
-    """End the program: 2 is wrong input, 3 something missing here."""
-    print(f"{message}\n\nhint: {hint}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def given_arrays(path: Path, manifest: Json, is_preprocessed: bool) -> list[Any]:

@@ -142,6 +142,26 @@ def test_it_reads_answers_as_the_task_does(make_bundle, artifact_manifest, predi
         assert_equal(one["decoded"], decoded(task, arrays, item))
 
 
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "regression"])
+def test_what_it_reads_in_golden_items_is_compared_as_in_python(
+    make_bundle, artifact_manifest, cpp, tmp_path, name
+):
+    arrays, parameters, found = TASKS[name]
+    task = {"name": name, "parameters": parameters, "found": found}
+    bundle, _ = task_bundle(make_bundle, artifact_manifest, tmp_path, task, arrays)
+    # Recorded as its negative, every item reads otherwise; deviations stay what they are.
+    np.savez(bundle / "golden/outputs.npz", -arrays["out"])
+    write_sums(bundle)
+    code, report = self_test(cpp, bundle)
+    program = [sys.executable, bundle / "runner/python/run.py", "--self-test", "--json"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    expected = {one["check"]: one for one in json.loads(done.stdout)["checks"]}
+    own = {one["check"]: one for one in report["checks"]}
+    assert code == done.returncode == 1
+    assert not own["golden.decoded"]["passed"]
+    assert own["golden.decoded"]["reason"] == expected["golden.decoded"]["reason"]
+
+
 def boxes(*shape):
     low = SEED.uniform(0, 30, (*shape, 2))
     return np.concatenate([low, low + SEED.uniform(2, 30, (*shape, 2))], -1).astype(np.float32)
