@@ -70,4 +70,4 @@ def _causal(query: Any, key: Any) -> Any:
 
 
 def _constant(number: float) -> Any:
-    return op.Constant(value=from_array(np.float32(number)))
+    return op.Constant(value=from_array(np.array(number, np.float32)))
