@@ -40,6 +40,12 @@ def package(
     release: Annotated[
         int, typer.Option("--release", min=0, help="Number of this bundle; counts up.")
     ] = 0,
+    fold_preprocessing: Annotated[
+        bool, typer.Option("--fold-preprocessing", help="Let the file take pixels, and answer.")
+    ] = False,
+    fold_suppression: Annotated[
+        bool, typer.Option("--fold-suppression", help="Of a detector: suppress boxes inside too.")
+    ] = False,
     weights: Weights = None,
     as_built: AsBuilt = False,
     inputs: Inputs = None,
@@ -57,6 +63,7 @@ def package(
     from kdeploy.cli.output import show_checks
     from kdeploy.gate import parse_gates
     from kdeploy.package.emission import emissions_of_texts
+    from kdeploy.package.folding import folding_of
     from kdeploy.package.signatures import Signing
     from kdeploy.pipeline.single import Source, package_one
     from kdeploy.progress.terminal import Terminal
@@ -70,7 +77,10 @@ def package(
     )
     budgets = parse_gates(budget or [], where="--budget")
     signing = Signing(key=sign, release=release)
+    folding = folding_of(fold_preprocessing, fold_suppression)
     emitted = emissions_of_texts(emit or [])
-    result = package_one(source, budgets, out, Terminal(), signing, emitted=emitted)
+    result = package_one(
+        source, budgets, out, Terminal(), signing, folding=folding, emitted=emitted
+    )
     show_checks(console(is_json=json), result.checks)
     return Result({"out": str(out), **result.to_dict()}, exit_code=0 if result.passed else 1)

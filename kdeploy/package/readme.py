@@ -140,6 +140,12 @@ def _given(manifest: Manifest) -> str:
             else "A `.npz` file holds an array for each input, by its name below, as the data set "
             "stores\nit; with `--preprocessed` as the model takes it."
         )
+    if form.folded:
+        sizes = ["any" if size == 0 else size for size in form.pixel_shape]
+        return (
+            "A `.npy` file\nholds pixels, uint8 of shape "
+            f"({_sizes(sizes)}) or (N, ...): height, width, channels."
+        )
     return (
         "A `.npy` file\nholds items as the data set stores them, of shape "
         f"({_sizes(form.shape)}) or (N, ...), and is scaled like\nan image is; with "
@@ -234,6 +240,16 @@ def _preprocessing(form: StoredPreprocessing) -> str:
             f"An item is {form.shape[0]} token ids, integers from 0 to {form.vocabulary - 1}, as "
             "the data set's tokenizer makes them; nothing is done to them."
         )
+    if form.folded:
+        ground = ", ".join(map(str, form.background))
+        opaque = f"laid on ({ground}) where it is transparent, " if ground else ""
+        return (
+            f"An image is turned upright (EXIF), {opaque}converted to "
+            f"{_colour(form)} and given as it is. The file itself does the rest: an image is "
+            f"{_size(form)},\nevery value x becomes (x * {form.scale:.6g} - mean) / std, "
+            f"per channel, with mean {_numbers(form.mean)}\nand std {_numbers(form.std)}; "
+            "and its outputs are decoded."
+        )
     return (
         f"An image is {_image(form)}. Then every value x becomes (x * {form.scale:.6g} - mean) / "
         f"std, per channel, with\nmean {_numbers(form.mean)} and std {_numbers(form.std)}."
@@ -241,16 +257,23 @@ def _preprocessing(form: StoredPreprocessing) -> str:
 
 
 def _image(form: StoredPreprocessing) -> str:
-    if form.layout != "NCHW" or form.shape[0] not in (1, 3):
+    if form.layout not in ("NCHW", "NHWC") or form.shape[0] not in (1, 3):
         return "not what this model takes: give it arrays"
-    colour = "grey" if form.shape[0] == 1 else "RGB"
-    size = f"{form.shape[2]} x {form.shape[1]} pixels"
-    how = f"resized to {size} (Pillow, bilinear)" if form.resize else f"expected to have {size}"
-    if form.resize == "letterbox":
-        how += ", its own shape kept between bars of 114"
     ground = ", ".join(map(str, form.background))
     opaque = f"laid on ({ground}) where it is transparent, " if ground else ""
-    return f"turned upright (EXIF), {opaque}converted to {colour}, {how}, in channels-first order"
+    size = f"{_size(form)}, in channels-first order"
+    return f"turned upright (EXIF), {opaque}converted to {_colour(form)}, {size}"
+
+
+def _colour(form: StoredPreprocessing) -> str:
+    return "grey" if form.shape[0] == 1 else "RGB"
+
+
+def _size(form: StoredPreprocessing) -> str:
+    size = f"{form.shape[2]} x {form.shape[1]} pixels"
+    how = f"resized to {size} (Pillow, bilinear)" if form.resize else f"expected to have {size}"
+    bars = ", its own shape kept between bars of 114" if form.resize == "letterbox" else ""
+    return how + bars
 
 
 def _lineage(lineage: tuple[Mapping[str, Any], ...]) -> str:

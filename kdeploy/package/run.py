@@ -213,6 +213,8 @@ def _manifest(
     is_single &= not takes_prompts
     several = {} if is_single or takes_prompts or not stored else _of_inputs(stored, facts)
     preprocessing = stored_preprocessing(stored) if stored and is_single else None
+    if preprocessing is not None and facts.is_folded:
+        preprocessing = replace(preprocessing, layout="NHWC", folded=True)
     task = (source.get("data") or {}).get("task") or {}
     # Classes of pixels are no classes of the item.
     is_of_data = preprocessing is not None or bool(several)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kdeploy import registry
 from kdeploy.data.contract import Dataset
@@ -20,6 +21,7 @@ from kdeploy.measurement import METRICS
 from kdeploy.onnx_graph.input_fitting import Declared, fitted_file
 from kdeploy.package.budgets import check_budgets
 from kdeploy.package.emission import check_emissions
+from kdeploy.package.folding import FOLDS_INTO, check_folds
 from kdeploy.package.kinds import formats, kind_of
 from kdeploy.package.run import stored_preprocessing
 from kdeploy.pipeline.building import declared_inputs, onnx_path
@@ -271,6 +273,9 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
     if file is not None and recipe.student is None:
         _check_file_of_bundle(file, declared_inputs(recipe.teacher.reference), data)
     try:
+        if recipe.folding is not None:
+            form = next(iter(_formats_to_fold(exports, recipe)), "onnx")
+            check_folds(form, data.preprocessing, _dtype(data))
         if not data.preprocessing.inputs:
             stored_preprocessing(data.preprocessing.to_dict())
     except ModelError as error:
@@ -279,6 +284,19 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
     known = [m for m in judged if reason_unmeasured(recipe, data, m) is None]
     of_teacher = [m for m in known if not m.startswith("agreement")]
     check_budgets(recipe.budgets or (), [*FACTS, *known], of_teacher)
+
+
+def _dtype(data: Dataset) -> Any:
+    """Return the type of stored items; of several inputs there is none."""
+    return None if data.preprocessing.inputs else data.validation.x[:1].dtype
+
+
+def _formats_to_fold(exports: Sequence[Step], recipe: Recipe) -> list[str]:
+    """Return what can be packaged, first what folds; of a dynamic model that alone."""
+    if recipe.dynamic is not None:
+        return ["dynamic"]
+    found = {suffixes()[_suffix(step)] for step in exports}
+    return sorted(found, key=lambda form: (form not in FOLDS_INTO, form))
 
 
 def _suffix(step: Step) -> str:

@@ -12,12 +12,13 @@ from kdeploy import registry
 from kdeploy.bench.accuracy import evaluate
 from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference, load
-from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.errors import FileMissing, ModelError, RecipeError
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.measurement import METRICS
 from kdeploy.package.budgets import check_budgets
 from kdeploy.package.emission import Emission, check_emissions
+from kdeploy.package.folding import Folding
 from kdeploy.package.run import UNSIGNED
 from kdeploy.package.signatures import Signing, check_signing
 from kdeploy.package.verify import VerifyResult
@@ -105,6 +106,7 @@ def package_one(
     listener: RunListener,
     signing: Signing = UNSIGNED,
     *,
+    folding: Folding | None = None,
     emitted: Sequence[Emission] = (),
 ) -> VerifyResult:
     """Make the bundle of an artefact at `out`, a folder or zip; nothing stays when it fails.
@@ -116,6 +118,12 @@ def package_one(
     file = onnx_path(reference)
     if file is not None and (source.data is None or _is_made_up(file, source.data)):
         check_budgets(budgets, FACTS, [])
+        if folding is not None:
+            raise ModelError(
+                f"{file.name} has no data that say how its inputs are prepared and what its "
+                "outputs mean: nothing can be folded",
+                hint="name them (`--data`), or leave `--fold-preprocessing` out",
+            )
         data = load(source.data) if source.data is not None else None
         given = declared_inputs(reference)
         return package_file(file, given, data, budgets, out, listener, signing, emitted=emitted)
@@ -132,6 +140,7 @@ def package_one(
             accuracy=_test_accuracy(session, exported),
             chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
             signing=signing,
+            folding=folding,
             emitted=emitted,
         )
         trial = folder / f"trial{out.suffix if out.suffix == '.zip' else ''}"

@@ -97,6 +97,7 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
         emitted = [one.entry for one in recipe.emitted]
         resolved["package"] = {
             "budgets": [g.text for g in recipe.budgets],
+            **_folds(recipe),
             **({"emit": emitted} if emitted else {}),
         }
     if written_in is not None:
@@ -114,6 +115,14 @@ def section_of(data: DataReference) -> dict[str, Any]:
         "augment": list(data.augment),
         "normalize": data.normalize,
     }
+
+
+def _folds(recipe: Recipe) -> dict[str, bool]:
+    """Return the keys of what is folded into the packaged file."""
+    if recipe.folding is None:
+        return {}
+    suppresses = {"fold_suppression": True} if recipe.folding.suppresses else {}
+    return {"fold_preprocessing": True, **suppresses}
 
 
 def _task(task: TaskReference, folder: Path) -> dict[str, Any]:

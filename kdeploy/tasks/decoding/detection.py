@@ -156,14 +156,19 @@ def disagreement(outputs: Any, recorded: Any, task: Any, atol: float = 0.0) -> s
     """Return the first recorded detection that one item's outputs lack, in words; "" for none.
 
     None where nothing can be compared: only a head of one's own can read the outputs.
+    """
+    if task["parameters"]["head"]:
+        return None
+    del atol  # of two outputs that a score and a box follow from, it says nothing of either
+    return missing(found_in(outputs, task), found_in(recorded, task), task)
+
+
+def missing(found: Any, expected: Any, task: Any) -> str:
+    """Return the first expected detection that is not among those found, in words; "" for none.
 
     Only detections that are shown clearly are looked for, by class and place: of two that are
     equally good, another processor may keep the other one.
     """
-    if task["parameters"]["head"]:
-        return None
-    found, expected = found_in(outputs, task), found_in(recorded, task)
-    del atol  # of two outputs that a score and a box follow from, it says nothing of either
     for row in expected[~(expected[:, 5] < SHOWN_SCORE)]:
         own = found[found[:, 4] == row[4]]
         shared = overlaps(row[None, :4], own[:, :4])[0]

@@ -117,9 +117,10 @@ inline void check_ports(const Json& manifest) {
       if (!names.insert(port["name"].string).second)
         throw Refused(std::string("manifest.json: two ") + kind + " are called alike");
   }
+  const bool takes_any_size = manifest["preprocessing"]["folded"].truth;  // see check_input
   for (const Json& port : manifest["inputs"].items)
     for (const Json& size : port["shape"].items)
-      if (size.kind == Json::text && size.string != "batch")
+      if (size.kind == Json::text && size.string != "batch" && !takes_any_size)
         throw Refused("manifest.json: the input " + json::shown(port["name"]) +
                       " has an open size beside the batch");
   std::set<std::string> fed;
@@ -146,19 +147,34 @@ inline void check_ports(const Json& manifest) {
     throw Refused("manifest.json: preprocessing makes one input of " + std::to_string(left));
 }
 
+// Return the shape of pixels that a file takes which prepares them itself; -1: any size.
+inline Shape pixel_shape(const Json& form) {
+  Shape shape;
+  for (size_t axis : {1u, 2u, 0u})
+    shape.push_back(axis && !form["resize"].string.empty()
+                        ? -1
+                        : int64_t(form["shape"].items[axis].value));
+  return shape;
+}
+
 inline void check_input(const Json& manifest) {
   const Json& form = manifest["preprocessing"];
   const Json& taken = *data_ports(manifest)[0];
   Shape shape, axes;
   for (const Json& size : form["shape"].items) shape.push_back(int64_t(size.value));
   count_of(shape);
+  const bool is_folded = form["folded"].truth;
+  if (is_folded != (form["layout"].string == "NHWC") || (is_folded && shape.size() != 3))
+    throw Refused("manifest.json: preprocessing.folded does not fit layout " +
+                  form["layout"].string);
   const auto& sizes = taken["shape"].items;
-  for (size_t i = 1; i < sizes.size(); ++i) axes.push_back(int64_t(sizes[i].value));
-  if (axes != shape || !takes_rows(taken))
+  for (size_t i = 1; i < sizes.size(); ++i)
+    axes.push_back(is_folded && sizes[i].kind == Json::text ? -1 : int64_t(sizes[i].value));
+  if (axes != (is_folded ? pixel_shape(form) : shape) || !takes_rows(taken))
     throw Refused("manifest.json: the preprocessing makes " + shape_text(shape) +
                   ", the file takes " + json::shown(taken["shape"]));
   const std::string dtype = form.has("dtype") ? form["dtype"].string : "float32";
-  if (taken["type"].string != dtype)
+  if (taken["type"].string != (is_folded ? "uint8" : dtype))
     throw Refused("manifest.json: the preprocessing makes " + dtype + ", the file takes " +
                   taken["type"].string);
   for (const char* key : {"mean", "std"}) {
@@ -168,7 +184,7 @@ inline void check_input(const Json& manifest) {
   }
   const std::string layout = form["layout"].string;
   const size_t wanted = layout == "NT" ? 1 : layout.size() - 1;
-  const bool is_tokens = dtype == "int64";
+  const bool is_tokens = dtype == "int64" && !is_folded;
   if (shape.size() != wanted || (layout == "NT") != is_tokens)
     throw Refused("manifest.json: layout " + layout + " for " + dtype + " items of shape " +
                   shape_text(shape));

@@ -132,8 +132,9 @@ inline std::vector<size_t> best_first(const std::vector<double>& scores) {
 inline Json multi_label(const Answer& answer, const Json& task) {
   const Row row(answer.first(), 2);
   std::vector<double> shares;
+  const bool are_shares = task["found"]["are_probabilities"].truth;
   for (size_t i = 0; i < size_t(row.shape[0]); ++i)
-    shares.push_back(detection::sigmoid(float(row.at(i))));
+    shares.push_back(are_shares ? row.at(i) : detection::sigmoid(float(row.at(i))));
   Json labels = Json::empty_table();
   for (size_t i : best_first(shares))
     if (shares[i] >= task["parameters"]["threshold"].value)

@@ -64,8 +64,9 @@ inline std::string multi_label(const Answer& found, const Answer& recorded, cons
                                double atol) {
   const Row own(found.first(), 2), expected(recorded.first(), 2);
   const double threshold = task["parameters"]["threshold"].value;
-  const auto is_read = [&](double logit) {
-    return detection::sigmoid(float(logit)) >= threshold;
+  const bool are_shares = task["found"]["are_probabilities"].truth;
+  const auto is_read = [&](double one) {
+    return (are_shares ? one : detection::sigmoid(float(one))) >= threshold;
   };
   for (size_t i = 0; i < size_t(expected.shape[0]); ++i)
     if (is_read(expected.at(i) - atol) == is_read(expected.at(i) + atol) &&
