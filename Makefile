@@ -7,7 +7,8 @@ EDGE := $(VENV)/edge
 ARM := $(VENV)/arm
 TESTS_OF_EDGE := tests/export/exporters/test_executorch_from_torch.py \
 	tests/export/exporters/test_litert_from_torch.py \
-	tests/package/bundles/test_executorch.py tests/package/bundles/test_litert.py
+	tests/package/bundles/test_executorch.py tests/package/bundles/test_litert.py \
+	tests/runtimes/test_litert_micro.py
 
 # Two test workers share the machine: one thread each, so that they do not fight for the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
@@ -65,7 +66,7 @@ test-edge: $(STAMP)  ## ExecuTorch and LiteRT: installs both in .venv/edge, runs
 	$(EDGE)/bin/python -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), \
 		"beside.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' \
 		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-	$(EDGE)/bin/pip install --quiet --constraint constraints-edge.txt executorch litert-torch
+	$(EDGE)/bin/pip install --quiet --constraint constraints-edge.txt executorch litert-torch tflite-micro
 	$(ONE_THREAD) $(EDGE)/bin/python -m pytest -p no:anyio $(TESTS_OF_EDGE)
 	$(ONE_THREAD) $(EDGE)/bin/python -m pytest -p no:anyio tests/contracts -k 'executorch or litert'
 

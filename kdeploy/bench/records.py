@@ -222,6 +222,8 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
             own = swapped if metric == "memory_over_runtime" else ()
             yield _Number(metric=metric, value=outcome.numbers[metric], flags=own)
     yield _Number(metric="size", value=_size(model))
+    if proof is not None and proof.arena_bytes is not None:
+        yield _Number(metric="arena_memory", value=proof.arena_bytes)
     if parameters is not None:
         yield _Number(metric="parameters", value=parameters)
     if model.macs is not None:

@@ -5,7 +5,7 @@ it is says so: `suffixes={".xml": "openvino"}`, and `beside=(".bin",)` where its
 file of the same name; methods of `KnowsFiles` tell more of such a file without opening it.
 `libraries` are the distributions that it needs, for the fingerprint of a machine. The fact
 `needs="int8"` or `"two_four"` says that it opens such artefacts alone, `opens_anything=True` that a
-file need be no model.
+file need be no model, `rows=1` that a file is of one row.
 
 Its module imports only what it needs inside its methods, so that it can be listed where the library
 is missing. Its keyword-only parameters but `threads` are its options; whoever names it may give
@@ -83,6 +83,8 @@ class Proof:
     """Operators that ran on another device or provider than the one asked for."""
     is_emulated: bool = False
     """Whether references stand in for kernels: the accuracy holds, the time does not."""
+    arena_bytes: int | None = None
+    """Working memory that the file asks of a device that hands it one block, once."""
     operators: dict[str, int] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     """What the runtime was told: threads, precision, spinning; kept beside the raw samples."""
