@@ -46,7 +46,8 @@ def test_an_error_is_noted_with_its_place_message_and_hint(tmp_path):
 
 def test_paths_in_commands_to_paste_stand_in_quotes():
     # `rm -r my runs/x` removes two other folders.
-    bare = re.compile(r"(?:rm -r|kdeploy (?:run|show|verify|bench)) \{(?!(?:shlex\.)?quote\()[^}]*\}")
+    command, quoted = r"(?:rm -r|kdeploy (?:run|show|verify|bench))", r"(?:shlex\.)?quote\("
+    bare = re.compile(rf"{command} \{{(?!{quoted})[^}}]*\}}")
     found = [
         f"{path.relative_to(PACKAGE)}: {match[0]}"
         for path in sorted(PACKAGE.rglob("*.py"))
