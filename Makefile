@@ -76,6 +76,12 @@ test-arm: $(STAMP)  ## bundles on an emulated 64-bit ARM: answers and memory; fe
 		$$(ls $(EDGE)/bin/python 2>/dev/null || echo $(BIN)/python) -m pytest -p no:anyio tests/arm; \
 	else test $$? = 3; fi
 
+test-resolver: $(STAMP)  ## what pip would install for the extras of edge runtimes; asks the package index
+	KDEPLOY_INDEX=1 $(BIN)/python -m pytest -q tests/test_resolver.py
+
+digests: $(STAMP)  ## write the digests of the wheels that bundles pin anew; asks the package index
+	$(BIN)/python docs/write_wheel_digests.py
+
 test-tensorrt-api: $(STAMP)  ## the names of TensorRT's real bindings are those that tests use; needs PyPI and cc
 	$(BIN)/python tests/runtimes/tensorrt_names/write.py --check
 

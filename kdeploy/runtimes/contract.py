@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ Given: TypeAlias = "Array | Mapping[str, Array]"
 """What a file is given: an array for each input by its name, of one input the array alone."""
 Answer: TypeAlias = "dict[str, Array]"
 """What a file returned: its outputs by name, in its order."""
+Session = TypeVar("Session")
 DYNAMIC = ".dynamic"
 """The suffix of a dynamic model: several files, of which the input decides how many are run."""
 
@@ -42,6 +43,12 @@ DYNAMIC = ".dynamic"
 def first(answer: Answer) -> Array:
     """Return the first output, of most models the only one."""
     return next(iter(answer.values()))
+
+
+def opened(session: Session | None) -> Session:
+    """Return what a runtime's `open` has made: all that it answers comes after that."""
+    assert session is not None, "a runtime was asked before open"
+    return session
 
 
 def by_name(given: Given, names: Sequence[str], path: Path) -> Mapping[str, Array]:
