@@ -30,6 +30,7 @@ def package(
     args: Mapping[str, Any] | None = None,
     sign: str | Path | None = None,
     release: int = 0,
+    ask_index: bool = False,
     fold_preprocessing: bool = False,
     fold_suppression: bool = False,
     emit: Sequence[str | Mapping[str, Any]] = (),
@@ -46,6 +47,7 @@ def package(
         args: Of a reference: keyword arguments of its function.
         sign: PEM file of an Ed25519 private key that signs it.
         release: Number of this bundle, which counts up; 0: none.
+        ask_index: Ask the package index for digests of libraries that kdeploy does not know.
         fold_preprocessing: Let the file take bytes of pixels, and answer what the task reads.
         fold_suppression: Of a folded detector: leave worse boxes of one object out.
         emit: What it brings for the place that it goes to: names out of `kdeploy list emitter`, or
@@ -67,6 +69,7 @@ def package(
         signing,
         folding=folding,
         emitted=emitted,
+        asks_index=ask_index,
     )
     failed = [check for check in result.checks if not check["passed"]]
     if not result.passed:

@@ -46,6 +46,9 @@ def package(
     fold_suppression: Annotated[
         bool, typer.Option("--fold-suppression", help="Of a detector: suppress boxes inside too.")
     ] = False,
+    ask_index: Annotated[
+        bool, typer.Option("--ask-index", help="Ask for digests that kdeploy does not know.")
+    ] = False,
     weights: Weights = None,
     as_built: AsBuilt = False,
     inputs: Inputs = None,
@@ -80,7 +83,14 @@ def package(
     folding = folding_of(fold_preprocessing, fold_suppression)
     emitted = emissions_of_texts(emit or [])
     result = package_one(
-        source, budgets, out, Terminal(), signing, folding=folding, emitted=emitted
+        source,
+        budgets,
+        out,
+        Terminal(),
+        signing,
+        folding=folding,
+        emitted=emitted,
+        asks_index=ask_index,
     )
     show_checks(console(is_json=json), result.checks)
     return Result({"out": str(out), **result.to_dict()}, exit_code=0 if result.passed else 1)

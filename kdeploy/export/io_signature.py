@@ -122,6 +122,11 @@ def _check_buffers(model: nn.Module, before: Mapping[str, Tensor]) -> None:
         )
 
 
+def num_rows(example: tuple[Tensor, ...]) -> int:
+    """Return how many rows an example has: those of its first tensor that is no scalar."""
+    return next((len(tensor) for tensor in example if tensor.dim()), 0)
+
+
 def batch_axis(tensor: Tensor, rows: int) -> int:
     """Return which axis of an example holds its rows: the first of that size.
 

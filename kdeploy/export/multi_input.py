@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from kdeploy.errors import UnknownName
-from kdeploy.export.io_signature import IOSignature, batch_axis, ends_of
+from kdeploy.export.io_signature import IOSignature, batch_axis, ends_of, num_rows
 from kdeploy.export.parity import BATCH_SIZES, check_parity, parity_on
 from kdeploy.export.run import ExportResult, kept_if_it_passes, result_of, write_metadata
 from kdeploy.onnx_graph.checks import refused
@@ -40,7 +40,8 @@ def export_several(
         model: A torch model in evaluation mode.
         example: All that `forward` takes, in its order; two rows or more of each. The first tensor
             has its rows first; of the others they are the first axis of as many, so that a state
-            may be (layers, batch, width): take a number of rows that no other size has.
+            may be (layers, batch, width): take a number of rows that no other size has. A scalar is
+            the same for all rows.
         path: The file.
         parameters: Of the target `onnx`.
         metadata: Properties to write into the file.
@@ -121,9 +122,9 @@ def _check_state(state: Mapping[str, str], ends: IOSignature) -> None:
 def _feeds(example: tuple[Tensor, ...]) -> Iterator[tuple[Inputs, ...]]:
     """Yield the example and noise like it at each batch size."""
     generator = np.random.default_rng(0)
-    rows = len(example[0])
+    rows = num_rows(example)
     for size in BATCH_SIZES:
-        given = [_of_rows(x, size, batch_axis(x, rows)) for x in example]
+        given = [_of_rows(x, size, batch_axis(x, rows)) if x.dim() else x.numpy() for x in example]
         yield tuple(given)
         yield tuple(
             generator.standard_normal(x.shape, dtype=np.float32)

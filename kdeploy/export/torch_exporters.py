@@ -19,8 +19,8 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
-from kdeploy.export import onnx_block_weights, onnx_dynamic
-from kdeploy.export.io_signature import FlattenOutputs, IOSignature, batch_axis
+from kdeploy.export import onnx_attention, onnx_block_weights, onnx_dynamic
+from kdeploy.export.io_signature import FlattenOutputs, IOSignature, batch_axis, num_rows
 from kdeploy.export.operator_table import operators_read_once
 from kdeploy.quantization.capture import reason_of
 from kdeploy.quantization.suppress_warnings import without_torch_noise
@@ -56,9 +56,9 @@ def export_program(
     Raises:
         ModelError: it cannot; the message says what it met.
     """
-    rows = len(example[0])
+    rows = num_rows(example)
     shapes = tuple(
-        {batch_axis(tensor, rows): BATCH, **axes_of(axes, name)}
+        {**_batch_of(tensor, rows), **axes_of(axes, name)}
         for name, tensor in zip(ends.inputs, example, strict=True)
     )
     try:
@@ -75,6 +75,7 @@ def export_program(
                 output_names=list(ends.outputs),
                 optimize=optimize,
                 custom_translation_table={
+                    **onnx_attention.translations(),
                     **onnx_dynamic.translations(),
                     **onnx_block_weights.translations(),
                 },
@@ -96,6 +97,11 @@ def axes_of(axes: Any, name: str) -> dict[int, str]:
     return dict(axes.get(name, {}) if by_name else axes)
 
 
+def _batch_of(tensor: Tensor, rows: int) -> dict[int, str]:
+    """Return the axis of the batch with its name; a scalar, as a sampling rate, has none."""
+    return {batch_axis(tensor, rows): BATCH} if tensor.dim() else {}
+
+
 def export_trace(
     model: nn.Module,
     example: tuple[Tensor, ...],
@@ -113,7 +119,7 @@ def export_trace(
     with torch.no_grad():
         answers = tuple(named_outputs(model(*(x.clone() for x in example))).values())
     tensors = zip((*ends.inputs, *ends.outputs), (*example, *answers), strict=True)
-    axes = {name: {batch_axis(tensor, len(example[0])): BATCH} for name, tensor in tensors}
+    axes = {name: _batch_of(tensor, num_rows(example)) for name, tensor in tensors}
     try:
         with temporary_folder("trace") as folder, without_torch_noise(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is deprecated, and says what it freezes

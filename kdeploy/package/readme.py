@@ -17,10 +17,13 @@ _TEXT = """\
 
 ## Run it
 
-    pip install numpy {libraries} pillow
+    pip install -r requirements.txt
+    pip install pillow
 {commands}
 
-It works from any folder; needs Python 3.9 or later, and Pillow for image files only. {given}
+It works from any folder; needs Python 3.9 or later, and Pillow for image files only. Other versions
+than the ones of `requirements.txt` may do (`pip install numpy {libraries}`): the self-test tells.
+{given}
 Made and tested with {made_with}.
 {native}{emitted}
 ## Test it on this device

@@ -38,6 +38,8 @@ from kdeploy.package.manifest import (
 from kdeploy.package.ports import contradiction
 from kdeploy.package.publish import published
 from kdeploy.package.readme import readme
+from kdeploy.package.requirements import NAME as REQUIREMENTS
+from kdeploy.package.requirements import requirements
 from kdeploy.package.runner.python import parts
 from kdeploy.package.signatures import Signing, check_signing, sign
 from kdeploy.preprocessing import Preprocessing
@@ -63,6 +65,7 @@ def package(
     chosen_because: str = "",
     licences: Mapping[str, str | Path] | None = None,
     signing: Signing = UNSIGNED,
+    asks_index: bool = False,
     emitted: Sequence[Emission] = (),
 ) -> Path:
     """Write the bundle of a file; return `out`. The same arguments give the same bytes.
@@ -82,6 +85,7 @@ def package(
         name: What people call it; left out: the label of the file's artefact.
         chosen_because: Why this file was packaged and not another.
         signing: The key that signs it, and the number of its release.
+        asks_index: Whether the package index is asked for digests that kdeploy does not know.
         emitted: What it brings for the place that it goes to.
         licences: By part (`model`, `data`): an SPDX identifier, a text, or a file with the text.
 
@@ -123,6 +127,8 @@ def package(
             licences=write_licences(folder, texts, known["libraries"], has_native=has_native),
         )
         write_runner(folder, form, str(described.task.get("name", "")))
+        needed = requirements(known["libraries"], asks_index=asks_index)
+        (folder / REQUIREMENTS).write_text(needed)
         write_manifest(described, folder)
         emit(emitted, Bundle(folder=folder, manifest=described), folder)
         text = readme(

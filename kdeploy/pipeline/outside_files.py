@@ -58,6 +58,7 @@ def package_file(
     signing: Signing = UNSIGNED,
     *,
     emitted: Sequence[Emission] = (),
+    asks_index: bool = False,
 ) -> VerifyResult:
     """Make the bundle of a file as it is, and prove it here; nothing stays when that fails.
 
@@ -86,6 +87,7 @@ def package_file(
                 budgets=budgets,
                 chosen_because="asked for by name",
                 signing=signing,
+                asks_index=asks_index,
                 emitted=emitted,
             )
             result = verify(place)

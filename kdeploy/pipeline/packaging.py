@@ -49,6 +49,8 @@ class BundleDescription:
     chosen_because: str
     signing: Signing = UNSIGNED
     """Of a bundle that is asked for by itself; a run signs none."""
+    asks_index: bool = False
+    """Whether the package index is asked for digests of libraries."""
     folding: Folding | None = None
     """Where the file is to prepare its pictures and read its outputs by itself."""
     emitted: Sequence[Emission] = ()
@@ -124,6 +126,7 @@ def _package(
         budgets=budgets,
         chosen_because=about.chosen_because,
         signing=about.signing,
+        asks_index=about.asks_index,
         emitted=about.emitted,
     )
 

@@ -107,6 +107,7 @@ def package_one(
     signing: Signing = UNSIGNED,
     *,
     folding: Folding | None = None,
+    asks_index: bool = False,
     emitted: Sequence[Emission] = (),
 ) -> VerifyResult:
     """Make the bundle of an artefact at `out`, a folder or zip; nothing stays when it fails.
@@ -126,7 +127,17 @@ def package_one(
             )
         data = load(source.data) if source.data is not None else None
         given = declared_inputs(reference)
-        return package_file(file, given, data, budgets, out, listener, signing, emitted=emitted)
+        return package_file(
+            file,
+            given,
+            data,
+            budgets,
+            out,
+            listener,
+            signing,
+            emitted=emitted,
+            asks_index=asks_index,
+        )
     check_budgets(budgets, [*FACTS, *(name for name, m in METRICS.items() if m.is_judged)], [])
     with temporary_folder("package") as folder:
         session, artifact = _begin(source, folder, listener)
@@ -141,6 +152,7 @@ def package_one(
             chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
             signing=signing,
             folding=folding,
+            asks_index=asks_index,
             emitted=emitted,
         )
         trial = folder / f"trial{out.suffix if out.suffix == '.zip' else ''}"

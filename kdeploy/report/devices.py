@@ -12,7 +12,7 @@ from kdeploy.report.wording import NOTHING, quantity, task
 
 SHOWN = (
     *("p50 latency", "throughput", "speed-up (p50)", "size", "top-1 accuracy", "peak memory"),
-    *("device memory", "doubts"),
+    *("device memory", "arena", "doubts"),
 )
 ENERGY = "energy"
 UNREADABLE = "energy is not measurable here: "

@@ -151,6 +151,25 @@ def test_a_state_may_have_its_batch_in_the_second_axis(tmp_path):
     runtime.close()
 
 
+class Scaled(nn.Module):
+    """Takes a rate for all rows, and rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, rate, x):
+        return {"score": self.head(x) / rate, "doubled": rate * 2}
+
+
+def test_a_scalar_is_the_same_for_all_rows(tmp_path):
+    path = tmp_path / "m.onnx"
+    result = export_several(Scaled().eval(), (torch.tensor(2.0), torch.randn(3, 4)), path)
+    assert result.max_abs < 1e-4
+    shapes = {i.name: list(i.shape) for i in onnxruntime.InferenceSession(path).get_inputs()}
+    assert shapes == {"rate": [], "x": ["batch", 4]}
+
+
 def test_a_model_that_remembers_in_a_buffer_is_refused(data, tmp_path):
     model = Remembering().eval()
     with pytest.raises(ModelError, match="changes its buffer `total`") as caught:

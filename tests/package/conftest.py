@@ -239,6 +239,7 @@ FILES = (
     "golden/tolerance.json",
     "manifest.json",
     "model.onnx",
+    "requirements.txt",
     "runner/cpp/CMakeLists.txt",
     "runner/cpp/main.cpp",
     "runner/python/given.py",

@@ -51,7 +51,9 @@ def test_it_is_measured_in_turns_with_the_others_and_marked(ran):
     assert share.n == 48
     assert share.low <= share.value <= share.high
     compared = json.loads((ran.out / "comparisons.json").read_text())
-    assert "cascade" in {line["label"] for line in compared}
+    own = [line for line in compared if line["label"] == "cascade"]
+    assert {line["metric"] for line in own} == {"latency.mean", "latency.p50", "throughput"}
+    assert all(line["flags"] == ["dynamic"] for line in own)
     report = (ran.out / "report.md").read_text()
     assert "answered early" in report
     assert "cascade (dynamic, packaged)" in report

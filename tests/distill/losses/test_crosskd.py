@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from kdeploy.data.own_function import attribute_of
+from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import Batch, TaskFacts
+from kdeploy.distill.loss_specs import checked_weight, loss_specs_of
 from kdeploy.distill.losses.crosskd import CrossKd
 from kdeploy.distill.losses.detection_kd import DetectionKd
+from kdeploy.distill.objective import DistillObjective
 from kdeploy.distill.teacher import Teacher
 from kdeploy.errors import ModelError
 from kdeploy.tasks.detection import Detection
 
 CLASSES = 3
+MODELS = Path(__file__).parents[3] / "models"
 
 
 class Tiny(nn.Module):
@@ -84,6 +91,33 @@ def test_features_learn_and_the_teacher_does_not(case):
     assert own.grad.abs().max() > 0
     assert loss.projections[0].weight.grad.abs().max() > 0
     assert all(p.grad is None and p.requires_grad for p in teacher.parameters())
+
+
+def test_an_objective_runs_its_own_teacher_on_from_the_named_layers():
+    torch.manual_seed(0)
+    task = Detection()
+    task._size, task._classes = (32, 32), ("a", "b", "c")
+    detector = attribute_of("build.py:detector", MODELS / "detect_objects")
+    student, teacher = (detector(width=w, depth=1, num_classes=CLASSES) for w in (4, 6))
+    towers = {f"towers.{n}": f"towers.{n}" for n in range(2)}
+    config = DistillConfig(losses=[{"crosskd": {"weight": 1.0, "layers": towers}}])
+    boxes = torch.tensor([[[4.0, 4.0, 20.0, 20.0, 1.0]]]).repeat(2, 1, 1)
+    batch = Batch(x=torch.randn(2, 3, 32, 32), labels=boxes, rows=torch.arange(2))
+    objective = DistillObjective(
+        student,
+        Teacher(teacher),
+        loss_specs_of(config.losses),
+        label_weight=checked_weight(1.0, where="label_weight"),
+        example=batch,
+        facts=TaskFacts(num_classes=CLASSES, num_items=2, task=task),
+    )
+    parts = objective(batch)
+    parts["crosskd"].backward()
+    assert set(parts) == {"labels", "crosskd"}
+    # The student's own head is left to the labels: the teacher reaches what lies before it.
+    assert student.stem[0].weight.grad.abs().max() > 0
+    assert all(layer.weight.grad is None for layer in (*student.boxes, *student.scores))
+    assert all(p.grad is None for p in teacher.parameters())
 
 
 def test_without_a_teacher_that_runs_on_it_is_refused():
