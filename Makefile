@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EDGE := $(VENV)/edge
+ARM := $(VENV)/arm
 TESTS_OF_EDGE := tests/export/exporters/test_executorch_from_torch.py \
 	tests/export/exporters/test_litert_from_torch.py \
-	tests/package/bundles/test_executorch.py tests/package/bundles/test_litert.py
+	tests/package/bundles/test_executorch.py tests/package/bundles/test_litert.py \
+	tests/runtimes/test_litert_micro.py
 
 # Two test workers share the machine: one thread each, so that they do not fight for the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
@@ -20,7 +22,7 @@ TESTS_OF_THREADS := tests/training/test_fit.py tests/training/test_safe_arithmet
 HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-edge hints fuzz test-tensorrt-api check bench test-gpu bench-gpu docs
+.PHONY: help setup demo test test-edge test-arm hints fuzz test-tensorrt-api check bench test-gpu bench-gpu docs
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -64,9 +66,21 @@ test-edge: $(STAMP)  ## ExecuTorch and LiteRT: installs both in .venv/edge, runs
 	$(EDGE)/bin/python -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), \
 		"beside.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' \
 		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-	$(EDGE)/bin/pip install --quiet --constraint constraints-edge.txt executorch litert-torch
+	$(EDGE)/bin/pip install --quiet --constraint constraints-edge.txt executorch litert-torch tflite-micro
 	$(ONE_THREAD) $(EDGE)/bin/python -m pytest -p no:anyio $(TESTS_OF_EDGE)
 	$(ONE_THREAD) $(EDGE)/bin/python -m pytest -p no:anyio tests/contracts -k 'executorch or litert'
+
+# Where .venv/edge is (make test-edge), bundles of LiteRT are made too. A reason to skip is printed.
+test-arm: $(STAMP)  ## bundles on an emulated 64-bit ARM: answers and memory; fetches Debian 13's qemu
+	@if $(BIN)/python -m tests.arm.emulated $(ARM); then KDEPLOY_ARM=$(CURDIR)/$(ARM) $(ONE_THREAD) \
+		$$(ls $(EDGE)/bin/python 2>/dev/null || echo $(BIN)/python) -m pytest -p no:anyio tests/arm; \
+	else test $$? = 3; fi
+
+test-resolver: $(STAMP)  ## what pip would install for the extras of edge runtimes; asks the package index
+	KDEPLOY_INDEX=1 $(BIN)/python -m pytest -q tests/test_resolver.py
+
+digests: $(STAMP)  ## write the digests of the wheels that bundles pin anew; asks the package index
+	$(BIN)/python docs/write_wheel_digests.py
 
 test-tensorrt-api: $(STAMP)  ## the names of TensorRT's real bindings are those that tests use; needs PyPI and cc
 	$(BIN)/python tests/runtimes/tensorrt_names/write.py --check

@@ -103,8 +103,14 @@ FLAGS: dict[str, Flag] = {
         remedy="raise the batch size, and divide",
     ),
     "emulated": Flag(
-        meaning="the numbers are emulated in floating point: the accuracy holds, the time does not",
-        remedy="export the model and measure the file",
+        meaning="stand-ins computed it (floating point, or reference kernels): the accuracy holds,"
+        " the time does not",
+        remedy="export the model and measure the file, on the device where it is for one",
+    ),
+    "emulated_processor": Flag(
+        meaning="ran under an emulator of this processor: answers hold, memory holds the emulator"
+        " too, and times say nothing",
+        remedy="measure on the device itself before quoting anything but accuracy",
     ),
     "slow_first_run": Flag(
         meaning="the first batch took much longer than the rest",

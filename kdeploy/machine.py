@@ -58,6 +58,8 @@ class Machine:
     ram_bytes: int | None = None
     governor: str | None = None
     is_virtual: bool | None = None
+    emulated_on: str | None = None
+    """The real processor's architecture, where a program such as qemu plays this one's."""
     load: float | None = None
     """The load average of the last minute."""
     gpu: str | None = None
@@ -99,6 +101,7 @@ def fingerprint(*, root: Path = _ROOT, libraries: Iterable[str] = ()) -> Machine
         id=_id(hardware),
         governor=_governor(root),
         is_virtual=_is_virtual(cpuinfo, root),
+        emulated_on=_emulated_on(root),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         driver=driver,
         os=platform.platform(),
@@ -221,6 +224,18 @@ def _is_virtual(cpuinfo: Mapping[str, str], root: Path) -> bool | None:
         or (root / "proc/device-tree/hypervisor").exists()
         or any(name in dmi.lower() for name in _HYPERVISORS)
     )
+
+
+def _emulated_on(root: Path) -> str | None:
+    """Return what the kernel calls its processor, where that is another than this program's."""
+    alias = re.match(r"cpu:type:([^:,]+)", _text(root / "sys/devices/system/cpu/modalias"))
+    kernel = alias[1].lower() if alias else ""
+    own = platform.machine().lower()
+    # Programs of 32 bits run as they are on processors of 64.
+    family = "x86" if re.match(r"x86|amd64|i\d86", own) else own
+    family = "aarch64" if re.match(r"a(rm|arch)", own) else family
+    # An emulator answers uname and /proc/cpuinfo; what lies in /sys, it leaves as it is.
+    return kernel if kernel in ("x86", "aarch64") and kernel != family else None
 
 
 def _gpu(root: Path) -> tuple[str | None, str | None]:

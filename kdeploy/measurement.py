@@ -179,6 +179,7 @@ METRICS: dict[str, Metric] = {
     "device_memory": Metric(
         unit="B", better="lower", about="accelerator memory of the process", needs="cuda"
     ),
+    "arena_memory": Metric(unit="B", better="lower", about="RAM that a firmware sets aside"),
     "cold_start": Metric(unit="s", better="lower", about="process start to first answer"),
     "load_time": Metric(unit="s", better="lower", about="time to open the file"),
     "first_inference": Metric(unit="s", better="lower", about="time of the first batch"),

@@ -33,6 +33,7 @@ FOLDERS: Mapping[str, str] = {
     "task": "tasks",
     "dynamic": "dynamic/kinds",
     "bundle": "package/bundles",
+    "emitter": "package/emitters",
     "report_format": "report/formats",
     "wrapper": "quantization",
 }
@@ -44,7 +45,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "export": ("exporter",),
     "bench": ("runtime", "metric"),
     "gate": ("metric",),
-    "package": ("bundle",),
+    "package": ("bundle", "emitter"),
     "report": ("report_format",),
     "format": ("report_format",),
 }
@@ -215,6 +216,23 @@ def parse_one_key(entry: Mapping[str, Any], where: str) -> tuple[str, dict[str, 
     return str(name), dict(given or {})
 
 
+def parse_text(text: str, where: str) -> tuple[str, dict[str, str]]:
+    """Return name and parameters of `NAME` or `NAME:key=value,...`.
+
+    Raises:
+        RecipeError: a parameter has no value.
+    """
+    name, _, rest = text.partition(":")
+    pairs = [option.partition("=") for option in rest.split(",") if option]
+    for key, sign, value in pairs:
+        if not (sign and value):
+            raise RecipeError(
+                f"{where} `{text}`: the option `{key}` has no value",
+                hint=f"write `{name}:{key}=value`",
+            )
+    return name, {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def model_of(
     parameters: tuple[Parameter, ...],
     name: str = "Parameters",
@@ -240,6 +258,10 @@ def _first_error(error: ValidationError, model: type[BaseModel], where: str) -> 
     field = model.model_fields.get(str(first["loc"][0])) if first["loc"] else None
     found = "" if first["type"] == "missing" else f", found `{first['input']!r}`"
     hint = (field.description if field else None) or _SCHEMA
+    given = first["input"]
+    if first["type"] == "string_type" and isinstance(given, dict) and len(given) == 1:
+        text = ": ".join(map(str, next(iter(given.items()))))
+        hint = f'YAML reads a colon as a key; put it in quotes: `"{text}"`'
     return RecipeError(f"{key}: {first['msg'].lower()}{found}", hint=hint)
 
 

@@ -54,6 +54,12 @@ def _seeded():
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _locks_of_its_own(tmp_path_factory):
+    """No test waits for the timings of another process: their times mean nothing."""
+    os.environ["KDEPLOY_LOCKS"] = str(tmp_path_factory.mktemp("locks"))
+
+
 @pytest.fixture(scope="session")
 def tiny_data():
     """Return four classes of noisy bright edges, (1, 12, 12) uint8, easy to learn."""

@@ -118,6 +118,27 @@ def test_the_id_names_the_hardware_and_not_the_moment(tmp_path, monkeypatch):
     assert after.load == 99.0
 
 
+@pytest.mark.parametrize(
+    ("program", "kernel", "expected"),
+    [
+        ("aarch64", "x86,ven0002fam0019", "x86"),
+        ("x86_64", "aarch64", "aarch64"),
+        ("aarch64", "aarch64", None),
+        ("armv7l", "aarch64", None),
+        ("x86_64", "x86,ven0002fam0019", None),
+        ("i686", "x86,ven0002fam0019", None),
+        ("riscv64", "riscv", None),
+    ],
+)
+def test_an_emulated_processor_is_told_by_the_kernels_own(
+    tmp_path, monkeypatch, program, kernel, expected
+):
+    monkeypatch.setattr("platform.machine", lambda: program)
+    alias = "sys/devices/system/cpu/modalias"
+    root = _write(tmp_path, {"proc/cpuinfo": PI, alias: f"cpu:type:{kernel}:feature:,0000\n"})
+    assert fingerprint(root=root).emulated_on == expected
+
+
 def test_survives_json():
     machine = fingerprint()
     assert Machine.from_dict(json.loads(json.dumps(machine.to_dict()))) == machine

@@ -49,3 +49,10 @@ def test_a_module_says_what_it_is_in_a_sentence():
     docs = {named(p): ast.get_docstring(ast.parse(p.read_text())) or "" for p in SOURCES}
     firsts = {name: doc.split("\n")[0] for name, doc in docs.items()}
     assert {n: first for n, first in firsts.items() if not first.endswith((".", ":", "?"))} == {}
+
+
+def test_the_changelog_says_each_thing_once():
+    # Branches that are joined may bring the same line twice.
+    lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    entries = [line for line in lines if line.startswith("- ")]
+    assert sorted({line for line in entries if entries.count(line) > 1}) == []

@@ -51,6 +51,9 @@ class Pair:
     teacher_epochs: int = 10
     label_smoothing: float = 0.0
     """Of the teacher's training."""
+    task: str = "classification"
+    is_fresh: bool = False
+    """Whether no default was chosen with it."""
 
 
 MORE = "fashion12000"
@@ -62,6 +65,9 @@ SEPARABLE = Network(build="convolutional", args={"width": 16, "depth": 1, "separ
 TRANSFORMER = Network(build="row_transformer", args={"width": 48, "layers": 3})
 LSTM, GRU = Network(build="row_lstm"), Network(build="row_gru")
 HUNDRED = {"num_classes": 100}
+FOUR_NUMBERS = {"in_channels": 3, "num_classes": 4}
+TWO_KINDS = {"in_channels": 1, "num_classes": 2}
+LEAVES = {"in_channels": 1, "num_classes": 6}
 STRONG = Pair(data="fashion", teacher=WIDE, student=NARROW, teacher_data=MORE, teacher_epochs=4)
 ATTENTIVE = replace(STRONG, teacher=TRANSFORMER, teacher_epochs=6)
 
@@ -97,5 +103,65 @@ PAIRS: Mapping[str, Pair] = {
     ),
     "cnn to lstm, 8000 items": Pair(
         data="fashion8000", teacher=WIDE, student=LSTM, teacher_epochs=2
+    ),
+    "regression, where clothing lies": Pair(
+        data="places",
+        teacher=replace(WIDE, args={**WIDE.args, **FOUR_NUMBERS}),
+        student=replace(NARROW, args={"width": 8, "depth": 1, **FOUR_NUMBERS}),
+        teacher_data="places2000",
+        teacher_epochs=8,
+        task="regression",
+        is_fresh=True,
+    ),
+    "regression, a table": Pair(
+        data="diabetes",
+        teacher=Network(build="columns_network"),
+        student=Network(build="columns_network", args={"width": 8, "layers": 1}),
+        teacher_epochs=20,
+        task="regression",
+        is_fresh=True,
+    ),
+    "segmentation": Pair(
+        data="masks",
+        teacher=Network(build="segmenting", args={"width": 12}),
+        student=Network(build="segmenting", args={"width": 4}),
+        teacher_data="masks2000",
+        teacher_epochs=8,
+        task="segmentation",
+        is_fresh=True,
+    ),
+    "two classes, electricity": Pair(
+        data="electricity",
+        teacher=Network(build="series_convolutional", args=TWO_KINDS),
+        student=Network(build="series_gru", args=TWO_KINDS),
+        teacher_epochs=40,
+    ),
+    "two classes, cnn to narrow cnn": Pair(
+        data="shirts",
+        teacher=replace(WIDE, args={**WIDE.args, "num_classes": 2}),
+        student=replace(NARROW, args={**NARROW.args, "num_classes": 2}),
+        teacher_data="shirts2400",
+        teacher_epochs=5,
+    ),
+    "two classes, gestures": Pair(
+        data="gestures",
+        teacher=Network(build="series_convolutional", args=TWO_KINDS),
+        student=Network(build="series_convolutional", args={"width": 8, **TWO_KINDS}),
+        teacher_epochs=40,
+        is_fresh=True,
+    ),
+    "leaves, cnn to narrow cnn": Pair(
+        data="leaves",
+        teacher=Network(build="series_convolutional", args=LEAVES),
+        student=Network(build="series_convolutional", args={"width": 8, **LEAVES}),
+        teacher_epochs=40,
+        is_fresh=True,
+    ),
+    "text of verbs, transformer to lstm": Pair(
+        data="text of verbs",
+        teacher=Network(build="text_transformer"),
+        student=Network(build="text_lstm"),
+        teacher_epochs=6,
+        is_fresh=True,
     ),
 }

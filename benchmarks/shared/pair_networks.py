@@ -28,6 +28,21 @@ def convolutional(
     return nn.Sequential(*layers, *head)
 
 
+def segmenting(*, width: int = 16, num_classes: int = 5, in_channels: int = 3) -> nn.Module:
+    """Return an encoder of three resolutions and a decoder with shortcuts: images -> maps."""
+    return Segmenter(in_channels, width, num_classes)
+
+
+def columns_network(
+    *, columns: int = 10, width: int = 64, layers: int = 2, num_outputs: int = 1
+) -> nn.Sequential:
+    """Return linear layers over the columns of a table: (N, columns, 1) -> (N, outputs)."""
+    inner: list[nn.Module] = []
+    for index in range(layers):
+        inner += [nn.Linear(width if index else columns, width), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *inner, nn.Linear(width, num_outputs))
+
+
 def row_lstm(*, row: int = 28, hidden: int = 64, num_classes: int = 10) -> nn.Module:
     """Return an LSTM that reads an image row by row."""
     return RowReader(nn.LSTM(row, hidden, batch_first=True), num_classes)
@@ -90,6 +105,35 @@ class RowReader(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         outputs, _ = self.recurrent(x.transpose(1, 2).flatten(2))  # (N, rows, channels * row)
         return self.head(outputs[:, -1])
+
+
+class Segmenter(nn.Module):
+    """Three resolutions down, two up again; a class for every position of the image."""
+
+    def __init__(self, in_channels: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(
+            [
+                _convolution(in_channels, width, stride=2),
+                _convolution(width, 2 * width, stride=2),
+                _convolution(2 * width, 4 * width, stride=2),
+            ]
+        )
+        self.up = nn.ModuleList(
+            [
+                _convolution(6 * width, 2 * width, stride=1),
+                _convolution(3 * width, width, stride=1),
+            ]
+        )
+        self.head = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = self.down[0](x)
+        middle = self.down[1](fine)
+        coarse = self.down[2](middle)
+        middle = self.up[0](torch.cat([_twice(coarse), middle], dim=1))
+        fine = self.up[1](torch.cat([_twice(middle), fine], dim=1))
+        return _twice(self.head(fine))
 
 
 class SeriesReader(nn.Module):
@@ -180,6 +224,10 @@ class Layer(nn.Module):
 def _mean(x: Tensor, is_word: Tensor) -> Tensor:
     weights = is_word[:, :, None].to(x.dtype)
     return (x * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def _twice(x: Tensor) -> Tensor:
+    return nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _convolution(

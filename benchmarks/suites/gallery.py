@@ -3,8 +3,9 @@
     python benchmarks/suites/gallery.py imagenet_mobilenet
 
 Runs the subject's recipes (what is there already is not made again) and writes a table: the task's
-metric, agreement with the teacher, p50, size, parameters and peak memory of each file. A subject
-whose packages are not installed is skipped, with the command that installs them.
+metric, agreement with the teacher, p50 against that of the first file in the same runtime, size,
+parameters and peak memory of each file. A subject whose packages are not installed is skipped, with
+the command that installs them.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Subject:
 
 
 SUBJECTS = {
-    "imagenet_mobilenet": Subject(recipes=("int8", "recipe")),
+    "detect_objects": Subject(recipes=("recipe",)),
+    "imagenet_mobilenet": Subject(recipes=("recipe",)),
     "rapidocr": Subject(recipes=("detector", "reader"), program="make.py"),
     "read_text": Subject(recipes=("recipe",)),
     "voice_activity": Subject(recipes=("recipe",)),
@@ -86,7 +88,8 @@ def page(name: str, runs: Sequence[Path], machine: Machine) -> str:
         if records:
             lines += [f"## {run.name}", "", *_table(records), ""]
     lines += [
-        "p50 of batch 1 with its 95 % interval, files side by side in turns. Peak memory is "
+        "p50 of batch 1 is that of the first file in the same runtime times so much, files side by "
+        "side in turns; the range is that of the 95 % intervals. Peak memory is "
         "that of a process that runs the file alone. Doubts about the times, by the tool itself: "
         f"{_doubts(runs)}.",
         "",
@@ -105,22 +108,34 @@ def _table(records: Sequence[Measurement]) -> list[str]:
         if record.metric in names and record.value is not None:
             cells.setdefault((record.label, record.runtime), {})[record.metric] = record
     measured = {key: found for key, found in cells.items() if "latency.p50" in found}
+    first: dict[str, Measurement] = {}
+    for (_, runtime), found in measured.items():
+        first.setdefault(runtime, found["latency.p50"])
     rows = [
-        (label, runtime, *(_cell(found.get(metric)) for metric in names))
+        (label, runtime, *(_cell(found.get(metric), first[runtime]) for metric in names))
         for (label, runtime), found in measured.items()
     ]
     header = " | ".join(("file", "runtime", *(n.removeprefix("latency.") for n in names)))
     return table(header, rows, right=range(2, 2 + len(names)))
 
 
-def _cell(record: Measurement | None) -> str:
+def _cell(record: Measurement | None, first: Measurement) -> str:
     if record is None:
         return "-"
+    if record.metric == "latency.p50":
+        return _times(record, first)
     value = format_quantity(record.value, record.unit)
-    if record.metric == "latency.p50" and record.low is not None and record.high is not None:
-        low, high = (format_quantity(bound, record.unit) for bound in (record.low, record.high))
-        return f"{value} ({low} to {high})"
     return f"{value} (n {record.n})" if METRICS[record.metric].is_judged else value
+
+
+def _times(record: Measurement, first: Measurement) -> str:
+    """Return a time as a multiple of another: on a machine that is shared, that alone holds."""
+    value = f"{record.value / first.value:.2f}"
+    bounds = (record.low, record.high, first.low, first.high)
+    if record is first or None in bounds:
+        return value
+    low, high, first_low, first_high = bounds
+    return f"{value} ({low / first_high:.2f} to {high / first_low:.2f})"
 
 
 def _doubts(runs: Sequence[Path]) -> str:

@@ -10,10 +10,13 @@ from kdeploy.api import session
 from kdeploy.api.models import source_of
 from kdeploy.errors import GateFailed
 from kdeploy.gate import parse_gates
+from kdeploy.package.emission import emissions
+from kdeploy.package.folding import folding_of
 from kdeploy.package.signatures import Signing, Trust
 from kdeploy.package.verify import VerifyResult
 from kdeploy.package.verify import verify as verify_bundle
 from kdeploy.pipeline.single import package_one
+from kdeploy.recipe.sections import spelled_out
 from kdeploy.units import parse_quantity
 
 
@@ -27,6 +30,10 @@ def package(
     args: Mapping[str, Any] | None = None,
     sign: str | Path | None = None,
     release: int = 0,
+    ask_index: bool = False,
+    fold_preprocessing: bool = False,
+    fold_suppression: bool = False,
+    emit: Sequence[str | Mapping[str, Any]] = (),
 ) -> VerifyResult:
     """Return the proof of a bundle that was made at `out`.
 
@@ -40,6 +47,11 @@ def package(
         args: Of a reference: keyword arguments of its function.
         sign: PEM file of an Ed25519 private key that signs it.
         release: Number of this bundle, which counts up; 0: none.
+        ask_index: Ask the package index for digests of libraries that kdeploy does not know.
+        fold_preprocessing: Let the file take bytes of pixels, and answer what the task reads.
+        fold_suppression: Of a folded detector: leave worse boxes of one object out.
+        emit: What it brings for the place that it goes to: names out of `kdeploy list emitter`, or
+            `{name: {its parameters}}`.
 
     Raises:
         GateFailed: a check does not hold here; nothing was left at `out`.
@@ -47,7 +59,18 @@ def package(
     source = source_of(model, data=data, weights=weights, args=args)
     gates = parse_gates(list(budgets), where="budgets")
     signing = Signing(key=None if sign is None else Path(sign), release=release)
-    result = package_one(source, gates, Path(out), session.listener(), signing)
+    folding = folding_of(fold_preprocessing, fold_suppression)
+    emitted = emissions([spelled_out(entry) for entry in emit], "emit")
+    result = package_one(
+        source,
+        gates,
+        Path(out),
+        session.listener(),
+        signing,
+        folding=folding,
+        emitted=emitted,
+        asks_index=ask_index,
+    )
     failed = [check for check in result.checks if not check["passed"]]
     if not result.passed:
         reasons = "; ".join(f"{check['check']}: {check.get('reason', '')}" for check in failed)

@@ -6,15 +6,18 @@ mapping by the names of its inputs. What has no row for each item (a sampling ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdeploy.runtimes.contract import Answer, Array, Given
+if TYPE_CHECKING:  # a device's Python may be too old for the contract of runtimes
+    from collections.abc import Callable
 
-Infer = Callable[[Given], Answer]
+    from kdeploy.runtimes.contract import Answer, Array, Given
+
+    Infer = Callable[[Given], Answer]
 
 
 class Batches:
@@ -33,7 +36,7 @@ class Batches:
             self._one = np.load(file)
             return
         with np.load(file) as stored:
-            for told, key in zip(inputs, stored.files, strict=True):
+            for told, key in zip(inputs, stored.files):  # noqa: B905 - Python 3.9
                 self._arrays[told["name"]] = stored[key]
                 self._with_rows |= {told["name"]} if told["rows"] else set()
 

@@ -29,6 +29,11 @@ def of_machine(machine: Machine) -> tuple[str, ...]:
     return tuple(found)
 
 
+def of_emulation(machine: Machine) -> tuple[str, ...]:
+    """Return the doubt about every number of a processor that is none."""
+    return ("emulated_processor",) if machine.emulated_on else ()
+
+
 def of_warm_up(*, is_steady: bool) -> tuple[str, ...]:
     """Return `unsteady_warm_up` where no three windows agreed."""
     return () if is_steady else ("unsteady_warm_up",)

@@ -110,8 +110,12 @@ def _compared(other: Outcome, base: Outcome) -> Iterator[dict[str, Any]]:
     medians, base_medians = ([float(np.median(r)) for r in o.rounds] for o in (other, base))
     rates, base_rates = (_rates(o).tolist() for o in (other, base))
     pairs = {"latency.p50": (base_medians, medians), "throughput": (rates, base_rates)}
+    flags = _kind_of_file(other.model) or _kind_of_file(base.model)
+    if flags:  # a median may be that of early answers alone
+        means, base_means = ([float(np.mean(r)) for r in o.rounds] for o in (other, base))
+        pairs = {"latency.mean": (base_means, means), **pairs}
     if other.batch_size != base.batch_size:  # times of different work
-        del pairs["latency.p50"]
+        pairs = {name: pair for name, pair in pairs.items() if not name.startswith("latency.")}
     for metric, (above, below) in pairs.items():
         ratio = stats.paired_ratio(above, below)
         yield {
@@ -128,6 +132,7 @@ def _compared(other: Outcome, base: Outcome) -> Iterator[dict[str, Any]]:
             "low": ratio.low,
             "high": ratio.high,
             "verdict": stats.verdict(ratio),
+            **({"flags": list(flags)} if flags else {}),
         }
 
 
@@ -222,6 +227,8 @@ def _facts(outcome: Outcome, machine: Machine) -> Iterator[_Number]:
             own = swapped if metric == "memory_over_runtime" else ()
             yield _Number(metric=metric, value=outcome.numbers[metric], flags=own)
     yield _Number(metric="size", value=_size(model))
+    if proof is not None and proof.arena_bytes is not None:
+        yield _Number(metric="arena_memory", value=proof.arena_bytes)
     if parameters is not None:
         yield _Number(metric="parameters", value=parameters)
     if model.macs is not None:
@@ -308,7 +315,9 @@ def _record(outcome: Outcome, number: _Number, machine: Machine) -> Measurement:
         low=number.low,
         high=number.high,
         n=number.n,
-        flags=tuple(dict.fromkeys((*_kind_of_file(model), *number.flags))),
+        flags=tuple(
+            dict.fromkeys((*_kind_of_file(model), *doubts.of_emulation(machine), *number.flags))
+        ),
         skipped=number.skipped,
     )
 

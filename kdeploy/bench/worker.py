@@ -17,14 +17,17 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdeploy.bench import measure, memory
-from kdeploy.bench.batches import Batches, Infer, Stream
+from kdeploy.bench.batches import Batches, Stream
 from kdeploy.errors import KdeployError
 from kdeploy.runtimes.contract import DeviceTimed, Given, Runtime
+
+if TYPE_CHECKING:
+    from kdeploy.bench.batches import Infer
 
 PR_SET_PDEATHSIG = 1  # prctl(2): a signal when the parent ends
 Request = Mapping[str, Any]

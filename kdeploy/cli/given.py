@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kdeploy.errors import FileMissing
-from kdeploy.store.artifact import is_id, no_file
+from kdeploy.errors import FileMissing, InputError
+from kdeploy.store.artifact import MANIFEST, is_id, no_file
 from kdeploy.store.transformers_models import HUGGING_FACE
 
 FILE = "onnx:"
+
+
+def check_arguments(given: Sequence[str]) -> None:
+    """Refuse an argument without a letter: as a path it would be the folder one is in.
+
+    Raises:
+        InputError: an argument is empty.
+    """
+    if "" in given:
+        place = list(given).index("")
+        before = f" after `{given[place - 1]}`" if place else ""
+        raise InputError(
+            f"the argument{before} is empty", hint="a variable of the shell may not be set"
+        )
 
 
 def check_files(references: Iterable[str]) -> None:
@@ -38,10 +52,18 @@ def check_model(reference: str) -> None:
                 hint="relative paths start where the command is called",
             )
         return
-    if is_id(reference) or Path(reference).exists() or (colon and name):
+    path = Path(reference).expanduser()
+    if is_id(reference) or (path / MANIFEST).is_file() or (colon and name):
         return
+    found = ""
+    if reference and path.exists():
+        found = f"a folder without {MANIFEST}, " if path.is_dir() else "a file, "
+    if path.suffix == ".onnx" and path.is_file():
+        raise FileMissing(
+            f"`{reference}` is a file, and no artefact", hint=f"write `{FILE}{reference}`"
+        )
     raise FileMissing(
-        f"`{reference}` is neither an artefact nor a model reference",
+        f"`{reference}` is {found}neither an artefact nor a model reference",
         hint="name a folder DIR/artifacts/<id>, its id, `build.py:function` or `onnx:FILE`",
     )
 

@@ -30,6 +30,10 @@ def search(
         str | None,
         typer.Option("--ray", help="Train on this Ray cluster: `auto`, or the head's HOST:PORT."),
     ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="Time files there, over ssh: user@device."),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", help="In place of `search.sampler`: tpe gp random.")
     ] = None,
@@ -41,14 +45,20 @@ def search(
     debug: Debug = False,
 ) -> Result:
     """Find the best recipe for constraints; an interrupted search goes on where it stopped."""
+    from kdeploy.bench.ssh.hosts import parse_host
     from kdeploy.recipe.read import read_given
     from kdeploy.search.settings import settings_of
 
     folder = [f"data.folder={data_dir.resolve()}"] if data_dir else []
     chosen = [f"search.sampler={sampler}"] if sampler else []
-    given = read_given(recipe)
+    if host is not None:
+        parse_host(host)
     settings = settings_of(
-        given, folder=recipe.parent, out=out, overrides=[*(overrides or []), *folder, *chosen]
+        read_given(recipe),
+        folder=recipe.parent,
+        out=out,
+        overrides=[*(overrides or []), *folder, *chosen],
+        host=host,
     )
     from kdeploy.progress.terminal import Terminal
     from kdeploy.search.run import Budget

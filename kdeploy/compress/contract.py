@@ -126,6 +126,9 @@ class CompressContext:
     device: str = "cpu"
     train: Train = cannot_train
     stopwatch: Stopwatch = cannot_measure
+    is_recovered: bool = False
+    """Whether `recover` says how what the step makes is trained; a technique may do so itself, and
+    says that by `StepTraining.is_last`."""
     is_validation_seen: bool = False
     """Whether the model may have been trained on the validation items, which drops are seen by."""
     report: dict[str, Any] = field(default_factory=dict)

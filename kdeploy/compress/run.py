@@ -21,6 +21,7 @@ from kdeploy.onnx_graph.model import OnnxModel
 from kdeploy.registry import find, validate
 from kdeploy.torch_module.model_outputs import outputs_of
 from kdeploy.torch_module.reparametrized import computed_weights, with_plain_weights
+from kdeploy.torch_module.transformers_configuration import fit_configuration
 from kdeploy.untrusted.user_code import described, users_error
 
 _LOG = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def compress(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
         result = _run(step, twin, context, resolved, technique)
+    fit_configuration(result)
     _check(before, _outputs(result, example, technique), technique)
     check_ensured(step, result, technique)
     return result.to(home)

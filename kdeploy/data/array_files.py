@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import DataError, FileMissing
+from kdeploy.untrusted.git_pointer import refuse_pointer
 
 FORMS = "a .npz or .safetensors file with `x` and `y`, or a folder with x.npy and y.npy"
 
@@ -118,7 +119,11 @@ def _told(file: Path) -> Iterator[None]:
     try:
         yield
     except (*damages, zipfile.BadZipFile, SafetensorError) as error:
+        refuse_pointer(file, DataError)
         raise DataError(f"{file} cannot be read: {error}", hint=_SAVE) from error
 
 
-_SAVE = "write it with `np.savez(file, x=x, y=y)` or safetensors; object arrays are refused"
+_SAVE = (
+    "write it with `np.savez(file, x=x, y=y)` or safetensors; object arrays are"
+    " refused: `x.astype('float32')`, names `y.astype(str)`"
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
@@ -14,7 +15,20 @@ from numpy.typing import NDArray
 from kdeploy.data.cache import no_room
 from kdeploy.system.user_cache import cache_folder
 
+SHARE_OF_FREE = 0.1
+"""Of what is free on the disk, that is taken unasked."""
 Read = Callable[[int], NDArray[Any]]
+
+
+def has_room(size_bytes: int) -> bool:
+    """Return whether so much may be kept without being asked for: the disk hardly notices it."""
+    folder = cache_folder("kept")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK) and size_bytes <= SHARE_OF_FREE * free
 
 
 def kept_after_reading(

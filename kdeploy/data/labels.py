@@ -188,8 +188,12 @@ def _refuse_gaps(y: NDArray[np.int64], where: str) -> None:
     raise DataError(
         f"{where}: {count} different labels from {values[0]} to {largest} ({_listed(y)}): no item "
         f"has the label {missing}",
-        hint=f"{_NUMBER}; if all classes up to {largest} exist, say so: `classes: {largest + 1}`",
+        hint=_NUMBER + (_all_exist(int(largest)) if largest < MOST_CLASSES else ""),
     )
+
+
+def _all_exist(largest: int) -> str:
+    return f"; if all classes up to {largest} exist, say so: `classes: {largest + 1}`"
 
 
 _NUMBER = (
@@ -198,7 +202,8 @@ _NUMBER = (
 
 
 def _listed(y: NDArray[Any]) -> str:
-    values = [f"{value:g}" for value in np.unique(y)]
+    whole = y.dtype.kind in "iu"
+    values = [str(value) if whole else f"{value:g}" for value in np.unique(y)]
     if len(values) <= SHOWN:
         return ", ".join(values)
     return f"{', '.join(values[: SHOWN - 2])}, ..., {values[-1]}"
@@ -229,7 +234,10 @@ def _token_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
 def _no_numbers(y: NDArray[Any], where: str) -> DataError:
     found = f"{where}: labels are {y.dtype} of shape {tuple(y.shape)}"
     if y.dtype.kind in "US" and y.ndim == 1 and len(y):
-        names = ", ".join(str(name) for name in np.unique(y)[:3])
+        text = np.char.decode(y, "utf-8", "replace") if y.dtype.kind == "S" else y
+        names = ", ".join(np.unique(text)[:3])
+        if np.char.isdigit(text).all():
+            return DataError(f"{found}: numbers as text ({names}, ...)", hint="`y = y.astype(int)`")
         return DataError(
             f"{found}: names ({names}, ...), where numbers must be",
             hint=f"{_NUMBER}, and give the names as `classes: [{names}, ...]`",

@@ -9,7 +9,7 @@ already: a resumed training, or one of another seed, reads the very same numbers
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,10 @@ class CachedTeacher:
             return self.live(batch, paths)
         logits, *features = self._answers.read(batch.view, batch.rows, batch.x.device)
         return TeacherOutput(logits, dict(zip(paths, features, strict=True)))
+
+    def run_on(self, batch: Batch, features: Mapping[str, Tensor]) -> Any:
+        """Return the live teacher's answer where its layers return these tensors."""
+        return self.live.run_on(batch, features)
 
     def prepare(self, view: View, paths: Sequence[str]) -> None:
         """Answer for all items of the view that are not known yet."""

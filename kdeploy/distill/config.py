@@ -7,12 +7,12 @@ The keys of `distill:` and of `recover:` in a recipe, the flags of `kdeploy dist
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from kdeploy import registry
-from kdeploy.distill.default_weights import DEFAULT_LOSSES, with_all_weights
+from kdeploy.distill.default_weights import DEFAULT_LOSSES, TWO_CLASS_LOSSES, with_all_weights
 from kdeploy.distill.loss_specs import Scheduled, checked_weight, resolved_loss
 from kdeploy.distill.schedules import Schedule, schedule_of
 from kdeploy.errors import RecipeError
@@ -39,8 +39,8 @@ class DistillConfig(TrainingConfig):
     scheme: Named = Field(default={"offline": {}}, description="who teaches", validate_default=True)
     losses: list[Named] = Field(
         default=list(DEFAULT_LOSSES),
-        description="what is learned, e.g. `[{kd: {temperature: 4.0}}]`; left out: `dist`, beside "
-        "labels of weight 1",
+        description="what is learned, e.g. `[{kd: {temperature: 4.0}}]`; left out: `dist`, of "
+        "two classes `kd`, beside labels of weight 1",
         validate_default=True,
     )
     label_weight: Scheduled | None = Field(
@@ -95,8 +95,24 @@ class DistillConfig(TrainingConfig):
     def are_weights_given(self) -> bool:
         """Whether somebody chose a weight: neither what is balanced nor the default has one."""
         usual = type(self)()
-        is_usual = (self.losses, self.label_weight) == (usual.losses, usual.label_weight)
+        is_usual = self.losses in (usual.losses, usual.for_classes(2).losses)
+        is_usual &= self.label_weight == usual.label_weight
         return not self.is_balanced and not is_usual
+
+    def for_classes(self, num_classes: int) -> Self:
+        """Return the configuration with the losses that are usual for so many classes.
+
+        One that names other losses stays as it is.
+
+        Args:
+            num_classes: Of the data; 0 where answers are no classes.
+        """
+        usual = type(self)()
+        is_usual = (self.losses, self.label_weight) == (usual.losses, usual.label_weight)
+        if num_classes != 2 or not is_usual:
+            return self
+        losses = [resolved_loss(entry, "distill.losses") for entry in TWO_CLASS_LOSSES]
+        return self.model_copy(update={"losses": losses})
 
     @property
     def weight_of_wrong(self) -> float | None:

@@ -39,7 +39,7 @@ from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.distill.schedules import Schedule
@@ -96,6 +96,10 @@ class TaskFacts:
     """Of the training part; `Batch.rows` counts them from 0."""
     task: Task = field(default_factory=classification)
     """What outputs and targets mean."""
+    teacher_layers: tuple[str, ...] = ()
+    """Of a loss on features the teacher's layers, in the order of the features."""
+    run_on: Callable[[Batch, Mapping[str, Tensor]], Any] | None = None
+    """Runs the teacher with these outputs in place of its layers' own, and returns its answer."""
 
 
 class MakeObjective(Protocol):

@@ -17,6 +17,11 @@ DEFAULT_LOSSES: tuple[dict[str, dict[str, float]], ...] = (
 )
 """A correlation does not ask for the scale of the teacher's logits, which a short training has no
 time to reach: `kd` at any temperature hurt students of few steps or of a weak teacher."""
+TWO_CLASS_LOSSES: tuple[dict[str, dict[str, float]], ...] = (
+    {"kd": {"temperature": 2.0, "weight": 1.0}},
+)
+"""Of two classes the correlation over an item's classes is 1 or -1 whatever they are, and that over
+a batch says nothing of the threshold between them: items were in order, and half of them wrong."""
 DEFAULT_LABEL_WEIGHT = 1.0
 """Beside the default losses."""
 BESIDE_ANSWERS = 0.1

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.nn import functional
 
 from kdeploy.errors import ModelError
+from kdeploy.tasks.box_overlap import generalized_overlap
 
 EDGES = 4
 
@@ -41,3 +43,32 @@ def check_detections(
             f"of the student and {tuple(teacher)} of the teacher",
             hint="give both heads the same strides, or use `pkd`, which compares features of any",
         )
+
+
+def predictions_apart(
+    student: Tensor, teacher: Tensor, num_classes: int, *, boxes: float, focus: float
+) -> Tensor:
+    """Return how far detections are from the teacher's: scores, and `boxes` times their places.
+
+    Classes are independent of each other, so each is a yes or no, weighed by how wrong it is to the
+    power of `focus` (quality focal loss, Li et al., arXiv:2006.04388); boxes count by the teacher's
+    best score. Both are sums over all cells and classes, over the sum of the teacher's best score
+    of each cell: as the loss with labels is over the sum of what was assigned.
+
+    Args:
+        student: (batch, candidates, 4 + classes + ...).
+        teacher: Of as many candidates; no gradient reaches it.
+        num_classes: How many columns behind the boxes are logits.
+        boxes: Weight of the boxes, beside 1 for the scores.
+        focus: How much less a score counts that is nearly right; 0: all alike.
+    """
+    own, other = (split_detections(z, num_classes) for z in (student, teacher.detach()))
+    wanted = other.logits.sigmoid()
+    certainty = wanted.amax(-1)
+    # At least 1: where a batch holds no object, the sum would divide by nearly 0.
+    total = certainty.sum().clamp(min=1)
+    entropy = functional.binary_cross_entropy_with_logits(own.logits, wanted, reduction="none")
+    wrong = (own.logits.sigmoid() - wanted).abs() ** focus
+    _, fit = generalized_overlap(own.boxes, other.boxes)
+    placed = ((1 - fit) * certainty).sum()
+    return ((entropy * wrong).sum() + boxes * placed) / total

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.distill.feature_hooks import features_of, modules_at
-from kdeploy.errors import ModelError
+from kdeploy.errors import ModelError, UnknownName
 from kdeploy.torch_module.complexity import count_parameters
 from kdeploy.torch_module.named_inputs import call
 
@@ -143,6 +143,34 @@ class Exits(nn.Module):
                 hint="the model was compressed after its exits were trained; distil it again",
             ) from error
         return logits.mean(1) if logits.ndim == 3 else logits
+
+
+class ExitAnswers(nn.Module):
+    """A model whose answers are those of its exits, its own at last: what is exported.
+
+    Args:
+        model: One with exits.
+        paths: Of the layers whose exits count, in the order of the forward pass; none: of all.
+
+    Raises:
+        UnknownName: a layer has no exit.
+        ModelError: the model has none.
+    """
+
+    def __init__(self, model: nn.Module, paths: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.exits = Exits(model)
+        for path in paths:
+            if path not in self.exits.heads:
+                raise UnknownName.among("exit", path, self.exits.heads, where="the model")
+        self.paths = tuple(paths) or tuple(self.exits.heads)
+        self.train(model.training)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return logits (batch, classes), of each exit and of the model itself."""
+        *early, last = self.exits.exits(x)
+        known = dict(zip(self.exits.heads, early, strict=True))
+        return (*(known[path] for path in self.paths), last)
 
 
 class _AllLeft(Exception):

@@ -6,7 +6,7 @@ things, as recurrent layers and attention do (outputs, state), it is the first: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -57,6 +57,19 @@ def features_of(
         yield features
 
 
+@contextmanager
+def replaced(model: nn.Module, features: Mapping[str, Tensor], *, role: str) -> Iterator[None]:
+    """Let layers return given tensors inside the `with`; `PATH:input` is what goes into one.
+
+    Raises:
+        UnknownName: there is no such layer.
+    """
+    with ExitStack() as hooks:
+        for path, module in modules_at(model, tuple(features), role=role).items():
+            hooks.enter_context(_returning(module, path, features[path]))
+        yield
+
+
 def stripped(path: str) -> str:
     """Return the path without what wrappers put in front of it."""
     while path.startswith(WRAPPERS):
@@ -64,6 +77,14 @@ def stripped(path: str) -> str:
     # A compiled block inside a model: `layers.0._orig_mod.conv`.
     parts = [part for part in path.split(".") if part != "_orig_mod"]
     return "" if parts == ["module"] else ".".join(parts)
+
+
+def _returning(module: nn.Module, path: str, value: Tensor) -> RemovableHandle:
+    if path.endswith(INPUT):
+        return module.register_forward_pre_hook(lambda _, given: (value, *given[1:]))
+    return module.register_forward_hook(
+        lambda _, given, made: type(made)((value, *made[1:])) if isinstance(made, tuple) else value
+    )
 
 
 def _watched(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -182,6 +183,7 @@ class LossBank(nn.Module):
             sides = [tuple(zip(*shapes, strict=True))]
         else:
             sides = list(shapes)
+        facts = replace(facts, teacher_layers=tuple(loss_spec.layers.values()))
         for pair, (own, other) in enumerate(sides):
             module = loss_spec.function(own, other, facts, **loss_spec.parameters)
             self.modules_of_losses[_key(loss_spec, pair)] = module

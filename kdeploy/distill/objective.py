@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,7 +74,9 @@ class DistillObjective(nn.Module):
             t for loss_spec in loss_specs for t in loss_spec.layers.values()
         )
         self.fading = PlateauDecay(self.weights)
-        self.loss_bank = self._fit_together(loss_specs, example, facts)
+        self.loss_bank = self._fit_together(
+            loss_specs, example, replace(facts, run_on=teacher.run_on)
+        )
         self.balance = GradientBalance(balanced) if balanced and has_labels else None
         self.of_wrong = of_wrong or WeightOfWrong(1.0)
         at_times = {name for name, weight in self.weights.items() if 0 in weight.values()}

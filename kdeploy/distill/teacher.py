@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Preprocessing
-from kdeploy.distill.feature_hooks import features_of
+from kdeploy.distill.feature_hooks import features_of, replaced
 from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.errors import RecipeError
 from kdeploy.torch_module.finite import check_answers
+from kdeploy.torch_module.model_outputs import named
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.torch_module.named_outputs import named_outputs
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.compilation import CompiledCall
@@ -52,6 +54,20 @@ class Teacher:
         return TeacherOutput(
             _copied(logits), {path: value.clone() for path, value in features.items()}
         )
+
+    def run_on(self, batch: Batch, features: Mapping[str, Tensor]) -> Any:
+        """Return the answer where layers return these tensors; gradients reach them alone."""
+        self.model.eval()
+        learns = [p for p in self.model.parameters() if p.requires_grad]
+        try:
+            for parameter in learns:
+                parameter.requires_grad_(False)
+            x = self.renormalize(batch.x) if self.renormalize else batch.x
+            with replaced(self.model, features, role="teacher"):
+                return named(call(self.model, x))
+        finally:  # whoever trains this model elsewhere goes on
+            for parameter in learns:
+                parameter.requires_grad_(True)
 
     def prepare(self, view: View, paths: Sequence[str]) -> None: ...
 

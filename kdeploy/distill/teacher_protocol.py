@@ -6,7 +6,7 @@ earlier generation, a file run by ONNX Runtime.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -38,6 +38,14 @@ class TeacherProtocol(Protocol):
 
     def __call__(self, batch: Batch, paths: Sequence[str]) -> TeacherOutput:
         """Return the logits and the outputs of the layers at `paths`."""
+        ...
+
+    def run_on(self, batch: Batch, features: Mapping[str, Tensor]) -> Any:
+        """Return the answer where layers return these tensors; gradients reach them.
+
+        Raises:
+            ModelError: there is no model that could be run on from its layers.
+        """
         ...
 
     def prepare(self, view: View, paths: Sequence[str]) -> None:

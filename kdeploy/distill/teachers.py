@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -58,6 +58,10 @@ class Ensemble:
         known = first(batch, paths)
         logits = [known.logits, *(member(batch, ()).logits for member in others)]
         return TeacherOutput(log_of_mean(logits, self.weights), known.features)
+
+    def run_on(self, batch: Batch, features: Mapping[str, Tensor]) -> Any:
+        """Return the first member's answer where its layers return these tensors."""
+        return self.members[0].run_on(batch, features)
 
     def prepare(self, view: View, paths: Sequence[str]) -> None:
         """Let every member answer on the view, where it remembers."""

@@ -12,9 +12,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from kdeploy.errors import ModelError
 from kdeploy.registration import Decorated, register
 
 dynamic: Callable[..., Callable[[Decorated], Decorated]] = partial(register, "dynamic")
+
+
+def _no_models(model: str, layers: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    del layers
+    raise ModelError(
+        f"{model} is a file, and exits are made of the network that was trained with them",
+        hint="name its artefact, e.g. `runs/x/artifacts/ID`",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,3 +32,6 @@ class DynamicContext:
 
     files: Mapping[str, Path]
     """ONNX files by the names of their models."""
+    with_exits: Callable[[str, tuple[str, ...]], tuple[Path, tuple[str, ...]]] = _no_models
+    """Return the ONNX file of a model whose outputs are the logits of the exits at these layers
+    (none: of all), its own at last; and the layers."""

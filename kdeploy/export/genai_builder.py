@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
 from kdeploy.torch_module.block_quantized import block_quantized
+from kdeploy.torch_module.transformers_configuration import unlike_configuration
 
 ALONE = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 LONGEST_SECONDS = 3600.0
@@ -31,14 +32,25 @@ def write_float_folder(module: Any, folder: Path, tokenizer: Path) -> None:
         module: The library's own module; layers on codes are written as real weights.
         folder: Is made.
         tokenizer: The folder that has the tokenizer's files.
+
+    Raises:
+        ModelError: its configuration describes another model.
     """
     from safetensors.torch import save_file
 
+    tensors = _real_tensors(module)
+    if name := unlike_configuration(module, {n: t.shape for n, t in tensors.items()}):
+        raise ModelError(
+            f"no configuration of a `{type(module).__name__}` describes this model (first: "
+            f"`{name}`), and the builder of ONNX Runtime GenAI goes by that",
+            hint="shrink it by `prune_decoder` or whole layers (`drop_layers: {target: {layers: "
+            "0.5}}`), or export `onnx`",
+        )
     folder.mkdir()
     described = {**module.config.to_dict(), "architectures": [type(module).__name__]}
     described.pop("quantization_config", None)
     (folder / "config.json").write_text(json.dumps(described, default=str))
-    save_file(_real_tensors(module), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     for file in tokenizer.iterdir():
         if file.is_file():
             shutil.copyfile(file, folder / file.name)

@@ -122,6 +122,20 @@ def _check_buffers(model: nn.Module, before: Mapping[str, Tensor]) -> None:
         )
 
 
+def num_rows(example: tuple[Tensor, ...]) -> int:
+    """Return how many rows an example has: those of its first tensor that is no scalar."""
+    return next((len(tensor) for tensor in example if tensor.dim()), 0)
+
+
+def batch_axis(tensor: Tensor, rows: int) -> int:
+    """Return which axis of an example holds its rows: the first of that size.
+
+    A state of recurrent layers is (layers, batch, width). Where no axis has the size, it is the
+    first.
+    """
+    return next((axis for axis, size in enumerate(tensor.shape) if size == rows), 0)
+
+
 def open_axes(dynamic: tuple[str, ...], example: tuple[Tensor, ...]) -> dict[int, str]:
     """Return the axes that are left open beside the batch, with their names.
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from kdeploy.errors import UnknownName
-from kdeploy.export.io_signature import IOSignature, ends_of
+from kdeploy.export.io_signature import IOSignature, batch_axis, ends_of, num_rows
 from kdeploy.export.parity import BATCH_SIZES, check_parity, parity_on
 from kdeploy.export.run import ExportResult, kept_if_it_passes, result_of, write_metadata
 from kdeploy.onnx_graph.checks import refused
@@ -38,13 +38,16 @@ def export_several(
 
     Args:
         model: A torch model in evaluation mode.
-        example: All that `forward` takes, in its order; two rows or more of each.
+        example: All that `forward` takes, in its order; two rows or more of each. The first tensor
+            has its rows first; of the others they are the first axis of as many, so that a state
+            may be (layers, batch, width): take a number of rows that no other size has. A scalar is
+            the same for all rows.
         path: The file.
         parameters: Of the target `onnx`.
         metadata: Properties to write into the file.
         state: What goes out and in again at the next call, by the names of the output and of the
-            input; the batch comes first in it. The gate then also runs three calls in a row, the
-            file with its own state and the model with its own.
+            input. The gate then also runs three calls in a row, the file with its own state and the
+            model with its own.
 
     Raises:
         ParityFailed: the file computes something else; nothing was left at `path`.
@@ -119,16 +122,22 @@ def _check_state(state: Mapping[str, str], ends: IOSignature) -> None:
 def _feeds(example: tuple[Tensor, ...]) -> Iterator[tuple[Inputs, ...]]:
     """Yield the example and noise like it at each batch size."""
     generator = np.random.default_rng(0)
-    arrays = [x.numpy() for x in example]
+    rows = num_rows(example)
     for size in BATCH_SIZES:
-        yield tuple(np.resize(x, (size, *x.shape[1:])) for x in arrays)
+        given = [_of_rows(x, size, batch_axis(x, rows)) if x.dim() else x.numpy() for x in example]
+        yield tuple(given)
         yield tuple(
-            generator.standard_normal((size, *x.shape[1:]), dtype=np.float32)
+            generator.standard_normal(x.shape, dtype=np.float32)
             if x.dtype == np.float32
             # Integers may be indices: only those of the example are known to be in range.
-            else generator.choice(x.ravel(), (size, *x.shape[1:]))
-            for x in arrays
+            else generator.choice(x.ravel(), x.shape)
+            for x in given
         )
+
+
+def _of_rows(tensor: Tensor, count: int, axis: int) -> Inputs:
+    """Return as many rows, the example's own in their order and again from the first."""
+    return tensor.numpy().take(np.arange(count) % tensor.shape[axis], axis=axis)
 
 
 def _runner(path: Path) -> Any:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,17 +27,20 @@ from torch import nn
 
 from kdeploy.classes import NO_CLASS, classes_of
 from kdeploy.data.contract import Dataset
-from kdeploy.errors import ModelError, ParityFailed
+from kdeploy.errors import KdeployError, ModelError, ParityFailed
 from kdeploy.export.disagreement import Cause, Trial, cause_of
 from kdeploy.export.fp16_reference import HalfRounded
+from kdeploy.measurement import METRICS
 from kdeploy.named_arrays import given, mapped
 from kdeploy.preprocessing import Inputs
-from kdeploy.tasks.contract import has_class_rows, task_of
+from kdeploy.tasks.contract import Task, has_class_rows, task_of
 from kdeploy.torch_module.named_inputs import call, tensors_of
 from kdeploy.torch_module.named_outputs import OUTPUT, named_outputs
+from kdeploy.units import format_quantity
 
 Array = NDArray[np.float64]
 Run = Callable[..., Mapping[str, NDArray[Any]] | NDArray[Any]]
+TOP1 = "agreement.top1"
 BATCH_SIZES = (1, 3, 32)  # one, an odd one, many: what a file may have been fixed to
 # Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
 FLOAT_BOUND = 1e-3
@@ -49,6 +52,9 @@ LARGEST_FLOAT_BOUND = 0.1
 # Of INT8 files, in distances between the INT8 model and its float base. Independent roundings
 # are sqrt(2) of them apart in the mean; the largest of a few hundred values varies by as much.
 ROUNDING_BOUND = 2.0
+# Of the tokens of a text, of a quantized model: at one that it is of two minds about, as random
+# tokens have them, activations are many times as large or not, and either way is a rounding away.
+MOST_ODD_TOKENS = 0.01
 # Of files in half precision, in distances between the model and itself with rounded weights. A
 # file rounds the output of each operator as well, of which a block has several for each weight.
 HALF_BOUND = 4.0
@@ -63,8 +69,8 @@ class Parity:
     max_abs: float
     """Largest error in standard deviations of the output."""
     cosine: float
-    agreement: float
-    """Fraction of items with the same first class."""
+    agreement: float | None
+    """Of what the task reads in both; None where nothing can be read."""
     required_tolerance: float
     """Largest absolute error, in the output's own unit: what a comparison must allow."""
     bound: float
@@ -74,17 +80,26 @@ class Parity:
     worst: str = ""
     """The output that is furthest off, where there are several."""
 
-    has_classes: bool = True
-    """Whether outputs are rows of logits: else a first class says nothing."""
+    odd_tokens: float = 1.0
+    """Share of a text's tokens that are further off than `bound`; 1 where none may be."""
+
+    agreement_metric: str = TOP1
+    """What `agreement` is: the share of items with the same class, or the task's own."""
 
     @property
     def agreement_words(self) -> str:
-        """Return the agreement for a message, after a comma; "" where outputs are no classes."""
-        return f", top-1 agreement {self.agreement:.1%}" if self.has_classes else ""
+        """Return the agreement for a message, after a comma; "" where there is none."""
+        return agreement_in_words(self.agreement_metric, self.agreement)
 
     @property
     def passed(self) -> bool:
-        return self.max_abs <= self.bound and self.cosine >= LOWEST_COSINE
+        is_near = self.max_abs <= self.bound or self.odd_tokens <= MOST_ODD_TOKENS
+        return is_near and self.cosine >= LOWEST_COSINE
+
+
+def agreement_in_words(metric: str, value: float | None) -> str:
+    """Return an agreement for a message, after a comma; "" where there is none."""
+    return "" if value is None else f", {metric} {format_quantity(value, METRICS[metric].unit)}"
 
 
 def measure_parity(
@@ -107,8 +122,7 @@ def measure_parity(
         batch_sizes: How many rows are run at once, one after the other.
     """
     batches = [(batch,) for batch in inputs(data, batch_sizes)]
-    found = parity_on(batches, model, run, base=base, is_half=is_half)
-    return replace(found, has_classes=has_class_rows(task_of(data).name))
+    return parity_on(batches, model, run, base=base, is_half=is_half, task=task_of(data))
 
 
 def parity_on(
@@ -118,9 +132,14 @@ def parity_on(
     *,
     base: nn.Module | None = None,
     is_half: bool = False,
+    task: Task | None = None,
 ) -> Parity:
-    """Return how far `run` is from `model` on these inputs, each a tuple of all that it takes."""
+    """Return how far `run` is from `model` on these inputs, each a tuple of all that it takes.
+
+    The task says what is read in the outputs; without one they are scores of classes.
+    """
     trials: list[Trial] = []
+    read: list[tuple[dict[str, Array], dict[str, Array]]] = []
     pairs: list[tuple[Array, Array]] = []
     numbers: list[bool] = []
     yardstick = HalfRounded(model) if base is None and is_half else base
@@ -132,6 +151,7 @@ def parity_on(
         numbers += [bool(np.isfinite(one).any()) for one in expected]
         found = _found(run(*map(given, batch)), names)
         pairs += zip(expected, found, strict=False)  # of a file, its model knows the first alone
+        read.append((outputs, dict(zip(names, found, strict=False))))
         errors = list(map(_scaled_error, found, expected))
         worst = errors.index(max(errors))
         trials.append(
@@ -155,12 +175,20 @@ def parity_on(
     # Only where it matters: a copy in float64 takes twice the memory.
     if yardstick is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
         bound = max(bound, min(ORDER_BOUND * _own_error(model, batches), LARGEST_FLOAT_BOUND))
+    is_of_classes = task is None or has_class_rows(task.name)
+    agreement = (
+        (TOP1, _agreement(pairs[:: max(1, len(pairs) // len(trials))]))
+        if is_of_classes
+        else _agreement_of_task(cast("Task", task), read)
+    )
     parity = Parity(
         max_abs=max_abs,
         cosine=min(_cosine(expected, found) for expected, found in pairs),
-        agreement=_agreement(pairs[:: max(1, len(pairs) // len(trials))]),
+        agreement=agreement[1],
+        agreement_metric=agreement[0],
         required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=bound,
+        odd_tokens=1.0 if base is None else _odd_tokens(pairs, bound),
         worst=max(trials, key=lambda trial: trial.error).output,
     )
     if parity.passed:
@@ -263,6 +291,17 @@ def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     return float((found * expected).sum()) / norms if norms else float(not found.any())
 
 
+def _odd_tokens(pairs: Sequence[tuple[Array, Array]], bound: float) -> float:
+    """Return the share of tokens beyond the bound, the worst batch; 1 where answers have none."""
+    shares: list[float] = []
+    for expected, found in pairs:
+        if expected.ndim != 3 or expected.shape != found.shape:
+            return 1.0
+        errors = np.abs(found - expected).max(-1) / max(float(expected.std()), 1e-30)
+        shares.append(float((errors > bound).mean()))
+    return max(shares, default=1.0)
+
+
 def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float:
     """Return the share of items with the same class; of several outputs, the first is asked."""
     classes = [
@@ -273,3 +312,21 @@ def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> 
     # Of items to which the model answers a class; a file that answers none does not agree.
     same = np.concatenate([(e == f)[e != NO_CLASS] for e, f in classes] or [np.zeros(0, bool)])
     return float(same.mean()) if same.size else 0.0
+
+
+def _agreement_of_task(
+    task: Task, read: Sequence[tuple[dict[str, Array], dict[str, Array]]]
+) -> tuple[str, float | None]:
+    """Return the task's first agreement of file and model, over all inputs."""
+    found: list[list[Any]] = [[], []]
+    for answers in read:
+        for side, answer in zip(found, answers, strict=True):
+            # As a runtime gives it: an array where there is one, in float32.
+            typed = {name: array.astype(np.float32) for name, array in answer.items()}
+            side.append(task.predictions(typed if len(typed) > 1 else typed.popitem()[1], None))
+    try:
+        expected, own = (np.concatenate(side) for side in found)
+        agreed = task.agreement(own, expected)
+    except (KdeployError, ValueError):  # other shapes, nothing to compare, a library is missing
+        return "", None
+    return next(iter(agreed.items()), ("", None))

@@ -19,12 +19,13 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
-from kdeploy.export import onnx_block_weights, onnx_dynamic
-from kdeploy.export.io_signature import FlattenOutputs, IOSignature
+from kdeploy.export import onnx_attention, onnx_block_weights, onnx_dynamic
+from kdeploy.export.io_signature import FlattenOutputs, IOSignature, batch_axis, num_rows
 from kdeploy.export.operator_table import operators_read_once
 from kdeploy.quantization.capture import reason_of
 from kdeploy.quantization.suppress_warnings import without_torch_noise
 from kdeploy.system.temporary import temporary_folder
+from kdeploy.torch_module.named_outputs import named_outputs
 
 log = logging.getLogger(__name__)
 # What each writes by itself; other opsets are made of these.
@@ -55,7 +56,11 @@ def export_program(
     Raises:
         ModelError: it cannot; the message says what it met.
     """
-    shapes = tuple({0: BATCH, **axes_of(axes, name)} for name in ends.inputs)
+    rows = num_rows(example)
+    shapes = tuple(
+        {**_batch_of(tensor, rows), **axes_of(axes, name)}
+        for name, tensor in zip(ends.inputs, example, strict=True)
+    )
     try:
         with without_torch_noise(), operators_read_once():
             program = torch.onnx.export(
@@ -70,6 +75,7 @@ def export_program(
                 output_names=list(ends.outputs),
                 optimize=optimize,
                 custom_translation_table={
+                    **onnx_attention.translations(),
                     **onnx_dynamic.translations(),
                     **onnx_block_weights.translations(),
                 },
@@ -91,6 +97,11 @@ def axes_of(axes: Any, name: str) -> dict[int, str]:
     return dict(axes.get(name, {}) if by_name else axes)
 
 
+def _batch_of(tensor: Tensor, rows: int) -> dict[int, str]:
+    """Return the axis of the batch with its name; a scalar, as a sampling rate, has none."""
+    return {batch_axis(tensor, rows): BATCH} if tensor.dim() else {}
+
+
 def export_trace(
     model: nn.Module,
     example: tuple[Tensor, ...],
@@ -105,6 +116,10 @@ def export_trace(
         ModelError: it cannot either; the message is `because`, why the newer one could not.
     """
     log.warning("%s; PyTorch's older exporter is used instead", because.message)
+    with torch.no_grad():
+        answers = tuple(named_outputs(model(*(x.clone() for x in example))).values())
+    tensors = zip((*ends.inputs, *ends.outputs), (*example, *answers), strict=True)
+    axes = {name: _batch_of(tensor, num_rows(example)) for name, tensor in tensors}
     try:
         with temporary_folder("trace") as folder, without_torch_noise(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is deprecated, and says what it freezes
@@ -116,7 +131,7 @@ def export_trace(
                 opset_version=min(opset, HIGHEST_TORCHSCRIPT_OPSET),
                 input_names=list(ends.inputs),
                 output_names=list(ends.outputs),
-                dynamic_axes={end: {0: BATCH} for end in (*ends.inputs, *ends.outputs)},
+                dynamic_axes=axes,
             )
             return onnx.load(folder / "model.onnx")
     except Exception as error:  # it raises whatever tracing raises

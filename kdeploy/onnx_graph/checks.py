@@ -21,6 +21,7 @@ from kdeploy.onnx_graph.fields import (
     told,
 )
 from kdeploy.onnx_graph.wire import Malformed, check_wire
+from kdeploy.untrusted.git_pointer import refuse_pointer
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -64,6 +65,7 @@ def read_onnx(path: Path) -> ModelProto:
         )
     if not path.stat().st_size:
         raise ModelError(f"{path} is not an ONNX file: it is empty", hint=_AGAIN)
+    refuse_pointer(path, ModelError)
     try:
         check_wire(path)
         model = onnx.load_model(path, format="protobuf", load_external_data=False)

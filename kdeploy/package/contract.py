@@ -36,6 +36,8 @@ class FileFacts:
     is_quantized: bool
     opset: int | None = None
     """Of an ONNX file."""
+    is_folded: bool = False
+    """Whether it takes pixels as they are, and prepares them by itself."""
     dynamic: Mapping[str, Any] | None = None
     """Of a dynamic model: its parts, and when each of them may answer."""
 

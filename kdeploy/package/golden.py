@@ -253,7 +253,7 @@ def _check_shapes(
     ports = {p.name: p for p in (*facts.inputs, *facts.outputs)}
     for name, array in inputs.items():
         port = ports[name]
-        if array.shape[1:] != _item(port) or array.dtype != port.type:
+        if not _fits(array.shape[1:], _item(port)) or array.dtype != port.type:
             raise ModelError(
                 f"`{name}` takes {port.type} items of shape {list(_item(port))}; the golden inputs "
                 f"are {array.dtype} of shape {list(array.shape)}",
@@ -268,10 +268,7 @@ def _check_shapes(
             hint="pass the outputs of the same file for the same inputs",
         )
     for name, array in outputs.items():
-        wanted = tuple(n if isinstance(n, int) else 0 for n in _item(ports[name]))
-        if len(wanted) != array.ndim - 1 or any(
-            n not in (0, size) for n, size in zip(wanted, array.shape[1:], strict=True)
-        ):
+        if not _fits(array.shape[1:], _item(ports[name])):
             raise ModelError(
                 f"the golden outputs `{name}` have shape {list(array.shape)}; the file gives "
                 f"{list(ports[name].shape)}",
@@ -286,6 +283,13 @@ def _item(port: Port) -> tuple[int | str, ...]:
     """Return what one item of an input or output is, beside the axis of the items."""
     sizes = port.shape[1:] if takes_rows(port) else port.shape
     return tuple(1 if size == BATCH else size for size in sizes)
+
+
+def _fits(found: Sequence[int], wanted: Sequence[int | str]) -> bool:
+    """Return whether sizes are those of a port, of which some may be open."""
+    return len(found) == len(wanted) and all(
+        isinstance(size, str) or size == n for n, size in zip(found, wanted, strict=True)
+    )
 
 
 def _check_numbers(what: str, values: Array) -> None:

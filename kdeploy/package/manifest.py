@@ -20,7 +20,7 @@ from kdeploy.package.runner.python.rules import document
 SCHEMA_VERSION, FIRST_VERSION = 2, 1
 """Written is the first that can say it: a bundle as of old is read by an older kdeploy too."""
 MANIFEST = "manifest.json"
-Layout = Literal["NCTHW", "NCHW", "NCL", "NC", "NT"]
+Layout = Literal["NCTHW", "NCHW", "NHWC", "NCL", "NC", "NT"]
 Values = Literal["logits", "probabilities", ""]
 
 
@@ -96,6 +96,15 @@ class StoredPreprocessing:
     vocabulary: int = 0
     background: tuple[int, ...] = ()
     """Red, green and blue that transparent pixels are laid on; (): the data had none."""
+    folded: bool = False
+    """Whether the file does all but the background by itself: it takes bytes of pixels (layout
+    "NHWC"), of any size where `resize` is not empty. `shape` is what it makes of them."""
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        """Return the shape of pixels that a folded file takes; 0 for any size."""
+        channels, height, width = self.shape
+        return (0, 0, channels) if self.resize else (height, width, channels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +166,7 @@ class Manifest:
         """Return the first version of the schema that can say all this."""
         is_plain = len(self.inputs) == len(self.outputs) == 1 and self.model.format == "onnx"
         has_classes = self.preprocessing is not None and self.outputs[0].values != ""
+        is_plain = is_plain and not (self.preprocessing and self.preprocessing.folded)
         return FIRST_VERSION if is_plain and has_classes else SCHEMA_VERSION
 
 
@@ -168,6 +178,8 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
         del fields["preprocessing"]["dtype"], fields["preprocessing"]["vocabulary"]
     if form is not None and not form.background:
         del fields["preprocessing"]["background"]
+    if form is not None and not form.folded:
+        del fields["preprocessing"]["folded"]
     for table, key in (
         *((port, "preprocessing") for port in fields["inputs"]),
         (fields, "state"),

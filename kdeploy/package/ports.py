@@ -23,9 +23,19 @@ BATCH: Literal["batch"] = "batch"
 
 
 def ports_of(
-    path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    path: Path,
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+    *,
+    takes_any_size: bool = False,
 ) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     """Return the inputs and outputs with the batch called "batch".
+
+    Args:
+        path: The file, for messages.
+        inputs: That it takes.
+        outputs: That it gives.
+        takes_any_size: Whether it resizes pictures by itself: sizes beside the batch may be open.
 
     Raises:
         ModelError: an input has an open size beside the batch, or there is no output.
@@ -43,7 +53,8 @@ def ports_of(
     inputs = [_with_batch(i) if i.name in states else i for i in inputs]
     for info in inputs:
         for axis, size in enumerate(info.shape):
-            if isinstance(size, str) and axis > 0 and size not in batches - {"?"}:
+            is_open = isinstance(size, str) and axis > 0 and size not in batches - {"?"}
+            if is_open and not takes_any_size:
                 raise ModelError(
                     f"axis {axis} of `{info.name}` has no fixed size",
                     hint="only the batch may be open; export with a fixed input shape, or name the "
@@ -87,7 +98,8 @@ def contradiction(manifest: Manifest, facts: FileFacts) -> str:
     for port in manifest.inputs:
         if reason := _of_one_of_several(port):
             return reason
-    return _of_preprocessing(manifest, next(p for p in facts.inputs if p.name not in fed))
+    taken = next(p for p in facts.inputs if p.name not in fed)
+    return _of_preprocessing(manifest, facts, taken)
 
 
 def _of_one_of_several(port: InputPort) -> str:
@@ -103,12 +115,18 @@ def _of_one_of_several(port: InputPort) -> str:
     return ""
 
 
-def _of_preprocessing(manifest: Manifest, taken: Port) -> str:
+def _of_preprocessing(manifest: Manifest, facts: FileFacts, taken: Port) -> str:
     form = manifest.preprocessing
     if form is None:
         return ""
     if not takes_rows(taken):
         return f"`{taken.name}` takes {list(taken.shape)}: its first axis is no dynamic batch, or 1"
+    if form.folded != facts.is_folded:
+        return f"the preprocessing is folded: {form.folded}, that of the file {facts.is_folded}"
+    if form.folded:
+        made = form.pixel_shape
+        is_other = tuple(n if isinstance(n, int) else 0 for n in taken.shape[1:]) != made
+        return f"pixels have shape {made}, the file takes {taken.shape[1:]}" * is_other
     if form.shape != taken.shape[1:]:
         return f"the preprocessing makes {form.shape}, the file takes {taken.shape[1:]}"
     if not {len(form.mean), len(form.std)} <= {1, form.shape[0]} or 0.0 in form.std:

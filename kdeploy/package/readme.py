@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdeploy.measurement import METRICS
 from kdeploy.package.manifest import Budget, InputPort, Manifest, StoredPreprocessing
+from kdeploy.registry import find
 from kdeploy.units import format_quantity
 
 _TEXT = """\
@@ -16,12 +17,15 @@ _TEXT = """\
 
 ## Run it
 
-    pip install numpy {libraries} pillow
+    pip install -r requirements.txt
+    pip install pillow
 {commands}
 
-It works from any folder; needs Python 3.9 or later, and Pillow for image files only. {given}
+It works from any folder; needs Python 3.9 or later, and Pillow for image files only. Other versions
+than the ones of `requirements.txt` may do (`pip install numpy {libraries}`): the self-test tells.
+{given}
 Made and tested with {made_with}.
-{native}
+{native}{emitted}
 ## Test it on this device
 
     python runner/python/run.py --self-test
@@ -73,8 +77,17 @@ Without Python: the same as a program in C++, which opens `libonnxruntime.so` wh
 """
 
 
-def readme(manifest: Manifest, *, golden: int, has_native: bool = False) -> str:
-    """Return the text, with the numbers of the manifest, and how its native runner is built."""
+def readme(
+    manifest: Manifest, *, golden: int, has_native: bool = False, emitted: Sequence[str] = ()
+) -> str:
+    """Return the text, with the numbers of the manifest.
+
+    Args:
+        manifest: Of the bundle.
+        golden: How many items are recorded.
+        has_native: Whether it holds a runner without Python.
+        emitted: The folders in `deploy/`.
+    """
     libraries = " ".join(name for name in manifest.made_with if name != "numpy")
     text = _TEXT.format(
         name=manifest.name,
@@ -84,6 +97,7 @@ def readme(manifest: Manifest, *, golden: int, has_native: bool = False) -> str:
         given=_given(manifest),
         made_with=", ".join(f"{k} {v}" for k, v in manifest.made_with.items()),
         native=_NATIVE.format(given=_example(manifest)) if has_native else "",
+        emitted=_emitted(emitted),
         golden=golden,
         costs=_costs(manifest),
         machine=_machine(manifest.machine),
@@ -98,6 +112,13 @@ def readme(manifest: Manifest, *, golden: int, has_native: bool = False) -> str:
         ),
     )
     return text.replace("\n\n\n", "\n\n")
+
+
+def _emitted(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    rows = [(f"`deploy/{name}/`", find("emitter", name).summary) for name in names]
+    return f"\nFor the place that it goes to:\n\n{_table(('folder', 'what'), rows)}\n"
 
 
 def _commands(manifest: Manifest) -> str:
@@ -121,6 +142,12 @@ def _given(manifest: Manifest) -> str:
             if not any(port.preprocessing for port in manifest.inputs)
             else "A `.npz` file holds an array for each input, by its name below, as the data set "
             "stores\nit; with `--preprocessed` as the model takes it."
+        )
+    if form.folded:
+        sizes = ["any" if size == 0 else size for size in form.pixel_shape]
+        return (
+            "A `.npy` file\nholds pixels, uint8 of shape "
+            f"({_sizes(sizes)}) or (N, ...): height, width, channels."
         )
     return (
         "A `.npy` file\nholds items as the data set stores them, of shape "
@@ -216,6 +243,16 @@ def _preprocessing(form: StoredPreprocessing) -> str:
             f"An item is {form.shape[0]} token ids, integers from 0 to {form.vocabulary - 1}, as "
             "the data set's tokenizer makes them; nothing is done to them."
         )
+    if form.folded:
+        ground = ", ".join(map(str, form.background))
+        opaque = f"laid on ({ground}) where it is transparent, " if ground else ""
+        return (
+            f"An image is turned upright (EXIF), {opaque}converted to "
+            f"{_colour(form)} and given as it is. The file itself does the rest: an image is "
+            f"{_size(form)},\nevery value x becomes (x * {form.scale:.6g} - mean) / std, "
+            f"per channel, with mean {_numbers(form.mean)}\nand std {_numbers(form.std)}; "
+            "and its outputs are decoded."
+        )
     return (
         f"An image is {_image(form)}. Then every value x becomes (x * {form.scale:.6g} - mean) / "
         f"std, per channel, with\nmean {_numbers(form.mean)} and std {_numbers(form.std)}."
@@ -223,16 +260,23 @@ def _preprocessing(form: StoredPreprocessing) -> str:
 
 
 def _image(form: StoredPreprocessing) -> str:
-    if form.layout != "NCHW" or form.shape[0] not in (1, 3):
+    if form.layout not in ("NCHW", "NHWC") or form.shape[0] not in (1, 3):
         return "not what this model takes: give it arrays"
-    colour = "grey" if form.shape[0] == 1 else "RGB"
-    size = f"{form.shape[2]} x {form.shape[1]} pixels"
-    how = f"resized to {size} (Pillow, bilinear)" if form.resize else f"expected to have {size}"
-    if form.resize == "letterbox":
-        how += ", its own shape kept between bars of 114"
     ground = ", ".join(map(str, form.background))
     opaque = f"laid on ({ground}) where it is transparent, " if ground else ""
-    return f"turned upright (EXIF), {opaque}converted to {colour}, {how}, in channels-first order"
+    size = f"{_size(form)}, in channels-first order"
+    return f"turned upright (EXIF), {opaque}converted to {_colour(form)}, {size}"
+
+
+def _colour(form: StoredPreprocessing) -> str:
+    return "grey" if form.shape[0] == 1 else "RGB"
+
+
+def _size(form: StoredPreprocessing) -> str:
+    size = f"{form.shape[2]} x {form.shape[1]} pixels"
+    how = f"resized to {size} (Pillow, bilinear)" if form.resize else f"expected to have {size}"
+    bars = ", its own shape kept between bars of 114" if form.resize == "letterbox" else ""
+    return how + bars
 
 
 def _lineage(lineage: tuple[Mapping[str, Any], ...]) -> str:

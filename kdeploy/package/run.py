@@ -18,6 +18,7 @@ from kdeploy.machine import fingerprint
 from kdeploy.package.budgets import budgets_of, recorded_values
 from kdeploy.package.checksums import write_sums
 from kdeploy.package.contract import BundleKind, FileFacts
+from kdeploy.package.emission import Bundle, Emission, check_emissions, emit
 from kdeploy.package.golden import Given, named, run_items, write_golden
 from kdeploy.package.kinds import kind_of, technique_of, write_runner
 from kdeploy.package.licences import check_licences, write_licences
@@ -37,6 +38,8 @@ from kdeploy.package.manifest import (
 from kdeploy.package.ports import contradiction
 from kdeploy.package.publish import published
 from kdeploy.package.readme import readme
+from kdeploy.package.requirements import NAME as REQUIREMENTS
+from kdeploy.package.requirements import requirements
 from kdeploy.package.runner.python import parts
 from kdeploy.package.signatures import Signing, check_signing, sign
 from kdeploy.preprocessing import Preprocessing
@@ -62,6 +65,8 @@ def package(
     chosen_because: str = "",
     licences: Mapping[str, str | Path] | None = None,
     signing: Signing = UNSIGNED,
+    asks_index: bool = False,
+    emitted: Sequence[Emission] = (),
 ) -> Path:
     """Write the bundle of a file; return `out`. The same arguments give the same bytes.
 
@@ -80,6 +85,8 @@ def package(
         name: What people call it; left out: the label of the file's artefact.
         chosen_because: Why this file was packaged and not another.
         signing: The key that signs it, and the number of its release.
+        asks_index: Whether the package index is asked for digests that kdeploy does not know.
+        emitted: What it brings for the place that it goes to.
         licences: By part (`model`, `data`): an SPDX identifier, a text, or a file with the text.
 
     Raises:
@@ -88,6 +95,7 @@ def package(
     """
     check_signing(signing)
     form = format_of(file)
+    check_emissions(emitted, form)
     kind = kind_of(form)
     facts = kind.facts_of(file)
     texts = _all_licences(manifest, licences or {})
@@ -119,8 +127,16 @@ def package(
             licences=write_licences(folder, texts, known["libraries"], has_native=has_native),
         )
         write_runner(folder, form, str(described.task.get("name", "")))
+        needed = requirements(known["libraries"], asks_index=asks_index)
+        (folder / REQUIREMENTS).write_text(needed)
         write_manifest(described, folder)
-        text = readme(described, golden=tolerance.num_items, has_native=has_native)
+        emit(emitted, Bundle(folder=folder, manifest=described), folder)
+        text = readme(
+            described,
+            golden=tolerance.num_items,
+            has_native=has_native,
+            emitted=[one.name for one in emitted],
+        )
         (folder / "README.md").write_text(text)
         write_sums(folder)
         if signing.key is not None:
@@ -203,6 +219,8 @@ def _manifest(
     is_single &= not takes_prompts
     several = {} if is_single or takes_prompts or not stored else _of_inputs(stored, facts)
     preprocessing = stored_preprocessing(stored) if stored and is_single else None
+    if preprocessing is not None and facts.is_folded:
+        preprocessing = replace(preprocessing, layout="NHWC", folded=True)
     task = (source.get("data") or {}).get("task") or {}
     # Classes of pixels are no classes of the item.
     is_of_data = preprocessing is not None or bool(several)

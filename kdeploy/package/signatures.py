@@ -105,8 +105,13 @@ def check_signature(folder: Path, trust: Trust) -> str:
     return f"signed by {trust.key}"
 
 
-def check_release(release: int, trust: Trust) -> None:
-    """Refuse a bundle that is older than the one that is known.
+def check_release(release: int, trust: Trust, *, is_signed: bool) -> str:
+    """Return in words what a bundle's number is worth, "" where none is asked for.
+
+    Args:
+        release: As its manifest says.
+        trust: Which it must be at least.
+        is_signed: Whether the maker's key stands for the manifest.
 
     Raises:
         UntrustedBundle: its number is lower, or it has none.
@@ -117,6 +122,10 @@ def check_release(release: int, trust: Trust) -> None:
             f"this is {found}; at least {trust.minimum_release} is asked for",
             hint="get the newest bundle; `kdeploy package --release N` numbers them",
         )
+    if not trust.minimum_release:
+        return ""
+    told = f"release {release}, and at least {trust.minimum_release} was asked for"
+    return told if is_signed else f"{told}; nobody's signature stands for it: add `--key FILE`"
 
 
 def _key(path: Path, kind: str) -> Any:

@@ -21,11 +21,12 @@ from typing import Any
 
 from kdeploy import __version__
 from kdeploy.errors import ArtifactCorrupt, FileMissing, ModelError, Unavailable
+from kdeploy.package import emission
 from kdeploy.package.checksums import check_sums, digest
 from kdeploy.package.kinds import FOLDER, kind_of, runner_files, write_runner
 from kdeploy.package.manifest import MANIFEST, Manifest, read_manifest
 from kdeploy.package.ports import contradiction
-from kdeploy.package.runner.python.reading import Refused
+from kdeploy.package.runner.python.reading import DEPLOY, SIGNATURE, Refused, plain_files
 from kdeploy.package.runner.python.rules import REQUIRED, check_rules
 from kdeploy.package.signatures import Trust, check_release, check_signature, check_trust
 from kdeploy.package.unpack import unpack
@@ -77,13 +78,16 @@ def verify(
         digests = check_sums(folder)
         signature = check_signature(folder, trust)
         manifest = checked_manifest(folder, digests)
-        check_release(manifest.release, trust)
+        is_signed = trust.key is not None and SIGNATURE in plain_files(folder)
+        release = check_release(manifest.release, trust, is_signed=is_signed)
         contents = f"{len(digests)} files; the checksum of SHA256SUMS is {digest(folder)}"
         report = _self_test(folder, manifest, timeout_seconds, memory_bytes)
         checks = [
             _check("contents", True, contents),
             _check("signature", True, signature),
+            *([_check("release", True, release)] if release else []),
             _runner_check(folder, manifest),
+            *_emitted_checks(folder, manifest, digests),
             *report["checks"],
         ]
     passed = all(check["passed"] for check in checks)
@@ -151,6 +155,22 @@ def _runner_check(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "or package it again"
     )
     return _check("runner", False, reason)
+
+
+def _emitted_checks(
+    folder: Path, manifest: Manifest, digests: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return the check that what a bundle brings beside its runners is what kdeploy writes."""
+    if not any(name.startswith(DEPLOY) for name in digests):
+        return []
+    try:
+        differing = emission.differing(emission.Bundle(folder=folder, manifest=manifest), digests)
+    except Refused as error:
+        return [_check("deploy", False, str(error))]
+    if not differing:
+        return [_check("deploy", True, f"what the emitters of kdeploy {__version__} write")]
+    reason = f"{differing[0]} is not what the emitters of kdeploy {__version__} write"
+    return [_check("deploy", False, reason)]
 
 
 def _task(manifest: Manifest) -> str:

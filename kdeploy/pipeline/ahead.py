@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kdeploy import registry
 from kdeploy.data.contract import Dataset
@@ -19,6 +20,8 @@ from kdeploy.export.run import check_that_it_runs
 from kdeploy.measurement import METRICS
 from kdeploy.onnx_graph.input_fitting import Declared, fitted_file
 from kdeploy.package.budgets import check_budgets
+from kdeploy.package.emission import check_emissions
+from kdeploy.package.folding import FOLDS_INTO, check_folds
 from kdeploy.package.kinds import formats, kind_of
 from kdeploy.package.run import stored_preprocessing
 from kdeploy.pipeline.building import declared_inputs, onnx_path
@@ -121,12 +124,37 @@ def _check_dynamic(recipe: Recipe, step: DynamicStep, data: Dataset) -> None:
         # A file may also be called by its encoding.
         if name.partition(".")[0] not in labels:
             raise UnknownName.among("model", name, labels, where=f"dynamic.{step.technique}")
+    if "model" in step.parameters:
+        _check_exits(recipe, step, labels)
     if not recipe.teacher.is_file and not any(s.technique == "onnx" for s in recipe.export):
         raise RecipeError(
             "dynamic: its parts are ONNX files, and the recipe exports none",
             hint="add `- onnx: {}` to `export`, or leave `dynamic` out",
         )
     check_data(data, step.promise)
+
+
+def _check_exits(recipe: Recipe, step: DynamicStep, labels: Sequence[str]) -> None:
+    """Refuse exits that nothing trains, and those of a model that is made of other layers."""
+    where, (name,), distill = f"dynamic.{step.technique}", step.names, recipe.distill
+    scheme = None if distill is None else registry.find("scheme", distill.scheme_name)
+    if name == "student" and (scheme is None or scheme.facts.get("student_layers") != "exits"):
+        raise RecipeError(
+            f"{where}: the student has no exits: its scheme is "
+            f"`{distill.scheme_name if distill else 'none'}`",
+            hint="`distill: {scheme: {self_exits: {exits: [layer1]}}}` trains them",
+        )
+    compressed = labels[labels.index("student") + 1 :] if "student" in labels else ()
+    quantized = [s.technique for s in recipe.compress if "int8" in str(_fact(s, "makes"))]
+    if name in compressed and name.partition("-")[0] in quantized:
+        raise RecipeError(
+            f"{where}: `{name}` is INT8, and exits are cut out of a float network",
+            hint="name the float model: `exits: {model: student}`",
+        )
+    trained = () if distill is None else distill.scheme_parameters.get("exits", ())
+    for layer in step.layers if name == "student" else ():
+        if layer not in trained:
+            raise UnknownName.among("exit", layer, trained, where=where)
 
 
 def _formats(recipe: Recipe) -> set[str]:
@@ -215,6 +243,18 @@ def _check_file_of_bundle(file: Path, given: Mapping[str, Declared], data: Datas
         kind_of("onnx").facts_of(fitted if said else file)
 
 
+def _check_emitted(recipe: Recipe, forms: Sequence[str]) -> None:
+    """Refuse what no exported file can bring: of several, one that it fits may be packaged."""
+    refused = []
+    for form in forms:
+        try:
+            check_emissions(recipe.emitted, form)
+        except ModelError as error:
+            refused.append(error)
+    if len(refused) == len(forms):
+        raise RecipeError(f"package.emit: {refused[0].message}", hint=refused[0].hint)
+
+
 def _check_package(recipe: Recipe, data: Dataset) -> None:
     exports = [s for s in recipe.export if suffixes()[_suffix(s)] in formats()]
     file = onnx_path(recipe.teacher.reference)
@@ -228,9 +268,14 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
             "package: the files have open sizes (`dynamic`), and a bundle takes one size",
             hint="add an `onnx` without `dynamic` to `export`, or leave `package` out",
         )
+    if exports and file is None:
+        _check_emitted(recipe, [suffixes()[_suffix(step)] for step in exports])
     if file is not None and recipe.student is None:
         _check_file_of_bundle(file, declared_inputs(recipe.teacher.reference), data)
     try:
+        if recipe.folding is not None:
+            form = next(iter(_formats_to_fold(exports, recipe)), "onnx")
+            check_folds(form, data.preprocessing, _dtype(data))
         if not data.preprocessing.inputs:
             stored_preprocessing(data.preprocessing.to_dict())
     except ModelError as error:
@@ -239,6 +284,19 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
     known = [m for m in judged if reason_unmeasured(recipe, data, m) is None]
     of_teacher = [m for m in known if not m.startswith("agreement")]
     check_budgets(recipe.budgets or (), [*FACTS, *known], of_teacher)
+
+
+def _dtype(data: Dataset) -> Any:
+    """Return the type of stored items; of several inputs there is none."""
+    return None if data.preprocessing.inputs else data.validation.x[:1].dtype
+
+
+def _formats_to_fold(exports: Sequence[Step], recipe: Recipe) -> list[str]:
+    """Return what can be packaged, first what folds; of a dynamic model that alone."""
+    if recipe.dynamic is not None:
+        return ["dynamic"]
+    found = {suffixes()[_suffix(step)] for step in exports}
+    return sorted(found, key=lambda form: (form not in FOLDS_INTO, form))
 
 
 def _suffix(step: Step) -> str:

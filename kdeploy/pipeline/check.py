@@ -28,7 +28,8 @@ from kdeploy.pipeline.building import (
     teacher_model,
 )
 from kdeploy.pipeline.needed_labels import check_labels
-from kdeploy.pipeline.purity import check_logits, check_pure, two_batches
+from kdeploy.pipeline.probabilities import check_logits, takes_logits
+from kdeploy.pipeline.purity import check_pure, two_batches
 from kdeploy.pipeline.real_items import check_real_items
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import Recipe, Step
@@ -121,7 +122,7 @@ def check_model(
     out = joined(answer)
     with in_eval(model):
         check_real_items(model, data, role)
-    if (needs_logits or batch_sizes is not None) and of_classes:
+    if (needs_logits or batch_sizes is not None) and takes_logits(task.name):
         check_logits(model, batches[0], out, f"the {role}")
     check_pure(model, batches, out, f"the {role}", again=again, batch_sizes=batch_sizes)
 

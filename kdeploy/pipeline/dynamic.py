@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import registry
+from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference
+from kdeploy.distill.exits import ExitAnswers, Exits
 from kdeploy.dynamic.calibration import Promise
 from kdeploy.dynamic.contract import DynamicContext
 from kdeploy.dynamic.run import make_dynamic
-from kdeploy.errors import ModelError, RecipeError
+from kdeploy.errors import ModelError, RecipeError, UnknownName
+from kdeploy.export.run import export
 from kdeploy.onnx_graph.checks import content_sha256, copy_file
-from kdeploy.onnx_graph.facts import count_parameters
+from kdeploy.onnx_graph.facts import count_parameters as count_parameters_of_file
 from kdeploy.pipeline.artifact_data import data_of
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.held_out import may_have_seen
@@ -26,6 +29,8 @@ from kdeploy.pipeline.single import exported_file, session_of
 from kdeploy.recipe.dynamic import DynamicStep
 from kdeploy.runtimes.contract import DYNAMIC
 from kdeploy.store.artifact import ONNX, Artifact, find_artifact
+from kdeploy.store.model_io import load_model
+from kdeploy.torch_module.complexity import count_parameters
 
 
 def make_dynamic_model(
@@ -45,14 +50,14 @@ def make_dynamic_model(
         made = make_dynamic(
             step.technique,
             step.parameters,
-            DynamicContext(files={name: item.file.file for name, item in files.items()}),
+            _context(files, session.data, work / "whole" / ONNX),
             folder / f"model{DYNAMIC}",
             session.data,
             step.promise,
             seed=session.seed,
         )
         size = sum(path.stat().st_size for path in folder.iterdir())
-        counts = [item.model.facts.get("parameters") for item in used]
+        counts = [_parameters(item, step) for item in used]
         known = [count for count in counts if count is not None]
         return Made(
             write=lambda target: _move(folder, target),
@@ -80,7 +85,7 @@ def make_dynamic_model(
     )
     for sentence in sentences(artifact):
         session.listener.message(sentence)
-    for item in used[:-1]:
+    for item in used[:-1] or used:
         if may_have_seen(session, item.model):
             session.listener.message(
                 f"warning: {item.model.label} may have been trained on the validation items, on "
@@ -130,9 +135,12 @@ def dynamic_of_files(
             parts.append(_taken(session, Path(name.removeprefix("onnx:"))))
     parameters = registry.find("dynamic", technique).parameters
     labels = tuple(part.model.label for part in parts)
+    names = {p.name for p in parameters}
+    all_of_them = {"parts": labels} if "parts" in names else {"model": labels[0]}
+    own = {**({} if "parts" in given else all_of_them), **given}
     step = DynamicStep(
         technique=technique,
-        parameters=registry.validate(parameters, given or {"parts": labels}, where=technique),
+        parameters=registry.validate(parameters, own, where=technique),
         promise=promise,
     )
     made = make_dynamic_model(session, parts, step)
@@ -149,7 +157,7 @@ def _taken(session: Session, path: Path) -> Exported:
         copy_file(path, folder / ONNX)
         return {}
 
-    facts = {"size": path.stat().st_size, "parameters": count_parameters(path)}
+    facts = {"size": path.stat().st_size, "parameters": count_parameters_of_file(path)}
     artifact = session.step(
         kind="onnx",
         stage="teacher",
@@ -159,6 +167,50 @@ def _taken(session: Session, path: Path) -> Exported:
         source=content_sha256(path),
     )
     return Exported(model=artifact, file=artifact)
+
+
+def _context(files: Mapping[str, Exported], data: Dataset, whole: Path) -> DynamicContext:
+    return DynamicContext(
+        files={name: item.file.file for name, item in files.items()},
+        with_exits=lambda name, layers: exported_with_exits(files, name, layers, data, whole),
+    )
+
+
+def exported_with_exits(
+    files: Mapping[str, Exported],
+    name: str,
+    layers: tuple[str, ...],
+    data: Dataset,
+    path: Path,
+) -> tuple[Path, tuple[str, ...]]:
+    """Return the file of a model with the answers of its exits, proven, and their layers.
+
+    Raises:
+        UnknownName: no model is called so, or a layer has no exit.
+        ModelError: the model has none, or was quantized.
+    """
+    if name not in files:
+        raise UnknownName.among("model with exits", name, files)
+    item = files[name]
+    if item.model.kind != "torch" or item.model.is_quantized:
+        what = "quantized" if item.model.is_quantized else "a file"
+        raise ModelError(
+            f"{name} is {what}, and exits are made of the float network that was trained with them",
+            hint="name that one: `dynamic: {exits: {model: student}}`",
+        )
+    answers = ExitAnswers(load_model(item.model), layers)
+    export(answers, "onnx", item.file.manifest["parameters"], data, path)
+    return path, answers.paths
+
+
+def _parameters(item: Exported, step: DynamicStep) -> int | None:
+    """Return what a model has learned, its exits included where they are asked."""
+    count = item.model.facts.get("parameters")
+    if "model" not in step.parameters or count is None:
+        return count
+    exits = Exits(load_model(item.model)).heads
+    asked = step.layers or tuple(exits)
+    return int(count) + sum(count_parameters(exits[layer]) for layer in asked)
 
 
 def files_by_name(exported: Sequence[Exported]) -> dict[str, Exported]:

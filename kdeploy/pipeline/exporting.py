@@ -9,6 +9,7 @@ from typing import Any
 from kdeploy import registry
 from kdeploy.bench.run import ModelUnderTest
 from kdeploy.errors import ModelError
+from kdeploy.export.parity import agreement_in_words
 from kdeploy.export.run import bound_to, export
 from kdeploy.measurement import Measurement
 from kdeploy.pipeline.building import model_of_teacher
@@ -19,7 +20,6 @@ from kdeploy.recipe.resolve import Step
 from kdeploy.runtimes.files import format_of, suffixes
 from kdeploy.runtimes.run import device_of
 from kdeploy.store.artifact import Artifact
-from kdeploy.tasks.contract import has_class_rows, task_of
 
 
 def make_export(session: Session, model: Artifact, step: Step) -> Exported:
@@ -30,7 +30,6 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
     def make(work: Path) -> Made:
         if session.data is None:
             raise ModelError("the parity gate needs data", hint="name it, e.g. `--data digits`")
-        has_classes = has_class_rows(task_of(session.data).name)
         metadata = {"kdeploy.store.artifact": model.id, "kdeploy.label": model.label}
         result = export(
             model_of_teacher(model),
@@ -44,8 +43,12 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
         session.listener.message(
             f"parity of {model.label} holds: largest error {result.max_abs:.2g} of"
             f" {result.bound:.2g} output std allowed, cosine {result.cosine:.6f}"
-            + (f", top-1 agreement {result.agreement:.1%}" if has_classes else "")
+            + agreement_in_words(result.agreement_metric, result.agreement)
         )
+        agreed = {
+            "parity.agreement": result.agreement,
+            "parity.agreement_metric": result.agreement_metric,
+        }
         return Made(
             write=lambda folder: _move_all(
                 work / "file", folder, {"model_artifact": model.id, "file": result.path.name}
@@ -59,8 +62,8 @@ def make_export(session: Session, model: Artifact, step: Step) -> Exported:
                 "parity.max_abs": result.max_abs,
                 "parity.bound": result.bound,
                 "parity.cosine": result.cosine,
-                "parity.agreement": result.agreement,
                 "parity.required_tolerance": result.required_tolerance,
+                **(agreed if result.agreement is not None else {}),
             },
         )
 

@@ -78,6 +78,12 @@ def make_student(
     label: str = "student",
 ) -> Artifact:
     """Return the student, distilled from the teacher."""
+    asked, config = config, config.for_classes(data_of(session).num_classes)
+    if config is not asked:
+        session.listener.message(
+            "two classes: the student learns `kd` beside the labels; `dist`, which is usual, says "
+            "nothing of the threshold between two"
+        )
 
     def make(work: Path) -> Made:
         student, heard = fresh_model(reference, session.seed), list[str]()

@@ -25,8 +25,9 @@ from kdeploy.bench.records import comparisons as compared
 from kdeploy.bench.records import measurements
 from kdeploy.bench.run import ModelUnderTest, rounds_of
 from kdeploy.bench.samples import keep
+from kdeploy.bench.ssh.device.files import RUNTIMES
 from kdeploy.bench.ssh.hosts import Host
-from kdeploy.bench.ssh.job import RUNTIME, Job, job_of
+from kdeploy.bench.ssh.job import FORMATS, DeviceGroup, Job, job_of, opens
 from kdeploy.bench.ssh.outcomes import outcomes_of
 from kdeploy.bench.ssh.ssh_run import Answers, run_over_ssh
 from kdeploy.errors import KdeployError, ModelError, RecipeError
@@ -71,7 +72,7 @@ def bench_on_hosts(
     timed = plan_for(plan, session.reference)
     timed = timed.model_copy(update={"rounds": rounds_of(timed, SCENARIO)})
     # Of a torch artefact the file that was made of it goes; the other runtimes' rows say so.
-    files = [model for model in models if model.format == "onnx"]
+    files = [model for model in models if model.format in FORMATS]
     with temporary_folder("hosts") as folder:
         job = job_of(files, timed, folder)
         if job.test is not None:
@@ -98,19 +99,36 @@ def _check(hosts: Sequence[Host], plan: BenchPlan, models: Sequence[ModelUnderTe
     twice = next((s for s in slugs if slugs.count(s) > 1), None)
     if twice is not None:
         raise RecipeError(f"`--host {twice}` is named twice", hint="a device is measured once")
-    other = next((s for s in models if s.format not in ("onnx", "torch")), None)
+    other = next((s for s in models if s.format not in (*FORMATS, "torch")), None)
     if other is not None:
         raise ModelError(
-            f"{other.label} is of format `{other.format}`, and over ssh ONNX files are measured",
+            f"{other.label} is of format `{other.format}`, and over ssh files of {_listed(FORMATS)}"
+            " are measured",
             hint="name the ONNX file, or measure on the device itself with kdeploy there",
         )
     for runtime in plan.runtimes:
         named(runtime, where="the runtimes to measure in")
-    if RUNTIME not in plan.runtimes or SCENARIO not in plan.scenarios:
+    if not set(RUNTIMES) & set(plan.runtimes) or SCENARIO not in plan.scenarios:
         raise RecipeError(
-            f"over ssh files run in `{RUNTIME}`, scenario `{SCENARIO}`; that is not asked for",
-            hint=f"add `--runtime {RUNTIME}` and `--scenario {SCENARIO}`, or leave them out",
+            f"over ssh files run in {_listed(RUNTIMES)}, scenario `{SCENARIO}`; that is not asked "
+            "for",
+            hint=f"add `--runtime {RUNTIMES[0]}` and `--scenario {SCENARIO}`, or leave them out",
         )
+    for model in models:
+        if model.format != "torch" and not any(opens(r, model.format) for r in plan.runtimes):
+            raise RecipeError(
+                f"none of the runtimes {_listed(plan.runtimes)} opens {model.label}, a file of "
+                f"format `{model.format}`",
+                hint=f"add `--runtime {_first_for(model.format)}`",
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _first_for(form: str) -> str:
+    return next(name for name in RUNTIMES if opens(name, form))
 
 
 def _run_on_all(
@@ -214,9 +232,13 @@ def _judged(
     """Return the machine, and the outcomes of each group with the time when they came home."""
     if isinstance(end, KdeployError):
         nowhere = Machine(id=host.name, cpu="", architecture="", cores=0)
-        return nowhere, [(_nothing(job, g.configuration, end.message), _now()) for g in job.groups]
-    results = end.results.items()
-    return end.machine, [(outcomes_of(f, g, job), _time(f.stat().st_mtime)) for f, g in results]
+        return nowhere, [(_nothing(job, g, end.message), _now()) for g in job.groups]
+    measured = [
+        (outcomes_of(file, group, job), _time(file.stat().st_mtime))
+        for file, group in end.results.items()
+    ]
+    lacking = [(_nothing(job, group.on(end.machine), why), _now()) for group, why in end.lacking]
+    return end.machine, [*measured, *lacking]
 
 
 def _now() -> str:
@@ -234,17 +256,32 @@ def _outcome_text(host: Host, end: Answers | KdeployError) -> str:
 
 
 def _not_measured(job: Job, plan: BenchPlan) -> Iterator[list[Outcome]]:
-    """Yield what was asked for and is measured only where kdeploy is installed."""
+    """Yield what was asked for and is measured only where kdeploy is installed, or not at all."""
+    swept = itertools.product(plan.item_sizes, plan.batch_sizes, plan.threads)
+    conditions = [(size, batch_size, threads or 0) for size, batch_size, threads in swept]
     for runtime, scenario in itertools.product(plan.runtimes, plan.scenarios):
-        if (runtime, scenario) != (RUNTIME, SCENARIO):
-            reason = f"over ssh files run in {RUNTIME}, scenario {SCENARIO}"
-            for group in job.groups:
-                configuration = replace(group.configuration, runtime=runtime, scenario=scenario)
-                yield _nothing(job, configuration, reason)
+        for model in job.models:
+            reason = _why_not(runtime, scenario, model)
+            for size, batch_size, threads in conditions if reason else ():
+                configuration = Configuration(
+                    runtime=runtime,
+                    batch_size=batch_size,
+                    threads=threads,
+                    scenario=scenario,
+                    size=size,
+                )
+                yield [Outcome(model=model, configuration=configuration, skipped=reason)]
 
 
-def _nothing(job: Job, configuration: Configuration, reason: str) -> list[Outcome]:
+def _why_not(runtime: str, scenario: str, model: ModelUnderTest) -> str:
+    if runtime not in RUNTIMES or scenario != SCENARIO:
+        return f"over ssh files run in {_listed(RUNTIMES)}, scenario {SCENARIO}"
+    return "" if opens(runtime, model.format) else f"{runtime} does not open {model.format}"
+
+
+def _nothing(job: Job, group: DeviceGroup, reason: str) -> list[Outcome]:
     """Return the outcomes of a group that was not measured."""
     return [
-        Outcome(model=model, configuration=configuration, skipped=reason) for model in job.models
+        Outcome(model=job.models[number], configuration=group.configuration, skipped=reason)
+        for number in group.members
     ]

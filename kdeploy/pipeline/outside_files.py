@@ -22,6 +22,7 @@ from kdeploy.machine import fingerprint
 from kdeploy.onnx_graph.checks import file_bytes
 from kdeploy.onnx_graph.facts import count_parameters
 from kdeploy.onnx_graph.input_fitting import Declared, declared_file
+from kdeploy.package.emission import Emission
 from kdeploy.package.run import UNSIGNED, golden_of, package
 from kdeploy.package.signatures import Signing
 from kdeploy.package.verify import VerifyResult, verify
@@ -55,6 +56,9 @@ def package_file(
     out: Path,
     listener: RunListener,
     signing: Signing = UNSIGNED,
+    *,
+    emitted: Sequence[Emission] = (),
+    asks_index: bool = False,
 ) -> VerifyResult:
     """Make the bundle of a file as it is, and prove it here; nothing stays when that fails.
 
@@ -83,6 +87,8 @@ def package_file(
                 budgets=budgets,
                 chosen_because="asked for by name",
                 signing=signing,
+                asks_index=asks_index,
+                emitted=emitted,
             )
             result = verify(place)
             if not result.passed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from kdeploy.gate import Gate
 from kdeploy.machine import fingerprint
 from kdeploy.measurement import Measurement, select
 from kdeploy.named_arrays import given
+from kdeploy.package.emission import Emission
+from kdeploy.package.folding import Folding, Surroundings, check_folds, folded
 from kdeploy.package.kinds import kind_of, technique_of
 from kdeploy.package.run import UNSIGNED, golden_of, package
 from kdeploy.package.signatures import Signing
@@ -26,6 +28,7 @@ from kdeploy.runtimes.contract import Given, first
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
+from kdeploy.system.temporary import temporary_folder
 
 GOLDEN_CHOICE = 512  # items, of which a dynamic model has some for each of its parts
 GOLDEN_ITEMS = 8  # few, for a bundle is small; several, for one may be right by chance
@@ -46,6 +49,12 @@ class BundleDescription:
     chosen_because: str
     signing: Signing = UNSIGNED
     """Of a bundle that is asked for by itself; a run signs none."""
+    asks_index: bool = False
+    """Whether the package index is asked for digests of libraries."""
+    folding: Folding | None = None
+    """Where the file is to prepare its pictures and read its outputs by itself."""
+    emitted: Sequence[Emission] = ()
+    """What it brings for the place that it goes to."""
 
 
 def make_bundle(
@@ -74,6 +83,8 @@ def make_bundle(
             "name": about.name,
             "budgets": [b.text for b in budgets],
             "accuracy": dict(about.accuracy),
+            **({"folding": asdict(about.folding)} if about.folding is not None else {}),
+            **({"emit": [one.entry for one in about.emitted]} if about.emitted else {}),
         },
         source=fingerprint().id,
     )
@@ -91,20 +102,55 @@ def pack(
     """Write the bundle of a file to `out`, a folder or zip; return what verifying it found."""
     if session.data is None:
         raise ModelError("a bundle needs data", hint="name it, e.g. `--data digits`")
-    file = exported.file.file
-    inputs = _golden_inputs(session.data, file)
+    with temporary_folder("folded") as work:
+        file, inputs, manifest = _with_golden(session.data, exported.file, about.folding, work)
+        _package(file, inputs, manifest, out, budgets, about)
+    return verify(out)
+
+
+def _package(
+    file: Path,
+    inputs: Given,
+    manifest: Mapping[str, Any],
+    out: Path,
+    budgets: Sequence[Gate],
+    about: BundleDescription,
+) -> None:
     package(
         file,
         out,
-        manifest=exported.file.manifest,
+        manifest=manifest,
         golden=golden_of(file, inputs),
         name=about.name,
         accuracy={**about.accuracy, **about.latency},
         budgets=budgets,
         chosen_because=about.chosen_because,
         signing=about.signing,
+        asks_index=about.asks_index,
+        emitted=about.emitted,
     )
-    return verify(out)
+
+
+def _with_golden(
+    data: Dataset, exported: Artifact, folding: Folding | None, work: Path
+) -> tuple[Path, Given, Mapping[str, Any]]:
+    """Return the file that is shipped, what it is given as golden items, and its manifest.
+
+    Raises:
+        ModelError, ParityFailed: the file cannot be folded, see `folded`.
+    """
+    file = exported.file
+    if folding is None:
+        return file, _golden_inputs(data, file), exported.manifest
+    known = exported.manifest["data"]
+    check_folds(format_of(file), data.preprocessing, data.validation.x[:1].dtype)
+    around = Surroundings(
+        form=data.preprocessing,
+        task=known.get("task") or {},
+        items=np.asarray(data.validation.x[:GOLDEN_ITEMS]),
+    )
+    made = folded(file, work / "model.onnx", around, folding)
+    return made.path, made.pixels, {**exported.manifest, "data": {**known, "task": made.task}}
 
 
 def _golden_inputs(data: Dataset, file: Path) -> Given:

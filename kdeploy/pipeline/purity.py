@@ -7,6 +7,7 @@ values elsewhere would be another one there. A few forward passes of two items s
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from kdeploy.torch_module.model_faults import (
     assigned_at,
     not_differentiable_at,
     random_at,
+    random_state,
     returned_at,
     same,
     same_randomness,
@@ -31,7 +33,7 @@ from kdeploy.torch_module.model_faults import (
 from kdeploy.torch_module.model_outputs import changes_its_input, joined, outputs_of, told
 from kdeploy.torch_module.named_inputs import call, tensors_of
 from kdeploy.torch_module.named_outputs import named_outputs
-from kdeploy.torch_module.outside_state import changed, different, outside_state
+from kdeploy.torch_module.outside_state import HeldValue, changed, different, outside_state
 from kdeploy.training.compilation import first_output
 from kdeploy.untrusted.user_code import described, is_memory, users_code
 
@@ -42,6 +44,11 @@ RANDOM_NODES = frozenset(
     | {"RandomUniform", "RandomUniformLike"}
 )
 ANOTHER_SEED = 20150309
+FURTHER_SEEDS = (1, 2, 3)
+SQUEEZED = (
+    "`squeeze()` takes the axis of a batch of one away too: name the axis, `squeeze(1)` or"
+    " `flatten(1)`"
+)
 logger = logging.getLogger(__name__)
 
 
@@ -93,8 +100,11 @@ def check_pure(
     beside_another = outputs_of(model, other, role=who)
     if _differ(answer, outputs_of(model, pair, role=who)):
         raise _not_repeatable(model, pair, who)
-    # The first item is the same in both batches, its neighbour is another.
-    if _differ(answer[:1], beside_another[:1]):
+    # The first item is the same in both batches, its neighbour is another, or there is none.
+    depends = _differ(answer[:1], beside_another[:1])
+    if not isinstance(model, OnnxModel):
+        depends |= _differ(answer[:1], _alone(model, pair, answer, who))
+    if depends:
         logger.warning("%s", _depends_on_neighbours(model, who))
     if isinstance(model, OnnxModel):
         return
@@ -119,6 +129,25 @@ def _differ(one: Tensor, other: Tensor) -> bool:
     one, other = one.nan_to_num().double(), other.nan_to_num().double()
     largest = torch.cat([one.flatten(), other.flatten()]).abs().max()
     return bool((one - other).abs().max() > TOLERANCE * largest)
+
+
+def _alone(model: nn.Module, pair: Tensor, answer: Tensor, who: str) -> Tensor:
+    """Return the answer to the first item alone, as a device asks for it."""
+    try:
+        alone = outputs_of(model, pair[:1], role=who)
+    except ModelError as error:
+        raise ModelError(
+            f"{error.message}; that was one item alone, as devices ask for it: two went well",
+            hint=f"{SQUEEZED}; batch norm with running statistics takes one item",
+        ) from error
+    if alone.shape != answer[:1].shape:
+        place = returned_at(model, pair)
+        raise ModelError(
+            f"{who} answers one item alone with the shape {tuple(alone.shape)}, and two with"
+            f" {tuple(answer.shape)}{f' ({place})' if place else ''}",
+            hint=f"{SQUEEZED}, and reshape with `x.shape[0]`",
+        )
+    return alone
 
 
 def _not_repeatable(model: nn.Module, x: Tensor, who: str) -> ModelError:
@@ -182,27 +211,6 @@ def _depends_on_neighbours(model: nn.Module, who: str) -> str:
     )
 
 
-def check_logits(model: nn.Module, x: Tensor, answer: Tensor, who: str) -> None:
-    """Refuse probabilities from a model that is learned from, or learns.
-
-    Raises:
-        ModelError: each row of its answer is positive and adds up to 1.
-    """
-    if answer.shape[-1] < 2 or not answer.is_floating_point():
-        return
-    sums = answer.sum(-1)
-    is_shares = bool((answer >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
-    if not is_shares:
-        return
-    place = returned_at(model, x) if not isinstance(model, OnnxModel) else model.path.name
-    raise ModelError(
-        f"{who} returns probabilities, not logits ({place or 'its last layer'}): each row is"
-        " positive and adds up to 1, and every loss here takes the softmax of it once more",
-        hint="leave the softmax out: return what goes into it"
-        + (", e.g. export the model again without it" if isinstance(model, OnnxModel) else ""),
-    )
-
-
 def _check_training(
     model: nn.Module, pair: Tensor, answer: Tensor, who: str, batch_sizes: Mapping[str, int]
 ) -> None:
@@ -249,6 +257,14 @@ def _check_training(
 def _check_backward(model: nn.Module, first: Tensor, x: Tensor, who: str) -> None:
     """Refuse what autograd refuses, such as a tensor that was overwritten before it was needed."""
     if not first.requires_grad:
+        if any(parameter.requires_grad for parameter in model.parameters()):
+            place = returned_at(model, x)
+            raise ModelError(
+                f"{who} cannot be trained: no gradient gets from its answer to its weights"
+                f"{f' ({place})' if place else ''}",
+                hint="leave `torch.no_grad()`, `.detach()`, `.data`, `.numpy()` and `argmax` out of"
+                " forward",
+            )
         return
     try:
         first.float().sum().backward()  # type: ignore[no-untyped-call]
@@ -270,16 +286,12 @@ def _check_state(
     """Refuse values that a fresh model with the same `state_dict` does not have."""
     # Before the twin: it takes the woken weights with the `state_dict`.
     _wake(model)
-    with same_randomness(ANOTHER_SEED):
-        twin = again()
-    # As a store keeps it: changed numbers and shapes are told beside the tensors.
-    twin = replay(twin, difference(twin, model))
-    twin.load_state_dict(model.state_dict())
-    # The other batch first: what is kept from a first call is then not the same.
-    outputs_of(twin, batches[1], role=who)
-    one, other = (outputs_of(m, batches[0], role=who) for m in (model, twin))
-    if not _differ(one, other):
+    twins = _twins(model, again, who)
+    pairs = ((twin, *_answers(model, twin, batches, who)) for twin in twins)
+    unlike = next((found for found in pairs if _differ(*found[1:])), None)
+    if unlike is None:
         return
+    twin, one, other = unlike
     found = different(model, twin)
     moved = float((one - other).abs().max())
     text = (
@@ -297,11 +309,61 @@ def _check_state(
     raise ModelError(
         f"{text}; `{first.name}`{others} is {first.kind} and not in the state_dict"
         f"{f' ({line})' if line else ''}",
-        hint=_registered(first.attribute, is_array=first.is_array, kind=first.kind),
+        hint=_registered(first),
     )
 
 
-def _registered(attribute: str, *, is_array: bool, kind: str) -> str:
+def _twins(model: nn.Module, again: Callable[[], nn.Module], who: str) -> Iterator[nn.Module]:
+    """Yield the model made once more with its `state_dict`, as a store brings it back.
+
+    Where more than weights is drawn, a few times: a choice among few may fall on the same.
+
+    Raises:
+        ModelError: it does, now and then: what a store keeps of it depends on when it is made.
+    """
+    kinds, falls_on_the_same = [model], False
+    for seed in (ANOTHER_SEED, *FURTHER_SEEDS):
+        with same_randomness(seed):
+            before = random_state()
+            twin = again()
+            has_drawn = before[1:] != random_state()[1:]  # torch draws the weights
+        if has_drawn:
+            is_known = any(not difference(twin, other) for other in kinds)
+            falls_on_the_same |= is_known
+            kinds += [] if is_known else [copy.deepcopy(twin)]
+        # As a store keeps it: changed numbers and shapes are told beside the tensors.
+        twin = replay(twin, difference(twin, model))
+        twin.load_state_dict(model.state_dict())
+        yield twin
+        if not has_drawn:
+            return
+    if falls_on_the_same and len(kinds) > 1:
+        raise ModelError(
+            f"the build function of {who} makes one of a few models, by chance: another one would"
+            " be loaded again",
+            hint="take what is drawn as an argument, `args:` in the recipe, or draw it from a"
+            " generator with a seed of its own: `random.Random(0)`",
+        )
+
+
+def _answers(
+    model: nn.Module, twin: nn.Module, batches: tuple[Tensor, Tensor], who: str
+) -> tuple[Tensor, Tensor]:
+    """Return what a model and its twin answer to the first batch."""
+    # The other batch first: what is kept from a first call is then not the same.
+    outputs_of(twin, batches[1], role=who)
+    return outputs_of(model, batches[0], role=who), outputs_of(twin, batches[0], role=who)
+
+
+def _registered(value: HeldValue) -> str:
+    attribute, is_array, kind = value.attribute, value.is_array, value.kind
+    holder = vars(value.owner).get(attribute)
+    layers = list(holder.values()) if isinstance(holder, dict) else holder
+    if isinstance(layers, list | tuple) and any(isinstance(layer, nn.Module) for layer in layers):
+        container = "ModuleDict" if isinstance(holder, dict) else "ModuleList"
+        return (
+            f"`self.{attribute} = nn.{container}(...)`: such layers are neither trained nor stored"
+        )
     if "persistent" in kind:
         return f'`self.register_buffer("{attribute}", ...)` without `persistent=False`'
     if is_array:

@@ -13,6 +13,7 @@ from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.control import TeacherEffect
 from kdeploy.gate import Verdict
 from kdeploy.measurement import Measurement
+from kdeploy.package.folding import FOLDS_INTO
 from kdeploy.package.kinds import formats
 from kdeploy.pipeline.ahead import check_ahead
 from kdeploy.pipeline.check import check
@@ -259,7 +260,7 @@ def _choose(recipe: Recipe, session: Session, result: RunResult) -> None:
     if not recipe.gates:
         ends = [m for m in result.models if not m.is_quantized][-1:] + result.models[-1:]
         made = [m.id for m in ends]
-    shipped = formats()
+    shipped = FOLDS_INTO if recipe.folding is not None else formats()
     dynamic = [e.model.id for e in result.exported if e.model.kind == "dynamic"]
     made = [*made, *dynamic] if recipe.gates else dynamic or made
     candidates = [e for e in result.exported if e.model.id in made and e.file.kind in shipped]
@@ -308,6 +309,7 @@ def _package(recipe: Recipe, out: Path, session: Session, result: RunResult) -> 
         name=recipe.name,
         because=result.chosen_because,
     )
+    about = replace(about, folding=recipe.folding, emitted=recipe.emitted)
     bundle, verdict = make_bundle(session, chosen, budgets, about)
     with session.files():
         write_bundle(out, bundle.folder)

@@ -12,11 +12,13 @@ from kdeploy import registry
 from kdeploy.bench.accuracy import evaluate
 from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference, load
-from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.errors import FileMissing, ModelError, RecipeError
 from kdeploy.export.run import check_that_it_runs
 from kdeploy.gate import Gate
 from kdeploy.measurement import METRICS
 from kdeploy.package.budgets import check_budgets
+from kdeploy.package.emission import Emission, check_emissions
+from kdeploy.package.folding import Folding
 from kdeploy.package.run import UNSIGNED
 from kdeploy.package.signatures import Signing, check_signing
 from kdeploy.package.verify import VerifyResult
@@ -41,6 +43,7 @@ from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
 from kdeploy.pipeline.weights import load_weights
 from kdeploy.recipe.resolve import ResolvedTeacher, Step
+from kdeploy.runtimes.files import format_of
 from kdeploy.store.artifact import Artifact, Store, find_artifact
 from kdeploy.store.references import ModelReference, build_model
 from kdeploy.store.transformers_models import brings_weights, tokenizer_source
@@ -102,6 +105,10 @@ def package_one(
     out: Path,
     listener: RunListener,
     signing: Signing = UNSIGNED,
+    *,
+    folding: Folding | None = None,
+    asks_index: bool = False,
+    emitted: Sequence[Emission] = (),
 ) -> VerifyResult:
     """Make the bundle of an artefact at `out`, a folder or zip; nothing stays when it fails.
 
@@ -112,13 +119,30 @@ def package_one(
     file = onnx_path(reference)
     if file is not None and (source.data is None or _is_made_up(file, source.data)):
         check_budgets(budgets, FACTS, [])
+        if folding is not None:
+            raise ModelError(
+                f"{file.name} has no data that say how its inputs are prepared and what its "
+                "outputs mean: nothing can be folded",
+                hint="name them (`--data`), or leave `--fold-preprocessing` out",
+            )
         data = load(source.data) if source.data is not None else None
         given = declared_inputs(reference)
-        return package_file(file, given, data, budgets, out, listener, signing)
+        return package_file(
+            file,
+            given,
+            data,
+            budgets,
+            out,
+            listener,
+            signing,
+            emitted=emitted,
+            asks_index=asks_index,
+        )
     check_budgets(budgets, [*FACTS, *(name for name, m in METRICS.items() if m.is_judged)], [])
     with temporary_folder("package") as folder:
         session, artifact = _begin(source, folder, listener)
         exported = exported_file(session, artifact)
+        check_emissions(emitted, format_of(exported.file.file))
         lost = warning_of_artifact(find_artifact(source.reference) or artifact)
         if lost:
             session.listener.message(f"warning: {lost}")
@@ -127,6 +151,9 @@ def package_one(
             accuracy=_test_accuracy(session, exported),
             chosen_because=f"{ASKED_FOR}; warning: {lost}" if lost else ASKED_FOR,
             signing=signing,
+            folding=folding,
+            asks_index=asks_index,
+            emitted=emitted,
         )
         trial = folder / f"trial{out.suffix if out.suffix == '.zip' else ''}"
         result = pack(session, exported, trial, budgets, about)

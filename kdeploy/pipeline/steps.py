@@ -171,6 +171,7 @@ class _Making:
             data=data_of(self.session),
             seed=self.session.seed,
             train=trainer,
+            is_recovered=self.step.recover is not None,
             is_validation_seen=may_have_seen(self.session, self.before),
             stopwatch=Latencies(data=self.session.reference, watch=self.session.listener.status),
         )

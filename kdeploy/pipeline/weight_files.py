@@ -22,6 +22,7 @@ from torch import Tensor
 
 from kdeploy.errors import FileMissing, ModelError
 from kdeploy.store.artifact import file_sha256
+from kdeploy.untrusted.git_pointer import refuse_pointer
 from kdeploy.untrusted.json_document import json_text
 
 INDEX_ENDING = ".index.json"
@@ -39,6 +40,7 @@ _HARMLESS: list[Any] = [
     *((PurePath, f"pathlib.{local}{kind}Path") for local in ("", "_local.") for kind in _SYSTEMS),
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
 ]
+_OF_ARRAYS = (".multiarray._reconstruct", ".numeric._frombuffer")
 _PICKLED = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -61,6 +63,7 @@ def read_weights(file: Path) -> StoredTensors:
     """
     if not file.is_file():
         raise FileMissing(f"there is no file of weights {file}", hint="check the path")
+    refuse_pointer(file, ModelError)
     with file.open("rb") as opened:
         head = opened.read(16)
     if file.name.endswith(INDEX_ENDING):
@@ -157,6 +160,11 @@ def _loaded(file: Path) -> Any:
                 f"{file} cannot be read: {text.splitlines()[0] if text else error!r}",
                 hint="save it again: `torch.save(model.state_dict(), FILE)`",
             ) from None
+        if found is not None and found[1].endswith(_OF_ARRAYS):
+            raise ModelError(
+                f"{file} holds NumPy arrays, and only tensors are read: loading others runs code",
+                hint=f"where you trust the file, convert it once:\n{_array_conversion(file)}",
+            ) from None
         what = f"a pickled `{found[1]}`" if found else "more than tensors"
         raise ModelError(
             f"{file} holds {what}: only tensors are read, for loading it would run code",
@@ -190,6 +198,14 @@ def _conversion(file: Path, load: str = "torch.load(%r, weights_only=False)") ->
         f"    import torch; model = {load % str(file)}\n"
         f"    torch.save(model.state_dict(), {made!r})"
         "  # of a checkpoint: torch.save(model['model'], ...)"
+    )
+
+
+def _array_conversion(file: Path) -> str:
+    made = str(file.with_name(f"{file.stem}-tensors.pt"))
+    return (
+        f"    import torch; arrays = torch.load({str(file)!r}, weights_only=False)\n"
+        f"    torch.save({{name: torch.as_tensor(a) for name, a in arrays.items()}}, {made!r})"
     )
 
 

@@ -194,6 +194,8 @@ def _check_values(
         found = tensors.get(name)
         if found is None:
             continue
+        if found.is_meta:
+            raise _refused(name, found, wanted, file, "is on the device `meta`, without values")
         if found.layout is not torch.strided or found.is_quantized:
             raise _refused(name, found, wanted, file, "is sparse or quantized")
         if found.shape != wanted.shape:

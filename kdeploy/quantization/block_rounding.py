@@ -184,15 +184,15 @@ def _scaled(blocks: Tensor, form: BlockFormat, shrink: float) -> tuple[Tensor, T
     """Return scales and zero points (rows, blocks) for a share of each block's range."""
     if form.symmetric:
         place = blocks.abs().argmax(-1, keepdim=True)
-        scales = _half(blocks.gather(-1, place).squeeze(-1) * shrink / -form.centre)
+        scales = float16_scales(blocks.gather(-1, place).squeeze(-1) * shrink / -form.centre)
         return scales, torch.full_like(scales, float(form.centre))
     low = blocks.amin(-1).clamp(max=0) * shrink
     high = blocks.amax(-1).clamp(min=0) * shrink
-    scales = _half((high - low) / form.highest)
+    scales = float16_scales((high - low) / form.highest)
     return scales, (-low / scales).round().clamp(0, form.highest)
 
 
-def _half(scales: Tensor) -> Tensor:
+def float16_scales(scales: Tensor) -> Tensor:
     """Return the nearest scales of float16 that are not zero."""
     if bool((scales.abs() > LARGEST_HALF).any()):
         raise ModelError(

@@ -7,6 +7,7 @@ same model and example, which makes the names of its tensors stable.
 from __future__ import annotations
 
 import copy
+import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -140,8 +141,9 @@ def constant(graph_module: GraphModule, node: Any) -> Tensor | None:
 
 def add_constant(graph_module: GraphModule, value: Tensor, before: Node) -> Node:
     """Return a new node for a tensor that the graph shall hold."""
-    taken = sum(1 for name, _ in graph_module.named_buffers() if name.startswith("constant_"))
-    name = f"constant_{taken}"
+    # Counting them would not do: some may be gone.
+    names = (f"constant_{number}" for number in itertools.count())
+    name = next(name for name in names if not hasattr(graph_module, name))
     graph_module.register_buffer(name, value.contiguous())
     with graph_module.graph.inserting_before(before):
         return graph_module.graph.get_attr(name)

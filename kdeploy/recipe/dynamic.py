@@ -16,7 +16,7 @@ from kdeploy.units import parse_drop
 
 
 class DynamicSection(Section):
-    """What early answers may cost; one further key is the kind, `cascade: [student, teacher]`."""
+    """What early answers may cost; one further key is the kind: `cascade`, `exits`."""
 
     risk: str = Field("0.5pp", description="items that are wrong only because they left early")
     confidence: float = Field(0.9, gt=0, lt=1, description="that the risk is kept")
@@ -33,8 +33,13 @@ class DynamicStep:
     @property
     def names(self) -> tuple[str, ...]:
         """Return the models that it names."""
-        given = self.parameters.get("parts") or ()
-        return tuple(given)
+        of_one = (self.parameters["model"],) if "model" in self.parameters else ()
+        return tuple(self.parameters.get("parts") or of_one)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Return the layers whose exits it is made of; none: all, or it is made of none."""
+        return tuple(self.parameters.get("layers") or ())
 
     def section(self) -> dict[str, Any]:
         """Return what a recipe says for this."""
@@ -59,7 +64,7 @@ def dynamic_step(given: Mapping[str, Any], *, where: str = "dynamic") -> Dynamic
         raise RecipeError(
             f"{where}: expected one kind beside `risk` and `confidence`, found "
             f"{', '.join(f'`{key}`' for key in kinds) or 'none'}",
-            hint=f"kinds are {known}: `cascade: [student, teacher]`",
+            hint=f"kinds are {known}: `cascade: [student, teacher]`, `exits: [layer1]`",
         )
     section = registry.check(DynamicSection, own, where=where)
     technique = registry.find("dynamic", str(kinds[0]), where=where)

@@ -40,6 +40,14 @@ def read_given(path: Path) -> dict[str, Any]:
         FileMissing: there is no such file.
         RecipeError: it is not YAML, or no keys and values.
     """
+    if path.is_dir():
+        inside = [file.name for file in sorted(path.glob("*.yaml"))[:3]]
+        raise FileMissing(
+            f"{path} is a folder, not a recipe",
+            hint=f"name the file: `{path / inside[0]}`"
+            if inside
+            else "it holds no .yaml file; `kdeploy init DIR` writes a first one",
+        )
     if not path.is_file():
         raise FileMissing(
             f"there is no recipe {path}", hint="`kdeploy init DIR` writes a first one"
@@ -86,7 +94,12 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
     resolved["bench"] = recipe.bench.model_dump()
     resolved["gates"] = [g.text for g in recipe.gates]
     if recipe.budgets is not None:
-        resolved["package"] = {"budgets": [g.text for g in recipe.budgets]}
+        emitted = [one.entry for one in recipe.emitted]
+        resolved["package"] = {
+            "budgets": [g.text for g in recipe.budgets],
+            **_folds(recipe),
+            **({"emit": emitted} if emitted else {}),
+        }
     if written_in is not None:
         resolved["written_in"] = str(written_in.resolve())
     # Through JSON: tuples become lists and paths texts, and YAML has no tags or anchors then.
@@ -102,6 +115,14 @@ def section_of(data: DataReference) -> dict[str, Any]:
         "augment": list(data.augment),
         "normalize": data.normalize,
     }
+
+
+def _folds(recipe: Recipe) -> dict[str, bool]:
+    """Return the keys of what is folded into the packaged file."""
+    if recipe.folding is None:
+        return {}
+    suppresses = {"fold_suppression": True} if recipe.folding.suppresses else {}
+    return {"fold_preprocessing": True, **suppresses}
 
 
 def _task(task: TaskReference, folder: Path) -> dict[str, Any]:

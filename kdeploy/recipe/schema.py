@@ -33,6 +33,8 @@ def json_schema() -> dict[str, Any]:
         losses=(list[losses], []),  # type: ignore[valid-type]
     )
     teacher = create_model("Teacher", __base__=TeacherSection, train=(TrainingConfig, {}))
+    emit: Any = list[_one_of("emitter")]  # type: ignore[misc]
+    package = create_model("Package", __base__=PackageSection, emit=(emit, []))
     beside = {"recover": (learning | None, None), "max_drop": (str | None, None)}
     fields: dict[str, Any] = {
         "data": (_data_model(), ...),
@@ -44,7 +46,7 @@ def json_schema() -> dict[str, Any]:
         "export": (list[_one_of("exporter")], []),  # type: ignore[misc]
         "dynamic": (_dynamic_model() | None, None),
         "bench": (BenchPlan, {}),
-        "package": (PackageSection | None, None),
+        "package": (package | None, None),
         "search": (SearchSection | None, None),
     }
     return create_model("Recipe", __base__=RecipeSection, **fields).model_json_schema()

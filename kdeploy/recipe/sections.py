@@ -81,6 +81,15 @@ class PackageSection(Section):
     """The bundle for the device."""
 
     budgets: list[str] = Field([], description="gates that the bundle proves on each machine")
+    fold_preprocessing: bool = Field(
+        False, description="the file takes bytes of pixels, and answers what the task reads"
+    )
+    fold_suppression: bool = Field(
+        False, description="a folded detector leaves worse boxes of one object out"
+    )
+    emit: list[TechniqueEntry] = Field(
+        [], description="what it brings for the place that it goes to: `triton`, `systemd`, ..."
+    )
 
 
 class SearchSection(Section):

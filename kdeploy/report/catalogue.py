@@ -26,6 +26,7 @@ TITLES = {
     "task": "Tasks: what targets and outputs mean",
     "dynamic": "Dynamic models: `dynamic` of a recipe, `kdeploy dynamic NAME`",
     "bundle": "Bundles: what `kdeploy package` ships, by the kind of file",
+    "emitter": "Emitters: `package.emit` of a recipe, `kdeploy package --emit NAME`",
     "report_format": "Report formats: `kdeploy report --format NAME`",
     "wrapper": "Wrappers: how a stored model gets its quantizers back",
 }

@@ -256,6 +256,10 @@ class Comparison:
     """Whether gates were asked for with the report; those of the runs stand in the runs."""
     num_left_out: int = 0
     """Rows that `shortened` left out."""
+    name: str = ""
+    """Of the one device that it is about; "": it is about all."""
+    pages: Mapping[str, str] = field(default_factory=dict)
+    """The file with the page of each device by its id, where pages were asked for."""
 
     @property
     def passed(self) -> bool:

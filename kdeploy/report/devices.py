@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from kdeploy.report.comparison import Comparison, Row
 from kdeploy.report.machine_facts import short_names
 from kdeploy.report.table import Cell, Column, columns, text_column
-from kdeploy.report.wording import NOTHING, task
+from kdeploy.report.wording import NOTHING, quantity, task
 
 SHOWN = (
     *("p50 latency", "throughput", "speed-up (p50)", "size", "top-1 accuracy", "peak memory"),
-    *("device memory", "energy", "doubts"),
+    *("device memory", "arena", "doubts"),
 )
+ENERGY = "energy"
+UNREADABLE = "energy is not measurable here: "
+"""With which a record begins that says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +28,10 @@ class Places:
 
 
 def places(comparison: Comparison) -> list[Places]:
-    """Return each artefact that was measured in several places."""
+    """Return each artefact that was tried in several places; where it has no speed, it is last."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in comparison.rows:
-        if row.number("latency.p50") is not None:
+        if "latency.p50" in row.values:
             found.setdefault((row.label, task(row)), []).append(row)
     return [
         Places(heading=f"{label}, {what}", rows=tuple(sorted(rows, key=_latency)))
@@ -48,8 +52,31 @@ def place_columns(comparison: Comparison) -> list[Column]:
     if len(names) > 1:
         device = text_column("device", "the machine", lambda row: Cell(text=names[row.machine]))
         found.insert(1, device)
+    chosen = {id(choice.row): choice.passed for choice in comparison.best}
+    about = "the fastest of its device and load within the gates; where none is, the nearest"
+    found.append(text_column("best here", about, lambda row: _best(chosen.get(id(row)))))
     known = {column.header: column for column in columns(comparison)}
-    return [*found, *(known[header] for header in SHOWN if header in known)]
+    shown = [known[header] for header in SHOWN if header in known]
+    return [*found, *shown, energy_column()]
+
+
+def energy_column() -> Column:
+    """Return the energy of an item, or why it is not known: a gap would say neither."""
+    return text_column("energy", "of an item, or why it is not known", _energy)
+
+
+def _energy(row: Row) -> Cell:
+    value = row.values.get(ENERGY)
+    if value is None:
+        return Cell(text="not measured")
+    if value.record.value is not None:
+        return Cell(text=quantity(value.record.value, value.record.unit), flags=value.flags)
+    reason = (value.record.skipped or "").removeprefix(UNREADABLE)
+    return Cell(text=f"not readable: {reason}", verdict="skipped")
+
+
+def _best(passed: bool | None) -> Cell:
+    return Cell(text={True: "best", False: "nearest", None: NOTHING}[passed])
 
 
 def place_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -83,4 +110,5 @@ def _kind(row: Row) -> str:
 
 
 def _latency(row: Row) -> float:
-    return row.number("latency.p50") or 0.0
+    value = row.number("latency.p50")
+    return inf if value is None else value

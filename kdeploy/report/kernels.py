@@ -14,7 +14,7 @@ ALARMS = {
     "no_op_int8": "INT8 file, nothing ran as INT8",
     "sparse_not_used": "2:4 file, no sparse kernel",
     "fallback": "parts fell back to another device or provider",
-    "emulated": "emulated in floating point",
+    "emulated": "computed by stand-ins, not by its kernels",
 }
 
 

@@ -15,6 +15,7 @@ NAMES = {
     "instruction_sets": "instruction sets",
     "ram_bytes": "memory",
     "is_virtual": "virtual machine",
+    "emulated_on": "emulated on",
     "load": "load (1 min)",
     "gpu": "GPU",
     "os": "system",
@@ -35,14 +36,16 @@ def machine_facts(facts: Mapping[str, Any]) -> list[list[str]]:
 def machine_name(machine: str, facts: Mapping[str, Any]) -> str:
     """Return processor, accelerator and id in one line."""
     parts = [str(facts[key]) for key in ("cpu", "gpu") if facts.get(key)]
-    name = " + ".join(parts)
+    name = _with_emulation(" + ".join(parts), facts)
     return f"{name} ({machine})" if name and machine else name or machine or "unnamed machine"
 
 
 def short_names(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return a name for each machine's id that fits a table: its accelerator, else processor."""
     names = {
-        machine: str(facts.get("gpu") or _model(facts) or machine or "unnamed machine")
+        machine: _with_emulation(
+            str(facts.get("gpu") or _model(facts) or machine or "unnamed machine"), facts
+        )
         for machine, facts in machines.items()
     }
     twice = {name for name in names.values() if list(names.values()).count(name) > 1}
@@ -50,6 +53,11 @@ def short_names(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         machine: f"{name} ({machine[:4]})" if name in twice and machine else name
         for machine, name in names.items()
     }
+
+
+def _with_emulation(name: str, facts: Mapping[str, Any]) -> str:
+    """Return the name with the word that no table of an emulated processor may leave out."""
+    return f"{name}, emulated" if facts.get("emulated_on") else name
 
 
 def _model(facts: Mapping[str, Any]) -> str:

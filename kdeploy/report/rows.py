@@ -29,6 +29,8 @@ SPEED = (
     *("latency.", "device_latency.", "throughput", "server_rate"),
     *("load_time", "first_inference", "cold_start"),
 )
+EMULATED = "emulated_processor"
+NO_SPEED = "an emulated processor: its times and energy are the emulator's"
 OF_A_BATCH = ("latency.", "device_latency.", "first_inference")
 # A tail of few samples is their maximum, or only a bound.
 UNSURE = frozenset({"few_samples", "p99_bound"})
@@ -174,11 +176,18 @@ def _filled(row: Row, index: RecordIndex) -> Row:
     for metric in METRICS:
         record = index.best(metric, row)
         if record is not None:
-            values[metric] = MeasuredValue(record=record, flags=_flags(record))
+            values[metric] = MeasuredValue(record=_believed(record), flags=_flags(record))
     measured = [v.record for m, v in values.items() if not m.startswith(ONCE_A_FILE)]
     reasons = [record.skipped for record in measured if record.skipped]
     is_skipped = bool(reasons) and all(record.value is None for record in measured)
     return replace(row, values=values, skipped=reasons[0] if is_skipped else None)
+
+
+def _believed(record: Measurement) -> Measurement:
+    """Return a record without a number that an emulator made up: its times are its own."""
+    if EMULATED not in record.flags or not record.metric.startswith((*SPEED, "energy")):
+        return record
+    return replace(record, value=None, low=None, high=None, skipped=record.skipped or NO_SPEED)
 
 
 def _flags(record: Measurement) -> tuple[str, ...]:

@@ -97,6 +97,7 @@ class _Comparison(_Part):
     low: float | None = None
     high: float | None = None
     verdict: Text = None
+    flags: list[str] = []
 
 
 class _Proof(_Part):

@@ -109,6 +109,7 @@ def columns(comparison: Comparison) -> list[Column]:
         "parameters": "parameters",
         "peak_memory": "peak memory",
         "device_memory": "device memory",
+        "arena_memory": "arena",
         "energy": "energy",
         "integer_kernels": "INT8 kernels",
         "sparse_kernels": "2:4 kernels",

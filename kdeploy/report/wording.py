@@ -28,7 +28,9 @@ class Claim:
 
 
 def title(comparison: Comparison) -> str:
-    """Return the names of the runs; of many the first ones and their number."""
+    """Return the device, where it is about one; else the names of the runs, of many the first."""
+    if comparison.name:
+        return comparison.name
     names = list(dict.fromkeys(run.name for run in comparison.runs))
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more

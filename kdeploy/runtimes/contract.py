@@ -5,7 +5,7 @@ it is says so: `suffixes={".xml": "openvino"}`, and `beside=(".bin",)` where its
 file of the same name; methods of `KnowsFiles` tell more of such a file without opening it.
 `libraries` are the distributions that it needs, for the fingerprint of a machine. The fact
 `needs="int8"` or `"two_four"` says that it opens such artefacts alone, `opens_anything=True` that a
-file need be no model.
+file need be no model, `rows=1` that a file is of one row.
 
 Its module imports only what it needs inside its methods, so that it can be listed where the library
 is missing. Its keyword-only parameters but `threads` are its options; whoever names it may give
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ Given: TypeAlias = "Array | Mapping[str, Array]"
 """What a file is given: an array for each input by its name, of one input the array alone."""
 Answer: TypeAlias = "dict[str, Array]"
 """What a file returned: its outputs by name, in its order."""
+Session = TypeVar("Session")
 DYNAMIC = ".dynamic"
 """The suffix of a dynamic model: several files, of which the input decides how many are run."""
 
@@ -42,6 +43,12 @@ DYNAMIC = ".dynamic"
 def first(answer: Answer) -> Array:
     """Return the first output, of most models the only one."""
     return next(iter(answer.values()))
+
+
+def opened(session: Session | None) -> Session:
+    """Return what a runtime's `open` has made: all that it answers comes after that."""
+    assert session is not None, "a runtime was asked before open"
+    return session
 
 
 def by_name(given: Given, names: Sequence[str], path: Path) -> Mapping[str, Array]:
@@ -83,6 +90,8 @@ class Proof:
     """Operators that ran on another device or provider than the one asked for."""
     is_emulated: bool = False
     """Whether references stand in for kernels: the accuracy holds, the time does not."""
+    arena_bytes: int | None = None
+    """Working memory that the file asks of a device that hands it one block, once."""
     operators: dict[str, int] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     """What the runtime was told: threads, precision, spinning; kept beside the raw samples."""

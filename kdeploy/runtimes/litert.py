@@ -15,21 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from kdeploy.errors import FileMissing, ModelError
+from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
 from kdeploy.runtimes.contract import Answer, Array, Given, Proof, by_name, runtime, unreadable
+from kdeploy.runtimes.litert_codes import (
+    CODES,
+    ELIGIBLE,
+    check_beginning,
+    decoded,
+    encoded,
+    has_codes,
+)
 from kdeploy.tensor_info import TensorInfo
 
 SIGNATURE = "serving_default"
-IDENTIFIER = b"TFL3"
-"""Of the flatbuffer, in its bytes 4 to 7."""
-ELIGIBLE = frozenset(
-    {
-        *("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D", "TRANSPOSE_CONV"),
-        *("FULLY_CONNECTED", "BATCH_MATMUL"),
-    }
-)
-CODES = ("int8", "uint8")
 
 
 @runtime(
@@ -68,7 +67,7 @@ class Litert:
         return _opened(path).outputs
 
     def open(self, path: Path) -> None:
-        _check_beginning(path)
+        check_beginning(path)
         self._path = path
         try:
             self._interpreter = self._interpreter_of(
@@ -95,11 +94,11 @@ class Litert:
             if shapes != self._shapes:
                 self._resize(shapes)
             for name, detail in self._taken.items():
-                interpreter.set_tensor(detail["index"], _encoded(feeds[name], detail))
+                interpreter.set_tensor(detail["index"], encoded(feeds[name], detail))
             interpreter.invoke()
         except (RuntimeError, ValueError) as error:
             raise self._unfit(feeds, error) from error
-        return {n: _decoded(interpreter.get_tensor(d["index"]), d) for n, d in self._given.items()}
+        return {n: decoded(interpreter.get_tensor(d["index"]), d) for n, d in self._given.items()}
 
     def proof_of_use(self) -> Proof:
         # After the memory for other sizes was planned, tensors may have moved.
@@ -150,18 +149,6 @@ def _opened(path: Path) -> Litert:
     return opened
 
 
-def _check_beginning(path: Path) -> None:
-    if not path.is_file():
-        raise FileMissing(f"there is no file {path}", hint="`kdeploy export litert` writes one")
-    with path.open("rb") as file:
-        found = file.read(8)[4:]
-    if found != IDENTIFIER:
-        raise ModelError(
-            f"{path} is no file of LiteRT: it begins otherwise",
-            hint="export it again: `kdeploy export litert`",
-        )
-
-
 def _ends(interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the details of the inputs and outputs by name: of the signature, else the tensors'."""
     if SIGNATURE in interpreter.get_signature_list():
@@ -184,29 +171,8 @@ def _info(
         "batch" if not axis and (n < 0 or n != m) else int(n)
         for axis, (n, m) in enumerate(zip(sizes, before, strict=True))
     )
-    dtype = "float32" if _has_codes(detail) else _type(detail["dtype"])
+    dtype = "float32" if has_codes(detail) else _type(detail["dtype"])
     return TensorInfo(name=name, shape=shape, dtype=dtype)
-
-
-def _has_codes(detail: Mapping[str, Any]) -> bool:
-    return bool(detail["quantization"][0]) and _type(detail["dtype"]) in CODES
-
-
-def _encoded(array: Array, detail: Mapping[str, Any]) -> Array:
-    if not _has_codes(detail):
-        return array
-    scale, zero_point = detail["quantization"]
-    bounds = np.iinfo(detail["dtype"])
-    # As PyTorch's graph does it, so that a value on an edge falls to the same side.
-    codes = np.rint(array * (np.float32(1) / np.float32(scale))) + zero_point
-    return np.asarray(np.clip(codes, bounds.min, bounds.max)).astype(detail["dtype"])
-
-
-def _decoded(array: Array, detail: Mapping[str, Any]) -> Array:
-    if not _has_codes(detail):
-        return array
-    scale, zero_point = detail["quantization"]
-    return np.asarray((array.astype(np.float32) - zero_point) * np.float32(scale), np.float32)
 
 
 def _precision(types: Mapping[int, str], inputs: Any) -> str:

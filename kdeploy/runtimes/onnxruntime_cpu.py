@@ -7,11 +7,11 @@ API, https://onnxruntime.ai/docs/performance/tune-performance/threading.html.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.runtimes.contract import DYNAMIC, Answer, Array, Given, Proof, runtime
+from kdeploy.runtimes.onnx_cpu import threads_or_all, without_library
 from kdeploy.runtimes.onnx_options import cpu_options
 from kdeploy.runtimes.onnx_session import OnnxSession
 
@@ -38,18 +38,12 @@ class OnnxruntimeCpu:
         import onnxruntime
 
         self._onnxruntime = onnxruntime
-        if not threads:
-            from kdeploy.machine import allowed_cores  # whoever measures memory gives `threads`
-
-            threads = allowed_cores()
-        self._threads = threads
+        self._threads = threads_or_all(threads)
         self._session: OnnxSession | DynamicSession | None = None
 
     @staticmethod
     def unavailable() -> str | None:
-        if importlib.util.find_spec("onnxruntime") is None:
-            return "the library `onnxruntime` is not installed: pip install onnxruntime"
-        return None
+        return without_library()
 
     @staticmethod
     def files_of(path: Path) -> list[Path]:
@@ -100,13 +94,16 @@ class OnnxruntimeCpu:
             self._session = OnnxSession(path, self._options, ["CPUExecutionProvider"])
 
     @property
+    def _opened(self) -> OnnxSession | DynamicSession:
+        assert self._session is not None, "a runtime was asked before open"
+        return self._session
+
+    @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        assert self._session is not None, "inputs before open"
-        return self._session.inputs
+        return self._opened.inputs
 
     def infer(self, given: Given) -> Answer:
-        assert self._session is not None, "infer before open"
-        return self._session.infer(given)
+        return self._opened.infer(given)
 
     @property
     def is_early(self) -> Array | None:
@@ -114,8 +111,7 @@ class OnnxruntimeCpu:
         return getattr(self._session, "is_early", None)
 
     def proof_of_use(self) -> Proof:
-        assert self._session is not None, "proof_of_use before open"
-        return self._session.proof_of_use()
+        return self._opened.proof_of_use()
 
     def close(self) -> None:
         self._session = None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.machine import allowed_cores
-from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, opened, runtime
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from kdeploy.runtimes.onnx_provider import gpu_options, without_provider
 from kdeploy.tensor_info import TensorInfo
@@ -48,20 +48,16 @@ class OnnxruntimeCuda:
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        assert self._session is not None, "inputs before open"
-        return self._session.inputs
+        return opened(self._session).inputs
 
     def infer(self, given: Given) -> Answer:
-        assert self._session is not None, "infer before open"
-        return self._session.infer(given)
+        return opened(self._session).infer(given)
 
     def device_seconds(self) -> float:
-        assert self._session is not None, "device_seconds before open"
-        return self._session.device_seconds()
+        return opened(self._session).device_seconds()
 
     def proof_of_use(self) -> Proof:
-        assert self._session is not None, "proof_of_use before open"
-        return self._session.proof_of_use()
+        return opened(self._session).proof_of_use()
 
     def close(self) -> None:
         self._session = None

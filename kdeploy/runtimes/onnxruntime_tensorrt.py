@@ -17,7 +17,7 @@ from pydantic import Field
 
 from kdeploy.machine import allowed_cores
 from kdeploy.onnx_graph.operators import is_quantized
-from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, opened, runtime
 from kdeploy.runtimes.onnx_gpu_session import OnnxGpuSession
 from kdeploy.runtimes.onnx_provider import gpu_options, without_provider
 from kdeploy.system.user_cache import cache_folder
@@ -102,20 +102,16 @@ class OnnxruntimeTensorrt:
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        assert self._session is not None, "inputs before open"
-        return self._session.inputs
+        return opened(self._session).inputs
 
     def infer(self, given: Given) -> Answer:
-        assert self._session is not None, "infer before open"
-        return self._session.infer(given)
+        return opened(self._session).infer(given)
 
     def device_seconds(self) -> float:
-        assert self._session is not None, "device_seconds before open"
-        return self._session.device_seconds()
+        return opened(self._session).device_seconds()
 
     def proof_of_use(self) -> Proof:
-        assert self._session is not None, "proof_of_use before open"
-        parts = self._session.session.get_provider_graph_assignment_info()
+        parts = opened(self._session).session.get_provider_graph_assignment_info()
         rows = [
             {"name": node.name, "kernel": part.ep_name, "why": node.op_type}
             for part in parts

@@ -144,8 +144,14 @@ def _name(port: Any) -> str:
 
 
 def _num_two_four(path: Path) -> int:
-    """Return how many weights of an ONNX file are 2:4; OpenVINO's own files are not looked into."""
-    return num_two_four_of_file(path) if path.suffix != ".xml" else 0
+    """Return how many weights of an ONNX file are 2:4, where the library `onnx` is to look.
+
+    OpenVINO's own files are not looked into.
+    """
+    try:
+        return num_two_four_of_file(path) if path.suffix != ".xml" else 0
+    except ImportError:
+        return 0
 
 
 def _inputs(path: Path) -> Iterator[TensorInfo]:

@@ -6,12 +6,12 @@ Nothing is optimised when it is opened: what the file holds is what runs. The sa
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import FileMissing, ModelError
-from kdeploy.runtimes.contract import Answer, Given, Proof, runtime
+from kdeploy.runtimes.contract import Answer, Given, Proof, opened, runtime
+from kdeploy.runtimes.onnx_cpu import threads_or_all, without_library
 from kdeploy.runtimes.onnx_options import cpu_options
 from kdeploy.runtimes.onnx_session import OnnxSession
 
@@ -40,18 +40,12 @@ class OrtFormat:
         import onnxruntime
 
         self._onnxruntime = onnxruntime
-        if not threads:
-            from kdeploy.machine import allowed_cores  # whoever measures memory gives `threads`
-
-            threads = allowed_cores()
-        self._threads = threads
+        self._threads = threads_or_all(threads)
         self._session: OnnxSession | None = None
 
     @staticmethod
     def unavailable() -> str | None:
-        if importlib.util.find_spec("onnxruntime") is None:
-            return "the library `onnxruntime` is not installed: pip install onnxruntime"
-        return None
+        return without_library()
 
     @staticmethod
     def inputs_of(path: Path) -> tuple[TensorInfo, ...]:
@@ -68,22 +62,18 @@ class OrtFormat:
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        assert self._session is not None, "inputs before open"
-        return self._session.inputs
+        return opened(self._session).inputs
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """What the opened file gives."""
-        assert self._session is not None, "outputs before open"
-        return self._session.outputs
+        return opened(self._session).outputs
 
     def infer(self, given: Given) -> Answer:
-        assert self._session is not None, "infer before open"
-        return self._session.infer(given)
+        return opened(self._session).infer(given)
 
     def proof_of_use(self) -> Proof:
-        assert self._session is not None, "proof_of_use before open"
-        return self._session.proof_by()
+        return opened(self._session).proof_by()
 
     def close(self) -> None:
         self._session = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kdeploy import registry
-from kdeploy.errors import FileMissing, ModelError, RecipeError, Unavailable
+from kdeploy.errors import FileMissing, ModelError, Unavailable
 from kdeploy.machine import Machine, fingerprint
 from kdeploy.runtimes.contract import Runtime
 from kdeploy.runtimes.files import format_of
@@ -73,17 +73,9 @@ def named(text: str, *, where: str = "") -> tuple[registry.Technique, dict[str, 
         UnknownName: there is no such runtime, or it has no such option.
         RecipeError: an option without a value, or with one that it cannot have.
     """
-    name, _, rest = text.partition(":")
-    technique = registry.find("runtime", name, where=where)
-    pairs = [option.partition("=") for option in rest.split(",") if option]
-    for key, sign, value in pairs:
-        if not (sign and value):
-            raise RecipeError(
-                f"runtime `{text}`: the option `{key}` has no value",
-                hint=f"write `{name}:{key}=value`",
-            )
+    technique = registry.find("runtime", text.partition(":")[0], where=where)
+    _, given = registry.parse_text(text, "runtime")
     own = tuple(p for p in technique.parameters if p.name != "threads")
-    given = {key.strip(): value.strip() for key, _, value in pairs}
     if not given and not any(parameter.is_required for parameter in own):
         # Checking imports pydantic: 14 MB that a process whose memory is measured need not hold.
         return technique, {parameter.name: parameter.default for parameter in own}

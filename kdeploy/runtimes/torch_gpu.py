@@ -14,7 +14,7 @@ import numpy as np
 
 from kdeploy.errors import ModelError
 from kdeploy.preprocessing import Inputs
-from kdeploy.runtimes.contract import Answer, Given
+from kdeploy.runtimes.contract import Answer, Given, opened
 from kdeploy.runtimes.torch_artifact import INPUT, open_float
 from kdeploy.tensor_info import TensorInfo
 
@@ -99,13 +99,11 @@ class TorchGpu:
 
     def infer(self, given: Given) -> Answer:
         """Return the answer to a batch."""
-        assert self._calls is not None, "infer before open"
-        return {OUTPUT: self._calls(first_of(given))}
+        return {OUTPUT: opened(self._calls)(first_of(given))}
 
     def device_seconds(self) -> float:
         """Return how long the last `infer` computed on the GPU, without the copies."""
-        assert self._calls is not None, "device_seconds before open"
-        return self._calls.device_seconds()
+        return opened(self._calls).device_seconds()
 
     def provider(self) -> str:
         """Return the name of torch and of the GPU."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kdeploy.bench.plan import TEST, Part
-from kdeploy.bench.run import ModelUnderTest
+from kdeploy.bench.plan import TEST, BenchPlan, Part
+from kdeploy.bench.run import BenchResult, ModelUnderTest
+from kdeploy.bench.ssh.hosts import parse_host
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import load
 from kdeploy.errors import RecipeError
@@ -26,6 +27,7 @@ from kdeploy.pipeline.exporting import make_export, model_under_test
 from kdeploy.pipeline.held_out import may_have_seen
 from kdeploy.pipeline.measuring import make_measurements, result_of
 from kdeploy.pipeline.models import make_baseline, make_student, make_teacher
+from kdeploy.pipeline.on_hosts import bench_on_hosts
 from kdeploy.pipeline.session import Session
 from kdeploy.pipeline.steps import make_step
 from kdeploy.recipe.resolve import Recipe, Step
@@ -38,6 +40,8 @@ from kdeploy.store.artifact import Artifact, Store
 from kdeploy.training.config import TrainingConfig
 
 TEACHER, CANDIDATE = "teacher", "candidate"
+DEVICE = "device"
+"""Folder of a search, for what was measured over ssh."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +116,7 @@ def measure(
     *,
     parts: tuple[Part, ...] = (),
     use_cache: bool = True,
+    host: str | None = None,
 ) -> list[Measured]:
     """Return what each file but the first, the teacher's, was measured to be beside it.
 
@@ -121,16 +126,43 @@ def measure(
         files: The teacher's, then those of candidates.
         parts: On which answers are judged; none: only speed and size.
         use_cache: Whether earlier measurements of the same files count.
+        host: Where they are timed; None: on this machine. Answers are judged here.
+
+    Raises:
+        Unavailable: the device cannot be reached, or lacks something.
     """
     session = replace(_session(recipe, store, load(recipe.data)), use_cache=use_cache)
     plan = recipe.bench.model_copy(update={**_target(recipe), "accuracy": bool(parts)})
-    started = time.time()
-    artifacts = make_measurements(
-        session, files, plan, baseline=files[0].label, parts=parts or TEST
-    )
+    started, found = time.time(), BenchResult(measurements=[], comparisons=[])
+    if parts or host is None:
+        artifacts = make_measurements(
+            session, files, plan, baseline=files[0].label, parts=parts or TEST
+        )
+        found = result_of(artifacts)
+    if host is not None:
+        found = _timed_there(session, files, plan, found, host)
     timed = (started, time.time())
-    found = result_of(artifacts)
     return [_measured(recipe, file, files[0], found, timed) for file in files[1:]]
+
+
+def _timed_there(
+    session: Session,
+    files: Sequence[ModelUnderTest],
+    plan: BenchPlan,
+    here: BenchResult,
+    host: str,
+) -> BenchResult:
+    """Return what was judged here with what was timed on a device."""
+    away = bench_on_hosts(
+        session,
+        files,
+        plan.model_copy(update={"accuracy": False}),
+        [parse_host(host)],
+        session.store.root.parent / DEVICE,
+        baseline=files[0].label,
+    )
+    judged = [r for r in here.measurements if METRICS[r.metric].is_judged]
+    return replace(here, measurements=[*away.records, *judged])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,11 +24,11 @@ from kdeploy.search.constraints import (
     violations,
 )
 from kdeploy.search.front import Costs, costs, ranks
-from kdeploy.search.machine_turns import timing, training
 from kdeploy.search.settings import Settings
 from kdeploy.search.space import Point
 from kdeploy.search.trials import State, Trial
 from kdeploy.search.workers import Answer, Workers
+from kdeploy.system.machine_turns import timing, training
 
 PASSED_SHARE = 1 / 3
 """Of the candidates so far: so many may be better before one is stopped."""

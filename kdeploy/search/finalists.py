@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -19,18 +18,16 @@ from kdeploy.data.load import load
 from kdeploy.errors import ModelError
 from kdeploy.measurement import METRICS
 from kdeploy.pipeline.log import RunListener
-from kdeploy.pipeline.run import run as run_recipe
 from kdeploy.pipeline.rundir import write_json
-from kdeploy.recipe.resolve import parse
 from kdeploy.search.constraints import missed, violations
 from kdeploy.search.evaluation import is_score
 from kdeploy.search.front import costs
-from kdeploy.search.machine_turns import timing, training
-from kdeploy.search.settings import STORE, Settings
-from kdeploy.search.trials import Trial, read_trials
+from kdeploy.search.settings import Settings
+from kdeploy.search.trials import Trial
 from kdeploy.search.workers import Answer, Workers
+from kdeploy.system.machine_turns import timing, training
 
-FINALISTS, BEST = "finalists.json", "best"
+FINALISTS = "finalists.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,29 +96,6 @@ def finalists_of(front: Sequence[Trial], settings: Settings) -> list[Trial]:
     step = max(1, len(ordered) // (most + 1))
     wanted += ordered[step::step] + ordered
     return list({t.number: t for t in wanted}.values())[:most]
-
-
-def choose_best(settings: Settings, finalists: Finalists, listener: RunListener) -> bool:
-    """Write the best one's run, with its bundle, into `best/`; return whether it passes."""
-    if finalists.best is None:
-        listener.message(f"no best recipe: {finalists.because}")
-        return False
-    trial = next(f for f in finalists.finalists if f.number == finalists.best)
-    listener.message(f"best: trial {trial.number}, {finalists.because}")
-    folder = settings.out / BEST
-    folder.mkdir(exist_ok=True)
-    store = folder / STORE
-    if not store.is_symlink() and not store.exists():
-        store.symlink_to(Path("..") / STORE)
-    points = {t.number: t.parameters for t in read_trials(settings.out)}
-    document = settings.space.document(points[trial.number])
-    document.setdefault("package", {})
-    recipe = parse(document, folder=settings.space.folder)
-    with timing():
-        result = run_recipe(recipe, folder, listener=listener)
-    if result.failures:
-        raise result.failures[0].error
-    return result.passed
 
 
 def _judged(

@@ -19,11 +19,11 @@ from kdeploy.data.load import load
 from kdeploy.errors import InputError, ModelError
 from kdeploy.pipeline.log import NullListener, RunListener
 from kdeploy.recipe.read import to_yaml
+from kdeploy.search.best import choose_best
 from kdeploy.search.candidate import check_measurable
 from kdeploy.search.evaluation import Candidate, Evaluation
-from kdeploy.search.finalists import Finalists, choose_best, judge_finalists
+from kdeploy.search.finalists import Finalists, judge_finalists
 from kdeploy.search.front import front_trials
-from kdeploy.search.machine_turns import training
 from kdeploy.search.report import write_search_report
 from kdeploy.search.sampler import import_optuna, propose
 from kdeploy.search.settings import RECIPE, Settings
@@ -34,6 +34,7 @@ from kdeploy.search.versions import alone, total_epochs
 from kdeploy.search.workers import Workers, local_workers
 from kdeploy.store.artifact import disk_error
 from kdeploy.system.interruption import stop_if_asked
+from kdeploy.system.machine_turns import training
 from kdeploy.units import format_seconds
 
 MOST_ATTEMPTS = 50

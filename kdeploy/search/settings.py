@@ -31,6 +31,8 @@ class Settings:
     recipe: Recipe
     """As written, the start of the search."""
     out: Path
+    host: str | None = None
+    """The device that files are timed on, over ssh; None: this machine."""
 
     @property
     def main(self) -> str:
@@ -48,6 +50,7 @@ class Settings:
             "recipe": self.space.document(point),
             "folder": str(self.space.folder.resolve()),
             "store": str(self.store),
+            "host": self.host,
             **more,
         }
 
@@ -58,6 +61,8 @@ class Settings:
             d.key: {k: v for k, v in asdict(d).items() if k != "key"} for d in self.space.dimensions
         }
         whole = {**self.space.given, "search": {**section, "space": space}}
+        # Times of two devices are in no one search.
+        whole |= {"--host": self.host} if self.host else {}
         plain: dict[str, Any] = json.loads(json.dumps(whole, default=str))
         return plain
 
@@ -85,9 +90,21 @@ class Settings:
 
 
 def settings_of(
-    given: Mapping[str, Any], *, folder: Path, out: Path, overrides: Sequence[str] = ()
+    given: Mapping[str, Any],
+    *,
+    folder: Path,
+    out: Path,
+    overrides: Sequence[str] = (),
+    host: str | None = None,
 ) -> Settings:
     """Return the search that a recipe asks for, checked; without a space, with a usual one.
+
+    Args:
+        given: The recipe as written.
+        folder: Where its relative paths start.
+        out: The folder of the search.
+        overrides: `KEY.PATH=VALUE`, as of `--set`.
+        host: The device that files are timed on, as `--host` names it.
 
     Raises:
         InputError: the recipe, its `search:` or its space is wrong.
@@ -105,7 +122,7 @@ def settings_of(
     if not section.space:
         section = section.model_copy(update={"space": default_space(recipe, whole)})
     space = Space(dimensions=parse_space(section.space), given=whole, folder=folder)
-    return Settings(space=checked_space(space), section=section, recipe=recipe, out=out)
+    return Settings(space=checked_space(space), section=section, recipe=recipe, out=out, host=host)
 
 
 def _first_difference(one: Any, other: Any) -> str | None:

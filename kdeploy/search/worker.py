@@ -77,6 +77,7 @@ def _measure(request: Request) -> dict[str, Any]:
         files,
         parts=tuple(request["parts"]),
         use_cache=request["use_cache"],
+        host=request["host"],
     )
     return {"measured": [asdict(each) for each in found]}
 

@@ -47,6 +47,7 @@ _FACTS = {
     **dict.fromkeys(("size", "opset", "parameters", "macs", "sparsity"), _NUMBER),
     **dict.fromkeys(("parity.max_abs", "parity.cosine"), _NUMBER),
     **dict.fromkeys(("parity.agreement", "parity.required_tolerance"), _NUMBER),
+    "parity.agreement_metric": _TEXT,
     **dict.fromkeys(("validation_accuracy", "validation_accuracy_unrecovered"), _NUMBER),
     **dict.fromkeys(("is_quantized", "passed"), (bool,)),
     "parity.runtime": _TEXT,

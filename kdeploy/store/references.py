@@ -91,6 +91,7 @@ def build_model(reference: ModelReference) -> nn.Module:
     """
     from torch import nn
 
+    from kdeploy.torch_module.model_faults import check_can_be_read
     from kdeploy.torch_module.reparametrized import let_go
 
     reference = homed(reference)
@@ -104,6 +105,7 @@ def build_model(reference: ModelReference) -> nn.Module:
     if not isinstance(model, nn.Module):
         message = f"`{reference.build}` returned a {type(model).__name__}, not a torch.nn.Module"
         raise ModelError(message, hint="return the model itself, with nothing around it")
+    check_can_be_read(model, reference.build)
     let_go(model)
     return model.cpu()
 
@@ -256,7 +258,11 @@ def _function(module: ModuleType, name: str, build: str) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if not callable(found):
         values = vars(module).items()
-        own = [key for key, value in values if getattr(value, "__module__", "") == module.__name__]
+        own = [
+            key
+            for key, value in values
+            if getattr(value, "__module__", "") == module.__name__ and not key.startswith("_")
+        ]
         raise UnknownName.among("function", name, own, where=f"`{build}`")
     return found  # type: ignore[no-any-return]
 

@@ -216,14 +216,23 @@ def _has_weights(folder: Path, asked: str) -> bool:
 
 
 def _with_weights(library: Any, config: Any, folder: Path, asked: str) -> nn.Module:
-    model, told = _class(library, config, asked).from_pretrained(
-        folder,
-        config=config,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-        **_options(library, config),
-    )
+    try:
+        model, told = _class(library, config, asked).from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **_options(library, config),
+        )
+    except RuntimeError as error:
+        if "mismatched_sizes" not in str(error):
+            raise
+        raise ModelError(
+            f"`{asked}`: its safetensors have other shapes than {CONFIG} says",
+            hint="an artefact of a pruned model is given as it is, without `transformers:` "
+            "before it; else save the folder again: `model.save_pretrained(DIR)`",
+        ) from error
     missing = sorted(told["missing_keys"])
     if missing:
         raise ModelError(

@@ -1,6 +1,6 @@
 """Where a model does what it must not: lines, layers and attributes, found by watching one run.
 
-All of it is asked only once something is known to be wrong, to say where.
+But for the first, all is asked only once something is known to be wrong, to say where.
 """
 
 from __future__ import annotations
@@ -20,9 +20,38 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from kdeploy.errors import ModelError
 from kdeploy.torch_module.hooks import hooked
 from kdeploy.torch_module.named_inputs import NamedTensors, call, each_of
 from kdeploy.untrusted.user_code import frames_in, is_own, is_users, line_of, users_frame
+
+
+def check_can_be_read(model: nn.Module, build: str) -> None:
+    """Refuse models without Python code, and weights without values.
+
+    Raises:
+        ModelError: with what the function is to return instead.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(
+                f"`{build}` returned TorchScript{f' in `{name}`' if name else ''}: its layers can"
+                " be neither changed nor stored",
+                hint="return the module as it is before `torch.jit.script` or `torch.jit.trace`",
+            )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if torch.nn.parameter.is_lazy(tensor):
+            raise ModelError(
+                f"`{build}` returned a model that is not ready: `{name}` has no shape yet",
+                hint="run it once in that function, `model(torch.zeros(1, ...))`, or write the"
+                " sizes down in place of Lazy layers",
+            )
+        if tensor.is_meta:
+            raise ModelError(
+                f"`{build}` returned a model without values: `{name}` is on the device `meta`",
+                hint="make it without `device='meta'`, or `model.to_empty(device='cpu')` and then"
+                " give it its values",
+            )
 
 
 def returned_at(model: nn.Module, x: Tensor) -> str:
@@ -54,8 +83,23 @@ def input_changed_at(model: nn.Module, x: Tensor) -> str:
 
 def random_at(model: nn.Module, x: Tensor) -> str:
     """Return the line or layer at which random numbers were drawn, "" where none were."""
-    before = _random_state()
-    return _first_place(model, x.clone(), lambda: _random_state() != before)
+    before = random_state()
+    return _first_place(model, x.clone(), lambda: random_state() != before)
+
+
+@torch.no_grad()
+def no_number_at(model: nn.Module, x: Tensor) -> str:
+    """Return the line at which a result is NaN, or else infinite, of no layer; "" if unknown.
+
+    No layer is watched: those with a fused path of their own take another one then.
+    """
+    watching = _Results()
+    try:
+        with watching:
+            call(model, x.clone())
+    except Exception:  # it ran before; what is different now is that it is watched
+        return ""
+    return watching.found.get("nan", watching.found.get("infinity", ""))
 
 
 def not_differentiable_at(model: nn.Module, x: Tensor) -> str:
@@ -154,6 +198,26 @@ class _Watching(TorchFunctionMode):
         return result
 
 
+class _Results(TorchFunctionMode):
+    """Keeps the user's lines of the first results that are no numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.is_floating_point():
+            of_nan, of_infinity = bool(result.isnan().any()), bool(result.isinf().any())
+            kind = "nan" if of_nan else "infinity" if of_infinity else ""
+            users = users_frame(sys._getframe(1)) if kind and kind not in self.found else None
+            if users is not None:
+                self.found[kind] = line_of(*users)
+        return result
+
+
 def _first_place(model: nn.Module, x: Tensor, happened: Callable[[], bool]) -> str:
     running: list[str] = []
 
@@ -174,7 +238,8 @@ def _first_place(model: nn.Module, x: Tensor, happened: Callable[[], bool]) -> s
     return place
 
 
-def _random_state() -> tuple[bytes, bytes, Any]:
+def random_state() -> tuple[bytes, bytes, Any]:
+    """Return where the generators of torch, numpy and Python stand."""
     _, keys, position, *_ = np.random.get_state()
     return (
         torch.get_rng_state().numpy().tobytes(),

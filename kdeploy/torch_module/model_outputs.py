@@ -64,9 +64,27 @@ def answer_of(
                 f"{role} returns {told(answer)}{_at(returned_at(model, x))}; expected one tensor",
                 hint=f"let forward return one tensor of logits{_which(answer)}",
             )
+        _check_tensors(found, x, role=role)
         if not same(given, x):
             raise changes_its_input(model, x, role=role)
     return found
+
+
+def _check_tensors(found: Tensor | Mapping[str, Tensor], x: Tensor, *, role: str) -> None:
+    """Refuse tensors without an axis for the batch, and numbers that no file holds."""
+    for name, tensor in {"": found}.items() if isinstance(found, Tensor) else found.items():
+        what = f"{role} returns {told(tensor)}" + (f" as `{name}`" if name else "")
+        if tensor.ndim == 0:
+            raise ModelError(
+                f"{what} for a batch of {len(x)} items: that is no answer to each of them",
+                hint="let forward return what belongs to an item alone, the batch as the first"
+                " axis: no loss, and no mean over all",
+            )
+        if tensor.is_complex():
+            raise ModelError(
+                f"{what} of complex numbers, which are neither classes nor quantities",
+                hint="return real numbers, e.g. `.abs()`, or `torch.view_as_real(...)` of it",
+            )
 
 
 def named(answer: Any) -> Any:
@@ -101,8 +119,10 @@ def told(answer: Any) -> str:
     """Return what a model returned, in words."""
     if isinstance(answer, Tensor):
         return f"a tensor {tuple(answer.shape)}"
-    if isinstance(answer, dict):
+    if isinstance(answer, Mapping):
         return f"a dict of {', '.join(f'`{key}`' for key in answer) or 'nothing'}"
+    if hasattr(answer, "_fields"):
+        return f"a named tuple of {', '.join(f'`{field}`' for field in answer._fields)}"
     if isinstance(answer, list | tuple):
         return f"a {type(answer).__name__} of {len(answer)}"
     return "nothing" if answer is None else f"an object of the type `{type(answer).__name__}`"
@@ -110,12 +130,28 @@ def told(answer: Any) -> str:
 
 def _which(answer: Any) -> str:
     """Return how the logits may be taken out of what a model returned, "" where none are seen."""
-    if isinstance(answer, dict):
-        keys = [key for key in ("logits", "out", *answer) if key in answer]
-        return f": `[{keys[0]!r}]` of that" if keys else ""
-    if isinstance(answer, list | tuple):
-        return ": `[0]` of that" if answer else ""
+    if isinstance(answer, Mapping | list | tuple):
+        ways = dict(_ways(answer, ""))
+        # The last part of a way says most: `['out']['logits']`.
+        called = [way for way in ways if way.endswith(("['logits']", ".logits", "['out']", ".out"))]
+        # Of several that nobody has named, those of one item's shape are one guess.
+        unlike = {tuple(tensor.shape[1:]): way for way, tensor in reversed(ways.items())}
+        found = called[:1] or list(reversed(unlike.values()))[:2]
+        return f": {' or '.join(f'`{way}`' for way in found)} of that" if found else ""
     return ": `.logits` of that" if hasattr(answer, "logits") else ""
+
+
+def _ways(answer: Any, way: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield how Python gets to each tensor of what a model returned, with the tensor."""
+    if isinstance(answer, Tensor):
+        yield way, answer
+    elif isinstance(answer, Mapping):
+        for key, inner in answer.items():
+            yield from _ways(inner, f"{way}[{key!r}]")
+    elif isinstance(answer, list | tuple):
+        fields = getattr(answer, "_fields", None)
+        for place, inner in enumerate(answer):
+            yield from _ways(inner, f"{way}.{fields[place]}" if fields else f"{way}[{place}]")
 
 
 def _at(place: str) -> str:

@@ -129,8 +129,14 @@ def check_parameters(model: nn.Module, x: Any, *, role: str) -> None:
     Raises:
         ModelError: it has no such parameter, or needs another one.
     """
+    if type(model).forward is nn.Module.forward:
+        raise ModelError(
+            f"{role} has no `forward`: {type(model).__name__} does not define it",
+            hint="write `def forward(self, x):` into the class, indented as `__init__` is",
+        )
     _, given = arguments_of(x)
     if not given:
+        _check_one(model, x, role)
         return
     own = getattr(model, "input_names", None)
     if own is not None:  # a file
@@ -142,6 +148,27 @@ def check_parameters(model: nn.Module, x: Any, *, role: str) -> None:
     is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)
     needed = [p.name for p in parameters if p.name in names and p.default is p.empty]
     _check_names(given, [*names, *given] if is_open else names, needed, role)
+
+
+def _check_one(model: nn.Module, x: Any, role: str) -> None:
+    """Refuse a model that needs more than the one input that the data have."""
+    if isinstance(x, NamedTensors) or hasattr(model, "input_names"):
+        return
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # code without a signature is called, and says it then
+        return
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in parameters if p.default is p.empty]
+    more = [p.name for p in needed if p.kind in by_place][1:]
+    more += [p.name for p in needed if p.kind is p.KEYWORD_ONLY]
+    if more:
+        raise ModelError(
+            f"the `forward` of {role} needs {_listed(dict.fromkeys(more))} too, and the data have"
+            " one input",
+            hint=f"give the parameter a default, `{more[0]}=None`, or the data an array of each"
+            " name in the place of `x`",
+        )
 
 
 def _check_names(

@@ -9,11 +9,13 @@ and costs them a point of accuracy.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, NamedTuple
 
 from torch import nn
 
+from kdeploy.data.contract import Dataset
 from kdeploy.training.config import Optimizer, TrainingConfig
 
 Kind = Literal["recurrent", "attention", "other"]
@@ -66,8 +68,24 @@ class Defaults(NamedTuple):
     is_rate_sought: bool
 
 
+def settle_on(
+    data: Dataset, config: TrainingConfig, model: nn.Module, *, device: str = "cpu"
+) -> Defaults:
+    """Return `settle` for a model that is trained on the data."""
+    # Here: what runs a model reads batches, whose contract names what is settled here.
+    from kdeploy.training.predict import attends_on
+
+    look = partial(attends_on, model, data)
+    return settle(config, model, items=len(data.train), device=device, attends=look)
+
+
 def settle(
-    config: TrainingConfig, model: nn.Module, *, items: int, device: str = "cpu"
+    config: TrainingConfig,
+    model: nn.Module,
+    *,
+    items: int,
+    device: str = "cpu",
+    attends: Callable[[], bool] = lambda: False,
 ) -> Defaults:
     """Return the configuration with all that it leaves open chosen.
 
@@ -76,12 +94,13 @@ def settle(
         model: What is trained.
         items: Of the training part.
         device: The type of that which trains.
+        attends: Whether the model computes attention; asked where its classes do not say so.
     """
     if isinstance(config, Settled):
         return Defaults(settled=config, is_rate_sought=False)
     if config.learning_rate is not None:
         return Defaults(settled=Settled.model_validate(config.training()), is_rate_sought=False)
-    kind = kind_of(model)
+    kind = kind_of(model, attends)
     optimizer = config.optimizer or "adamw"
     epochs = num_epochs(config, items)
     decay, warmup, clip = config.weight_decay, config.warmup_epochs, config.clip_norm
@@ -120,17 +139,17 @@ def batch_size(config: TrainingConfig, items: int) -> int:
     return config.batch_size or usual
 
 
-def kind_of(model: nn.Module) -> Kind:
+def kind_of(model: nn.Module, attends: Callable[[], bool] = lambda: False) -> Kind:
     """Return what of a network decides how it is trained.
 
-    Attention is known by the name of its class, as libraries have it each of their own.
+    Args:
+        model: Known by its classes where these have a telling name.
+        attends: Looks at what it computes; asked where they have none.
     """
     modules = list(model.modules())
     if any(isinstance(m, nn.RNNBase | nn.RNNCellBase) for m in modules):
         return "recurrent"
-    is_attention = (
-        isinstance(m, nn.MultiheadAttention)
-        or any(name in type(m).__name__.lower() for name in ("attention", "attn"))
-        for m in modules
-    )
-    return "attention" if any(is_attention) else "other"
+    names = (type(m).__name__.lower() for m in modules)
+    if any("attention" in name or "attn" in name for name in names) or attends():
+        return "attention"
+    return "other"

@@ -31,7 +31,7 @@ from kdeploy.training.contract import (
     Objective,
     ObjectiveHooks,
 )
-from kdeploy.training.defaults import settle
+from kdeploy.training.defaults import settle_on
 from kdeploy.training.device import device_named, fabric_on, precision_on
 from kdeploy.training.divergence_checks import check_finite, check_used, check_weights
 from kdeploy.training.early_look import Looking
@@ -58,8 +58,8 @@ class Training:
     ) -> None:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.device = device_named(context.device)
-        kind, items = self.device.type, len(data.train)
-        settings, self.is_rate_sought = settle(config, objective.student, items=items, device=kind)
+        device = self.device.type
+        settings, self.is_rate_sought = settle_on(data, config, objective.student, device=device)
         self.data, self.context, self.settings, self.config = data, context, settings, config
         self.rate: RateFound | None = None
         self.processes = joined(context.devices, context.num_nodes)

@@ -11,6 +11,7 @@ from torch import nn
 
 from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.tasks.contract import Predictions, Task, classification, is_of_classes, task_of
+from kdeploy.torch_module.attention import attends
 from kdeploy.torch_module.finite import as_arrays, check_answers
 from kdeploy.torch_module.model_outputs import answer_of
 from kdeploy.torch_module.named_inputs import call
@@ -119,8 +120,7 @@ def right_items(model: nn.Module, data: Dataset, device: str) -> NDArray[np.bool
 
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
     """Raise ModelError unless the model runs on the data and answers as their task needs."""
-    device = _device_of(model)
-    x = next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=device))
+    x = _two_items(model, data)
     task = task_of(data)
     answer = answer_of(
         model,
@@ -131,6 +131,16 @@ def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
         several=not is_of_classes(task.name),
     )
     task.check_answer(answer, data, who=f"the {name}")
+
+
+def attends_on(model: nn.Module, data: Dataset) -> bool:
+    """Return whether the model computes attention on items of the data."""
+    return attends(model, _two_items(model, data))
+
+
+def _two_items(model: nn.Module, data: Dataset) -> Any:
+    device = _device_of(model)
+    return next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=device))
 
 
 def _device_of(model: nn.Module) -> torch.device:

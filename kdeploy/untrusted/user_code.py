@@ -30,6 +30,26 @@ LONGEST = 300
 """Characters of a foreign error's text that a message repeats."""
 # Of these a line is wrong by itself; the others may come from what it was given.
 SLIPS = (AttributeError, LookupError, NameError, NotImplementedError, SystemExit)
+_OF_DEVICES = (
+    "leave `.cuda()` and `device=...` to kdeploy, which moves models and batches; in forward make"
+    " tensors where the input is: `x.new_zeros(...)`, `torch.arange(n, device=x.device)`"
+)
+_OF_TYPES = (
+    "weights and inputs are float32 here: end the build function with `return model.float()`, and"
+    " make tensors in forward as the input is, `x.new_zeros(...)`"
+)
+HINTS = {
+    "compiled with CUDA": _OF_DEVICES,
+    "NVIDIA driver": _OF_DEVICES,
+    "No CUDA GPUs": _OF_DEVICES,
+    "to be on the same device": _OF_DEVICES,
+    "c10::Half": _OF_TYPES,
+    "c10::BFloat16": _OF_TYPES,
+    "must have the same dtype": _OF_TYPES,
+    "found dtype": _OF_TYPES,
+    "expected scalar type": _OF_TYPES,
+}
+"""What to change, by a part of torch's own words for it."""
 # Files and folders that references named: what an error in them is, and how they are shown.
 _KINDS: dict[str, type[InputError]] = {}
 _SHOWN: dict[str, str] = {}
@@ -103,6 +123,9 @@ def hint_of(error: BaseException, otherwise: str | None) -> str | None:
     """Return the hint, unless a line of the user's is wrong whatever it is given."""
     place = _place(error)
     is_users = place is not None and not is_own(place[0])
+    of_torch = next((hint for words, hint in HINTS.items() if words in _text(error)), None)
+    if of_torch is not None:
+        return of_torch
     return "mend that line" if is_users and isinstance(error, SLIPS) else otherwise
 
 

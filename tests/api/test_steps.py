@@ -105,7 +105,9 @@ def test_a_file_goes_where_it_is_asked_for(student, tmp_path):
 
 
 def test_a_bundle_is_proven_and_one_over_its_budget_not_kept(file, tmp_path):
-    result = kdeploy.package(file, tmp_path / "bundle", budgets=["size: <= 1MB"])
+    chosen = ["triton", {"c_header": {"alignment": 32}}]
+    result = kdeploy.package(file, tmp_path / "bundle", budgets=["size: <= 1MB"], emit=chosen)
+    assert "deploy" in [check["check"] for check in result.checks]
     assert result.passed
     assert kdeploy.verify(tmp_path / "bundle").passed
     with pytest.raises(GateFailed, match=r"was not kept: .*size"):

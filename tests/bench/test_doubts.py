@@ -32,6 +32,11 @@ def test_machines_are_doubted_for_what_they_are(facts, expected):
     assert doubts.of_machine(_machine(**facts)) == expected
 
 
+def test_every_number_of_an_emulated_processor_is_doubted():
+    assert doubts.of_emulation(_machine(emulated_on="x86")) == ("emulated_processor",)
+    assert doubts.of_emulation(_machine()) == ()
+
+
 def test_steady_samples_raise_no_doubt():
     samples = np.random.default_rng(0).normal(1e-3, 1e-6, 2000)
     assert doubts.of_samples([samples]) == ()

@@ -250,6 +250,29 @@ def test_a_ratio_says_how_many_times_better_whichever_way_that_is(outcome):
     assert backwards["verdict"] == "slower"
 
 
+def test_a_dynamic_model_is_compared_by_its_mean_and_marked(outcome):
+    large = replace(outcome, model=replace(outcome.model, label="teacher"))
+    # Most items are answered early, ten times as fast; the others take three times as long.
+    mixed = tuple(np.where(np.arange(len(r)) % 5 < 3, r / 10, 3 * r) for r in outcome.rounds)
+    model = replace(outcome.model, label="cascade", format="dynamic")
+    cascade = replace(
+        outcome,
+        model=model,
+        rounds=mixed,
+        elapsed_seconds=tuple(float(r.sum()) for r in mixed),
+    )
+    by_metric = {c["metric"]: c for c in comparisons([large, cascade], baseline="teacher")}
+    assert list(by_metric) == ["latency.mean", "latency.p50", "throughput"]
+    assert all(line["flags"] == ["dynamic"] for line in by_metric.values())
+    assert by_metric["latency.p50"]["verdict"] == "faster"
+    assert by_metric["latency.mean"]["ratio"] < 1
+    assert by_metric["latency.mean"]["verdict"] == "slower"
+    # The other way round, the dynamic one is what is compared with: the doubt is the same.
+    backwards = comparisons([large, cascade], baseline="cascade")
+    assert all(line["flags"] == ["dynamic"] for line in backwards)
+    assert all("flags" not in line for line in comparisons([large, outcome], baseline="teacher"))
+
+
 def test_without_a_measured_baseline_there_is_nothing_to_compare(outcome):
     gone = Outcome(
         model=replace(outcome.model, label="teacher"), configuration=CELL, skipped="crashed"

@@ -18,14 +18,20 @@ def test_each_subject_has_its_recipes():
 def test_a_run_is_a_table_with_a_row_a_file_and_runtime(tmp_path):
     cell = {"artifact": "a", "runtime": "onnxruntime_cpu", "batch_size": 1}
     records = [
-        Measurement(metric="latency.p50", value=0.002, label="teacher", **cell),
+        Measurement(
+            metric="latency.p50", value=0.002, low=0.0015, high=0.003, label="teacher", **cell
+        ),
+        Measurement(
+            metric="latency.p50", value=0.0005, low=0.0005, high=0.0006, label="small", **cell
+        ),
         Measurement(metric="agreement.top1", value=0.5, label="teacher", n=40, **cell),
         Measurement(metric="latency.p50", value=None, skipped="why", label="other", **cell),
     ]
     (tmp_path / "int8").mkdir()
     write(records, tmp_path / "int8" / "measurements.jsonl")
     text = gallery.page("digits", [tmp_path / "int8", tmp_path / "never"], this_machine())
-    assert "| teacher | onnxruntime_cpu | 50.00 % (n 40) | 2 ms | - | - | - |" in text
+    assert "| teacher | onnxruntime_cpu | 50.00 % (n 40) | 1.00 | - | - | - |" in text
+    assert "| small | onnxruntime_cpu | - | 0.25 (0.17 to 0.40) | - | - | - |" in text
     assert "other" not in text
     assert "## never" not in text
 

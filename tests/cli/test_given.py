@@ -33,6 +33,8 @@ except SystemExit as end:
         ("verify missing", "missing"),
         ("report missing", "missing"),
         ("show missing", "neither an artefact's folder nor an id"),
+        ("run .", ". is a folder, not a recipe"),
+        ("compress int8_ptq .", "`.` is a folder without manifest.json, neither an artefact"),
     ],
 )
 def test_what_is_not_there_is_told_before_anything_heavy_is_imported(tmp_path, words, told):
@@ -42,6 +44,31 @@ def test_what_is_not_there_is_told_before_anything_heavy_is_imported(tmp_path, w
     assert child.stdout.split() == ["2"], child.stdout + child.stderr
     assert told in child.stderr
     assert "\nhint: " in child.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_onnx_file_without_its_prefix_is_told_how_to_name_it(tmp_path, kdeploy, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.onnx").write_bytes(b"")
+    for words in (("compress", "int8_ptq"), ("export", "onnx"), ("package", "--out", "b")):
+        answer = kdeploy(*words, "net.onnx")
+        assert answer.code == 2
+        assert "write `onnx:net.onnx`" in answer.err
+
+
+def test_a_folder_with_a_recipe_is_told_the_file(tmp_path, kdeploy):
+    (tmp_path / "recipe.yaml").write_text("")
+    assert f"`{tmp_path / 'recipe.yaml'}`" in kdeploy("run", tmp_path).err
+
+
+@pytest.mark.parametrize(
+    "words", [("init", ""), ("run", ""), ("bench", "x.onnx", "--out", ""), ("show", "")]
+)
+def test_an_empty_argument_is_no_folder(tmp_path, kdeploy, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    answer = kdeploy(*words)
+    assert answer.code == 2
+    assert f"the argument after `{words[-2]}` is empty" in answer.err
     assert list(tmp_path.iterdir()) == []
 
 

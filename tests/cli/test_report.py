@@ -67,3 +67,19 @@ def test_a_file_without_measurements_is_exit_code_2(kdeploy, tmp_path, content):
     assert answer.code == 2
     assert answer.err.startswith(f"DataError: {tmp_path}")
     assert answer.err.count("hint:") == 1
+
+
+def test_a_page_a_device_is_written_beside_the_page_of_all(kdeploy, results, tmp_path):
+    folders = [results(name, teacher=4e-3, net=1e-3) for name in ("one", "two")]
+    lines = (folders[1] / "measurements.jsonl").read_text().replace('"m"', '"other"')
+    (folders[1] / "measurements.jsonl").write_text(lines)
+    found = kdeploy("report", *folders, "--by-device", "--out", tmp_path / "all.html", "--json")
+    assert found.code == 0
+    pages = {"m": str(tmp_path / "all-m.html"), "other": str(tmp_path / "all-other.html")}
+    assert json.loads(found.out)["pages"] == pages
+    for page in pages.values():
+        assert page.rpartition("/")[2] in (tmp_path / "all.html").read_text()
+        assert "<!doctype html>" in (tmp_path / page).read_text().lower()
+    missing = kdeploy("report", *folders, "--by-device")
+    assert missing.code == 2
+    assert "--out compared.html" in missing.err

@@ -37,12 +37,12 @@ def exported(tiny_model, tiny_data, tmp_path_factory):
     """Return a function that writes the tiny network in a format, once, and gives the path."""
 
     @cache
-    def write(form):
+    def write(form, **parameters):
         from kdeploy.export.run import export
 
         exporter = writer_of(form)
         path = tmp_path_factory.mktemp(form) / f"model{exporter.facts['suffix']}"
-        return export(tiny_model(), exporter.name, {}, tiny_data, path).path
+        return export(tiny_model(), exporter.name, parameters, tiny_data, path).path
 
     return write
 
@@ -58,7 +58,7 @@ def path(technique, exported, store_model, tiny_model):
     own = set(technique.facts.get("suffixes", {}).values())
     for form in sorted(technique.facts["formats"], key=lambda form: (form not in own, form)):
         if writer_of(form) is not None:
-            return exported(form)
+            return exported(form, **({"max_batch": 1} if "rows" in technique.facts else {}))
     if "torch" in technique.facts["formats"]:
         return store_model(tiny_model())
     pytest.skip(f"no file of {technique.facts['formats']} can be made here")

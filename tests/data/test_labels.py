@@ -50,6 +50,7 @@ def test_one_hot_rows_tell_the_number_of_classes_also_of_those_without_items():
         (np.where(Y == 2, 19, Y), r"3 different labels from 0 to 19 \(0, 1, 19\)", "classes: 20"),
         (np.arange(12), "12 different labels in 12 items", "each needs several items"),
         (np.arange(12) * 10**9, "quantities", "one class an item"),
+        (Y + 10**9, r"from 1000000000 to 1000000002 \(1000000000, 1000000001", "np.unique"),
     ],
 )
 def test_labels_that_do_not_tell_their_classes_are_refused(values, says, hints):
@@ -57,6 +58,27 @@ def test_labels_that_do_not_tell_their_classes_are_refused(values, says, hints):
         classes_of(None, {"train": labels_of(values, where="train.npz")})
     assert hints in caught.value.hint
     assert caught.value.message.startswith("train: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "says", "hint"),
+    [
+        (np.array(["no", "yes"])[Y % 2], r"names \(no, yes", "`classes: [no, yes, ...]`"),
+        (np.array([b"no", b"yes"])[Y % 2], r"names \(no, yes", "`classes: [no, yes, ...]`"),
+        (Y.astype(str), r"numbers as text \(0, 1, 2", "`y = y.astype(int)`"),
+        (Y.astype("S"), r"numbers as text \(0, 1, 2", "`y = y.astype(int)`"),
+    ],
+)
+def test_labels_that_are_text_are_told_to_be_numbered(values, says, hint):
+    with pytest.raises(DataError, match=says) as caught:
+        labels_of(values, where="train.npz")
+    assert hint in caught.value.hint
+
+
+def test_no_hint_offers_more_classes_than_there_may_be():
+    with pytest.raises(DataError) as caught:
+        classes_of(None, {"train": labels_of(Y + 10**9, where="train.npz")})
+    assert "classes:" not in caught.value.hint
 
 
 def test_classes_that_are_given_may_have_no_items():

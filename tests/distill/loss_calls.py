@@ -75,9 +75,20 @@ def called(technique, student, teacher, labels, *, places=None, **parameters):
     if not isinstance(loss, type):
         return loss(student, teacher, labels, **parameters)
     shapes = (each(lambda tensor: tensor.shape, side) for side in (student, teacher))
-    module = loss(*shapes, TaskFacts(num_classes=5, num_items=NUM_ITEMS), **parameters)
+    layers = tuple(map(str, range(len(student)))) if isinstance(student, tuple) else ("0",)
+    facts = TaskFacts(num_classes=5, num_items=NUM_ITEMS, teacher_layers=layers, run_on=detected)
+    module = loss(*shapes, facts, **parameters)
     places = torch.arange(len(labels)) if places is None else places
     return module(student, teacher, Batch(torch.zeros(len(labels), *IMAGE), labels, places))
+
+
+def detected(batch, features):
+    """Stand in for a teacher's head: detections (batch, cells, 4 + 5) of maps of any sizes."""
+    rows = torch.cat([maps.flatten(2) for maps in features.values()], 2).transpose(1, 2)
+    weights = torch.from_numpy(np.random.RandomState(2).standard_normal((rows.shape[2], 9)))
+    made = rows @ weights.to(rows)
+    corner, sides = made[..., :2], torch.nn.functional.softplus(made[..., 2:4])
+    return torch.cat([corner, corner + sides, made[..., 4:]], -1)
 
 
 def each(function, values):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from kdeploy.distill.config import DistillConfig
 from kdeploy.registry import check
@@ -74,3 +75,37 @@ def test_a_weight_for_what_the_teacher_gets_wrong_can_be_given():
 
 def test_an_open_section_reads_as_it_was_written():
     assert config(**config().section()) == config()
+
+
+def test_two_classes_learn_what_tells_a_threshold():
+    usual = config()
+    two = usual.for_classes(2)
+    assert two.losses == [{"kd": {**two.losses[0]["kd"], "temperature": 2.0, "weight": 1.0}}]
+    assert two.label_weight == usual.label_weight
+    assert not two.are_weights_given
+    assert two.weight_of_wrong is None
+    assert two.identity() != usual.identity()
+    assert usual.for_classes(3) is usual
+    assert usual.for_classes(0) is usual
+    named = config(losses=["dist"])
+    assert named.for_classes(2) is named
+
+
+def test_the_correlation_of_two_classes_knows_no_threshold():
+    """Why: a student that calls every item the second class loses nothing by `dist`."""
+    from kdeploy.distill.losses.dist import dist
+    from kdeploy.distill.losses.kd import kd
+
+    margin = torch.linspace(-0.5, 0.5, 16)
+    teacher = torch.stack([-margin, margin], dim=1)
+    # One class wins everywhere; the order of the items is the teacher's.
+    student = torch.stack([-0.1 * margin - 0.5, 0.1 * margin + 0.5], dim=1)
+    labels = (margin > 0).long()
+    assert (student.argmax(1) == 1).all()
+    intra = dist(student, teacher, labels, beta=0.0, temperature=2.0)
+    assert intra.item() == pytest.approx(0.0, abs=0.02)
+    moved = student.clone().requires_grad_()
+    (inter,) = torch.autograd.grad(dist(moved, teacher, labels, gamma=0.0, temperature=2.0), moved)
+    assert inter.abs().max() < 1e-5
+    kd(moved, teacher, labels, temperature=2.0).backward()
+    assert (moved.grad[:, 1] - moved.grad[:, 0]).mean() > 1e-3  # the second class is asked to fall

@@ -20,7 +20,7 @@ TRAINING = {"epochs": 1, "batch_size": 32, "learning_rate": 0.01, "precision": "
 ANY = {"offline", "assistants", "generations", "unlabelled"}
 FITS = {
     **{name: {"offline"} | ANY for name in registry.techniques("task")},
-    "classification": ANY | {"ensemble", "mutual", "self_exits"},
+    "classification": ANY | {"ensemble", "mutual", "self_exits", "elastic"},
     "tokens": ANY | {"ensemble", "mutual"},
     "language_modeling": ANY | {"ensemble", "mutual"},
     "segmentation": ANY | {"mutual"},

@@ -33,6 +33,8 @@ class Saying:
         self.paths = paths
         return TeacherOutput(self.logits, dict.fromkeys(paths, self.logits))
 
+    def run_on(self, batch, features): ...
+
     def prepare(self, view, paths):
         self.paths = paths
 

@@ -9,11 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from kdeploy.bench.batches import Stream
+from kdeploy.bench.inputs import write_pool
+from kdeploy.bench.model_under_test import ModelUnderTest
 from kdeploy.errors import ModelError, ParityFailed, UnknownName
 from kdeploy.export.multi_input import export_several
 from kdeploy.export.run import export
 from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
+from kdeploy.runtimes.run import open_runtime
 
 
 class Masked(nn.Module):
@@ -85,6 +89,18 @@ class Streaming(nn.Module):
         return {"score": state.mean(1, keepdim=True), "next": state}
 
 
+class Recurrent(nn.Module):
+    """A step of an LSTM of two layers, whose states are (layers, batch, width)."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(4, 6, num_layers=2, batch_first=True), nn.Linear(6, 1)
+
+    def forward(self, frame, h, c):
+        made, (h, c) = self.lstm(frame[:, None], (h, c))
+        return {"score": self.head(made[:, 0]), "hn": h, "cn": c}
+
+
 class Remembering(nn.Module):
     """The same sum of all that it was shown, in a buffer."""
 
@@ -107,6 +123,51 @@ def test_a_state_is_carried_over_three_calls(tmp_path):
     assert [i.name for i in session.get_inputs()] == ["frame", "state"]
     with pytest.raises(UnknownName, match="no output `nxt`"):
         export_several(model, example, tmp_path / "n.onnx", state={"nxt": "state"})
+
+
+def test_a_state_may_have_its_batch_in_the_second_axis(tmp_path):
+    torch.manual_seed(0)
+    model = Recurrent().eval()
+    example = (torch.randn(3, 4), torch.zeros(2, 3, 6), torch.zeros(2, 3, 6))
+    path = tmp_path / "m.onnx"
+    result = export_several(model, example, path, state={"hn": "h", "cn": "c"})
+    assert result.max_abs < 1e-4
+    shapes = {i.name: list(i.shape) for i in onnxruntime.InferenceSession(path).get_inputs()}
+    assert shapes == {"frame": ["batch", 4], "h": [2, "batch", 6], "c": [2, "batch", 6]}
+    frames = torch.randn(4, 4)
+    h = c = torch.zeros(2, 1, 6)
+    expected = []
+    with torch.no_grad():
+        for frame in frames:
+            answer = model(frame[None], h, c)
+            h, c = answer["hn"], answer["cn"]
+            expected.append(answer["score"].numpy())
+    subject = ModelUnderTest(artifact="a", label="a", path=path, format="onnx")
+    pool = write_pool(subject, None, batch_size=1, file=tmp_path / "pool")
+    runtime = open_runtime("onnxruntime_cpu", path, threads=1)
+    stream = Stream(runtime.infer, pool.state)
+    said = [stream({"frame": frame[None].numpy()})["score"] for frame in frames]
+    np.testing.assert_allclose(np.stack(said), np.stack(expected), atol=1e-5)
+    runtime.close()
+
+
+class Scaled(nn.Module):
+    """Takes a rate for all rows, and rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, rate, x):
+        return {"score": self.head(x) / rate, "doubled": rate * 2}
+
+
+def test_a_scalar_is_the_same_for_all_rows(tmp_path):
+    path = tmp_path / "m.onnx"
+    result = export_several(Scaled().eval(), (torch.tensor(2.0), torch.randn(3, 4)), path)
+    assert result.max_abs < 1e-4
+    shapes = {i.name: list(i.shape) for i in onnxruntime.InferenceSession(path).get_inputs()}
+    assert shapes == {"rate": [], "x": ["batch", 4]}
 
 
 def test_a_model_that_remembers_in_a_buffer_is_refused(data, tmp_path):

@@ -16,6 +16,7 @@ from kdeploy.export.parity import (
     inputs,
     measure_parity,
 )
+from kdeploy.tasks.segmentation import Segmentation
 
 
 @pytest.fixture
@@ -197,11 +198,56 @@ def test_a_model_that_answers_nothing_is_no_measure(data):
         measure_parity(broken, runs(broken), data((3, 4)))
 
 
-def test_messages_speak_of_top1_only_where_outputs_are_classes():
+def test_messages_speak_of_an_agreement_only_where_there_is_one():
     known = {"max_abs": 9.0, "cosine": 0.5, "agreement": 0.25, "bound": 1e-3}
     parity = Parity(**known, required_tolerance=1.0)
-    with pytest.raises(ParityFailed, match=r"top-1 agreement 25\.0%; it would"):
+    with pytest.raises(ParityFailed, match=r"agreement\.top1 25\.00 %; it would"):
         check_parity(parity, name="file")
     with pytest.raises(ParityFailed) as caught:
-        check_parity(replace(parity, has_classes=False), name="file")
+        check_parity(replace(parity, agreement=None), name="file")
     assert "agreement" not in caught.value.message
+
+
+@pytest.mark.parametrize(("tokens", "passes"), [(0, True), (1, True), (2, False)])
+def test_of_a_text_on_codes_one_token_of_a_hundred_may_go_another_way(tokens, passes):
+    from tests.tiny.language import text_data
+
+    class Words(nn.Module):
+        def __init__(self, rounding=0.0):
+            super().__init__()
+            self.table = nn.Embedding(260, 12)
+            self.table.weight.data = torch.linspace(-1, 1, 260 * 12).reshape(260, 12) + rounding
+
+        def forward(self, ids):
+            return self.table(ids)
+
+    model = Words()
+
+    def run(x):
+        answer = model(torch.from_numpy(x)).detach().numpy() + 0.001
+        answer[0, :tokens] += 0.5  # of 128 tokens in a text
+        return answer
+
+    items = text_data(128, items=4)
+    found = measure_parity(model, run, items, base=Words(0.01), batch_sizes=(1,))
+    assert found.odd_tokens == pytest.approx(tokens / 128)
+    assert (found.max_abs > found.bound) == (tokens > 0)
+    assert found.passed == passes
+    float_file = measure_parity(model, run, items, batch_sizes=(1,))
+    assert not float_file.passed
+
+
+def test_agreement_is_that_of_the_task(data):
+    items = data((3, 8, 8))
+    items = replace(items, task=Segmentation())
+    items.task._size = (8, 8)
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 4, 1).eval()
+    parity = measure_parity(model, runs(model), items)
+    assert (parity.agreement_metric, parity.agreement) == ("agreement.miou", 1.0)
+    # Classes that change places in pairs: no pixel keeps its own.
+    swapped = measure_parity(model, runs(model, lambda y: y[:, [1, 0, 3, 2]]), items)
+    assert swapped.agreement == 0.0
+    assert "agreement.miou 0.00 %" in swapped.agreement_words
+    other = measure_parity(model, runs(model, lambda y: y[:, :, :, :, None]), items)
+    assert (other.agreement, other.agreement_words) == (None, "")

@@ -1,4 +1,4 @@
-"""What is mutated: a bundle, ONNX files and stored artefacts, written by a process of their own.
+"""What is mutated: bundles, ONNX files and stored artefacts, written by a process of their own.
 
 No session of a runtime may have run in the process that forks a child for every mutant.
 """
@@ -21,7 +21,7 @@ def bases() -> Path:
 
 
 def write(folder: Path) -> None:
-    """Write `bundle/`, `onnx/*.onnx` and `store/*`."""
+    """Write `bundle/`, `dynamic/` (of a dynamic model), `onnx/*.onnx` and `store/*`."""
     import numpy as np
     import onnx
 
@@ -42,8 +42,32 @@ def write(folder: Path) -> None:
         accuracy={"accuracy.top1": 0.9},
         budgets=parse_gates(["peak_memory: <= 16GB", "accuracy.top1: >= 0.5"]),
     )
+    _write_dynamic(folder)
     _write_models(models, inputs)
     _write_store(folder / "store")
+
+
+def _write_dynamic(folder: Path) -> None:
+    import numpy as np
+
+    from kdeploy.package.run import golden_of, package
+    from kdeploy.preprocessing import Preprocessing
+    from kdeploy.runtimes.dynamic_session import clear_rows
+    from tests.package import conftest as tiny
+    from tests.tiny.dynamic import FEATURES, write_cascade
+
+    path = folder / "m.dynamic"
+    write_cascade(path)
+    items = np.random.default_rng(0).normal(size=(150, FEATURES)).astype(np.float32)
+    form = Preprocessing(shape=(FEATURES,), mean=(0.0,), std=(1.0,), classes=tiny.CLASSES)
+    package(
+        path,
+        folder / "dynamic",
+        manifest=tiny._artifact_manifest(form),
+        golden=golden_of(path, items[clear_rows(path, items, 8)]),
+        accuracy={"accuracy.top1": 0.9},
+        budgets=[],
+    )
 
 
 def _write_models(folder: Path, inputs: object) -> None:

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from tests.fuzz.bases import bases
 from tests.fuzz.harness import apart
 from tests.fuzz.values import changed, damaged
 
+BASES = ("bundle", "bundle", "dynamic")
 # What nobody but its maker can know.
 FREE = (
     "name", "created", "kdeploy", "artifact", "model.profile", "accuracy", "recorded", "budgets",
@@ -72,6 +74,7 @@ class Bundle:
 def mutants(seed: int, count: int) -> Iterator[tuple[str, Bundle]]:
     """Yield bundles by what was done to them."""
     read_manifest(bases() / "bundle")  # builds once what checks types
+    _runner("onnx"), _runner("dynamic")  # before a child is forked for every mutant
     chance = random.Random(seed)
     ways = (_bytes, _bytes, _zip_bytes, _files, _signed, _signed, _signed, _golden, _model)
     for number in range(count):
@@ -83,8 +86,9 @@ def mutants(seed: int, count: int) -> Iterator[tuple[str, Bundle]]:
 def read(bundle: Bundle) -> None:
     """Verify as `kdeploy verify` does, its runner in this process; and ask the runner alone."""
     path = bundle.write(Path.cwd())
-    runner = _runner()
-    verify_module._self_test = lambda folder, *_: _self_test(runner, folder)
+    verify_module._self_test = lambda folder, manifest, *_: _self_test(
+        _runner(manifest.model.format), folder
+    )
     result = verify_module.verify(path)
     if not result.passed:
         reason = next(c["reason"] for c in result.checks if not c["passed"])
@@ -98,7 +102,7 @@ def _is_same(path: Path) -> bool:
     folder = Path.cwd() / "again"
     folder.mkdir()
     unpack(path, folder)
-    return _tree(folder) == _tree(bases() / "bundle")
+    return _tree(folder) in [_tree(bases() / name) for name in BASES]
 
 
 def _tree(folder: Path) -> dict[str, str]:
@@ -113,8 +117,10 @@ def _self_test(runner: Any, folder: Path) -> dict[str, Any]:
 
 
 @lru_cache
-def _runner() -> Any:
-    program = write_runner(Path(tempfile.mkdtemp(prefix="kdeploy-fuzz-")), "onnx")
+def _runner(form: str) -> Any:
+    for name in [n for n in sys.modules if n.partition(".")[0] == "kdeploy_bundle"]:
+        del sys.modules[name]  # of another form: its `session` is another one
+    program = write_runner(Path(tempfile.mkdtemp(prefix="kdeploy-fuzz-")), form)
     spec = util.spec_from_file_location("bundle_runner", program)
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -145,8 +151,8 @@ def _packed(files: dict[str, bytes]) -> bytes:
     return written.getvalue()
 
 
-def _contents() -> dict[str, bytes]:
-    folder = bases() / "bundle"
+def _contents(chance: random.Random) -> dict[str, bytes]:
+    folder = bases() / chance.choice(BASES)
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")} | {
         "SHA256SUMS": (folder / "SHA256SUMS").read_bytes()
     }
@@ -164,10 +170,11 @@ def _signed_again(files: dict[str, bytes]) -> bytes:
 
 def _bytes(chance: random.Random) -> tuple[str, Bundle]:
     """Change the bytes of one file and no sum."""
-    files = _contents()
+    files = _contents(chance)
     name = chance.choice(sorted(files))
-    files[name] = damaged(chance, files[name])
-    is_changed = files[name] != _contents()[name]
+    before = files[name]
+    files[name] = damaged(chance, before)
+    is_changed = files[name] != before
     is_zip = chance.random() < 0.3
     return name, Bundle(content=_packed(files), is_zip=is_zip, must_be_refused=is_changed)
 
@@ -178,7 +185,7 @@ def _zip_bytes(chance: random.Random) -> tuple[str, Bundle]:
 
 def _files(chance: random.Random) -> tuple[str, Bundle]:
     """Take a file away, rename it, add one, or put a pipe in its place."""
-    files = _contents()
+    files = _contents(chance)
     name, kind = chance.choice(sorted(files)), chance.randrange(6)
     pipes: tuple[str, ...] = ()
     if kind == 0:
@@ -210,7 +217,7 @@ def _files(chance: random.Random) -> tuple[str, Bundle]:
 
 def _signed(chance: random.Random) -> tuple[str, Bundle]:
     """Change a value of a JSON file and sign again."""
-    files = _contents()
+    files = _contents(chance)
     name = chance.choice(["manifest.json", "manifest.json", "golden/tolerance.json"])
     document, place = changed(chance, json.loads(files[name]))
     is_same = document == json.loads(files[name])
@@ -221,7 +228,7 @@ def _signed(chance: random.Random) -> tuple[str, Bundle]:
 
 def _golden(chance: random.Random) -> tuple[str, Bundle]:
     """Change a golden array and sign again."""
-    files = _contents()
+    files = _contents(chance)
     name = chance.choice(["golden/inputs.npz", "golden/outputs.npz"])
     before, files[name] = files[name], damaged(chance, files[name])
     if name.endswith("outputs.npz") and chance.random() < 0.3:
@@ -235,14 +242,21 @@ def _golden(chance: random.Random) -> tuple[str, Bundle]:
 
 
 def _model(chance: random.Random) -> tuple[str, Bundle]:
-    """Change the model, let the manifest fit it and sign again."""
-    files = _contents()
-    files["model.onnx"] = damaged(chance, files["model.onnx"])
+    """Change the model, or a part of it, let the manifest fit it and sign again."""
+    files = _contents(chance)
+    name = chance.choice(sorted(n for n in files if n.startswith("model.") and ".dynamic" not in n))
+    files[name] = damaged(chance, files[name])
     manifest = json.loads(files["manifest.json"])
-    size = len(files["model.onnx"])
-    digest = hashlib.sha256(files["model.onnx"]).hexdigest()
+    if name != manifest["model"]["file"]:  # a part, which the file names, too
+        told = json.loads(files["model.dynamic"])
+        part = int(name.removeprefix("model.part-").removesuffix(".onnx"))
+        for one in (told, manifest["dynamic"]):
+            one["parts"][part]["sha256"] = hashlib.sha256(files[name]).hexdigest()
+        files["model.dynamic"] = json.dumps(told).encode()
+    size = sum(len(content) for n, content in files.items() if n.startswith("model."))
+    digest = hashlib.sha256(files[manifest["model"]["file"]]).hexdigest()
     manifest["model"].update(sha256=digest, size=size)
     manifest["recorded"]["size"] = float(size)
     files["manifest.json"] = json.dumps(manifest).encode()
     # What passes gives the recorded outputs: a changed name or comment.
-    return "model.onnx", Bundle(content=_signed_again(files), must_be_refused=False)
+    return name, Bundle(content=_signed_again(files), must_be_refused=False)

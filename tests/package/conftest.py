@@ -19,8 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from kdeploy.data.contract import Preprocessing
 from kdeploy.gate import parse_gates
 from kdeploy.package.checksums import write_sums
+from kdeploy.package.folding import Folding, Surroundings, folded
 from kdeploy.package.kinds import write_runner
-from kdeploy.package.run import package
+from kdeploy.package.run import golden_of, package
 from kdeploy.store.artifact import file_sha256
 
 CLASSES = ("circle", "square", "triangle")
@@ -135,6 +136,40 @@ def make_bundle(tiny):
 
 
 @pytest.fixture(scope="session")
+def int8(tiny, tmp_path_factory):
+    """Return the tiny file in INT8."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Items(CalibrationDataReader):
+        def __init__(self):
+            self.items = iter([{"image": tiny.inputs}])
+
+        def get_next(self):
+            return next(self.items, None)
+
+    path = tmp_path_factory.mktemp("int8") / "int8.onnx"
+    quantize_static(tiny.path, path, Items())
+    return path
+
+
+@pytest.fixture(scope="session", params=["float", "int8"])
+def folded_bundle(request, tiny, int8, make_bundle, tmp_path_factory):
+    """Return the bundle of a file that prepares its pictures itself, and of the file before."""
+    folder = tmp_path_factory.mktemp("folded")
+    file = tiny.path if request.param == "float" else int8
+    around = Surroundings(form=tiny.preprocessing, task={}, items=tiny.stored)
+    made = folded(file, folder / "folded.onnx", around, Folding())
+    return SimpleNamespace(
+        bundle=make_bundle(
+            folder / "bundle", file=made.path, golden=golden_of(made.path, made.pixels)
+        ),
+        plain=make_bundle(folder / "plain", file=file, golden=golden_of(file, tiny.inputs)),
+        file=file,
+        made=made,
+    )
+
+
+@pytest.fixture(scope="session")
 def pristine(make_bundle, tmp_path_factory):
     """Return a bundle that tests only read."""
     return make_bundle(tmp_path_factory.mktemp("pristine") / "bundle")
@@ -204,6 +239,7 @@ FILES = (
     "golden/tolerance.json",
     "manifest.json",
     "model.onnx",
+    "requirements.txt",
     "runner/cpp/CMakeLists.txt",
     "runner/cpp/main.cpp",
     "runner/python/given.py",

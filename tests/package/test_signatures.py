@@ -120,9 +120,29 @@ def test_a_signature_that_nobody_checks_is_told(signed):
 
 @pytest.mark.parametrize("release", [0, 2])
 def test_an_older_release_is_refused(release):
-    check_release(3, Trust(minimum_release=3))
+    assert "nobody's" not in check_release(3, Trust(minimum_release=3), is_signed=True)
+    assert check_release(3, Trust(), is_signed=False) == ""
     with pytest.raises(UntrustedBundle, match="at least 3"):
-        check_release(release, Trust(minimum_release=3))
+        check_release(release, Trust(minimum_release=3), is_signed=True)
+
+
+def test_a_release_that_nobody_signed_is_told_to_be_worth_nothing(signed, own, keys):
+    (own / "SHA256SUMS.sig").unlink()
+    for bundle, key in ((own, keys[1]), (signed, None)):
+        result = verify(bundle, trust=Trust(key=key, minimum_release=2))
+        told = {check["check"]: check["reason"] for check in result.checks}
+        assert "nobody's signature stands for it" in told["release"]
+
+
+@pytest.mark.parametrize("taken", [("SHA256SUMS.sig",), ("SHA256SUMS", "SHA256SUMS.sig")])
+def test_a_signature_of_another_release_is_refused(own, make_bundle, keys, tmp_path, taken):
+    """What was signed rightly once stands for those files alone."""
+    trust = Trust(key=keys[1], requires_signature=True)
+    newer = make_bundle(tmp_path / "newer", signing=Signing(key=keys[0], release=4))
+    for name in taken:
+        shutil.copyfile(newer / name, own / name)
+    with pytest.raises((UntrustedBundle, ArtifactCorrupt)):
+        verify(own, trust=trust)
 
 
 def test_a_release_cannot_be_raised_without_the_key(own, keys):

@@ -18,6 +18,7 @@ from kdeploy.recipe.sections import STAGES
 from kdeploy.registry import techniques
 from kdeploy.runtimes.run import formats_of
 
+ORT = [{"ort_format": {}}]
 INT8 = [{"int8_ptq": {}}]
 ONNX = [{"onnx": {}}]
 
@@ -139,6 +140,21 @@ def test_a_bundle_of_inputs_that_its_runner_cannot_make(checked, tiny_data):
         checked(package={}, data=replace(tiny_data, preprocessing=volumes))
 
 
+def test_preprocessing_that_folds_into_no_file(checked, tiny_data):
+    folds = {"fold_preprocessing": True}
+    checked(package=folds)
+    x = np.asarray(tiny_data.validation.x[:]).astype(np.float32)
+    floats = replace(tiny_data, validation=replace(tiny_data.validation, x=x))
+    with pytest.raises(RecipeError, match=r"package: .* the data hold float32") as caught:
+        checked(package=folds, data=floats)
+    assert "fold_preprocessing" in caught.value.hint
+    other = {"export": [{"ort_format": {}}], "bench": {"runtimes": ["ort_format"]}}
+    with pytest.raises(RecipeError, match="the one to package is `ort_format`"):
+        checked(package=folds, **other)
+    with pytest.raises(RecipeError, match="`fold_suppression` adds to"):
+        checked(package={"fold_suppression": True})
+
+
 def test_a_budget_that_no_device_can_judge(checked):
     checked(package={"budgets": ["accuracy.top1: -1pp", "size: <= 1MB", "peak_memory: <= 1GB"]})
     with pytest.raises(InputError, match="energy was not recorded"):
@@ -153,3 +169,13 @@ def test_nothing_was_trained_or_written(tmp_path, tiny_build, tiny_data):
     with pytest.raises(RecipeError):
         run(bad, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_no_exported_file_can_bring_is_refused(checked):
+    both = {"bench": {"runtimes": ["onnxruntime_cpu", "ort_format"]}, "export": [*ORT, *ONNX]}
+    alone = {"bench": {"runtimes": ["ort_format"]}, "export": ORT}
+    with pytest.raises(RecipeError, match=r"emit: `triton` is for .* of `ort_format`") as caught:
+        checked(package={"emit": ["triton"]}, **alone)
+    assert "export to onnx" in caught.value.hint
+    checked(package={"emit": ["triton"]}, **both)
+    checked(package={"emit": ["c_header", "systemd"]}, **alone)

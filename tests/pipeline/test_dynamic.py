@@ -51,7 +51,9 @@ def test_it_is_measured_in_turns_with_the_others_and_marked(ran):
     assert share.n == 48
     assert share.low <= share.value <= share.high
     compared = json.loads((ran.out / "comparisons.json").read_text())
-    assert "cascade" in {line["label"] for line in compared}
+    own = [line for line in compared if line["label"] == "cascade"]
+    assert {line["metric"] for line in own} == {"latency.mean", "latency.p50", "throughput"}
+    assert all(line["flags"] == ["dynamic"] for line in own)
     report = (ran.out / "report.md").read_text()
     assert "answered early" in report
     assert "cascade (dynamic, packaged)" in report
@@ -95,3 +97,46 @@ def test_what_cannot_be_is_told_before_any_work(run_project, project, changed, k
 def test_a_gate_on_early_answers_needs_a_dynamic_model(run_project):
     with pytest.raises(RecipeError, match="the recipe has no `dynamic`"):
         run_project('gates=["early_share: >= 50%"]')
+
+
+EXITS = "distill.scheme={self_exits: {exits: [blocks.0]}}"
+OF_EXITS = "dynamic={exits: [blocks.0], risk: 30pp, confidence: 0.6}"
+
+
+def test_exits_of_one_network_are_packaged_and_proven(run_project, project):
+    made = run_project(*SHORT[:-1], EXITS, OF_EXITS)
+    assert made.packaged.model.kind == "dynamic"
+    assert made.packaged.model.label == "exits"
+    told = json.loads((project / "run" / "bundle" / "manifest.json").read_text())["dynamic"]
+    assert [part["label"] for part in told["parts"]] == ["blocks.0", "student"]
+    assert told["parts"][1]["takes"], "the second part goes on from the first"
+    assert verify(project / "run" / "bundle").passed
+    rows = [r for r in read(project / "run") if r.label == "exits" and r.runtime]
+    assert {"latency.mean", "latency.p99", "early_share", "accuracy.top1"} <= {
+        r.metric for r in rows
+    }
+    student = next(
+        r for r in read(project / "run") if (r.label, r.metric) == ("student", "parameters")
+    )
+    own = next(r for r in rows if r.metric == "parameters")
+    assert student.value < own.value
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "said"),
+    [
+        ((OF_EXITS,), RecipeError, "the student has no exits"),
+        ((EXITS, OF_EXITS.replace("[blocks.0]", "[blocks.1]")), UnknownName, "blocks.1"),
+        (
+            (EXITS, "compress=[int8_ptq]", "dynamic={exits: {model: int8_ptq}, risk: 30pp}"),
+            RecipeError,
+            "`int8_ptq` is INT8",
+        ),
+    ],
+)
+def test_exits_that_nothing_trains_are_told_before_any_work(
+    run_project, project, changed, kind, said
+):
+    with pytest.raises(kind, match=said):
+        run_project(*SHORT[:1], *SHORT[2:-1], *changed)
+    assert not (project / "run" / "artifacts").exists()

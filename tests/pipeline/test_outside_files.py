@@ -94,6 +94,33 @@ def test_a_stream_is_packaged_with_its_state_and_runs_on_the_device(streaming, t
     assert "items.npz[2]: y -6, stateN 6" in plain.stdout
 
 
+def test_a_state_may_have_its_batch_in_the_second_axis(tmp_path):
+    file = written(
+        tmp_path / "layers.onnx",
+        [
+            ("ReduceSum", ["x", "axes"], ["sum"], ("keepdims", 1)),
+            ("Add", ["h", "sum"], ["hn"]),
+            ("ReduceSum", ["hn", "layers"], ["y"], ("keepdims", 0)),
+        ],
+        [("x", FLOAT, ["batch", 4]), ("h", FLOAT, [2, "batch", 1])],
+        [("y", FLOAT, ["batch", 1]), ("hn", FLOAT, [2, "batch", 1])],
+        axes=np.array([1]),
+        layers=np.array([0]),
+    )
+    result, said = packaged(file, tmp_path / "bundle")
+    assert result.passed, result.checks
+    assert "`hn` goes back in as `h`" in said[0]
+    manifest = json.loads((tmp_path / "bundle/manifest.json").read_text())
+    assert [p["shape"] for p in manifest["inputs"]] == [["batch", 4], [2, "batch", 1]]
+    np.savez(tmp_path / "items.npz", x=np.ones((3, 4), np.float32))
+    program = [sys.executable, tmp_path / "bundle/runner/python/run.py", "--json"]
+    done = subprocess.run(
+        [*program, tmp_path / "items.npz"], capture_output=True, text=True, check=True
+    )
+    told = [one["outputs"]["y"] for one in json.loads(done.stdout)["predictions"]]
+    assert told == [[[8.0]], [[16.0]], [[24.0]]]
+
+
 def test_a_changed_further_output_is_found(streaming, tmp_path):
     bundle = tmp_path / "bundle"
     packaged(streaming, bundle, "x=1,4")

@@ -109,7 +109,79 @@ FAULTS = {
         "self.layers = [nn.Linear(12, 12)]",
         "x = self.layers[0](x)",
         r"`layers\[0\]\.weight`, and 1 more",
+        "`self.layers = nn.ModuleList(...)`",
+    ),
+    "layers in a plain dictionary": (
+        "self.layers = {'a': nn.Linear(12, 12)}",
+        "x = self.layers['a'](x)",
+        r"`layers\['a'\]\.weight`, and 1 more",
+        "`self.layers = nn.ModuleDict(...)`",
+    ),
+    "one of two, which another seed may choose too": (
+        "self.flip = set(random.sample([0, 1], 1))",
+        "x = -x if 1 in self.flip else x",
+        "depends on something that is not in the model",
         "register_buffer",
+    ),
+    "an activation of two, which is stored where it differs": (
+        "self.act = random.choice([nn.Tanh(), nn.Sigmoid()])",
+        "x = self.act(x)",
+        "makes one of a few models, by chance",
+        "`random.Random(0)`",
+    ),
+    "a number of two": (
+        "self.s = random.choice([1.0, 2.0])",
+        "x = x * self.s",
+        "makes one of a few models, by chance",
+        "`args:`",
+    ),
+    "all axes of one squeezed away": (
+        "pass",
+        "return self.out(self.flat(x)).squeeze()",
+        r"answers one item alone with the shape \(4,\), and two with \(2, 4\) \(.*build\.py:16",
+        "`squeeze(1)`",
+    ),
+    "a batch of one that does not fit": (
+        "pass",
+        "x = x.squeeze().flatten(1)",
+        r"cannot run on items .*build\.py:17.*one item alone, as devices ask for it",
+        "`squeeze(1)`",
+    ),
+    "no gradient": (
+        "pass",
+        "with torch.no_grad(): return self.out(self.flat(x))",
+        r"no gradient gets from its answer to its weights \(.*build\.py:16",
+        "`torch.no_grad()`",
+    ),
+    "an answer cut off from its weights": (
+        "pass",
+        "return self.out(self.flat(x)).detach()",
+        r"no gradient gets from its answer to its weights \(.*build\.py:16",
+        "`.detach()`",
+    ),
+    "no answer to each item": (
+        "pass",
+        "return self.out(self.flat(x)).mean()",
+        r"returns a tensor \(\) for a batch of 2 items",
+        "no mean over all",
+    ),
+    "complex numbers": (
+        "pass",
+        "y = self.out(self.flat(x)); return torch.complex(y, y)",
+        r"a tensor \(2, 4\) of complex numbers",
+        "`.abs()`",
+    ),
+    "a weight in half precision": (
+        "self.out.half()",
+        "pass",
+        r"cannot run on items of shape .*dtype",
+        "`return model.float()`",
+    ),
+    "a device that is not there": (
+        "pass",
+        "raise RuntimeError('Expected all tensors to be on the same device')",
+        r"cannot run on items of shape .*build\.py:16",
+        "to kdeploy, which moves",
     ),
     "an array of numpy": (
         "self.w = np.random.rand(12).astype('float32')",
@@ -231,6 +303,12 @@ FAULTS = {
         r"returns probabilities, not logits \(.*build\.py:16",
         "leave the softmax out",
     ),
+    "a sigmoid": (
+        "pass",
+        "return self.out(self.flat(x)).sigmoid().view(-1, 4)",
+        r"returns probabilities, not logits \(.*build\.py:16.*each is what a sigmoid gives",
+        "leave the sigmoid out",
+    ),
     "a dictionary while it is trained": (
         "pass",
         "if self.training: return {'out': self.out(self.flat(x))}",
@@ -272,6 +350,27 @@ def test_a_model_that_is_only_asked_may_fail_in_training(tmp_path, tiny_data):
     checked(
         tmp_path, tiny_data, "pass", "return self.out(self.flat(x)).softmax(-1)", batch_sizes=None
     )
+
+
+def test_an_answer_that_the_size_of_the_batch_changes_is_said(tmp_path, tiny_data):
+    (text,) = said(tmp_path, tiny_data, "pass", "x = x if len(x) == 1 else x * 1.1")
+    assert "by what else is in its batch" in text
+
+
+def test_an_input_that_the_data_do_not_have_is_named(tmp_path, tiny_data):
+    build = HEAD.replace("forward(self, x)", "forward(self, x, {more})")
+    for more in ("targets", "*, targets"):
+        (tmp_path / "build.py").write_text(build.format(init="pass", forward="pass", more=more))
+        model = build_model(ModelReference(build="build.py:net", folder=tmp_path))
+        with pytest.raises(ModelError, match=r"needs `targets` too, .* one input") as caught:
+            check_model(model, tiny_data, "teacher")
+        assert "`targets=None`" in caught.value.hint
+    (tmp_path / "build.py").write_text(HEAD.replace("def forward", "def froward"))
+    text = (tmp_path / "build.py").read_text().format(init="pass", forward="pass")
+    (tmp_path / "build.py").write_text(text)
+    model = build_model(ModelReference(build="build.py:net", folder=tmp_path))
+    with pytest.raises(ModelError, match="the teacher has no `forward`: Net does not define it"):
+        check_model(model, tiny_data, "teacher")
 
 
 def said(*given):

@@ -134,6 +134,18 @@ def test_a_failed_gate_packages_nothing(run_project, project):
     assert "no file passes" in result.summary["chosen_because"]
 
 
+def test_a_run_packages_what_its_bundle_shall_bring_and_finds_it_again(run_project, project):
+    emit = "package.emit=[systemd, {c_header: {alignment: 32}}]"
+    first = run_project(emit, "compress=[]")
+    assert first.packaged is not None, first.failures
+    assert "alignas(32)" in next((project / "run/bundle/deploy/c_header").glob("*.c")).read_text()
+    again = run_project(emit, "compress=[]")
+    assert [s["cached"] for s in again.summary["stages"] if s["stage"] == "package"] == [True]
+    other = run_project("package.emit=[systemd]", "compress=[]")
+    assert [s["cached"] for s in other.summary["stages"] if s["stage"] == "package"] == [False]
+    assert not (project / "run/bundle/deploy/c_header").exists()
+
+
 def test_takes_an_artefact_as_teacher(run_project, project):
     first = run_project(until="teacher")
     teacher = {"build": str(first.teacher.folder)}

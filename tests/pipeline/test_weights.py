@@ -245,6 +245,22 @@ def test_a_pickled_module_is_refused_with_two_lines_that_convert_it(name, tmp_pa
     assert is_loaded(load_weights(nn.Linear(4, 3), made), saved.state_dict())
 
 
+def test_numpy_arrays_in_a_file_of_torch_are_converted_by_two_lines(tmp_path):
+    saved, file = nn.Linear(4, 3), tmp_path / "arrays.pt"
+    torch.save({name: tensor.numpy() for name, tensor in saved.state_dict().items()}, file)
+    with pytest.raises(ModelError, match="holds NumPy arrays") as caught:
+        load_weights(nn.Linear(4, 3), file)
+    exec("\n".join(line.strip() for line in caught.value.hint.splitlines()[1:]), {})
+    made = tmp_path / "arrays-tensors.pt"
+    assert is_loaded(load_weights(nn.Linear(4, 3), made), saved.state_dict())
+
+
+def test_tensors_without_values_are_refused(tmp_path):
+    torch.save(nn.Linear(4, 3, device="meta").state_dict(), tmp_path / "meta.pt")
+    with pytest.raises(ModelError, match="on the device `meta`, without values"):
+        load_weights(nn.Linear(4, 3), tmp_path / "meta.pt")
+
+
 def test_a_program_is_converted_by_its_two_lines(tmp_path):
     saved = nn.Linear(4, 3)
     with pytest.warns(DeprecationWarning, match=r"torch\.jit"):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.quantization.capture import BATCH_NORMS, capture, flat_outputs
+from kdeploy.quantization.capture import BATCH_NORMS, add_constant, capture, flat_outputs
 
 aten = torch.ops.aten
 
@@ -109,3 +109,25 @@ def test_an_answer_without_a_tensor_is_refused():
     with pytest.raises(ModelError, match="returns no tensor") as caught:
         capture(Nothing(), torch.randn(2, 3))
     assert "dict" in caught.value.hint
+
+
+def test_constants_added_after_others_are_gone_have_names_of_their_own():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("long", torch.arange(12.0))
+
+        def forward(self, x):
+            first = self.long[:8][:4] * 2  # what is folded twice leaves a constant behind
+            return x * first + self.long[4:8]
+
+    x = torch.randn(3, 4)
+    graph_module = capture(Positions(), x)
+    kept = {name: value.clone() for name, value in graph_module.named_buffers()}
+    for number in range(3):
+        add_constant(
+            graph_module, torch.full((2,), float(number)), next(iter(graph_module.graph.nodes))
+        )
+    held = dict(graph_module.named_buffers())
+    assert len(held) == len(kept) + 3
+    assert all(torch.equal(held[name], value) for name, value in kept.items())

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kdeploy.distill.loss_specs import check_fit, loss_specs_of
 from kdeploy.errors import FileMissing, InputError, OrderError, RecipeError, UnknownName
@@ -28,6 +29,16 @@ def test_fills_in_every_default():
     assert recipe.export[0].technique == "onnx"
     assert recipe.bench.runtimes == ["onnxruntime_cpu"]
     assert recipe.data.parameters["size"] == 16
+
+
+def test_what_a_bundle_brings_is_resolved_with_all_parameters_and_written_so(tmp_path):
+    given = {"budgets": ["size: <= 1MB"], "emit": ["triton", {"systemd": {"port": 9000}}]}
+    recipe = resolved(package=given)
+    assert [one.name for one in recipe.emitted] == ["triton", "systemd", "http_server"]
+    again = parse(yaml.safe_load(to_yaml(recipe)), folder=Path())
+    assert again.emitted == recipe.emitted
+    assert again.emitted[1].parameters["port"] == 9000
+    assert resolved(package={}).emitted == resolved().emitted == ()
 
 
 def test_a_loss_by_its_former_name_stays_as_written_so_that_ids_do_not_change():
@@ -109,6 +120,8 @@ def test_a_recovery_learns_slower_than_a_training():
         ({"bench": {"runtimes": ["onnxruntime"]}}, UnknownName, "onnxruntime_cpu"),
         ({"bench": {"batch_sizes": []}}, RecipeError, "batch_sizes"),
         ({"package": {"budgets": ["memory: <= 1MB"]}}, UnknownName, "memory"),
+        ({"package": {"emit": ["tritn"]}}, UnknownName, "tritn"),
+        ({"package": {"emit": [{"triton": {"instances": 0}}]}}, RecipeError, "instances"),
         ({"seed": "zero"}, RecipeError, "seed"),
         (
             {**STUDENT, "distill": {"losses": [{"hidden_states": {}}]}},
@@ -330,3 +343,12 @@ def test_items_are_what_they_were_for_a_stored_teacher(tmp_path, store_model, ti
     data = {**manifest["data"], "reference": reference}
     write_manifest(folder, {**manifest, "data": data})
     assert parse(given, folder=tmp_path).data.normalize
+
+
+@pytest.mark.parametrize(
+    "section", [{"gates": [{"size": "<= 1MB"}]}, {"package": {"budgets": [{"size": "<= 1MB"}]}}]
+)
+def test_a_gate_that_yaml_took_for_a_key_is_told_its_quotes(section):
+    with pytest.raises(RecipeError, match="should be a valid string") as caught:
+        resolved(**section)
+    assert '`"size: <= 1MB"`' in caught.value.hint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdeploy.report.machine_facts import machine_facts, machine_name
+from kdeploy.report.machine_facts import machine_facts, machine_name, short_names
 
 
 def test_shows_known_facts_with_units_and_leaves_out_the_rest():
@@ -22,6 +22,13 @@ def test_names_processor_accelerator_and_id():
     assert machine_name("1f", {"cpu": "A", "gpu": "B"}) == "A + B (1f)"
     assert machine_name("1f", {}) == "1f"
     assert machine_name("", {}) == "unnamed machine"
+
+
+def test_an_emulated_processor_is_named_so_wherever_a_machine_is_named():
+    facts = {"cpu": "ARMv8", "emulated_on": "x86"}
+    assert machine_name("1f", facts) == "ARMv8, emulated (1f)"
+    assert short_names({"1f": facts}) == {"1f": "ARMv8, emulated"}
+    assert ["emulated on", "x86"] in machine_facts(facts)
 
 
 def test_reads_the_fingerprint_of_this_machine():

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from kdeploy.search import machine_turns
 from kdeploy.search import run as engine
 from kdeploy.search.run import Budget, search
 from kdeploy.search.settings import settings_of
 from kdeploy.search.workers import Answer
+from kdeploy.system import machine_turns
 
 RECIPE = {
     "name": "made-up",
@@ -125,7 +125,7 @@ def project(tmp_path):
 def go(project, monkeypatch):
     """Return a function that searches with made-up workers."""
     # Nothing is timed here: no other search on this machine has to wait.
-    monkeypatch.setattr(machine_turns.tempfile, "gettempdir", lambda: str(project))
+    monkeypatch.setenv(machine_turns.FOLDER, str(project))
     pytest.importorskip("optuna", reason="pip install 'kdeploy[search]'")
     monkeypatch.setattr(engine, "choose_best", lambda *args: True)
     monkeypatch.setattr(engine, "check_measurable", lambda recipe: None)

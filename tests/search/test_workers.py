@@ -1,9 +1,8 @@
-import fcntl
 import os
 
 import pytest
 
-from kdeploy.search import machine_turns, workers
+from kdeploy.search import workers
 from kdeploy.search.workers import local_workers
 
 
@@ -40,23 +39,3 @@ def test_an_error_is_an_answer_and_ends_no_process():
         first = pool.ask_alone({"n": 0}).reply["pid"]
         assert pool.ask_alone({"error": "no such layer"}).error == "no such layer"
         assert pool.ask_alone({"n": 1}).reply["pid"] == first
-
-
-def test_nobody_trains_beside_a_timing(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine_turns.tempfile, "gettempdir", lambda: str(tmp_path))
-
-    def may(how):
-        [file] = tmp_path.glob("*.lock")
-        with file.open() as other:
-            try:
-                fcntl.flock(other, how | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
-
-    with machine_turns.timing():
-        assert not may(fcntl.LOCK_SH)
-    with machine_turns.training():
-        assert may(fcntl.LOCK_SH)
-        assert not may(fcntl.LOCK_EX)
-    assert may(fcntl.LOCK_EX)

@@ -11,7 +11,9 @@ from kdeploy.errors import FileMissing, InputError, MissingDependency, ModelErro
 from kdeploy.store.references import ModelReference, build_model, source_sha256, source_text
 
 BUILD = """
+import warnings
 from dataclasses import dataclass
+import torch
 from torch import nn
 
 @dataclass
@@ -26,6 +28,22 @@ def needy(width): return nn.Linear(width, 1)
 def failing(*, width: int = 3): raise RuntimeError("no such luck")
 
 def pair(): return nn.Linear(1, 1), 3
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(nn.Linear(1, 1))
+
+def part_scripted(): return nn.Sequential(nn.Linear(1, 1), scripted())
+
+def lazy():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.LazyLinear(3)
+
+def meta(): return nn.Linear(1, 1, device="meta")
+
+def _own(): return nn.Linear(1, 1)
 
 constant = 3
 """
@@ -112,6 +130,11 @@ def test_builds_from_a_module_beside_the_recipe(tmp_path):
         ("build.py:failing", {}, ModelError, "no such luck"),
         ("build.py:small", {"width": "x"}, ModelError, "keyword arguments: width, depth"),
         ("build.py:pair", {}, ModelError, "returned a tuple"),
+        ("build.py:nothing", {}, UnknownName, "hint: valid: `Widths`, `failing`,"),
+        ("build.py:scripted", {}, ModelError, "returned TorchScript: its layers"),
+        ("build.py:part_scripted", {}, ModelError, "returned TorchScript in `1`"),
+        ("build.py:lazy", {}, ModelError, "`weight` has no shape yet"),
+        ("build.py:meta", {}, ModelError, "`weight` is on the device `meta`"),
         ("build.py", {}, InputError, "path/build.py:function"),
         ("onnx:model.onnx", {}, InputError, "not a reference to a torch model"),
         ("some thing:name", {}, InputError, "path/build.py:function"),

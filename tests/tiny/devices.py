@@ -5,6 +5,7 @@ Each has a home folder of its own and, as docs/devices.md sets it up, a Python i
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -64,7 +65,8 @@ class Device:
     def cut(self):
         """Kill every connection, as a lost network does; what was detached goes on."""
         for child in psutil.Process(self.process.pid).children():
-            child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
     @property
     def option(self):
@@ -115,7 +117,8 @@ def ssh(devices, monkeypatch):
     yield devices
     for device in devices:
         for process in device.processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                process.kill()
         shutil.rmtree(device.folder / "temporary", ignore_errors=True)
 
 

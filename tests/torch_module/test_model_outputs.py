@@ -1,3 +1,4 @@
+from collections import namedtuple
 from types import SimpleNamespace
 
 import pytest
@@ -5,7 +6,10 @@ import torch
 from torch import nn
 
 from kdeploy.errors import ModelError
-from kdeploy.torch_module.model_outputs import in_eval, outputs_of
+from kdeploy.torch_module.model_outputs import answer_of, in_eval, outputs_of
+
+FEATURES, LOGITS = torch.rand(2, 7), torch.rand(2, 3)
+Pair = namedtuple("Pair", "features logits")
 
 
 def test_a_model_and_its_input_are_left_as_they_were():
@@ -43,10 +47,18 @@ def test_what_is_not_a_number_does_not_count_as_changed():
     ("answer", "text", "hint"),
     [
         (None, "returns nothing", "one tensor of logits"),
-        ({"aux": 2, "logits": 1}, "returns a dict of `aux`, `logits`", "`['logits']` of that"),
-        ({"aux": 2, "out": 1}, "returns a dict of `aux`, `out`", "`['out']` of that"),
-        ({"y": 2}, "returns a dict of `y`", "`['y']` of that"),
-        ((1, 2), "returns a tuple of 2", "`[0]` of that"),
+        (
+            {"aux": LOGITS, "logits": LOGITS},
+            "returns a dict of `aux`, `logits`",
+            "`['logits']` of that",
+        ),
+        ({"aux": LOGITS, "out": LOGITS}, "returns a dict of `aux`, `out`", "`['out']` of that"),
+        ({"y": LOGITS}, "returns a dict of `y`", "`['y']` of that"),
+        ((LOGITS, None), "returns a tuple of 2", ": `[0]` of that"),
+        ((FEATURES, LOGITS), "returns a tuple of 2", ": `[0]` or `[1]` of that"),
+        (Pair(FEATURES, LOGITS), "a named tuple of `features`, `logits`", ": `.logits` of that"),
+        ({"out": {"logits": LOGITS}}, "returns a dict of `out`", ": `['out']['logits']` of that"),
+        ({"loss": 1}, "returns a dict of `loss`", "one tensor of logits"),
         (SimpleNamespace(logits=1), "of the type `SimpleNamespace`", "`.logits` of that"),
         (object(), "returns an object of the type `object`", "one tensor of logits"),
     ],
@@ -57,5 +69,5 @@ def test_what_is_no_tensor_is_told_in_words(answer, text, hint):
             return answer
 
     with pytest.raises(ModelError, match=text) as caught:
-        outputs_of(Odd(), torch.rand(2, 3), role="the model")
+        answer_of(Odd(), torch.rand(2, 3), role="the model")
     assert caught.value.hint.endswith(hint)

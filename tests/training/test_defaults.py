@@ -5,7 +5,15 @@ from torch import nn
 
 from kdeploy.registry import check
 from kdeploy.training.config import BESIDE_A_RATE, TrainingConfig
-from kdeploy.training.defaults import MOST_EPOCHS, Settled, batch_size, kind_of, num_epochs, settle
+from kdeploy.training.defaults import (
+    MOST_EPOCHS,
+    RATES,
+    Settled,
+    batch_size,
+    kind_of,
+    num_epochs,
+    settle,
+)
 
 
 class LinearAttention(nn.Module):
@@ -68,6 +76,17 @@ def test_a_settled_training_stays_as_it_is():
 )
 def test_a_network_is_known_by_its_layers(model, kind):
     assert kind_of(model) == kind
+
+
+def test_attention_without_a_name_is_known_by_what_is_computed():
+    plain = nn.Sequential(nn.Conv2d(1, 1, 1))
+    assert kind_of(plain, lambda: True) == "attention"
+    # A recurrent network, or a telling name, is enough: nothing is run.
+    assert kind_of(nn.GRU(1, 1), lambda: 1 / 0) == "recurrent"
+    assert kind_of(LinearAttention(), lambda: 1 / 0) == "attention"
+    found = settle(TrainingConfig(), plain, items=100, attends=lambda: True).settled
+    assert found.learning_rate == RATES["adamw"]["attention"]
+    assert settled(plain).settled.learning_rate == RATES["adamw"]["other"]
 
 
 def test_few_items_make_small_batches_and_more_epochs():

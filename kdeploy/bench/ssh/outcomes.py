@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.bench import doubts
+from kdeploy.bench.accuracy import one_or_all
 from kdeploy.bench.model_under_test import Outcome, Seconds
 from kdeploy.bench.ssh.job import DeviceGroup, Job, SentItems
 from kdeploy.bench.system_load import Counters, doubts_between
 from kdeploy.data.contract import NOT_COUNTED
+from kdeploy.errors import KdeployError
 from kdeploy.onnx_graph.operators import integer_and_eligible, is_quantized
 from kdeploy.runtimes.contract import Proof
 from kdeploy.tasks.contract import Predictions, Task, judged_as, metrics_for
@@ -30,14 +32,15 @@ def outcomes_of(file: Path, group: DeviceGroup, job: Job) -> list[Outcome]:
     flags = doubts_between(Counters(**seen["before"]), Counters(**seen["after"]))
     outcomes = []
     for number, session in enumerate(seen["sides"]):
-        own = {name: arrays[f"{name}-{number}"] for name in _NAMES if f"{name}-{number}" in arrays}
+        end = f"-{number}"
+        own = {name.removesuffix(end): a for name, a in arrays.items() if name.endswith(end)}
         outcomes.append(_outcome(session, own, number, (group, job), flags))
     return outcomes
 
 
 METRIC = "accuracy.top1"
 """What the row of a task is called that has no metric registered."""
-_NAMES = ("nanoseconds", "counts", "predictions")
+_ANSWER = "answer."
 
 
 def _outcome(
@@ -48,22 +51,20 @@ def _outcome(
     flags: tuple[str, ...],
 ) -> Outcome:
     group, job = asked
-    model = job.models[number]
+    model, pool = job.models[group.members[number]], group.made[number]
     if session["failure"] is not None:
         return Outcome(
             model=model,
             configuration=group.configuration,
-            input_shape=group.input_shapes[number],
+            input_shape=pool.shape,
             skipped=session["failure"],
         )
     rounds, peak_bytes = _rounds(arrays), session["peak_bytes"]
-    predictions, accuracy, missing = _quality(arrays, job.test, job.task)
-    if group.unjudged:
-        missing = {next(iter(metrics_for(judged_as(job.task))), METRIC): group.unjudged}
+    predictions, accuracy, missing = _quality(arrays, job)
     return Outcome(
         model=model,
         configuration=group.configuration,
-        input_shape=group.input_shapes[number],
+        input_shape=pool.shape,
         load_seconds=session["load_seconds"],
         first_seconds=session["first_seconds"],
         rounds=rounds,
@@ -73,13 +74,14 @@ def _outcome(
             "cold_start": session["cold_start_seconds"],
             "load_memory": session["loaded_bytes"] - session["empty_bytes"],
             "memory_over_runtime": peak_bytes - session["empty_bytes"],
+            **_energy(session, group),
         },
-        proof=_proof(session, group) if "operators" in session else None,
+        proof=_proof(session, group),
         accuracy=accuracy,
         predictions=predictions,
-        missing={**session["missing"], **missing},
+        missing={**session["missing"], **session.get("not_told", {}), **missing},
         flags=(
-            *(() if group.is_real else ("random_inputs",)),
+            *(() if pool.is_real else ("random_inputs",)),
             *flags,
             *doubts.of_warm_up(is_steady=session["is_steady"]),
             *doubts.of_samples(rounds),
@@ -93,7 +95,18 @@ def _rounds(arrays: Arrays) -> tuple[Seconds, ...]:
     return tuple(np.split(arrays["nanoseconds"] * 1e-9, ends))
 
 
-def _proof(session: Mapping[str, Any], group: DeviceGroup) -> Proof:
+def _energy(session: Mapping[str, Any], group: DeviceGroup) -> dict[str, float]:
+    if "joules" not in session:
+        return {}
+    items = session["num_batches"] * group.configuration.batch_size
+    return {"energy": session["joules"] / items}
+
+
+def _proof(session: Mapping[str, Any], group: DeviceGroup) -> Proof | None:
+    if "proof" in session:  # a runtime that proves itself what it ran
+        return Proof(**session["proof"])
+    if "operators" not in session:
+        return None
     integer, eligible = integer_and_eligible(session["operators"])
     return Proof(
         provider=session["provider"],
@@ -106,19 +119,39 @@ def _proof(session: Mapping[str, Any], group: DeviceGroup) -> Proof:
 
 
 def _quality(
-    arrays: Arrays, test: SentItems | None, task: Task
+    arrays: Arrays, job: Job
 ) -> tuple[Predictions | None, dict[str, float], dict[str, str]]:
     """Return the predictions that count, the task's metrics, and what could not be had."""
-    if test is None or "predictions" not in arrays:
+    answer = {n.removeprefix(_ANSWER): a for n, a in arrays.items() if n.startswith(_ANSWER)}
+    if job.test is None or not answer:
         return None, {}, {}
-    found, expected = arrays["predictions"], task.expected(test.targets)
+    if job.answers == "classes":
+        return _of_classes(answer["predictions"], job.test, job.task)
+    task, targets = job.task, job.test.targets
+    try:
+        found = task.predictions(one_or_all(answer), targets)
+        metrics = task.metrics(found, task.expected(targets), None)
+    except KdeployError as error:
+        return None, {}, {_main_metric(task): error.message}
+    return found, metrics, {}
+
+
+def _of_classes(
+    found: NDArray[Any], test: SentItems, task: Task
+) -> tuple[Predictions | None, dict[str, float], dict[str, str]]:
+    """Return the same of answers that are a class an item, or a token."""
+    expected = task.expected(test.targets)
     if found.shape == test.targets.shape:  # of tokens, those that count
         found = found[test.targets != NOT_COUNTED]
     if found.shape != expected.shape:
         reason = f"the file answers {list(found.shape)}, the targets are {list(expected.shape)}"
-        return None, {}, {next(iter(metrics_for(judged_as(task)))): reason}
+        return None, {}, {_main_metric(task): reason}
     missing = {"perplexity": "a device sends classes home, no probabilities"}
     is_tokens = (
         bool(metrics_for(judged_as(task), needs="log_likelihoods")) and test.targets.ndim > 1
     )
     return found, task.metrics(found, expected), missing if is_tokens else {}
+
+
+def _main_metric(task: Task) -> str:
+    return next(iter(metrics_for(judged_as(task))), METRIC)

@@ -20,9 +20,12 @@ SHARED = (
     "named_arrays.py",
     "preprocessing.py",
     "bench/__init__.py",
+    "bench/batches.py",
     "bench/client.py",
+    "bench/energy.py",
     "bench/measure.py",
     "bench/memory.py",
+    "bench/nvml.py",
     "bench/ssh/__init__.py",
     "compress/__init__.py",
     "distill/__init__.py",
@@ -32,7 +35,28 @@ SHARED = (
     "runtimes/__init__.py",
     "runtimes/onnx_options.py",
     "system/__init__.py",
+    "system/machine_turns.py",
     "system/process_end.py",
+)
+# The runtimes beside ONNX Runtime, as they run here; a device needs Python 3.10 for them.
+RUNTIMES = (
+    "onnx_graph/__init__.py",
+    "onnx_graph/checks.py",
+    "onnx_graph/fields.py",
+    "onnx_graph/sparse_weights.py",
+    "onnx_graph/wire.py",
+    "quantization/__init__.py",
+    "quantization/suppress_warnings.py",
+    "registration.py",
+    "runtimes/contract.py",
+    "runtimes/executorch.py",
+    "runtimes/litert.py",
+    "runtimes/openvino.py",
+    "runtimes/pte_ends.py",
+    "system/temporary.py",
+    "tensor_info.py",
+    "untrusted/__init__.py",
+    "untrusted/git_pointer.py",
 )
 DEVICE = PACKAGE / "bench" / "ssh" / "device"
 MAIN = "from kdeploy.bench.ssh.device.commands import main\n\nmain()\n"
@@ -42,7 +66,7 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 @cache
 def runner() -> bytes:
     """Return the zip; the same sources give the same bytes."""
-    sources = [PACKAGE / name for name in SHARED] + sorted(DEVICE.glob("*.py"))
+    sources = [PACKAGE / name for name in (*SHARED, *RUNTIMES)] + sorted(DEVICE.glob("*.py"))
     texts = {f"kdeploy/{s.relative_to(PACKAGE).as_posix()}": s.read_text() for s in sources}
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -51,6 +51,10 @@ _ANSWERS = {
         "`ssh {name} {python} -m pip install numpy onnxruntime`; in a virtual environment: "
         "`--host {name}:python=PATH/bin/python`",
     ),
+    "runtime": (
+        "it has none of the runtimes that are asked for: {told}",
+        "install one there, or ask for another: `--runtime onnxruntime_cpu`",
+    ),
     "system": (
         "its system is `{told}`",
         "a device runs Linux: memory and other load are read from /proc",

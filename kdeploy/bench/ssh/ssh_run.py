@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -38,6 +38,8 @@ class Answers:
     host: Host
     machine: Machine
     results: Mapping[Path, DeviceGroup]
+    lacking: Sequence[tuple[DeviceGroup, str]] = ()
+    """Groups whose runtime it has not, with the reason."""
 
 
 def run_over_ssh(host: Host, job: Job, folder: Path, *, stopping: Event, watch: Watch) -> Answers:
@@ -90,9 +92,10 @@ class _SshRun:
     def _attempt(self) -> Answers:
         link, job = self._link, self._job
         link.boot(job.name, source=boot(), runner=runner())
-        found = link.ask("look")
-        machine = Machine.from_dict(found["machine"])
-        groups = {job.key(g, machine): g.on(machine) for g in job.groups}
+        found = link.ask("look", *job.runtimes)
+        machine, lacking = Machine.from_dict(found["machine"]), found["lacking"]
+        able = [group for group in job.groups if group.runtime not in lacking]
+        groups = {job.key(g, machine): g.on(machine) for g in able}
         missing = {k: g for k, g in groups.items() if not self._file(k).exists()}
         if missing:
             self._send(job.files_for(list(missing.values())), found)
@@ -104,7 +107,12 @@ class _SshRun:
         results = {self._file(key): group for key, group in groups.items()}
         if not all(file.exists() for file in results):  # an earlier start asked for less
             raise Unreachable(f"`{link.host.name}` has not measured everything yet")
-        return Answers(host=link.host, machine=machine, results=results)
+        return Answers(
+            host=link.host,
+            machine=machine,
+            results=results,
+            lacking=[(g, lacking[g.runtime]) for g in job.groups if g.runtime in lacking],
+        )
 
     def _file(self, key: str) -> Path:
         return self._folder / f"{key}.npz"

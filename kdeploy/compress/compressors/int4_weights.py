@@ -2,25 +2,31 @@
 
 Frantar et al., GPTQ, ICLR 2023, arXiv:2210.17323, with columns in the order of their inputs, fixed
 blocks and searched scales. For language models, whose decoding waits for weights. Embeddings and a
-last layer that shares their table are rounded to the nearest of 8 bits.
+last layer that shares their table are rounded to the nearest of 8 bits. With `recover` the model
+learns on its codes from the float one: Liu et al., LLM-QAT, 2023, arXiv:2305.17888.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from kdeploy.compress.contract import CompressContext, compressor
+from kdeploy.compress.contract import CompressContext, StepTraining, compressor
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.mixed_precision import precision_of
 from kdeploy.compress.weight_bits import within_drop
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, RecipeError
+from kdeploy.quantization.activation_scaling import find_scalable, scale_activations
 from kdeploy.quantization.block_rounding import BlockFormat
+from kdeploy.quantization.capture import capture
 from kdeploy.quantization.contract import quantized_by
+from kdeploy.quantization.trained_codes import fix_codes, train_codes
 from kdeploy.quantization.weight_only import (
     Rounded,
     ends_of,
@@ -40,7 +46,7 @@ def holds_codes(model: nn.Module) -> None:
     assert block_quantized(model), "no layer holds codes"
 
 
-@compressor(paper="arXiv:2210.17323", recoverable=False, makes="int4_weights", ensures=holds_codes)
+@compressor(paper="arXiv:2210.17323", makes="int4_weights", ensures=holds_codes)
 def int4_weights(
     model: nn.Module,
     context: CompressContext,
@@ -50,10 +56,12 @@ def int4_weights(
     block_size: Literal[16, 32, 64, 128] = 32,
     symmetric: bool = True,
     scale_search: bool = True,
+    activation_scaling: bool = False,
     embedding_bits: Literal[4, 8, 32] = 8,
     calibration_batches: Annotated[int, Field(gt=0)] = 16,
     batch_size: Annotated[int, Field(gt=0)] = 2,
     max_drop: str | None = None,
+    learned: Literal["scales", "weights"] = "scales",
     ignore: tuple[str, ...] = (),
 ) -> nn.Module:
     """Return the model with the weights of its linear layers and embeddings as codes.
@@ -67,12 +75,16 @@ def int4_weights(
             a layer's inputs.
         symmetric: Zero point 2^(bits-1) everywhere; else one is stored for each block.
         scale_search: Shrink each block's range as long as the error falls.
+        activation_scaling: Before rounding, let weights that meet large inputs be large, and divide
+            the norm or layer before by as much (AWQ).
         embedding_bits: Of embeddings, and of a last layer that scores the same tokens; 32 leaves
             them float.
         calibration_batches: How many training batches are looked at.
         batch_size: Items in a calibration batch.
         max_drop: What validation accuracy may lose, e.g. `0.5pp`: layers whose outputs rounding
             moves most get 8 bits, as few as needed. With `gptq` alone, which measures that.
+        learned: What `recover` trains beside all that is float: the blocks' scales, or the weights
+            behind the codes as well, rounded in every pass.
         ignore: Layers that stay float, by name or pattern, e.g. `[lm_head, "*.down_proj"]`.
 
     Raises:
@@ -82,7 +94,7 @@ def int4_weights(
         RecipeError: `max_drop` with another method.
         GateFailed: the drop is too large all the same.
     """
-    _check(model, context, method)
+    _check(model, context, looks=method == "gptq" or activation_scaling)
     precision = precision_of(max_drop, ignore, False, context)
     if precision.max_drop is not None and (method, bits) != ("gptq", 4):
         raise RecipeError(
@@ -101,9 +113,12 @@ def int4_weights(
             hint="`int8_ptq` quantizes convolutions; see `ignore` and `embedding_bits`",
         )
     _tell_of_source(model, inner, context)
+    batches = partial(context.calibration, batch_size, calibration_batches)
+    forms = dict.fromkeys(inner, form)
+    teacher = copy.deepcopy(model) if context.is_recovered else None
+    if activation_scaling:
+        _scale(model, forms, batches, context)
     if method == "gptq":
-        batches = partial(context.calibration, batch_size, calibration_batches)
-        forms = dict.fromkeys(inner, form)
         rounded = list(rounded_layers(model, forms, batches, search=scale_search))
     else:
         rounded = [to_nearest(n, layers[n], form, search=scale_search) for n in inner]
@@ -117,20 +132,43 @@ def int4_weights(
     put_in(model, rounded[: len(inner)], {})
     kept = {n: "`ignore`" if n in spared else "`embedding_bits: 32`" for n in layers}
     _report(rounded, kept, context)
+    if teacher is not None:
+        train_codes(model, learned)
+        context.train(model, teacher, StepTraining(name="training on codes", is_last=True))
+        fix_codes(model)
+    elif learned != "scales":
+        _LOG.warning("`learned` has no effect: nothing is trained without `recover`")
     return model
 
 
-def _check(model: nn.Module, context: CompressContext, method: str) -> None:
+def _check(model: nn.Module, context: CompressContext, *, looks: bool) -> None:
     if by := quantized_by(model):
         raise OrderError(
             f"the model is quantized already (`{by}`): rounding it again adds a second error",
             hint="leave one of the two steps out",
         )
-    if method == "gptq" and not len(context.data.train) and context.data.unlabelled is None:
+    if looks and not len(context.data.train) and context.data.unlabelled is None:
         raise NotCalibrated(
-            f"`{context.data.name}` has no training items for GPTQ to look at",
-            hint="`method: rtn` needs none",
+            f"`{context.data.name}` has no training items whose inputs could be looked at",
+            hint="`method: rtn` without `activation_scaling` needs none",
         )
+
+
+def _scale(
+    model: nn.Module,
+    forms: Mapping[str, BlockFormat],
+    batches: Callable[[], Iterable[Tensor]],
+    context: CompressContext,
+) -> None:
+    found = find_scalable(capture(model, context.example), model)
+    powers = scale_activations(model, found, forms, batches)
+    if not powers:
+        _LOG.warning("`activation_scaling` has no effect: no norm or product feeds layers alone")
+    context.report["activation_scaling"] = [
+        {"layers": ", ".join(one.layers), "power": powers[one.layers[0]]}
+        for one in found
+        if one.layers[0] in powers
+    ]
 
 
 def _tell_of_source(model: nn.Module, names: list[str], context: CompressContext) -> None:

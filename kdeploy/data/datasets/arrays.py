@@ -21,6 +21,8 @@ from kdeploy.named_arrays import NamedArrays
 
 KEYS = ("x", "y")
 BYTE_SCALE = 1 / 255  # uint8 to 0..1
+ITEMS_AS_CALLED = ("x", "images", "image", "data", "inputs", "features", "signals")
+"""What people call items in files of their own, in lower case."""
 
 
 @dataset()
@@ -162,8 +164,9 @@ def _part(path: Path) -> _Part:
             names = ", ".join(f"`{name}`" for name in sorted(found)) or "nothing"
             raise DataError(
                 f"{path} has no `{key}`, found {names}",
-                hint=f"give {FORMS}; several inputs are arrays named as the parameters of "
-                "`forward`, beside `y`",
+                hint=_renamed(found, path)
+                or f"give {FORMS}; several inputs are arrays named as "
+                "the parameters of `forward`, beside `y`",
             )
     x, y = found["x"](), found["y"]()
     is_tokens = x.ndim == 2 and x.dtype in TOKEN_TYPES
@@ -177,6 +180,17 @@ def _part(path: Path) -> _Part:
     others = ", ".join(f"`{name}`" for name in sorted(set(found) - set(KEYS)))
     notes = [f"{path}: of {others} nothing is read, only `x` and `y`"] if others else []
     return _Part(x=x, y=y, notes=tuple(notes))
+
+
+def _renamed(found: Mapping[str, Any], path: Path) -> str | None:
+    """Return how two arrays of other names are written again, None where it is not so plain."""
+    names = sorted(found, key=lambda name: name.lower() not in ITEMS_AS_CALLED)
+    if path.suffix != ".npz" or len(names) != 2 or names[0].lower() not in ITEMS_AS_CALLED:
+        return None
+    return (
+        f"give them these names: `d = np.load({path.name!r}); np.savez({path.name!r}, "
+        f"x=d[{names[0]!r}], y=d[{names[1]!r}])`"
+    )
 
 
 def _hint(x: NDArray[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdeploy.data.contract import Parts, Split, dataset
 from kdeploy.data.decoded import Form, picture_from
-from kdeploy.data.kept_items import kept_after_reading
+from kdeploy.data.kept_items import has_room, kept_after_reading
 from kdeploy.data.labels import Labels, classes_of, labels_of
 from kdeploy.data.lazy_items import LazyItems, padded, sample
 from kdeploy.data.pictures import form_of, preprocessing_of
@@ -38,7 +39,7 @@ def webdataset(
     letterbox: bool = False,
     mean: list[float] | None = None,
     std: list[float] | None = None,
-    keep_decoded: bool = False,
+    keep_decoded: bool | None = None,
 ) -> Parts:
     """Return the samples; pictures stay in their shards and are decoded when they are shown.
 
@@ -56,7 +57,8 @@ def webdataset(
         mean: Per channel, of values in 0..1; left out, that of 2000 training pictures.
         std: Per channel, of values in 0..1; left out, that of 2000 training pictures.
         keep_decoded: Decode each picture once; later epochs read it from a file in the cache
-            that is as large as all pictures decoded, and goes with the process.
+            that is as large as all pictures decoded, and goes with the process. Left out, where
+            that file takes at most a tenth of what is free on the disk.
     """
     form = form_of(size, channels, letterbox=letterbox)
     paths = {"train": shards, "test": test, "validation": validation}
@@ -91,7 +93,7 @@ def webdataset(
     )
 
 
-def _pictures(samples: Sequence[Sample], form: Form, *, keep: bool) -> LazyItems:
+def _pictures(samples: Sequence[Sample], form: Form, *, keep: bool | None) -> LazyItems:
     members = []
     for one in samples:
         endings = [ending for ending in one.members if ending in IMAGES]
@@ -107,6 +109,8 @@ def _pictures(samples: Sequence[Sample], form: Form, *, keep: bool) -> LazyItems
         return picture_from(io.BytesIO(member.read()), form, where=where).pixels
 
     shape, dtype = (form.channels, *form.size), np.dtype(np.uint8)
+    if keep is None:
+        keep = has_room(len(members) * math.prod(shape))
     if keep:
         once = kept_after_reading(read, count=len(members), item_shape=shape, dtype=dtype)
         return LazyItems(once, len(members), shape, dtype)

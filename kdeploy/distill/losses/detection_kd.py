@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kdeploy.distill.contract import Batch, TaskFacts, loss
-from kdeploy.distill.detections import check_detections, split_detections
-from kdeploy.tasks.box_overlap import generalized_overlap
+from kdeploy.distill.detections import check_detections, predictions_apart
 
 if TYPE_CHECKING:
     from pydantic import Field
@@ -52,13 +50,6 @@ class DetectionKd(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Return the sum of both, over the teacher's certainty."""
         del batch
-        own, other = (split_detections(z, self.num_classes) for z in (student, teacher.detach()))
-        wanted = other.logits.sigmoid()
-        certainty = wanted.amax(-1)
-        # At least 1: where a batch holds no object, the sum would divide by nearly 0.
-        total = certainty.sum().clamp(min=1)
-        entropy = functional.binary_cross_entropy_with_logits(own.logits, wanted, reduction="none")
-        wrong = (own.logits.sigmoid() - wanted).abs() ** self.focus
-        _, fit = generalized_overlap(own.boxes, other.boxes)
-        placed = ((1 - fit) * certainty).sum()
-        return ((entropy * wrong).sum() + self.boxes * placed) / total
+        return predictions_apart(
+            student, teacher, self.num_classes, boxes=self.boxes, focus=self.focus
+        )

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from kdeploy.errors import MissingDependency, ModelError
 from kdeploy.export.batch_views import write_batch_views
 from kdeploy.export.contract import exporter
+from kdeploy.export.fixed_ranges import with_fixed_ranges
 from kdeploy.export.io_signature import IOSignature, ends_of
 from kdeploy.quantization.capture import capture, flat_outputs
-from kdeploy.quantization.contract import is_wrapped
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.suppress_warnings import without_converter_noise
 from kdeploy.runtimes.pte_ends import METHOD, PteEnds
@@ -58,13 +58,7 @@ def executorch_from_torch(
         MissingDependency: ExecuTorch is not installed.
         ModelError: it cannot lower the model, or would leave a quantized layer to no kernel.
     """
-    if is_wrapped(model) and not isinstance(model, QuantizedModel):
-        raise ModelError(
-            f"`executorch` takes float models and INT8 ones of fixed ranges, not `{model.wrapper}`",
-            hint="quantize it by `int8_ptq` or `int8_qat`",
-        )
-    if isinstance(model, QuantizedModel) and model.profile != profile:
-        model = model.with_profile(profile)
+    model = with_fixed_ranges(model, target="executorch", profile=profile)
     names = ends_of(model, (example,))
     captured = model.graph if isinstance(model, QuantizedModel) else capture(model, example)
     graph = write_batch_views(flat_outputs(captured))

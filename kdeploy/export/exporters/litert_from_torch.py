@@ -19,9 +19,9 @@ from torch.fx import GraphModule
 from kdeploy.errors import MissingDependency, ModelError
 from kdeploy.export.batch_views import write_batch_views
 from kdeploy.export.contract import exporter
+from kdeploy.export.fixed_ranges import with_fixed_ranges
 from kdeploy.export.io_signature import INPUT, ends_of
 from kdeploy.quantization.capture import capture, flat_outputs
-from kdeploy.quantization.contract import is_wrapped
 from kdeploy.quantization.pt2e import QuantizedModel
 from kdeploy.quantization.suppress_warnings import without_converter_noise
 from kdeploy.runtimes.run import open_runtime
@@ -55,13 +55,7 @@ def litert_from_torch(
         MissingDependency: the converter is not installed.
         ModelError: it cannot convert the model, or made a quantized layer float.
     """
-    if is_wrapped(model) and not isinstance(model, QuantizedModel):
-        raise ModelError(
-            f"`litert` takes float models and INT8 ones of fixed ranges, not `{model.wrapper}`",
-            hint="quantize it by `int8_ptq` or `int8_qat`",
-        )
-    if isinstance(model, QuantizedModel) and model.profile != profile:
-        model = model.with_profile(profile)
+    model = with_fixed_ranges(model, target="litert", profile=profile)
     names = ends_of(model, (example,)).outputs
     is_int8 = isinstance(model, QuantizedModel)
     # The converter knows weights by the quantizers behind them, and no codes.

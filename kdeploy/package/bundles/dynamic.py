@@ -24,6 +24,7 @@ from kdeploy.runtimes.dynamic_session import clear_rows
     formats={"dynamic"},
     runtime="onnxruntime_cpu",
     libraries={"onnxruntime": "MIT, Copyright (c) Microsoft Corporation"},
+    native="cpp",
 )
 class Dynamic:
     """`model.dynamic`, which says when an answer is final, and its parts `model.part-0.onnx`."""

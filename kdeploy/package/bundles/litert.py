@@ -47,8 +47,8 @@ class Litert:
                 resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES if is_plain else resolvers.AUTO
             ),
         )
+        opened.allocate_tensors()  # first: LiteRT refuses it while a signature is held
         signature = opened.get_signature_runner("serving_default")
-        opened.allocate_tensors()
         taken, given = signature.get_input_details(), signature.get_output_details()
 
         def encoded(array: Any, detail: Any) -> Any:

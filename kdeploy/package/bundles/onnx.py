@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy.onnx_graph.checks import copy_file, opset_of, read_onnx
-from kdeploy.onnx_graph.facts import inputs_of, outputs_of
+from kdeploy.onnx_graph.facts import inputs_of, outputs_of, properties
+from kdeploy.onnx_graph.folded_input import FOLDED
 from kdeploy.package.contract import FileFacts, bundle
 from kdeploy.package.ports import ports_of
 from kdeploy.package.runner.python.rules import QUANTIZED
@@ -24,12 +25,16 @@ class Onnx:
     @staticmethod
     def facts_of(path: Path) -> FileFacts:
         model = read_onnx(path)
-        inputs, outputs = ports_of(path, inputs_of(path), outputs_of(path))
+        is_folded = FOLDED in properties(model)
+        inputs, outputs = ports_of(
+            path, inputs_of(path), outputs_of(path), takes_any_size=is_folded
+        )
         return FileFacts(
             inputs=inputs,
             outputs=outputs,
             is_quantized=any(n.op_type.startswith(QUANTIZED) for n in model.graph.node),
             opset=opset_of(model),
+            is_folded=is_folded,
         )
 
     @staticmethod

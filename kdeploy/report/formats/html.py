@@ -109,7 +109,10 @@ def html(comparison: Comparison) -> str:
             for line in comparison.lineages
         ],
         num_left_out=comparison.num_left_out,
-        machines=[(machine_name(m, f), machine_facts(f)) for m, f in comparison.machines.items()],
+        machines=[
+            (machine_name(m, f), machine_facts(f), comparison.pages.get(m, ""))
+            for m, f in comparison.machines.items()
+        ],
         commands=list(dict.fromkeys(run.command for run in comparison.runs if run.command)),
     )
 

@@ -128,6 +128,8 @@ def _machines(comparison: Comparison) -> str:
     for machine, facts in comparison.machines.items():
         rows = machine_facts(facts)
         name = f"### {escaped(machine_name(machine, facts))}"
+        page = comparison.pages.get(machine)
+        name += f"\n\n[The page of this device]({page})" if page else ""
         text = table(["", ""], rows) if rows else "No fingerprint of this machine was kept."
         found.append(f"{name}\n\n{text}")
     return "\n\n".join(["## Machines", *found]) if found else ""

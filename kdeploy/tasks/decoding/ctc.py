@@ -36,3 +36,16 @@ def decode(outputs: Any, task: Any) -> Any:
     found = task["found"]
     places = decoded(next(iter(outputs.values())), found["blank"])[0]
     return {"text": text_of(places, found["alphabet"])}
+
+
+def disagreement(outputs: Any, recorded: Any, task: Any, atol: float) -> str:
+    """Return what is read in place of the recorded text; "" where that is the same.
+
+    Outputs may differ by `atol`: frames whose classes lie nearer than twice that prove nothing.
+    """
+    own, expected = (np.asarray(next(iter(x.values())))[0] for x in (outputs, recorded))
+    at_own = np.take_along_axis(expected, own.argmax(-1)[:, None], -1)[:, 0]
+    texts = [decode(x, task)["text"] for x in (outputs, recorded)]
+    if texts[0] == texts[1] or not (expected.max(-1) - at_own > 2 * atol).any():
+        return ""
+    return f"`{texts[0]}` is read in place of `{texts[1]}`"

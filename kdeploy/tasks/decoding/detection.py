@@ -12,6 +12,8 @@ MOST_DETECTIONS = 100
 """Of an image, as COCO counts them."""
 EDGES = 4
 TINY = 1e-6
+SHOWN_SCORE = 0.3
+"""From where on a recorded detection is looked for."""
 LEAST_OVERLAP, MOST_SCORE_CHANGE = 0.7, 0.1
 """What a recorded detection and that of another processor share, and their scores differ by."""
 
@@ -150,18 +152,24 @@ def decode(outputs: Any, task: Any) -> Any:
     return {"boxes": shown}
 
 
-def disagreement(outputs: Any, recorded: Any, task: Any, shown_score: float = 0.3) -> str | None:
+def disagreement(outputs: Any, recorded: Any, task: Any, atol: float = 0.0) -> str | None:
     """Return the first recorded detection that one item's outputs lack, in words; "" for none.
 
     None where nothing can be compared: only a head of one's own can read the outputs.
+    """
+    if task["parameters"]["head"]:
+        return None
+    del atol  # of two outputs that a score and a box follow from, it says nothing of either
+    return missing(found_in(outputs, task), found_in(recorded, task), task)
+
+
+def missing(found: Any, expected: Any, task: Any) -> str:
+    """Return the first expected detection that is not among those found, in words; "" for none.
 
     Only detections that are shown clearly are looked for, by class and place: of two that are
     equally good, another processor may keep the other one.
     """
-    if task["parameters"]["head"]:
-        return None
-    found, expected = found_in(outputs, task), found_in(recorded, task)
-    for row in expected[~(expected[:, 5] < shown_score)]:
+    for row in expected[~(expected[:, 5] < SHOWN_SCORE)]:
         own = found[found[:, 4] == row[4]]
         shared = overlaps(row[None, :4], own[:, :4])[0]
         near = (shared >= LEAST_OVERLAP) & (np.abs(own[:, 5] - row[5]) <= MOST_SCORE_CHANGE)

@@ -37,3 +37,20 @@ def decode(outputs: Any, task: Any) -> Any:
     """Return the points of one item: x, y in pixels of the input, and a score."""
     found = points_of(next(iter(outputs.values())), task["found"]["size"])[0]
     return {"points": [{"x": float(x), "y": float(y), "score": float(s)} for x, y, s in found]}
+
+
+def disagreement(outputs: Any, recorded: Any, task: Any, atol: float) -> str:
+    """Return the first point that lies elsewhere than recorded; "" where there is none.
+
+    A cell beside it is near enough. Outputs may differ by `atol`: places that are lower than the
+    recorded peak by less than twice that are as good.
+    """
+    del task
+    own, expected = (np.asarray(next(iter(x.values())), np.float32)[0] for x in (outputs, recorded))
+    width = own.shape[2]
+    for point, (one, other) in enumerate(zip(own, expected)):  # noqa: B905 - Python 3.9
+        place, peak = int(one.argmax()), int(other.argmax())
+        steps = (abs(place // width - peak // width), abs(place % width - peak % width))
+        if max(steps) > 1 and other.flat[peak] - other.flat[place] > 2 * atol:
+            return f"point {point} is {max(steps)} cells away"
+    return ""

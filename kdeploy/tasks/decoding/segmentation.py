@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 IGNORED, NO_CLASS = 255, 254
+LEAST_SHARE = 0.995
+"""Of the pixels, that keep the recorded class on another processor."""
 
 
 def class_maps(logits: Any, size: Any) -> Any:
@@ -47,3 +49,22 @@ def decode(outputs: Any, task: Any) -> Any:
         names[c] if c < len(names) else str(c): float((found == c).mean()) for c in np.unique(found)
     }
     return {"share": share, "mask": found.tolist()}
+
+
+def disagreement(outputs: Any, recorded: Any, task: Any, atol: float) -> str:
+    """Return how many pixels keep their recorded class, in words; "" where nearly all do.
+
+    Outputs may differ by `atol`: pixels whose classes lie nearer than twice that are not counted.
+    """
+    size = tuple(task["found"]["size"])
+    given = [np.asarray(next(iter(x.values())), np.float32) for x in (outputs, recorded)]
+    own, expected = (class_maps(x, size)[0] for x in given)
+    logits = resized(given[1], size)[0]
+    if len(logits) == 1:
+        logits = np.concatenate([np.zeros_like(logits), logits])
+    at_own = np.take_along_axis(logits, np.minimum(own, len(logits) - 1)[None].astype(int), 0)[0]
+    # As `argmax` reads them, other classes within the tolerance are as good.
+    share = float(((own == expected) | (logits.max(0) - at_own <= 2 * atol)).mean())
+    if share >= LEAST_SHARE:
+        return ""
+    return f"{100 * share:.2f} % of the pixels keep their class, at least {100 * LEAST_SHARE} shall"

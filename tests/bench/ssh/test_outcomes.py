@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kdeploy import registry
+from kdeploy.bench.inputs import Pool
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest
 from kdeploy.bench.plan import Plan
 from kdeploy.bench.ssh.job import DeviceGroup, Job, SentItems
@@ -35,27 +37,27 @@ SIDE = {
 def outcome(tmp_path):
     """Return a function that judges what one side has seen."""
 
-    def judge(side, *, labels=None, predictions=None, after=COUNTERS, unjudged=""):
+    def judge(side, *, labels=None, answers=None, after=COUNTERS, task=None):
         test = None
         if labels is not None:
             test = SentItems(
                 items=np.zeros(len(labels)), targets=np.array(labels), total=len(labels)
             )
-        arrays = {} if predictions is None else {"predictions-0": np.array(predictions)}
+        arrays = {f"answer.{name}-0": np.array(a) for name, a in (answers or {}).items()}
         seen = {"sides": [{**SIDE, **side}], "before": COUNTERS, "after": {**COUNTERS, **after}}
         samples = {"nanoseconds-0": np.array([1000, 2000, 3000]), "counts-0": np.array([1, 2])}
         np.savez(tmp_path / "r.npz", seen=np.array(json.dumps(seen)), **samples, **arrays)
-        asked = replace(group, unjudged=unjudged)
-        [found] = outcomes_of(tmp_path / "r.npz", asked, _job(test))
+        job = _job(test) if task is None else replace(_job(test), task=task)
+        [found] = outcomes_of(tmp_path / "r.npz", group, job)
         return found
 
     configuration = Configuration(runtime="onnxruntime_cpu", batch_size=1, threads=4)
     group = DeviceGroup(
         configuration=configuration,
         with_accuracy=True,
+        members=(0,),
         pools=("p",),
-        input_shapes=((2,),),
-        is_real=False,
+        made=(Pool(shape=(2,), is_real=False),),
     )
     return judge
 
@@ -82,25 +84,40 @@ def test_a_file_that_failed_there_carries_its_reason(outcome):
 
 
 def test_accuracy_is_judged_on_the_items_that_travelled(outcome):
-    found = outcome({}, labels=[0, 1, 1, 2], predictions=[0, 1, 2, 2])
+    found = outcome({}, labels=[0, 1, 1, 2], answers={"predictions": [0, 1, 2, 2]})
     assert found.accuracy["accuracy.top1"] == 0.75
     assert list(found.predictions) == [0, 1, 2, 2]
 
 
 def test_only_tokens_that_count_are_judged_and_perplexity_says_why_not(outcome):
     labels = [[0, NOT_COUNTED], [1, 1]]
-    found = outcome({}, labels=labels, predictions=[[0, 5], [1, 0]])
+    found = outcome({}, labels=labels, answers={"predictions": [[0, 5], [1, 0]]})
     assert found.accuracy["accuracy.top1"] == pytest.approx(2 / 3)
     assert "no probabilities" in found.missing["perplexity"]
 
 
 def test_answers_of_another_shape_are_a_reason(outcome):
-    found = outcome({}, labels=[0, 1], predictions=[[0, 1], [1, 1]])
+    found = outcome({}, labels=[0, 1], answers={"predictions": [[0, 1], [1, 1]]})
     assert found.predictions is None
     assert "[2, 2]" in found.missing["accuracy.top1"]
 
 
-def test_a_task_that_a_device_cannot_answer_for_is_a_reason_and_no_number(outcome):
-    found = outcome({}, unjudged="answers are no classes")
-    assert not found.accuracy
-    assert found.missing["accuracy.top1"] == "answers are no classes"
+def test_answers_of_other_tasks_are_judged_at_home(outcome):
+    task = registry.find("task", "regression").load()(standardize=False)
+    targets = [[1.0], [2.0], [4.0]]
+    found = outcome({}, labels=targets, answers={"out": [[1.5], [2.0], [4.0]]}, task=task)
+    assert found.accuracy["regression.mae"] == pytest.approx(0.5 / 3)
+    assert found.predictions.shape[0] == 3
+
+
+def test_what_another_runtime_says_of_itself_is_its_proof(outcome):
+    side = {"proof": {"provider": "LiteRT, XNNPACK", "eligible": 5, "integer": 4}}
+    proof = outcome(side).proof
+    assert (proof.provider, proof.integer_kernels) == ("LiteRT, XNNPACK", 0.8)
+
+
+def test_energy_is_of_an_item_and_its_absence_a_reason(outcome):
+    assert outcome({"joules": 6.0, "num_batches": 3}).numbers["energy"] == 2.0
+    found = outcome({"not_told": {"energy": "no counter"}})
+    assert found.missing == {"energy": "no counter"}
+    assert "energy" not in found.numbers

@@ -116,9 +116,53 @@ def test_a_file_that_no_device_runs_is_told(tmp_path):
         _bench([tmp_path / "m.engine"], tmp_path / "out", [Host(name="a")])
 
 
-def test_devices_run_one_runtime(float_file, tmp_path):
-    section = BenchPlan(runtimes=["openvino"])
+def test_devices_run_what_runs_over_ssh(float_file, tmp_path):
+    section = BenchPlan(runtimes=["torch_eager"])
     with pytest.raises(RecipeError, match="onnxruntime_cpu"):
+        _bench([float_file], tmp_path / "out", [Host(name="a")], section=section)
+    section = BenchPlan(runtimes=["litert"])
+    with pytest.raises(RecipeError, match="none of the runtimes `litert` opens float"):
         _bench([float_file], tmp_path / "out", [Host(name="a")], section=section)
     with pytest.raises(RecipeError, match="named twice"):
         _bench([float_file], tmp_path / "out", [Host(name="a"), Host(name="a", python="x")])
+
+
+def test_every_runtime_that_the_device_has_measures_and_the_others_say_why(
+    ssh, int8_file, data, tmp_path
+):
+    pytest.importorskip("openvino")
+    names = ["onnxruntime_cpu", "openvino", "torch_eager"]
+    section = QUICK.model_copy(update={"runtimes": names})
+    measured, _ = _bench(
+        [int8_file], tmp_path / "out", [parse_host(ssh[0].option)], data=data, section=section
+    )
+    for name in names[:2]:
+        [accuracy] = [
+            r for r in measured.records if (r.runtime, r.metric) == (name, "accuracy.top1")
+        ]
+        [integer] = [
+            r for r in measured.records if (r.runtime, r.metric) == (name, "integer_kernels")
+        ]
+        assert accuracy.n == 70
+        assert integer.n > 0
+    [skipped] = [r for r in measured.records if r.runtime == "torch_eager"]
+    assert "over ssh files run in" in skipped.skipped
+    [energy] = [r for r in measured.records if (r.runtime, r.metric) == (names[0], "energy")]
+    assert energy.value is not None or "energy" in energy.skipped
+    assert ssh[0].is_quiet()
+
+
+def test_a_runtime_that_the_device_has_not_is_a_row(ssh, int8_file, data, tmp_path):
+    source = "import sys; sys.modules['openvino'] = None"
+    blocker = ssh[0].folder / "site" / "sitecustomize.py"
+    before = blocker.read_text()
+    blocker.write_text(f"{before}\n{source}\n")
+    try:
+        section = QUICK.model_copy(update={"runtimes": ["onnxruntime_cpu", "openvino"]})
+        host = parse_host(ssh[0].option)
+        measured, _ = _bench([int8_file], tmp_path / "out", [host], section=section)
+    finally:
+        blocker.write_text(before)
+    [row] = [r for r in measured.records if r.runtime == "openvino"]
+    assert "openvino" in row.skipped
+    assert any(r.runtime == "onnxruntime_cpu" and r.value for r in measured.records)

@@ -215,3 +215,51 @@ def test_a_drop_without_gptq_is_refused(texts):
     given = {"max_drop": "1pp", "method": "rtn"}
     with pytest.raises(RecipeError, match="GPTQ at 4 bits"):
         compress(_tied(), "int4_weights", given, CompressContext(data=texts))
+
+
+def _learning(model, teacher, training):
+    """Train as a recipe's `recover` does: outputs of the teacher on random ids."""
+    ids = torch.randint(0, 11, (256, 6), generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(30):
+        loss = (model.train()(ids) - teacher(ids).detach()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+
+
+@pytest.mark.parametrize("learned", ["scales", "weights"])
+def test_learning_on_codes_brings_the_answers_nearer_and_stays_codes(texts, learned):
+    ids = torch.from_numpy(texts.preprocessing.apply(texts.test.x))
+    given = {"method": "rtn", "scale_search": False, "learned": learned}
+    told: list[object] = []
+
+    def train(model, teacher, training):
+        told.append(training)
+        _learning(model, teacher, training)
+
+    plain = compress(_tied(), "int4_weights", given, CompressContext(data=texts))
+    context = CompressContext(data=texts, is_recovered=True, train=train)
+    taught = compress(_tied(), "int4_weights", given, context)
+    assert told[0].is_last
+    assert block_quantized(taught).keys() == block_quantized(plain).keys()
+    assert taught.head.codes is taught.words.codes
+    expected = _tied()(ids).detach()
+    with torch.no_grad():
+        error = [float((model(ids) - expected).square().mean()) for model in (plain, taught)]
+    assert error[1] < 0.9 * error[0]
+    moved = (taught.up.codes != plain.up.codes).float().mean()
+    assert (moved > 0) == (learned == "weights")
+
+
+def test_learned_without_recovery_is_told(texts, caplog):
+    compress(_tied(), "int4_weights", {"learned": "weights"}, CompressContext(data=texts))
+    assert "no effect" in caplog.text
+
+
+def test_activation_scaling_is_reported_and_told_where_it_finds_nothing(texts, caplog):
+    context = CompressContext(data=texts)
+    compress(_tied(), "int4_weights", {"activation_scaling": True, "method": "rtn"}, context)
+    assert context.report["activation_scaling"] == []
+    assert "no effect" in caplog.text

@@ -135,6 +135,18 @@ def test_names_the_file_and_what_is_wrong_in_it(tmp_path, good, ending, named, m
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("names", [("images", "labels"), ("X", "Y"), ("data", "target")])
+def test_arrays_of_other_names_are_told_the_line_that_renames_them(
+    tmp_path, monkeypatch, good, names
+):
+    bad = stored(tmp_path / "bad.npz", **dict(zip(names, (IMAGES, LABELS), strict=True)))
+    with pytest.raises(DataError, match="has no `x`") as caught:
+        arrays(train=bad, test=good)
+    monkeypatch.chdir(tmp_path)
+    exec(caught.value.hint.split("`")[1], {"np": np})
+    assert len(arrays(train=bad, test=good).train.x) == len(IMAGES)
+
+
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [

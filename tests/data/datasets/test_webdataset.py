@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import tarfile
 
 import numpy as np
@@ -175,7 +176,8 @@ def test_what_is_no_tar_file_is_refused(folder):
         read(folder, "nothing-*.tar")
 
 
-def test_kept_pictures_are_decoded_once_and_stay_the_same(folder, monkeypatch):
+@pytest.mark.parametrize("asked", [True, None])
+def test_kept_pictures_are_decoded_once_and_stay_the_same(folder, monkeypatch, asked):
     from kdeploy.data.datasets import webdataset as module
 
     decoded = []
@@ -186,10 +188,30 @@ def test_kept_pictures_are_decoded_once_and_stay_the_same(folder, monkeypatch):
         return picture_from(stream, form, where=where)
 
     given = {"shards": folder / "train-*.tar", "test": folder / "test.tar", "size": (4, 6)}
-    plain = np.asarray(webdataset(**given).train.x)
+    plain = np.asarray(webdataset(**given, keep_decoded=False).train.x)
     monkeypatch.setattr(module, "picture_from", counted)
-    kept = webdataset(**given, keep_decoded=True).train.x
+    kept = webdataset(**given, keep_decoded=asked).train.x
     for _ in range(2):
         np.testing.assert_array_equal(np.asarray(kept), plain)
         np.testing.assert_array_equal(kept[[7, 2]], plain[[7, 2]])
     assert len(decoded) == len(set(decoded)) == len(plain)
+
+
+def test_where_the_disk_is_nearly_full_pictures_are_decoded_each_time(folder, monkeypatch):
+    from kdeploy.data import kept_items
+    from kdeploy.data.datasets import webdataset as module
+
+    usage = shutil.disk_usage(folder)._replace(free=100)
+    monkeypatch.setattr(kept_items.shutil, "disk_usage", lambda _: usage)
+    decoded, picture_from = [], module.picture_from
+
+    def counted(stream, form, *, where):
+        decoded.append(where)
+        return picture_from(stream, form, where=where)
+
+    monkeypatch.setattr(module, "picture_from", counted)
+    given = {"shards": folder / "train-*.tar", "test": folder / "test.tar", "size": (4, 6)}
+    pictures = webdataset(**given, mean=[0.5] * 3, std=[0.5] * 3).train.x
+    for _ in range(2):
+        np.asarray(pictures)
+    assert len(decoded) == 2 * len(set(decoded)) > 0

@@ -108,6 +108,20 @@ def test_greedy_tokens_are_those_of_the_model_without_a_cache(opened, small):
     assert greedy(opened.stream(16), prompt, 6) == found
 
 
+def test_a_decoder_that_lost_layers_is_written_without_them(folder, tmp_path):
+    model = build_model(ModelReference(build=f"transformers:{folder}"))
+    half = compress(
+        model, "drop_layers", {"target": {"layers": 0.5}}, CompressContext(data=texts())
+    )
+    path = tmp_path / "out" / "genai_config.json"
+    result = export(half, "onnxruntime_genai", {"max_length": 64}, texts(), path, artifact=folder)
+    assert result.max_abs <= result.bound
+    assert json.loads(path.read_text())["model"]["decoder"]["num_hidden_layers"] == 1
+    half.model.model.layers[0].mlp = nn.Identity()
+    with pytest.raises(ModelError, match="no configuration"):
+        export(half, "onnxruntime_genai", {}, texts(), tmp_path / "no.json", artifact=folder)
+
+
 def test_what_is_no_decoder_is_refused(tmp_path):
     model = nn.Sequential(nn.Embedding(VOCABULARY, 4), nn.Linear(4, VOCABULARY)).eval()
     with pytest.raises(ModelError, match="causal language model"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from kdeploy.package.verify import verify
 from kdeploy.preprocessing import Preprocessing
 from kdeploy.runtimes.dynamic_session import clear_rows
 from kdeploy.runtimes.run import open_runtime
+from tests.package.runner.cpp import built
 from tests.tiny.dynamic import FEATURES, weights, write_cascade
 
 CLASSES = ("red", "green", "blue")
@@ -59,6 +61,17 @@ def run(bundle, *words):
     return done.returncode, json.loads(done.stdout)
 
 
+needs_compiler = pytest.mark.skipif(bool(built.missing()), reason=built.missing())
+
+
+def run_cpp(bundle, *words):
+    command = [built.program(), "--bundle", bundle, "--threads", "1", "--json", *words]
+    environment = {**os.environ, **built.ENVIRONMENT}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert "Sanitizer" not in done.stderr, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
 def change(bundle, name, **values):
     told = json.loads((bundle / name).read_text())
     told.update(values)
@@ -82,6 +95,41 @@ def test_the_runner_answers_as_the_runtime_here(pristine, items, tmp_path):
     assert code == 0
     assert [one["index"] for one in told["predictions"]] == logits.argmax(1).tolist()
     assert told["early_share"] == pytest.approx(here.is_early.mean())
+
+
+@needs_compiler
+def test_the_runner_in_cpp_decides_as_that_in_python(pristine, items, tmp_path):
+    np.save(tmp_path / "items.npy", items)
+    code, told = run_cpp(pristine, str(tmp_path / "items.npy"))
+    _, expected = run(pristine, str(tmp_path / "items.npy"))
+    assert code == 0
+    found, wanted = told["predictions"], expected["predictions"]
+    assert [one["index"] for one in found] == [one["index"] for one in wanted]
+    scores = [[one["score"] for one in side] for side in (found, wanted)]
+    np.testing.assert_allclose(*scores, rtol=1e-5)
+    assert told["early_share"] == expected["early_share"]
+    np.save(tmp_path / "zeros.npy", np.zeros_like(items))
+    warned = [one(pristine, str(tmp_path / "zeros.npy"))[1]["warning"] for one in (run, run_cpp)]
+    assert warned[0] == warned[1]
+
+
+@needs_compiler
+def test_the_runner_in_cpp_proves_what_that_in_python_proves(pristine):
+    code, told = run_cpp(pristine, "--self-test", "--seconds", "0")
+    _, expected = run(pristine, "--self-test", "--threads", "1")
+    assert code == 0, told
+    assert [c["check"] for c in told["checks"]] == [c["check"] for c in expected["checks"]]
+    reasons = [
+        next(c["reason"] for c in side["checks"] if c["check"] == "golden.parts")
+        for side in (told, expected)
+    ]
+    assert reasons[0] == reasons[1]
+
+
+def refused_by_cpp(bundle):
+    code, told = run_cpp(bundle, "--self-test", "--seconds", "0")
+    assert code == 1
+    return "; ".join(c["reason"] for c in told["checks"] if not c["passed"])
 
 
 def test_the_code_of_a_bundle_decides_as_the_session(pristine, items):
@@ -119,6 +167,8 @@ def test_another_threshold_is_found_by_the_golden_items(bundle):
     verdict = verify(bundle)
     failed = {c["check"] for c in verdict.checks if not c["passed"]}
     assert "golden.parts" in failed
+    if not built.missing():
+        assert "recorded is" in refused_by_cpp(bundle)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +188,8 @@ def test_a_manifest_that_contradicts_the_parts_is_refused(bundle, edit, reason):
     change(bundle, "manifest.json", dynamic=told)
     with pytest.raises(ArtifactCorrupt, match=reason):
         verify(bundle)
+    if not built.missing():
+        assert refused_by_cpp(bundle)
 
 
 def test_a_part_that_is_not_the_recorded_one_is_refused(bundle):

@@ -1,7 +1,7 @@
-"""The child process on a device: opens one file in ONNX Runtime and answers one request at a time.
+"""The child process on a device: opens one file in one runtime and answers one request at a time.
 
 `python -m kdeploy.bench.ssh.device.child FD`, with the requests of `kdeploy.bench.worker`; the
-loop that times is the same code. What runs afterwards (proof, predictions) is told as it is seen,
+loop that times is the same code. What runs afterwards (proof, answers) is told as it is seen,
 and judged at home.
 """
 
@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdeploy.bench import measure, memory
-from kdeploy.bench.ssh.device.graph import operators_of
+from kdeploy.bench.batches import Batches, Stream
+from kdeploy.bench.ssh.device.files import file_of
 from kdeploy.classes import classes_of
+from kdeploy.named_arrays import NamedArrays, given, repeated
 from kdeploy.preprocessing import Preprocessing
-from kdeploy.runtimes.onnx_options import cpu_options
 
 CHUNK = 64  # items at once, as in `kdeploy.bench.accuracy`
 LOGITS = "logits"
+MOST_ANSWER_BYTES = 256 * 2**20  # of answers that are brought home as they are
 PR_SET_PDEATHSIG = 1  # end with the parent, however that ends
-PROVIDER = "CPUExecutionProvider"
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
 
@@ -49,12 +49,14 @@ class ChildSession:
     """One opened file and the batches that it is timed on."""
 
     def __init__(self) -> None:
-        self._session: Any = None
-        self._batches: list[NDArray[Any]] = []
+        self._file: Any = None
+        self._infer: Any = None
+        self._batches: list[Any] = []
         self._requests: dict[str, Callable[[Request], Reply]] = {
             "open": self._open,
             "warm_up": self._warm_up,
             "measure": self._measure,
+            "keep_busy": self._keep_busy,
             "memory": self._memory,
             "proof": self._proof,
             "predict": self._predict,
@@ -68,33 +70,16 @@ class ChildSession:
             traceback.print_exc()
             return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 
-    def infer(self, batch: NDArray[Any]) -> Any:
-        """Return the first output; the path that is timed, so it does nothing else."""
-        return self._session.run(self._outputs, {self._input: batch})[0]
-
     def _open(self, request: Request) -> Reply:
-        import onnxruntime
-
-        self._path, self._threads = request["path"], request["threads"]
-        pool, size = np.load(request["pool"]), request["batch_size"]
-        self._batches = [pool[i : i + size] for i in range(0, len(pool), size)]
-        options = cpu_options(onnxruntime, threads=self._threads)
-
-        def load() -> None:
-            session = onnxruntime.InferenceSession(self._path, options, providers=[PROVIDER])
-            names = [i.name for i in session.get_inputs()]
-            if len(names) != 1:
-                raise ValueError(
-                    f"the file takes {len(names)} inputs ({', '.join(names)}), not one"
-                )
-            self._session, (self._input,) = session, names
-            self._outputs = [session.get_outputs()[0].name]
-            self._names = [o.name for o in session.get_outputs()]
-
+        pool = Batches(Path(request["pool"]), request.get("inputs", ()))
+        self._batches = pool.cut(request["batch_size"])
+        self._file = file_of(request["runtime"], request["threads"])
         empty_bytes = memory.peak_bytes()
-        load_seconds = measure.seconds_of(load)
+        load_seconds = measure.seconds_of(lambda: self._file.open(request["path"]))
         loaded_bytes = memory.peak_bytes()
-        first_seconds = measure.seconds_of(lambda: self.infer(self._batches[0]))
+        state = request.get("state", ())
+        self._infer = Stream(self._file.infer, state) if state else self._file.infer
+        first_seconds = measure.seconds_of(lambda: self._infer(self._batches[0]))
         return {
             "load_seconds": load_seconds,
             "first_seconds": first_seconds,
@@ -105,7 +90,7 @@ class ChildSession:
     def _warm_up(self, request: Request) -> Reply:
         measure.rest()  # of the first batch
         is_steady, _ = measure.warm_up(
-            self.infer,
+            self._infer,
             self._batches,
             window_seconds=request["window_seconds"],
             limit_seconds=request["limit_seconds"],
@@ -114,57 +99,74 @@ class ChildSession:
 
     def _measure(self, request: Request) -> Reply:
         samples, elapsed_seconds = measure.round_of(
-            self.infer, self._batches, seconds=request["seconds"], count=request["count"]
+            self._infer, self._batches, seconds=request["seconds"], count=request["count"]
         )
         np.save(request["file"], samples)
         return {"elapsed_seconds": elapsed_seconds, "is_resting": measure.rest()}
+
+    def _keep_busy(self, request: Request) -> Reply:
+        """Run, so that what it costs can be read from counters of the device."""
+        samples, _ = measure.timed(self._infer, self._batches, seconds=request["seconds"], count=1)
+        return {"num_batches": len(samples)}
 
     def _memory(self, request: Request) -> Reply:
         return {"peak_bytes": memory.peak_bytes(), "swapped_bytes": memory.swapped_bytes()}
 
     def _proof(self, request: Request) -> Reply:
-        """Tell the operators of the file, and of the graph that a session of it executes."""
-        import onnxruntime
-
-        executed = Path(request["folder"]) / "executed.onnx"
-        options = cpu_options(onnxruntime, threads=self._threads)
-        options.log_severity_level = 3  # it warns that the saved graph fits this CPU only
-        options.optimized_model_filepath = str(executed)
-        try:
-            onnxruntime.InferenceSession(self._path, options, providers=[PROVIDER])
-            return {
-                "provider": self._session.get_providers()[0],
-                "operators": operators_of(executed),
-                "stored_operators": operators_of(Path(self._path)),
-            }
-        finally:
-            if executed.exists():
-                executed.unlink()
+        found: Reply = self._file.proof(Path(request["folder"]))
+        return found
 
     def _predict(self, request: Request) -> Reply:
-        if len(self._names) > 1:
-            # As at home: of several outputs, classes are read of the one that is called so.
-            if LOGITS not in self._names:
-                raise ValueError(f"of the outputs {', '.join(self._names)} none is `{LOGITS}`")
-            self._outputs = [LOGITS]
-        items = np.load(request["items"], mmap_mode="r")
+        """Write the class of each item, or its answers as they are."""
+        items = _read(Path(request["items"]))
         apply = Preprocessing.from_dict(request["preprocessing"]).apply
-        size = self._chunk(apply(np.resize(items[:CHUNK], (CHUNK, *items.shape[1:]))))
-        classes = []
+        size = self._chunk(given(apply(repeated(items[:CHUNK], CHUNK))))
+        kept: dict[str, list[Any]] = {}
+        total = 0
         for start in range(0, len(items), size):
             # Repeated items fill the batch: some files take one batch size only.
-            stored = np.resize(items[start : start + size], (size, *items.shape[1:]))
-            classes.append(classes_of(self.infer(apply(stored))[: len(items) - start]))
-        np.save(request["file"], np.concatenate(classes))
+            stored = repeated(items[start : start + size], size)
+            answer = self._infer(given(apply(stored)))
+            if request["answers"] == "classes":
+                answer = {"predictions": classes_of(_logits(answer))}
+            for name, values in answer.items():
+                kept.setdefault(name, []).append(np.array(values[: len(items) - start]))
+                total += kept[name][-1].nbytes
+            if total > MOST_ANSWER_BYTES:
+                raise ValueError(
+                    f"the answers to {start + size} of {len(items)} items take {total} bytes, more "
+                    "than are brought home"
+                )
+        # No output is called as a parameter of `savez`.
+        told: Reply = {f"answer.{name}": np.concatenate(parts) for name, parts in kept.items()}
+        np.savez(request["file"], **told)
         return {}
 
-    def _chunk(self, batch: NDArray[Any]) -> int:
+    def _chunk(self, batch: Any) -> int:
         """Return how many items the file takes at once."""
         try:
-            self.infer(batch)
-        except Exception:  # onnxruntime's errors have no common base; a fixed batch size
-            return len(self._batches[0])
+            self._infer(batch)
+        except Exception:  # the runtimes' errors have no common base; a fixed batch size
+            first = self._batches[0]
+            return len(next(iter(first.values())) if isinstance(first, dict) else first)
         return CHUNK
+
+
+def _read(path: Path) -> Any:
+    """Return the items that were sent: an array, or several by name."""
+    if path.suffix == ".npy":
+        return np.load(path, mmap_mode="r")
+    with np.load(path) as stored:
+        return NamedArrays({name[len("item.") :]: stored[name] for name in stored.files})
+
+
+def _logits(answer: Mapping[str, Any]) -> Any:
+    """Return the output that classes are read of: of several the one that is called so."""
+    if len(answer) == 1:
+        return next(iter(answer.values()))
+    if LOGITS not in answer:
+        raise ValueError(f"of the outputs {', '.join(answer)} none is `{LOGITS}`")
+    return answer[LOGITS]
 
 
 if __name__ == "__main__":

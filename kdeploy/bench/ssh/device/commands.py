@@ -23,7 +23,7 @@ from typing import Any
 from kdeploy.bench.ssh.device.workdir import Workdir
 
 MARK = "kdeploy:"
-LIBRARIES = ("numpy", "onnxruntime")
+LIBRARIES = ("numpy", "onnxruntime", "openvino", "ai-edge-litert", "executorch")
 LOOK_SECONDS = 0.5
 HEARTBEAT_SECONDS = 5.0  # a line at least so often, so that the far end knows we live
 PIECE_BYTES = 1 << 20
@@ -70,20 +70,25 @@ def say(answer: Json) -> None:
     print(MARK + json.dumps(answer), flush=True)
 
 
-def look(workdir: Workdir) -> Json:
-    """Say what this machine is, what it lacks, and what is here of this job."""
+def look(workdir: Workdir, *runtimes: str) -> Json:
+    """Say what this machine is, which runtimes it lacks, and what is here of this job."""
     if sys.platform != "linux":
         raise Refused("system", sys.platform)
     workdir.sweep()
-    for name in LIBRARIES:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # a broken build raises whatever it likes
-            raise Refused("library", f"{name} {sys.executable} {error}") from None
+    try:
+        importlib.import_module("numpy")
+    except Exception as error:  # a broken build raises whatever it likes
+        raise Refused("library", f"numpy {sys.executable} {error}") from None
+    from kdeploy.bench.ssh.device.files import OWN, lacks
     from kdeploy.machine import fingerprint
 
+    lacking = {name: reason for name in runtimes if (reason := lacks(name))}
+    if lacking and len(lacking) == len(runtimes):
+        first = next(iter(lacking))
+        raise Refused("library" if first in OWN else "runtime", lacking[first])
     return {
         "machine": fingerprint(libraries=LIBRARIES).to_dict(),
+        "lacking": lacking,
         "sizes": {path.name: path.stat().st_size for path in workdir.folder.glob("file-*")},
         "free_bytes": shutil.disk_usage(workdir.folder).free,
     }

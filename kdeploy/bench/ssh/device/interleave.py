@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.bench.client import Worker, WorkerFailed
+from kdeploy.bench.energy import Meter
 from kdeploy.bench.ssh.device.processor import look
+from kdeploy.errors import Unavailable
 
 CHILD = "kdeploy.bench.ssh.device.child"
 Json = dict[str, Any]
@@ -79,6 +81,9 @@ class DeviceSession:
         """Open the file and warm it up."""
         opening = {
             "do": "open",
+            "runtime": group["runtime"],
+            "inputs": model["inputs"],
+            "state": model["state"],
             "threads": group["threads"],
             "batch_size": group["batch_size"],
             "path": str(workdir / model["file"]),
@@ -101,17 +106,30 @@ class DeviceSession:
     def finish(self, group: Mapping[str, Any], job: Mapping[str, Any], workdir: Path) -> None:
         """Ask for the rest, memory first: the proof and the predictions would raise it."""
         self.seen.update(self._ask({"do": "memory"}))
+        if job["energy_seconds"]:
+            self._look_at_energy(job["energy_seconds"])
         self._extra("integer_kernels", {"do": "proof", "folder": str(self._folder)})
         if group["with_accuracy"]:
-            file, items = self._folder / "predictions.npy", str(workdir / job["items"])
-            wanted = {"items": items, "preprocessing": job["preprocessing"], "file": str(file)}
+            file, items = self._folder / "answers.npz", str(workdir / job["items"])
+            asked = {"answers": job["answers"], "preprocessing": job["preprocessing"]}
+            wanted = {"items": items, "file": str(file), **asked}
             if self._extra("accuracy.top1", {"do": "predict", **wanted}):
-                self.arrays["predictions"] = np.load(file)
+                with np.load(file) as answers:
+                    self.arrays.update({name: answers[name] for name in answers.files})
         counts = [len(r) for r in self._rounds]
         if counts:
             self.arrays["nanoseconds"] = np.concatenate(self._rounds)
             self.arrays["counts"] = np.array(counts)
         self._worker.close()
+
+    def _look_at_energy(self, seconds: float) -> None:
+        """Count what the whole processor takes while this file alone runs."""
+        try:
+            meter = Meter("cpu")
+            if self._extra("energy", {"do": "keep_busy", "seconds": seconds}):
+                self.seen["joules"] = meter.joules()
+        except Unavailable as error:
+            self.seen["not_told"] = {"energy": error.message}
 
     def _ask(self, request: Json) -> Json:
         """Return the reply, empty after a failure."""

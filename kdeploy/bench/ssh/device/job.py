@@ -18,6 +18,7 @@ import numpy as np
 
 from kdeploy.bench.ssh.device.interleave import measure_group
 from kdeploy.bench.ssh.device.workdir import Workdir
+from kdeploy.system.machine_turns import measuring
 
 LINGER_SECONDS = 0.5  # whoever follows reads the last lines
 
@@ -55,7 +56,8 @@ def _measure_all(workdir: Workdir) -> None:
                 raise NobodyWaits
             workdir.note(f"{title}: {text}")
 
-        seen, arrays = measure_group(group, job, workdir.folder, note)
+        with measuring(note):
+            seen, arrays = measure_group(group, job, workdir.folder, note)
         _keep(workdir, group["key"], seen, arrays)
 
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "rules.hpp"
+#include "part_rules.hpp"
 
 namespace rules {
 
@@ -51,6 +51,14 @@ inline Shape item_shape(const Json& port) {
 
 inline std::string text(double value) { return formatted("%g", value); }
 
+inline bool holds_quantized(const std::string& path) {
+  for (const std::string& name : bundle::Operators(path).found())
+    for (const char* start :
+         {"QuantizeLinear", "DequantizeLinear", "QLinear", "ConvInteger", "MatMulInteger"})
+      if (bundle::begins(name, start)) return true;
+  return false;
+}
+
 inline void check_model(const std::string& folder, const Json& manifest,
                         const bundle::Names& digests) {
   const Json& said = manifest["model"];
@@ -65,17 +73,17 @@ inline void check_model(const std::string& folder, const Json& manifest,
     throw Refused("manifest.json and " + file + " do not fit: " + text(said["size"].value) +
                   " bytes, found " + std::to_string(size));
   if (said["format"].string == "ort_format") return;
-  if (said["format"].string != "onnx") {
+  if (said["format"].string != "onnx" && said["format"].string != "dynamic") {
     throw Refused("this program runs files of ONNX Runtime; this is " + said["format"].string);
   }
-  if (!said.has("opset")) {
+  if (said["format"].string == "onnx" && !said.has("opset")) {
     throw Refused("manifest.json: model.opset is absent, and an ONNX file has one");
   }
   bool is_quantized = false;
-  for (const std::string& name : bundle::Operators(folder + "/" + file).found())
-    for (const char* start :
-         {"QuantizeLinear", "DequantizeLinear", "QLinear", "ConvInteger", "MatMulInteger"})
-      is_quantized |= bundle::begins(name, start);
+  for (const auto& [name, digest] : digests)
+    if (bundle::begins(name, "model.") && name.size() > 5 &&
+        name.compare(name.size() - 5, 5, ".onnx") == 0)
+      is_quantized |= holds_quantized(folder + "/" + name);
   if (said["is_quantized"].truth != is_quantized)
     throw Refused("manifest.json: model.is_quantized is not what " + file + " holds");
 }
@@ -109,9 +117,10 @@ inline void check_ports(const Json& manifest) {
       if (!names.insert(port["name"].string).second)
         throw Refused(std::string("manifest.json: two ") + kind + " are called alike");
   }
+  const bool takes_any_size = manifest["preprocessing"]["folded"].truth;  // see check_input
   for (const Json& port : manifest["inputs"].items)
     for (const Json& size : port["shape"].items)
-      if (size.kind == Json::text && size.string != "batch")
+      if (size.kind == Json::text && size.string != "batch" && !takes_any_size)
         throw Refused("manifest.json: the input " + json::shown(port["name"]) +
                       " has an open size beside the batch");
   std::set<std::string> fed;
@@ -138,19 +147,34 @@ inline void check_ports(const Json& manifest) {
     throw Refused("manifest.json: preprocessing makes one input of " + std::to_string(left));
 }
 
+// Return the shape of pixels that a file takes which prepares them itself; -1: any size.
+inline Shape pixel_shape(const Json& form) {
+  Shape shape;
+  for (size_t axis : {1u, 2u, 0u})
+    shape.push_back(axis && !form["resize"].string.empty()
+                        ? -1
+                        : int64_t(form["shape"].items[axis].value));
+  return shape;
+}
+
 inline void check_input(const Json& manifest) {
   const Json& form = manifest["preprocessing"];
   const Json& taken = *data_ports(manifest)[0];
   Shape shape, axes;
   for (const Json& size : form["shape"].items) shape.push_back(int64_t(size.value));
   count_of(shape);
+  const bool is_folded = form["folded"].truth;
+  if (is_folded != (form["layout"].string == "NHWC") || (is_folded && shape.size() != 3))
+    throw Refused("manifest.json: preprocessing.folded does not fit layout " +
+                  form["layout"].string);
   const auto& sizes = taken["shape"].items;
-  for (size_t i = 1; i < sizes.size(); ++i) axes.push_back(int64_t(sizes[i].value));
-  if (axes != shape || !takes_rows(taken))
+  for (size_t i = 1; i < sizes.size(); ++i)
+    axes.push_back(is_folded && sizes[i].kind == Json::text ? -1 : int64_t(sizes[i].value));
+  if (axes != (is_folded ? pixel_shape(form) : shape) || !takes_rows(taken))
     throw Refused("manifest.json: the preprocessing makes " + shape_text(shape) +
                   ", the file takes " + json::shown(taken["shape"]));
   const std::string dtype = form.has("dtype") ? form["dtype"].string : "float32";
-  if (taken["type"].string != dtype)
+  if (taken["type"].string != (is_folded ? "uint8" : dtype))
     throw Refused("manifest.json: the preprocessing makes " + dtype + ", the file takes " +
                   taken["type"].string);
   for (const char* key : {"mean", "std"}) {
@@ -160,7 +184,7 @@ inline void check_input(const Json& manifest) {
   }
   const std::string layout = form["layout"].string;
   const size_t wanted = layout == "NT" ? 1 : layout.size() - 1;
-  const bool is_tokens = dtype == "int64";
+  const bool is_tokens = dtype == "int64" && !is_folded;
   if (shape.size() != wanted || (layout == "NT") != is_tokens)
     throw Refused("manifest.json: layout " + layout + " for " + dtype + " items of shape " +
                   shape_text(shape));
@@ -319,6 +343,7 @@ inline Bundle checked(const std::string& folder, const bundle::Names& digests) {
   found.inputs = golden(folder, bundle::golden_arrays[0]);
   found.outputs = golden(folder, bundle::golden_arrays[1]);
   check_golden(found);
+  check_parts(folder, found.manifest, digests, size_t(found.tolerance["num_items"].value));
   for (const Json& licence : found.manifest["licences"].items)
     if (!digests.count(licence["file"].string))
       throw Refused("manifest.json: the licence of " + licence["part"].string.substr(0, 60) +

@@ -132,8 +132,9 @@ inline std::vector<size_t> best_first(const std::vector<double>& scores) {
 inline Json multi_label(const Answer& answer, const Json& task) {
   const Row row(answer.first(), 2);
   std::vector<double> shares;
+  const bool are_shares = task["found"]["are_probabilities"].truth;
   for (size_t i = 0; i < size_t(row.shape[0]); ++i)
-    shares.push_back(detection::sigmoid(float(row.at(i))));
+    shares.push_back(are_shares ? row.at(i) : detection::sigmoid(float(row.at(i))));
   Json labels = Json::empty_table();
   for (size_t i : best_first(shares))
     if (shares[i] >= task["parameters"]["threshold"].value)
@@ -178,7 +179,25 @@ inline void resize(std::vector<float>& maps, Shape& shape, size_t axis, int64_t 
   shape = made_shape;
 }
 
-inline Json segmentation(const Answer& answer, const Json& task) {
+// Logits of each pixel, of the size that masks have.
+struct Maps {
+  std::vector<float> values;
+  Shape shape;  // classes, height, width
+  size_t classes, cells;
+  float at(size_t label, size_t cell) const { return values[label * cells + cell]; }
+  // The class of a pixel; 254 where its logits are no numbers.
+  size_t best(size_t cell) const {
+    size_t found = 0;
+    bool is_number = true;
+    for (size_t c = 0; c < classes; ++c) {
+      is_number &= std::isfinite(at(c, cell)) || at(c, cell) < 0;
+      if (at(c, cell) > at(found, cell)) found = c;
+    }
+    return is_number ? found & 255 : 254;
+  }
+};
+
+inline Maps class_logits(const Answer& answer, const Json& task) {
   const Row row(answer.first(), 4);
   const auto& size = task["found"]["size"].items;
   if (size.size() != 2 || !rules::whole(1, 32768)(size[0]) || !rules::whole(1, 32768)(size[1]))
@@ -192,24 +211,22 @@ inline Json segmentation(const Answer& answer, const Json& task) {
     maps.insert(maps.begin(), maps.size(), 0.0f);
     shape[0] = 2;
   }
-  const size_t cells = size_t(shape[1] * shape[2]);
+  return {std::move(maps), shape, size_t(shape[0]), size_t(shape[1] * shape[2])};
+}
+
+inline Json segmentation(const Answer& answer, const Json& task) {
+  const Maps maps = class_logits(answer, task);
   std::vector<size_t> counts(256);
   Json mask = Json::empty_list(), share = Json::empty_table();
-  for (size_t cell = 0; cell < cells; ++cell) {
-    size_t best = 0;
-    bool is_number = true;
-    for (size_t c = 0; c < size_t(shape[0]); ++c) {
-      is_number &= std::isfinite(maps[c * cells + cell]) || maps[c * cells + cell] < 0;
-      if (maps[c * cells + cell] > maps[best * cells + cell]) best = c;
-    }
-    const size_t found = is_number ? best & 255 : 254;
+  for (size_t cell = 0; cell < maps.cells; ++cell) {
+    const size_t found = maps.best(cell);
     ++counts[found];
-    if (cell % size_t(shape[2]) == 0) mask.items.push_back(Json::empty_list());
+    if (cell % size_t(maps.shape[2]) == 0) mask.items.push_back(Json::empty_list());
     mask.items.back().items.push_back(int64_t(found));
   }
   for (size_t c = 0; c < 256; ++c)
     if (counts[c])
-      share.set(name_of(task["found"]["classes"], c), double(counts[c]) / double(cells));
+      share.set(name_of(task["found"]["classes"], c), double(counts[c]) / double(maps.cells));
   return Json::empty_table().set("share", share).set("mask", mask);
 }
 

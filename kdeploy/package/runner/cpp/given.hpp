@@ -40,15 +40,28 @@ inline bool begins(const Bytes& bytes, const char* start, size_t size) {
 inline bool is_npy(const Bytes& bytes) { return begins(bytes, "\x93NUMPY", 6); }
 inline bool is_npz(const Bytes& bytes) { return begins(bytes, "PK\x03\x04", 4); }
 
+// Whether a shape is, from its axis `first` on, the wanted one, in which -1 is any size.
+inline bool fits(const Shape& found, size_t first, const Shape& wanted) {
+  if (found.size() != wanted.size() + first) return false;
+  for (size_t i = 0; i < found.size(); ++i)
+    if (found[i] < 1 || (i >= first && wanted[i - first] >= 0 && wanted[i - first] != found[i]))
+      return false;
+  return true;
+}
+
+inline std::string told(const Shape& shape) {
+  std::string text = shape_text(shape);
+  for (size_t at; (at = text.find("-1")) != std::string::npos;) text.replace(at, 2, "any");
+  return text;
+}
+
 // Return the items of an array: (N, *shape), or one of them alone.
 inline Tensor items_of(Tensor array, const Shape& shape, const std::string& where) {
-  if (array.shape == shape) array.shape.insert(array.shape.begin(), 1);
-  const bool fits = array.shape.size() == shape.size() + 1 && array.shape[0] > 0 &&
-                    std::equal(shape.begin(), shape.end(), array.shape.begin() + 1);
-  if (!fits)
+  if (fits(array.shape, 0, shape)) array.shape.insert(array.shape.begin(), 1);
+  if (!fits(array.shape, 1, shape))
     throw Stop(where + " holds " + facts_of(array.type).name + " of shape " +
-                   shape_text(array.shape) + "; the model takes " + shape_text(shape),
-               "save " + shape_text(shape) + " or (N, *" + shape_text(shape) + ")");
+                   shape_text(array.shape) + "; the model takes " + told(shape),
+               "save " + told(shape) + " or (N, *" + told(shape) + ")");
   if (!array.is_finite())
     throw Stop(where + " holds NaN or infinity", "every number must be finite");
   return array;
@@ -79,8 +92,9 @@ inline Tensor token_ids(const Tensor& stored, const Json& form, const std::strin
   return stored.converted(Type::i64);
 }
 
-inline Tensor image_of(const std::string& path, const Bytes& bytes, const Shape& shape,
-                       const Json& form) {
+// Return the picture of a file: upright, opaque, grey or of three colours.
+inline image::Pixels picture_of(const std::string& path, const Bytes& bytes, const Shape& shape,
+                                const Json& form) {
   if (shape.size() != 3 || (shape[0] != 1 && shape[0] != 3))
     throw Stop(path + " is no .npy file, and this model takes no images",
                "save numbers: " + shape_text(shape));
@@ -99,12 +113,19 @@ inline Tensor image_of(const std::string& path, const Bytes& bytes, const Shape&
                "lay it on a colour first; the data of this model had no transparency");
   image::make_channels(pixels, int(shape[0]));
   const int height = int(shape[1]), width = int(shape[2]);
-  const std::string how = form["resize"].string;
-  if (how.empty() && (pixels.width != width || pixels.height != height))
+  if (form["resize"].string.empty() && (pixels.width != width || pixels.height != height))
     throw Stop(path + " has (" + std::to_string(pixels.width) + ", " +
                    std::to_string(pixels.height) + ") pixels, not (" + std::to_string(width) +
                    ", " + std::to_string(height) + ")",
                "resize it first");
+  return pixels;
+}
+
+inline Tensor image_of(const std::string& path, const Bytes& bytes, const Shape& shape,
+                       const Json& form) {
+  image::Pixels pixels = picture_of(path, bytes, shape, form);
+  const int height = int(shape[1]), width = int(shape[2]);
+  const std::string how = form["resize"].string;
   if (how == "letterbox")
     image::letterbox(pixels, width, height);
   else
@@ -116,21 +137,44 @@ inline Tensor image_of(const std::string& path, const Bytes& bytes, const Shape&
   return made;
 }
 
+inline Tensor array_of(const std::string& path, const Bytes& bytes, const Shape& shape) {
+  Tensor stored;
+  try {
+    stored = npy::array(bytes.data(), bytes.size());
+  } catch (const Refused& error) {
+    throw Stop(path + " is not a .npy file of numbers: " + error.what(),
+               "write it with numpy.save");
+  }
+  stored = items_of(std::move(stored), shape, path);
+  if (stored.type == Type::boolean)
+    throw Stop(path + " holds truths; the model takes numbers", "save numbers");
+  return stored;
+}
+
+// Return the bytes (N, height, width, channels) of a model that prepares them by itself.
+inline Tensor pixels_of(const std::string& path, const Bytes& bytes, const Shape& shape,
+                        const Json& form) {
+  if (is_npy(bytes)) {
+    Tensor stored = array_of(path, bytes, rules::pixel_shape(form));
+    if (stored.type != Type::u8)
+      throw Stop(path + " holds " + facts_of(stored.type).name + ", and the model takes pixels",
+                 "save bytes, uint8");
+    return stored;
+  }
+  const image::Pixels pixels = picture_of(path, bytes, shape, form);
+  Tensor made(Type::u8, {1, pixels.height, pixels.width, shape[0]});
+  made.data = pixels.data;
+  return made;
+}
+
 inline Tensor model_input(const std::string& path, const Bytes& bytes, const Json& form,
                           bool is_preprocessed) {
   Shape shape;
   for (const Json& size : form["shape"].items) shape.push_back(int64_t(size.value));
+  if (form["folded"].truth) return pixels_of(path, bytes, shape, form);
   Tensor stored;
   if (is_npy(bytes) || is_preprocessed) {
-    try {
-      stored = npy::array(bytes.data(), bytes.size());
-    } catch (const Refused& error) {
-      throw Stop(path + " is not a .npy file of numbers: " + error.what(),
-                 "write it with numpy.save");
-    }
-    stored = items_of(std::move(stored), shape, path);
-    if (stored.type == Type::boolean)
-      throw Stop(path + " holds truths; the model takes numbers", "save numbers");
+    stored = array_of(path, bytes, shape);
   } else {
     stored = image_of(path, bytes, shape, form);
   }
@@ -143,6 +187,8 @@ inline Tensor prepared(Tensor items, const Json& port, const std::string& where,
   const TypeFacts* type = type_named(port["type"].string);
   const Json& form = port["preprocessing"];
   if (!type) throw Stop("this program makes no " + port["type"].string, "use the Python runner");
+  if (type->type == Type::u8 && items.type != Type::u8)
+    throw Stop(where + " holds " + facts_of(items.type).name, "save bytes of pixels, uint8");
   if (is_ready || form.kind == Json::null) return items.converted(type->type);
   return form["vocabulary"].value > 0 ? token_ids(items, form, where) : scaled(items, form);
 }

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "contradictions.hpp"
-#include "decode.hpp"
+#include "decoded.hpp"
 
 namespace golden {
 
@@ -133,15 +133,18 @@ inline double error_of(const std::vector<const Tensor*>& found, const Tensor& ex
 inline void check_decoded(const rules::Bundle& bundle, const std::vector<std::string>& names,
                           const std::vector<Arrays>& answers, std::vector<Check>& checks) {
   const Json& task = bundle.manifest["task"];
-  if (task["name"].string != "detection" || !decode::decoder_of(task)) return;
+  const decoded::Comparison compare = decoded::comparison_of(task);
+  if (!compare) return;
   const size_t count = std::min(answers.size(), size_t(bundle.outputs[0].shape[0]));
   for (size_t item = 0; item < count; ++item) {
     Arrays expected;
     for (size_t i = 0; i < names.size() && i < bundle.outputs.size(); ++i)
       expected[names[i]] = bundle.outputs[i].item(item, true);
+    const bool is_alike = answers[item].at(names[0]).shape == expected.at(names[0]).shape;
     const std::string wrong =
-        detection::disagreement(detection::found_in(answers[item], names, task),
-                                detection::found_in(expected, names, task), task);
+        is_alike ? compare({answers[item], names}, {expected, names}, task,
+                           bundle.tolerance["atol"].value)
+                 : "the answer has another shape";
     if (!wrong.empty()) {
       checks.push_back({"golden.decoded", false, "item " + std::to_string(item) + ": " + wrong});
       return;

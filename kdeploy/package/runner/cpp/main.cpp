@@ -74,7 +74,8 @@ std::vector<Json> read_in(const Arrays& answer, const Json& manifest, int top) {
 }
 
 Json predicted(const Options& options, const rules::Bundle& bundle) {
-  Json predictions = Json::empty_list();
+  Json predictions = Json::empty_list(), result = Json::empty_table();
+  parts::Numbers taken;
   try {
     // All inputs are read before any is run: a wrong one leaves no half of an answer.
     std::vector<std::vector<Arrays>> given;
@@ -84,7 +85,7 @@ Json predicted(const Options& options, const rules::Bundle& bundle) {
     proof::Stream run(options, bundle);
     for (size_t input = 0; input < given.size(); ++input) {
       int64_t item = 0;
-      for (const Arrays& answer : run.each(given[input])) {
+      for (const Arrays& answer : run.each(given[input], taken)) {
         for (const Json& one : read_in(answer, bundle.manifest, options.top)) {
           Json made = Json::empty_table().set("input", options.inputs[input]).set("item", item);
           made.members.insert(made.members.end(), one.members.begin(), one.members.end());
@@ -104,7 +105,9 @@ Json predicted(const Options& options, const rules::Bundle& bundle) {
         .set("hint", "does the model fit this device?")
         .set("code", 2);
   }
-  return Json::empty_table().set("predictions", predictions);
+  result.set("predictions", predictions);
+  if (bundle.manifest.has("dynamic") && !taken.empty()) parts::count(bundle.manifest, taken, result);
+  return result;
 }
 
 Json answered(const Options& options) {
@@ -194,6 +197,8 @@ int main(int count, char** words) {
                              : options.self_test ? shown::report(result)
                              : options.bench     ? shown::measured(result)
                                                  : shown::predictions(result);
+    if (result.has("warning") && !options.json)
+      std::fprintf(stderr, "warning: %s\n", result["warning"].string.c_str());
     std::printf("%s\n", text.c_str());
     return result.has("passed") && !result["passed"].truth ? 1 : 0;
   } catch (const Stop& stop) {

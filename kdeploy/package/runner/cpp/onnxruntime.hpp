@@ -31,6 +31,7 @@ enum Place {
   set_intra_op_num_threads = 24,
   session_get_input_count = 30,
   session_get_output_count = 31,
+  session_get_output_name = 37,
   create_tensor_with_data = 49,
   is_tensor = 50,
   get_tensor_mutable_data = 51,
@@ -39,6 +40,8 @@ enum Place {
   get_dimensions = 62,
   get_tensor_type_and_shape = 65,
   create_cpu_memory_info = 69,
+  allocator_free = 76,
+  get_allocator_with_default_options = 78,
   release_status = 93,
   release_value = 96,
   release_tensor_type_and_shape_info = 99
@@ -49,7 +52,7 @@ using Arrays = std::map<std::string, Tensor>;
 
 class Session {
  public:
-  // Names are those of the manifest, in its order.
+  // Names are those of the manifest, in its order; none: all that the file gives.
   Session(const std::string& library, const std::string& path, int threads,
           std::vector<std::string> outputs)
       : outputs_(std::move(outputs)) {
@@ -71,6 +74,8 @@ class Session {
     call<int, int, void**>(create_cpu_memory_info, arena_allocator, default_memory, &memory_);
     size_t count = 0;
     call<const void*, size_t*>(session_get_output_count, session_, &count);
+    if (outputs_.empty())
+      for (size_t i = 0; i < count; ++i) outputs_.push_back(output_name(i));
     if (count != outputs_.size())
       throw Refused("the file has another number of outputs than the manifest");
   }
@@ -98,7 +103,7 @@ class Session {
   }
 
  private:
-  // What the library holds goes with the process: one model a program.
+  // What the library holds goes with the process: the files of one bundle a program.
   const void* const* api_ = nullptr;
   void *environment_ = nullptr, *session_ = nullptr, *memory_ = nullptr;
   std::string version_;
@@ -147,6 +152,16 @@ class Session {
                 const char* const*, size_t, void**>(run, session_, nullptr, input_names.data(),
                                                     given.data(), given.size(), output_names.data(),
                                                     output_names.size(), made.data());
+  }
+  std::string output_name(size_t index) const {
+    void* allocator = nullptr;
+    char* name = nullptr;
+    call<void**>(get_allocator_with_default_options, &allocator);
+    call<const void*, size_t, void*, char**>(session_get_output_name, session_, index, allocator,
+                                             &name);
+    const std::string found = name;
+    call<void*, void*>(allocator_free, allocator, name);
+    return found;
   }
   // The value only points at the array, which must live as long.
   void* value_of(Tensor& array) const {

@@ -9,7 +9,7 @@
 
 #include "golden.hpp"
 #include "limits.hpp"
-#include "onnxruntime.hpp"
+#include "parts.hpp"
 
 namespace proof {
 
@@ -38,8 +38,7 @@ class Stream {
  public:
   Stream(const Options& options, const rules::Bundle& bundle)
       : manifest_(bundle.manifest),
-        session_(options.library, bundle.folder + "/" + manifest_["model"]["file"].string,
-                 options.threads, names_of(manifest_)) {
+        model_(options.library, bundle, options.threads, names_of(manifest_)) {
     restart();
   }
   static std::vector<std::string> names_of(const Json& manifest) {
@@ -47,7 +46,9 @@ class Stream {
     for (const Json& port : manifest["outputs"].items) names.push_back(port["name"].string);
     return names;
   }
-  const std::string& version() const { return session_.version(); }
+  const std::string& version() const { return model_.version(); }
+  // Which part of a dynamic model gave the last answer.
+  size_t part() const { return model_.part(); }
   void restart() {
     for (const Json& state : manifest_["state"].items) {
       const Json& port = *rules::port_named(manifest_["inputs"], state["input"].string);
@@ -61,21 +62,25 @@ class Stream {
   }
   Arrays operator()(Arrays call) {
     call.insert(state_.begin(), state_.end());
-    Arrays answer = session_(call);
+    Arrays answer = model_(call);
     for (const Json& state : manifest_["state"].items)
       state_[state["input"].string] = answer.at(state["output"].string);
     return answer;
   }
-  std::vector<Arrays> each(const std::vector<Arrays>& calls) {
+  // `taken`: the part that answers each call is added to it.
+  std::vector<Arrays> each(const std::vector<Arrays>& calls, parts::Numbers& taken) {
     restart();
     std::vector<Arrays> answers;
-    for (const Arrays& call : calls) answers.push_back((*this)(call));
+    for (const Arrays& call : calls) {
+      answers.push_back((*this)(call));
+      taken.push_back(part());
+    }
     return answers;
   }
 
  private:
   const Json& manifest_;
-  onnxruntime::Session session_;
+  parts::Model model_;
   Arrays state_;
 };
 
@@ -192,7 +197,7 @@ inline Json worked(const Options& options, const rules::Bundle& bundle, bool is_
   Json measured = Json::empty_table();
   int missing = 0;
   try {
-    const auto calls = calls_of(bundle.manifest, bundle.inputs);
+    auto calls = calls_of(bundle.manifest, bundle.inputs);
     double started = now();
     Stream run(options, bundle);
     measured.set("load_time", now() - started);
@@ -201,8 +206,13 @@ inline Json worked(const Options& options, const rules::Bundle& bundle, bool is_
     started = now();
     run(calls[0]);
     measured.set("first_inference", now() - started);
+    parts::Numbers taken;
     if (is_judged)
-      golden::check(bundle, Stream::names_of(bundle.manifest), run.each(calls), checks);
+      golden::check(bundle, Stream::names_of(bundle.manifest), run.each(calls, taken), checks);
+    if (bundle.manifest.has("dynamic")) {
+      if (is_judged) checks.push_back(parts::check(bundle.manifest, taken));
+      calls = parts::mixed(bundle.manifest, calls);
+    }
     measured = measured_by(run, bundle, calls, options, measured);
     if (is_judged) check_budgets(bundle.manifest, measured, checks);
   } catch (const Stop& error) {

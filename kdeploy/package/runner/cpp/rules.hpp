@@ -75,6 +75,7 @@ inline bool is_axis(const Json& v) {
 inline bool is_floor(const Json& v) {
   return v.kind == Json::number && (v.value == float_floor || v.value == quantized_floor);
 }
+inline bool is_threshold(const Json& v) { return v.kind == Json::null || number(0, 1)(v); }
 inline bool is_margin(const Json& v) { return v.kind == Json::number && v.value == spread_margin; }
 inline bool is_ground(const Json& v) {
   return is_list(v) && (v.items.empty() || v.items.size() == 3);
@@ -130,7 +131,7 @@ inline const std::vector<Rule>& of_the_manifest() {
       {"state?[].input", is_named},
       {"state?[].output", is_named},
       {"preprocessing?", is_table},
-      {"preprocessing?.layout", among({"NCTHW", "NCHW", "NCL", "NC", "NT"})},
+      {"preprocessing?.layout", among({"NCTHW", "NCHW", "NHWC", "NCL", "NC", "NT"})},
       {"preprocessing?.shape", is_list},
       {"preprocessing?.shape[]", whole(1, double(most_numbers))},
       {"preprocessing?.scale", number(1 / large, large)},
@@ -141,6 +142,7 @@ inline const std::vector<Rule>& of_the_manifest() {
       {"preprocessing?.resize", among({"", "bilinear", "letterbox"})},
       {"preprocessing?.background?", is_ground},
       {"preprocessing?.background?[]", whole(0, 255)},
+      {"preprocessing?.folded?", is_truth},
       {"preprocessing?.classes", is_list},
       {"preprocessing?.classes[]", is_named},
       {"preprocessing?.dtype?", among({"float32", "int64"})},
@@ -149,6 +151,23 @@ inline const std::vector<Rule>& of_the_manifest() {
       {"task?.name", is_named},
       {"task?.parameters", is_table},
       {"task?.found", is_table},
+      {"dynamic?", is_table},
+      {"dynamic?.parts", many(2, 8)},
+      {"dynamic?.parts[].label", is_named},
+      {"dynamic?.parts[].sha256",
+       [](const Json& v) { return v.kind == Json::text && bundle::is_digest(v.string); }},
+      {"dynamic?.parts[].takes", is_table},
+      {"dynamic?.parts[].takes{}", is_named},
+      {"dynamic?.parts[].logits", is_named},
+      {"dynamic?.parts[].temperature", number(1e-3, 1e3)},
+      {"dynamic?.parts[].threshold", is_threshold},
+      {"dynamic?.score", among({"largest_probability"})},
+      {"dynamic?.calibration", is_table},
+      {"dynamic?.calibration.early_share", number(0, 1)},
+      {"dynamic?.calibration.early_share_interval", many(2, 2)},
+      {"dynamic?.calibration.early_share_interval[]", number(0, 1)},
+      {"dynamic?.golden", many(1, most_items)},
+      {"dynamic?.golden[]", whole(0, 7)},
       {"classes", is_list},
       {"classes[]", is_named},
       {"accuracy", is_table},

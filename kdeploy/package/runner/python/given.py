@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from . import reading, rules
+from .texts import stop
 
 Json = dict[str, Any]
-
-
-def stop(message: str, hint: str, code: int = 2) -> NoReturn:
-    """End the program: 2 is wrong input, 3 something missing here."""
-    print(f"{message}\n\nhint: {hint}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def given_arrays(path: Path, manifest: Json, is_preprocessed: bool) -> list[Any]:
@@ -52,11 +46,12 @@ def _fitting(path: Path, port: Json, x: Any) -> Any:
     """Return the items of one input: (N, *shape), or one of them alone."""
     sizes = port["shape"][1:] if rules.takes_rows(port) else port["shape"]
     shape = tuple(1 if size == "batch" else size for size in sizes)
+    shape = tuple(size if isinstance(size, int) else None for size in shape)
     name, hint = port["name"], f"save {port['type']} of shape {shape}, or (N, *{shape})"
     if x is None:
         stop(f"{path} holds no array `{name}`", hint)
-    x = x[None] if x.shape == shape else x
-    if x.shape[1:] != shape or not len(x) or x.dtype.kind not in "uifb":
+    x = x[None] if _fits(x.shape, shape) else x
+    if not _fits(x.shape[1:], shape) or not len(x) or x.dtype.kind not in "uifb":
         stop(f"{path}: `{name}` is {x.dtype} of shape {x.shape}; it takes {shape}", hint)
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         stop(f"{path}: `{name}` holds NaN or infinity", "every number must be finite")
@@ -67,6 +62,8 @@ def _prepared(path: Path, x: Any, port: Json) -> Any:
     """Return an input as the model takes it, of numbers as the data set stores them."""
     form, name = port.get("preprocessing"), port["name"]
     if form is None:
+        if port["type"] == "uint8" and x.dtype != np.uint8:
+            stop(f"{path}: `{name}` holds {x.dtype}", "save bytes of pixels, uint8")
         return x.astype(port["type"])
     if form["vocabulary"]:
         if x.dtype.kind == "f" or x.min() < 0 or x.max() >= form["vocabulary"]:
@@ -80,7 +77,9 @@ def _prepared(path: Path, x: Any, port: Json) -> Any:
 
 def _model_input(path: Path, form: Json, is_preprocessed: bool) -> Any:
     shape, is_array = tuple(form["shape"]), is_preprocessed or path.suffix == ".npy"
-    x = _array(path, shape) if is_array else _image(path, shape, form)
+    if form.get("folded"):
+        return _pixels(path, form)
+    x = _array(path, shape) if is_array else sized(_image(path, form), path, form)
     if form.get("dtype") == "int64":
         if x.dtype.kind == "f" or x.min() < 0 or x.max() >= form["vocabulary"]:
             hint = f"save token ids, integers below {form['vocabulary']}"
@@ -93,7 +92,27 @@ def _model_input(path: Path, form: Json, is_preprocessed: bool) -> Any:
     return (x.astype(np.float32) * np.float32(form["scale"]) - mean) / std
 
 
-def _array(path: Path, shape: tuple[int, ...]) -> Any:
+def _pixels(path: Path, form: Json) -> Any:
+    """Return the bytes (N, height, width, channels) of a model that prepares them by itself."""
+    shape = tuple(rules.pixel_shape(form))
+    if path.suffix != ".npy":
+        image = _image(path, form)
+        if not form["resize"]:
+            _check_size(path, image, form)
+        return np.asarray(image, np.uint8).reshape(1, image.height, image.width, shape[2])
+    x = _array(path, shape)
+    if x.dtype != np.uint8:
+        stop(f"{path} holds {x.dtype}, and the model takes pixels", "save bytes, uint8")
+    return x
+
+
+def _fits(found: tuple[int, ...], wanted: tuple[Any, ...]) -> bool:
+    """Return whether a shape is the wanted one, in which None is any size."""
+    pairs = zip(found, wanted)  # noqa: B905 - Python 3.9
+    return len(found) == len(wanted) and all(size in (None, n) and n > 0 for n, size in pairs)
+
+
+def _array(path: Path, shape: tuple[Any, ...]) -> Any:
     try:
         with path.open("rb") as file:
             start, _, size = reading.npy_header(file.read(reading.MOST_HEADER_BYTES))
@@ -102,16 +121,18 @@ def _array(path: Path, shape: tuple[int, ...]) -> Any:
         x = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError, MemoryError) as error:
         stop(f"{path} is not a .npy file of numbers: {error}", "write it with numpy.save")
-    x = x[None] if x.shape == shape else x
-    if x.shape[1:] != shape or len(x) == 0 or x.dtype.kind not in "uif":
-        found = f"{x.dtype} of shape {x.shape}"
-        stop(f"{path} holds {found}; the model takes {shape}", f"save {shape} or (N, *{shape})")
+    x = x[None] if _fits(x.shape, shape) else x
+    if not _fits(x.shape[1:], shape) or len(x) == 0 or x.dtype.kind not in "uif":
+        found, told = f"{x.dtype} of shape {x.shape}", str(shape).replace("None", "any")
+        stop(f"{path} holds {found}; the model takes {told}", f"save {told} or (N, *{told})")
     if not np.isfinite(x).all():
         stop(f"{path} holds NaN or infinity", "every number must be finite")
     return x
 
 
-def _image(path: Path, shape: tuple[int, ...], form: Json) -> Any:
+def _image(path: Path, form: Json) -> Any:
+    """Return the picture of a file: upright, opaque, grey or of three colours."""
+    shape = tuple(form["shape"])
     if len(shape) != 3 or shape[0] not in (1, 3):
         stop(f"{path} is no .npy file, and this model takes no images", f"save numbers: {shape}")
     try:
@@ -119,11 +140,10 @@ def _image(path: Path, shape: tuple[int, ...], form: Json) -> Any:
     except ImportError:
         hint = "pip install pillow, or give a .npy file"
         stop(f"reading {path} needs Pillow, which is not installed here", hint, 3)
-    channels, height, width = shape
     try:
         opened = Image.open(path)
         opaque, ground = _opaque(ImageOps.exif_transpose(opened), form.get("background"))
-        image = opaque.convert("L" if channels == 1 else "RGB")
+        image = opaque.convert("L" if shape[0] == 1 else "RGB")
     except Exception as error:  # Pillow's plugins raise errors of many kinds on damaged files
         stop(f"{path} cannot be decoded: {error}", "give another image, or a .npy file")
     if opened.mode[0] in "IF":
@@ -131,8 +151,22 @@ def _image(path: Path, shape: tuple[int, ...], form: Json) -> Any:
     if not ground:
         hint = "lay it on a colour first; the data of this model had no transparency"
         stop(f"{path} is transparent in part", hint)
-    if image.size != (width, height) and not form["resize"]:
+    return image
+
+
+def _check_size(path: Path, image: Any, form: Json) -> None:
+    _, height, width = form["shape"]
+    if image.size != (width, height):
         stop(f"{path} has {image.size} pixels, not {(width, height)}", "resize it first")
+
+
+def sized(image: Any, path: Path, form: Json) -> Any:
+    """Return the bytes (1, channels, height, width) of a picture at the size of the form."""
+    from PIL import Image
+
+    channels, height, width = form["shape"]
+    if not form["resize"]:
+        _check_size(path, image, form)
     if form["resize"] == "letterbox":
         image = letterboxed(image, width, height)
     image = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -42,11 +42,13 @@ def checks(folder: Path, manifest: Json, answers: list[Arrays]) -> list[Verdict]
         if one is tolerance and values:
             of_classes.append(_of_classes(found, expected, tolerance["top1_items"]))
     about = f"largest difference to the outputs of {len(recorded[0])} items"
-    told_apart = _of_decoded(manifest, answers, recorded)
+    told_apart = _of_decoded(manifest, answers, recorded, tolerance)
     return [("golden.max_abs", worst[0] <= worst[1], about, *worst), *of_classes, *told_apart]
 
 
-def _of_decoded(manifest: Json, answers: list[Arrays], recorded: list[Any]) -> list[Verdict]:
+def _of_decoded(
+    manifest: Json, answers: list[Arrays], recorded: list[Any], tolerance: Json
+) -> list[Verdict]:
     """Return the check of what the task reads in the outputs, where it says how to compare it."""
     if not Path(__file__).with_name("decode.py").is_file():
         return []
@@ -57,7 +59,9 @@ def _of_decoded(manifest: Json, answers: list[Arrays], recorded: list[Any]) -> l
     count = len(recorded[0])
     for item, answer in enumerate(answers[:count]):
         expected = {name: x[item : item + 1] for name, x in zip(names, recorded)}  # noqa: B905
-        wrong = decode.disagreement(answer, expected, manifest["task"])
+        if np.shape(answer[names[0]]) != expected[names[0]].shape:
+            return [("golden.decoded", False, f"item {item}: the answer has another shape")]
+        wrong = decode.disagreement(answer, expected, manifest["task"], tolerance["atol"])
         if wrong is None:
             return []
         if wrong:

@@ -150,8 +150,10 @@ def _of_the_ports(manifest: Json) -> Iterator[str]:
             yield f"{MANIFEST}: two {kind} are called alike"
     inputs = {port["name"]: port for port in manifest["inputs"]}
     outputs = {port["name"]: port for port in manifest["outputs"]}
+    takes_any_size = manifest.get("preprocessing", {}).get("folded", False)  # see `_of_the_input`
     for name, port in inputs.items():
-        if any(isinstance(size, str) and size != "batch" for size in port["shape"]):
+        is_open = any(isinstance(size, str) and size != "batch" for size in port["shape"])
+        if is_open and not takes_any_size:
             yield f"{MANIFEST}: the input {shown(name)} has an open size beside the batch"
     fed = [state["input"] for state in manifest.get("state", [])]
     for state in manifest.get("state", []):
@@ -199,7 +201,13 @@ def _of_the_input(manifest: Json) -> Iterator[str]:
     shape, dtype = form["shape"], form.get("dtype", "float32")
     if math.prod(shape) > MOST_NUMBERS:
         yield f"{MANIFEST}: an item of shape {shape} has more than {MOST_NUMBERS} numbers"
-    if taken["shape"][1:] != shape or taken["shape"][0] not in ("batch", 1):
+    is_folded = form.get("folded", False)
+    if is_folded != (form["layout"] == "NHWC") or (is_folded and len(shape) != 3):
+        yield f"{MANIFEST}: preprocessing.folded is {shown(is_folded)} for {form['layout']}"
+        return
+    wanted, dtype = (pixel_shape(form), "uint8") if is_folded else (shape, dtype)
+    sizes = [None if is_folded and isinstance(n, str) else n for n in taken["shape"][1:]]
+    if sizes != wanted or taken["shape"][:1] not in (["batch"], [1]):
         yield f"{MANIFEST}: the preprocessing makes {shape}, the file takes {taken['shape']}"
     if taken["type"] != dtype:
         yield f"{MANIFEST}: the preprocessing makes {dtype}, the file takes {taken['type']}"
@@ -207,11 +215,17 @@ def _of_the_input(manifest: Json) -> Iterator[str]:
     if not shape or not lengths <= {1, shape[0]}:
         found = f"{form['mean'][:9]}, {form['std'][:9]}"
         yield f"{MANIFEST}: mean and std {found} do not fit {shape[:1]} channels"
-    axes = {"NCTHW": 4, "NCHW": 3, "NCL": 2, "NC": 1, "NT": 1}[form["layout"]]
+    axes = {"NCTHW": 4, "NCHW": 3, "NHWC": 3, "NCL": 2, "NC": 1, "NT": 1}[form["layout"]]
     if len(shape) != axes or (form["layout"] == "NT") != (dtype == "int64"):
         yield f"{MANIFEST}: layout {form['layout']} for {dtype} items of shape {shape}"
     if (dtype == "int64") != (form.get("vocabulary", 0) > 0):
         yield f"{MANIFEST}: preprocessing.vocabulary is {form.get('vocabulary', 0)} for {dtype}"
+
+
+def pixel_shape(form: Json) -> list[Json]:
+    """Return the shape of pixels that a file takes which prepares them itself; None: any size."""
+    channels, height, width = form["shape"]
+    return [None, None, channels] if form["resize"] else [height, width, channels]
 
 
 def _of_the_classes(manifest: Json) -> Iterator[str]:

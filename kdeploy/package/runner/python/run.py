@@ -48,6 +48,7 @@ parts: Any = importlib.import_module("kdeploy_bundle.parts")
 rules: Any = importlib.import_module("kdeploy_bundle.rules")
 texts: Any = importlib.import_module("kdeploy_bundle.texts")
 session: Any = importlib.import_module("kdeploy_bundle.session")
+_stop: Callable[..., NoReturn] = texts.stop
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,11 +67,6 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if result.get("passed", True) else 1
 
 
-def _stop(message: str, hint: str, code: int = 2) -> NoReturn:
-    print(f"{message}\n\nhint: {hint}", file=sys.stderr)
-    raise SystemExit(code)
-
-
 def _part(name: str) -> Any:
     """Return a file of this program that needs numpy."""
     return importlib.import_module(f"kdeploy_bundle.{name}")
@@ -85,7 +81,7 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     option("--self-test", action="store_true", help="prove the bundle; exit code 0 or 1")
     option("--json", action="store_true", help="print one JSON document")
     option("--top", type=int, default=1, metavar="K", help="how many classes to print")
-    option("--threads", type=int, default=_allowed_cores(), metavar="N", help="of the processor")
+    option("--threads", type=int, default=allowed_cores(), metavar="N", help="of the processor")
     option("--bundle", type=Path, default=Path(__file__).resolve().parents[2], metavar="FOLDER")
     option("--timeout", type=float, metavar="SECONDS", help="stop after so long; else by budgets")
     option("--memory-limit", type=int, metavar="MB", help="of the model; else by budgets and size")
@@ -100,7 +96,8 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     return given
 
 
-def _allowed_cores() -> int:
+def allowed_cores() -> int:
+    """Return how many of the processor's cores this process may use."""
     # ONNX Runtime itself asks neither the affinity mask nor the container's quota.
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     limit = Path("/sys/fs/cgroup/cpu.max")
@@ -318,30 +315,45 @@ def _predicted(given: argparse.Namespace, manifest: Json) -> Json:
     # All inputs are read before any is run: a wrong one leaves no half of an answer.
     read, is_ready = _part("given").given_arrays, given.preprocessed
     inputs = [(path, read(path, manifest, is_ready)) for path in given.inputs]
-    try:
-        run = Stream(_open(given.bundle, manifest, given.threads), manifest)
-    except Exception as error:
-        hint = f"pip install --upgrade {' '.join(session.LIBRARIES)}"
-        _stop(f"the model cannot be opened: {error}", hint, 3)
+    predictor = Predictor(given.bundle, manifest, given.threads)
     predictions: list[Json] = []
-    taken: list[int] = []
     for path, arrays in inputs:
         try:
-            run.restart()
-            answers = []
-            for call in _calls(manifest, arrays):
-                answers.append(run(call))
-                taken.append(run.part)
+            items = predictor(arrays, given.top)
         except Exception as error:  # as above
             _stop(
                 f"{path}: {limits.reason(error, given.memory_limit)}",
                 "does the model fit this device?",
             )
-        for number, answer in enumerate(answers):
-            told = _told(answer, manifest, given.top)
+        for number, told in enumerate(items):
             predictions += [{"input": str(path), "item": number, **one} for one in told]
+    taken = predictor.taken
     told = parts.counted(manifest, taken) if "dynamic" in manifest and taken else {}
     return {"predictions": predictions, **told}
+
+
+class Predictor:
+    """The model of a bundle, opened once, and what is read in its answers."""
+
+    def __init__(self, folder: Path, manifest: Json, threads: int) -> None:
+        global np
+        np = importlib.import_module("numpy")
+        self._manifest = manifest
+        self.taken: list[int] = []
+        try:
+            self._run = Stream(_open(folder, manifest, threads), manifest)
+        except Exception as error:
+            hint = f"pip install --upgrade {' '.join(session.LIBRARIES)}"
+            _stop(f"the model cannot be opened: {error}", hint, 3)
+
+    def __call__(self, arrays: list[Any], top: int) -> list[list[Json]]:
+        """Return what is read in each item; of a stream they follow one another."""
+        self._run.restart()
+        answers = []
+        for call in _calls(self._manifest, arrays):
+            answers.append(self._run(call))
+            self.taken.append(self._run.part)
+        return [_told(answer, self._manifest, top) for answer in answers]
 
 
 def _answered(given: argparse.Namespace, manifest: Json) -> Json:

@@ -119,8 +119,8 @@ RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
         ("preprocessing?", _table, "a table"),
         (
             "preprocessing?.layout",
-            _one_of("NCTHW", "NCHW", "NCL", "NC", "NT"),
-            "NCTHW, NCHW, NCL, NC or NT",
+            _one_of("NCTHW", "NCHW", "NHWC", "NCL", "NC", "NT"),
+            "NCTHW, NCHW, NHWC, NCL, NC or NT",
         ),
         ("preprocessing?.shape", _listed, "a list"),
         ("preprocessing?.shape[]", _integer(1, MOST_NUMBERS), "a whole number above 0"),
@@ -140,6 +140,7 @@ RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
             "red, green, blue",
         ),
         ("preprocessing?.background?[]", _integer(0, 255), "a whole number from 0 to 255"),
+        ("preprocessing?.folded?", _truth, "true or false"),
         ("preprocessing?.classes", _listed, "a list"),
         ("preprocessing?.classes[]", _named, "a name"),
         ("preprocessing?.dtype?", _one_of("float32", "int64"), "float32 or int64"),

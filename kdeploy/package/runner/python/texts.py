@@ -1,13 +1,28 @@
-"""What people read of a prediction.
+"""What people read of a prediction, or of why there is none.
 
 Standard library only, Python 3.9.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, NoReturn
 
 Json = dict[str, Any]
+
+
+class Stopped(SystemExit):
+    """The end of a program that has said why; whoever goes on without it may say so too."""
+
+    def __init__(self, message: str, hint: str, code: int) -> None:
+        super().__init__(code)
+        self.message, self.hint = message, hint
+
+
+def stop(message: str, hint: str, code: int = 2) -> NoReturn:
+    """End the program: 2 is wrong input, 3 something missing here."""
+    print(f"{message}\n\nhint: {hint}", file=sys.stderr)
+    raise Stopped(message, hint, code)
 
 
 def line(one: Json) -> str:

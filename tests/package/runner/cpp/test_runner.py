@@ -142,6 +142,26 @@ def test_it_reads_answers_as_the_task_does(make_bundle, artifact_manifest, predi
         assert_equal(one["decoded"], decoded(task, arrays, item))
 
 
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "regression"])
+def test_what_it_reads_in_golden_items_is_compared_as_in_python(
+    make_bundle, artifact_manifest, cpp, tmp_path, name
+):
+    arrays, parameters, found = TASKS[name]
+    task = {"name": name, "parameters": parameters, "found": found}
+    bundle, _ = task_bundle(make_bundle, artifact_manifest, tmp_path, task, arrays)
+    # Recorded as its negative, every item reads otherwise; deviations stay what they are.
+    np.savez(bundle / "golden/outputs.npz", -arrays["out"])
+    write_sums(bundle)
+    code, report = self_test(cpp, bundle)
+    program = [sys.executable, bundle / "runner/python/run.py", "--self-test", "--json"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    expected = {one["check"]: one for one in json.loads(done.stdout)["checks"]}
+    own = {one["check"]: one for one in report["checks"]}
+    assert code == done.returncode == 1
+    assert not own["golden.decoded"]["passed"]
+    assert own["golden.decoded"]["reason"] == expected["golden.decoded"]["reason"]
+
+
 def boxes(*shape):
     low = SEED.uniform(0, 30, (*shape, 2))
     return np.concatenate([low, low + SEED.uniform(2, 30, (*shape, 2))], -1).astype(np.float32)
@@ -193,21 +213,10 @@ def test_its_self_test_says_what_that_of_python_says(pristine, cpp, runner, caps
 
 
 @pytest.fixture(scope="module")
-def quantized(tiny, make_bundle, run_onnx, tmp_path_factory):
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
-
-    class Items(CalibrationDataReader):
-        def __init__(self):
-            self.items = iter([{"image": tiny.inputs}])
-
-        def get_next(self):
-            return next(self.items, None)
-
-    folder = tmp_path_factory.mktemp("int8")
-    quantize_static(tiny.path, folder / "int8.onnx", Items())
-    outputs = run_onnx(folder / "int8.onnx", tiny.inputs)
-    file, out = folder / "int8.onnx", folder / "bundle"
-    return make_bundle(out, file=file, golden=(tiny.inputs, outputs)), outputs
+def quantized(tiny, int8, make_bundle, run_onnx, tmp_path_factory):
+    outputs = run_onnx(int8, tiny.inputs)
+    out = tmp_path_factory.mktemp("quantized") / "bundle"
+    return make_bundle(out, file=int8, golden=(tiny.inputs, outputs)), outputs
 
 
 def test_a_quantized_model_passes_with_the_very_outputs(quantized, cpp, predict, tiny, tmp_path):
@@ -255,6 +264,52 @@ def test_inputs_beside_one_another_are_scaled_as_the_manifest_says(
         for one in predict(bundle, tmp_path / "stored.npz", *flags):
             for name, x in expected.items():
                 np.testing.assert_allclose(one["outputs"][name][0], x[one["item"]], rtol=1e-6)
+
+
+def test_a_file_that_prepares_its_pictures_is_given_them_as_they_are(
+    folded_bundle, cpp, predict, runner, tmp_path, capsys
+):
+    bundle = folded_bundle.bundle
+    code, report = self_test(cpp, bundle)
+    assert code == 0, report
+    files = [tmp_path / name for name in ("a.png", "b.jpg", "c.npy", "d.npz")]
+    for file, size in zip(files[:2], ((30, 23), (5, 9)), strict=True):
+        Image.fromarray(SEED.integers(0, 256, (*size, 3), dtype=np.uint8)).save(file)
+    np.save(files[2], SEED.integers(0, 256, (2, 9, 14, 1), dtype=np.uint8))
+    np.savez(files[3], pixels=SEED.integers(0, 256, (9, 14, 1), dtype=np.uint8))
+    given = [*map(str, files), "--top", "3"]
+    assert runner.main([*given, "--json", "--bundle", str(bundle)]) == 0
+    expected = json.loads(capsys.readouterr().out)["predictions"]
+    assert len(expected) == 3 * 5
+    assert_equal(predict(bundle, *given), expected)
+
+
+@pytest.mark.parametrize("array", [np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 1), np.int32)])
+def test_what_are_no_pixels_of_it_is_refused_as_in_python(
+    folded_bundle, cpp, runner, tmp_path, capsys, array
+):
+    given = [str(tmp_path / "a.npy"), "--bundle", str(folded_bundle.bundle)]
+    np.save(given[0], array)
+    with pytest.raises(SystemExit) as caught:
+        runner.main(given)
+    done = cpp(*given)
+    assert caught.value.code == done.returncode == 2
+    python, native = capsys.readouterr().err, done.stderr.decode()
+    assert python.replace(" ", "")[:60] == native.replace(" ", "")[:60]
+
+
+@pytest.mark.parametrize(
+    "change", [{"folded": False}, {"layout": "NCHW"}, {"resize": ""}, {"shape": [1, 8]}]
+)
+def test_a_manifest_that_says_another_form_is_refused_by_both(
+    folded_bundle, cpp, runner, signed_again, tmp_path, capsys, change
+):
+    bundle = shutil.copytree(folded_bundle.bundle, tmp_path / "bundle")
+    signed_again(bundle, "manifest.json", lambda m: m["preprocessing"].update(change))
+    assert self_test(cpp, bundle)[0] == 1
+    assert runner.main(["--self-test", "--json", "--bundle", str(bundle)]) == 1
+    failed = json.loads(capsys.readouterr().out)["checks"][-1]
+    assert (failed["check"], failed["passed"]) == ("manifest", False)
 
 
 @pytest.fixture(scope="module", params=["bilinear", "letterbox"])
