@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -41,3 +42,15 @@ def test_an_error_is_noted_with_its_place_message_and_hint(tmp_path):
     assert line["site"].startswith("gate.py: ")
     assert "latency.p50 fast" in line["message"]
     assert line["site"] in sites()
+
+
+def test_paths_in_commands_to_paste_stand_in_quotes():
+    # `rm -r my runs/x` removes two other folders.
+    command, quoted = r"(?:rm -r|kdeploy (?:run|show|verify|bench))", r"(?:shlex\.)?quote\("
+    bare = re.compile(rf"{command} \{{(?!{quoted})[^}}]*\}}")
+    found = [
+        f"{path.relative_to(PACKAGE)}: {match[0]}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for match in bare.finditer(path.read_text())
+    ]
+    assert found == []

@@ -16,6 +16,7 @@ from kdeploy.bench.model_session import ModelSession
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome
 from kdeploy.bench.plan import Plan
 from kdeploy.bench.system_load import doubts_between, free_bytes, look
+from kdeploy.system.machine_turns import measuring
 from kdeploy.system.temporary import temporary_folder
 
 Watch = Callable[[str], None]
@@ -34,7 +35,7 @@ def measure_group(
     if configuration.scenario == "offline" and plan.memory_limit_bytes is None:
         share = int(FREE_SHARE * free_bytes() / len(models))
         plan = plan.model_copy(update={"memory_limit": f"{share}B"})
-    with temporary_folder("bench") as folder, ExitStack() as stack:
+    with measuring(watch), temporary_folder("bench") as folder, ExitStack() as stack:
         sessions = []
         for index, model in enumerate(models):
             watch(f"{configuration}: {model.name} warms up")

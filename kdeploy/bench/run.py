@@ -26,7 +26,6 @@ from kdeploy.errors import UnknownName
 from kdeploy.machine import Machine, allowed_cores
 from kdeploy.measurement import Measurement
 from kdeploy.runtimes.run import named, this_machine
-from kdeploy.system.machine_turns import measuring
 from kdeploy.tasks.contract import Predictions, Task, classification, task_of
 
 __all__ = ["BenchInterrupted", "BenchResult", "ModelUnderTest", "bench"]
@@ -165,10 +164,9 @@ def _finished(
     if known is not None:
         return known
     plan = store.plan.model_copy(update={"rounds": rounds_of(store.plan, configuration.scenario)})
-    with measuring(watch):
-        outcomes = measure_group(
-            group.models, configuration, plan, with_accuracy=group.with_accuracy, watch=watch
-        )
+    outcomes = measure_group(
+        group.models, configuration, plan, with_accuracy=group.with_accuracy, watch=watch
+    )
     finished = finished_now(outcomes)
     store.put(group, finished)
     return finished

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -92,4 +93,4 @@ def _show(screen: Screen, advice: Advice) -> None:
         )
         for sentence in one.why:
             screen.print(f"   - {sentence}")
-        screen.print(f"   kdeploy run {one.file}")
+        screen.print(f"   kdeploy run {quote(str(one.file))}")

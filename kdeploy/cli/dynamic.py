@@ -59,7 +59,7 @@ def _make(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -> 
     made = dynamic_of_files(
         common["files"],
         technique.name,
-        {} if own == {p.name: p.default for p in technique.parameters} else own,
+        {p.name: own[p.name] for p in technique.parameters if own[p.name] != p.default},
         wanted,
         common["out"],
         data_reference(common["data"], common["data_dir"], task=common["task"]),

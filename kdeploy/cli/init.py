@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,6 +39,6 @@ def init(
         shutil.copyfile(path, folder / path.name)
     console(is_json=json).print(
         f"wrote {', '.join(p.name for p in files)} to {folder}\n"
-        f"next: kdeploy run {folder / 'recipe.yaml'} --out {folder / 'run'}"
+        f"next: kdeploy run {quote(str(folder / 'recipe.yaml'))} --out {quote(str(folder / 'run'))}"
     )
     return Result({"folder": str(folder), "files": [p.name for p in files]})

@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 from kdeploy.cli.bug_report import as_document, write_bug_report
@@ -64,9 +65,12 @@ def _command(given: list[str], is_json: bool) -> int:
 
         check_arguments(given)
         # `obj` is what a command finds in its context: what was typed.
-        document = build_app(given)(
-            args=given, prog_name="kdeploy", standalone_mode=False, obj=given
-        )
+        # A build.py may print, when it is read or in each forward: JSON has stdout for itself.
+        elsewhere = sys.stderr if is_json and "--help" not in given else sys.stdout
+        with redirect_stdout(elsewhere):
+            document = build_app(given)(
+                args=given, prog_name="kdeploy", standalone_mode=False, obj=given
+            )
     except (Exception, SystemExit) as error:  # a build.py may call `sys.exit`
         stop_if_asked()
         if (known := _known(error)) is not None:

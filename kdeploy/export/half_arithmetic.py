@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 from torch import nn
 
 from kdeploy.data.contract import Dataset
@@ -72,11 +72,25 @@ class Computed:
 
 
 def check_half_arithmetic(
-    file: Path, model: nn.Module, data: Dataset, *, batch_sizes: Sequence[int], name: str
+    file: Path,
+    model: nn.Module,
+    data: Dataset,
+    *,
+    batch_sizes: Sequence[int],
+    name: str,
+    is_hidden_here: bool = True,
 ) -> None:
     """Compute a file with float16 tensors in float16; pass over one that has none.
 
     A file that is right only as long as small numbers keep their digits is warned of.
+
+    Args:
+        file: Is read, and run.
+        model: What the file is to compute.
+        data: Whose validation items are tried.
+        batch_sizes: That the file takes.
+        name: Begins the messages.
+        is_hidden_here: Whether the file is right in ONNX Runtime all the same.
 
     Raises:
         ParityFailed: float16 does not hold its numbers; the message names the first layer.
@@ -98,7 +112,7 @@ def check_half_arithmetic(
     # What is infinite in float32 too is meant so, e.g. a mask.
     overflow = next((t for t in beyond if exact[t].is_finite), None)
     if _is_wrong(seen.parity, has_overflow=overflow is not None):
-        raise _refusal(name, program, model, seen, overflow, exact)
+        raise _refusal(name, program, model, seen, overflow, exact, is_hidden_here=is_hidden_here)
     if overflow is not None:
         told = _told(overflow, seen.seen[overflow], program, model)
         log.warning("%s: %s; its outputs are right all the same on the items tried", name, told)
@@ -191,6 +205,8 @@ def _refusal(
     found: Computed,
     overflow: str | None,
     exact: Mapping[str, Seen],
+    *,
+    is_hidden_here: bool,
 ) -> ParityFailed:
     parity = found.parity
     wrong = (
@@ -198,6 +214,14 @@ def _refusal(
         f"{parity.max_abs:.3g} output standard deviations (allowed {parity.bound:.3g}), the cosine "
         f"{parity.cosine:.6f}{parity.agreement_words}"
     )
+    if overflow is None and (cut := _cut_weights(program)):
+        readers = {n.op_type for n in program.graph.node if {*cut} & {*n.input}}
+        return ParityFailed(
+            f"{wrong}; `{'`, `'.join(cut[:3])}` held larger numbers than {LARGEST:.0f}, where"
+            " float16 ends",
+            hint=f"no file was kept; `keep_float32: [{', '.join(sorted(readers))}]` keeps them, or"
+            " scale those weights down",
+        )
     if overflow is None:
         return ParityFailed(
             wrong,
@@ -206,9 +230,9 @@ def _refusal(
         )
     large = {tensor for tensor, seen in exact.items() if seen.is_beyond}
     kinds = {n.op_type for n in program.graph.node if large & {*n.input, *n.output}}
+    hidden = ". ONNX Runtime's CPU computes it in float32 and hides it" if is_hidden_here else ""
     return ParityFailed(
-        f"{wrong}; {_told(overflow, found.seen[overflow], program, model)}. ONNX Runtime's CPU "
-        "computes it in float32 and hides it",
+        f"{wrong}; {_told(overflow, found.seen[overflow], program, model)}{hidden}",
         hint=f"no file was kept; `keep_float32: [{', '.join(sorted(kinds))}]` keeps what makes and "
         "reads such numbers, or scale them down before that layer",
     )
@@ -220,6 +244,13 @@ def _told(tensor: str, seen: Seen, program: ModelProto, model: nn.Module) -> str
     if seen.largest > LARGEST:
         return f"{where} reaches {seen.largest:.6g}, and float16 ends at {LARGEST:.0f}"
     return f"{where} answers NaN in float16, whose numbers end at {LARGEST:.0f}"
+
+
+def _cut_weights(program: ModelProto) -> list[str]:
+    """Return the names of float16 weights at the largest number, where the converter cuts."""
+    halves = [i for i in program.graph.initializer if i.data_type == TensorProto.FLOAT16]
+    arrays = {i.name: np.abs(numpy_helper.to_array(i)) for i in halves}
+    return [name for name, array in arrays.items() if array.size and array.max() >= LARGEST]
 
 
 def _maker(program: ModelProto, tensor: str) -> NodeProto:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,10 +110,7 @@ def export(
                 check_that_it_opens(unproven, runtime, name=path.name)
             parity = parity_of(unproven, runtime, model, data, **allowed)
             stop_if_asked()
-            check_parity(parity, name=path.name)
-            if path.suffix == ".onnx":
-                sizes = allowed["batch_sizes"]
-                check_half_arithmetic(unproven, model, data, batch_sizes=sizes, name=path.name)
+            _check(parity, unproven, model, data, sizes=allowed["batch_sizes"], name=path.name)
             return result_of(parity, unproven, path, runtime, opset)
 
     try:
@@ -123,6 +120,29 @@ def export(
             raise
         log.warning("%s; it is written again with `optimize: none`", error.message)
         return write({**resolved, "optimize": "none"})
+
+
+def _check(
+    parity: Parity,
+    file: Path,
+    model: nn.Module,
+    data: Dataset,
+    *,
+    sizes: Sequence[int],
+    name: str,
+) -> None:
+    """Refuse a file that is wrong here, or would be in float16; that says where numbers are lost.
+
+    Raises:
+        ParityFailed: with the cause, as far as one is seen.
+    """
+    is_right, is_onnx = parity.passed, file.suffix == ".onnx"
+    if is_onnx:
+        check_half_arithmetic(
+            file, model, data, batch_sizes=sizes, name=name, is_hidden_here=is_right
+        )
+    if not is_right:
+        check_parity(parity, name=name)
 
 
 def _copy_tokenizer(technique: Technique, artifact: Path | None, folder: Path) -> None:

@@ -19,7 +19,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
-from kdeploy.export import onnx_block_weights, onnx_dynamic
+from kdeploy.export import onnx_attention, onnx_block_weights, onnx_dynamic
 from kdeploy.export.io_signature import FlattenOutputs, IOSignature, batch_axis, num_rows
 from kdeploy.export.operator_table import operators_read_once
 from kdeploy.quantization.capture import reason_of
@@ -75,6 +75,7 @@ def export_program(
                 output_names=list(ends.outputs),
                 optimize=optimize,
                 custom_translation_table={
+                    **onnx_attention.translations(),
                     **onnx_dynamic.translations(),
                     **onnx_block_weights.translations(),
                 },

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kdeploy.errors import RecipeError
 from kdeploy.package.emission import Bundle
+from kdeploy.package.manifest import StoredPreprocessing
 
 IMAGE = r"[a-z0-9][a-z0-9._/-]*(:[0-9]+/[a-z0-9._/-]+)?(:[\w][\w.-]*|@sha256:[0-9a-f]{64})"
 """An image with a tag or a digest: what has neither is another one tomorrow."""
@@ -54,9 +55,8 @@ def dockerfile(bundle: Bundle, image: Image, *, place: str, port: int) -> str:
             f"{place}: `{image.base[:200]}` does not say which image it is tomorrow",
             hint=f"`{place}: {{base: NAME:TAG}}`, or better NAME@sha256:DIGEST",
         )
-    form = bundle.manifest.preprocessing
-    takes_images = form is not None and form.layout == "NCHW" and form.shape[0] in (1, 3)
-    versions = {**image.versions, **({"pillow": PILLOW} if takes_images else {})}
+    has_images = _takes_images(bundle.manifest.preprocessing)
+    versions = {**image.versions, **({"pillow": PILLOW} if has_images else {})}
     return _TEXT.format(
         place=place,
         slug=bundle.slug,
@@ -68,3 +68,8 @@ def dockerfile(bundle: Bundle, image: Image, *, place: str, port: int) -> str:
         user=USER,
         wheels=" \\\n    ".join(f"{name}=={version}" for name, version in versions.items()),
     )
+
+
+def _takes_images(form: StoredPreprocessing | None) -> bool:
+    """Return whether the runner reads image files for it, also where the graph takes pixels."""
+    return form is not None and form.layout in ("NCHW", "NHWC") and form.shape[0] in (1, 3)

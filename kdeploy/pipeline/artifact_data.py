@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from kdeploy.data.data_files import TOKENIZER, files_of, found_again, with_tokenizer
 from kdeploy.data.load import DataReference
@@ -94,7 +95,7 @@ def _reference_of(artifact: Artifact) -> DataReference | None:
 def _corrupt(artifact: Artifact, error: Exception) -> ArtifactCorrupt:
     return ArtifactCorrupt(
         f"artefact {artifact.folder} names data that cannot be: {error!r}",
-        hint=f"remove it, and run again what made it: rm -r {artifact.folder}",
+        hint=f"remove it, and run again what made it: rm -r {quote(str(artifact.folder))}",
     )
 
 

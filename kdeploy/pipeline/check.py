@@ -60,6 +60,8 @@ def check(recipe: Recipe) -> Dataset:
     teacher = _checked_teacher(recipe, data)
     if recipe.student is not None and recipe.distill is not None:
         student = fresh_model(recipe.student, recipe.seed)
+        if recipe.student_weights is not None:
+            student = load_weights(student, recipe.student_weights).model
         check_model(
             student,
             data,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from kdeploy.bench.cache import conditions, contents_sha256
@@ -91,7 +92,8 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = json_file(file) if file.is_file() else []
     if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
         raise ArtifactCorrupt(
-            f"{file} is no list of records", hint=f"remove it, and run again: rm -r {file.parent}"
+            f"{file} is no list of records",
+            hint=f"remove it, and run again: rm -r {quote(str(file.parent))}",
         )
     return lines
 

@@ -76,8 +76,9 @@ def make_student(
     given_teacher: ResolvedTeacher,
     *,
     label: str = "student",
+    begins_with: Path | None = None,
 ) -> Artifact:
-    """Return the student, distilled from the teacher."""
+    """Return the student, distilled from the teacher; it begins with given weights, or as built."""
     asked, config = config, config.for_classes(data_of(session).num_classes)
     if config is not asked:
         session.listener.message(
@@ -87,6 +88,8 @@ def make_student(
 
     def make(work: Path) -> Made:
         student, heard = fresh_model(reference, session.seed), list[str]()
+        if begins_with is not None:
+            student = load_weights(student, begins_with).model
         result = distill(
             student,
             model_of_teacher(teacher),
@@ -114,7 +117,9 @@ def make_student(
         # The student's own beginning is its build reference; the teacher is what it learns from.
         parents=[teacher],
         parameters={"student": reference_facts(reference), **without_folders(config.identity())},
-        source=source_sha256(reference) + source_of(session, config),
+        source=source_sha256(reference)
+        + source_of(session, config)
+        + (weights_sha256(begins_with) if begins_with is not None else ""),
     )
 
 

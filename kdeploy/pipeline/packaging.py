@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.bench.accuracy import one_or_all
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
 from kdeploy.gate import Gate
@@ -24,7 +25,7 @@ from kdeploy.package.signatures import Signing
 from kdeploy.package.verify import VerifyResult, verify
 from kdeploy.pipeline.exported import Exported
 from kdeploy.pipeline.session import Made, Session
-from kdeploy.runtimes.contract import Given, first
+from kdeploy.runtimes.contract import Given
 from kdeploy.runtimes.files import format_of
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.artifact import Artifact
@@ -164,12 +165,12 @@ def _golden_inputs(data: Dataset, file: Path) -> Given:
     return inputs[rows]
 
 
-def outputs_of(file: Path, inputs: Given) -> NDArray[np.float32]:
+def outputs_of(file: Path, inputs: Given) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
     """Return what the runtime that a file is shipped for computes from preprocessed inputs."""
     name = technique_of(format_of(file)).facts["runtime"]
     runtime = open_runtime(name, file, threads=1)
     try:
-        return first(runtime.infer(inputs))
+        return one_or_all(runtime.infer(inputs))
     finally:
         runtime.close()
 

@@ -7,6 +7,7 @@ values elsewhere would be another one there. A few forward passes of two items s
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -285,7 +286,7 @@ def _check_state(
     """Refuse values that a fresh model with the same `state_dict` does not have."""
     # Before the twin: it takes the woken weights with the `state_dict`.
     _wake(model)
-    twins = _twins(model, again)
+    twins = _twins(model, again, who)
     pairs = ((twin, *_answers(model, twin, batches, who)) for twin in twins)
     unlike = next((found for found in pairs if _differ(*found[1:])), None)
     if unlike is None:
@@ -312,22 +313,37 @@ def _check_state(
     )
 
 
-def _twins(model: nn.Module, again: Callable[[], nn.Module]) -> Iterator[nn.Module]:
+def _twins(model: nn.Module, again: Callable[[], nn.Module], who: str) -> Iterator[nn.Module]:
     """Yield the model made once more with its `state_dict`, as a store brings it back.
 
     Where more than weights is drawn, a few times: a choice among few may fall on the same.
+
+    Raises:
+        ModelError: it does, now and then: what a store keeps of it depends on when it is made.
     """
+    kinds, falls_on_the_same = [model], False
     for seed in (ANOTHER_SEED, *FURTHER_SEEDS):
         with same_randomness(seed):
             before = random_state()
             twin = again()
             has_drawn = before[1:] != random_state()[1:]  # torch draws the weights
+        if has_drawn:
+            is_known = any(not difference(twin, other) for other in kinds)
+            falls_on_the_same |= is_known
+            kinds += [] if is_known else [copy.deepcopy(twin)]
         # As a store keeps it: changed numbers and shapes are told beside the tensors.
         twin = replay(twin, difference(twin, model))
         twin.load_state_dict(model.state_dict())
         yield twin
         if not has_drawn:
             return
+    if falls_on_the_same and len(kinds) > 1:
+        raise ModelError(
+            f"the build function of {who} makes one of a few models, by chance: another one would"
+            " be loaded again",
+            hint="take what is drawn as an argument, `args:` in the recipe, or draw it from a"
+            " generator with a seed of its own: `random.Random(0)`",
+        )
 
 
 def _answers(

@@ -209,7 +209,15 @@ def _distill(
             label = f"baseline{ending}"
             result.baselines.append(make_baseline(under, student, config, label=label))
         label = f"student{ending}"
-        made = make_student(under, student, result.teacher, config, recipe.teacher, label=label)
+        made = make_student(
+            under,
+            student,
+            result.teacher,
+            config,
+            recipe.teacher,
+            label=label,
+            begins_with=recipe.student_weights,
+        )
         result.students.append(made)
         if not place:
             beside = next(iter(result.baselines), None)

@@ -85,7 +85,7 @@ def to_yaml(recipe: Recipe, *, written_in: Path | None = None) -> str:
         },
     }
     if recipe.student is not None and recipe.distill is not None:
-        resolved["student"] = _absolute(recipe.given["student"], ["build"], folder)
+        resolved["student"] = _absolute(recipe.given["student"], ["build", "weights"], folder)
         resolved["distill"] = recipe.distill.section()
     resolved["compress"] = [_step(s) for s in recipe.compress]
     resolved["export"] = [_step(s) for s in recipe.export]

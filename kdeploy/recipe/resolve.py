@@ -14,7 +14,7 @@ from kdeploy.data.contract import TaskReference
 from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference
 from kdeploy.distill.config import DistillConfig
-from kdeploy.errors import FileMissing, OrderError, RecipeError, UnknownName
+from kdeploy.errors import OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
 from kdeploy.package.emission import Emission, emissions
 from kdeploy.package.folding import Folding, folding_of
@@ -27,6 +27,7 @@ from kdeploy.recipe.sections import (
     StudentSection,
     TeacherSection,
     spelled_out,
+    weights_of,
 )
 from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
@@ -34,7 +35,6 @@ from kdeploy.store.transformers_models import brings_weights, tokenizer_source
 from kdeploy.tasks.contract import facts_of, is_own
 from kdeploy.training.config import TrainingConfig
 from kdeploy.units import parse_drop
-from kdeploy.untrusted.named_path import named_path
 
 BESIDE_STEP = ("recover", "max_drop")
 """What every compression step takes beside its own parameters."""
@@ -85,6 +85,8 @@ class Recipe:
     data: DataReference
     teacher: ResolvedTeacher
     student: ModelReference | None
+    student_weights: Path | None
+    """What the student begins with; None: as it is built."""
     distill: DistillConfig | None
     compress: tuple[Step, ...]
     export: tuple[Step, ...]
@@ -140,6 +142,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         ),
         teacher=teacher,
         student=_student(top.student, folder) if top.student is not None else None,
+        student_weights=_student_weights(top.student, folder) if top.student else None,
         distill=_distill_config(_taught(top.distill, task), "distill", folder)
         if top.distill is not None
         else None,
@@ -257,12 +260,7 @@ def _sees_normalized(teacher: ResolvedTeacher) -> bool:
 
 def _teacher(given: Mapping[str, Any], folder: Path) -> ResolvedTeacher:
     section = registry.check(TeacherSection, given, where="teacher")
-    weights = section.weights and named_path(section.weights, folder, where="teacher.weights")
-    if weights is not None and not weights.is_file():
-        raise FileMissing(
-            f"teacher.weights: there is no file {weights}",
-            hint="relative paths start at the recipe; leave `weights` out to train the teacher",
-        )
+    weights = weights_of(section, folder, "teacher", "to train the teacher")
     if section.build.startswith("onnx:") and (weights is not None or section.train):
         raise RecipeError(
             f"teacher: `{section.build}` has its weights and cannot be trained",
@@ -290,6 +288,11 @@ def _teacher(given: Mapping[str, Any], folder: Path) -> ResolvedTeacher:
 def _student(given: Mapping[str, Any], folder: Path) -> ModelReference:
     section = registry.check(StudentSection, given, where="student")
     return ModelReference(build=section.build, args=section.args, folder=folder)
+
+
+def _student_weights(given: Mapping[str, Any], folder: Path) -> Path | None:
+    section = registry.check(StudentSection, given, where="student")
+    return weights_of(section, folder, "student", "to begin as built")
 
 
 def step(

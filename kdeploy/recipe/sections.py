@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from kdeploy.errors import RecipeError
+from kdeploy.errors import FileMissing, RecipeError
+from kdeploy.untrusted.named_path import named_path
 
 STAGES = ("teacher", "distill", "compress", "export", "bench", "package")
 """Of a run, in order."""
@@ -75,6 +76,30 @@ class StudentSection(Section):
 
     build: str = Field(description="a model reference, e.g. `build.py:resnet`")
     args: dict[str, Any] = Field({}, description="keyword arguments of the build function")
+    weights: Path | None = Field(None, description="what it begins with; left out: as built")
+
+
+def weights_of(
+    section: TeacherSection | StudentSection, folder: Path, where: str, without: str
+) -> Path | None:
+    """Return the file of weights that a section names, None where it names none.
+
+    Args:
+        section: Of a model.
+        folder: Where relative paths start.
+        where: What the section is called.
+        without: What happens without weights, for the hint.
+
+    Raises:
+        FileMissing: there is no such file.
+    """
+    weights = section.weights and named_path(section.weights, folder, where=f"{where}.weights")
+    if weights is not None and not weights.is_file():
+        raise FileMissing(
+            f"{where}.weights: there is no file {weights}",
+            hint=f"relative paths start at the recipe; leave `weights` out {without}",
+        )
+    return weights
 
 
 class PackageSection(Section):
@@ -113,6 +138,11 @@ class SearchSection(Section):
         gt=0,
         le=1,
         description="share of the epochs after which a candidate goes on or stops; 1: all go on",
+    )
+    elastic: bool = Field(
+        False,
+        description="one training for all sizes of the student: candidates are cut out of it, and "
+        "finalists trained on",
     )
     finalists: int = Field(3, gt=0, description="candidates that are trained and measured again")
     seeds: int = Field(3, gt=0, description="under which each finalist is trained")

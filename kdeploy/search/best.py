@@ -19,13 +19,14 @@ from kdeploy.recipe.read import to_yaml
 from kdeploy.recipe.resolve import Recipe, parse
 from kdeploy.search.candidate import DEVICE
 from kdeploy.search.constraints import is_known_before_training
+from kdeploy.search.elastic import beginning_with
 from kdeploy.search.finalists import Finalists
 from kdeploy.search.settings import RECIPE, STORE, Settings
 from kdeploy.search.trials import read_trials
 from kdeploy.store.artifact import Store, open_artifact
 from kdeploy.system.machine_turns import timing
 
-BEST = "best"
+BEST, START = "best", "start.safetensors"
 SAME_ANYWHERE = ("size", "parameters", "macs")
 """What a file has on every machine, of what is known before training."""
 
@@ -41,8 +42,12 @@ def choose_best(settings: Settings, finalists: Finalists, listener: RunListener)
     points = {t.number: t.parameters for t in read_trials(settings.out)}
     document = settings.space.document(points[trial.number])
     document.setdefault("package", {})
-    recipe = parse(document, folder=settings.space.folder)
     _link_store(folder)
+    if trial.begins_with is not None:
+        start = folder / START
+        shutil.copyfile(trial.begins_with, start)
+        document = beginning_with(document, str(start.resolve()))
+    recipe = parse(document, folder=settings.space.folder)
     there = [g for g in recipe.gates if settings.host and _is_of_the_device(g)]
     here = replace(recipe, gates=tuple(g for g in recipe.gates if g not in there))
     with timing():

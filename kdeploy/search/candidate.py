@@ -35,8 +35,10 @@ from kdeploy.recipe.sections import STAGES
 from kdeploy.registry import find
 from kdeploy.runtimes.files import suffixes
 from kdeploy.runtimes.run import formats_of
+from kdeploy.search.elastic import cut_student
 from kdeploy.search.versions import Version, shortened, untrained
 from kdeploy.store.artifact import Artifact, Store
+from kdeploy.store.transformers_models import WEIGHTS
 from kdeploy.training.config import TrainingConfig
 
 TEACHER, CANDIDATE = "teacher", "candidate"
@@ -56,6 +58,8 @@ class Made:
     """Seconds by artefact of the steps that were made now."""
     found: list[str]
     """Artefacts of the steps that were found in the store."""
+    begins_with: str | None = None
+    """The weights of a student that was cut out, which a training may begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,13 @@ class Measured:
 
 
 def make(
-    recipe: Recipe, store: Path, version: Version, share: float = 1.0, seed: int | None = None
+    recipe: Recipe,
+    store: Path,
+    version: Version,
+    share: float = 1.0,
+    seed: int | None = None,
+    *,
+    shared: Recipe | None = None,
 ) -> Made:
     """Return the candidate's file as far as the version is trained.
 
@@ -82,6 +92,7 @@ def make(
         version: How far it is trained.
         share: Of its epochs, for the short one.
         seed: Of all that is made of the teacher; None: the recipe's. Data and teacher keep theirs.
+        shared: The training that a `cut` candidate's student is cut out of.
 
     Raises:
         KdeployError: it cannot be made; the message says by what.
@@ -93,19 +104,22 @@ def make(
     step = _export_step(recipe)
     teacher = make_teacher(session, recipe.teacher)
     under = session if seed is None else replace(session, seed=seed)
-    made = _model(under, _version(recipe, version, share, len(data.train)), teacher, version)
+    student = cut_student(under, recipe, shared, teacher) if version == "cut" and shared else None
+    own = _version(recipe, version, share, len(data.train))
+    made = _model(under, own, teacher, version, student)
     exported = [make_export(session, teacher, step)]
     # Of a short training the score is all that is wanted.
     exported += [make_export(under, made, step)] if version != "short" else exported
     # The second of two equal steps is found: it took nothing anew.
-    own = {s.artifact: s.wall_time_s for s in session.stages if not s.cached}
+    seconds = {s.artifact: s.wall_time_s for s in session.stages if not s.cached}
     score = made.scores.get("validation_accuracy")
     return Made(
         teacher=_labelled(exported[0], TEACHER),
         file=_labelled(exported[1], CANDIDATE),
         score=None if score is None else float(score),
-        steps=own,
-        found=[s.artifact for s in session.stages if s.artifact not in own],
+        steps=seconds,
+        found=[s.artifact for s in session.stages if s.artifact not in seconds],
+        begins_with=None if student is None else str(student.folder / WEIGHTS),
     )
 
 
@@ -211,20 +225,32 @@ def _session(recipe: Recipe, store: Path, data: Dataset) -> Session:
 
 
 def _version(recipe: Recipe, version: Version, share: float, items: int) -> Recipe:
-    if version == "untrained":
+    if version in ("untrained", "cut"):
         return untrained(recipe)
     return shortened(recipe, share if version == "short" else 1.0, items)
 
 
-def _model(session: Session, recipe: Recipe, teacher: Artifact, version: Version) -> Artifact:
-    model = teacher
-    if recipe.student is not None and recipe.distill is not None:
+def _model(
+    session: Session,
+    recipe: Recipe,
+    teacher: Artifact,
+    version: Version,
+    student: Artifact | None = None,
+) -> Artifact:
+    model = student or teacher
+    if student is None and recipe.student is not None and recipe.distill is not None:
         if version == "untrained":
             as_built = TrainingConfig(epochs=0)
             model = make_baseline(session, recipe.student, as_built, label="untrained")
         else:
             model = make_student(
-                session, recipe.student, teacher, recipe.distill, recipe.teacher, label="student"
+                session,
+                recipe.student,
+                teacher,
+                recipe.distill,
+                recipe.teacher,
+                label="student",
+                begins_with=recipe.student_weights,
             )
     for step in recipe.compress:
         model = make_step(session, model, step, step.technique)

@@ -93,10 +93,11 @@ class Evaluation:
         self._make(candidates, "untrained")
         self._time_untrained(candidates)
         shortened = [c for c in candidates if c.epochs * self.settings.section.look >= 1]
-        if self.settings.section.look < 1:
+        is_shared = self.settings.shared is not None
+        if self.settings.section.look < 1 and not is_shared:
             self._make(shortened, "short")
             self._stop_some(shortened, history)
-        self._make(candidates, "whole")
+        self._make(candidates, "cut" if is_shared else "whole")
         self._judge(candidates)
         for trial in history:
             self.known_seconds.update(trial.steps)
@@ -220,6 +221,7 @@ def is_score(metric: str) -> bool:
 _DOING = {
     "untrained": "built, compressed and exported untrained",
     "short": "trained for a share of the epochs",
+    "cut": "cut out of the largest student, which is trained once",
     "whole": "trained to the end",
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -20,6 +20,7 @@ from kdeploy.measurement import METRICS
 from kdeploy.pipeline.log import RunListener
 from kdeploy.pipeline.rundir import write_json
 from kdeploy.search.constraints import missed, violations
+from kdeploy.search.elastic import beginning_with
 from kdeploy.search.evaluation import is_score
 from kdeploy.search.front import costs
 from kdeploy.search.settings import Settings
@@ -45,6 +46,8 @@ class Finalist:
     test: dict[str, float]
     """Of the first seed's file, on the test part: reported, chosen by nothing."""
     error: str = ""
+    begins_with: str | None = None
+    """The weights that its student begins with; None: as built."""
 
     @property
     def is_feasible(self) -> bool:
@@ -102,7 +105,12 @@ def _judged(
     settings: Settings, workers: Workers, chosen: Sequence[Trial], teacher: Mapping[str, float]
 ) -> list[Finalist]:
     seeds = range(settings.recipe.seed, settings.recipe.seed + settings.section.seeds)
-    requests = [_under(settings, trial, seed) for trial in chosen for seed in seeds]
+    begins = _begins_with(settings, workers, chosen)
+    requests = [
+        _under(settings, trial, seed, begins.get(trial.number))
+        for trial in chosen
+        for seed in seeds
+    ]
     with training():
         answers = workers.ask_all(requests)
     files = [answers[i * len(seeds)] for i in range(len(chosen))]
@@ -110,17 +118,29 @@ def _judged(
     found = []
     for place, trial in enumerate(chosen):
         own = answers[place * len(seeds) : (place + 1) * len(seeds)]
-        found.append(_finalist(settings, trial, own, measured.get(trial.number), teacher))
+        one = _finalist(settings, trial, own, measured.get(trial.number), teacher)
+        found.append(replace(one, begins_with=begins.get(trial.number)))
     return found
 
 
-def _under(settings: Settings, trial: Trial, seed: int) -> dict[str, Any]:
+def _begins_with(settings: Settings, workers: Workers, chosen: Sequence[Trial]) -> dict[int, str]:
+    """Return by trial the weights that its student had inside the largest one."""
+    if settings.shared is None:
+        return {}
+    requests = [settings.request("make", t.parameters, version="cut", share=1.0) for t in chosen]
+    answers = workers.ask_all(requests)
+    pairs = ((t.number, a.reply.get("begins_with")) for t, a in zip(chosen, answers, strict=True))
+    return {number: str(weights) for number, weights in pairs if weights}
+
+
+def _under(settings: Settings, trial: Trial, seed: int, begins_with: str | None) -> dict[str, Any]:
     """Return what is asked of a worker: the candidate under another seed of all that is trained.
 
     The division of the data stays: the teacher, and what items it has seen, do as well.
     """
     request = settings.request("make", trial.parameters, version="whole", share=1.0)
-    return {**request, "student_seed": seed}
+    recipe = beginning_with(request["recipe"], begins_with)
+    return {**request, "recipe": recipe, "student_seed": seed}
 
 
 def _measured_anew(

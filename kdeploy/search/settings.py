@@ -16,6 +16,7 @@ from kdeploy.pipeline.rundir import write_json, write_text
 from kdeploy.recipe.read import overridden, to_yaml
 from kdeploy.recipe.resolve import Recipe
 from kdeploy.recipe.sections import SearchSection
+from kdeploy.search.elastic import Shared, shared_training
 from kdeploy.search.space import Point, Space, checked_space, parse_space, search_section
 from kdeploy.tasks.contract import facts_of
 
@@ -33,6 +34,8 @@ class Settings:
     out: Path
     host: str | None = None
     """The device that files are timed on, over ssh; None: this machine."""
+    shared: Shared | None = None
+    """The training that all candidates are cut out of; None: each is trained by itself."""
 
     @property
     def main(self) -> str:
@@ -51,6 +54,7 @@ class Settings:
             "folder": str(self.space.folder.resolve()),
             "store": str(self.store),
             "host": self.host,
+            "shared": self.shared.document if self.shared else None,
             **more,
         }
 
@@ -122,7 +126,9 @@ def settings_of(
     if not section.space:
         section = section.model_copy(update={"space": default_space(recipe, whole)})
     space = Space(dimensions=parse_space(section.space), given=whole, folder=folder)
-    return Settings(space=checked_space(space), section=section, recipe=recipe, out=out, host=host)
+    shared = shared_training(space, recipe) if section.elastic else None
+    space = checked_space(space)
+    return Settings(space=space, section=section, recipe=recipe, out=out, host=host, shared=shared)
 
 
 def _first_difference(one: Any, other: Any) -> str | None:

@@ -10,7 +10,7 @@ from kdeploy.distill.config import DistillConfig
 from kdeploy.recipe.resolve import Recipe, Step, step
 from kdeploy.training.defaults import num_epochs
 
-Version: TypeAlias = Literal["untrained", "short", "whole"]
+Version: TypeAlias = Literal["untrained", "short", "cut", "whole"]
 
 
 def untrained(recipe: Recipe) -> Recipe:

@@ -63,6 +63,7 @@ def _make(request: Request) -> dict[str, Any]:
         request["version"],
         request["share"],
         request.get("student_seed"),
+        shared=_shared(request),
     )
     return {**asdict(made), "file": _plain(made.file), "teacher": _plain(made.teacher)}
 
@@ -92,6 +93,13 @@ def _recipe(request: Request) -> Any:
     from kdeploy.recipe.resolve import parse
 
     return parse(request["recipe"], folder=Path(request["folder"]))
+
+
+def _shared(request: Request) -> Any:
+    from kdeploy.recipe.resolve import parse
+
+    document = request.get("shared")
+    return None if document is None else parse(document, folder=Path(request["folder"]))
 
 
 def _plain(file: Any) -> dict[str, Any]:

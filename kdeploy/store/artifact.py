@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from kdeploy import __version__
@@ -297,7 +298,7 @@ def _manifest_sha256(manifest: Mapping[str, Any]) -> str:
 def _corrupt(folder: Path, what: str) -> ArtifactCorrupt:
     return ArtifactCorrupt(
         f"artefact {folder} is damaged: {what}",
-        hint=f"remove it, and run again what made it: rm -r {folder}",
+        hint=f"remove it, and run again what made it: rm -r {quote(str(folder))}",
     )
 
 

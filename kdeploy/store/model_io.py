@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import ArtifactCorrupt, ModelError
@@ -206,5 +207,5 @@ def _model_entry(folder: Path, facts: Any) -> Mapping[str, Any]:
 def _corrupt(folder: Path, what: str) -> ArtifactCorrupt:
     return ArtifactCorrupt(
         f"artefact {folder} cannot be used: {what}",
-        hint=f"remove it, and run again what made it: rm -r {folder}",
+        hint=f"remove it, and run again what made it: rm -r {quote(str(folder))}",
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
 from kdeploy.torch_module.hooks import hooked
+from kdeploy.torch_module.model_faults import no_number_at
 from kdeploy.torch_module.named_inputs import call
 from kdeploy.torch_module.named_outputs import named_outputs
 
@@ -74,8 +75,11 @@ def refusal(model: nn.Module, x: Tensor, row: int, *, name: str, item: str) -> M
             f"the {name} answers NaN or infinity to {item}: `{broken}` of it holds such values",
             hint="it was trained until it diverged: lower `learning_rate`, or give other weights",
         )
-    layer = first_layer(model, x[[row, row]])
+    layer, line = first_layer(model, x[[row, row]]), ""
+    if layer is None:
+        line = no_number_at(model, x[[row, row]])
     where = f"; the first layer whose output is no number is `{layer}`" if layer else ""
+    where += f"; the first result that is no number is made at {line}" if line else ""
     return ModelError(
         f"the {name} answers NaN or infinity to {item}, which is no class{where}",
         hint="look at that item: empty or constant items divide by zero, and an attention that "

@@ -87,6 +87,21 @@ def random_at(model: nn.Module, x: Tensor) -> str:
     return _first_place(model, x.clone(), lambda: random_state() != before)
 
 
+@torch.no_grad()
+def no_number_at(model: nn.Module, x: Tensor) -> str:
+    """Return the line at which a result is NaN, or else infinite, of no layer; "" if unknown.
+
+    No layer is watched: those with a fused path of their own take another one then.
+    """
+    watching = _Results()
+    try:
+        with watching:
+            call(model, x.clone())
+    except Exception:  # it ran before; what is different now is that it is watched
+        return ""
+    return watching.found.get("nan", watching.found.get("infinity", ""))
+
+
 def not_differentiable_at(model: nn.Module, x: Tensor) -> str:
     """Return the line whose result autograd cannot differentiate in training, "" if unknown."""
     modes = {module: module.training for module in model.modules()}
@@ -180,6 +195,26 @@ class _Watching(TorchFunctionMode):
             self.place = line_of(*users) if users else layer
             if users and layer:
                 self.place += f", in the layer {layer}"
+        return result
+
+
+class _Results(TorchFunctionMode):
+    """Keeps the user's lines of the first results that are no numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.is_floating_point():
+            of_nan, of_infinity = bool(result.isnan().any()), bool(result.isinf().any())
+            kind = "nan" if of_nan else "infinity" if of_infinity else ""
+            users = users_frame(sys._getframe(1)) if kind and kind not in self.found else None
+            if users is not None:
+                self.found[kind] = line_of(*users)
         return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from kdeploy.errors import InputError
 
@@ -27,5 +28,5 @@ def refuse_pointer(file: Path, kind: type[InputError]) -> None:
         if head.startswith(sign):
             raise kind(
                 f"{file} is not the file itself: its {len(head)} bytes only say where it is",
-                hint=f"fetch it where it was cloned: `{command.format(name=file.name)}`",
+                hint=f"fetch it where it was cloned: `{command.format(name=quote(file.name))}`",
             )

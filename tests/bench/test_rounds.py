@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 from contextlib import contextmanager
 
 import numpy as np
@@ -9,6 +10,7 @@ from kdeploy.bench import rounds
 from kdeploy.bench.inputs import Pool
 from kdeploy.bench.model_under_test import Configuration
 from kdeploy.bench.plan import Plan
+from kdeploy.system import machine_turns
 
 CELL = Configuration(runtime="fake", batch_size=1, threads=1)
 PLAN = Plan(
@@ -87,3 +89,25 @@ def test_memory_is_read_before_the_proof_and_the_data_raise_it(monkeypatch, tmp_
     assert outcome.peak_memory_bytes == 7
     assert outcome.numbers == {"cold_start": 0.4, "load_memory": 2, "memory_over_runtime": 4}
     assert {"swapped", "random_inputs"} <= set(outcome.flags)
+
+
+def test_nobody_else_measures_meanwhile(monkeypatch, tmp_path, fake):
+    Script(monkeypatch, tmp_path)
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    monkeypatch.setenv(machine_turns.FOLDER, str(folder))
+    is_free = []
+
+    def watch(text):
+        [file] = folder.iterdir()
+        with file.open() as other:
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                is_free.append(False)
+            else:
+                is_free.append(True)
+
+    rounds.measure_group([fake("a")], CELL, PLAN, with_accuracy=False, watch=watch)
+    assert is_free
+    assert not any(is_free)

@@ -1,3 +1,5 @@
+import shlex
+
 from kdeploy.recipe.read import load
 
 
@@ -19,3 +21,11 @@ def test_a_place_that_refuses_to_be_written_leaves_with_3(kdeploy, tmp_path):
     assert "hint:" in answer.err
     assert "Traceback" not in answer.err
     assert "Traceback" in kdeploy("init", taken, "--debug").err
+
+
+def test_the_command_that_comes_next_can_be_pasted(kdeploy, tmp_path):
+    folder = tmp_path / "my new project"
+    _, _, line = kdeploy("init", folder).out.partition("next: ")
+    words = shlex.split(line)
+    assert words[:3] == ["kdeploy", "run", str(folder / "recipe.yaml")]
+    assert words[3:] == ["--out", str(folder / "run")]

@@ -86,3 +86,15 @@ def test_too_little_memory_is_no_fault_of_anybody(project, kdeploy, monkeypatch)
     answer = kdeploy("run", project / "recipe.yaml", "--out", project / "run")
     assert answer.code == 3
     assert "not enough memory" in answer.err
+
+
+def test_what_a_build_file_prints_leaves_stdout_to_json(project, kdeploy):
+    build = project / "build.py"
+    build.write_text("print('read')\n" + build.read_text())
+    answer = kdeploy(
+        "run", project / "recipe.yaml", "--set", "teacher.train.epochs=0", "--until", "teacher",
+        "--json", "--out", project / "run",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert set(json.loads(answer.out)) >= {"teacher", "stages"}
+    assert "read" in answer.err

@@ -33,6 +33,32 @@ class Scaled(nn.Module):
         return self.head(self.norm(self.stem(x) * self.gain))
 
 
+class Varied(nn.Module):
+    """Divides by the deviation that torch computes, which is wrong in float16 here too."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(WIDTH, 16)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.stem(x) * 3000
+        x = x - x.mean(1, keepdim=True)
+        return self.head(x / (x.var(1, keepdim=True) + 1e-6).sqrt())
+
+
+class Large(nn.Module):
+    """A weight that float16 does not hold, between two numbers that it does."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(WIDTH, 16), nn.Linear(16, 4)
+        nn.init.normal_(self.stem.weight, std=3e5)
+
+    def forward(self, x):
+        return self.head(self.stem(x / 1e3) / 1e3)
+
+
 class Gated(nn.Module):
     """A sigmoid by hand: exp(-x) is infinite in float16 where the gate is shut anyway."""
 
@@ -90,11 +116,25 @@ def test_numbers_beyond_float16_are_refused_with_layer_value_and_bound(data, tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_the_hint_leads_to_a_file(data, tmp_path):
+def test_what_is_wrong_here_too_has_its_layer_and_no_other_cause(data, tmp_path):
+    with pytest.raises(ParityFailed, match="float16 ends at 65504") as caught:
+        written(Varied, data, tmp_path)
+    assert "hides it" not in caught.value.message
+    assert "no rounding explains it" not in caught.value.message
+
+
+def test_a_weight_that_float16_does_not_hold_is_named(data, tmp_path):
+    with pytest.raises(ParityFailed, match=r"`stem\.weight` held larger numbers than 65504"):
+        written(Large, data, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("made", [lambda: Scaled(gain=3000.0), Varied, Large])
+def test_the_hint_leads_to_a_file(data, tmp_path, made):
     with pytest.raises(ParityFailed) as caught:
-        written(lambda: Scaled(gain=3000.0), data, tmp_path)
+        written(made, data, tmp_path)
     kinds = caught.value.hint.partition("[")[2].partition("]")[0].split(", ")
-    result = written(lambda: Scaled(gain=3000.0), data, tmp_path, keep_float32=tuple(kinds))
+    result = written(made, data, tmp_path, keep_float32=tuple(kinds))
     assert result.path.is_file()
 
 

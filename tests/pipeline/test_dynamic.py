@@ -7,9 +7,11 @@ import json
 import pytest
 
 from kdeploy.bench.plan import BenchPlan
+from kdeploy.dynamic.calibration import Promise
 from kdeploy.errors import ModelError, RecipeError, UnknownName
 from kdeploy.measurement import read, select
 from kdeploy.package.verify import verify
+from kdeploy.pipeline.dynamic import dynamic_of_files
 from kdeploy.pipeline.log import NullListener
 from kdeploy.pipeline.run import run
 from kdeploy.pipeline.side_by_side import bench_side_by_side
@@ -115,6 +117,17 @@ def test_exits_of_one_network_are_packaged_and_proven(run_project, project):
     assert {"latency.mean", "latency.p99", "early_share", "accuracy.top1"} <= {
         r.metric for r in rows
     }
+    again = dynamic_of_files(
+        [str(made.student.folder)],
+        "exits",
+        {"layers": ("blocks.0",)},
+        Promise(risk=0.3, confidence=0.6),
+        project / "again",
+        None,
+        NullListener(),
+    )
+    parts = again.file.facts["dynamic"]["parts"]
+    assert [part["label"] for part in parts] == ["blocks.0", "student"]
     student = next(
         r for r in read(project / "run") if (r.label, r.metric) == ("student", "parameters")
     )

@@ -123,6 +123,18 @@ FAULTS = {
         "depends on something that is not in the model",
         "register_buffer",
     ),
+    "an activation of two, which is stored where it differs": (
+        "self.act = random.choice([nn.Tanh(), nn.Sigmoid()])",
+        "x = self.act(x)",
+        "makes one of a few models, by chance",
+        "`random.Random(0)`",
+    ),
+    "a number of two": (
+        "self.s = random.choice([1.0, 2.0])",
+        "x = x * self.s",
+        "makes one of a few models, by chance",
+        "`args:`",
+    ),
     "all axes of one squeezed away": (
         "pass",
         "return self.out(self.flat(x)).squeeze()",

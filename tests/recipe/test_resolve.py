@@ -106,6 +106,11 @@ def test_a_recovery_learns_slower_than_a_training():
         ({"data": {"name": "digitz"}}, UnknownName, "digits"),
         ({"data": {"name": "digits", "size": "large"}}, RecipeError, "large"),
         ({"teacher": {"build": "b.py:f", "weights": "no.safetensors"}}, FileMissing, "no.safe"),
+        (
+            {**STUDENT, "student": {"build": "b.py:f", "weights": "none.safetensors"}},
+            FileMissing,
+            "student.weights: there is no file",
+        ),
         ({"teacher": {"build": "b.py:f", "train": {"epoch": 3}}}, UnknownName, "epochs"),
         ({"teacher": {"build": "b.py:f", "train": {"epochs": "x"}}}, RecipeError, "epochs"),
         ({"student": {"build": "b.py:f"}}, RecipeError, "distill"),

@@ -83,6 +83,7 @@ class MadeUp:
                     "found": ["t"],
                     "score": accuracy - short,
                     "file": file,
+                    "begins_with": f"{request['version']}.safetensors",
                     "teacher": {},
                 }
             )

@@ -76,3 +76,39 @@ def test_what_stands_on_a_plain_model_is_looked_at_there():
             return self.base(x)
 
     assert first_layer(Standing(), torch.zeros(2, 3)) == "1"
+
+
+class OfNoLayer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.out(x.abs() + 1) + x.sum(1, keepdim=True).log()
+
+
+class Fused(nn.Module):
+    """Torch's own layer has a path for eval mode that it leaves where a layer is watched."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(x, src_key_padding_mask=x[..., 0] == 0).mean(1)
+
+
+@pytest.mark.parametrize(
+    ("model", "item", "line"),
+    [
+        (OfNoLayer, torch.zeros(3), r"forward: `return self\.out\(x\.abs\(\) \+ 1\) \+ x\.sum"),
+        (Fused, torch.zeros(5, 4), r"forward: `return self\.layer\(x, src_key_padding_mask"),
+    ],
+)
+def test_what_no_layer_answers_has_its_line(model, item, line):
+    torch.manual_seed(0)
+    made, x = model().eval(), torch.stack([torch.ones_like(item), item])
+    with torch.no_grad():
+        answer = made(x)
+    with pytest.raises(ModelError, match=f"test item 1, .*is made at .*test_finite.py.*{line}"):
+        check_answers(made, x, answer, name="teacher", part="test")

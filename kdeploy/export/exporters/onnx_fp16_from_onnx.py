@@ -66,10 +66,20 @@ def onnx_fp16_from_onnx(
     # A list that is given replaces the default one, which holds what has no float16 kernel.
     blocked = [*DEFAULT_OP_BLOCK_LIST, *keep_float32]
     converted = convert_float_to_float16(source, keep_io_types=True, op_block_list=blocked)
+    _cast_once(converted.graph)
     _hand_on_float32(converted.graph)
     # Its casts stand at the end of the list of nodes, where ONNX does not allow them.
     Sorted(converted).topological_sort()
     onnx.save(converted, path)
+
+
+def _cast_once(graph: GraphProto) -> None:
+    """Keep one of equal casts: an operator that reads a tensor twice, as x * x, gets two."""
+    made: set[str] = set()
+    for node in list(graph.node):
+        if node.op_type == "Cast" and node.output[0] in made:
+            graph.node.remove(node)
+        made.update(node.output)
 
 
 def _hand_on_float32(graph: GraphProto) -> None:

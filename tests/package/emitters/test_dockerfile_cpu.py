@@ -46,3 +46,23 @@ def test_a_file_that_the_image_cannot_run_is_refused_before_any_work():
     with pytest.raises(ModelError, match=r"is for a file of .*`onnx`.* of `executorch`") as caught:
         check_emissions(emissions([{"dockerfile_cpu": {}}], "emit"), "executorch")
     assert "--emit dockerfile_cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape", "takes"),
+    [("NCHW", (3, 8, 8), True), ("NHWC", (1, 8, 8), True), ("NCL", (3, 8), False)],
+)
+def test_installs_what_reads_images_where_the_model_takes_them(
+    bundle, layout, shape, takes, tmp_path
+):
+    from dataclasses import replace
+
+    from kdeploy.package.emission import Bundle
+    from kdeploy.package.emitters.dockerfile_cpu import dockerfile_cpu
+    from kdeploy.package.manifest import read_manifest
+
+    known = read_manifest(bundle)
+    form = replace(known.preprocessing, layout=layout, shape=shape)
+    held = Bundle(folder=bundle, manifest=replace(known, preprocessing=form))
+    dockerfile_cpu(held, tmp_path)
+    assert ("pillow==" in (tmp_path / "Dockerfile").read_text()) is takes
