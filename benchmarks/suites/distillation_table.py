@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,13 +23,13 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from benchmarks.shared.distillation_rows import NONE, read, table
 from kdeploy.data.contract import Dataset, Split
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import cannot_build
 from kdeploy.distill.run import distill
 from kdeploy.pipeline.building import auxiliary_model, fresh_model, load_weights
-from kdeploy.runtimes.run import this_machine
 from kdeploy.store.references import ModelReference
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.fit import FitContext, Supervised, accuracy, fit
@@ -57,7 +56,7 @@ def losses(name: str, *, label_weight: Any = 1.0, **keys: Any) -> dict[str, Any]
 
 
 ROWS: Mapping[str, dict[str, Any]] = {
-    "no distillation": {},
+    NONE: {},
     "kd, T 4": losses("kd", temperature=4.0, weight=0.9, label_weight=0.1),
     "kd, T 1": losses("kd", temperature=1.0, weight=0.9, label_weight=0.1),
     "kd, standardised": losses(
@@ -122,7 +121,7 @@ def main() -> None:
             if arguments.only and name not in arguments.only:
                 continue
             key = {"row": name, "seed": seed, "epochs": arguments.epochs}
-            if any(key.items() <= known.items() for known in _read(results)):
+            if any(key.items() <= known.items() for known in read(results)):
                 continue
             started = time.perf_counter()
             student = _train(row, teacher, data, arguments, key)
@@ -134,7 +133,7 @@ def main() -> None:
             with results.open("a") as file:
                 file.write(json.dumps(found) + "\n")
             print(found, flush=True)
-    print(_table(_read(results), arguments.epochs))
+    print(table(read(results), arguments.epochs))
 
 
 def _train_second(arguments: Any, data: Dataset) -> None:
@@ -186,52 +185,6 @@ def model(*, seed: int = 0, **arguments: int) -> nn.Module:
     """Return a fresh residual network."""
     reference = ModelReference(build="build.py:resnet", args=arguments, folder=FOLDER)
     return fresh_model(reference, seed)
-
-
-def _table(results: list[dict[str, Any]], epochs: int) -> str:
-    names = dict.fromkeys(r["row"] for r in results)
-    found = {
-        name: [r["accuracy"] for r in results if r["row"] == name and r["epochs"] == epochs]
-        for name in names
-    }
-    none = found["no distillation"]
-    lines = [
-        f"Machine `{this_machine().id}`, {epochs} epochs, test accuracy, last epoch.",
-        "",
-        "| | test accuracy | deviation | seeds | against none |",
-        "|---|---:|---:|---:|---|",
-    ]
-    for name, values in found.items():
-        if values:
-            lines.append(
-                f"| {name} | {statistics.mean(values):.2%} | {_deviation(values)} | {len(values)} "
-                f"| {_verdict(values, none)} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def _deviation(values: list[float]) -> str:
-    return f"{100 * statistics.stdev(values):.2f} pp" if len(values) > 1 else "-"
-
-
-def _verdict(values: list[float], none: list[float]) -> str:
-    """Return the difference of the means, and whether it is more than twice its standard error."""
-    if values is none or not none:
-        return ""
-    difference = statistics.mean(values) - statistics.mean(none)
-    text = f"{100 * difference:+.2f} pp"
-    if min(len(values), len(none)) < 2:
-        return f"{text}, one seed"
-    error = sum(statistics.variance(v) / len(v) for v in (values, none)) ** 0.5
-    if abs(difference) <= 2 * error:
-        return f"{text}, no difference"
-    return f"{text}, {'helps' if difference > 0 else 'hurts'}"
-
-
-def _read(results: Path) -> list[dict[str, Any]]:
-    return (
-        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    )
 
 
 def _arguments() -> Any:

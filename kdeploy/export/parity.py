@@ -188,7 +188,7 @@ def parity_on(
         agreement_metric=agreement[0],
         required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=bound,
-        odd_tokens=1.0 if base is None else _odd_tokens(pairs, bound),
+        odd_tokens=_odd_tokens(pairs, bound) if base is not None and _are_ids(batches) else 1.0,
         worst=max(trials, key=lambda trial: trial.error).output,
     )
     if parity.passed:
@@ -291,8 +291,18 @@ def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     return float((found * expected).sum()) / norms if norms else float(not found.any())
 
 
+def _are_ids(batches: Sequence[tuple[Inputs, ...]]) -> bool:
+    """Tell whether the model reads token ids, so that its answers are one a token."""
+    first = batches[0][0]
+    return isinstance(first, np.ndarray) and first.ndim == 2 and first.dtype.kind == "i"
+
+
 def _odd_tokens(pairs: Sequence[tuple[Array, Array]], bound: float) -> float:
-    """Return the share of tokens beyond the bound, the worst batch; 1 where answers have none."""
+    """Return the share of tokens beyond the bound in the worst batch; 1 where shapes differ.
+
+    Args:
+        pairs: Logits (batch, tokens, vocabulary) of the model, and of the file.
+    """
     shares: list[float] = []
     for expected, found in pairs:
         if expected.ndim != 3 or expected.shape != found.shape:

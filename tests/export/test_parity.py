@@ -15,6 +15,7 @@ from kdeploy.export.parity import (
     check_parity,
     inputs,
     measure_parity,
+    parity_on,
 )
 from kdeploy.tasks.segmentation import Segmentation
 
@@ -235,6 +236,25 @@ def test_of_a_text_on_codes_one_token_of_a_hundred_may_go_another_way(tokens, pa
     assert found.passed == passes
     float_file = measure_parity(model, run, items, batch_sizes=(1,))
     assert not float_file.passed
+
+
+def test_of_boxes_none_may_go_another_way():
+    rows = np.linspace(-1, 1, 2 * 200 * 4, dtype=np.float32).reshape(2, 200, 4)
+
+    class Boxes(nn.Module):
+        def forward(self, x):
+            return x
+
+    class Rounded(nn.Module):
+        def forward(self, x):
+            return x + 0.01
+
+    def run(x):
+        return x + np.where(np.arange(200) == 7, 0.5, 0.001).astype(np.float32)[:, None]
+
+    found = parity_on([(rows,)], Boxes(), run, base=Rounded())
+    assert found.odd_tokens == 1
+    assert not found.passed
 
 
 def test_agreement_is_that_of_the_task(data):
