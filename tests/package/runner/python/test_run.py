@@ -300,6 +300,11 @@ def test_an_image_becomes_what_the_data_set_makes_of_it(
     np.testing.assert_allclose([scores[i] for i in range(3)], expected, rtol=1e-5)
 
 
+def decoded_by(runner, path, form):
+    given = runner._part("given")
+    return given.sized(given._image(path, form), path, form)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
 @pytest.mark.parametrize("ground", [[255, 255, 255], [0, 90, 30]])
@@ -309,8 +314,8 @@ def test_transparent_pixels_are_laid_on_what_the_data_laid_them_on(
     rng = np.random.default_rng(4)
     drawn = Image.fromarray(rng.integers(0, 256, (9, 7, 4), dtype=np.uint8)).convert(mode)
     drawn.save(tmp_path / "a.png", **({"transparency": 3} if mode == "P" else {}))
-    form = {"resize": "bilinear", "background": ground}
-    found = runner._part("given")._image(tmp_path / "a.png", (channels, 8, 8), form)
+    form = {"shape": [channels, 8, 8], "resize": "bilinear", "background": ground}
+    found = decoded_by(runner, tmp_path / "a.png", form)
     known = Form(size=(8, 8), channels=channels, background=tuple(ground))
     np.testing.assert_array_equal(found[0], decoded_image(tmp_path / "a.png", known).pixels)
 
@@ -320,8 +325,8 @@ def test_transparent_pixels_are_laid_on_what_the_data_laid_them_on(
 def test_a_letterboxed_image_is_as_the_data_were(runner, tmp_path, channels, size):
     rng = np.random.default_rng(5)
     Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / "a.png")
-    form = {"resize": "letterbox", "background": []}
-    found = runner._part("given")._image(tmp_path / "a.png", (channels, 8, 11), form)
+    form = {"shape": [channels, 8, 11], "resize": "letterbox", "background": []}
+    found = decoded_by(runner, tmp_path / "a.png", form)
     known = Form(size=(8, 11), channels=channels, letterbox=True)
     np.testing.assert_array_equal(found[0], decoded_image(tmp_path / "a.png", known).pixels)
 
@@ -329,12 +334,11 @@ def test_a_letterboxed_image_is_as_the_data_were(runner, tmp_path, channels, siz
 def test_an_image_with_holes_is_refused_by_a_model_whose_data_had_none(runner, tmp_path, capsys):
     for name, alpha in (("open.png", 254), ("shut.png", 255)):
         Image.new("RGBA", (8, 8), (5, 6, 7, alpha)).save(tmp_path / name)
-    form = {"resize": "bilinear"}
-    assert runner._part("given")._image(tmp_path / "shut.png", (3, 8, 8), form)[
-        0, :, 0, 0
-    ].tolist() == [5, 6, 7]
+    form = {"shape": [3, 8, 8], "resize": "bilinear"}
+    shut = decoded_by(runner, tmp_path / "shut.png", form)
+    assert shut[0, :, 0, 0].tolist() == [5, 6, 7]
     with pytest.raises(SystemExit) as stopped:
-        runner._part("given")._image(tmp_path / "open.png", (3, 8, 8), form)
+        decoded_by(runner, tmp_path / "open.png", form)
     assert stopped.value.code == 2
     assert "open.png is transparent in part" in capsys.readouterr().err
 
