@@ -18,8 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import ModelError, ParityFailed, RecipeError
-from kdeploy.onnx_graph.folded_input import check_form, fold_preprocessing
-from kdeploy.onnx_graph.folded_output import fold_decoding
 from kdeploy.package.runner.python.given import sized
 from kdeploy.preprocessing import Preprocessing
 from kdeploy.tasks.contract import has_class_rows
@@ -99,6 +97,8 @@ def check_folds(format_of_file: str, form: Preprocessing, dtype: Any) -> None:
             f"preprocessing folds into an ONNX file, and the one to package is `{format_of_file}`",
             hint="export `onnx` alone, or leave `fold_preprocessing` (`--fold-preprocessing`) out",
         )
+    from kdeploy.onnx_graph.folded_input import check_form
+
     check_form(form)
     if dtype != np.uint8:
         raise ModelError(
@@ -122,6 +122,9 @@ def folded(file: Path, target: Path, around: Surroundings, folding: Folding) -> 
     """
     import onnx
     import onnx_ir as ir
+
+    from kdeploy.onnx_graph.folded_input import fold_preprocessing
+    from kdeploy.onnx_graph.folded_output import fold_decoding
 
     form, items = around.form, around.items
     before = _answers(file, form.apply(items))
