@@ -132,7 +132,8 @@ def test_what_was_done_to_given_weights_is_said_and_kept(wrapped_weights, run_pr
     assert first.teacher.facts["report"] == {"weights": [sentence]}
     report = first.student.facts["report"]
     assert report["weights"] == [f"the weights wrapped.pth: {sentence}"]
-    assert set(report) == {"weights", "training"}  # `mutual` asks no teacher: none is judged
+    # `mutual` asks no teacher: none is judged. Of arithmetic, what fails on this machine is said.
+    assert set(report) - {"arithmetic"} == {"weights", "training"}
     assert (project / "run" / "log.jsonl").read_text().count(sentence) == 2
     tensors = torch.load(wrapped_weights)
     torch.save(
