@@ -8,6 +8,7 @@ from torch import nn
 
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.quantization.pt2e import QuantizedModel, observe
+from tests.tiny.weight_bits import is_reduced
 
 
 class Residual(nn.Module):
@@ -46,7 +47,8 @@ def executed(path):
 @pytest.mark.parametrize("name", ["a", "b", "c", "d", "e", "head"])
 def test_a_float_layer_runs_in_float_and_all_others_on_integers(ranged, tmp_path, name):
     model, x, ranges = ranged
-    small = QuantizedModel(model, x[:2], ranges=ranges, profile="cpu", float_layers=[name])
+    settings = {"profile": "cpu", "reduce_range": is_reduced()}
+    small = QuantizedModel(model, x[:2], ranges=ranges, float_layers=[name], **settings)
     onnx_from_torch(small, x[:2], tmp_path / "model.onnx")
     session, graph = executed(tmp_path / "model.onnx")
     kinds = [node.op_type for node in graph.node]

@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from benchmarks.shared.one_scale import OneScale
-from kdeploy.compress.quantization_rules import saturates
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.quantization.onnx_static import quantize_file
 from kdeploy.quantization.pt2e import QuantizedModel, observe, pt2e
-from kdeploy.runtimes.run import this_machine
+from tests.tiny.weight_bits import is_reduced
 
 THRESHOLD = 0.5
 PIXELS = 640.0
@@ -72,11 +71,6 @@ def share_kept(expected, found):
 def answer(path, x):
     session = onnxruntime.InferenceSession(path)
     return session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
-
-
-def is_reduced(profile):
-    """As compressors have it: where sums of 8-bit products saturate, weights have 7 bits."""
-    return profile == "cpu" and saturates(this_machine())
 
 
 @pytest.mark.parametrize("profile", ["cpu", "arm", "tensorrt"])

@@ -15,6 +15,7 @@ from kdeploy.quantization.onnx_static import PROFILES, check_integers, quantize_
 from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 from tests.quantization.conftest import built
+from tests.tiny.weight_bits import is_reduced
 
 NUM_CONVOLUTIONS = {"concatenating": 4, "squeezing": 5, "signal": 2}
 
@@ -35,6 +36,7 @@ def float_file(tmp_path_factory):
 
 def quantized(source, x, profile="cpu", observer="min_max", **options):
     target = source.with_name(f"{profile}.onnx")
+    options = {"reduce_range": is_reduced(profile), **options}
     quantize_file(source, target, [x[:8], x[8:]], profile=profile, observer=observer, **options)
     return target
 

@@ -9,13 +9,16 @@ so that outputs depend, by a rounding, on what else is in the batch.
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, compressor
+from kdeploy.compress.quantization_rules import weight_format
 from kdeploy.errors import ModelError, OrderError
 from kdeploy.quantization.contract import quantized_by
 from kdeploy.quantization.dynamic import DynamicModel
+from kdeploy.quantization.number_format import INT7
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ def int8_dynamic(
     context: CompressContext,
     *,
     ignore: tuple[str, ...] = (),
-    reduce_range: bool = False,
+    reduce_range: bool | Literal["auto"] = "auto",
 ) -> nn.Module:
     """Return the model with its linear and LSTM layers on 8-bit integers.
 
@@ -40,7 +43,8 @@ def int8_dynamic(
         model: The float model.
         context: The example that is traced; no data is looked at.
         ignore: Layers that stay float, by name or pattern, e.g. `[head, layers.0.*]`.
-        reduce_range: 7-bit weights, for x86 processors without VNNI, whose 16-bit sums saturate.
+        reduce_range: 7-bit weights, for x86 processors without VNNI, whose 16-bit sums saturate;
+            `auto` asks this machine.
 
     Raises:
         OrderError: the model is quantized already.
@@ -51,7 +55,8 @@ def int8_dynamic(
             f"the model is quantized already (`{by}`)",
             hint="leave one of the two steps out",
         )
-    small = DynamicModel(model, context.example, ignore=ignore, reduce_range=reduce_range)
+    is_reduced = weight_format("cpu", reduce_range, context) is INT7
+    small = DynamicModel(model, context.example, ignore=ignore, reduce_range=is_reduced)
     layers = small.layers()
     context.report["int8_dynamic"] = [
         *({"layer": name, "weights": "INT8", "reason": ""} for name in layers),

@@ -8,6 +8,7 @@ import pytest
 
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.training.fit import FitContext, accuracy
+from tests.distill.schemes.warnings_of_schemes import said_of_schemes
 
 OTHER = {"build": "other"}
 HINTS = {"hints": {"layers": {"blocks.1": "blocks.1"}, "weight": 0.1}}
@@ -68,7 +69,7 @@ def test_warns_of_a_teacher_that_was_never_trained(learn, other, tiny_model, cap
     teachers = [OTHER, {"build": "fresh"}]
     with caplog.at_level(logging.WARNING):
         learn("ensemble", built=built, teachers=teachers, epochs=0)
-    assert [record.args[0] for record in caplog.records] == ["teachers[1]"]
+    assert [record.args[0] for record in said_of_schemes(caplog)] == ["teachers[1]"]
 
 
 def test_warns_of_weights_without_effect(learn, caplog):
