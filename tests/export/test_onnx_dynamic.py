@@ -11,12 +11,13 @@ from kdeploy.quantization.dynamic import DynamicModel
 from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 from tests.quantization.test_dynamic import made
+from tests.tiny.weight_bits import is_reduced
 
 
 @pytest.mark.parametrize("options", [{"bidirectional": True, "num_layers": 2}, {"bias": False}])
 def test_an_lstm_runs_on_integers_and_computes_what_the_model_computes(options, tmp_path):
     model, x = made(**options)
-    small = DynamicModel(model, x[:2])
+    small = DynamicModel(model, x[:2], reduce_range=is_reduced())
     onnx_from_torch(small, x[:2], tmp_path / "m.onnx")
     session = OnnxruntimeCpu(threads=1)
     session.open(tmp_path / "m.onnx")

@@ -51,6 +51,7 @@ RUNTIMES = (
     "runtimes/contract.py",
     "runtimes/executorch.py",
     "runtimes/litert.py",
+    "runtimes/litert_codes.py",
     "runtimes/openvino.py",
     "runtimes/pte_ends.py",
     "system/temporary.py",
