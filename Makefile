@@ -22,7 +22,8 @@ TESTS_OF_THREADS := tests/training/test_fit.py tests/training/test_safe_arithmet
 HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-edge test-arm hints fuzz test-tensorrt-api check bench test-gpu bench-gpu docs
+.PHONY: help setup demo test test-edge test-arm test-resolver digests hints fuzz test-tensorrt-api
+.PHONY: check bench test-gpu bench-gpu docs
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
