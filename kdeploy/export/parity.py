@@ -52,9 +52,6 @@ LARGEST_FLOAT_BOUND = 0.1
 # Of INT8 files, in distances between the INT8 model and its float base. Independent roundings
 # are sqrt(2) of them apart in the mean; the largest of a few hundred values varies by as much.
 ROUNDING_BOUND = 2.0
-# Of the tokens of a text, of a quantized model: at one that it is of two minds about, as random
-# tokens have them, activations are many times as large or not, and either way is a rounding away.
-MOST_ODD_TOKENS = 0.01
 # Of files in half precision, in distances between the model and itself with rounded weights. A
 # file rounds the output of each operator as well, of which a block has several for each weight.
 HALF_BOUND = 4.0
@@ -80,9 +77,6 @@ class Parity:
     worst: str = ""
     """The output that is furthest off, where there are several."""
 
-    odd_tokens: float = 1.0
-    """Share of a text's tokens that are further off than `bound`; 1 where none may be."""
-
     agreement_metric: str = TOP1
     """What `agreement` is: the share of items with the same class, or the task's own."""
 
@@ -93,8 +87,7 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        is_near = self.max_abs <= self.bound or self.odd_tokens <= MOST_ODD_TOKENS
-        return is_near and self.cosine >= LOWEST_COSINE
+        return self.max_abs <= self.bound and self.cosine >= LOWEST_COSINE
 
 
 def agreement_in_words(metric: str, value: float | None) -> str:
@@ -188,7 +181,6 @@ def parity_on(
         agreement_metric=agreement[0],
         required_tolerance=max(_largest_error(found, expected) for expected, found in pairs),
         bound=bound,
-        odd_tokens=_odd_tokens(pairs, bound) if base is not None and _are_ids(batches) else 1.0,
         worst=max(trials, key=lambda trial: trial.error).output,
     )
     if parity.passed:
@@ -289,27 +281,6 @@ def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     found, expected = found[is_number], expected[is_number]
     norms = float(np.linalg.norm(found) * np.linalg.norm(expected))
     return float((found * expected).sum()) / norms if norms else float(not found.any())
-
-
-def _are_ids(batches: Sequence[tuple[Inputs, ...]]) -> bool:
-    """Tell whether the model reads token ids, so that its answers are one a token."""
-    first = batches[0][0]
-    return isinstance(first, np.ndarray) and first.ndim == 2 and first.dtype.kind == "i"
-
-
-def _odd_tokens(pairs: Sequence[tuple[Array, Array]], bound: float) -> float:
-    """Return the share of tokens beyond the bound in the worst batch; 1 where shapes differ.
-
-    Args:
-        pairs: Logits (batch, tokens, vocabulary) of the model, and of the file.
-    """
-    shares: list[float] = []
-    for expected, found in pairs:
-        if expected.ndim != 3 or expected.shape != found.shape:
-            return 1.0
-        errors = np.abs(found - expected).max(-1) / max(float(expected.std()), 1e-30)
-        shares.append(float((errors > bound).mean()))
-    return max(shares, default=1.0)
 
 
 def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float:

@@ -15,7 +15,6 @@ from kdeploy.export.parity import (
     check_parity,
     inputs,
     measure_parity,
-    parity_on,
 )
 from kdeploy.tasks.segmentation import Segmentation
 
@@ -207,54 +206,6 @@ def test_messages_speak_of_an_agreement_only_where_there_is_one():
     with pytest.raises(ParityFailed) as caught:
         check_parity(replace(parity, agreement=None), name="file")
     assert "agreement" not in caught.value.message
-
-
-@pytest.mark.parametrize(("tokens", "passes"), [(0, True), (1, True), (2, False)])
-def test_of_a_text_on_codes_one_token_of_a_hundred_may_go_another_way(tokens, passes):
-    from tests.tiny.language import text_data
-
-    class Words(nn.Module):
-        def __init__(self, rounding=0.0):
-            super().__init__()
-            self.table = nn.Embedding(260, 12)
-            self.table.weight.data = torch.linspace(-1, 1, 260 * 12).reshape(260, 12) + rounding
-
-        def forward(self, ids):
-            return self.table(ids)
-
-    model = Words()
-
-    def run(x):
-        answer = model(torch.from_numpy(x)).detach().numpy() + 0.001
-        answer[0, :tokens] += 0.5  # of 128 tokens in a text
-        return answer
-
-    items = text_data(128, items=4)
-    found = measure_parity(model, run, items, base=Words(0.01), batch_sizes=(1,))
-    assert found.odd_tokens == pytest.approx(tokens / 128)
-    assert (found.max_abs > found.bound) == (tokens > 0)
-    assert found.passed == passes
-    float_file = measure_parity(model, run, items, batch_sizes=(1,))
-    assert not float_file.passed
-
-
-def test_of_boxes_none_may_go_another_way():
-    rows = np.linspace(-1, 1, 2 * 200 * 4, dtype=np.float32).reshape(2, 200, 4)
-
-    class Boxes(nn.Module):
-        def forward(self, x):
-            return x
-
-    class Rounded(nn.Module):
-        def forward(self, x):
-            return x + 0.01
-
-    def run(x):
-        return x + np.where(np.arange(200) == 7, 0.5, 0.001).astype(np.float32)[:, None]
-
-    found = parity_on([(rows,)], Boxes(), run, base=Rounded())
-    assert found.odd_tokens == 1
-    assert not found.passed
 
 
 def test_agreement_is_that_of_the_task(data):
