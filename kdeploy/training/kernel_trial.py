@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TIMES = 3
+TIMES = 6  # what writes past its end meets something that notices in about three of four
 # Of the largest value. A number in bf16 is off by a 500th; a kernel that errs, by its whole size.
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.03, torch.float16: 0.01}
 COMPARED = ("conv", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm", "upsample", "_upsample")

@@ -1,7 +1,9 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from kdeploy.training.kernel_check import DIED, _Memory, _tried, findings
 from kdeploy.training.kernel_faults import known_fault
 from kdeploy.training.kernel_trial import DIFFERS, FAILS, OK, describe
 
+has_avx = torch.backends.cpu.get_cpu_capability().startswith("AVX")
 has_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 needs_avx512 = pytest.mark.skipif(not has_avx512, reason="the fault is in a kernel for AVX-512")
 TEN_LINES = """
@@ -80,6 +83,64 @@ def test_a_call_that_kills_is_found_by_trying_it_and_the_calls_beside_it_are_goo
 def test_the_table_leaves_alone_what_is_known_to_be_good(safe):
     assert known_fault(json.loads(convolution(**safe)), 2) is None
     assert known_fault(json.loads(convolution(59)), 1) is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "channels", "batch", "is_met"),
+    [
+        ("AVX2", 4, 16, True),
+        ("AVX2", 7, 61, True),
+        ("AVX2", 8, 61, False),
+        ("AVX2", 4, 1, False),
+        ("AVX512", 4, 16, False),
+        ("AVX512", 4, 61, True),
+        ("DEFAULT", 4, 61, False),
+    ],
+)
+def test_the_table_knows_each_kind_of_processor(capability, channels, batch, is_met, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    call = json.loads(convolution(batch, channels=channels))
+    assert (known_fault(call, 2) is not None) == is_met
+
+
+ONE_PAST = """
+import ctypes
+python = ctypes.pythonapi
+python.PyMem_RawMalloc.restype = ctypes.c_void_p
+block = ctypes.c_void_p(python.PyMem_RawMalloc(ctypes.c_size_t(100)))
+ctypes.memset(block, 0, 101)
+python.PyMem_RawFree(block)
+"""
+# Held to AVX2, which every x86 of the last ten years has, and in another process: oneDNN reads the
+# variables once.
+TRY_IT = """
+import sys
+sys.path[:0] = [sys.argv[1]]
+from tests.training.test_kernel_check import convolution
+from kdeploy.training import kernel_check, kernel_faults
+kernel_faults.FAULTS = ()
+calls = [convolution(batch, channels=4) for batch in (16, 32)] + [convolution(16)]
+found, _ = kernel_check.findings([(call, str(i)) for i, call in enumerate(calls)], threads=1)
+print([finding.layer for finding in found])
+"""
+
+
+@pytest.mark.skipif(not kernel_check.guarded_memory(), reason="the C library has no guard")
+@pytest.mark.skipif(not has_avx, reason="the fault is in kernels for AVX2 and later")
+def test_what_writes_past_its_memory_is_found_whatever_lies_there(tmp_path):
+    narrow = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    command = [sys.executable, "-c", TRY_IT, str(Path(__file__).parents[2])]
+    for time in ("first", "second"):
+        environment = {**os.environ, **narrow, "XDG_CACHE_HOME": str(tmp_path / time)}
+        done = subprocess.run(command, capture_output=True, env=environment, text=True, timeout=120)
+        assert done.stdout == "['0', '1']\n", done.stderr
+
+
+@pytest.mark.skipif(not kernel_check.guarded_memory(), reason="the C library has no guard")
+def test_one_byte_past_a_block_ends_the_process_that_tries():
+    environment = {**os.environ, **kernel_check.guarded_memory()}
+    done = subprocess.run([sys.executable, "-c", ONE_PAST], env=environment, capture_output=True)
+    assert done.returncode == -signal.SIGABRT
 
 
 def test_what_was_tried_once_is_not_tried_again(monkeypatch, tmp_path):
