@@ -22,7 +22,7 @@ TESTS_OF_THREADS := tests/training/test_fit.py tests/training/test_safe_arithmet
 HAS_GPU = $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-edge test-arm test-resolver digests hints fuzz test-tensorrt-api
+.PHONY: help setup demo test test-slow test-edge test-arm test-resolver digests hints fuzz test-tensorrt-api
 .PHONY: check bench test-gpu bench-gpu docs
 
 help:  ## list the targets
@@ -48,11 +48,15 @@ demo: $(STAMP)  ## from a teacher to a verified bundle in minutes; writes runs/d
 	$(BIN)/kdeploy run models/digits/recipe.yaml --out runs/demo
 
 # A worker that died is not replaced: xdist would wait for ever for what it had been given.
-test: $(STAMP)  ## all tests; those that need a GPU skip without one
+test: $(STAMP)  ## all tests but the slow ones; those that need a GPU skip without one
 	@rm -f $(HINTS_SEEN)
-	$(ONE_THREAD) KDEPLOY_HINTS=$(HINTS_SEEN) $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
-	$(TWO_THREADS) $(BIN)/pytest $(TESTS_OF_THREADS)
+	$(ONE_THREAD) KDEPLOY_HINTS=$(HINTS_SEEN) $(BIN)/pytest -m 'not slow' -n 2 --dist loadfile --max-worker-restart 0
+	$(TWO_THREADS) $(BIN)/pytest -m 'not slow' $(TESTS_OF_THREADS)
 	-@$(BIN)/python -m tests.hints $(HINTS_SEEN)
+
+test-slow: $(STAMP)  ## tests of more than half a minute each: what the pages say to run, kills, hosts
+	$(ONE_THREAD) $(BIN)/pytest -m slow -n 2 --dist worksteal --max-worker-restart 0
+	$(TWO_THREADS) $(BIN)/pytest -m slow $(TESTS_OF_THREADS)
 
 hints: $(STAMP)  ## what the last `make test` saw of every error: message and hint, for reading
 	@$(BIN)/python -m tests.hints $(HINTS_SEEN) --table

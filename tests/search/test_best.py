@@ -157,6 +157,7 @@ TINY = {
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_whole_search_is_timed_over_ssh_and_judged_here(tmp_path, tiny_build, tiny_data, ssh):
     pytest.importorskip("optuna", reason="pip install 'kdeploy[search]'")
     for name, part in (("train", tiny_data.train), ("test", tiny_data.test)):
