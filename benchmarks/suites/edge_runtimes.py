@@ -2,14 +2,15 @@
 
     python -m benchmarks.suites.edge_runtimes [--only digits resnet18] [--rounds 12]
 
-Needs `pip install 'kdeploy[executorch,litert,openvino]' pytorchcv`. Networks: a student on digits
-that is trained here in seconds, the shipped Fashion-MNIST teacher, and pytorchcv's MobileNetV2 and
-ResNet-18 with random weights at 224x224, of which only speed, kernels and parity are asked. All
-INT8 files have the same ranges. Files for ExecuTorch and LiteRT hold one row; all are open in one
-process and take turns, and what is compared is the time of the processor (`time.process_time`),
-which another program's load changes less. Accuracy is of the very file in the very runtime. Parity
-is the largest error in standard deviations of the output, and what the gate allows. Memory is the
-peak of a process that opens a file and runs it. One line a network, runtime and precision goes to
+Needs `pip install 'kdeploy[executorch,litert,openvino]' pytorchcv vit-pytorch`. Networks: a student
+on digits that is trained here in seconds, one of 77 754 parameters on Fashion-MNIST in two minutes;
+and with random weights, of which only speed, kernels and parity are asked, pytorchcv's MobileNetV2
+and ResNet-18 at 224x224 and vit-pytorch's vision Transformer at 64x64. All INT8 files have the same
+ranges. Files for ExecuTorch and LiteRT hold one row; all are open in one process and take turns,
+and what is compared is the time of the processor (`time.process_time`), which another program's
+load changes less. Accuracy is of the very file in the very runtime. Parity is the largest error in
+standard deviations of the output, and what the gate allows. Memory is the peak of a process that
+opens a file and runs it. One line a network, runtime and precision goes to
 `rows.jsonl` in the work folder; a network that is there is not measured again. Exits 1 when INT8 in
 its best runtime takes more than 0.45 of the best float time on a narrow network.
 """
@@ -29,7 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.shared.architectures import make
+from benchmarks.shared.architectures import ARCHITECTURES, make
 from benchmarks.shared.noise import noise
 from benchmarks.shared.plain_loop import trained_by_hand
 from benchmarks.shared.running import add_row, conclude, conditions, here, parser_of, rows_of, table
@@ -39,14 +40,18 @@ from kdeploy.compress.contract import CompressContext
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.export.run import export
-from kdeploy.pipeline.weights import load_weights
 from kdeploy.runtimes.contract import Runtime, first
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.references import ModelReference, build_model
 
 MODELS = Path(__file__).parents[2] / "models"
-NETWORKS = ("digits", "fashion_mnist", "mobilenetv2_w1", "resnet18")
+NETWORKS = ("digits", "fashion_mnist", "mobilenetv2_w1", "resnet18", "simple_vit")
 NARROW, BOUND = ("digits", "fashion_mnist"), 0.45
+# Parameters of the data, arguments of the network, epochs.
+TRAINED: Mapping[str, tuple[dict[str, Any], dict[str, Any], int]] = {
+    "digits": ({"size": 16}, {"width": 12, "depth": 1}, 15),
+    "fashion_mnist": ({}, {"width": 16, "depth": 1}, 2),
+}
 # Of the two runtimes that open ONNX files, which export wrote them.
 TARGETS = {"onnxruntime_cpu": "onnx", "ort_format": "ort_format", "openvino": "onnx"}
 RUNTIMES = (*TARGETS, "executorch", "litert")
@@ -121,24 +126,19 @@ def measured(name: str, folder: Path, rounds: int) -> list[dict[str, Any]]:
 
 def network(name: str) -> tuple[nn.Module, Dataset, bool]:
     """Return a network in evaluation mode, its data, and whether it has learned them."""
-    if name == "digits":
-        data = load(DataReference(name="digits", parameters={"size": 16}))
-        build = f"{MODELS / 'digits' / 'build.py'}:resnet"
+    if name in TRAINED:
+        parameters, args, epochs = TRAINED[name]
+        data = load(DataReference(name=name, parameters=parameters))
+        build = f"{MODELS / name / 'build.py'}:resnet"
         torch.manual_seed(0)
-        model = build_model(ModelReference(build=build, args={"width": 12, "depth": 1}))
-        x = torch.from_numpy(data.preprocessing.apply(data.train.x))
-        return (
-            trained_by_hand(model, x, torch.from_numpy(data.train.y), epochs=15, seed=0),
-            data,
-            True,
+        model = build_model(ModelReference(build=build, args=args))
+        x, y = (
+            torch.from_numpy(data.preprocessing.apply(data.train.x)),
+            torch.from_numpy(data.train.y),
         )
-    if name == "fashion_mnist":
-        data = load(DataReference(name="fashion_mnist"))
-        build = f"{MODELS / 'fashion_mnist' / 'build.py'}:resnet"
-        teacher = build_model(ModelReference(build=build, args={"width": 32, "depth": 3}))
-        weights = MODELS / "fashion_mnist" / "teacher.safetensors"
-        return load_weights(teacher, weights).model.eval(), data, True
-    data = noise((3, 224, 224), 8)
+        return trained_by_hand(model, x, y, epochs=epochs, seed=0), data, True
+    size = ARCHITECTURES[name].size
+    data = noise((3, size, size), 8)
     return make(name), data, False
 
 

@@ -31,10 +31,12 @@ class TeacherEffect:
     after_steps: int
     of_steps: int
     control_accuracy: float
-    """On the validation part, then."""
+    """The mean of its scores, then."""
     teacher_accuracy: float
     are_weights_given: bool = False
     """Whether the recipe weighs losses and labels itself."""
+    scores: str = ""
+    """What the scores of items are shares of, in words; empty: items that are right."""
 
     @property
     def verdict(self) -> Verdict:
@@ -47,7 +49,10 @@ class TeacherEffect:
     def sentence(self) -> str:
         """Say it, with the interval, and what to do about it."""
         found = self.difference
-        points = f"{100 * found.value:+.1f} pp ({100 * found.low:+.1f} to {100 * found.high:+.1f}"
+        unit = f"pp of {self.scores}" if self.scores else "pp"
+        points = (
+            f"{100 * found.value:+.1f} {unit} ({100 * found.low:+.1f} to {100 * found.high:+.1f}"
+        )
         is_whole = self.after_steps == self.of_steps
         when = "trained to the end" if is_whole else f"after {self.after_steps} of {self.of_steps}"
         when = when if is_whole else f"{when} steps"
@@ -61,7 +66,8 @@ class TeacherEffect:
 
     @property
     def _remedy(self) -> str:
-        if self.teacher_accuracy <= self.control_accuracy:
+        # Elsewhere the mean over items is not what the teacher's score is.
+        if not self.scores and self.teacher_accuracy <= self.control_accuracy:
             return (
                 f"it is right on {self.teacher_accuracy:.1%} of them, the student without it on "
                 f"{self.control_accuracy:.1%}; train the teacher longer, name a better one, or "
@@ -80,15 +86,26 @@ class TeacherEffect:
 
 
 def effect_of(
-    student: NDArray[np.bool_],
-    control: NDArray[np.bool_],
+    student: NDArray[Any],
+    control: NDArray[Any],
     *,
     after_steps: int,
     of_steps: int,
     teacher_accuracy: float,
     are_weights_given: bool = False,
+    scores: str = "",
 ) -> TeacherEffect:
-    """Return what the teacher did, by the validation items that each of the two gets right."""
+    """Return what the teacher did, by the scores of both on the same validation items.
+
+    Args:
+        student: Scores (N,), as `Task.item_scores` has them.
+        control: Those of the student without a teacher.
+        after_steps: Both were looked at.
+        of_steps: The whole training.
+        teacher_accuracy: The task's score of the teacher on the same items.
+        are_weights_given: Whether the recipe weighs losses and labels itself.
+        scores: What scores are shares of, in words; empty: items that are right.
+    """
     return TeacherEffect(
         difference=paired_difference(student, control),
         after_steps=after_steps,
@@ -96,6 +113,7 @@ def effect_of(
         control_accuracy=float(control.mean()) if control.size else 0.0,
         teacher_accuracy=teacher_accuracy,
         are_weights_given=are_weights_given,
+        scores=scores,
     )
 
 

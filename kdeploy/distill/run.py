@@ -31,7 +31,7 @@ from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.distill.teachers import Ensemble
 from kdeploy.errors import RecipeError
 from kdeploy.system.temporary import temporary_folder
-from kdeploy.tasks.contract import has_class_rows, task_of
+from kdeploy.tasks.contract import has_class_rows, has_item_scores, task_of
 from kdeploy.training.device import device_named
 from kdeploy.training.fit import FitContext, FitResult, accuracy, check_outputs
 
@@ -96,7 +96,7 @@ def distill(
         training=config,
         label_weight=weight,
         build=build,
-        looked_at=student if has_classes else None,
+        looked_at=student if has_item_scores(data) else None,
     )
     device = str(device_named(context.device))
     teacher_accuracy = accuracy(

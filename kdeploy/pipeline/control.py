@@ -19,10 +19,11 @@ from kdeploy.pipeline.storing import EARLY_LOOK
 from kdeploy.store.artifact import Artifact
 from kdeploy.store.model_io import load_model
 from kdeploy.store.references import ModelReference, source_sha256
+from kdeploy.tasks.contract import facts_of, judged_as, task_of
 from kdeploy.training.defaults import Settled
 from kdeploy.training.early_look import EarlyLook, Seen
 from kdeploy.training.fit import Supervised, fit
-from kdeploy.training.predict import right_items
+from kdeploy.training.predict import item_scores
 
 TEACHERS_SCORE = "teacher_validation_accuracy"
 
@@ -50,17 +51,18 @@ def teacher_effect(
     known = json.loads(file.read_text())
     own = Seen.from_dict(known)
     if baseline is not None:
-        pair = [right_items(load_model(model), data, "cpu") for model in (student, baseline)]
+        pair = [item_scores(load_model(model), data, "cpu") for model in (student, baseline)]
         after = own.of_steps
     else:
         other = _seen_of_control(session, reference, student, known)
-        pair, after = [own.right, other.right], own.after_steps
+        pair, after = [own.scores, other.scores], own.after_steps
     effect = effect_of(
         *pair,
         after_steps=after,
         of_steps=own.of_steps,
         teacher_accuracy=float(student.manifest["scores"][TEACHERS_SCORE]),
         are_weights_given=config.are_weights_given,
+        scores=str(facts_of(judged_as(task_of(data)))["scores"]),
     )
     session.listener.message(effect.sentence)
     return effect
@@ -69,7 +71,7 @@ def teacher_effect(
 def _seen_of_control(
     session: Session, reference: ModelReference, student: Artifact, known: Mapping[str, Any]
 ) -> Seen:
-    """Return what is right in a student without a teacher, after as many steps as its twin's."""
+    """Return what is seen of a student without a teacher, after as many steps as its twin's."""
     after = int(known["after_steps"])
 
     def make(work: Path) -> Made:

@@ -10,8 +10,9 @@ to them. Predictions are what is judged, kept and compared: one array whose firs
 counts (items, tokens), small enough to be kept for a whole part. `expected` brings targets into
 that form.
 
-Facts of the decorator: `metric` is the main one, the first that is shown; `like` names the task
-whose losses on outputs fit as well; `loss` is what a distillation uses unless the recipe says
+Facts of the decorator: `metric` is the main one, the first that is shown; `scores` says what the
+item scores are shares of, where that is not items; `like` names the task whose losses on outputs
+fit as well; `loss` is what a distillation uses unless the recipe says
 otherwise; `moves=True` says that targets have places in the item (boxes, masks, points, a label for
 each step), so that augmentations move them along or are refused; `without=(...)` names further
 augmentations after which targets would be wrong. One that has neither fact tells nothing of it.
@@ -44,20 +45,27 @@ TensorAnswer: TypeAlias = "Tensor | Mapping[str, Tensor]"
 """What a torch model returned."""
 Predictions: TypeAlias = NDArray[Any]
 Made = TypeVar("Made", bound=type)
-UNSAID: Mapping[str, Any] = {"like": "", "loss": "kd", "moves": False, "without": ()}
+UNSAID: Mapping[str, Any] = {
+    **{"scores": "", "like": "", "loss": "kd"},
+    **{"moves": False, "without": ()},
+}
 """Facts as they are where the decorator does not say them."""
 
 
 def task(
     *,
     metric: str,
+    scores: str = "",
     like: str = "",
     loss: str = "kd",
     moves: bool = False,
     without: tuple[str, ...] = (),
 ) -> Callable[[Made], Made]:
     """Return the decorator of a task; its facts are told at the head of this file."""
-    given = {"metric": metric, "like": like, "loss": loss, "moves": moves, "without": without}
+    given = {
+        **{"metric": metric, "scores": scores, "like": like, "loss": loss},
+        **{"moves": moves, "without": without},
+    }
     facts = {key: value for key, value in given.items() if value != UNSAID.get(key)}
 
     def mark(made: Made) -> Made:
@@ -145,6 +153,14 @@ class Task(Protocol):
         """Return how far predictions are those of another model, for which nobody needs labels."""
         ...
 
+    def item_scores(self, predictions: Predictions, expected: Predictions) -> Array | None:
+        """Return how good each item is, or each token that counts, (N,); None: no such thing.
+
+        Bool where it is right or not, else float64, higher is better: two models are compared by
+        the mean, item by item.
+        """
+        ...
+
     def unreadable(self, predictions: Predictions, *, what: str = "items") -> str | None:
         """Return which answers are no numbers, in words; None where all are."""
         ...
@@ -157,6 +173,17 @@ class Task(Protocol):
 def task_of(data: Dataset) -> Task:
     """Return what the targets and outputs of the data mean."""
     return cast("Task", data.task) if data.task is not None else classification()
+
+
+def has_item_scores(data: Dataset) -> bool:
+    """Return whether models can be compared item by item on the validation part."""
+    # One of the user's own may have been written before tasks had them.
+    scores = getattr(task_of(data), "item_scores", None)
+    part = data.validation
+    if scores is None or not len(part) or not part.is_labelled:
+        return False
+    first = task_of(data).expected(part.y[:1])
+    return scores(first, first) is not None
 
 
 def stored_task(data: Dataset) -> dict[str, Any]:

@@ -35,7 +35,7 @@ NO_TEXT = -2
 """In the first place of a text whose frames are no numbers."""
 
 
-@task(metric="ctc.cer", loss="ctc_kd", without=("horizontal_flip",))
+@task(metric="ctc.cer", scores="whole texts", loss="ctc_kd", without=("horizontal_flip",))
 class Ctc:
     """Logits (N, frames, characters + blank); targets are texts, or places in the alphabet.
 
@@ -143,6 +143,13 @@ class Ctc:
             f"the frames of {len(bad)} of {len(predictions)} {what} are NaN or infinite, which is "
             f"no text (the first, counted from 0: {bad[0]})"
         )
+
+    def item_scores(
+        self, predictions: Predictions, expected: Predictions
+    ) -> NDArray[np.bool_] | None:
+        """Return whether each text is read without an error."""
+        sides = [[text_of(row, self.alphabet) for row in side] for side in (predictions, expected)]
+        return np.array([one == other for one, other in zip(*sides, strict=True)], bool)
 
     def score(self, metrics: Mapping[str, float]) -> float:
         """Return the share of characters that is right: 1 - CER, at the least 0."""

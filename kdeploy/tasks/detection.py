@@ -172,6 +172,9 @@ class Detection:
     def unreadable(self, predictions: Predictions, *, what: str = "items") -> str | None:
         return not_finite(predictions, what=what)
 
+    def item_scores(self, predictions: Predictions, expected: Predictions) -> None:
+        """Return None: mAP ranks the boxes of all images together."""
+
     def score(self, metrics: Mapping[str, float]) -> float:
         return metrics["detection.map"]
 

@@ -97,6 +97,7 @@ class Embedding:
     expected = usual.targets_as_they_are
     log_likelihoods = usual.no_likelihoods
     metrics = usual.by_metrics
+    item_scores = usual.no_item_scores
     agreement = usual.agreement_by_metrics
     unreadable = usual.numbers_that_are_none
 

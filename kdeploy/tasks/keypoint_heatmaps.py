@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from pydantic import Field
     from torch import Tensor
 
+NEAR = 0.05  # as `keypoints.pck` has it
 NAMES = ("heatmaps", "maps", "logits")
 
 
-@task(metric="keypoints.pck", loss="heatmap_kd", moves=True)
+@task(metric="keypoints.pck", scores="keypoints", loss="heatmap_kd", moves=True)
 class KeypointHeatmaps:
     """Maps (N, points, height, width); targets are (N, points, 3): x, y in pixels, visibility.
 
@@ -106,6 +107,17 @@ class KeypointHeatmaps:
     metrics = usual.by_metrics
     agreement = usual.agreement_by_metrics
     unreadable = usual.numbers_that_are_none
+
+    def item_scores(
+        self, predictions: Predictions, expected: Predictions
+    ) -> NDArray[np.float64] | None:
+        """Return the share of each item's visible points that are found near enough."""
+        is_seen = expected[..., 2] > 0
+        gap = np.linalg.norm(predictions[..., :2] - expected[..., :2], axis=-1)
+        counts = is_seen.sum(axis=1)
+        found = ((gap <= NEAR) & is_seen).sum(axis=1)
+        scores: NDArray[np.float64] = found[counts > 0] / counts[counts > 0]
+        return scores
 
     def score(self, metrics: Mapping[str, float]) -> float:
         return metrics["keypoints.pck"]

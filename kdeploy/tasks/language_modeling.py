@@ -38,6 +38,7 @@ class LanguageModeling:
     expected = usual.counted_targets
     log_likelihoods = usual.token_likelihoods
     metrics = usual.class_metrics
+    item_scores = usual.right_or_not
     agreement = usual.class_agreement
     unreadable = usual.rows_without_class
     score = usual.top1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 UNKNOWN = -1
 
 
-@task(metric="multi_label.map", loss="binary_kd")
+@task(metric="multi_label.map", scores="labels", loss="binary_kd")
 class MultiLabel:
     """Logits (N, labels); targets are 1 or 0 for each label, -1 where nobody knows."""
 
@@ -127,6 +127,13 @@ class MultiLabel:
     metrics = usual.by_metrics
     agreement = usual.agreement_by_metrics
     unreadable = usual.numbers_that_are_none
+
+    def item_scores(
+        self, predictions: Predictions, expected: Predictions
+    ) -> NDArray[np.float64] | None:
+        """Return the share of each item's labels that are right, above a half being there."""
+        scores: NDArray[np.float64] = ((predictions > 0.5) == (expected > 0.5)).mean(axis=1)
+        return scores
 
     def score(self, metrics: Mapping[str, float]) -> float:
         return metrics["multi_label.map"]

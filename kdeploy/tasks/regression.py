@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NAMES = ("values", "output")
 
 
-@task(metric="regression.mae", loss="mse")
+@task(metric="regression.mae", scores="R2", loss="mse")
 class Regression:
     """Numbers (N, D); targets are float vectors (N, D), or (N,) for one number an item."""
 
@@ -128,6 +128,17 @@ class Regression:
     metrics = usual.by_metrics
     agreement = usual.agreement_by_metrics
     unreadable = usual.numbers_that_are_none
+
+    def item_scores(
+        self, predictions: Predictions, expected: Predictions
+    ) -> NDArray[np.float64] | None:
+        """Return what each item adds to R2: 1 less its squared error, in variances of the part."""
+        exact = expected.astype(np.float64)
+        errors, variance = np.square(predictions - exact), exact.var(axis=0)
+        # As R2 has it: a column that never changes explains nothing.
+        explained = 1 - errors / np.where(variance > 0, variance, 1)
+        scores: NDArray[np.float64] = np.where(variance > 0, explained, errors == 0).mean(axis=1)
+        return scores
 
     def score(self, metrics: Mapping[str, float]) -> float:
         """Return R2: 1 is perfect, 0 what the mean would get."""

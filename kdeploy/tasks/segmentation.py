@@ -30,7 +30,9 @@ MOST_CLASSES = 254
 NAMES = ("out", "logits", "masks")
 
 
-@task(metric="segmentation.miou", like="classification", loss="pixel_kd", moves=True)
+@task(
+    metric="segmentation.miou", scores="pixels", like="classification", loss="pixel_kd", moves=True
+)
 class Segmentation:
     """Logits (N, classes, height, width), of two classes also (N, 1, ...); targets are masks.
 
@@ -125,6 +127,15 @@ class Segmentation:
             f"logits in {len(bad)} of {len(predictions)} {what} are NaN or infinite, which is no "
             f"class (the first, counted from 0: {bad[0]})"
         )
+
+    def item_scores(
+        self, predictions: Predictions, expected: Predictions
+    ) -> NDArray[np.float64] | None:
+        """Return the share of each item's pixels that get their class, of those that count."""
+        counts = (expected != IGNORED).sum(axis=(1, 2))
+        right = ((predictions == expected) & (expected != IGNORED)).sum(axis=(1, 2))
+        scores: NDArray[np.float64] = right[counts > 0] / counts[counts > 0]
+        return scores
 
     def score(self, metrics: Mapping[str, float]) -> float:
         return metrics["segmentation.miou"]

@@ -66,6 +66,7 @@ class Tokens:
         return found if targets is None else np.where(targets == NOT_COUNTED, NOT_COUNTED, found)
 
     expected = usual.targets_as_they_are
+    item_scores = usual.right_or_not
 
     def log_likelihoods(self, answer: Answer, targets: NDArray[Any]) -> NDArray[np.float64] | None:
         counts = targets != NOT_COUNTED

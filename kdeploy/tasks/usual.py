@@ -81,6 +81,10 @@ def agreement_by_metrics(
     return {name: float(metric(predictions, taught)) for name, metric in known.items()}
 
 
+def no_item_scores(self: Any, predictions: Predictions, expected: Predictions) -> None:
+    """Return None: only all items together say how good a model is."""
+
+
 def numbers_that_are_none(
     self: Any, predictions: Predictions, *, what: str = "items"
 ) -> str | None:
@@ -109,6 +113,12 @@ def right_classes(self: Any, answer: TensorAnswer, targets: Tensor) -> Tensor | 
     """Return how many get their class."""
     found: Tensor = (one_output(answer).argmax(-1) == targets).sum()
     return found
+
+
+def right_or_not(self: Any, predictions: Predictions, expected: Predictions) -> NDArray[np.bool_]:
+    """Return whether each item or token that counts gets its class, (N,)."""
+    right: NDArray[np.bool_] = np.asarray(predictions == expected)[expected != NOT_COUNTED]
+    return right
 
 
 def counted_classes(self: Any, answer: Answer, targets: NDArray[Any] | None) -> Predictions:

@@ -1,4 +1,4 @@
-"""An early look at a training: which validation items the model gets right after some steps.
+"""An early look at a training: how good the model is on each validation item after some steps.
 
 It looks at the average of the weights so far, not at the weights: half-way, at a high rate, these
 jump about, and the average is what falling rates would bring them to.
@@ -38,24 +38,26 @@ class Seen:
 
     after_steps: int
     of_steps: int
-    right: NDArray[np.bool_]
-    """Of the validation items, or of their tokens, those that the average got right."""
+    scores: NDArray[Any]
+    """Of the average on each validation item or token (N,), as `Task.item_scores` has them."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them: eight items to a byte, two digits to a byte."""
-        return {
-            "after_steps": self.after_steps,
-            "of_steps": self.of_steps,
-            "items": int(self.right.size),
-            "right": np.packbits(self.right).tobytes().hex(),
-        }
+        """Return the fields as JSON has them: of bools eight to a byte, two digits to a byte."""
+        steps = {"after_steps": self.after_steps, "of_steps": self.of_steps}
+        if self.scores.dtype != bool:
+            return {**steps, "scores": self.scores.tolist()}
+        right = np.packbits(self.scores).tobytes().hex()
+        return {**steps, "items": int(self.scores.size), "right": right}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Seen:
         """Return what `to_dict` wrote."""
-        packed = np.frombuffer(bytes.fromhex(fields["right"]), np.uint8)
-        right = np.unpackbits(packed, count=fields["items"]).astype(bool)
-        return cls(after_steps=fields["after_steps"], of_steps=fields["of_steps"], right=right)
+        if "scores" in fields:
+            scores = np.array(fields["scores"], np.float64)
+        else:
+            packed = np.frombuffer(bytes.fromhex(fields["right"]), np.uint8)
+            scores = np.unpackbits(packed, count=fields["items"]).astype(bool)
+        return cls(after_steps=fields["after_steps"], of_steps=fields["of_steps"], scores=scores)
 
 
 class Looking:
@@ -65,7 +67,7 @@ class Looking:
         look: When.
         student: Whose weights are averaged.
         steps: Of the whole training.
-        right: Says which items the student, as it is then, gets right.
+        score: Says how good the student, as it is then, is on each item.
     """
 
     def __init__(
@@ -74,14 +76,14 @@ class Looking:
         student: nn.Module,
         *,
         steps: int,
-        right: Callable[[], NDArray[np.bool_]],
+        score: Callable[[], NDArray[Any]],
     ) -> None:
         self.after_steps = min(max(round(look.fraction * steps), look.fewest_steps, 1), steps)
         self.ends = look.ends
         self.of_steps = steps
         self.average = WeightAverage(student, decay=FRACTION_KEPT)
         self.seen: Seen | None = None
-        self._right = right
+        self._score = score
 
     @classmethod
     def of(
@@ -90,10 +92,10 @@ class Looking:
         student: nn.Module,
         *,
         steps: int,
-        right: Callable[[], NDArray[np.bool_]],
+        score: Callable[[], NDArray[Any]],
     ) -> Looking | None:
         """Return what follows a training of so many steps; None where nobody wants to look."""
-        return cls(look, student, steps=steps, right=right) if look and steps else None
+        return cls(look, student, steps=steps, score=score) if look and steps else None
 
     @property
     def is_over(self) -> bool:
@@ -107,8 +109,8 @@ class Looking:
         self.average.update()
         if step + 1 >= self.after_steps:
             with self.average.applied():
-                right = self._right()
-            self.seen = Seen(after_steps=self.after_steps, of_steps=self.of_steps, right=right)
+                scores = self._score()
+            self.seen = Seen(after_steps=self.after_steps, of_steps=self.of_steps, scores=scores)
 
     def state_dict(self) -> dict[str, Any]:
         return {

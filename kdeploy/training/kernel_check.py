@@ -83,7 +83,7 @@ def _message(call: Mapping[str, Any], verdict: Verdict) -> str:
 
 
 def _tried(texts: Sequence[str], threads: int) -> dict[str, Verdict]:
-    """Return what came of each call; one that dies is tried once more, alone, as those before it."""
+    """Return what came of each call; one that dies is asked again, alone, as those before it."""
     verdicts: dict[str, Verdict] = {}
     before: list[str] = []
     for text in texts:

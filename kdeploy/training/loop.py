@@ -36,7 +36,7 @@ from kdeploy.training.device import device_named, fabric_on, precision_on
 from kdeploy.training.divergence_checks import check_finite, check_used, check_weights
 from kdeploy.training.early_look import Looking
 from kdeploy.training.optimization import learning_rate_at, optimizer_of
-from kdeploy.training.predict import right_items
+from kdeploy.training.predict import item_scores
 from kdeploy.training.processes import Means, joined, seed_of
 from kdeploy.training.rate_range_test import RateFound
 from kdeploy.training.rate_trial import sought_rate
@@ -94,8 +94,8 @@ class Training:
         self.average = WeightAverage(self.student, decay=settings.ema) if settings.ema else None
         self.history: list[EpochRecord] = []
         self.best = Best()
-        right = partial(right_items, self.student, data, str(self.device))
-        self.look = Looking.of(context.look, self.student, steps=self.steps_in_all, right=right)
+        score = partial(item_scores, self.student, data, str(self.device))
+        self.look = Looking.of(context.look, self.student, steps=self.steps_in_all, score=score)
 
     @property
     def cuda_devices(self) -> list[torch.device]:

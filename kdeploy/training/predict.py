@@ -111,11 +111,16 @@ def metrics_on(
     return task.metrics(predicted, task.expected(split.y))
 
 
-def right_items(model: nn.Module, data: Dataset, device: str) -> NDArray[np.bool_]:
-    """Return which validation items, or tokens, that count the model gets right, of classes."""
+def item_scores(model: nn.Module, data: Dataset, device: str) -> NDArray[Any]:
+    """Return how good the model is on each validation item, or token, that counts.
+
+    The task has item scores; see `has_item_scores`.
+    """
     part, task = data.validation, task_of(data)
     found = predict(model, part.x, data.preprocessing, device=device, task=task, targets=part.y)
-    return np.asarray(found == task.expected(part.y))
+    scores = task.item_scores(found, task.expected(part.y))
+    assert scores is not None, f"{task.name} has item scores"
+    return scores
 
 
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:

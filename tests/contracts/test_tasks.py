@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from kdeploy.data.load import DataReference, load
 from kdeploy.distill.loss_specs import check_fit
 from kdeploy.errors import DataError, ModelError, RecipeError
 from kdeploy.measurement import METRICS
-from kdeploy.tasks.contract import facts_of, kin, metrics_for, task_of
+from kdeploy.tasks.contract import facts_of, has_item_scores, kin, metrics_for, task_of
 from tests.tiny.tasks import ALPHABET, arrays_of
 
 KINDS = ("task",)
@@ -63,6 +65,31 @@ def perfect(data):
         spread[:, 1::2] = y + 1  # a blank between, and -1, which fills up, is one too
         return 9 * np.eye(len(ALPHABET) + 1, dtype=np.float32)[spread]
     return 9 * np.eye(data.num_classes, dtype=np.float32)[np.maximum(y, 0)]
+
+
+@pytest.mark.only(when=has_tiny_data)
+def test_the_scores_of_items_are_best_where_the_answer_is(technique, tmp_path):
+    data = loaded(technique.name, tmp_path)
+    task, y = task_of(data), data.test.y
+    right, expected = perfect(data), task.expected(y)
+    scores = task.item_scores(task.predictions(right, y), expected)
+    assert (scores is not None) == has_item_scores(data)
+    if scores is None:
+        return
+    assert scores.ndim == 1
+    assert scores.dtype in (bool, np.float64)
+    assert len(scores) >= len(y)  # tokens are more than items
+    np.testing.assert_allclose(scores.astype(float), 1.0, atol=1e-9)
+    other = task.item_scores(task.predictions(right[::-1].copy(), y), expected)
+    assert other.mean() < 0.9
+
+
+def test_a_task_of_ones_own_need_not_have_scores_of_items(tiny_data):
+    older = type("Older", (), {"name": "own.py:Older"})()
+    assert has_item_scores(tiny_data)
+    assert not has_item_scores(replace(tiny_data, task=older))
+    unlabelled = replace(tiny_data.validation, y=np.zeros(0, np.int64))
+    assert not has_item_scores(replace(tiny_data, validation=unlabelled))
 
 
 @pytest.mark.only(when=has_tiny_data)

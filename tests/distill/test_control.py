@@ -56,6 +56,28 @@ def test_a_teacher_that_hurt_comes_with_what_to_do(options, remedy):
     assert remedy in found.sentence
 
 
+def scored(apart, **options):
+    """Return the effect where items of two students are so far apart, of R2."""
+    control = np.linspace(0.2, 0.9, len(apart))
+    known = {"after_steps": 50, "of_steps": 500, "teacher_accuracy": 0.1, "scores": "R2"}
+    return effect_of(control + apart, control, **{**known, **options})
+
+
+def test_scores_that_are_no_shares_of_items_are_named():
+    drawn = np.random.default_rng(0).normal(size=200)
+    found = scored(0.05 + 0.1 * drawn)
+    assert found.verdict == "helped"
+    assert found.sentence.startswith("the teacher helped by +5.")
+    assert "pp of R2 (" in found.sentence
+    assert scored(0.1 * (drawn - drawn.mean())).verdict == "no difference"
+
+
+def test_what_hurt_is_not_put_down_to_a_score_of_another_kind():
+    found = scored(-0.05 + 0.01 * np.random.default_rng(0).normal(size=50))
+    assert found.verdict == "hurt"
+    assert "lower its part" in found.sentence
+
+
 def test_it_is_plain_json():
     found = json.loads(json.dumps(effect(80, 20).to_dict()))
     assert (found["verdict"], found["difference"]["n"]) == ("helped", 800)

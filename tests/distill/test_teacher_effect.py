@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.data.contract import Dataset, Preprocessing, Split
+from kdeploy import registry
+from kdeploy.data.contract import Dataset, Parts, Preprocessing, Split
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.control import LOOK, effect_of
 from kdeploy.distill.run import distill
+from kdeploy.tasks.contract import facts_of, task_of
 from kdeploy.training.early_look import EarlyLook
 from kdeploy.training.fit import FitContext, Supervised, fit
 
@@ -54,27 +56,29 @@ def data(*, wrong=0.0):
     )
 
 
-def student(seed):
+def student(seed, classes=CLASSES):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(WIDTH, 6), nn.ReLU(), nn.Linear(6, CLASSES))
+    return nn.Sequential(nn.Flatten(), nn.Linear(WIDTH, 6), nn.ReLU(), nn.Linear(6, classes))
 
 
-def effect(teacher, known, **config):
+def effect(teacher, known, *, classes=CLASSES, **config):
     """Distil, train the control as far, and return what the teacher did."""
     config = DistillConfig(epochs=10, precision="fp32", channels_last=False, **config)
-    own, other = student(0), student(0)
+    own, other = student(0, classes), student(0, classes)
     done = distill(own, teacher, known, FitContext(look=LOOK), config)
     seen = done.fit.seen
     look = EarlyLook(fraction=0.0, fewest_steps=seen.after_steps, ends=True)
     control = fit(Supervised(other), known, FitContext(look=look), done.fit.settings).seen
     assert control.after_steps == seen.after_steps < seen.of_steps
+    task = task_of(known)
     return effect_of(
-        seen.right,
-        control.right,
+        seen.scores,
+        control.scores,
         after_steps=seen.after_steps,
         of_steps=seen.of_steps,
         teacher_accuracy=done.teacher_accuracy,
         are_weights_given="label_weight" in config.model_fields_set,
+        scores=facts_of(task.name)["scores"],
     )
 
 
@@ -113,7 +117,36 @@ def test_the_control_is_the_student_up_to_the_teacher():
     seen = distill(first, Knows(), known, FitContext(look=LOOK), config).fit
     look = EarlyLook(fraction=0.0, fewest_steps=seen.seen.after_steps, ends=True)
     control = fit(Supervised(twin), known, FitContext(look=look), seen.settings).seen
-    np.testing.assert_array_equal(control.right, seen.seen.right)
+    np.testing.assert_array_equal(control.scores, seen.seen.scores)
+
+
+def numbers(*, noise):
+    """Return items whose three numbers are sums of what is seen, those of train with noise."""
+    known = data()
+    weights = np.random.default_rng(7).standard_normal((WIDTH, 3)).astype(np.float32)
+    parts = {}
+    for name in ("train", "validation", "test"):
+        split = getattr(known, name)
+        exact = split.x[:, 0] @ weights
+        off = noise * np.random.default_rng(8).standard_normal(exact.shape)
+        parts[name] = Split(x=split.x, y=exact + off * (name == "train"))
+    preprocessing = replace(known.preprocessing, classes=())
+    task = registry.find("task", "regression").load()(standardize=False)
+    read = task.read_targets(Parts(**parts, preprocessing=preprocessing), where="planted")
+    made = replace(known, **dict(read.named()), task=task)
+    return made, torch.from_numpy(weights)
+
+
+@pytest.mark.parametrize(("sign", "verdict"), [(1, "helped"), (-1, "hurt")])
+def test_a_teacher_of_numbers_is_judged_by_what_its_student_explains(sign, verdict):
+    known, weights = numbers(noise=40.0)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(WIDTH, 3, bias=False))
+    with torch.no_grad():
+        teacher[1].weight.copy_(sign * weights.T)
+    losses = [{"mse": {"weight": 1.0}}]
+    found = effect(teacher, known, losses=losses, label_weight=0.05, classes=3)
+    assert found.verdict == verdict, found.sentence
+    assert "pp of R2" in found.sentence
 
 
 def _nearest(x):

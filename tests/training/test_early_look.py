@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -17,7 +18,7 @@ def follow(model, look, *, steps=10, until=10, state=None):
         asked.append(model.weight.mean().item())
         return np.array([True, False, True])
 
-    looking = Looking(look, model, steps=steps, right=right)
+    looking = Looking(look, model, steps=steps, score=right)
     if state is not None:
         looking.load_state_dict(state)
     for step in range(looking.average.step, until):
@@ -38,7 +39,7 @@ def model_of_zeros():
 def test_looks_once_at_the_average_and_leaves_the_weights():
     model = model_of_zeros()
     looking, asked = follow(model, EarlyLook(fraction=0.4))
-    assert looking.seen.right.tolist() == [True, False, True]
+    assert looking.seen.scores.tolist() == [True, False, True]
     assert (looking.seen.after_steps, looking.seen.of_steps) == (4, 10)
     (at,) = asked
     assert 2 < at < 4
@@ -71,9 +72,11 @@ def test_an_interrupted_training_sees_the_same():
     assert third.seen.to_dict() == whole.seen.to_dict()
 
 
-def test_what_was_seen_is_plain_json():
-    right = np.random.default_rng(0).random(45) > 0.3
-    seen = Seen(after_steps=3, of_steps=30, right=right)
+@pytest.mark.parametrize("of", [lambda drawn: drawn > 0.3, lambda drawn: drawn])
+def test_what_was_seen_is_plain_json(of):
+    scores = of(np.random.default_rng(0).random(45))
+    seen = Seen(after_steps=3, of_steps=30, scores=scores)
     again = Seen.from_dict(json.loads(json.dumps(seen.to_dict())))
-    np.testing.assert_array_equal(again.right, right)
+    np.testing.assert_array_equal(again.scores, scores)
+    assert again.scores.dtype == scores.dtype
     assert (again.after_steps, again.of_steps) == (3, 30)
