@@ -1,7 +1,7 @@
 """Write reshapes that keep the batch without its size: converters know no sizes made of others.
 
-`flatten`, `squeeze` and the like become `view(x, [-1, ...])`: one operator with numbers alone,
-where torch.export computes the batch size and passes it on.
+`flatten`, `squeeze` and the like become `view(x, [-1, ...])`, of what was permuted `reshape`: one
+operator with numbers alone, where torch.export computes the batch size and passes it on.
 """
 
 from __future__ import annotations
@@ -25,12 +25,19 @@ def write_batch_views(graph_module: GraphModule) -> GraphModule:
         if node.target not in RESHAPES or sizes is None:
             continue
         with graph_module.graph.inserting_before(node):
-            view = graph_module.graph.call_function(aten.view.default, (node.args[0], [-1, *sizes]))
+            view = graph_module.graph.call_function(_kind(node), (node.args[0], [-1, *sizes]))
         view.meta = dict(node.meta)
         node.replace_all_uses_with(view)
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
     return graph_module
+
+
+def _kind(node: Node) -> Any:
+    """Return `view` where the memory of what is read lies as its axes say, which it demands."""
+    value = node.all_input_nodes[0].meta.get("val")
+    is_plain = isinstance(value, torch.Tensor) and value.is_contiguous()
+    return aten.view.default if is_plain else aten.reshape.default
 
 
 def _sizes_behind_batch(node: Node) -> list[int] | None:

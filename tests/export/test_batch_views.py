@@ -42,3 +42,19 @@ def test_a_reshape_that_mixes_rows_is_left():
     graph = write_batch_views(flat_outputs(capture(model, x)))
     assert torch.equal(graph(x), model(x))
     assert views(graph)[0] in ([], [[-1, 4]])
+
+
+class Patches(nn.Module):
+    """Cuts an image into patches, each a row, as vision Transformers begin."""
+
+    def forward(self, x):
+        cut = x.reshape(x.shape[0], 2, 2, 2, 2, 2).permute(0, 2, 4, 3, 5, 1)
+        return cut.reshape(x.shape[0], 4, 8)
+
+
+def test_what_was_permuted_is_still_reshaped():
+    model, x = Patches().eval(), torch.randn(3, 2, 4, 4)
+    graph = write_batch_views(flat_outputs(capture(model, x)))
+    for given in (x, x[:1], x.contiguous(memory_format=torch.channels_last)):
+        assert torch.equal(graph(given), model(given))
+    assert aten.sym_size.int not in views(graph)[1]
