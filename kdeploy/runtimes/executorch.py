@@ -33,6 +33,8 @@ INTEGER = re.compile(r"\b(QS8|QU8|QC8|QD8)")
 CODES = re.compile(r"\bQ[SUCD]8|Convert .*Q")
 # What an event of its profiler stands for that is no kernel.
 UNCOMPUTED = re.compile(r"Method::|Program::|DELEGATE_CALL|OPERATOR_CALL")
+_pools: list[int] = []
+"""The threads of each pool that this process has had."""
 
 
 @runtime(
@@ -51,10 +53,10 @@ class Executorch:
             threads: Of its pool; none: all cores that this process may use.
         """
         self._library = _library()
-        self._threads = threads or allowed_cores()
         # It counts the machine's cores, also those that this process may not use.
-        self._library._unsafe_reset_threadpool(self._threads)
+        self._threads = threads or allowed_cores()
         self._method: Any = None
+        self._pool = 0
 
     @staticmethod
     def unavailable() -> str | None:
@@ -74,6 +76,7 @@ class Executorch:
         self._path = path
         program = self._opened()
         ends = ends_of(program, path)
+        self._pool = _pool_of(self._library, self._threads)
         self._method = self._loaded(program)
         self.inputs, self.outputs = ends.inputs, ends.outputs
         self._names = [info.name for info in self.inputs]
@@ -84,6 +87,10 @@ class Executorch:
 
         feeds = by_name(given, self._names, self._path)
         tensors = [torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in self._names]
+        pool = _pool_of(self._library, self._threads)
+        if self._pool != pool:
+            # Loaded with a pool of threads that is no more: it would wait for them for ever.
+            self._method, self._pool = self._loaded(self._opened()), pool
         try:
             answers = self._method.call(tensors)
         except RuntimeError as error:
@@ -137,6 +144,7 @@ class Executorch:
 
         from kdeploy.system.temporary import temporary_folder
 
+        _pool_of(self._library, self._threads)
         program = self._opened(enable_etdump=True)
         method = self._loaded(program)
         sizes = [[n if isinstance(n, int) else 1 for n in info.shape] for info in self.inputs]
@@ -161,6 +169,18 @@ def _library() -> Any:
     with without_converter_noise():
         from executorch.extension.pybindings import portable_lib
     return portable_lib
+
+
+def _pool_of(library: Any, threads: int) -> int:
+    """Return which pool of threads computes now, counted from 1: the process has one at a time.
+
+    A method keeps the pool that it was loaded with; another number of threads makes another pool
+    and ends the one before.
+    """
+    if not _pools or _pools[-1] != threads:
+        library._unsafe_reset_threadpool(threads)
+        _pools.append(threads)
+    return len(_pools)
 
 
 def _check_beginning(path: Path) -> None:

@@ -64,6 +64,18 @@ def test_every_layer_of_an_int8_file_runs_in_an_integer_kernel(files):
 
 
 @needs_it
+@pytest.mark.timeout(120)
+def test_files_that_are_open_at_once_wait_for_no_threads_that_are_gone(files):
+    _, noise, result = files("int8")
+    x, open_now = noise.test.x[:2], []
+    expected = first(open_runtime("executorch", result.path, threads=1).infer(x))
+    for threads in (1, 2, 2, 1, 2):
+        open_now.append(open_runtime("executorch", result.path, threads=threads))
+        for opened in open_now * 20:
+            np.testing.assert_allclose(first(opened.infer(x)), expected, atol=1e-6)
+
+
+@needs_it
 def test_a_file_of_one_batch_says_so_and_takes_no_other(files):
     _, noise, result = files("int8", max_batch=1)
     opened = open_runtime("executorch", result.path, threads=1)
