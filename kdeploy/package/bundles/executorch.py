@@ -45,7 +45,9 @@ class Executorch:
         from executorch.extension.pybindings import portable_lib
 
         # What is fused was decided when the file was written: there is no plain way to compute it.
-        portable_lib._unsafe_reset_threadpool(threads)
+        # Of several files: a pool that is made anew leaves the one before to wait for ever.
+        if portable_lib._threadpool_get_thread_count() != threads:
+            portable_lib._unsafe_reset_threadpool(threads)
         program = portable_lib._load_program(path)
         method = program.load_method("forward")
         told = json.loads(program.load_method("kdeploy_ends").call([])[0])
