@@ -161,10 +161,11 @@ class _Trial:
 
 
 def guarded_memory() -> dict[str, str]:
-    """Return the variables by which a process ends at what is written past the end of a block.
+    """Return the variables by which a process ends at a byte written behind the end of a block.
 
-    Without them a kernel that does so is found only where it happens to hit what malloc keeps
-    there. Empty where the C library has no such guard, or another malloc is preloaded.
+    Without them it is found only where it happens to hit what malloc keeps there; what is written
+    further away is found by luck either way, so a call is made several times. Empty where the C
+    library has no such guard, or another malloc is preloaded.
     """
     if os.environ.get("LD_PRELOAD"):
         return {}
