@@ -75,7 +75,7 @@ def _seen_of_control(
     after = int(known["after_steps"])
 
     def make(work: Path) -> Made:
-        objective = Supervised(fresh_model(reference, session.seed))
+        objective = Supervised(fresh_model(reference, session.seed), task=task_of(data_of(session)))
         look = EarlyLook(fraction=0.0, fewest_steps=after, ends=True)
         context = fit_context(session, work, "train the control", look=look)
         settled = Settled.model_validate(known["training"])

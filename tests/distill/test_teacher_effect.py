@@ -68,7 +68,8 @@ def effect(teacher, known, *, classes=CLASSES, **config):
     done = distill(own, teacher, known, FitContext(look=LOOK), config)
     seen = done.fit.seen
     look = EarlyLook(fraction=0.0, fewest_steps=seen.after_steps, ends=True)
-    control = fit(Supervised(other), known, FitContext(look=look), done.fit.settings).seen
+    objective = Supervised(other, task=task_of(known))
+    control = fit(objective, known, FitContext(look=look), done.fit.settings).seen
     assert control.after_steps == seen.after_steps < seen.of_steps
     task = task_of(known)
     return effect_of(
