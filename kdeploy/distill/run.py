@@ -13,7 +13,7 @@ from torch import nn
 
 from kdeploy import registry
 from kdeploy.data.augmentation import MIXES
-from kdeploy.data.contract import Dataset, Preprocessing
+from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing
 from kdeploy.distill.cached_teacher import CachedTeacher
 from kdeploy.distill.comparable import example_of, facts_of
 from kdeploy.distill.config import DistillConfig
@@ -103,7 +103,8 @@ def distill(
         teacher, data.validation, knows, device=device, name="teacher", task=task_of(data)
     )
     logger.info("the teacher's validation accuracy is %.4f", teacher_accuracy)
-    labels = task_of(data).expected(data.validation.y) if has_classes else None
+    # Of labels for each token only those that count, in one row.
+    labels = data.validation.y[data.validation.y != NOT_COUNTED] if has_classes else None
     # Told, not refused: on few validation items a good teacher can look like this.
     weak = None if labels is None else too_weak(teacher_accuracy, labels)
     with _cache_folder(context) as folder:

@@ -131,8 +131,11 @@ class MultiLabel:
     def item_scores(
         self, predictions: Predictions, expected: Predictions
     ) -> NDArray[np.float64] | None:
-        """Return the share of each item's labels that are right, above a half being there."""
-        scores: NDArray[np.float64] = ((predictions > 0.5) == (expected > 0.5)).mean(axis=1)
+        """Return the share of each item's known labels that are right, above a half being there."""
+        is_known = expected >= 0
+        counts = is_known.sum(axis=1)
+        right = (((predictions > 0.5) == (expected > 0.5)) & is_known).sum(axis=1)
+        scores: NDArray[np.float64] = right[counts > 0] / counts[counts > 0]
         return scores
 
     def score(self, metrics: Mapping[str, float]) -> float:

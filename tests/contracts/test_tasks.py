@@ -84,6 +84,15 @@ def test_the_scores_of_items_are_best_where_the_answer_is(technique, tmp_path):
     assert other.mean() < 0.9
 
 
+def test_a_label_that_nobody_knows_is_neither_right_nor_wrong(tmp_path):
+    data = loaded("multi_label", tmp_path)
+    expected = np.array([[1, -1, 0], [-1, -1, -1], [-1, 0, 1]])
+    for unknown in (0.1, 0.9):
+        predictions = np.where(expected < 0, unknown, 0.9).astype(np.float32)
+        scores = task_of(data).item_scores(predictions, expected)
+        np.testing.assert_allclose(scores, [0.5, 0.5])
+
+
 def test_a_task_of_ones_own_need_not_have_scores_of_items(tiny_data):
     older = type("Older", (), {"name": "own.py:Older"})()
     assert has_item_scores(tiny_data)
