@@ -168,6 +168,17 @@ def check_points(predicted: NDArray[Any], expected: NDArray[Any]) -> None:
         )
 
 
+NEAR = 0.05
+"""Distance of a point that counts as found, in parts of the image's longer side."""
+
+
+def near_points(predicted: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which points (N, points) lie within `NEAR` of the other's; x, y in such parts."""
+    gap = np.linalg.norm(predicted[..., :2] - expected[..., :2], axis=-1)
+    near: NDArray[np.bool_] = gap <= NEAR
+    return near
+
+
 MOST_PAIRS = 100_000
 BLOCK = 1024
 

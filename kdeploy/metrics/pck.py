@@ -10,24 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy.metrics.contract import check_points, metric
+from kdeploy.metrics.contract import check_points, metric, near_points
 
 
 @metric(name="keypoints.pck", unit="fraction", better="higher", tasks=("keypoint_heatmaps",))
-def pck(
-    predicted: NDArray[np.floating[Any]],
-    expected: NDArray[np.floating[Any]],
-    *,
-    near: float = 0.05,
-) -> float:
-    """Return the share of points with visibility above 0 that lie within `near` of the truth.
+def pck(predicted: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]) -> float:
+    """Return the share of points with visibility above 0 that lie within `NEAR` of the truth.
 
     Args:
         predicted: Points (N, points, 3): x, y in parts of the image's longer side, and a score.
         expected: The same, with the visibility in the third place.
-        near: Distance that is near enough, in parts of the longer side.
     """
     check_points(predicted, expected)
     is_seen = expected[..., 2] > 0
-    gap = np.linalg.norm(predicted[..., :2] - expected[..., :2], axis=-1)
-    return float((gap[is_seen] <= near).mean())
+    return float(near_points(predicted, expected)[is_seen].mean())

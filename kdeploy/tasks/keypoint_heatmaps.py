@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kdeploy.data.contract import Dataset, Parts
 from kdeploy.errors import DataError, ModelError
+from kdeploy.metrics.contract import near_points
 from kdeploy.tasks import usual
 from kdeploy.tasks.contract import (
     Answer,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from pydantic import Field
     from torch import Tensor
 
-NEAR = 0.05  # as `keypoints.pck` has it
 NAMES = ("heatmaps", "maps", "logits")
 
 
@@ -113,9 +113,8 @@ class KeypointHeatmaps:
     ) -> NDArray[np.float64] | None:
         """Return the share of each item's visible points that are found near enough."""
         is_seen = expected[..., 2] > 0
-        gap = np.linalg.norm(predictions[..., :2] - expected[..., :2], axis=-1)
         counts = is_seen.sum(axis=1)
-        found = ((gap <= NEAR) & is_seen).sum(axis=1)
+        found = (near_points(predictions, expected) & is_seen).sum(axis=1)
         scores: NDArray[np.float64] = found[counts > 0] / counts[counts > 0]
         return scores
 
