@@ -48,6 +48,8 @@ SUBJECTS = {
     "imagenet_mobilenet": Subject(recipes=("recipe",)),
     "rapidocr": Subject(recipes=("detector", "reader"), program="make.py"),
     "read_text": Subject(recipes=("recipe",)),
+    "segment_objects": Subject(recipes=("recipe",)),
+    "text_regions": Subject(recipes=("recipe",)),
     "voice_activity": Subject(recipes=("recipe",)),
 }
 

@@ -6,13 +6,18 @@ The keys of `distill:` and of `recover:` in a recipe, the flags of `kdeploy dist
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from kdeploy import registry
-from kdeploy.distill.default_weights import DEFAULT_LOSSES, TWO_CLASS_LOSSES, with_all_weights
+from kdeploy.distill.default_weights import (
+    DEFAULT_LABEL_WEIGHT,
+    DEFAULT_LOSSES,
+    usual_losses,
+    with_all_weights,
+)
 from kdeploy.distill.loss_specs import Scheduled, checked_weight, resolved_loss
 from kdeploy.distill.schedules import Schedule, schedule_of
 from kdeploy.errors import RecipeError
@@ -29,6 +34,10 @@ def _with_keys(given: Any) -> Any:
     return given
 
 
+def _resolved(losses: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [resolved_loss(entry, "distill.losses") for entry in losses]
+
+
 Named = Annotated[dict[str, dict[str, Any]], BeforeValidator(_with_keys)]
 """`{technique: {its parameters}}`, or the technique's name alone."""
 
@@ -39,8 +48,8 @@ class DistillConfig(TrainingConfig):
     scheme: Named = Field(default={"offline": {}}, description="who teaches", validate_default=True)
     losses: list[Named] = Field(
         default=list(DEFAULT_LOSSES),
-        description="what is learned, e.g. `[{kd: {temperature: 4.0}}]`; left out: `dist`, of "
-        "two classes `kd`, beside labels of weight 1",
+        description="what is learned, e.g. `[{kd: {temperature: 4.0}}]`; left out: of classes and "
+        "masks `dist`, of two classes `kd`, beside labels of weight 1; else the task's own loss",
         validate_default=True,
     )
     label_weight: Scheduled | None = Field(
@@ -94,25 +103,27 @@ class DistillConfig(TrainingConfig):
     @property
     def are_weights_given(self) -> bool:
         """Whether somebody chose a weight: neither what is balanced nor the default has one."""
-        usual = type(self)()
-        is_usual = self.losses in (usual.losses, usual.for_classes(2).losses)
-        is_usual &= self.label_weight == usual.label_weight
+        usual = [
+            _resolved(usual_losses(task, are_two=are_two))
+            for task in registry.techniques("task")
+            for are_two in (False, True)
+        ]
+        is_usual = self.label_weight == DEFAULT_LABEL_WEIGHT and self.losses in usual
         return not self.is_balanced and not is_usual
 
-    def for_classes(self, num_classes: int) -> Self:
+    def for_classes(self, num_classes: int, task: str) -> Self:
         """Return the configuration with the losses that are usual for so many classes.
 
         One that names other losses stays as it is.
 
         Args:
             num_classes: Of the data; 0 where answers are no classes.
+            task: What the classes are of, by its name.
         """
-        usual = type(self)()
-        is_usual = (self.losses, self.label_weight) == (usual.losses, usual.label_weight)
-        if num_classes != 2 or not is_usual:
+        usual = usual_losses(task)
+        if num_classes != 2 or not usual or self.losses != _resolved(usual):
             return self
-        losses = [resolved_loss(entry, "distill.losses") for entry in TWO_CLASS_LOSSES]
-        return self.model_copy(update={"losses": losses})
+        return self.model_copy(update={"losses": _resolved(usual_losses(task, are_two=True))})
 
     @property
     def weight_of_wrong(self) -> float | None:

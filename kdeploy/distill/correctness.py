@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kdeploy.data.contract import NOT_COUNTED
 
 LEAST_LEAD, FULL_LEAD = 0.05, 0.1
 """How much oftener a teacher is right than its student, as fractions of the validation part, where
 its errors begin to count (few items show no smaller lead), and where they count in full."""
+MAPS = 4
+"""Dimensions of the logits of maps."""
 SINCE = 0.5
 """The part of a training after which a lead says something of the teacher."""
 
@@ -78,11 +81,22 @@ def weights_of(teacher: Tensor, labels: Tensor, *, of_wrong: float) -> Tensor | 
 
 
 def weighed(student: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the student's logits; a gradient that comes back is multiplied row by row."""
+    """Return the student's logits; a gradient that comes back is multiplied row by row.
+
+    Args:
+        student: Logits (..., classes), or of maps (batch, classes, height, width).
+        weights: Of each row (...), of maps of each pixel of the masks; None: all count in full.
+    """
     if weights is None:
         return student
-    result: Tensor = _Weighed.apply(student, weights)  # type: ignore[no-untyped-call]
-    return result
+    if student.ndim == MAPS:  # a cell of a smaller map counts as far as its pixels do
+        of_cells = functional.adaptive_avg_pool2d(
+            weights[:, None], (student.shape[2], student.shape[3])
+        )
+        maps: Tensor = _Weighed.apply(student, of_cells)  # type: ignore[no-untyped-call]
+        return maps
+    rows: Tensor = _Weighed.apply(student, weights[..., None])  # type: ignore[no-untyped-call]
+    return rows
 
 
 class _Weighed(torch.autograd.Function):
@@ -94,4 +108,4 @@ class _Weighed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (weights,) = ctx.saved_tensors
-        return gradients[0] * weights[..., None].to(gradients[0]), None
+        return gradients[0] * weights.to(gradients[0]), None

@@ -8,26 +8,42 @@ from the gradients while the student learns (`gradient_balance`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from kdeploy import registry
+from kdeploy.tasks.contract import facts_of, is_classification
 
 DEFAULT_LOSSES: tuple[dict[str, dict[str, float]], ...] = (
     {"dist": {"temperature": 2.0, "weight": 1.0}},
 )
 """A correlation does not ask for the scale of the teacher's logits, which a short training has no
 time to reach: `kd` at any temperature hurt students of few steps or of a weak teacher."""
-TWO_CLASS_LOSSES: tuple[dict[str, dict[str, float]], ...] = (
-    {"kd": {"temperature": 2.0, "weight": 1.0}},
-)
-"""Of two classes the correlation over an item's classes is 1 or -1 whatever they are, and that over
-a batch says nothing of the threshold between them: items were in order, and half of them wrong."""
+OF_TWO_CLASSES: Mapping[str, float] = MappingProxyType({"temperature": 2.0, "weight": 1.0})
+"""The keys of a divergence. Of two classes the correlation over an item's classes is 1 or -1
+whatever they are, and that over a batch says nothing of the threshold between them: items were in
+order, and half of them wrong."""
 DEFAULT_LABEL_WEIGHT = 1.0
 """Beside the default losses."""
 BESIDE_ANSWERS = 0.1
 """Of the labels beside losses on outputs, which tell the classes too; the papers' usual weight."""
 BESIDE_FEATURES = 1.0
 """Of the labels beside losses that tell no class: without them nobody else would."""
+
+
+def usual_losses(task: str, *, are_two: bool = False) -> tuple[Mapping[str, Any], ...]:
+    """Return the losses, with weights, of a recipe that says nothing; none where they have none.
+
+    Args:
+        task: Its name.
+        are_two: Whether there are two classes.
+    """
+    facts, is_of_items = facts_of(task), is_classification(task)
+    if not is_of_items and not facts["taught"]:
+        return ()
+    if are_two:
+        return ({str(facts["loss"]): dict(OF_TWO_CLASSES)},)
+    return DEFAULT_LOSSES if is_of_items else (facts["taught"],)
 
 
 def with_all_weights(given: Mapping[str, Any]) -> dict[str, Any]:

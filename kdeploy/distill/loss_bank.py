@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.distill.contract import TaskFacts
-from kdeploy.distill.feature_maps import adapter, check_ranks, pooled_alike
+from kdeploy.distill.feature_maps import adapter, check_ranks, pooled_alike, resized
 from kdeploy.distill.loss_specs import TEMPERATURE, LossSpec
 from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.distill.tokens import real_rows
@@ -56,16 +56,28 @@ class LossBank(nn.Module):
             pairs = _pairs(loss_spec, student[1], teacher.features)
             shapes = [(own.shape, other.shape) for own, other in pairs]
             if loss_spec.is_module:
-                self._add_modules(
-                    loss_spec, shapes, self._shapes(student[0], teacher.logits), facts
-                )
+                sides = self._shapes(loss_spec, student[0], teacher.logits)
+                self._add_modules(loss_spec, shapes, sides, facts)
             elif loss_spec.needs == "features":
                 self._add_adapters(loss_spec, shapes)
         self._check_on_policy()
 
-    def _shapes(self, student: Any, teacher: Any) -> tuple[torch.Size, torch.Size]:
-        own, other = (self.task.distillable(answer).shape for answer in (student, teacher))
-        return own, other
+    def _shapes(
+        self, loss_spec: LossSpec, student: Any, teacher: Any
+    ) -> tuple[torch.Size, torch.Size]:
+        if loss_spec.needs == "logits" and not self._is_of_task(loss_spec):
+            own, other, _ = self._rows(student, teacher, torch.zeros(0, dtype=torch.int64))
+        else:
+            own, other = (self.task.distillable(answer) for answer in (student, teacher))
+        return own.shape, other.shape
+
+    def _rows(self, student: Any, teacher: Any, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return both as a loss of the task that this one is like gets them, and the targets."""
+        own, targets = self.task.rows(student, labels)
+        other, _ = self.task.rows(teacher, labels)
+        if own.ndim == 4:  # maps with the classes last: without masks each has its own size
+            other = resized(other.movedim(-1, 1), own.shape[1:3]).movedim(1, -1)
+        return own, other, targets
 
     @property
     def writes(self) -> bool:
@@ -79,10 +91,11 @@ class LossBank(nn.Module):
         # has.
         with torch.autocast(batch.x.device.type, enabled=False):
             if loss_spec.needs == "logits":
-                is_own = self._is_of_task(loss_spec)
-                form = usual.as_distillable if is_own else type(self.task).rows
-                own, labels = form(self.task, student[0], batch.labels)
-                other, _ = form(self.task, teacher.logits, batch.labels)
+                if self._is_of_task(loss_spec):
+                    own, labels = usual.as_distillable(self.task, student[0], batch.labels)
+                    other = self.task.distillable(teacher.logits)
+                else:
+                    own, other, labels = self._rows(student[0], teacher.logits, batch.labels)
                 return self._on_logits(loss_spec, own, other, batch._replace(labels=labels))
             pairs = _pairs(loss_spec, student[1], teacher.features)
             floats = [(own.float(), other.float()) for own, other in pairs]

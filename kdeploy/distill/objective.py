@@ -19,7 +19,7 @@ from kdeploy.distill.plateau_decay import PlateauDecay
 from kdeploy.distill.schedules import Schedule
 from kdeploy.distill.teacher_protocol import TeacherProtocol
 from kdeploy.errors import ModelError, RecipeError
-from kdeploy.tasks.contract import has_class_rows
+from kdeploy.tasks.contract import is_of_classes
 from kdeploy.torch_module.model_outputs import first_of, named
 from kdeploy.torch_module.named_inputs import call
 from kdeploy.training.checkpoint import fingerprint_of
@@ -113,10 +113,10 @@ class DistillObjective(nn.Module):
         # not asked.
         asked = self.teacher(shown, self.teacher_paths) if any(weights.values()) else None
         taught, rows = logits, None
-        knows_wrong = has_class_rows(self.task.name) and isinstance(logits, Tensor)
+        knows_wrong = is_of_classes(self.task.name) and isinstance(logits, Tensor)
         of_wrong = self.of_wrong.at(batch.progress) if knows_wrong else 1.0
         if asked is not None and is_true and of_wrong != 1:
-            rows = weights_of(asked.logits, batch.labels, of_wrong=of_wrong)
+            rows = weights_of(*self.task.rows(asked.logits, batch.labels), of_wrong=of_wrong)
             taught = weighed(logits, rows)
         for name, weight in weights.items():
             if asked is None or not weight:

@@ -6,7 +6,7 @@ from kdeploy import registry
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.loss_specs import check_fit, listed
 from kdeploy.errors import RecipeError
-from kdeploy.tasks.contract import has_class_rows
+from kdeploy.tasks.contract import has_class_rows, is_of_classes
 
 
 def check_task(config: DistillConfig, task: str) -> None:
@@ -29,9 +29,13 @@ def check_task(config: DistillConfig, task: str) -> None:
             hint=f"for that task there are {listed(able)}",
         )
     wrong = None if config.wrong_weight == 1 else config.wrong_weight
-    kept = {"cache_top_k": config.cache_top_k, "cache_samples": config.cache_samples}
-    for name, value in {**kept, "wrong_weight": wrong}.items():
-        if value is not None and not has_class_rows(task):
+    asked = {
+        "cache_top_k": has_class_rows(task) or config.cache_top_k is None,
+        "cache_samples": has_class_rows(task) or config.cache_samples is None,
+        "wrong_weight": is_of_classes(task) or wrong is None,
+    }
+    for name, fits_task in asked.items():
+        if not fits_task:
             raise RecipeError(
                 f"distill.{name}: answers of task `{task}` are no logits of classes, one row each",
                 hint=f"leave `{name}` out",

@@ -207,6 +207,18 @@ def nearest(vectors: NDArray[Any]) -> NDArray[np.int64]:
     return np.concatenate(found)
 
 
+def neighbours_in_group(vectors: NDArray[Any], groups: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return whether the nearest other vector is of the same group, of those that have one there.
+
+    Args:
+        vectors: Unit vectors (N, width), two or more.
+        groups: The group of each, (N,).
+    """
+    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    right: NDArray[np.bool_] = (groups[nearest(vectors)] == groups)[sizes[place] > 1]
+    return right
+
+
 def some_pairs(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the places of all pairs of different items, or of as many drawn ones as are judged."""
     if count * (count - 1) // 2 <= MOST_PAIRS:

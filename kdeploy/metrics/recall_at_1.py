@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.errors import DataError
-from kdeploy.metrics.contract import check_embeddings, metric, nearest
+from kdeploy.metrics.contract import check_embeddings, metric, neighbours_in_group
 
 
 @metric(name="embedding.recall_at_1", unit="fraction", better="higher", tasks=("embedding",))
@@ -23,12 +23,10 @@ def recall_at_1(predicted: NDArray[np.floating[Any]], expected: NDArray[np.integ
         expected: The group of each item, (N,).
     """
     check_embeddings(predicted)
-    groups, place, sizes = np.unique(expected, return_inverse=True, return_counts=True)
-    asked = sizes[place] > 1
-    if not asked.any():
+    right = neighbours_in_group(predicted, expected)
+    if not right.size:
         raise DataError(
-            f"each of {len(groups)} groups has one item, so no other one can be found",
+            f"each of {len(expected)} groups has one item, so no other one can be found",
             hint="test on two or more items of a group",
         )
-    found = nearest(predicted)
-    return float((expected[found] == expected)[asked].mean())
+    return float(right.mean())

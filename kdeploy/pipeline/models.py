@@ -79,11 +79,13 @@ def make_student(
     begins_with: Path | None = None,
 ) -> Artifact:
     """Return the student, distilled from the teacher; it begins with given weights, or as built."""
-    asked, config = config, config.for_classes(data_of(session).num_classes)
+    data = data_of(session)
+    asked, config = config, config.for_classes(data.num_classes, task_of(data).name)
     if config is not asked:
+        learned = ", ".join(f"`{name}`" for entry in config.losses for name in entry)
         session.listener.message(
-            "two classes: the student learns `kd` beside the labels; `dist`, which is usual, says "
-            "nothing of the threshold between two"
+            f"two classes: the student learns {learned} beside the labels; `dist`, which is "
+            "usual, says nothing of the threshold between two"
         )
 
     def make(work: Path) -> Made:

@@ -14,6 +14,7 @@ from kdeploy.data.contract import TaskReference
 from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference
 from kdeploy.distill.config import DistillConfig
+from kdeploy.distill.default_weights import DEFAULT_LABEL_WEIGHT, usual_losses
 from kdeploy.errors import OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
 from kdeploy.package.emission import Emission, emissions
@@ -143,7 +144,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         teacher=teacher,
         student=_student(top.student, folder) if top.student is not None else None,
         student_weights=_student_weights(top.student, folder) if top.student else None,
-        distill=_distill_config(_taught(top.distill, task), "distill", folder)
+        distill=_distill_config(_usually_taught(top.distill, task), "distill", folder)
         if top.distill is not None
         else None,
         compress=steps,
@@ -354,6 +355,14 @@ def _recovery(
 def _recovered_by(task: TaskReference) -> Mapping[str, Any]:
     """Return what a recovery learns where it says nothing; of no classes, the task's own loss."""
     return RECOVER_WEIGHTS if task == CLASSES else {}
+
+
+def _usually_taught(given: Any, task: TaskReference) -> Any:
+    """Return the section of a distillation with what its task usually teaches, if it names none."""
+    usual = usual_losses(task.name)
+    if task == CLASSES or not usual or not isinstance(given, Mapping) or "losses" in given:
+        return _taught(given, task)
+    return {"label_weight": DEFAULT_LABEL_WEIGHT, **given, "losses": list(usual)}
 
 
 def _taught(given: Any, task: TaskReference) -> Any:

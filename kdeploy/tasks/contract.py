@@ -12,16 +12,19 @@ that form.
 
 Facts of the decorator: `metric` is the main one, the first that is shown; `scores` says what the
 item scores are shares of, where that is not items; `like` names the task whose losses on outputs
-fit as well; `loss` is what a distillation uses unless the recipe says
-otherwise; `moves=True` says that targets have places in the item (boxes, masks, points, a label for
-each step), so that augmentations move them along or are refused; `without=(...)` names further
-augmentations after which targets would be wrong. One that has neither fact tells nothing of it.
+fit as well; `loss` is what a recovery uses, and a distillation too, unless the recipe says
+otherwise; `taught` are losses with weights, beside labels of weight 1, that a distillation uses
+instead where there are more than two classes; `moves=True` says that targets have places in the
+item (boxes, masks, points, a label for each step), so that augmentations move them along or are
+refused; `without=(...)` names further augmentations after which targets would be wrong. One that
+has neither fact tells nothing of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -47,7 +50,7 @@ Predictions: TypeAlias = NDArray[Any]
 Made = TypeVar("Made", bound=type)
 UNSAID: Mapping[str, Any] = {
     **{"scores": "", "like": "", "loss": "kd"},
-    **{"moves": False, "without": ()},
+    **{"taught": {}, "moves": False, "without": ()},
 }
 """Facts as they are where the decorator does not say them."""
 
@@ -58,13 +61,14 @@ def task(
     scores: str = "",
     like: str = "",
     loss: str = "kd",
+    taught: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     moves: bool = False,
     without: tuple[str, ...] = (),
 ) -> Callable[[Made], Made]:
     """Return the decorator of a task; its facts are told at the head of this file."""
     given = {
         **{"metric": metric, "scores": scores, "like": like, "loss": loss},
-        **{"moves": moves, "without": without},
+        **{"taught": taught, "moves": moves, "without": without},
     }
     facts = {key: value for key, value in given.items() if value != UNSAID.get(key)}
 
@@ -153,11 +157,11 @@ class Task(Protocol):
         """Return how far predictions are those of another model, for which nobody needs labels."""
         ...
 
-    def item_scores(self, predictions: Predictions, expected: Predictions) -> Array | None:
-        """Return how good each item is, or each token that counts, (N,); None: no such thing.
+    def item_scores(self, predictions: Predictions, expected: Predictions) -> Array:
+        """Return how good each item that can be judged is, or each token that counts, (N,).
 
         Bool where it is right or not, else float64, higher is better: two models are compared by
-        the mean, item by item.
+        the mean, item by item. A task of the user's own may leave it out.
         """
         ...
 
@@ -178,12 +182,8 @@ def task_of(data: Dataset) -> Task:
 def has_item_scores(data: Dataset) -> bool:
     """Return whether models can be compared item by item on the validation part."""
     # One of the user's own may have been written before tasks had them.
-    scores = getattr(task_of(data), "item_scores", None)
-    part = data.validation
-    if scores is None or not len(part) or not part.is_labelled:
-        return False
-    first = task_of(data).expected(part.y[:1])
-    return scores(first, first) is not None
+    has = hasattr(task_of(data), "item_scores")
+    return has and bool(len(data.validation)) and data.validation.is_labelled
 
 
 def stored_task(data: Dataset) -> dict[str, Any]:

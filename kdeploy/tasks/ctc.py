@@ -144,9 +144,7 @@ class Ctc:
             f"no text (the first, counted from 0: {bad[0]})"
         )
 
-    def item_scores(
-        self, predictions: Predictions, expected: Predictions
-    ) -> NDArray[np.bool_] | None:
+    def item_scores(self, predictions: Predictions, expected: Predictions) -> NDArray[np.bool_]:
         """Return whether each text is read without an error."""
         sides = [[text_of(row, self.alphabet) for row in side] for side in (predictions, expected)]
         return np.array([one == other for one, other in zip(*sides, strict=True)], bool)

@@ -27,6 +27,7 @@ from kdeploy.tasks.contract import (
 )
 from kdeploy.tasks.decoding.detection import MOST_DETECTIONS, detections
 from kdeploy.tasks.detection_heads import Detections, Head, KnownHead
+from kdeploy.tasks.image_precision import image_precisions
 from kdeploy.tasks.number_targets import as_floats, read_each
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _TARGETS = (
 )
 
 
-@task(metric="detection.map", loss="detection_kd", moves=True)
+@task(metric="detection.map", scores="images' average precision", loss="detection_kd", moves=True)
 class Detection:
     """Boxes of an image: targets (N, objects, 5), predictions (N, 100, 6) with the score last."""
 
@@ -172,8 +173,9 @@ class Detection:
     def unreadable(self, predictions: Predictions, *, what: str = "items") -> str | None:
         return not_finite(predictions, what=what)
 
-    def item_scores(self, predictions: Predictions, expected: Predictions) -> None:
-        """Return None: mAP ranks the boxes of all images together."""
+    def item_scores(self, predictions: Predictions, expected: Predictions) -> NDArray[np.float64]:
+        """Return the average precision at overlap 0.5 of each image that has objects."""
+        return image_precisions(predictions, expected)
 
     def score(self, metrics: Mapping[str, float]) -> float:
         return metrics["detection.map"]

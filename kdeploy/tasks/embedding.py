@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kdeploy.data.contract import Dataset, Parts
 from kdeploy.errors import DataError, ModelError
+from kdeploy.metrics.contract import neighbours_in_group
 from kdeploy.tasks import usual
 from kdeploy.tasks.contract import (
     Answer,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 NAMES = ("embedding", "embeddings", "output")
 
 
-@task(metric="embedding.recall_at_1", loss="cosine")
+@task(metric="embedding.recall_at_1", scores="nearest neighbours", loss="cosine")
 class Embedding:
     """Vectors (N, width), compared by their cosine; targets are numbers of groups, (N,).
 
@@ -97,9 +98,12 @@ class Embedding:
     expected = usual.targets_as_they_are
     log_likelihoods = usual.no_likelihoods
     metrics = usual.by_metrics
-    item_scores = usual.no_item_scores
     agreement = usual.agreement_by_metrics
     unreadable = usual.numbers_that_are_none
+
+    def item_scores(self, predictions: Predictions, expected: Predictions) -> NDArray[np.bool_]:
+        """Return whether the nearest other item is of the group, of items that have one there."""
+        return neighbours_in_group(predictions, expected)
 
     def score(self, metrics: Mapping[str, float]) -> float:
         return metrics["embedding.recall_at_1"]

@@ -108,9 +108,7 @@ class KeypointHeatmaps:
     agreement = usual.agreement_by_metrics
     unreadable = usual.numbers_that_are_none
 
-    def item_scores(
-        self, predictions: Predictions, expected: Predictions
-    ) -> NDArray[np.float64] | None:
+    def item_scores(self, predictions: Predictions, expected: Predictions) -> NDArray[np.float64]:
         """Return the share of each item's visible points that are found near enough."""
         is_seen = expected[..., 2] > 0
         counts = is_seen.sum(axis=1)

@@ -128,9 +128,7 @@ class MultiLabel:
     agreement = usual.agreement_by_metrics
     unreadable = usual.numbers_that_are_none
 
-    def item_scores(
-        self, predictions: Predictions, expected: Predictions
-    ) -> NDArray[np.float64] | None:
+    def item_scores(self, predictions: Predictions, expected: Predictions) -> NDArray[np.float64]:
         """Return the share of each item's known labels that are right, above a half being there."""
         is_known = expected >= 0
         counts = is_known.sum(axis=1)

@@ -129,9 +129,7 @@ class Regression:
     agreement = usual.agreement_by_metrics
     unreadable = usual.numbers_that_are_none
 
-    def item_scores(
-        self, predictions: Predictions, expected: Predictions
-    ) -> NDArray[np.float64] | None:
+    def item_scores(self, predictions: Predictions, expected: Predictions) -> NDArray[np.float64]:
         """Return what each item adds to R2: 1 less its squared error, in variances of the part."""
         exact = expected.astype(np.float64)
         errors, variance = np.square(predictions - exact), exact.var(axis=0)

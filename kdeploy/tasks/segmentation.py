@@ -31,7 +31,12 @@ NAMES = ("out", "logits", "masks")
 
 
 @task(
-    metric="segmentation.miou", scores="pixels", like="classification", loss="pixel_kd", moves=True
+    metric="segmentation.miou",
+    scores="pixels",
+    like="classification",
+    loss="pixel_kd",
+    taught={"dist": {"temperature": 1.0, "weight": 2.0}},
+    moves=True,
 )
 class Segmentation:
     """Logits (N, classes, height, width), of two classes also (N, 1, ...); targets are masks.
@@ -90,9 +95,7 @@ class Segmentation:
         from torch.nn import functional
 
         logits = _two_classes(one_output(answer, names=NAMES).float())
-        if logits.shape[2:] != targets.shape[1:]:
-            # Logits, not masks, are brought to size: thin objects vanish from smaller masks.
-            logits = functional.interpolate(logits, targets.shape[1:], mode="bilinear")
+        logits = _of_size(logits, targets.shape[1:])
         true = _counted(targets)
         return functional.cross_entropy(logits, true, label_smoothing=label_smoothing)
 
@@ -103,9 +106,14 @@ class Segmentation:
     logit_targets = usual.targets_as_they_are
 
     def rows(self, answer: TensorAnswer, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, height, width, classes); where no class is known, nothing is taught."""
-        logits = _two_classes(one_output(answer, names=NAMES)).movedim(1, -1)
-        return logits, _counted(targets)
+        """Return logits (N, height, width, classes); where no class is known, nothing is taught.
+
+        Beside masks they are of the masks' size; items without one keep that of the model's maps.
+        """
+        logits = _two_classes(one_output(answer, names=NAMES))
+        if targets.ndim == 3:
+            logits = _of_size(logits, targets.shape[1:])
+        return logits.movedim(1, -1), _counted(targets)
 
     right = usual.no_share
 
@@ -128,9 +136,7 @@ class Segmentation:
             f"class (the first, counted from 0: {bad[0]})"
         )
 
-    def item_scores(
-        self, predictions: Predictions, expected: Predictions
-    ) -> NDArray[np.float64] | None:
+    def item_scores(self, predictions: Predictions, expected: Predictions) -> NDArray[np.float64]:
         """Return the share of each item's pixels that get their class, of those that count."""
         counts = (expected != IGNORED).sum(axis=(1, 2))
         right = ((predictions == expected) & (expected != IGNORED)).sum(axis=(1, 2))
@@ -146,6 +152,15 @@ def _two_classes(logits: Tensor) -> Tensor:
     import torch
 
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
+
+
+def _of_size(logits: Tensor, size: tuple[int, ...]) -> Tensor:
+    # Logits, not masks, are brought to size: thin objects vanish from smaller masks.
+    from torch.nn import functional
+
+    if logits.shape[2:] == size:
+        return logits
+    return functional.interpolate(logits, size, mode="bilinear")
 
 
 def _counted(targets: Tensor) -> Tensor:

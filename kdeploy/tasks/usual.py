@@ -81,10 +81,6 @@ def agreement_by_metrics(
     return {name: float(metric(predictions, taught)) for name, metric in known.items()}
 
 
-def no_item_scores(self: Any, predictions: Predictions, expected: Predictions) -> None:
-    """Return None: only all items together say how good a model is."""
-
-
 def numbers_that_are_none(
     self: Any, predictions: Predictions, *, what: str = "items"
 ) -> str | None:

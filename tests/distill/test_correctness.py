@@ -39,6 +39,22 @@ def test_the_gradient_is_that_of_the_weighted_mean_of_the_items_losses():
     assert found[1].abs().max() == 0
 
 
+@pytest.mark.parametrize("size", [(4, 6), (2, 3)])
+def test_of_maps_each_pixel_counts_and_of_a_cell_the_share_of_its_pixels(size):
+    torch.manual_seed(0)
+    logits, teacher = torch.randn(2, 3, *size, requires_grad=True), torch.randn(2, 3, 4, 6)
+    labels = teacher.argmax(1)
+    labels[:, :2] = (labels[:, :2] + 1) % 3  # the teacher is wrong in the upper half
+    labels[0, 0, 0] = NOT_COUNTED
+    weights = weights_of(teacher.movedim(1, -1), labels, of_wrong=0.0)
+    assert (weights[0, 0, 0], weights[:, 2:].min(), weights.sum()) == (1, 1, 25)
+    weighed(logits, weights).sum().backward()
+    assert logits.grad[:, :, size[0] // 2 :].min() == 1
+    share = 1 / (4 * 6 // (size[0] * size[1]))
+    assert logits.grad[0, :, 0, 0].tolist() == [share] * 3
+    assert logits.grad[1, :, : size[0] // 2].max() == 0
+
+
 @pytest.mark.parametrize(
     ("student_accuracy", "weight"), [(0.0, 1.0), (0.725, 0.5), (0.76, 0.0), (0.9, 0.0)]
 )

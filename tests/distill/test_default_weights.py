@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from kdeploy.distill.config import DistillConfig
+from kdeploy.recipe.resolve import parse
 from kdeploy.registry import check
 
+RECIPE = {
+    "data": {"name": "digits"},
+    "teacher": {"build": "build.py:net"},
+    "student": {"build": "build.py:net"},
+}
 HINTS = {"layers": {"a": "b"}}
 
 
@@ -79,16 +87,34 @@ def test_an_open_section_reads_as_it_was_written():
 
 def test_two_classes_learn_what_tells_a_threshold():
     usual = config()
-    two = usual.for_classes(2)
+    two = usual.for_classes(2, "classification")
     assert two.losses == [{"kd": {**two.losses[0]["kd"], "temperature": 2.0, "weight": 1.0}}]
     assert two.label_weight == usual.label_weight
     assert not two.are_weights_given
     assert two.weight_of_wrong is None
     assert two.identity() != usual.identity()
-    assert usual.for_classes(3) is usual
-    assert usual.for_classes(0) is usual
+    assert usual.for_classes(3, "classification") is usual
+    assert usual.for_classes(0, "classification") is usual
     named = config(losses=["dist"])
-    assert named.for_classes(2) is named
+    assert named.for_classes(2, "classification") is named
+    beside = config(label_weight=0.3).for_classes(2, "classification")
+    assert (beside.losses, beside.label_weight) == (two.losses, 0.3)
+
+
+def test_masks_of_more_than_one_object_learn_correlations_of_pixels():
+    recipe = {**RECIPE, "task": "segmentation", "distill": {"epochs": 1}}
+    usual = parse(recipe, folder=Path()).distill
+    ((name, keys),) = usual.losses[0].items()
+    assert (name, keys["temperature"], keys["weight"]) == ("dist", 1.0, 2.0)
+    assert usual.label_weight == 1.0
+    assert not usual.are_weights_given
+    assert usual.for_classes(11, "segmentation") is usual
+    two = usual.for_classes(2, "segmentation")  # no threshold, see below
+    assert [list(entry) for entry in two.losses] == [["pixel_kd"]]
+    assert not two.are_weights_given
+    chosen = parse({**recipe, "distill": {"label_weight": 0.5}}, folder=Path()).distill
+    assert (chosen.label_weight, chosen.losses) == (0.5, usual.losses)
+    assert chosen.are_weights_given
 
 
 def test_the_correlation_of_two_classes_knows_no_threshold():

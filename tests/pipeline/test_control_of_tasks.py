@@ -19,6 +19,8 @@ MODELS = {
     "keypoint_heatmaps": ("dense", 2, "keypoints"),
     "ctc": ("frames", len(ALPHABET) + 1, "whole texts"),
     "tokens": ("words", 3, ""),
+    "detection": ("heads", 2, "images' average precision"),
+    "embedding": ("vector", 8, "nearest neighbours"),
 }
 
 

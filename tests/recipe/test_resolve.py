@@ -151,15 +151,19 @@ def test_refuses_pruning_after_quantization():
 
 
 @pytest.mark.parametrize("task", sorted(set(techniques("task")) - {"classification"}))
-def test_a_recovery_learns_what_its_task_usually_learns(task):
-    usual = facts_of(task)["loss"]
+def test_students_and_recoveries_learn_what_their_task_usually_teaches(task):
+    usual, taught = facts_of(task)["loss"], facts_of(task)["taught"]
     own = {"ctc": {"alphabet": "ab"}} if task == "ctc" else {}
     steps = [{"prune_channels": {"recover": {"epochs": 1}}}, {"int8_qat": {"recover": {}}}]
     sections = {"task": {task: own.get(task, {})}, "compress": steps}
     made = resolved(**sections, student={"build": "build.py:net"}, distill={"epochs": 1})
-    for config in (made.distill, *(step.recover for step in made.compress)):
+    for config in (step.recover for step in made.compress):
         assert [list(entry) for entry in config.losses] == [[usual]]
-        check_fit([usual], task)
+    assert [list(entry) for entry in made.distill.losses] == [list(taught or [usual])]
+    check_fit([usual, *taught], task)
+    assert not made.distill.are_weights_given
+    named = resolved(**sections, student={"build": "build.py:net"}, distill={"losses": [usual]})
+    assert [list(entry) for entry in named.distill.losses] == [[usual]]
 
 
 def test_a_task_of_ones_own_takes_the_losses_that_are_named_and_guesses_none():

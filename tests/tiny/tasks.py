@@ -71,6 +71,27 @@ class Frames(nn.Module):
         return self.head(self.layers(x)[:, :, 0].transpose(1, 2))
 
 
+class Heads(nn.Module):
+    """Images to boxes and scores at stride 4, for square images."""
+
+    def __init__(self, width, outputs):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, width, 3, stride=2, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
+        self.boxes, self.scores = nn.Conv2d(width, 4, 1), nn.Conv2d(width, outputs, 1)
+
+    def forward(self, x):
+        x = self.body(x)
+        distances = nn.functional.softplus(self.boxes(x)) * 4
+        return {"boxes": [distances], "scores": [self.scores(x)]}
+
+
 class Words(nn.Module):
     """Token ids to logits for every token."""
 
@@ -94,6 +115,10 @@ def vector(*, width=8, outputs=3):
 
 def frames(*, width=8, outputs=4):
     return Frames(width, outputs)
+
+
+def heads(*, width=8, outputs=2):
+    return Heads(width, outputs)
 
 
 def words(*, width=8, outputs=3):
@@ -133,6 +158,9 @@ def _targets(task, x, rows, columns, kinds):
         points = np.stack([columns, rows, np.full(len(x), 2)], axis=1)
         other = np.stack([SIZE - 1 - columns, rows, kinds], axis=1)
         return np.stack([points, other], axis=1).astype(np.float32)
+    if task == "detection":
+        edges = [columns - 2, rows - 2, columns + 3, rows + 3, kinds]
+        return np.stack(edges, axis=1).astype(np.float32)[:, None]
     if task == "embedding":
         return kinds + 2 * (rows > SIZE // 2)
     return kinds

@@ -30,7 +30,7 @@ class PixelKd(nn.Module):
     single channel is one class beside none: a Bernoulli distribution.
 
     Args:
-        student: Shape of the student's logits (batch, height, width, classes).
+        student: Shape of the student's logits (batch, classes, height, width).
         teacher: Shape of the teacher's logits.
         facts: Not used.
         temperature: Softens both distributions; > 0, no unit.
@@ -48,9 +48,9 @@ class PixelKd(nn.Module):
     ) -> None:
         super().__init__()
         del facts
-        if not len(student) == len(teacher) == 4 or student[-1] != teacher[-1]:
+        if not len(student) == len(teacher) == 4 or student[1] != teacher[1]:
             raise ModelError(
-                f"`pixel_kd` compares logits of the same classes (batch, height, width, classes), "
+                f"`pixel_kd` compares logits of the same classes (batch, classes, height, width), "
                 f"found {tuple(student)} of the student and {tuple(teacher)} of the teacher",
                 hint="it is for `task: segmentation`; `kd` is for classes of items",
             )
@@ -58,19 +58,17 @@ class PixelKd(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Return the mean over the positions that count."""
-        teacher = teacher.detach()
-        if teacher.shape[1:3] != student.shape[1:3]:
-            teacher = resized(teacher.movedim(-1, 1), student.shape[1:3]).movedim(1, -1)
-        if student.shape[-1] == 1:
+        teacher = resized(teacher.detach(), student.shape[2:])
+        if student.shape[1] == 1:
             student, teacher = (
                 # softmax of (0, z) is (1 - sigmoid(z), sigmoid(z)).
-                torch.cat([torch.zeros_like(z), z], dim=-1)
+                torch.cat([torch.zeros_like(z), z], dim=1)
                 for z in (student, teacher)
             )
-        own, other = (z.flatten(0, -2) for z in (student, teacher))
+        own, other = (z.movedim(1, -1).flatten(0, -2) for z in (student, teacher))
         if self.at_ignored:
             return self.temperature**2 * divergence(own, other, temperature=self.temperature)
-        counted = _counted(batch.labels, student.shape[1:3]).flatten()
+        counted = _counted(batch.labels, student.shape[2:]).flatten()
         # Equal logits diverge by 0: what is left out adds nothing, whatever its value was.
         own, other = (torch.where(counted[:, None], z, torch.zeros_like(z)) for z in (own, other))
         # The mean is over all positions; divided by the share that counts it is one over those.
