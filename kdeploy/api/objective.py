@@ -15,14 +15,20 @@ from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import TaskFacts
 from kdeploy.distill.correctness import WeightOfWrong
 from kdeploy.distill.default_layers import with_layers
+from kdeploy.distill.default_weights import DEFAULT_LABEL_WEIGHT, usual_losses
 from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
 from kdeploy.distill.objective import DistillObjective
+from kdeploy.distill.task_fit import check_task
 from kdeploy.distill.teacher import Teacher
-from kdeploy.errors import RecipeError
+from kdeploy.errors import ModelError, RecipeError
+from kdeploy.tasks.contract import Task, is_of_classes
 from kdeploy.torch_module.named_inputs import NamedTensors
 from kdeploy.training.contract import Batch
 
 _log = logging.getLogger("kdeploy.progress")
+CLASSES, MASKS = "classification", "segmentation"
+MAPS = 4
+"""Dimensions of the logits of pixels."""
 
 
 class Objective(nn.Module):
@@ -34,13 +40,18 @@ class Objective(nn.Module):
     Args:
         student: An nn.Module; it is trained in place.
         teacher: An nn.Module, a model of another step, a reference, an artefact or an ONNX file.
-        losses: As in a recipe: `[{"kd": {"temperature": 4.0}}]`.
+        losses: As in a recipe: `[{"kd": {"temperature": 4.0}}]`; left out, `kd`, of pixels `dist`.
         label_weight: Weight of the cross-entropy with the targets, a number or a schedule; 0
             needs no targets. Left out, it is 1, and losses whose weights are left out too are kept
             in balance with it by their gradients, as `kdeploy.distill` does.
         example: Inputs of a few items. Losses that train weights of their own have to see what
             they compare before an optimizer is made; others look at the first batch.
         num_items: Of the training part; losses that remember each item need it, and `rows`.
+        task: What outputs and targets mean: classes of items, of `tokens`, or of the pixels of
+            masks, `segmentation`.
+
+    Raises:
+        RecipeError: a loss that does not fit the task, or a task of which data have to say more.
     """
 
     def __init__(
@@ -48,14 +59,25 @@ class Objective(nn.Module):
         student: nn.Module,
         teacher: Any,
         *,
-        losses: Sequence[str | Mapping[str, Any]] = ("kd",),
+        losses: Sequence[str | Mapping[str, Any]] | None = None,
         label_weight: float | Mapping[str, Any] | None = None,
         example: Tensor | Mapping[str, Tensor] | None = None,
         num_items: int = 0,
+        task: str = CLASSES,
     ) -> None:
         super().__init__()
-        given = {"losses": list(losses), "label_weight": label_weight}
+        self._task = _task(task)
+        given: dict[str, Any] = {"losses": list(losses or ())}
+        if losses is None:
+            given = {"losses": ["kd"]}
+            if task == MASKS:
+                usual = list(usual_losses(task))
+                given = {"losses": usual, "label_weight": DEFAULT_LABEL_WEIGHT}
+        if label_weight is not None:
+            given["label_weight"] = label_weight
         config = registry.check(DistillConfig, given, where="Objective")
+        if task != CLASSES:
+            check_task(config, task)
         self.student = student
         self.loss_bank: nn.Module | None = None
         self.components: dict[str, Tensor] = {}
@@ -121,7 +143,10 @@ class Objective(nn.Module):
         for sentence in said:
             _log.info("%s", sentence)
         with torch.no_grad():
-            classes = self._teacher(Batch(x=few, labels=labels, rows=rows), ()).logits.shape[-1]
+            answer = self._teacher(Batch(x=few, labels=labels, rows=rows), ()).logits
+        shape = _checked(self._task.distillable(answer).shape, self._task.name)
+        if self._task.name == MASKS:  # they have the size of the images
+            labels = labels.new_zeros(len(few), *few.shape[2:])
         made = DistillObjective(
             self.student,
             self._teacher,
@@ -129,7 +154,11 @@ class Objective(nn.Module):
             label_weight=self._config.labels,
             example=Batch(x=few, labels=labels, rows=rows),
             # As many classes as the teacher has logits: no data say it here.
-            facts=TaskFacts(num_classes=classes, num_items=self._num_items or len(few)),
+            facts=TaskFacts(
+                num_classes=shape[1 if self._task.name == MASKS else -1],
+                num_items=self._num_items or len(few),
+                task=self._task,
+            ),
             balanced=[spec.name for spec in specs if spec.is_balanced],
             # An own loop says nothing of progress: unless a weight is given, errors do not count.
             of_wrong=WeightOfWrong(self._config.weight_of_wrong),
@@ -158,3 +187,26 @@ def _as_given(inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
 
 def _trains(spec: LossSpec) -> bool:
     return spec.adapt or spec.is_module
+
+
+def _task(name: str) -> Task:
+    known = registry.find("task", name, where="Objective")
+    if is_of_classes(name):
+        return cast("Task", known.load()())
+    able = ", ".join(f"`{task}`" for task in registry.techniques("task") if is_of_classes(task))
+    raise RecipeError(
+        f"Objective: what `{name}` asks of outputs depends on its data, and a loop shows batches",
+        hint=f'`kdeploy.distill(..., data=Data(..., task="{name}"))`; a loop may be of {able}, or '
+        "learn from the teacher alone: `losses=[...]`, `label_weight=0`",
+    )
+
+
+def _checked(shape: torch.Size, task: str) -> torch.Size:
+    """Return the shape of an answer; refuse one of pixels where the task is another, and back."""
+    if (len(shape) == MAPS) == (task == MASKS):
+        return shape
+    places = "(N, classes, height, width)" if task == MASKS else "the classes last"
+    raise ModelError(
+        f"the teacher answers {tuple(shape)}, and the task is `{task}`, which has {places}",
+        hint=f'of the classes of pixels `Objective(..., task="{MASKS}")`, of items none is named',
+    )

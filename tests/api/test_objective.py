@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import kdeploy
-from kdeploy.errors import RecipeError, UnknownName
+from kdeploy.errors import ModelError, RecipeError, UnknownName
+from tests.tiny.tasks import Dense
 from tests.tiny.two_inputs import pictured, pictured_items
 
 X, Y = torch.rand(6, 1, 12, 12), torch.arange(6) % 4
@@ -118,3 +119,49 @@ def test_several_inputs_are_given_by_name():
     torch.testing.assert_close(objective.components["labels"], labels.detach())
     loss.backward()
     assert student.embed.weight.grad.abs().sum() > 0
+
+
+MASKS = torch.arange(6 * 16 * 16).reshape(6, 16, 16) % 3
+
+
+def test_the_classes_of_pixels_are_compared_where_they_stand():
+    x, student, teacher = torch.rand(6, 1, 16, 16), Dense(4, 3, 2).eval(), Dense(8, 3, 1).eval()
+    given = {"losses": [{"pixel_kd": {"weight": 1.0}}], "label_weight": 1.0, "example": x}
+    objective = kdeploy.Objective(student, teacher, task="segmentation", **given).eval()
+    own, other = student(x), F.interpolate(teacher(x).detach(), (8, 8), mode="bilinear")
+    loss = objective(x, MASKS)
+    soft = F.kl_div(own.log_softmax(1), other.log_softmax(1), log_target=True, reduction="none")
+    torch.testing.assert_close(objective.components["pixel_kd"], soft.sum(1).mean())
+    labels = F.cross_entropy(F.interpolate(own, (16, 16), mode="bilinear"), MASKS)
+    torch.testing.assert_close(objective.components["labels"], labels.detach())
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+
+
+@pytest.mark.parametrize(
+    ("losses", "name"), [(None, "dist"), (["nkd"], "nkd"), ([{"kd": {}}], "kd"), (["jsd"], "jsd")]
+)
+def test_losses_of_classes_fit_pixels(losses, name):
+    x = torch.rand(6, 1, 16, 16)
+    given = {"task": "segmentation", "losses": losses, "example": x}
+    objective = kdeploy.Objective(Dense(4, 3, 2), Dense(8, 3), **given)
+    assert objective(x, MASKS).isfinite()
+    assert objective.components.keys() == {"labels", name}
+
+
+def test_pixels_are_not_taken_for_classes_nor_back(student, teacher):
+    maps = kdeploy.Objective(Dense(4, 3), Dense(8, 3))
+    with pytest.raises(ModelError, match=r"answers \(2, 3, 16, 16\), and the task is") as error:
+        maps(torch.rand(6, 1, 16, 16), MASKS)
+    assert 'task="segmentation"' in error.value.hint
+    with pytest.raises(ModelError, match=r"which has \(N, classes, height, width\)"):
+        kdeploy.Objective(student, teacher, task="segmentation")(X, MASKS)
+
+
+@pytest.mark.parametrize("task", ["detection", "ctc", "regression"])
+def test_a_task_that_needs_its_data_is_refused_with_the_way_there_is(student, teacher, task):
+    with pytest.raises(RecipeError, match="depends on its data") as error:
+        kdeploy.Objective(student, teacher, task=task)
+    assert "`segmentation`" in error.value.hint
+    with pytest.raises(RecipeError, match="`mse`"):
+        kdeploy.Objective(student, teacher, task="segmentation", losses=["mse"])
