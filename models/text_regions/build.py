@@ -71,7 +71,8 @@ class TextOrNone(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = self.network((x * 0.5 + 0.5 - self.mean) / self.std)
+        # In float32: in bfloat16 the nearest number to 1 - SMALLEST is 1, whose logit is infinite.
+        maps = self.network((x * 0.5 + 0.5 - self.mean) / self.std).float()
         text = maps.sum(1, keepdim=True).clamp(SMALLEST, 1 - SMALLEST)
         return text.logit() - torch.tensor(THRESHOLD).logit()
 

@@ -28,12 +28,19 @@ def test_the_network_has_the_size_of_its_card_and_maps_of_half_the_size():
 def test_a_pixel_is_text_from_the_threshold_of_both_maps_on(region, affinity, is_text):
     class Maps(nn.Module):
         def forward(self, x):
-            return torch.tensor([region, affinity]).view(1, 2, 1, 1).expand(len(x), 2, 4, 4)
+            maps = torch.tensor([region, affinity]).view(1, 2, 1, 1).expand(len(x), 2, 4, 4)
+            return (
+                maps.to(torch.get_autocast_dtype("cpu"))
+                if torch.is_autocast_enabled("cpu")
+                else maps
+            )
 
     wrapped = attribute_of("build.py:TextOrNone", FOLDER, kind="class")(Maps())
     logits = wrapped(torch.zeros(2, 3, 8, 8))
     assert logits.shape == (2, 1, 4, 4)
     assert logits.isfinite().all()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert wrapped(torch.zeros(2, 3, 8, 8)).isfinite().all()
     assert ((logits > 0) == bool(is_text)).all()
 
 
