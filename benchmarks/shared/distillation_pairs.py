@@ -128,7 +128,6 @@ PAIRS: Mapping[str, Pair] = {
         teacher_data="masks2000",
         teacher_epochs=8,
         task="segmentation",
-        is_fresh=True,
     ),
     "two classes, electricity": Pair(
         data="electricity",

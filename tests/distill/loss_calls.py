@@ -22,7 +22,7 @@ OF_TASKS = {
     "ctc": {"logits": (8, 7, 5)},
     "detection": {"logits": (8, 6, 4 + 5 + 4 * 3)},
     "keypoint_heatmaps": {"logits": (8, 3, 4, 4)},
-    "segmentation": {"logits": (8, 4, 4, 5)},
+    "segmentation": {"logits": (8, 5, 4, 6)},
 }
 """By the first task that a loss is for, where its outputs are no vectors."""
 
@@ -62,7 +62,7 @@ def labels_of(task, items=8):
     if task == "regression":
         return torch.from_numpy(random.standard_normal((items, 5)).astype(np.float32))
     if task == "segmentation":
-        return torch.from_numpy(random.randint(0, 5, (items, 4, 4)))
+        return torch.from_numpy(random.randint(0, 5, (items, 4, 6)))
     if task == "ctc":
         return torch.from_numpy(random.randint(1, 5, (items, 3)))
     return torch.arange(items) % 5
