@@ -48,6 +48,7 @@ KNOWN = {
     "data/class_targets.py": "labels that people gave",
     "data/labels.py": "as there",
     "export/disagreement.py": "of gaps between two answers",
+    "tasks/image_precision.py": "of overlaps of boxes",
     "tasks/usual.py": "in validation, beside a count of rows without a class",
     "tasks/segmentation.py": "of masks that people gave",
     "tasks/ctc.py": "of targets that people gave",

@@ -11,10 +11,14 @@ from torch.nn import functional as F
 
 from kdeploy.compress.blocks import Block, drop, find_blocks, is_inside
 from kdeploy.errors import ModelError
+from kdeploy.tasks.contract import Task, is_of_classes
+from kdeploy.torch_module.model_outputs import named
 from kdeploy.torch_module.named_inputs import call
+from kdeploy.torch_module.named_outputs import named_outputs
 from kdeploy.untrusted.user_code import described
 
 NOTHING = 1e-9  # nats, or units of cost; smaller differences are none
+LEAST_VARIANCE = 1e-12  # of an output that is the same for all items
 Cost = Callable[[nn.Module], float]
 
 
@@ -26,10 +30,11 @@ class Dropping:
         model: nn.Module,
         items: Sequence[Tensor],
         *,
+        task: Task,
         spared: Collection[str],
         only_layers: bool,
     ) -> None:
-        self._model, self._items = model, items
+        self._model, self._items, self._task = model, items, task
         self._answers = [self._answer(x) for x in items]
         self._now = 0.0
         self.blocks = find_blocks(model, items[0][:2])
@@ -91,9 +96,9 @@ class Dropping:
             if is_inside(other, block):
                 other.reason = f"went with `{block.name}`"
 
-    def _answer(self, x: Tensor) -> Tensor:
+    def _answer(self, x: Tensor) -> Any:
         with torch.no_grad():
-            return call(self._model, x).float()  # type: ignore[no-any-return]
+            return named(call(self._model, x))
 
     def _divergence(self) -> float:
         """Return the mean divergence of the answers from those of the whole model.
@@ -102,18 +107,40 @@ class Dropping:
             ValueError: the answers have another shape.
         """
         pairs = zip(self._items, self._answers, strict=True)
-        sums = [_divergence(self._answer(x), answer) for x, answer in pairs]
+        change = _divergence if is_of_classes(self._task.name) else _error
+        sums = [change(self._answer(x), answer, self._task) for x, answer in pairs]
         return float(sum(sums) / sum(len(x) for x in self._items))
 
 
-def _divergence(found: Tensor, expected: Tensor) -> Tensor:
-    """Return KL(expected || found) of logits (batch, ..., classes), summed over items."""
-    if found.shape != expected.shape:
-        raise ValueError(f"it answers {tuple(found.shape)}, not {tuple(expected.shape)}")
+NO_TARGETS = torch.zeros(0, dtype=torch.int64)
+
+
+def _divergence(found: Any, expected: Any, task: Task) -> Tensor:
+    """Return KL(expected || found) of logits of classes, summed over items."""
+    found, expected = (task.rows(answer, NO_TARGETS)[0].float() for answer in (found, expected))
+    _check_shapes(found, expected)
     log_found, log_expected = F.log_softmax(found, -1), F.log_softmax(expected, -1)
     total = F.kl_div(log_found, log_expected, reduction="sum", log_target=True)
     # The mean over the tokens or positions of an item, the sum over items.
-    return total / max(1, found[0].numel() // found.shape[-1])
+    mean: Tensor = total / max(1, found[0].numel() // found.shape[-1])
+    return mean
+
+
+def _error(found: Any, expected: Any, task: Task) -> Tensor:
+    """Return the squared error over the variance, the mean over outputs, times the items."""
+    del task
+    shares = []
+    own, whole = (named_outputs(answer) for answer in (found, expected))
+    for name, other in whole.items():
+        _check_shapes(own[name], other)
+        noise = F.mse_loss(own[name].float(), other.float())
+        shares.append(noise / other.float().var(correction=0).clamp(min=LEAST_VARIANCE))
+    return torch.stack(shares).mean() * len(next(iter(whole.values())))
+
+
+def _check_shapes(found: Tensor, expected: Tensor) -> None:
+    if found.shape != expected.shape:
+        raise ValueError(f"it answers {tuple(found.shape)}, not {tuple(expected.shape)}")
 
 
 def _keep_to_layers(blocks: Sequence[Block]) -> None:

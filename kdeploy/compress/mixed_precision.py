@@ -91,7 +91,8 @@ def quantize_within(
     small = quantize(ignored)
     if not precision.looks:
         return small
-    found = sensitivities(fake.to(context.device).eval(), _batches(context))
+    fake = fake.to(context.device).eval()
+    found = sensitivities(fake, _batches(context), task_of(context.data))
     context.report["sensitivity"] = [_row(s) for s in found]
     if precision.max_drop is None:
         return small

@@ -32,7 +32,8 @@ class FakeQuantized(GraphModule):
     """The graph of a model with a quantizer where the INT8 model will have one.
 
     Its parameters are those of the model under their own names, and the ratios of the quantizers.
-    It computes in float32 under autocast too: bfloat16 is as coarse as the codes.
+    It computes in float32 under autocast too: bfloat16 is as coarse as the codes. What is asked of
+    it are functions: a name that stands in the class is one that no model may have (`layers`).
     """
 
     def __call__(self, *inputs: Tensor, **named: Tensor) -> Tensor:
@@ -43,38 +44,45 @@ class FakeQuantized(GraphModule):
             )
         return outputs
 
-    @property
-    def activations(self) -> list[ActivationQuantizer]:
-        return [m for m in self.children() if isinstance(m, ActivationQuantizer)]
 
-    @property
-    def weights(self) -> list[WeightQuantizer]:
-        return [m for m in self.children() if isinstance(m, WeightQuantizer)]
+def activation_quantizers(model: FakeQuantized) -> list[ActivationQuantizer]:
+    """Return what rounds the tensors that layers read and make."""
+    return [m for m in model.children() if isinstance(m, ActivationQuantizer)]
 
-    @property
-    def layers(self) -> list[str]:
-        """Return the names of the layers on integers, in their order."""
-        return list(dict.fromkeys(layer for q in self.weights for layer in sorted(q.layers)))
 
-    def switch(self, layers: Collection[str] | None) -> None:
-        """Round only what these layers alone would have rounded; None: everything."""
-        quantizers: list[Any] = [*self.activations, *self.weights]
-        for quantizer in quantizers:
-            quantizer.is_on = layers is None or not quantizer.layers.isdisjoint(layers)
+def weight_quantizers(model: FakeQuantized) -> list[WeightQuantizer]:
+    """Return what rounds the weights."""
+    return [m for m in model.children() if isinstance(m, WeightQuantizer)]
 
-    def ranges(self) -> dict[str, Range]:
-        """Return the learned range of each quantized tensor."""
-        return {name: q.span() for q in self.activations for name in q.names}
 
-    def weight_scales(self) -> dict[str, list[float]]:
-        """Return the learned scales of each quantized weight that is a parameter."""
-        learned = [q for q in self.weights if q.ratio.requires_grad]
-        return {q.name: [float(s) for s in q.scale().flatten()] for q in learned}
+def layers_on_integers(model: FakeQuantized) -> list[str]:
+    """Return the names of the layers on integers, in their order."""
+    quantizers = weight_quantizers(model)
+    return list(dict.fromkeys(layer for q in quantizers for layer in sorted(q.layers)))
 
-    def write_back(self, base: nn.Module) -> None:
-        """Give the model that the graph was made of the weights as they are now."""
-        own, wanted = self.state_dict(), base.state_dict()
-        base.load_state_dict({n: v for n, v in own.items() if n in wanted}, strict=False)
+
+def round_alone(model: FakeQuantized, layers: Collection[str] | None) -> None:
+    """Round only what these layers alone would have rounded; None: everything."""
+    quantizers: list[Any] = [*activation_quantizers(model), *weight_quantizers(model)]
+    for quantizer in quantizers:
+        quantizer.is_on = layers is None or not quantizer.layers.isdisjoint(layers)
+
+
+def learned_ranges(model: FakeQuantized) -> dict[str, Range]:
+    """Return the learned range of each quantized tensor."""
+    return {name: q.span() for q in activation_quantizers(model) for name in q.names}
+
+
+def learned_weight_scales(model: FakeQuantized) -> dict[str, list[float]]:
+    """Return the learned scales of each quantized weight that is a parameter."""
+    learned = [q for q in weight_quantizers(model) if q.ratio.requires_grad]
+    return {q.name: [float(s) for s in q.scale().flatten()] for q in learned}
+
+
+def write_back(model: FakeQuantized, base: nn.Module) -> None:
+    """Give the model that the graph was made of the weights as they are now."""
+    own, wanted = model.state_dict(), base.state_dict()
+    base.load_state_dict({n: v for n, v in own.items() if n in wanted}, strict=False)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from kdeploy.data.contract import TaskReference
 from kdeploy.data.data_files import with_tokenizer
 from kdeploy.data.load import DataReference
 from kdeploy.distill.config import DistillConfig
-from kdeploy.distill.default_weights import DEFAULT_LABEL_WEIGHT, usual_losses
 from kdeploy.errors import OrderError, RecipeError, UnknownName
 from kdeploy.gate import Gate, parse_gates
 from kdeploy.package.emission import Emission, emissions
@@ -30,10 +29,11 @@ from kdeploy.recipe.sections import (
     spelled_out,
     weights_of,
 )
+from kdeploy.recipe.taught import taught, usually_taught
 from kdeploy.store.artifact import MANIFEST, find_artifact
 from kdeploy.store.references import ModelReference
 from kdeploy.store.transformers_models import brings_weights, tokenizer_source
-from kdeploy.tasks.contract import facts_of, is_own
+from kdeploy.tasks.contract import is_own
 from kdeploy.training.config import TrainingConfig
 from kdeploy.units import parse_drop
 
@@ -144,7 +144,7 @@ def parse(given: Mapping[str, Any], *, folder: Path) -> Recipe:
         teacher=teacher,
         student=_student(top.student, folder) if top.student is not None else None,
         student_weights=_student_weights(top.student, folder) if top.student else None,
-        distill=_distill_config(_usually_taught(top.distill, task), "distill", folder)
+        distill=_distill_config(usually_taught(top.distill, task), "distill", folder)
         if top.distill is not None
         else None,
         compress=steps,
@@ -337,8 +337,8 @@ def _recovery(
                 f"{where}.recover: `{twice[0]}` is a key of `{technique.name}` itself",
                 hint=f"write `{technique.name}: {{{twice[0]}: {given[twice[0]]}}}`",
             )
-        taught = _taught({**_recovered_by(task), **given, **own}, task)
-        return _distill_config(taught, f"{where}.recover", folder)
+        found = taught({**_recovered_by(task), **given, **own}, task)
+        return _distill_config(found, f"{where}.recover", folder)
     if given is None:
         return None
     if technique.facts.get("recoverable") is False:
@@ -348,34 +348,13 @@ def _recovery(
             hint="recover the step before it",
         )
     given = registry.mapping(given, f"{where}.recover")
-    chosen = _taught({**RECOVER_RATE, **_recovered_by(task), **given}, task)
+    chosen = taught({**RECOVER_RATE, **_recovered_by(task), **given}, task)
     return _distill_config(chosen, f"{where}.recover", folder)
 
 
 def _recovered_by(task: TaskReference) -> Mapping[str, Any]:
     """Return what a recovery learns where it says nothing; of no classes, the task's own loss."""
     return RECOVER_WEIGHTS if task == CLASSES else {}
-
-
-def _usually_taught(given: Any, task: TaskReference) -> Any:
-    """Return the section of a distillation with what its task usually teaches, if it names none."""
-    usual = usual_losses(task.name)
-    if task == CLASSES or not usual or not isinstance(given, Mapping) or "losses" in given:
-        return _taught(given, task)
-    return {"label_weight": DEFAULT_LABEL_WEIGHT, **given, "losses": list(usual)}
-
-
-def _taught(given: Any, task: TaskReference) -> Any:
-    """Return a section on teaching with the task's own loss where it names none."""
-    usual = str(facts_of(task.name)["loss"])
-    if task == CLASSES or not isinstance(given, Mapping) or "losses" in given:
-        return given
-    if is_own(task.name):
-        raise RecipeError(
-            f"`{task.name}` is a task of your own, and nothing says what is distilled of it",
-            hint="name `losses`, e.g. `losses: [mse]`; `losses: []` learns from labels alone",
-        )
-    return {**given, "losses": [{usual: {}}]}
 
 
 def _distill_config(given: Mapping[str, Any], where: str, folder: Path) -> DistillConfig:

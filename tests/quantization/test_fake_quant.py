@@ -6,9 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from kdeploy.quantization.fake_quant import fake_quantized
+from kdeploy.quantization.fake_quant import (
+    activation_quantizers,
+    fake_quantized,
+    layers_on_integers,
+    learned_ranges,
+    learned_weight_scales,
+    round_alone,
+    weight_quantizers,
+    write_back,
+)
 from kdeploy.quantization.fold import fold_batch_norms
 from kdeploy.quantization.pt2e import QuantizedModel, observe
+
+
+def quantizers(fake):
+    return [*activation_quantizers(fake), *weight_quantizers(fake)]
 
 
 def prepared(model, x, *, profile="cpu", **options):
@@ -21,13 +34,13 @@ def prepared(model, x, *, profile="cpu", **options):
 
 def deployed(base, ranges, fake, x, *, profile="cpu", **options):
     base = copy.deepcopy(base)
-    fake.write_back(base)
+    write_back(fake, base)
     return QuantizedModel(
         base,
         x[:2],
-        ranges={**ranges, **fake.ranges()},
+        ranges={**ranges, **learned_ranges(fake)},
         profile=profile,
-        weight_scales=fake.weight_scales(),
+        weight_scales=learned_weight_scales(fake),
         **options,
     )
 
@@ -64,7 +77,7 @@ def test_seven_bit_weights_and_float_layers_are_trained_as_deployed(network):
     options = {"reduce_range": True, "float_layers": ["left.0"]}
     base, ranges, fake = prepared(model, x, **options)
     train(fake, x)
-    assert "left.0.weight" not in fake.weight_scales()
+    assert "left.0.weight" not in learned_weight_scales(fake)
     torch.testing.assert_close(
         fake(x), deployed(base, ranges, fake, x, **options)(x), rtol=1e-5, atol=1e-6
     )
@@ -78,7 +91,7 @@ def test_training_learns_weights_and_scales(network, optimizer, rate):
     _, _, fake = prepared(model, x)
     losses = train(fake, x, steps=20, optimizer=optimizer, rate=rate)
     assert losses[-1] < 0.95 * losses[0]
-    ratios = torch.cat([q.ratio.detach().flatten() for q in (*fake.activations, *fake.weights)])
+    ratios = torch.cat([q.ratio.detach().flatten() for q in quantizers(fake)])
     assert (ratios != 1).float().mean() > 0.9
     assert ((ratios - 1).abs() < 0.5).all()
 
@@ -107,7 +120,7 @@ def test_zero_weights_stay_zero_codes(network):
 def test_gradients_are_those_of_the_paper():
     model, x = nn.Sequential(nn.Linear(3, 2, bias=False)), torch.randn(4, 3)
     _, _, fake = prepared(model, x)
-    [activation], [weight] = fake.activations, fake.weights
+    [activation], [weight] = activation_quantizers(fake), weight_quantizers(fake)
     (fake.train()(x) * 1e-4).sum().backward()  # so small that no step is cut
     scale, offset = activation.start, activation.zero_point
     codes = (x / scale).round().clamp(-offset, 255 - offset)
@@ -126,18 +139,18 @@ def test_no_step_changes_a_scale_by_more_than_the_learning_rate(network):
     model, x = network("concatenating")
     _, _, fake = prepared(model, x)
     (fake.train()(x) * 1e6).sum().backward()
-    assert all(q.ratio.grad.abs().max() <= 1 for q in (*fake.activations, *fake.weights))
+    assert all(q.ratio.grad.abs().max() <= 1 for q in quantizers(fake))
 
 
 def test_switched_off_it_is_the_float_model_and_a_layer_alone_is_what_it_is_deployed_as(network):
     model, x = network("concatenating")
     base, ranges, fake = prepared(model, x)
-    fake.eval().switch(())
+    round_alone(fake.eval(), ())
     torch.testing.assert_close(fake(x), base(x), rtol=1e-4, atol=1e-5)
-    fake.switch({"right.0"})
+    round_alone(fake, {"right.0"})
     others = ["stem.0", "left.0", "last.0", "head"]
     torch.testing.assert_close(fake(x), deployed(base, ranges, fake, x, float_layers=others)(x))
-    fake.switch(None)
+    round_alone(fake, None)
     torch.testing.assert_close(fake(x), deployed(base, ranges, fake, x)(x))
 
 
@@ -150,5 +163,33 @@ def test_it_is_copied_and_computes_in_float32_under_autocast(network):
         outputs = twin(x)
     assert outputs.dtype is torch.float32
     assert torch.equal(outputs, fake(x))
-    assert twin.ranges() == fake.ranges()
+    assert learned_ranges(twin) == learned_ranges(fake)
     assert twin.state_dict().keys() == fake.state_dict().keys()
+
+
+class Names(nn.Module):
+    """A model whose parts are called as people call them, and as we called ours."""
+
+    NAMES = ("layers", "weights", "activations", "switch", "ranges", "names", "write_back", "base")
+
+    def __init__(self):
+        super().__init__()
+        for name in self.NAMES:
+            setattr(self, name, nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+
+    def forward(self, x):
+        for name in self.NAMES:
+            x = x + getattr(self, name)(x)
+        return x
+
+
+def test_the_parts_of_a_model_may_have_any_names():
+    torch.manual_seed(0)
+    model, x = Names().eval(), torch.randn(32, 4)
+    fake = fake_quantized(
+        model, x[:2], ranges=observe(model, x[:2], [x], choice="min_max"), profile="cpu"
+    )
+    assert layers_on_integers(fake.eval()) == [f"{name}.0" for name in Names.NAMES]
+    assert not torch.equal(fake(x), model(x))
+    round_alone(fake, ())
+    torch.testing.assert_close(fake(x), model(x))

@@ -22,6 +22,7 @@ from kdeploy.compress.drop_search import Cost, Dropping
 from kdeploy.compress.layer_patterns import matching
 from kdeploy.errors import NotCalibrated, RecipeError
 from kdeploy.runtimes.run import named
+from kdeploy.tasks.contract import task_of
 from kdeploy.torch_module.complexity import count_macs, count_parameters
 
 _LOG = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ def drop_layers(
     twin = copy.deepcopy(model)
     modes = {module: module.training for module in twin.modules()}
     items = [x for x, _ in context.batches(context.data.train, batch_size, batches)]
-    dropping = Dropping(twin.eval(), items, spared=spared, only_layers=what == "layers")
+    task, only_layers = task_of(context.data), what == "layers"
+    dropping = Dropping(twin.eval(), items, task=task, spared=spared, only_layers=only_layers)
     if what in ("count", "layers"):
         _drop_number(dropping, what, amount)
     else:

@@ -18,7 +18,12 @@ from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.mixed_precision import precision_of, quantize_within
 from kdeploy.compress.quantization_rules import check_quantizable, is_quantized, weight_format
 from kdeploy.quantization.calibration import calibrate
-from kdeploy.quantization.fake_quant import fake_quantized
+from kdeploy.quantization.fake_quant import (
+    fake_quantized,
+    learned_ranges,
+    learned_weight_scales,
+    write_back,
+)
 from kdeploy.quantization.fold import fold_batch_norms
 from kdeploy.quantization.number_format import INT7
 from kdeploy.quantization.placement import layers
@@ -98,16 +103,16 @@ def int8_qat(
         float_layers=ignored,
     )
     context.train(fake, model, StepTraining(name="quantization-aware", is_last=True))
-    fake.write_back(base)
+    write_back(fake, base)
 
     def quantize(float_layers: Sequence[str]) -> QuantizedModel:
         return QuantizedModel(
             base,
             example,
-            ranges={**ranges, **fake.ranges()},
+            ranges={**ranges, **learned_ranges(fake)},
             profile=profile,
             reduce_range=is_reduced,
-            weight_scales=fake.weight_scales(),
+            weight_scales=learned_weight_scales(fake),
             float_layers=float_layers,
         )
 
