@@ -35,6 +35,7 @@ class LossBank(nn.Module):
         student: What the student answered on the example.
         teacher: What the teacher answered on it.
         facts: What losses with a memory may know of the task.
+        labels: Of the example.
 
     Raises:
         ModelError: features that do not exist or cannot be compared.
@@ -46,6 +47,7 @@ class LossBank(nn.Module):
         student: Answer,
         teacher: TeacherOutput,
         facts: TaskFacts,
+        labels: Tensor,
     ) -> None:
         super().__init__()
         self.task = facts.task
@@ -56,17 +58,17 @@ class LossBank(nn.Module):
             pairs = _pairs(loss_spec, student[1], teacher.features)
             shapes = [(own.shape, other.shape) for own, other in pairs]
             if loss_spec.is_module:
-                sides = self._shapes(loss_spec, student[0], teacher.logits)
+                sides = self._shapes(loss_spec, student[0], teacher.logits, labels)
                 self._add_modules(loss_spec, shapes, sides, facts)
             elif loss_spec.needs == "features":
                 self._add_adapters(loss_spec, shapes)
         self._check_on_policy()
 
     def _shapes(
-        self, loss_spec: LossSpec, student: Any, teacher: Any
+        self, loss_spec: LossSpec, student: Any, teacher: Any, labels: Tensor
     ) -> tuple[torch.Size, torch.Size]:
         if loss_spec.needs == "logits" and not self._is_of_task(loss_spec):
-            own, other, _ = self._rows(student, teacher, torch.zeros(0, dtype=torch.int64))
+            own, other, _ = self._rows(student, teacher, labels)
         else:
             own, other = (self.task.distillable(answer) for answer in (student, teacher))
         return own.shape, other.shape

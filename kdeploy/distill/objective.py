@@ -185,7 +185,7 @@ class DistillObjective(nn.Module):
             asked = self.teacher(example, self.teacher_paths)
             with features_of(self.student, self.student_paths, role="student") as features:
                 logits = named(call(self.student, example.x))
-            loss_bank = LossBank(loss_specs, (logits, features), asked, facts)
+            loss_bank = LossBank(loss_specs, (logits, features), asked, facts, example.labels)
             loss_bank.dry_run((logits, features), asked, example)
         finally:
             self.student.train(was_training)

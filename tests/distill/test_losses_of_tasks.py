@@ -58,7 +58,7 @@ def value(task, name, student, teacher, targets):
     specs = loss_specs_of(config.losses)
     asked = TeacherOutput(logits=teacher, features={})
     torch.manual_seed(0)  # of what a loss draws
-    bank = LossBank(specs, (student, {}), asked, facts)
+    bank = LossBank(specs, (student, {}), asked, facts, targets)
     batch = Batch(x=torch.zeros(ITEMS, 1), labels=targets, rows=torch.arange(ITEMS))
     return bank.value_of(specs[0].name, (student, {}), asked, batch).item()
 
