@@ -2,6 +2,7 @@
 
     kdeploy run models/detect_objects/recipe.yaml --out runs/detect_objects
         --set distill.losses=[] --set distill.epochs=12
+        --set student.build=build.py:detector --set 'student.args={width: 8, depth: 1}'
     python benchmarks/suites/detector_scales.py --work runs/detect_objects
 
 Four rows of one student, computed by PyTorch: float; INT8 by `int8_ptq`; and float but for 8 bits

@@ -132,12 +132,12 @@ def _cell(record: Measurement | None, first: Measurement) -> str:
 
 def _times(record: Measurement, first: Measurement) -> str:
     """Return a time as a multiple of another: on a machine that is shared, that alone holds."""
-    value = f"{record.value / first.value:.2f}"
+    value = f"{record.value / first.value:.3g}"
     bounds = (record.low, record.high, first.low, first.high)
     if record is first or None in bounds:
         return value
     low, high, first_low, first_high = bounds
-    return f"{value} ({low / first_high:.2f} to {high / first_low:.2f})"
+    return f"{value} ({low / first_high:.3g} to {high / first_low:.3g})"
 
 
 def _doubts(runs: Sequence[Path]) -> str:

@@ -18,7 +18,7 @@ from kdeploy.distill.teacher_protocol import TeacherOutput
 from kdeploy.distill.tokens import real_rows
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.tasks import usual
-from kdeploy.tasks.contract import is_classification
+from kdeploy.tasks.contract import is_classification, judged_as
 from kdeploy.training.contract import Batch
 from kdeploy.untrusted.user_code import described
 
@@ -157,8 +157,8 @@ class LossBank(nn.Module):
         )
 
     def _is_of_task(self, loss_spec: LossSpec) -> bool:
-        """Return whether a loss was made for the task itself, not for one that it is like."""
-        return self.task.name in loss_spec.tasks
+        """Return whether a loss was made for the task itself, or its base, not for one like it."""
+        return judged_as(self.task) in loss_spec.tasks
 
     def _on_pair(
         self, loss_spec: LossSpec, pair: int, features: tuple[Tensor, Tensor], batch: Batch

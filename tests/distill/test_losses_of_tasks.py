@@ -50,9 +50,11 @@ def fitting(task):
     ]
 
 
-def value(task, name, student, teacher, targets):
+def value(task, name, student, teacher, targets, *, own_name=None):
     own = {"alphabet": "abcd"} if task == "ctc" else {}
     made = registry.find("task", task).load()(**own)
+    if own_name is not None:
+        made.name = own_name
     facts = TaskFacts(task=made, num_classes=CLASSES, num_items=ITEMS)
     config = registry.check(DistillConfig, {"losses": [name]}, where="distill")
     specs = loss_specs_of(config.losses)
@@ -82,6 +84,12 @@ def test_what_is_added_to_all_classes_of_a_place_is_not_seen(task, name):
     assert value(task, name, shifted, teacher, targets) == pytest.approx(plain, rel=1e-3)
     others = student.roll(1, SHAPES[task].axis)
     assert value(task, name, others, teacher, targets) != pytest.approx(plain, rel=1e-3)
+
+
+@pytest.mark.parametrize(("task", "name"), CASES)
+def test_a_task_of_ones_own_that_is_made_from_another_is_compared_as_that_is(task, name):
+    sides = drawn(task)
+    assert value(task, name, *sides, own_name="my.py:Task") == value(task, name, *sides)
 
 
 @pytest.mark.parametrize("name", fitting("segmentation"))
