@@ -30,8 +30,8 @@ def test_a_run_is_a_table_with_a_row_a_file_and_runtime(tmp_path):
     (tmp_path / "int8").mkdir()
     write(records, tmp_path / "int8" / "measurements.jsonl")
     text = gallery.page("digits", [tmp_path / "int8", tmp_path / "never"], this_machine())
-    assert "| teacher | onnxruntime_cpu | 50.00 % (n 40) | 1.00 | - | - | - |" in text
-    assert "| small | onnxruntime_cpu | - | 0.25 (0.17 to 0.40) | - | - | - |" in text
+    assert "| teacher | onnxruntime_cpu | 50.00 % (n 40) | 1 | - | - | - |" in text
+    assert "| small | onnxruntime_cpu | - | 0.25 (0.167 to 0.4) | - | - | - |" in text
     assert "other" not in text
     assert "## never" not in text
 
