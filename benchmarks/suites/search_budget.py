@@ -31,14 +31,20 @@ from kdeploy.units import format_seconds
 MODELS = Path(__file__).parents[2] / "models"
 OBJECTIVES = ["accuracy.top1", "latency.p50", "size"]
 BENCH = {"runtimes": ["onnxruntime_cpu"], "threads": [1], "minimum_seconds": 0.1}
-RATES: Row = {"range": [0.003, 0.3], "log": True}
 INT8: Row = {"choice": [{"int8_ptq": {}}, None]}
 HALF = 0.5
 """Of random search's seconds, that ours may take to cover as much."""
 ENOUGH = 1000
 """Candidates: where seconds are the budget."""
 OURS, RANDOM, TPE = "kdeploy search", "random search", "Optuna's TPE"
+ARMS = (OURS, RANDOM, TPE)
 NAIVE = {RANDOM: "random", TPE: "tpe"}
+
+
+def _pruned(*, epochs: int) -> Row:
+    shares = [{"ratio": ratio, "recover": {"epochs": epochs}} for ratio in (0.25, 0.5)]
+    return {"choice": [*({"prune_channels": share} for share in shares), None]}
+
 
 RESNET = str(MODELS / "digits/build.py:resnet")
 DIGITS: Row = {
@@ -57,15 +63,9 @@ DIGITS: Row = {
         "space": {
             "student.args.width": {"choice": [4, 6, 8, 12, 16, 24]},
             "student.args.depth": {"choice": [1, 2]},
-            "distill.learning_rate": RATES,
+            "distill.learning_rate": {"range": [0.003, 0.3], "log": True},
             "distill.losses": {"choice": [["dist"], ["kd"], []]},
-            "compress.0": {
-                "choice": [
-                    {"prune_channels": {"ratio": 0.25, "recover": {"epochs": 4}}},
-                    {"prune_channels": {"ratio": 0.5, "recover": {"epochs": 4}}},
-                    None,
-                ]
-            },
+            "compress.0": _pruned(epochs=4),
             "compress.1": INT8,
         },
     },
@@ -87,13 +87,7 @@ SERIES: Row = {
             "student.args.width": {"choice": [4, 8, 16, 24, 32, 48]},
             "distill.learning_rate": {"range": [0.0005, 0.05], "log": True},
             "distill.losses": {"choice": [["dist"], ["kd"], []]},
-            "compress.0": {
-                "choice": [
-                    {"prune_channels": {"ratio": 0.25, "recover": {"epochs": 10}}},
-                    {"prune_channels": {"ratio": 0.5, "recover": {"epochs": 10}}},
-                    None,
-                ]
-            },
+            "compress.0": _pruned(epochs=10),
             "compress.1": INT8,
         },
     },
@@ -264,9 +258,6 @@ def _text(rows: list[Row], medians: dict[str, float]) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-ARMS = (OURS, RANDOM, TPE)
 
 
 def _share(share: float) -> str:

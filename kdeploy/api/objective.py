@@ -13,7 +13,7 @@ from kdeploy import registry
 from kdeploy.api.models import Model, load
 from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.contract import TaskFacts
-from kdeploy.distill.correctness import WeightOfWrong
+from kdeploy.distill.correctness import MAPS, WeightOfWrong
 from kdeploy.distill.default_layers import with_layers
 from kdeploy.distill.default_weights import DEFAULT_LABEL_WEIGHT, usual_losses
 from kdeploy.distill.loss_specs import LossSpec, loss_specs_of
@@ -27,8 +27,6 @@ from kdeploy.training.contract import Batch
 
 _log = logging.getLogger("kdeploy.progress")
 CLASSES, MASKS = "classification", "segmentation"
-MAPS = 4
-"""Dimensions of the logits of pixels."""
 
 
 class Objective(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.distill.contract import TaskFacts
+from kdeploy.distill.correctness import MAPS
 from kdeploy.distill.feature_maps import adapter, check_ranks, pooled_alike, resized
 from kdeploy.distill.loss_specs import TEMPERATURE, LossSpec
 from kdeploy.distill.teacher_protocol import TeacherOutput
@@ -77,7 +78,7 @@ class LossBank(nn.Module):
         """Return both as a loss of the task that this one is like gets them, and the targets."""
         own, targets = self.task.rows(student, labels)
         other, _ = self.task.rows(teacher, labels)
-        if own.ndim == 4:  # maps with the classes last: without masks each has its own size
+        if own.ndim == MAPS:  # with the classes last: without masks each has its own size
             other = resized(other.movedim(-1, 1), own.shape[1:3]).movedim(1, -1)
         return own, other, targets
 

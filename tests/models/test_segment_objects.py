@@ -28,4 +28,7 @@ def test_the_networks_have_the_sizes_of_the_card_and_a_class_for_each_pixel():
 
 
 def test_the_shipped_weights_are_those_of_the_teacher():
-    network("segmenter").load_state_dict(load_file(FOLDER / "teacher.safetensors"))
+    weights = load_file(FOLDER / "teacher.safetensors")
+    shapes = {name: tensor.shape for name, tensor in network("segmenter").state_dict().items()}
+    assert {name: tensor.shape for name, tensor in weights.items()} == shapes
+    assert all(tensor.isfinite().all() for tensor in weights.values())
