@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from kdeploy.system.user_cache import cache_folder
 
 SHARE_OF_FREE = 0.1
 """Of what is free on the disk, that is taken unasked."""
-Read = Callable[[int], NDArray[Any]]
 
 
 def has_room(size_bytes: int) -> bool:
@@ -31,42 +29,49 @@ def has_room(size_bytes: int) -> bool:
     return os.access(folder, os.W_OK) and size_bytes <= SHARE_OF_FREE * free
 
 
-def kept_after_reading(
-    read: Read, *, count: int, item_shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Read:
-    """Return a `read` that asks the given one once for each item, also from several threads.
+class KeptItems:
+    """Items in a file, each as it was when it was first read.
 
     The file has no name and goes with the process, so that it is never older than what it is of.
-    It takes no memory but one byte an item.
+    It takes no memory but one byte an item. Several threads may keep items at once.
 
     Args:
-        read: Returns an item by its place, the same each time.
         count: How many there are.
         item_shape: Of each item.
         dtype: Of each item.
     """
-    folder = cache_folder("kept")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - as long as `read_once`
-    except OSError as error:
-        raise no_room(folder, error) from None
-    file = kept.fileno()
-    item_bytes = int(np.prod(item_shape)) * dtype.itemsize
-    is_kept = np.zeros(count, bool)
 
-    def read_once(place: int) -> NDArray[Any]:
-        if is_kept[place]:
-            content = os.pread(file, item_bytes, place * item_bytes)
-            return np.frombuffer(content, dtype).reshape(item_shape)
-        item = np.ascontiguousarray(read(place), dtype)
+    def __init__(self, count: int, item_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._folder = cache_folder("kept")
         try:
-            written = os.pwrite(file, item.tobytes(), place * item_bytes)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            kept = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - as long as this object
         except OSError as error:
-            raise no_room(folder, error) from None
-        # Marked only now: another thread never reads half of an item.
-        is_kept[place] = written == item_bytes
-        return item
+            raise no_room(self._folder, error) from None
+        weakref.finalize(self, kept.close)
+        self._file = kept.fileno()
+        self._item_bytes = int(np.prod(item_shape)) * dtype.itemsize
+        self._dtype = dtype
+        self._is_kept = np.zeros(count, bool)
 
-    weakref.finalize(read_once, kept.close)
-    return read_once
+    def fill(self, places: NDArray[np.int64], made: NDArray[Any]) -> list[int]:
+        """Write the items of these places into rows of `made`; return the rows that it has not.
+
+        In one thread: handing over reads of a few kilobytes costs more than they take.
+        """
+        is_kept = self._is_kept[places]
+        for row in np.flatnonzero(is_kept).tolist():
+            # Straight to where it is wanted: a copy of a small item takes as long as reading it.
+            os.preadv(self._file, [made[row, ...].data], int(places[row]) * self._item_bytes)
+        rest: list[int] = np.flatnonzero(~is_kept).tolist()
+        return rest
+
+    def keep(self, place: int, item: NDArray[Any]) -> None:
+        """Keep an item, from now on."""
+        content = np.ascontiguousarray(item, self._dtype).tobytes()
+        try:
+            written = os.pwrite(self._file, content, place * self._item_bytes)
+        except OSError as error:
+            raise no_room(self._folder, error) from None
+        # Marked only now: another thread never reads half of an item.
+        self._is_kept[place] = written == self._item_bytes

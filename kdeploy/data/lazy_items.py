@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.data.kept_items import KeptItems
 from kdeploy.machine import allowed_cores
 from kdeploy.named_arrays import by_name
 
@@ -25,7 +26,7 @@ SAMPLED = 2000
 class LazyItems:
     """Stands in for an array (count, *item_shape) wherever one indexes; see `rows.Rows`.
 
-    Every item is read anew each time. `np.asarray(x)` reads all.
+    Every item is read anew each time, unless they are `kept`. `np.asarray(x)` reads all.
     """
 
     read: Callable[[int], NDArray[Any]]
@@ -36,6 +37,8 @@ class LazyItems:
     is_threaded: bool = True
     is_repeatable: bool = True
     """Whether an item is the same each time."""
+    kept: KeptItems | None = None
+    """Where items are, from the second time on."""
 
     def __len__(self) -> int:
         return self.count
@@ -43,21 +46,26 @@ class LazyItems:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         rows, *rest = key if isinstance(key, tuple) else (key,)
         if isinstance(rows, int | np.integer):
-            item = self.read(range(self.count)[int(rows)])
-            return item[tuple(rest)] if rest else item
+            place = range(self.count)[int(rows)]
+            item: NDArray[Any] = self[(slice(place, place + 1), *rest)][0]
+            return item
         places = np.arange(self.count)[rows]
         made = np.empty((len(places), *self.item_shape), self.dtype)
+        unread = list(range(len(places))) if self.kept is None else self.kept.fill(places, made)
 
-        def fill(first: int, step: int) -> None:
-            for at in range(first, len(places), step):
-                made[at] = self.read(int(places[at]))
+        def fill(share: Sequence[int]) -> None:
+            for row in share:
+                place = int(places[row])
+                made[row] = self.read(place)
+                if self.kept is not None:
+                    self.kept.keep(place, made[row])
 
         cores = allowed_cores()
-        if self.is_threaded and len(places) >= FEW and cores > 1:
+        if self.is_threaded and len(unread) >= FEW and cores > 1:
             # A share for each thread: handing over single items costs more than small ones take.
-            list(_pool(os.getpid()).map(lambda first: fill(first, cores), range(cores)))
+            list(_pool(os.getpid()).map(fill, [unread[n::cores] for n in range(cores)]))
         else:
-            fill(0, 1)
+            fill(unread)
         return made[(slice(None), *rest)] if rest else made
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdeploy.data.contract import Parts, Split, dataset
 from kdeploy.data.decoded import Form, picture_from
-from kdeploy.data.kept_items import has_room, kept_after_reading
+from kdeploy.data.kept_items import KeptItems, has_room
 from kdeploy.data.labels import Labels, classes_of, labels_of
 from kdeploy.data.lazy_items import LazyItems, padded, sample
 from kdeploy.data.pictures import form_of, preprocessing_of
@@ -111,10 +111,8 @@ def _pictures(samples: Sequence[Sample], form: Form, *, keep: bool | None) -> La
     shape, dtype = (form.channels, *form.size), np.dtype(np.uint8)
     if keep is None:
         keep = has_room(len(members) * math.prod(shape))
-    if keep:
-        once = kept_after_reading(read, count=len(members), item_shape=shape, dtype=dtype)
-        return LazyItems(once, len(members), shape, dtype)
-    return LazyItems(read, len(members), shape, dtype)
+    kept = KeptItems(len(members), shape, dtype) if keep else None
+    return LazyItems(read, len(members), shape, dtype, kept=kept)
 
 
 def _targets(samples: Sequence[Sample]) -> NDArray[Any]:
