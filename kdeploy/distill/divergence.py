@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kdeploy.distill.logits import log_probabilities, probabilities
+
 
 def divergence(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Return KL(teacher || student) of logits (batch, classes), both softened, a scalar.
@@ -22,8 +24,8 @@ def divergence(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) ->
         temperature: Divides both; > 0. The caller multiplies by its square where gradients
             shall keep their size.
     """
-    log_student = functional.log_softmax(student.float() / temperature, dim=1)
-    log_teacher = functional.log_softmax(teacher.detach().float() / temperature, dim=1)
+    log_student = log_probabilities(student, temperature=temperature)
+    log_teacher = log_probabilities(teacher.detach(), temperature=temperature)
     return functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
 
@@ -36,7 +38,7 @@ def skewed(student: Tensor, teacher: Tensor, *, alpha: float, reverse: bool = Fa
         alpha: Share, 0 to 1, of what is compared in what it is compared with.
         reverse: The student is compared, else the teacher.
     """
-    own, other = student.log_softmax(-1), teacher.detach().log_softmax(-1)
+    own, other = log_probabilities(student), log_probabilities(teacher.detach())
     known, learning = (own, other) if reverse else (other, own)
     return log_divergence(known, log_mixture(known, learning, share=alpha))
 
@@ -65,5 +67,6 @@ def cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float = 1.0)
         teacher: Logits that are learned from; constants.
         temperature: Divides both; > 0.
     """
-    probabilities = functional.softmax(teacher.detach().float() / temperature, dim=1)
-    return functional.cross_entropy(student.float() / temperature, probabilities)
+    expected = probabilities(teacher.detach(), temperature=temperature)
+    learned = log_probabilities(student, temperature=temperature)
+    return -(expected * learned).sum() / len(student)

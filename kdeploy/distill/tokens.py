@@ -53,7 +53,9 @@ def real_rows(logits: Tensor, labels: Tensor) -> Tensor:
     """
     if logits.ndim == 2 or labels.shape != logits.shape[:-1]:
         return logits.flatten(0, -2)
-    return logits[labels != NOT_COUNTED]
+    counted = labels != NOT_COUNTED
+    # As they lie where all count: picking rows copies them one by one.
+    return logits.flatten(0, -2) if bool(counted.all()) else logits[counted]
 
 
 def split_heads(features: Tensor, heads: int) -> Tensor:

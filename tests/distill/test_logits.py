@@ -8,7 +8,13 @@ import torch
 from scipy.special import softmax
 from scipy.stats import zscore
 
-from kdeploy.distill.logits import others, standardized, target_or_not
+from kdeploy.distill.logits import (
+    log_probabilities,
+    others,
+    probabilities,
+    standardized,
+    target_or_not,
+)
 
 LABELS = torch.tensor([0, 2, 4, 1])
 
@@ -47,3 +53,23 @@ def test_the_others_keep_their_order():
         [10, 11, 12, 13],
         [15, 17, 18, 19],
     ]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (300, 2), (300, 11), (300, 16), (300, 40)])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_many_rows_of_few_classes_are_computed_as_others_are(shape, temperature):
+    logits = torch.randn(shape)
+    expected = softmax(logits.double().numpy() / temperature, axis=1)
+    assert np.allclose(probabilities(logits, temperature=temperature), expected, atol=1e-6)
+    logs = log_probabilities(logits.bfloat16(), temperature=temperature)
+    assert logs.dtype == torch.float32
+    assert np.allclose(logs.exp(), expected, atol=0.02)
+
+
+def test_the_layout_of_many_rows_reaches_no_gradient():
+    some = torch.randn(300, 11, requires_grad=True)
+    weight = torch.randn(300, 11)
+    (log_probabilities(some) * weight).sum().backward()
+    found, some.grad = some.grad, None
+    (some.log_softmax(1) * weight).sum().backward()
+    torch.testing.assert_close(found, some.grad)

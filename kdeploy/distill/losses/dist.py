@@ -6,14 +6,14 @@ arXiv:2403.01427.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
 
 from kdeploy.distill.contract import loss
-from kdeploy.distill.logits import standardized
+from kdeploy.distill.logits import probabilities, standardized
 
 if TYPE_CHECKING:
     from pydantic import Field
@@ -53,23 +53,73 @@ def dist(
     del labels
     if standardize:
         student, teacher = standardized(student, teacher)
-    learns = functional.softmax(student.float() / temperature, dim=1)
-    # In float32: the mean that `_varying` takes off would be rounding in half precision.
-    knows = functional.softmax(teacher.detach().float() / temperature, dim=1)
-    inter, intra = _distance(learns, knows), _distance(learns.T, knows.T)
-    return temperature**2 * (beta * inter + gamma * intra)
+    learns = probabilities(student, temperature=temperature)
+    # In float32: the means that are taken off would be rounding in half precision.
+    knows = probabilities(teacher.detach(), temperature=temperature)
+    value: Tensor = _Uncorrelated.apply(learns, knows, beta, gamma)  # type: ignore[no-untyped-call]
+    return temperature**2 * value
 
 
-def _distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return 1 - Pearson's correlation of the rows, their mean."""
-    return 1 - (_varying(student) * _varying(teacher)).sum(dim=1).mean()
+class _Uncorrelated(torch.autograd.Function):
+    """beta * (1 - correlation of rows) + gamma * (1 - correlation of columns), means of each.
 
-
-def _varying(rows: Tensor) -> Tensor:
-    """Return the rows without their mean at length 1; of a constant row only the rounding is left.
-
-    At length 1 the rounding would be a ranking, and its gradient 1e7: a head that starts at 0.
+    The gradient is worked out beside the value. Step by step it takes four times as long and ten
+    times the memory, which counts where each pixel or token is a row.
     """
-    centred = rows - rows.mean(dim=1, keepdim=True)
-    length, whole = (torch.linalg.vector_norm(r, dim=1, keepdim=True) for r in (centred, rows))
-    return centred / torch.where(length > ROUNDING * whole, length, 1.0)
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, beta: float, gamma: float) -> Tensor:
+        rows, columns = _Side.of(student, teacher, 1, beta), _Side.of(student, teacher, 0, gamma)
+        if ctx.needs_input_grad[0]:
+            # Of each side: by_teacher * (teacher - mean) + by_student * (student - mean).
+            gradient = torch.mul(rows.by_teacher + columns.by_teacher, teacher)
+            gradient.addcmul_(rows.by_student + columns.by_student, student)
+            gradient -= rows.of_means
+            gradient -= columns.of_means
+            ctx.save_for_backward(gradient)
+        return rows.value + columns.value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0], None, None, None
+
+
+class _Side(NamedTuple):
+    """The correlation along one axis, and what its gradient is made of."""
+
+    value: Tensor
+    by_teacher: Tensor
+    by_student: Tensor
+    of_means: Tensor
+
+    @classmethod
+    def of(cls, student: Tensor, teacher: Tensor, dim: int, weight: float) -> _Side:
+        own, own_mean, own_length, varies = _varying(student, dim)
+        other, other_mean, other_length, _ = _varying(teacher, dim)
+        along = own.mul_(other).sum(dim=dim, keepdim=True) / (own_length * other_length)
+        share = weight / along.numel()
+        by_teacher = -share / (own_length * other_length)
+        # Where a row is constant its length is none, and does not change with it.
+        by_student = torch.where(varies, share * along / own_length.square(), 0.0)
+        return cls(
+            value=weight * (1 - along.mean()),
+            by_teacher=by_teacher,
+            by_student=by_student,
+            of_means=by_teacher * other_mean + by_student * own_mean,
+        )
+
+
+def _varying(values: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return values without their mean along an axis, that mean, their length, and if they vary.
+
+    Of what is constant only the rounding is left, and its length is called 1: as a length the
+    rounding would be a ranking, and its gradient 1e7, of a head that starts at 0.
+    """
+    mean = values.mean(dim=dim, keepdim=True)
+    centred = values - mean
+    # Not `vector_norm`, which takes ten times as long across rows as along them.
+    length, whole = (v.square().sum(dim, keepdim=True).sqrt() for v in (centred, values))
+    varies = length > ROUNDING * whole
+    return centred, mean, torch.where(varies, length, 1.0), varies

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdeploy.data.contract import NOT_COUNTED
 from kdeploy.distill.contract import Batch, TaskFacts, loss
 from kdeploy.distill.divergence import log_divergence, log_mixture
-from kdeploy.distill.logits import standardized
+from kdeploy.distill.logits import log_probabilities, standardized
 from kdeploy.distill.tokens import real_rows
 from kdeploy.errors import ModelError
 from kdeploy.torch_module.decoding import next_logits
@@ -106,7 +106,7 @@ class Jsd(nn.Module):
 
 def generalized(student: Tensor, teacher: Tensor, *, beta: float) -> Tensor:
     """Return the divergence of logits (rows, classes), mean over rows; 0 of no rows."""
-    own, other = student.log_softmax(-1), teacher.log_softmax(-1)
+    own, other = log_probabilities(student), log_probabilities(teacher)
     if beta == 0:
         return log_divergence(other, own)
     if beta == 1:

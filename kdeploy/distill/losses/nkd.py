@@ -9,11 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from torch import Tensor
-from torch.nn import functional
 
 from kdeploy.distill.contract import loss
 from kdeploy.distill.divergence import cross_entropy
-from kdeploy.distill.logits import check_targets, others, standardized
+from kdeploy.distill.logits import (
+    check_targets,
+    log_probabilities,
+    others,
+    probabilities,
+    standardized,
+)
 
 if TYPE_CHECKING:
     from pydantic import Field
@@ -48,8 +53,8 @@ def nkd(
     if standardize:
         student, teacher = standardized(student, teacher)
     # At temperature 1, as in the paper: softened, the teacher would seem less sure than it is.
-    sure = _of(labels, functional.softmax(teacher.detach().float(), dim=1))
-    target = -(sure * _of(labels, functional.log_softmax(student.float(), dim=1))).mean()
+    sure = _of(labels, probabilities(teacher.detach()))
+    target = -(sure * _of(labels, log_probabilities(student))).mean()
     learns, knows = others(student, labels), others(teacher, labels)
     return target + gamma * temperature**2 * cross_entropy(learns, knows, temperature=temperature)
 

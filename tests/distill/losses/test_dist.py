@@ -76,3 +76,34 @@ def test_a_class_that_nobody_believes_in_stays_finite():
     student, teacher = drawn(4, 6, 5)
     student[:, 0] = teacher[:, 0] = -200.0
     assert gradient(dist, student, teacher, temperature=1.0).isfinite().all()
+
+
+def plain(student, teacher, *, temperature):
+    """Return the loss step by step, in whatever digits it is given."""
+    p, q = ((z / temperature).softmax(1) for z in (student, teacher))
+    total = 0.0
+    for own, other in ((p, q), (p.T, q.T)):
+        own, other = (v - v.mean(1, keepdim=True) for v in (own, other))
+        total = total + 1 - torch.cosine_similarity(own, other, dim=1).mean()
+    return temperature**2 * total
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (300, 3), (300, 40), (2, 9)])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_gradient_is_that_of_the_steps(shape, temperature):
+    teacher = torch.from_numpy(drawn(5, *shape)[1])
+    found, expected = (
+        torch.from_numpy(drawn(5, *shape)[0]).double().requires_grad_() for _ in range(2)
+    )
+    dist(found, teacher, torch.empty(0), temperature=temperature).backward()
+    plain(expected, teacher.double(), temperature=temperature).backward()
+    difference = (found.grad - expected.grad).norm() / expected.grad.norm()
+    assert difference < 1e-5
+
+
+def test_it_takes_its_part_of_a_sum():
+    student, teacher = (torch.from_numpy(z) for z in drawn(6, 6, 5))
+    alone = gradient(dist, student, teacher)
+    own = student.clone().requires_grad_()
+    (3 * dist(own, teacher, torch.empty(0)) + own.sum()).backward()
+    torch.testing.assert_close(own.grad, 3 * alone + 1)
