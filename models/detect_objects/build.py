@@ -22,7 +22,7 @@ def detector(*, width: int = 32, depth: int = 2, num_classes: int = 10) -> Detec
     return Detector(_convolution, width, depth, num_classes)
 
 
-def separable(*, width: int = 16, depth: int = 2, num_classes: int = 10) -> Detector:
+def separable(*, width: int = 19, depth: int = 2, num_classes: int = 10) -> Detector:
     """Return one whose 3x3 convolutions are per channel, each followed by a 1x1 convolution.
 
     After Howard et al., 2017, arXiv:1704.04861: a tenth of the numbers at the same widths.
