@@ -35,6 +35,8 @@ class TeacherEffect:
     teacher_accuracy: float
     are_weights_given: bool = False
     """Whether the recipe weighs losses and labels itself."""
+    reads_labels: bool = True
+    """Whether the student learned from labels too, as the control did."""
     scores: str = ""
     """What the scores of items are shares of, in words; empty: items that are right."""
 
@@ -73,6 +75,11 @@ class TeacherEffect:
                 f"{self.control_accuracy:.1%}; train the teacher longer, name a better one, or "
                 "train the student alone"
             )
+        if not self.reads_labels:
+            return (
+                "the student read no labels, and these were compared with: where items have "
+                "labels, leave `scheme: unlabelled` out"
+            )
         if self.are_weights_given:
             return (
                 "leave `weight` and `label_weight` out, so that the teacher's part is balanced "
@@ -93,6 +100,7 @@ def effect_of(
     of_steps: int,
     teacher_accuracy: float,
     are_weights_given: bool = False,
+    reads_labels: bool = True,
     scores: str = "",
 ) -> TeacherEffect:
     """Return what the teacher did, by the scores of both on the same validation items.
@@ -104,6 +112,7 @@ def effect_of(
         of_steps: The whole training.
         teacher_accuracy: The task's score of the teacher on the same items.
         are_weights_given: Whether the recipe weighs losses and labels itself.
+        reads_labels: Whether the student learned from labels too.
         scores: What scores are shares of, in words; empty: items that are right.
     """
     return TeacherEffect(
@@ -113,6 +122,7 @@ def effect_of(
         control_accuracy=float(control.mean()) if control.size else 0.0,
         teacher_accuracy=teacher_accuracy,
         are_weights_given=are_weights_given,
+        reads_labels=reads_labels,
         scores=scores,
     )
 

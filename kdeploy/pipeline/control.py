@@ -14,6 +14,7 @@ from kdeploy.distill.config import DistillConfig
 from kdeploy.distill.control import TeacherEffect, effect_of
 from kdeploy.pipeline.building import fresh_model
 from kdeploy.pipeline.models import data_of, fit_context, reference_facts
+from kdeploy.pipeline.needed_labels import reads_labels
 from kdeploy.pipeline.session import Made, Session
 from kdeploy.pipeline.storing import EARLY_LOOK
 from kdeploy.store.artifact import Artifact
@@ -62,6 +63,7 @@ def teacher_effect(
         of_steps=own.of_steps,
         teacher_accuracy=float(student.manifest["scores"][TEACHERS_SCORE]),
         are_weights_given=config.are_weights_given,
+        reads_labels=reads_labels(config),
         scores=str(facts_of(judged_as(task_of(data)))["scores"]),
     )
     session.listener.message(effect.sentence)

@@ -26,11 +26,17 @@ def check_labels(recipe: Recipe, data: Dataset) -> None:
         or teacher.training.epochs == 0
     )
     wanting = [] if is_given else ["teacher.train"]
-    wanting += ["distill"] if _reads_labels(recipe.distill) else []
+    does_read = recipe.distill is not None and reads_labels(recipe.distill)
+    wanting += ["distill"] if does_read else []
     _refuse([*wanting, *_of_steps(recipe.compress)], data)
     if not data.test.is_labelled:
         bounds = (*recipe.gates, *(recipe.budgets or ()))
         _refuse([g.text for g in bounds if g.metric.startswith("accuracy.")], data)
+
+
+def reads_labels(config: DistillConfig) -> bool:
+    """Return whether a training does; not where the teacher alone says what is learned."""
+    return bool(find("scheme", config.scheme_name).facts.get("reads_labels", True))
 
 
 def check_labels_of_step(step: Step, data: Dataset) -> None:
@@ -41,19 +47,12 @@ def check_labels_of_step(step: Step, data: Dataset) -> None:
 def _of_steps(steps: Sequence[Step]) -> Iterator[str]:
     for step in steps:
         own = step.parameters
-        if _reads_labels(step.recover):
+        if step.recover is not None and reads_labels(step.recover):
             yield f"the training of `{step.technique}`"
         if step.max_drop is not None or own.get("max_drop") is not None:
             yield f"`max_drop` of `{step.technique}`"
         if own.get("sensitivity"):
             yield f"`sensitivity` of `{step.technique}`"
-
-
-def _reads_labels(config: DistillConfig | None) -> bool:
-    """Return whether a training does; none where the teacher alone says what is learned."""
-    return config is not None and bool(
-        find("scheme", config.scheme_name).facts.get("reads_labels", True)
-    )
 
 
 def _refuse(wanting: Sequence[str], data: Dataset) -> None:

@@ -46,6 +46,7 @@ def test_what_was_trained_to_the_end_asks_for_nothing_more():
     [
         ({"teacher_accuracy": 0.6}, "right on 60.0% of them, the student without it on 85.0%"),
         ({"are_weights_given": True}, "leave `weight` and `label_weight` out"),
+        ({"reads_labels": False}, "leave `scheme: unlabelled` out"),
         ({}, "lower its part"),
     ],
 )
