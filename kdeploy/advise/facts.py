@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdeploy.store.references import ModelReference, source_text
 from kdeploy.torch_module.complexity import count_macs, count_parameters
+from kdeploy.torch_module.named_inputs import call
 
 FEWEST_MACS_A_BYTE = 4.0
 """A layer that computes less for what it reads and writes waits for memory: cores do more."""
@@ -77,7 +78,7 @@ def _layers(model: nn.Module, example: Tensor) -> list[tuple[int, int, int]]:
     hooks = [m.register_forward_hook(look) for m in model.modules() if isinstance(m, kinds)]
     try:
         with torch.no_grad():
-            model(example)
+            call(model, example)
     finally:
         for hook in hooks:
             hook.remove()

@@ -85,13 +85,13 @@ class Exits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the model's own logits (batch, classes)."""
-        logits: Tensor = self.model(x)
+        logits: Tensor = call(self.model, x)
         return logits
 
     def exits(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the logits of every exit in their order, the model's own at last."""
         with features_of(self.model, list(self.heads), role="student") as features:
-            logits = self.model(x)
+            logits = call(self.model, x)
         return (*self.answers(features), logits)
 
     def answers(self, features: dict[str, Tensor]) -> list[Tensor]:
@@ -131,7 +131,7 @@ class Exits(nn.Module):
             modules = modules_at(self.model, list(self.heads), role="student")
             for place, (path, module) in enumerate(modules.items()):
                 hooks.enter_context(module.register_forward_hook(reader(place, path)))
-            look(last, self.model(x))
+            look(last, call(self.model, x))
         return answers[0], left
 
     def _answer(self, path: str, head: nn.Module, features: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.tasks.contract import task_of
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.training import checkpoint
 from kdeploy.training.arithmetic import Arithmetic, Layers, applied
 from kdeploy.training.average import WeightAverage
@@ -173,7 +174,7 @@ class Training:
 
         def validate(x: Tensor) -> None:
             with torch.no_grad():
-                self.student.eval()(x)
+                call(self.student.eval(), x)
 
         return [partial(self.objective, part) for part in parts] + [
             partial(validate, x) for x in images

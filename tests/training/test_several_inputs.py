@@ -47,6 +47,18 @@ def test_several_inputs_are_learned(tmp_path, items, build):
     assert accuracy(model, data.test, data.preprocessing) > 0.75
 
 
+@pytest.mark.parametrize(
+    ("items", "build"),
+    [(pictured_items, pictured), (masked_items, masked)],
+    ids=["image and vector", "ids and mask"],
+)
+def test_what_is_tried_beforehand_gets_them_by_name(tmp_path, items, build):
+    # In bf16 each step is tried in another process first: one that fails puts a layer in float32.
+    config = TrainingConfig(**{**QUICK, "precision": "bf16", "epochs": 1})
+    found = fit(Supervised(build(16)), data_of(tmp_path, items), FitContext(device="cpu"), config)
+    assert not [why for why in found.arithmetic.because if "Error" in why]
+
+
 def test_batches_keep_the_inputs_of_an_item_together(pictures):
     made = list(TrainingBatches(pictures, batch_size=50, device=CPU, channels_last=True).epoch([0]))
     rows = torch.cat([batch.rows for batch in made])
