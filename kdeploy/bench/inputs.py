@@ -142,10 +142,10 @@ def _write_named(
     """Write the inputs that data have by name, in the types that the file takes.
 
     Raises:
-        ModelError: the file has other inputs, or a size is to be swept.
+        ModelError: the file has other inputs, or a size is to be swept that they do not share.
     """
     if size:
-        _refuse_size(", ".join(arrays))
+        arrays = _of_length(arrays, size)
     infos = {info.name: info for info in ends.given}
     if infos and set(infos) != set(arrays):
         raise ModelError(
@@ -169,6 +169,16 @@ def _state(ends: Ends) -> tuple[Mapping[str, Any], ...]:
         {"input": n, "output": o, "shape": list(infos[n].shape), "dtype": infos[n].dtype}
         for n, o in ends.state.items()
     )
+
+
+def _of_length(
+    arrays: Mapping[str, NDArray[Any]], size: Sequence[int]
+) -> dict[str, NDArray[Any]]:
+    """Return inputs of tokens, as ids and their mask are, at another length that all have."""
+    shapes = {array.shape[1:] for array in arrays.values()}
+    if len(shapes) > 1 or len(shape := shapes.pop()) != 1 or len(size) != 1:
+        _refuse_size(", ".join(arrays))
+    return {name: _brought_to(array, tuple(size)) for name, array in arrays.items()}
 
 
 def _refuse_size(inputs: str) -> None:

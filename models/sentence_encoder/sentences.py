@@ -1,4 +1,4 @@
-"""Sentences of WordNet: definitions and examples, of one group if one lexicographer's file has them.
+"""Sentences of WordNet: definitions and examples, grouped by lexicographers' files.
 
 C. Fellbaum (ed.), WordNet: An Electronic Lexical Database, MIT Press 1998; WordNet 3.0.
 """
@@ -21,7 +21,7 @@ LICENCE = "WordNet-3.0, https://wordnet.princeton.edu/license-and-commercial-use
 
 
 def glosses(
-    *, train: int = 20000, test: int = 2000, tokens: int = 32, tokenizer: str
+    *, train: int = 20000, test: int = 2000, tokens: int = 24, tokenizer: str
 ) -> dict[str, Any]:
     """Return token ids and masks (N, tokens) of different sentences, and their groups (N,).
 

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from kdeploy.bench import inputs
 from kdeploy.bench.inputs import write_pool
 from kdeploy.bench.model_under_test import ModelUnderTest
-from kdeploy.data.load import load
+from kdeploy.data.load import DataReference, load
 from kdeploy.errors import ModelError
 from kdeploy.onnx_graph.input_fitting import Declared, declared_file
 from kdeploy.preprocessing import Preprocessing
@@ -149,3 +149,34 @@ def test_a_file_of_whole_numbers_gets_some_once_its_sizes_are_declared(tmp_path,
     assert pool.shape[1:] == (1000,)
     assert pool.dtype == helper.tensor_dtype_to_np_dtype(kind)
     assert len(np.unique(pool)) == values
+
+
+def tokens_of(folder, **shapes):
+    """Return data of several inputs, whole numbers of these item shapes."""
+    for part in ("train", "test"):
+        arrays = {name: np.ones((40, *shape), np.int64) for name, shape in shapes.items()}
+        arrays["input_ids"][:, 1] = np.arange(40) + 5
+        np.savez(folder / f"{part}.npz", **arrays, y=np.arange(40) % 3)
+    files = {part: str(folder / f"{part}.npz") for part in ("train", "test")}
+    return DataReference(name="arrays", parameters=files)
+
+
+def test_ids_and_their_mask_are_brought_to_one_length(tmp_path):
+    file = tmp_path / "pool.npz"
+    known = tokens_of(tmp_path, input_ids=(6,), attention_mask=(6,))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_pool(_subject(folder, "torch"), known, batch_size=1, size=(9,), file=file)
+    ids, mask = np.load(file).values()
+    assert ids.shape[1:] == mask.shape[1:] == (9,)
+    assert ids[0].tolist() == [1, 5, 1, 1, 1, 1, 1, 5, 1]
+
+
+def test_inputs_of_different_shapes_have_no_length_to_sweep(tmp_path):
+    known = tokens_of(tmp_path, input_ids=(6,), picture=(1, 4, 4))
+    (folder := tmp_path / "model").mkdir()
+    with pytest.raises(ModelError, match="cannot be swept of a file that takes") as caught:
+        write_pool(
+            _subject(folder, "torch"), known, batch_size=1, size=(9,), file=tmp_path / "pool.npz"
+        )
+    assert "--input NAME=" in caught.value.hint
