@@ -68,7 +68,9 @@ def main() -> None:
 def _measured(name: str, work: Path, seconds: float, items: int) -> dict[str, dict[str, Any]]:
     """Return what was found of each file, by what it is called."""
     changes: dict[str, Any] = {**make.changes(), "data.train": items}
-    run = kdeploy.run(make.HERE / f"{name}.yaml", out=work / name, overrides=changes, until="export")
+    run = kdeploy.run(
+        make.HERE / f"{name}.yaml", out=work / name, overrides=changes, until="export"
+    )
     own = dict(zip((TEACHER, "student", INT8), run.files, strict=True))
     files = {label: file.path for label, file in own.items()}
     for label in (TEACHER, "student"):

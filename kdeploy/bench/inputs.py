@@ -171,12 +171,10 @@ def _state(ends: Ends) -> tuple[Mapping[str, Any], ...]:
     )
 
 
-def _of_length(
-    arrays: Mapping[str, NDArray[Any]], size: Sequence[int]
-) -> dict[str, NDArray[Any]]:
+def _of_length(arrays: Mapping[str, NDArray[Any]], size: Sequence[int]) -> dict[str, NDArray[Any]]:
     """Return inputs of tokens, as ids and their mask are, at another length that all have."""
     shapes = {array.shape[1:] for array in arrays.values()}
-    if len(shapes) > 1 or len(shape := shapes.pop()) != 1 or len(size) != 1:
+    if len(shapes) > 1 or len(next(iter(shapes))) != 1 or len(size) != 1:
         _refuse_size(", ".join(arrays))
     return {name: _brought_to(array, tuple(size)) for name, array in arrays.items()}
 

@@ -17,7 +17,7 @@ from onnx.numpy_helper import from_array
 from onnxscript import opset18 as op
 from onnxscript.values import Op, Opset
 
-from kdeploy.quantization.dynamic import LINEAR, LSTM
+from kdeploy.quantization.dynamic import LINEAR, LSTM, TABLE
 
 Parameter = OpSchema.FormalParameter
 # ONNX's LSTM with codes for weights, their scales and zero points behind; onnx does not know it.
@@ -43,7 +43,7 @@ lstm = Op(Opset(_LSTM.domain, _LSTM.since_version), _LSTM.name, _LSTM)
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return how torch's exporter shall write each operator."""
-    return {LINEAR: _linear, LSTM: _lstm}
+    return {LINEAR: _linear, LSTM: _lstm, TABLE: _table}
 
 
 def _linear(x: Any, codes: Any, scales: Any, bias: Any = None) -> Any:
@@ -53,6 +53,11 @@ def _linear(x: Any, codes: Any, scales: Any, bias: Any = None) -> Any:
     # The scales first, then the sums: the order of operands that ONNX Runtime's fusion looks for.
     product = op.Mul(sums, op.Mul(scale, scales))
     return product if bias is None else op.Add(product, bias)
+
+
+def _table(codes: Any, scales: Any, ids: Any) -> Any:
+    # Rows are picked before they become floats: the table stays of bytes in memory, too.
+    return op.Mul(op.Cast(op.Gather(codes, ids), to=TensorProto.FLOAT), op.Gather(scales, ids))
 
 
 def _lstm(

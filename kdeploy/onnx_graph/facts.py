@@ -145,6 +145,16 @@ def count_parameters(path: Path) -> int:
     bookkeeping |= {
         name for n in nodes if n.op_type == "Mul" and steps & set(n.input) for name in n.input
     }
+    # So are those of a table's rows, by codes that were picked and made floats.
+    picked = {node.output[0]: node.input[0] for node in nodes if node.op_type == "Gather"}
+    codes = {n.output[0] for n in nodes if n.op_type == "Cast" and n.input[0] in picked}
+    bookkeeping |= {
+        picked[name]
+        for node in nodes
+        if node.op_type == "Mul" and codes & set(node.input)
+        for name in node.input
+        if name in picked
+    }
     constants = [
         (node.output[0], attribute.t)
         for node in nodes

@@ -1,14 +1,16 @@
 """A model whose activations are quantized as they come: weights are INT8, ranges nobody observes.
 
 Linear and LSTM layers take uint8 inputs whose scale follows from the smallest and largest value of
-each call (ONNX's DynamicQuantizeLinear), and int8 weights, symmetric per output. The layers are
-operators of their own (`kdeploy::dynamic_linear`, `kdeploy::dynamic_lstm`), which compute in torch
-what the file will; an exporter translates them one by one.
+each call (ONNX's DynamicQuantizeLinear), and int8 weights, symmetric per output; of embeddings each
+row has a scale. The layers are operators of their own (`kdeploy::dynamic_linear`,
+`kdeploy::dynamic_lstm`, `kdeploy::int8_table`), which compute in torch what the file will; an
+exporter translates them one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from kdeploy.errors import ModelError
 from kdeploy.quantization.capture import CONVOLUTIONS, add_constant, capture, constant, finish
 from kdeploy.quantization.contract import wrapper
-from kdeploy.quantization.number_format import INT7, INT8, channel_scales
-from kdeploy.torch_module.named_inputs import hold_example
+from kdeploy.quantization.number_format import INT7, INT8, NumberFormat, channel_scales
+from kdeploy.torch_module.named_inputs import each_of, hold_example
 
 aten = torch.ops.aten
 # torch orders the gates of an LSTM input, forget, cell, output; ONNX input, output, forget, cell.
@@ -30,7 +33,6 @@ NO_KERNEL: Mapping[Any, str] = {
     aten.rnn_tanh.input: "ONNX Runtime has no dynamic RNN",
     aten.rnn_relu.input: "ONNX Runtime has no dynamic RNN",
     **dict.fromkeys(CONVOLUTIONS, "convolutions want ranges known before: `int8_ptq`"),
-    aten.embedding.default: "a table is read, not multiplied",
 }
 
 
@@ -59,7 +61,7 @@ class DynamicModel(nn.Module):
         hold_example(self, example)
         self.declined: dict[str, str] = {}
         """Layers with weights that stay float, with the reason."""
-        self.graph = self._converted(capture(self.base, example))
+        self.graph = self._converted(_captured(self.base, example))
         self.training = False
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ class DynamicModel(nn.Module):
 
     def layers(self) -> list[str]:
         """Return the names of the layers on integers."""
-        nodes = (node for node in self.graph.graph.nodes if node.target in (LINEAR, LSTM))
+        nodes = (node for node in self.graph.graph.nodes if node.target in (LINEAR, LSTM, TABLE))
         return list(dict.fromkeys(name_of(node) for node in nodes))
 
     def _converted(self, graph_module: GraphModule) -> GraphModule:
@@ -88,18 +90,21 @@ class DynamicModel(nn.Module):
                 self._replace_linear(graph_module, node)
             elif node.target is aten.lstm.input:
                 self._replace_lstm(graph_module, node)
+            elif node.target is aten.embedding.default:
+                self._replace_table(graph_module, node)
         return finish(graph_module)
 
     def _reason(self, graph_module: GraphModule, node: Node) -> str:
         """Return why a layer with weights stays float; "" for those that do not, and the rest."""
         if node.target in NO_KERNEL:
             return NO_KERNEL[node.target]
-        if node.target not in (aten.linear.default, aten.lstm.input):
+        if node.target not in (aten.linear.default, aten.lstm.input, aten.embedding.default):
             return ""
         if any(fnmatchcase(name_of(node), pattern) for pattern in self.ignore):
             return "ignored, as asked"
-        if node.target is aten.linear.default:
-            return "" if constant(graph_module, node.args[1]) is not None else "a computed weight"
+        if node.target is not aten.lstm.input:
+            weight = node.args[0 if node.target is aten.embedding.default else 1]
+            return "" if constant(graph_module, weight) is not None else "a computed weight"
         return _reason_of_lstm(graph_module, node)
 
     def _replace_linear(self, graph_module: GraphModule, node: Node) -> None:
@@ -113,13 +118,16 @@ class DynamicModel(nn.Module):
 
     def _codes(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the int8 codes (inputs, outputs) of a weight (outputs, inputs), and the scales."""
-        number_format = INT7 if self.reduce_range else INT8
-        real = weight.detach().cpu().float()
-        floor = np.zeros(len(real), np.float32)
-        scales = torch.from_numpy(channel_scales(real.numpy(), number_format, floor=floor))
-        most = number_format.qmax
-        codes = (real / scales[:, None]).round().clamp(-most, most).to(torch.int8)
+        codes, scales = _rounded_rows(weight, INT7 if self.reduce_range else INT8)
         return codes.T.contiguous(), scales
+
+    def _replace_table(self, graph_module: GraphModule, node: Node) -> None:
+        table = constant(graph_module, node.args[0])
+        assert table is not None, f"{node} has no constant table"
+        codes, scales = _rounded_rows(table, INT8)  # nothing is summed: 8 bits on any processor
+        constants = [add_constant(graph_module, t, node) for t in (codes, scales[:, None])]
+        new = _insert(graph_module, node, TABLE, *constants, node.args[1])
+        node.replace_all_uses_with(new)
 
     def _replace_lstm(self, graph_module: GraphModule, node: Node) -> None:
         """Write each layer of an LSTM as one operator on (time, batch, inputs)."""
@@ -225,14 +233,35 @@ def _(
     return x.new_empty((*x.shape[:2], len(codes) * recurrent_codes.shape[1]))
 
 
+@torch.library.custom_op("kdeploy::int8_table", mutates_args=())
+def int8_table(codes: Tensor, scales: Tensor, ids: Tensor) -> Tensor:
+    """Return rows (..., width) of a table of codes (rows, width) times its scales (rows, 1)."""
+    return codes[ids].float() * scales[ids]
+
+
+@int8_table.register_fake
+def _(codes: Tensor, scales: Tensor, ids: Tensor) -> Tensor:
+    return scales.new_empty((*ids.shape, codes.shape[1]))
+
+
 LINEAR = torch.ops.kdeploy.dynamic_linear.default
 LSTM = torch.ops.kdeploy.dynamic_lstm.default
+TABLE = torch.ops.kdeploy.int8_table.default
 
 
 def name_of(node: Node) -> str:
     """Return the path of the module that the node stands for, or the node's own name."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return (str(stack[-1][0]) if stack else "") or node.name
+
+
+def _rounded_rows(weight: Tensor, number_format: NumberFormat) -> tuple[Tensor, Tensor]:
+    """Return int8 codes of a weight (rows, columns), and the scale of each row (rows,)."""
+    real = weight.detach().cpu().float()
+    floor = np.zeros(len(real), np.float32)
+    scales = torch.from_numpy(channel_scales(real.numpy(), number_format, floor=floor))
+    most = number_format.qmax
+    return (real / scales[:, None]).round().clamp(-most, most).to(torch.int8), scales
 
 
 def _product(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
@@ -244,6 +273,19 @@ def _product(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     rounded = ((x / scale).round() + zero_point).clamp(0, 255) - zero_point
     # In float64 the sums of integers are exact, as they are in int32.
     return (rounded.double() @ codes.double()).float() * (scale * scales)
+
+
+def _captured(model: nn.Module, example: Tensor) -> GraphModule:
+    """Return the graph; token ids and what goes with them may be of any length, if the model lets.
+
+    Ranges are those of a call, so that nothing here is of one length.
+    """
+    lengths = {
+        name: (1,) for name, x in each_of(example) if x.dim() == 2 and not x.is_floating_point()
+    }
+    with suppress(ModelError):  # a length that the model fixes is fixed in its file, too
+        return capture(model, example, axes=lengths.get("", lengths))
+    return capture(model, example)
 
 
 def _reason_of_lstm(graph_module: GraphModule, node: Node) -> str:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from torch import nn
 
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
@@ -36,3 +38,40 @@ def test_scales_are_no_parameters(tmp_path):
     x = torch.randn(2, 6)
     onnx_from_torch(DynamicModel(model, x), x, tmp_path / "m.onnx")
     assert count_parameters(tmp_path / "m.onnx") == sum(p.numel() for p in model.parameters())
+
+
+class Words(nn.Module):
+    """The mean of embeddings, through a linear layer; any number of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(50, 16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.table(ids)).mean(1))
+
+
+def test_a_table_of_embeddings_stays_bytes(tmp_path):
+    torch.manual_seed(0)
+    model, ids = Words().eval(), torch.randint(0, 50, (4, 7))
+    small = DynamicModel(model, ids[:2], reduce_range=is_reduced())
+    assert small.layers() == ["table", "head"]
+    assert not small.declined
+    file = tmp_path / "m.onnx"
+    onnx_from_torch(small, ids[:2], file, dynamic=("length",))
+    session = OnnxruntimeCpu(threads=1)
+    session.open(file)
+    for items in (ids, ids[:1], torch.randint(0, 50, (2, 30))):
+        found = first(session.infer(items.numpy()))
+        np.testing.assert_allclose(found, small(items).numpy(), atol=1e-5)
+        assert (small(items) - model(items)).abs().max() < 0.02
+    assert session.proof_of_use().integer_kernels == 1.0
+    stored = {t.name: t for t in onnx.load(file).graph.initializer}
+    assert [t.data_type for t in stored.values() if list(t.dims) == [50, 16]] == [TensorProto.INT8]
+    assert count_parameters(file) == sum(p.numel() for p in model.parameters())
+
+
+def test_a_table_can_stay_float():
+    model, ids = Words().eval(), torch.randint(0, 50, (4, 7))
+    assert DynamicModel(model, ids, ignore=["table"]).declined == {"table": "ignored, as asked"}
