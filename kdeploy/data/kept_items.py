@@ -61,10 +61,17 @@ class KeptItems:
         """
         is_kept = self._is_kept[places]
         for row in np.flatnonzero(is_kept).tolist():
-            # Straight to where it is wanted: a copy of a small item takes as long as reading it.
-            os.preadv(self._file, [made[row, ...].data], int(places[row]) * self._item_bytes)
+            self._read_into(made[row, ...], int(places[row]) * self._item_bytes)
         rest: list[int] = np.flatnonzero(~is_kept).tolist()
         return rest
+
+    def _read_into(self, item: NDArray[Any], offset: int) -> None:
+        if hasattr(os, "preadv"):
+            # Straight to where it is wanted: a copy of a small item takes as long as reading it.
+            os.preadv(self._file, [item.data], offset)
+        else:  # some systems have the one and not the other
+            content = os.pread(self._file, self._item_bytes, offset)
+            item[...] = np.frombuffer(content, self._dtype).reshape(item.shape)
 
     def keep(self, place: int, item: NDArray[Any]) -> None:
         """Keep an item, from now on."""

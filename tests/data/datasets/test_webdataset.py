@@ -197,6 +197,14 @@ def test_kept_pictures_are_decoded_once_and_stay_the_same(folder, monkeypatch, a
     assert len(decoded) == len(set(decoded)) == len(plain)
 
 
+def test_a_system_without_preadv_reads_them_all_the_same(folder, monkeypatch):
+    given = {"shards": folder / "train-*.tar", "test": folder / "test.tar", "size": (4, 6)}
+    monkeypatch.delattr("os.preadv")
+    kept = webdataset(**given, keep_decoded=True).train.x
+    first = np.asarray(kept)
+    np.testing.assert_array_equal(kept[[7, 2, 2]], first[[7, 2, 2]])
+
+
 def test_where_the_disk_is_nearly_full_pictures_are_decoded_each_time(folder, monkeypatch):
     from kdeploy.data import kept_items
     from kdeploy.data.datasets import webdataset as module
