@@ -2,8 +2,9 @@
 
 Gholami et al., A Survey of Quantization Methods, 2021, arXiv:2103.13630, section III-C. For linear
 and LSTM layers: Transformers, and the recurrent networks that `int8_ptq` refuses. ONNX Runtime
-runs them as DynamicQuantizeMatMul and DynamicQuantizeLSTM. A range holds for all items of a call,
-so that outputs depend, by a rounding, on what else is in the batch.
+runs them as DynamicQuantizeMatMul and DynamicQuantizeLSTM. Tables of embeddings are bytes with a
+scale a row. A range holds for all items of a call, so that outputs depend, by a rounding, on what
+else is in the batch.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def int8_dynamic(
     ignore: tuple[str, ...] = (),
     reduce_range: bool | Literal["auto"] = "auto",
 ) -> nn.Module:
-    """Return the model with its linear and LSTM layers on 8-bit integers.
+    """Return the model with its linear and LSTM layers, and embeddings, on 8-bit integers.
 
     Args:
         model: The float model.
@@ -48,7 +49,7 @@ def int8_dynamic(
 
     Raises:
         OrderError: the model is quantized already.
-        ModelError: it has no linear or LSTM layer that could become INT8.
+        ModelError: it has no linear or LSTM layer, nor table, that could become INT8.
     """
     if by := quantized_by(model):
         raise OrderError(
