@@ -49,6 +49,7 @@ SUBJECTS = {
     "rapidocr": Subject(recipes=("detector", "reader"), program="make.py"),
     "read_text": Subject(recipes=("recipe",)),
     "segment_objects": Subject(recipes=("recipe",)),
+    "sentence_encoder": Subject(recipes=("three_layers", "two_layers"), program="make.py"),
     "text_regions": Subject(recipes=("recipe",)),
     "voice_activity": Subject(recipes=("recipe",)),
 }

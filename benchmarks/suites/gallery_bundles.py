@@ -12,6 +12,7 @@ nothing of speed. A recipe whose packages are missing is a row with the reason. 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -24,12 +25,13 @@ from typing import Any
 import yaml
 
 from benchmarks.shared.running import add_row, conclude, conditions, here, parser_of, rows_of, table
+from kdeploy.errors import KdeployError
 from kdeploy.package.kinds import RUNNERS
 from tests.arm import emulated
 from tests.package.runner.cpp import built
 
 MODELS = Path(__file__).parents[2] / "models"
-PROGRAMS = {"rapidocr": "make.py"}  # writes what its recipes read, and runs them
+PROGRAM = "make"  # of a folder: knows by `changes(recipe)` what its recipes cannot
 TIMEOUT_SECONDS = "900"  # of a model under emulation, on a busy machine
 BENCH = "{runtimes: [onnxruntime_cpu], batch_sizes: [1], threads: [1], minimum_seconds: 0.1}"
 RUNNERS_TRIED = ("Python", "C++", "aarch64")
@@ -75,14 +77,17 @@ def row_of(name: str, recipe: Path, given: Any) -> dict[str, Any]:
 
 def bundle_of(recipe: Path, out: Path, *, is_whole: bool) -> tuple[Path | None, str]:
     """Return the bundle of a recipe, or why there is none."""
-    program = PROGRAMS.get(recipe.parent.name)
+    changes = ["gates=[]", "package={budgets: []}", f"bench={BENCH}"]
+    changes += [] if is_whole else [f"{k}=0" for k in epochs_of(yaml.safe_load(recipe.open()))]
+    if (recipe.parent / f"{PROGRAM}.py").is_file():
+        program = importlib.import_module(f"models.{recipe.parent.name}.{PROGRAM}")
+        try:
+            known = program.changes(recipe.stem)
+        except KdeployError as error:
+            return None, str(error).partition("\n")[0]
+        changes += [f"{key}={json.dumps(value)}" for key, value in known.items()]
     command = ["-m", "kdeploy", "run", str(recipe), "--out", str(out)]
-    if program:
-        command = [str(recipe.parent / program), "--out", str(out.parent)]
-    else:
-        changes = ["gates=[]", "package={budgets: []}", f"bench={BENCH}"]
-        changes += [] if is_whole else [f"{k}=0" for k in epochs_of(yaml.safe_load(recipe.open()))]
-        command += [part for change in changes for part in ("--set", change)]
+    command += [part for change in changes for part in ("--set", change)]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     if (out / "bundle").is_dir():
         return out / "bundle", ""

@@ -67,7 +67,7 @@ def main() -> None:
 
 def _measured(name: str, work: Path, seconds: float, items: int) -> dict[str, dict[str, Any]]:
     """Return what was found of each file, by what it is called."""
-    changes: dict[str, Any] = {**make.changes(), "data.train": items}
+    changes: dict[str, Any] = {**make.changes(name), "data.train": items}
     run = kdeploy.run(
         make.HERE / f"{name}.yaml", out=work / name, overrides=changes, until="export"
     )

@@ -29,19 +29,22 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         for name in [arguments.only] if arguments.only else RECIPES:
-            run = kdeploy.run(HERE / f"{name}.yaml", out=arguments.out / name, overrides=changes())
+            run = kdeploy.run(
+                HERE / f"{name}.yaml", out=arguments.out / name, overrides=changes(name)
+            )
             print(run.comparison)  # noqa: T201
     except KdeployError as error:
         print(error, file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
 
 
-def changes() -> dict[str, Any]:
-    """Return what a recipe cannot know: where the encoder is.
+def changes(recipe: str) -> dict[str, Any]:
+    """Return what a recipe cannot know: where the encoder is, the same for each.
 
     Raises:
         MissingDependency: the package is not installed.
     """
+    del recipe
     found = find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise MissingDependency.named(

