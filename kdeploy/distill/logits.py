@@ -31,10 +31,10 @@ def log_probabilities(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 def _over_classes(function: Callable[..., Tensor], logits: Tensor, temperature: float) -> Tensor:
     precise = logits if logits.dtype == torch.float64 else logits.float()
     softened = precise if temperature == 1 else precise / temperature
-    rows, classes = softened.shape
-    if softened.is_cpu and classes < FEW_CLASSES and rows >= MANY_ROWS:
+    is_slow = softened.shape[-1] < FEW_CLASSES and len(softened) >= MANY_ROWS
+    if softened.is_cpu and softened.ndim == 2 and is_slow:
         return function(softened.T.contiguous(), dim=0).T
-    return function(softened, dim=1)
+    return function(softened, dim=-1)
 
 
 def standardized(*logits: Tensor) -> tuple[Tensor, ...]:

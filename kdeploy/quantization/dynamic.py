@@ -53,11 +53,14 @@ class DynamicModel(nn.Module):
         *,
         ignore: Sequence[str] = (),
         reduce_range: bool = False,
+        tables: bool = True,
     ) -> None:
         super().__init__()
         self.base = base.eval()
         self.ignore = tuple(ignore)
         self.reduce_range = reduce_range
+        self.tables = tables
+        """Whether embeddings are of bytes, too: older artefacts do not say it, and they are not."""
         hold_example(self, example)
         self.declined: dict[str, str] = {}
         """Layers with weights that stay float, with the reason."""
@@ -74,7 +77,11 @@ class DynamicModel(nn.Module):
 
     def state(self) -> dict[str, Any]:
         """Return the options; the weights follow from those of `base`."""
-        return {"ignore": list(self.ignore), "reduce_range": self.reduce_range}
+        return {
+            "ignore": list(self.ignore),
+            "reduce_range": self.reduce_range,
+            "tables": self.tables,
+        }
 
     def layers(self) -> list[str]:
         """Return the names of the layers on integers."""
@@ -102,6 +109,8 @@ class DynamicModel(nn.Module):
             return ""
         if any(fnmatchcase(name_of(node), pattern) for pattern in self.ignore):
             return "ignored, as asked"
+        if node.target is aten.embedding.default and not self.tables:
+            return "a table is read, not multiplied"
         if node.target is not aten.lstm.input:
             weight = node.args[0 if node.target is aten.embedding.default else 1]
             return "" if constant(graph_module, weight) is not None else "a computed weight"
@@ -172,7 +181,11 @@ class DynamicModel(nn.Module):
 def dynamic(base: nn.Module, state: Mapping[str, Any], example: Tensor) -> DynamicModel:
     """Return `base` quantized again as `state` says."""
     return DynamicModel(
-        base, example, ignore=state["ignore"], reduce_range=bool(state["reduce_range"])
+        base,
+        example,
+        ignore=state["ignore"],
+        reduce_range=bool(state["reduce_range"]),
+        tables=bool(state.get("tables", False)),
     )
 
 

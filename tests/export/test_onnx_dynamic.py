@@ -9,7 +9,7 @@ from torch import nn
 
 from kdeploy.export.exporters.onnx_from_torch import onnx_from_torch
 from kdeploy.onnx_graph.facts import count_parameters
-from kdeploy.quantization.dynamic import DynamicModel
+from kdeploy.quantization.dynamic import DynamicModel, dynamic
 from kdeploy.runtimes.contract import first
 from kdeploy.runtimes.onnxruntime_cpu import OnnxruntimeCpu
 from tests.quantization.test_dynamic import made
@@ -72,6 +72,10 @@ def test_a_table_of_embeddings_stays_bytes(tmp_path):
     assert count_parameters(file) == sum(p.numel() for p in model.parameters())
 
 
-def test_a_table_can_stay_float():
+def test_a_table_can_stay_float_and_does_where_an_older_artefact_does_not_say():
     model, ids = Words().eval(), torch.randint(0, 50, (4, 7))
-    assert DynamicModel(model, ids, ignore=["table"]).declined == {"table": "ignored, as asked"}
+    small = DynamicModel(model, ids, ignore=["table"])
+    assert small.declined == {"table": "ignored, as asked"}
+    older = {k: v for k, v in DynamicModel(model, ids).state().items() if k != "tables"}
+    assert dynamic(model, older, ids).layers() == ["head"]
+    assert dynamic(model, DynamicModel(model, ids).state(), ids).layers() == ["table", "head"]

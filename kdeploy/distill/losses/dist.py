@@ -63,8 +63,8 @@ def dist(
 class _Uncorrelated(torch.autograd.Function):
     """beta * (1 - correlation of rows) + gamma * (1 - correlation of columns), means of each.
 
-    The gradient is worked out beside the value. Step by step it takes four times as long and ten
-    times the memory, which counts where each pixel or token is a row.
+    The gradient is worked out beside the value: autograd would keep every step of it, each as large
+    as the rows, which counts where each pixel or token is a row.
     """
 
     @staticmethod
