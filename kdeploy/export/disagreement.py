@@ -31,6 +31,8 @@ class Trial:
     """In standard deviations of the output; infinite where the shapes differ."""
     output: str = ""
     """Which of several outputs was compared: the one that is furthest off."""
+    kind: str = ""
+    """Of the inputs: what is allowed holds for a kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,9 @@ network amplifies it, as some with random weights do: there, how far the model i
 float64 says what the order of sums can do. An INT8 file rounds a sum that lies
 between two codes one way or the other, and each such flip travels on and grows, so that deep
 networks end as far apart as two roundings of the same float model: that distance, of the INT8
-model from its float base on the same inputs, is the yardstick. A file in half precision is held
+model from its float base on the same inputs, is the yardstick: of real inputs and of random ones
+each has its own, for noise that a trained network has never seen ends far from itself whatever the
+file does. A file in half precision is held
 against what rounding weights and inputs to float16 (a relative 2**-11 each) does to the model: each
 layer passes such an error on as its own input's, so that depth and amplification are in it.
 """
@@ -41,6 +43,7 @@ from kdeploy.units import format_quantity
 Array = NDArray[np.float64]
 Run = Callable[..., Mapping[str, NDArray[Any]] | NDArray[Any]]
 TOP1 = "agreement.top1"
+KINDS = ("real", "random")  # in turns, as `inputs` yields them
 BATCH_SIZES = (1, 3, 32)  # one, an odd one, many: what a file may have been fixed to
 # Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
 FLOAT_BOUND = 1e-3
@@ -115,7 +118,10 @@ def measure_parity(
         batch_sizes: How many rows are run at once, one after the other.
     """
     batches = [(batch,) for batch in inputs(data, batch_sizes)]
-    return parity_on(batches, model, run, base=base, is_half=is_half, task=task_of(data))
+    kinds = [KINDS[number % len(KINDS)] for number in range(len(batches))]
+    return parity_on(
+        batches, model, run, base=base, is_half=is_half, task=task_of(data), kinds=kinds
+    )
 
 
 def parity_on(
@@ -126,10 +132,12 @@ def parity_on(
     base: nn.Module | None = None,
     is_half: bool = False,
     task: Task | None = None,
+    kinds: Sequence[str] = (),
 ) -> Parity:
     """Return how far `run` is from `model` on these inputs, each a tuple of all that it takes.
 
-    The task says what is read in the outputs; without one they are scores of classes.
+    The task says what is read in the outputs; without one they are scores of classes. What is
+    allowed holds for a kind of inputs, and the kind that comes nearest to it is told of.
     """
     trials: list[Trial] = []
     read: list[tuple[dict[str, Array], dict[str, Array]]] = []
@@ -137,8 +145,9 @@ def parity_on(
     numbers: list[bool] = []
     yardstick = HalfRounded(model) if base is None and is_half else base
     factor = ROUNDING_BOUND if base is not None else HALF_BOUND
-    bound = FLOAT_BOUND
-    for batch in batches:
+    bounds: dict[str, float] = {}
+    for batch, kind in zip(batches, kinds or [""] * len(batches), strict=True):
+        bounds.setdefault(kind, FLOAT_BOUND)
         outputs = _outputs(model, batch)
         names, expected = list(outputs), list(outputs.values())
         numbers += [bool(np.isfinite(one).any()) for one in expected]
@@ -154,23 +163,27 @@ def parity_on(
                 found=found[worst],
                 error=errors[worst],
                 output=names[worst] if len(names) > 1 else "",
+                kind=kind,
             )
         )
         if yardstick is not None:
             rounding = map(_scaled_error, _outputs(yardstick, batch).values(), expected)
-            bound = max(bound, factor * max(rounding))
+            bounds[kind] = max(bounds[kind], factor * max(rounding))
     if not any(numbers):
         raise ModelError(
             f"`{type(model).__name__}` answers NaN or infinity to every input of the parity gate",
             hint="look at its weights and at its first layers: nothing can be compared",
         )
-    max_abs = max(_scaled_error(found, expected) for expected, found in pairs)
+    furthest = max(trials, key=lambda trial: trial.error / bounds[trial.kind])
+    if yardstick is not None:
+        trials = [trial for trial in trials if trial.kind == furthest.kind]
+    max_abs, bound = max(trial.error for trial in trials), bounds[furthest.kind]
     # Only where it matters: a copy in float64 takes twice the memory.
     if yardstick is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
         bound = max(bound, min(ORDER_BOUND * _own_error(model, batches), LARGEST_FLOAT_BOUND))
     is_of_classes = task is None or has_class_rows(task.name)
     agreement = (
-        (TOP1, _agreement(pairs[:: max(1, len(pairs) // len(trials))]))
+        (TOP1, _agreement(pairs[:: max(1, len(pairs) // len(batches))]))
         if is_of_classes
         else _agreement_of_task(cast("Task", task), read)
     )

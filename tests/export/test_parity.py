@@ -105,6 +105,37 @@ def test_an_int8_file_may_be_as_far_off_as_rounding_is(model, data):
         check_parity(far, name="m.onnx")
 
 
+class Clipped(nn.Module):
+    """Computes on codes that end at 1.5, as those of an INT8 model end at what it has seen."""
+
+    def __init__(self, float_model):
+        super().__init__()
+        self.float_model = float_model
+
+    def forward(self, x):
+        return self.float_model(x.clamp(-1.5, 1.5))
+
+
+def test_what_noise_may_do_is_not_allowed_on_real_inputs(model, data):
+    items = data((3, 4))
+    seen = np.random.default_rng(0).uniform(-1.4, 1.4, items.validation.x.shape)
+    items = replace(items, validation=replace(items.validation, x=seen.astype(np.float32)))
+    clipped = Clipped(model)
+
+    def off(x):
+        y = runs(clipped)(x)
+        return y + 0.2 * y.std() * (np.abs(x).max() < 1.5)
+
+    check_parity(measure_parity(clipped, runs(clipped), items, base=model), name="m.onnx")
+    noise = measure_parity(clipped, runs(model), items, base=model)
+    assert noise.max_abs > 0.2
+    check_parity(noise, name="m.onnx")
+    wrong = measure_parity(clipped, off, items, base=model)
+    assert wrong.max_abs == pytest.approx(0.2, rel=0.01)
+    with pytest.raises(ParityFailed):
+        check_parity(wrong, name="m.onnx")
+
+
 class Cancelling(nn.Module):
     """Loses most digits of its sums, as deep networks with random weights do."""
 
