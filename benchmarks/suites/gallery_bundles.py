@@ -99,7 +99,9 @@ def bundle_of(recipe: Path, out: Path, *, is_whole: bool) -> tuple[Path | None, 
 def epochs_of(section: Any, place: str = "") -> Iterator[str]:
     """Yield the place of every `epochs` in a recipe, and of the teacher's where it says none."""
     if isinstance(section, dict):
-        if not place and not {"weights"} & set(section["teacher"]):
+        teacher = {} if place else section["teacher"]
+        brings = "weights" in teacher or str(teacher.get("build", "")).startswith("onnx:")
+        if not place and not brings:
             section = {**section, "teacher": {"train": {"epochs": 1}, **section["teacher"]}}
         for key, inner in section.items():
             if key == "epochs":

@@ -21,8 +21,9 @@ def test_every_training_of_a_recipe_is_found():
         "distill.epochs",
         "compress.0.prune_channels.recover.epochs",
     ]
-    recipe["teacher"]["weights"] = "w.safetensors"
-    assert "teacher.train.epochs" not in list(gallery_bundles.epochs_of(recipe))
+    for brings in ({"build": "b.py:net", "weights": "w.safetensors"}, {"build": "onnx:m.onnx"}):
+        recipe["teacher"] = brings
+        assert "teacher.train.epochs" not in list(gallery_bundles.epochs_of(recipe))
 
 
 @pytest.mark.parametrize(
