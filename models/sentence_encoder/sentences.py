@@ -21,7 +21,7 @@ LICENCE = "WordNet-3.0, https://wordnet.princeton.edu/license-and-commercial-use
 
 
 def glosses(
-    *, train: int = 150000, test: int = 2000, tokens: int = 24, tokenizer: str
+    *, train: int = 20000, test: int = 2000, tokens: int = 24, tokenizer: str
 ) -> dict[str, Any]:
     """Return token ids and masks (N, tokens) of different sentences, and their groups (N,).
 
