@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -181,12 +181,7 @@ def parity_on(
     # Only where it matters: a copy in float64 takes twice the memory.
     if yardstick is None and FLOAT_BOUND < max_abs <= LARGEST_FLOAT_BOUND:
         bound = max(bound, min(ORDER_BOUND * _own_error(model, batches), LARGEST_FLOAT_BOUND))
-    is_of_classes = task is None or has_class_rows(task.name)
-    agreement = (
-        (TOP1, _agreement(pairs[:: max(1, len(pairs) // len(batches))]))
-        if is_of_classes
-        else _agreement_of_task(cast("Task", task), read)
-    )
+    agreement = _agreed(task, read, pairs[:: max(1, len(pairs) // len(batches))])
     parity = Parity(
         max_abs=max_abs,
         cosine=min(_cosine(expected, found) for expected, found in pairs),
@@ -294,6 +289,17 @@ def _cosine(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     found, expected = found[is_number], expected[is_number]
     norms = float(np.linalg.norm(found) * np.linalg.norm(expected))
     return float((found * expected).sum()) / norms if norms else float(not found.any())
+
+
+def _agreed(
+    task: Task | None,
+    read: Sequence[tuple[dict[str, Array], dict[str, Array]]],
+    pairs: list[tuple[Array, Array]],
+) -> tuple[str, float | None]:
+    """Return what is compared of the answers as the task reads them, and the share that agrees."""
+    if task is None or has_class_rows(task.name):
+        return TOP1, _agreement(pairs)
+    return _agreement_of_task(task, read)
 
 
 def _agreement(pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float:

@@ -169,15 +169,14 @@ class Training:
             Batch(x=first.x[:n], labels=first.labels[:n], rows=first.rows[:n], progress=0.5)
             for n in self.batches.part_sizes()
         ]
-        images = validation_batches(self.data, self.device, self.processes)
         self.objective.train()
 
+        @torch.no_grad()
         def validate(x: Tensor) -> None:
-            with torch.no_grad():
-                call(self.student.eval(), x)
+            call(self.student.eval(), x)
 
         return [partial(self.objective, part) for part in parts] + [
-            partial(validate, x) for x in images
+            partial(validate, x) for x in validation_batches(self.data, self.device, self.processes)
         ]
 
     def _shall_compile(self, items: int) -> bool:
