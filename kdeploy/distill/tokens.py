@@ -55,7 +55,10 @@ def real_rows(logits: Tensor, labels: Tensor) -> Tensor:
         return logits.flatten(0, -2)
     counted = labels != NOT_COUNTED
     # As they lie where all count: picking rows copies them one by one.
-    return logits.flatten(0, -2) if bool(counted.all()) else logits[counted]
+    # A GPU would be waited for a second time to know.
+    if counted.is_cpu and bool(counted.all()):
+        return logits.flatten(0, -2)
+    return logits[counted]
 
 
 def split_heads(features: Tensor, heads: int) -> Tensor:
