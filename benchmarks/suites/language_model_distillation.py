@@ -51,7 +51,7 @@ TRAINING = {
     "weight_decay": 0.01,
     "schedule": "cosine",
     "clip_norm": 1.0,
-    "keep": "last",
+    "keep": "best",
     "compile": "off",
 }
 FIRST, TEACHER = "teacher, first windows", "teacher"
