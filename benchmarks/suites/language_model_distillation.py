@@ -31,7 +31,7 @@ from benchmarks.shared.running import (
 from kdeploy.api.run import run
 from kdeploy.bench.accuracy import evaluate
 from kdeploy.data.contract import Dataset, TaskReference
-from kdeploy.data.datasets.python_topics import is_test
+from kdeploy.data.datasets.python_topics import test_topics
 from kdeploy.data.load import DataReference, load
 from kdeploy.store.model_io import load_model
 from kdeploy.store.references import ModelReference, build_model
@@ -123,20 +123,20 @@ def _gguf() -> Path:
 
 def _write_text(folder: Path, tokens: int) -> dict[str, Path]:
     """Write topics to learn from, topics to test on, and the text whose perplexity is known."""
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = sorted(topics, key=lambda name: hashlib.sha256(name.encode()).digest())
-    train: list[str] = []
+    held_out, train, length = test_topics(topics), folder / f"train_{tokens}", 0
+    train.mkdir(parents=True, exist_ok=True)
     for name in drawn:
-        if not is_test(name) and sum(map(len, train)) < tokens * CHARACTERS:
-            train.append(topics[name])
+        if name not in held_out and length < tokens * CHARACTERS:
+            (train / f"{name}.txt").write_text(topics[name])
+            length += len(topics[name])
     texts = {
-        f"train_{tokens}": "\n".join(train),
-        "test": "\n".join(topics[name] for name in sorted(topics) if is_test(name)),
+        "test": "\n".join(topics[name] for name in sorted(held_out)),
         "first": "\n".join(topics[name] for name in sorted(topics)),
     }
     for name, text in texts.items():
         (folder / f"{name}.txt").write_text(text)
-    return {name.partition("_")[0]: folder / f"{name}.txt" for name in texts}
+    return {"train": train, **{name: folder / f"{name}.txt" for name in texts}}
 
 
 def _data(train: Path, test: Path) -> dict[str, Any]:
@@ -144,7 +144,6 @@ def _data(train: Path, test: Path) -> dict[str, Any]:
         "name": "text",
         "train": str(train),
         "test": str(test),
-        "validation_fraction": 0.05,
         "tokens": WINDOW,
         "test_windows": TEST_WINDOWS,
     }
@@ -152,9 +151,8 @@ def _data(train: Path, test: Path) -> dict[str, Any]:
 
 def _loaded(train: Path, test: Path) -> Dataset:
     parameters = {**_data(train, test), "tokenizer": _gguf()}
-    own = {key: parameters.pop(key) for key in ("name", "validation_fraction")}
-    task = TaskReference(name="language_modeling")
-    return load(DataReference(parameters=parameters, task=task, **own))
+    name, task = parameters.pop("name"), TaskReference(name="language_modeling")
+    return load(DataReference(name=name, parameters=parameters, task=task))
 
 
 def _perplexity(model: torch.nn.Module, data: Dataset) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.data.contract import NOT_COUNTED, Parts, Preprocessing, Split
+from kdeploy.data.shared_passages import groups, repeated
 from kdeploy.errors import DataError, FileMissing, MissingDependency, ModelError
 from kdeploy.store.transformers_models import MOST_TOKENIZER_BYTES, TOKENIZER
 
@@ -28,6 +29,8 @@ BETWEEN = "\n"
 SUFFIXES = (".txt", ".md", ".rst", ".jsonl")
 TEST_SHARE, VALIDATION_SHARE = 8, 15
 """One document of so many is held out, drawn by its name."""
+TOLD = 0.01
+"""Of a part's passages, what may stand in the training part without a word."""
 AT_ONCE = 256
 """Documents that are encoded in one call."""
 
@@ -81,17 +84,36 @@ def parts_of_documents(
         preprocessing=Preprocessing(
             shape=(windows.tokens,), dtype="int64", vocabulary=tokenizer.get_vocab_size()
         ),
-        notes=(_how_counted(splits["test"].x, windows),),
+        notes=(_how_counted(splits["test"].x, windows), *_what_repeats(documents)),
     )
 
 
 def divided(documents: Sequence[Document], share: int) -> tuple[list[Document], list[Document]]:
-    """Return documents without and with one of `share`, drawn by their names."""
-    order = sorted(d.name for d in documents)
-    order.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
-    drawn = set(order[: len(order) // share])
-    held_out = [document for document in documents if document.name in drawn]
-    return [document for document in documents if document.name not in drawn], held_out
+    """Return documents without and with one of `share`, drawn by their names.
+
+    Those that share passages stay together, so fewer may be held out.
+    """
+    held_out: set[str] = set()
+    for names in _drawn_groups(documents):
+        if len(held_out) + len(names) <= len(documents) // share:
+            held_out.update(names)
+    drawn = [document for document in documents if document.name in held_out]
+    return [document for document in documents if document.name not in held_out], drawn
+
+
+def _drawn_groups(documents: Sequence[Document]) -> Iterator[list[str]]:
+    """Yield the names of documents that belong together, in an order that names alone decide."""
+    ordered = sorted(documents, key=lambda document: document.name)
+    members: dict[int, list[str]] = {}
+    firsts = groups([document.text for document in ordered])
+    for document, first in zip(ordered, firsts, strict=True):
+        members.setdefault(first, []).append(document.name)
+    order = sorted(members, key=lambda first: _drawn(ordered[first].name))
+    yield from (members[first] for first in order)
+
+
+def _drawn(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
 
 
 def read_documents(paths: Sequence[Path], key: str) -> list[Document]:
@@ -216,6 +238,18 @@ def _how_counted(ids: NDArray[np.int32], windows: Windows) -> str:
         f"each token but the first of a window counted ({count}), no token added in front; "
         f"sha256 of the token ids {text}"
     )
+
+
+def _what_repeats(documents: Mapping[str, Sequence[Document]]) -> Iterator[str]:
+    """Yield, for people, how much of a part is no test: it was there to learn."""
+    learned = [document.text for document in documents["train"]]
+    for part in ("validation", "test"):
+        share = repeated([d.text for d in documents.get(part, ())], learned)
+        if share > TOLD:
+            yield (
+                f"{share:.0%} of the passages of the {part} part stand in the training part too: "
+                "what is measured on it is partly memory; hold out other documents"
+            )
 
 
 def _files(path: Path) -> list[Path]:

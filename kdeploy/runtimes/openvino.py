@@ -21,11 +21,15 @@ from kdeploy.machine import allowed_cores
 from kdeploy.onnx_graph.checks import check_inputs, refused, unfit
 from kdeploy.onnx_graph.sparse_weights import num_two_four_of_file
 from kdeploy.runtimes.contract import Answer, Given, Proof, by_name, runtime, unreadable
+from kdeploy.runtimes.openvino_state import IDS, KEPT_EXACT, OpenvinoStream, has_state
 from kdeploy.tensor_info import TensorInfo
 
 ELIGIBLE_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 NUMPY_TYPES = {"f": "float", "i": "int", "u": "uint"}
 INTEGER_TYPES = frozenset({"i8", "u8"})
+PRODUCT = "FullyConnected"
+"""A product with a stored weight: its precision is that of the weight."""
+CODES = INTEGER_TYPES | {"i4", "u4"}
 KNOWN = frozenset(
     {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
     | {"float16", "float32", "float64", "bool"}
@@ -75,6 +79,9 @@ class Openvino:
     def open(self, path: Path) -> None:
         try:
             model = self._core.read_model(str(path))
+            self._has_state = has_state(model)
+            if self._has_state:
+                self._settings.update(KEPT_EXACT)
             self._compiled = self._core.compile_model(model, "CPU", self._settings)
         except RuntimeError as error:
             if path.suffix == ".xml":
@@ -83,7 +90,8 @@ class Openvino:
                     hint="it needs its .bin beside it, of the same name, both whole",
                 ) from error
             raise refused("OpenVINO", path, error) from error
-        self.inputs = tuple(_info(port) for port in self._compiled.inputs)
+        ports = self._compiled.inputs
+        self.inputs = tuple(_info(p) for p in ports if not self._has_state or IDS in p.names)
         check_inputs(path, {i.name: i.dtype if i.dtype in KNOWN else "" for i in self.inputs})
         self._names = [info.name for info in self.inputs]
         self._outputs = [_name(port) for port in self._compiled.outputs]
@@ -96,6 +104,9 @@ class Openvino:
         feeds = by_name(given, self._names, self._path)
         request = self._request
         try:
+            if self._has_state:
+                text = self.stream(0)
+                return {self._outputs[0]: text.feed(np.asarray(feeds[IDS])).copy()}
             # As `request.infer(feeds)` without its dictionaries, which take 25 us.
             for place, name in enumerate(self._names):
                 array = np.ascontiguousarray(feeds[name])
@@ -112,15 +123,36 @@ class Openvino:
             for place, name in enumerate(self._outputs)
         }
 
+    def stream(self, longest: int) -> OpenvinoStream:
+        """Return an empty text of a decoder with its cache inside; that grows with the text.
+
+        Raises:
+            ModelError: the file has no cache.
+        """
+        del longest
+        if not self._has_state:
+            raise ModelError(
+                f"{self._path} keeps no keys and values from token to token",
+                hint="`kdeploy export openvino_stateful` writes a file that does",
+            )
+        return OpenvinoStream(self._openvino, self._compiled)
+
     def proof_of_use(self) -> Proof:
         executed = self._compiled.get_runtime_model().get_ordered_ops()
         layers = [_layer(op.get_friendly_name(), op.get_rt_info()) for op in executed]
         counts = Counter((layer["operator"], layer["precision"]) for layer in layers)
         eligible = {key: n for key, n in counts.items() if key[0] in ELIGIBLE_LAYERS}
+        weights = {key[1]: n for key, n in eligible.items() if key[0] == PRODUCT}
+        coded = sum(n for precision, n in weights.items() if precision in CODES)
+        # Without quantized activations it is the weights that are integers.
+        on_codes = coded > 0 and not self._is_quantized
+        integer = sum(n for key, n in eligible.items() if key[1] in INTEGER_TYPES)
         return Proof(
             provider=", ".join(self._compiled.get_property("EXECUTION_DEVICES")),
-            eligible=sum(eligible.values()),
-            integer=sum(n for key, n in eligible.items() if key[1] in INTEGER_TYPES),
+            eligible=0 if on_codes else sum(eligible.values()),
+            integer=0 if on_codes else integer,
+            four_bit=coded if on_codes else 0,
+            four_bit_eligible=sum(weights.values()) if on_codes else 0,
             is_quantized=self._is_quantized,
             sparse_eligible=_num_two_four(self._path),
             operators={f"{layer}:{precision}": n for (layer, precision), n in counts.items()},

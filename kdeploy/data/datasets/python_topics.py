@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kdeploy.data.contract import NOT_COUNTED, Parts, Preprocessing, Split, dataset
+from kdeploy.data.shared_passages import groups
 from kdeploy.data.text_tokens import (
     VALIDATION_SHARE,
     Document,
@@ -33,7 +34,7 @@ CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
 # Quotation marks and dashes, which have no decomposition in Unicode.
 PLAIN = str.maketrans(dict(zip("\u201c\u201d\u2018\u2019\u2013\u2014", "\"\"''--", strict=True)))
 TEST_SHARE, TEST_PART = 8, 5
-"""One topic of so many is for testing, drawn by its name: the same in every version."""
+"""One topic of so many is for testing, drawn by its name, with those that repeat its passages."""
 LICENCE = "PSF-2.0"
 
 
@@ -60,7 +61,7 @@ def python_topics(
     if tokenizer is not None:
         windows = Windows(tokens=tokens, tokenizer=tokenizer, test_windows=test_windows)
         return _packed(topics, windows)
-    test = {name for name in topics if is_test(name)}
+    test = test_topics(topics)
     return Parts(
         train=_split((topics[name] for name in sorted(topics.keys() - test)), tokens),
         test=_split((topics[name] for name in sorted(test)), tokens),
@@ -78,16 +79,23 @@ def python_topics(
 def _packed(topics: Mapping[str, str], windows: Windows) -> Parts:
     """Return whole topics as parts, those to test on drawn as they are of characters."""
     documents = [Document(name=name, text=topics[name]) for name in sorted(topics)]
-    train, validation = divided([d for d in documents if not is_test(d.name)], VALIDATION_SHARE)
-    test = [d for d in documents if is_test(d.name)]
+    held_out = test_topics(topics)
+    test = [d for d in documents if d.name in held_out]
+    train, validation = divided([d for d in documents if d.name not in held_out], VALIDATION_SHARE)
     documents_of = {"train": train, "validation": validation, "test": test}
     parts = parts_of_documents(documents_of, windows, origin="pydoc_data.topics")
     return replace(parts, licence=LICENCE, source=_source())
 
 
-def is_test(topic: str) -> bool:
-    """Return whether a topic is for testing."""
-    return crc32(topic.encode()) % TEST_SHARE == TEST_PART
+def test_topics(topics: Mapping[str, str]) -> set[str]:
+    """Return the names of the topics for testing; topics that share passages are in one part."""
+    names = sorted(topics)
+    firsts = groups([topics[name] for name in names])
+    return {
+        name
+        for name, first in zip(names, firsts, strict=True)
+        if crc32(names[first].encode()) % TEST_SHARE == TEST_PART
+    }
 
 
 def _source() -> str:

@@ -12,26 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import onnx_ir as ir
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdeploy.errors import ModelError, ParityFailed
+from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
+from kdeploy.export.decoder_cache import FLOAT_BOUND, cache_bound, check_cache
 from kdeploy.export.genai_builder import build_float_graph, write_float_folder
 from kdeploy.export.genai_codes import put_codes_in
-from kdeploy.runtimes.generation import Generates, step_by_step
-from kdeploy.runtimes.run import open_runtime
 from kdeploy.system.temporary import temporary_folder
-from kdeploy.torch_module.block_quantized import block_quantized, with_rounded_inputs
+from kdeploy.torch_module.block_quantized import block_quantized
 from kdeploy.torch_module.decoders import decoder_in
-
-FLOAT_BOUND = 1e-3
-"""How far a text fed token by token may be from the same at once, in standard deviations."""
-ROUNDING_BOUND = 2.0
-"""The same where inputs are rounded, in distances between the model and itself with such inputs:
-sums in another order put some inputs on the other side of a rounding."""
-CACHE_TOKENS = 16
 
 
 @exporter(
@@ -74,7 +65,7 @@ def onnxruntime_genai_from_torch(
     with temporary_folder("genai") as work:
         write_float_folder(module, work / "float", path.parent)
         build_float_graph(work / "float", work / "built")
-        check_cache(work / "built" / path.name, example[0], bound=FLOAT_BOUND)
+        check_cache("onnxruntime_genai", work / "built" / path.name, example[0], bound=FLOAT_BOUND)
         graph = ir.load(work / "built" / "model.onnx")
         put_codes_in(graph, model)
         ir.save(graph, path.parent / "model.onnx", external_data="model.onnx.data")
@@ -84,7 +75,7 @@ def onnxruntime_genai_from_torch(
         del graph  # it reads files of the folder
     _set_length(path, max_length)
     if block_quantized(model):
-        check_cache(path, example[0], bound=_rounding(model, example[:1]))
+        check_cache("onnxruntime_genai", path, example[0], bound=cache_bound(model, example[:1]))
 
 
 def _decoder(model: nn.Module) -> Any:
@@ -103,30 +94,3 @@ def _set_length(path: Path, max_length: int) -> None:
     known = int(config["model"].get("context_length", max_length))
     config["search"]["max_length"] = min(max_length, known)
     path.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _rounding(model: nn.Module, ids: Tensor) -> float:
-    """Return what rounded inputs may do to the scores of a text, in standard deviations."""
-    text = ids[:, :CACHE_TOKENS]
-    with torch.no_grad():
-        exact, rounded = model(text), with_rounded_inputs(model)(text)
-    return ROUNDING_BOUND * float((rounded - exact).abs().max() / exact.std())
-
-
-def check_cache(path: Path, ids: Tensor, *, bound: float) -> None:
-    """Raise ParityFailed unless a text fed token by token has the scores of the same at once."""
-    opened = open_runtime("onnxruntime_genai", path, threads=1)
-    try:
-        assert isinstance(opened, Generates), "a runtime without a cache"
-        text = ids[:CACHE_TOKENS].numpy()
-        whole = next(iter(opened.infer(text[None]).values()))[0]
-        single = step_by_step(lambda: opened.stream(len(text) + 1), text)
-    finally:
-        opened.close()
-    error = float(abs(single - whole).max() / whole.std())
-    if not error <= bound:
-        raise ParityFailed(
-            f"{path.parent.name}: a text fed token by token is {error:.3g} output standard "
-            f"deviations from the same text at once (allowed {bound:.3g}); no file was kept",
-            hint="report it with the model: its cache does not do what it should",
-        )
