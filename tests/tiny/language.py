@@ -83,3 +83,21 @@ def text_data(tokens: int = 12, *, items: int = 32):
         preprocessing=Preprocessing(shape=(tokens,), dtype="int64", vocabulary=VOCABULARY),
         fingerprint="threes",
     )
+
+
+def random_texts(tokens: int = 24):
+    """Return data of random bytes, that any tokenizer of bytes writes."""
+    import numpy as np
+
+    from kdeploy.data.contract import Dataset, Preprocessing, Split
+
+    ids = np.random.default_rng(0).integers(0, 256, (20, tokens), dtype=np.int32)
+    split = Split(x=ids, y=np.roll(ids, -1, 1).astype(np.int64))
+    known = Preprocessing(
+        shape=(tokens,),
+        classes=tuple(map(str, range(VOCABULARY))),
+        dtype="int64",
+        vocabulary=VOCABULARY,
+    )
+    parts = {"train": split, "validation": split, "test": split}
+    return Dataset(name="text", **parts, preprocessing=known, fingerprint="0")

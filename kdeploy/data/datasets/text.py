@@ -1,6 +1,7 @@
 """Text of your own for language models: files, packed into windows of tokens.
 
-Each text file is a document, and each line of a .jsonl file; none of them lies in two parts.
+Each text file is a document, and each line of a .jsonl file; none of them lies in two parts, nor
+do two that share passages.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def _held_out(found: dict[str, list[Document]], part: str, share: int) -> dict[s
     if part == "validation":
         return found
     raise DataError(
-        f"train has {len(found['train'])} documents, too few to hold some out for testing",
+        f"train has {len(found['train'])} documents, too few to hold some out for testing: those "
+        "that share passages stay together",
         hint="name files to test on: `data.test: FILES`",
     )

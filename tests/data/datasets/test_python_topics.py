@@ -44,3 +44,11 @@ def test_about_a_tenth_is_for_testing(parts):
 def test_names_every_class(parts):
     assert len(parts.preprocessing.classes) == parts.preprocessing.vocabulary == len(CHARACTERS)
     assert parts.preprocessing.classes[:3] == ("newline", "space", "!")
+
+
+def test_what_is_tested_on_was_not_there_to_learn(parts):
+    def pieces(split, step):
+        ids = split.x.ravel()
+        return {ids[at : at + 200].tobytes() for at in range(0, len(ids) - 200, step)}
+
+    assert not pieces(parts.test, 50) & pieces(parts.train, 1)

@@ -133,3 +133,42 @@ def test_data_load_and_a_model_with_too_few_logits_is_told(documents, tokenizer)
     with pytest.raises(KdeployError, match="256 tokens, the tokenizer of text has 257"):
         task_of(data).check_answer(answer, data, who="the teacher")
     task_of(data).check_answer(np.zeros((2, 16, 300)), data, who="the teacher")
+
+
+def prose(seed):
+    draws = np.random.default_rng(seed).integers(0, 26, (200, 6)) + ord("a")
+    return " ".join(bytes(row.tolist()).decode() for row in draws)
+
+
+def test_documents_that_share_passages_lie_in_one_part(tmp_path, tokenizer):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for number in range(40):  # twenty, each in two editions
+        (folder / f"{number:02}.txt").write_text(f"{prose(number // 2)} edition {number % 2}")
+    parts = text(train=folder, tokens=8, tokenizer=tokenizer)
+    runs = [
+        {split.x.ravel()[at : at + 64].tobytes() for at in range(0, split.x.size - 64, step)}
+        for split, step in ((parts.train, 1), (parts.validation, 1), (parts.test, 64))
+    ]
+    assert not runs[2] & (runs[0] | runs[1])
+    assert not any("too:" in note for note in parts.notes)
+
+
+def test_tells_of_a_test_that_was_there_to_learn(tmp_path, tokenizer):
+    (tmp_path / "train.txt").write_text(prose(0) + prose(1))
+    (tmp_path / "test.txt").write_text(prose(1) + prose(2))
+    given = {"train": tmp_path / "train.txt", "test": tmp_path / "test.txt"}
+    parts = text(**given, tokens=8, tokenizer=tokenizer)
+    (told,) = (note for note in parts.notes if "stand in the training part too" in note)
+    share = int(told.partition("%")[0])
+    assert 40 < share < 60
+    assert "of the test part" in told
+
+
+def test_documents_that_are_all_one_are_refused(tmp_path, tokenizer):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for number in range(16):
+        (folder / f"{number:02}.txt").write_text(prose(0))
+    with pytest.raises(DataError, match="too few to hold some out"):
+        text(train=folder, tokens=8, tokenizer=tokenizer)

@@ -11,7 +11,6 @@ from torch import nn
 
 from kdeploy.compress.contract import CompressContext
 from kdeploy.compress.run import compress
-from kdeploy.data.contract import Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
 from kdeploy.export.run import export
 from kdeploy.package.bundles.genai import Genai
@@ -20,30 +19,10 @@ from kdeploy.package.verify import verify
 from kdeploy.runtimes.generation import greedy
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.store.references import ModelReference, build_model
-from tests.tiny.language import VOCABULARY, write_llama
+from tests.tiny.language import VOCABULARY, random_texts, write_llama
 
 pytest.importorskip("transformers", reason="pip install 'kdeploy[genai]'")
 pytest.importorskip("onnxruntime_genai", reason="pip install 'kdeploy[genai]'")
-TOKENS = 24
-
-
-def texts() -> Dataset:
-    ids = np.random.default_rng(0).integers(0, 256, (20, TOKENS), dtype=np.int32)
-    split = Split(x=ids, y=np.roll(ids, -1, 1).astype(np.int64))
-    known = Preprocessing(
-        shape=(TOKENS,),
-        classes=tuple(map(str, range(VOCABULARY))),
-        dtype="int64",
-        vocabulary=VOCABULARY,
-    )
-    return Dataset(
-        name="text",
-        train=split,
-        validation=split,
-        test=split,
-        preprocessing=known,
-        fingerprint="0",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +33,15 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small(folder):
     model = build_model(ModelReference(build=f"transformers:{folder}"))
-    return compress(model, "int4_weights", {}, CompressContext(data=texts()))
+    return compress(model, "int4_weights", {}, CompressContext(data=random_texts()))
 
 
 @pytest.fixture(scope="module")
 def written(folder, small, tmp_path_factory):
     path = tmp_path_factory.mktemp("genai") / "out" / "genai_config.json"
-    return export(small, "onnxruntime_genai", {"max_length": 64}, texts(), path, artifact=folder)
+    return export(
+        small, "onnxruntime_genai", {"max_length": 64}, random_texts(), path, artifact=folder
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +74,7 @@ def test_counts_the_weights_that_its_codes_stand_for(opened, written, small):
 
 
 def test_greedy_tokens_are_those_of_the_model_without_a_cache(opened, small):
-    prompt = texts().test.x[0, :8].tolist()
+    prompt = random_texts().test.x[0, :8].tolist()
     found = greedy(opened.stream(16), prompt, 6)
     ids = list(prompt)
     margins = []
@@ -111,26 +92,28 @@ def test_greedy_tokens_are_those_of_the_model_without_a_cache(opened, small):
 def test_a_decoder_that_lost_layers_is_written_without_them(folder, tmp_path):
     model = build_model(ModelReference(build=f"transformers:{folder}"))
     half = compress(
-        model, "drop_layers", {"target": {"layers": 0.5}}, CompressContext(data=texts())
+        model, "drop_layers", {"target": {"layers": 0.5}}, CompressContext(data=random_texts())
     )
     path = tmp_path / "out" / "genai_config.json"
-    result = export(half, "onnxruntime_genai", {"max_length": 64}, texts(), path, artifact=folder)
+    result = export(
+        half, "onnxruntime_genai", {"max_length": 64}, random_texts(), path, artifact=folder
+    )
     assert result.max_abs <= result.bound
     assert json.loads(path.read_text())["model"]["decoder"]["num_hidden_layers"] == 1
     half.model.model.layers[0].mlp = nn.Identity()
     with pytest.raises(ModelError, match="no configuration"):
-        export(half, "onnxruntime_genai", {}, texts(), tmp_path / "no.json", artifact=folder)
+        export(half, "onnxruntime_genai", {}, random_texts(), tmp_path / "no.json", artifact=folder)
 
 
 def test_what_is_no_decoder_is_refused(tmp_path):
     model = nn.Sequential(nn.Embedding(VOCABULARY, 4), nn.Linear(4, VOCABULARY)).eval()
     with pytest.raises(ModelError, match="causal language model"):
-        export(model, "onnxruntime_genai", {}, texts(), tmp_path / "genai_config.json")
+        export(model, "onnxruntime_genai", {}, random_texts(), tmp_path / "genai_config.json")
 
 
 def test_a_model_without_a_tokenizer_is_refused(small, tmp_path):
     with pytest.raises(ModelError, match="no tokenizer"):
-        export(small, "onnxruntime_genai", {}, texts(), tmp_path / "genai_config.json")
+        export(small, "onnxruntime_genai", {}, random_texts(), tmp_path / "genai_config.json")
 
 
 def test_ids_that_are_no_ids_are_refused(opened):
@@ -141,11 +124,11 @@ def test_ids_that_are_no_ids_are_refused(opened):
 # The bundle is tested here too: to write such a folder takes longer than all that is done with it.
 @pytest.fixture(scope="module")
 def bundle(written, tmp_path_factory):
-    ids = texts().preprocessing.apply(texts().validation.x[:4])
+    ids = random_texts().preprocessing.apply(random_texts().validation.x[:4])
     made = {
         "id": "0" * 12,
         "label": "small",
-        "data": {"preprocessing": texts().preprocessing.to_dict(), "task": {}},
+        "data": {"preprocessing": random_texts().preprocessing.to_dict(), "task": {}},
     }
     out = tmp_path_factory.mktemp("bundle") / "bundle"
     golden = golden_of(written.path, ids)
