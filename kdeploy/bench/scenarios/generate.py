@@ -51,7 +51,8 @@ class Generation:
         if not isinstance(runtime, Generates):
             raise ModelError(
                 f"`{type(runtime).__name__}` writes no text token by token",
-                hint="`onnxruntime_genai` and `torch_eager` do, of a causal language model",
+                hint="`onnxruntime_genai`, `torch_eager`, and `openvino` with a file of "
+                "`openvino_stateful` do, of a causal language model",
             )
         self._runtime, self._new_tokens = runtime, new_tokens
         self._seconds: dict[str, list[float]] = {}
