@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdeploy.data.class_targets import read_classes
 from kdeploy.data.contract import Parts, Preprocessing, Split
+from kdeploy.data.equal_items import notes_on_equal_items
 from kdeploy.data.item_types import layout_hint, type_hint
 from kdeploy.data.lazy_items import LazyItems
 from kdeploy.data.rows import Joined, Rows, pieces
@@ -61,6 +62,7 @@ def checked_parts(
         hint = layout_hint(own.shape)
         notes += [f"{place}: {hint}"] if hint else []
         notes += _constant_channels(x, own, place)
+    notes += notes_on_equal_items(parts, where)
     return read_targets(replace(parts, notes=(*parts.notes, *notes)), where=where)
 
 

@@ -49,7 +49,8 @@ def _kept(letters: NDArray[np.uint8]) -> Hashes:
     rolled = (sums[RUN:] - sums[:-RUN]) * _powers(INVERSE, count)
     mixed = (rolled ^ (rolled >> np.uint64(32))) * np.uint64(MIX)
     mixed ^= mixed >> np.uint64(32)
-    return mixed[mixed % np.uint64(KEPT) == 0]
+    chosen: Hashes = mixed[mixed % np.uint64(KEPT) == 0]
+    return chosen
 
 
 def repeated(texts: Iterable[str], known: Iterable[str]) -> float:

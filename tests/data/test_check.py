@@ -16,7 +16,7 @@ Y = np.array([0, 1, 2, 0, 1, 2])
 def parts(**test):
     return Parts(
         train=Split(x=X, y=Y),
-        test=Split(**{"x": X, "y": Y, "origin": "some/test.npz"} | test),
+        test=Split(**{"x": X + 100, "y": Y, "origin": "some/test.npz"} | test),
         preprocessing=Preprocessing(shape=(1, 4, 4), classes=("a", "b", "c")),
     )
 
@@ -101,7 +101,8 @@ def test_a_channel_that_never_changes_is_told_and_not_refused():
     x[:, 1] = 0.5
     known = Preprocessing(shape=(3, 4), classes=("a", "b"))
     split = Split(x=x, y=np.arange(9000) % 2)
-    both = Parts(train=split, test=split, preprocessing=known)
+    other = np.where([[[False], [True], [False]]], x, x[::-1] + 1)
+    both = Parts(train=split, test=replace(split, x=other), preprocessing=known)
     told = checked_parts(both, where="data `own`").notes
     assert told == ("data `own`: in x of train these channels never change: 1 (always 0.5)",)
     x[8999, 1] = 0.6
