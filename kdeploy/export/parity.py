@@ -47,6 +47,8 @@ KINDS = ("real", "random")  # in turns, as `inputs` yields them
 BATCH_SIZES = (1, 3, 32)  # one, an odd one, many: what a file may have been fixed to
 # Of float files: sums in another order differ by about 1e-6, a wrong operator by about 1.
 FLOAT_BOUND = 1e-3
+# Of the size of outputs that vary by less: eight roundings of float32 are within the bound then.
+SMALLEST_DEVIATION = 2**-20 / FLOAT_BOUND
 # Of float files that are further off, in distances between the model and itself in float64: two
 # orders of sums are sqrt(2) of them apart in the mean, found were up to 2.4. Never more than the
 # second.
@@ -265,8 +267,10 @@ def _scaled_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> 
     smallest = float(np.finfo(np.float32).tiny)
     numbers = expected[np.isfinite(expected)]
     # One number throughout, as of one item of one output, varies by nothing: its size stands in.
-    deviation = float(numbers.std() or np.abs(numbers).max()) if numbers.size else 0.0
-    return float(_largest_error(found, expected) / max(deviation, smallest))
+    size = float(np.abs(numbers).max(initial=0.0))
+    deviation = float(numbers.std() or size) if numbers.size else 0.0
+    deviation = max(deviation, SMALLEST_DEVIATION * size, smallest)
+    return float(_largest_error(found, expected) / deviation)
 
 
 def _largest_error(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

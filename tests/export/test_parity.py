@@ -253,3 +253,15 @@ def test_agreement_is_that_of_the_task(data):
     assert "agreement.miou 0.00 %" in swapped.agreement_words
     other = measure_parity(model, runs(model, lambda y: y[:, :, :, :, None]), items)
     assert (other.agreement, other.agreement_words) == (None, "")
+
+
+def test_outputs_that_hardly_vary_may_round_their_last_digits(data):
+    class NearlyConstant(nn.Sequential):
+        def forward(self, x):
+            return -4.6 + 1e-6 * super().forward(x)
+
+    model, items = NearlyConstant(nn.Flatten(), nn.Linear(12, 5)), data((3, 4))
+    one_step = np.spacing(np.float32(4.6))
+    assert measure_parity(model, runs(model, lambda y: y + 4 * one_step), items).passed
+    # Beyond what float32 rounds it is a fault all the same.
+    assert not measure_parity(model, runs(model, lambda y: y * 1.0001), items).passed
