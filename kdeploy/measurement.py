@@ -65,6 +65,9 @@ METRICS: dict[str, Metric] = {
     "agreement.next_token": Metric(
         unit="fraction", better="higher", about="same next token as the teacher", needs="accuracy"
     ),
+    "divergence.next_token": Metric(
+        unit="nat", better="lower", about="mean KL from the teacher's tokens", needs="accuracy"
+    ),
     "agreement.miou": Metric(
         unit="fraction", better="higher", about="overlap with the teacher's masks", needs="accuracy"
     ),
@@ -363,21 +366,16 @@ def _checked(fields: Any) -> dict[str, Any]:
     for key, value in fields.items():
         types = TYPES.get(key)
         # True is an int to Python, and no number to anybody else.
-        if types and (type(value) not in types or (key == "flags" and not _are_text(value))):
+        is_wrong = types is not None and type(value) not in types
+        if is_wrong or (key == "flags" and not all(isinstance(flag, str) for flag in value)):
             raise ValueError(f"`{key}` is `{value!r}`")
     if fields["metric"] not in METRICS:
         raise UnknownName.among("metric", fields["metric"], METRICS)
     return fields
 
 
-def _are_text(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
 def select(
-    measurements: Sequence[Measurement],
-    metric: str,
-    **coordinates: Any,
+    measurements: Sequence[Measurement], metric: str, **coordinates: Any
 ) -> list[Measurement]:
     """Return the records of one metric whose fields equal `coordinates`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,10 @@ def evaluate(
         batch_size: Of files that take one size only.
         part: Of the data; None: the test part.
     """
-    task, part = task_of(data), data.test if part is None else part
-    chunk = _chunk(infer, data, batch_size)
-    predicted, log_likelihoods = predict(infer, data, chunk=chunk, part=part)
-    if not part.is_labelled:
-        return {}, predicted
-    expected = task.expected(np.asarray(part.y))
-    return task.metrics(predicted, expected, log_likelihoods), predicted
+    part, chunk = data.test if part is None else part, chunk_of(infer, data, batch_size)
+    answers = Answers(infer, data, part, chunk=chunk)
+    answers.ask_for_all()
+    return answers.metrics, answers.predictions
 
 
 def predict(
@@ -49,18 +46,58 @@ def predict(
 
     Of token labels also the log-likelihood of the right class of each token that counts.
     """
-    part = data.test if part is None else part
-    task, count = task_of(data), len(part)
-    targets = np.asarray(part.y) if part.is_labelled else None
-    found, likely = [], []
-    for start in range(0, count, chunk):
-        outputs = _cut(infer(_items(data, part, start, chunk)), count - start)
-        known = None if targets is None else targets[start : start + chunk]
-        found.append(task.predictions(outputs, known))
-        if known is not None:
-            likely.append(task.log_likelihoods(outputs, known))
-    known_likely = [one for one in likely if one is not None]
-    return np.concatenate(found), np.concatenate(known_likely) if known_likely else None
+    answers = Answers(infer, data, data.test if part is None else part, chunk=chunk)
+    answers.ask_for_all()
+    return answers.predictions, answers.log_likelihoods
+
+
+class Answers:
+    """A file's answers to a part, judged as they come: predictions stay, the answers do not."""
+
+    def __init__(self, infer: Infer, data: Dataset, part: Split, *, chunk: int) -> None:
+        self.part, self.task, self.chunk = part, task_of(data), chunk
+        self._infer, self._data = infer, data
+        self._targets = np.asarray(part.y) if part.is_labelled else None
+        self._found: list[Predictions] = []
+        self._likely: list[NDArray[np.float64]] = []
+
+    @property
+    def predictions(self) -> Predictions:
+        """Return what was predicted so far."""
+        return np.concatenate(self._found)
+
+    @property
+    def log_likelihoods(self) -> NDArray[np.float64] | None:
+        """Return those of the right class of each token that counts; None: not of tokens."""
+        return np.concatenate(self._likely) if self._likely else None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Return every metric of the task on what was asked, all of the part; no label, none."""
+        if self._targets is None:
+            return {}
+        expected = self.task.expected(self._targets)
+        return self.task.metrics(self.predictions, expected, self.log_likelihoods)
+
+    def ask_for_all(self) -> None:
+        """Judge the whole part."""
+        for answer in self.between(0, len(self.part)):
+            del answer  # before the next one is there
+
+    def between(
+        self, start: int, stop: int
+    ) -> Iterator[tuple[slice, Array | Mapping[str, Array], Array | None]]:
+        """Yield which items were asked, the answer to them, and their targets."""
+        for first in range(start, stop, self.chunk):
+            items = slice(first, min(first + self.chunk, stop))
+            outputs = self._infer(_items(self._data, self.part, items, self.chunk))
+            outputs = _cut(outputs, items.stop - items.start)
+            known = None if self._targets is None else self._targets[items]
+            self._found.append(self.task.predictions(outputs, known))
+            likely = None if known is None else self.task.log_likelihoods(outputs, known)
+            self._likely += [] if likely is None else [likely]
+            yield items, outputs, known
+            del outputs
 
 
 def one_or_all(answer: Mapping[str, Array]) -> Array | Mapping[str, Array]:
@@ -74,16 +111,17 @@ def _cut(outputs: Array | Mapping[str, Array], count: int) -> Array | Mapping[st
     return outputs[:count]
 
 
-def _chunk(infer: Infer, data: Dataset, batch_size: int) -> int:
+def chunk_of(infer: Infer, data: Dataset, batch_size: int) -> int:
+    """Return how many items a file is asked at once: few where answers are large."""
     chunk = data.preprocessing.at_once(CHUNK)
     try:
-        infer(_items(data, data.test, 0, chunk))
+        infer(_items(data, data.test, slice(0, chunk), chunk))
     except ModelError:
         return batch_size
     return chunk
 
 
-def _items(data: Dataset, part: Split, start: int, size: int) -> Given:
-    stored = in_memory(part.x[start : start + size])
+def _items(data: Dataset, part: Split, items: slice, size: int) -> Given:
+    stored = in_memory(part.x[items])
     # Repeated items fill the batch: some files take one batch size only.
     return given(data.preprocessing.apply(repeated(stored, size)))  # type: ignore[no-any-return]

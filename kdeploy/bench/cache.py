@@ -38,6 +38,8 @@ class ModelGroup:
     models: Sequence[ModelUnderTest]
     configuration: Configuration
     with_accuracy: bool
+    teacher: str | None = None
+    """Label of the model beside whose answers those of the others are judged, token by token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,8 @@ class GroupCache:
                 "files": [[s.name, self._sum(s.path)] for s in group.models],
                 "cell": asdict(group.configuration),
                 "with_accuracy": group.with_accuracy,
+                # Left out where there is none: what was kept before counts.
+                **({} if group.teacher is None else {"teacher": group.teacher}),
                 "plan": {"data": None, **self.plan.of_one_cell()},
                 "data": load(self.plan.data).fingerprint if self.plan.data else None,
                 "conditions": conditions(self.machine),

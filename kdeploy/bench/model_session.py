@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from kdeploy.bench.client import Worker, WorkerFailed
 from kdeploy.bench.early_stopping import discarded
 from kdeploy.bench.inputs import write_pool
 from kdeploy.bench.model_under_test import Configuration, ModelUnderTest, Outcome, Seconds
+from kdeploy.bench.next_tokens import NextTokens
 from kdeploy.bench.plan import GENERATE, Part, Plan
 from kdeploy.bench.scenarios import server
+from kdeploy.bench.serialization import restored
 from kdeploy.data.load import DataReference
 from kdeploy.errors import KdeployError, Unavailable
 from kdeploy.runtimes.contract import Proof
@@ -161,8 +163,13 @@ class ModelSession:
                 f" one request alone takes {format_quantity(batch_seconds, 's')}"
             )
 
-    def finish(self, *, with_accuracy: bool) -> None:
-        """Ask for the rest, memory first: reading the proof and the data would raise it."""
+    def finish(self, *, with_accuracy: bool, stays_open: bool = False) -> None:
+        """Ask for the rest, memory first: reading the proof and the data would raise it.
+
+        Args:
+            with_accuracy: Whether answers are judged now, all at once.
+            stays_open: For answers that are judged after this, beside the teacher's.
+        """
         self._seen.update(self._ask({"do": "memory"}))
         if self.failure is not None:
             return
@@ -176,6 +183,41 @@ class ModelSession:
         if with_accuracy and self._plan.data is not None:
             for part in self._plan.parts:
                 self._judge(self._plan.data, part)
+        if not stays_open:
+            self._worker.close()
+
+    def begin_beside(self, data: DataReference, part: Part) -> dict[str, Any]:
+        """Return how many items there are, and how many are asked at once; empty: it cannot."""
+        size = self._configuration.batch_size
+        asked = {"data": data.to_dict(), "part": part, "batch_size": size}
+        return self._extra("accuracy.top1", {"do": "begin_beside", **asked})
+
+    def answer_beside(
+        self, items: range, file: Path, *, role: Literal["teacher", "beside", "alone"]
+    ) -> bool:
+        """Let some items be answered; return whether they were.
+
+        Args:
+            items: Which ones.
+            file: With the teacher's logits: who answers as the teacher writes it.
+            role: Beside the teacher, or alone, where it failed.
+        """
+        asked = {"start": items.start, "stop": items.stop, "file": str(file), "as": role}
+        return bool(self._extra("accuracy.top1", {"do": "beside", **asked}))
+
+    def end_beside(self, part: Part) -> None:
+        """Ask what the answers were worth."""
+        file = self._folder / "predictions.npy"
+        found = self._extra("accuracy.top1", {"do": "end_beside", "file": str(file)})
+        self._keep(found, part, file)
+        if part == "test" and "next_tokens" in found:
+            stored = restored(NextTokens, found["next_tokens"], ())
+            self._judged["next_tokens"] = NextTokens(**stored)
+        if part == "test" and found.get("reason"):
+            self._not_told["divergence.next_token"] = found["reason"]
+
+    def close(self) -> None:
+        """End the process."""
         self._worker.close()
 
     def outcome(self, flags: Sequence[str]) -> Outcome:
@@ -225,12 +267,16 @@ class ModelSession:
             "file": str(file),
         }
         found = self._extra("accuracy.top1", request)
+        self._keep(found, part, file)
+        if part == "test" and "early_items" in found:
+            self._numbers["early_items"] = found["early_items"]
+
+    def _keep(self, found: Mapping[str, Any], part: Part, file: Path) -> None:
+        """Keep what answers were worth, none where they failed."""
         prefix = "validation_" if part == "validation" else ""
         if found:
             self._judged[f"{prefix}accuracy"] = found["metrics"]
             self._judged[f"{prefix}predictions"] = np.load(file)
-        if part == "test" and "early_items" in found:
-            self._numbers["early_items"] = found["early_items"]
         if part == "test" and not found.get("is_labelled", True):
             self._not_told["accuracy.top1"] = "the test items have no labels"
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.bench.next_tokens import NextTokens
 from kdeploy.bench.plan import Scenario
 from kdeploy.runtimes.contract import Proof
 
@@ -86,6 +87,8 @@ class Outcome:
     """On the test items."""
     validation_accuracy: Mapping[str, float] = field(default_factory=dict)
     validation_predictions: NDArray[Any] | None = None
+    next_tokens: NextTokens | None = None
+    """Of language models: where the likeliest tokens of the test part are not the teacher's."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Metrics that were asked for and failed alone, with the reason."""
     flags: tuple[str, ...] = ()

@@ -30,8 +30,19 @@ def measure_group(
     *,
     with_accuracy: bool,
     watch: Watch,
+    teacher: str | None = None,
 ) -> list[Outcome]:
-    """Return one outcome a model; what fails carries its reason and stops nothing else."""
+    """Return one outcome a model; what fails carries its reason and stops nothing else.
+
+    Args:
+        models: What takes turns.
+        configuration: In which runtime and how.
+        plan: How long, and on which data answers are judged.
+        with_accuracy: Whether they are.
+        watch: Called with a line for people at every step.
+        teacher: Label of the model beside whose answers those of all others are judged, window by
+            window; None: each by itself.
+    """
     if configuration.scenario == "offline" and plan.memory_limit_bytes is None:
         share = int(FREE_SHARE * free_bytes() / len(models))
         plan = plan.model_copy(update={"memory_limit": f"{share}B"})
@@ -45,7 +56,11 @@ def measure_group(
         flags = take_turns(sessions, plan, lambda text: watch(f"{configuration}: {text}"))
         for session in sessions:
             watch(f"{configuration}: {session.model.name}, memory and accuracy")
-            session.finish(with_accuracy=with_accuracy)
+            alone = with_accuracy and teacher is None
+            session.finish(with_accuracy=alone, stays_open=with_accuracy and not alone)
+        if with_accuracy and teacher is not None:
+            file = folder / "teacher.npy"
+            _judge_beside(sessions, teacher, plan, file, lambda t: watch(f"{configuration}: {t}"))
         return [session.outcome(flags) for session in sessions]
 
 
@@ -78,6 +93,29 @@ def _serve(sessions: Sequence[ModelSession], plan: Plan, watch: Watch) -> tuple[
     for session in sessions:
         session.serve(watch)
     return doubts_between(before, look([session.pid for session in sessions]))
+
+
+def _judge_beside(
+    sessions: Sequence[ModelSession], teacher: str, plan: Plan, file: Path, watch: Watch
+) -> None:
+    """Let all answer the same windows before the next ones; the teacher's logits lie in `file`."""
+    assert plan.data is not None, "tokens are compared on data"
+    taught = next(session for session in sessions if session.model.label == teacher)
+    for part in plan.parts:
+        told = {s: reply for s in sessions if (reply := s.begin_beside(plan.data, part))}
+        count = max((reply["num_items"] for reply in told.values()), default=0)
+        step = max((reply["num_at_once"] for reply in told.values()), default=1)
+        for start in range(0, count, step):
+            items = range(start, min(start + step, count))
+            watch(f"{part}, windows {items.stop} of {count}")
+            is_there = taught in told and taught.answer_beside(items, file, role="teacher")
+            for other in told:
+                if other is not taught:
+                    other.answer_beside(items, file, role="beside" if is_there else "alone")
+        for session in told:
+            session.end_beside(part)
+    for session in sessions:
+        session.close()
 
 
 def turns(count: int, number: int) -> list[int]:

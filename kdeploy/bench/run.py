@@ -21,12 +21,13 @@ from kdeploy.bench.plan import GENERATE, Plan, Scenario
 from kdeploy.bench.records import comparisons, measurements, proven, validated
 from kdeploy.bench.rounds import measure_group
 from kdeploy.bench.samples import keep
+from kdeploy.bench.token_texts import differing_tokens
 from kdeploy.data.load import load
 from kdeploy.errors import UnknownName
-from kdeploy.machine import Machine, allowed_cores
+from kdeploy.machine import allowed_cores
 from kdeploy.measurement import Measurement
 from kdeploy.runtimes.run import named, this_machine
-from kdeploy.tasks.contract import Predictions, Task, classification, task_of
+from kdeploy.tasks.contract import Predictions, Task, classification, compares_tokens, task_of
 
 __all__ = ["BenchInterrupted", "BenchResult", "ModelUnderTest", "bench"]
 
@@ -46,6 +47,8 @@ class BenchResult:
     comparisons: list[dict[str, Any]]
     proofs: list[dict[str, Any]] = field(default_factory=list)
     """What each file ran as in each runtime, operator by operator; see `records.proven`."""
+    next_tokens: list[dict[str, Any]] = field(default_factory=list)
+    """Where each file prefers other next tokens than its teacher; see `token_texts`."""
     validation: list[Measurement] = field(default_factory=list)
     """What answers are worth on the validation part, where the plan asks for that: for choices."""
 
@@ -94,7 +97,7 @@ def bench(
     groups = [
         group
         for configuration in configurations
-        for group in _groups(models, *configuration, baseline)
+        for group in _groups(models, *configuration, baseline, compares_tokens(task))
     ]
     finished: list[Finished] = []
     try:
@@ -102,9 +105,9 @@ def bench(
             finished.append(_finished(group, store, no_cache=no_cache, watch=watch))
     except KeyboardInterrupt:
         text = f"{len(finished)} of {len(groups)} groups are measured and kept"
-        raise BenchInterrupted(text, _result(finished, baseline, store.machine, task)) from None
+        raise BenchInterrupted(text, _result(finished, baseline, store, task)) from None
     keep([outcome for f in finished for outcome in f.outcomes], out / "samples")
-    return _result(finished, baseline, store.machine, task)
+    return _result(finished, baseline, store, task)
 
 
 def _configurations(plan: Plan) -> Iterator[tuple[Configuration, bool]]:
@@ -133,6 +136,7 @@ def _groups(
     configuration: Configuration,
     with_accuracy: bool,
     baseline: str | None,
+    by_token: bool,
 ) -> Iterator[ModelGroup]:
     """Yield what is measured at one time: without a baseline no two are compared."""
     able = [model for model in models if _refusal(model, configuration) is None]
@@ -140,7 +144,13 @@ def _groups(
     alone = [s for s in models if s not in able or not is_compared]
     together = [able] if is_compared else []
     for members in [*([model] for model in alone), *together]:
-        yield ModelGroup(models=members, configuration=configuration, with_accuracy=with_accuracy)
+        is_beside = members is able and len(able) > 1 and by_token and with_accuracy
+        yield ModelGroup(
+            models=members,
+            configuration=configuration,
+            with_accuracy=with_accuracy,
+            teacher=baseline if is_beside else None,
+        )
 
 
 def _refusal(model: ModelUnderTest, configuration: Configuration) -> str | None:
@@ -165,7 +175,12 @@ def _finished(
         return known
     plan = store.plan.model_copy(update={"rounds": rounds_of(store.plan, configuration.scenario)})
     outcomes = measure_group(
-        group.models, configuration, plan, with_accuracy=group.with_accuracy, watch=watch
+        group.models,
+        configuration,
+        plan,
+        with_accuracy=group.with_accuracy,
+        watch=watch,
+        teacher=group.teacher,
     )
     finished = finished_now(outcomes)
     store.put(group, finished)
@@ -184,8 +199,9 @@ def rounds_of(plan: Plan, scenario: Scenario) -> int:
 
 
 def _result(
-    finished: Sequence[Finished], baseline: str | None, machine: Machine, task: Task
+    finished: Sequence[Finished], baseline: str | None, store: GroupCache, task: Task
 ) -> BenchResult:
+    machine, data = store.machine, store.plan.data
     outcomes = [outcome for f in finished for outcome in f.outcomes]
     return BenchResult(
         measurements=[
@@ -208,6 +224,7 @@ def _result(
             for ratio in comparisons(f.outcomes, baseline=baseline)
         ],
         proofs=proven(outcomes),
+        next_tokens=differing_tokens(outcomes, data) if data is not None else [],
         validation=[
             record
             for f in finished

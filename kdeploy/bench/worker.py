@@ -56,6 +56,7 @@ class WorkerSession:
         self._pool: Batches | None = None
         self._batches: list[Any] = []
         self._generation: Any = None
+        self._beside_teacher: Any = None
         self._requests: dict[str, Callable[[Request], Reply]] = {
             "open": self._open,
             "fit": self._fit,
@@ -68,6 +69,9 @@ class WorkerSession:
             "memory": self._memory,
             "proof": self._proof,
             "accuracy": self._accuracy,
+            "begin_beside": self._begin_beside,
+            "beside": self._beside,
+            "end_beside": self._end_beside,
         }
 
     def answer(self, request: Request) -> Reply:
@@ -232,6 +236,41 @@ class WorkerSession:
             "is_labelled": part.is_labelled,
             **_early_items(early, len(part)),
         }
+
+    def _begin_beside(self, request: Request) -> Reply:
+        """Make ready to be judged window by window, beside the teacher."""
+        from kdeploy.bench.accuracy import one_or_all
+        from kdeploy.bench.beside_teacher import BesideTeacher
+        from kdeploy.data.load import DataReference, load
+
+        data = load(DataReference.from_dict(request["data"]))
+        part = data.validation if request["part"] == "validation" else data.test
+        self._beside_teacher = BesideTeacher(
+            lambda x: one_or_all(self._opened.infer(x)),
+            data,
+            part,
+            batch_size=request["batch_size"],
+        )
+        return {"num_items": len(part), "num_at_once": self._beside_teacher.num_at_once}
+
+    def _beside(self, request: Request) -> Reply:
+        """Answer some items: as the teacher, beside it, or alone where it failed."""
+        judge, items = self._beside_teacher, (request["start"], request["stop"])
+        if request["as"] == "alone":
+            judge.answer(*items)
+        else:
+            answer = judge.write if request["as"] == "teacher" else judge.compare
+            answer(*items, Path(request["file"]))
+        return {"num_items": request["stop"] - request["start"]}
+
+    def _end_beside(self, request: Request) -> Reply:
+        from dataclasses import asdict
+
+        judge, self._beside_teacher = self._beside_teacher, None
+        np.save(request["file"], judge.predictions)
+        told = {"metrics": judge.metrics, "is_labelled": judge.is_labelled, "reason": judge.reason}
+        found = judge.next_tokens
+        return {**told, **({} if found is None else {"next_tokens": asdict(found)})}
 
     def _repeated(self, size: int) -> Given:
         assert self._pool is not None, "a request before open"

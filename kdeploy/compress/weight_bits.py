@@ -45,7 +45,7 @@ def within_drop(
     for one in rounded:
         groups.setdefault(one.beside or one.name, []).append(one)
     ranking = sorted(groups, key=lambda name: -sum(r.output_error or 0 for r in groups[name]))
-    fine = {r.name: to_nearest(r.name, floats[r.name], replace(r.form, bits=8)) for r in rounded}
+    fine = {r.name: _with_eight_bits(r, floats[r.name]) for r in rounded}
 
     def chosen(spared: Sequence[str]) -> list[Rounded]:
         return [fine[r.name] if (r.beside or r.name) in spared else r for r in rounded]
@@ -58,3 +58,8 @@ def within_drop(
     search.run(with_eight(()))
     context.report["weight_bits"] = search.tried
     return chosen(ranking[: search.count])
+
+
+def _with_eight_bits(rounded: Rounded, layer: Floats) -> Rounded:
+    finer = to_nearest(rounded.name, layer, replace(rounded.form, bits=8))
+    return replace(finer, error_at_4_bits=rounded.output_error)

@@ -3,9 +3,11 @@
 `(predicted, expected, *, ...) -> float`, both in the form of predictions of the `tasks` that the
 metric judges: by default class indices (N,), where labels are of tokens, N counts tokens.
 `needs="log_likelihoods"` marks `(log_likelihoods, *, ...) -> float`, the natural logarithm of the
-probability that each token's class got, (N,); it is asked for only where labels are of tokens. The
-names are those of `kdeploy.measurement.METRICS`; those that begin with `agreement.` compare with
-another model's predictions.
+probability that each token's class got, (N,); it is asked for only where labels are of tokens.
+`needs="divergences"` marks `(divergences, *, ...) -> float`, the KL divergence of each token's
+distribution from the teacher's, (N,) in nats, where both answers were at hand. The names are those
+of `kdeploy.measurement.METRICS`; those that begin with `agreement.` compare with another model's
+predictions.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def metric(
     name: str,
     unit: str,
     better: Literal["lower", "higher"],
-    needs: Literal["predictions", "log_likelihoods"] = "predictions",
+    needs: Literal["predictions", "log_likelihoods", "divergences"] = "predictions",
     tasks: tuple[str, ...] = CLASSES,
 ) -> Callable[[Measured], Measured]:
     """Return the decorator of a metric; its facts are those of `kdeploy.measurement.METRICS`."""

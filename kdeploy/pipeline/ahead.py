@@ -225,9 +225,11 @@ def reason_unjudged(recipe: Recipe, data: Dataset, metric: str) -> str | None:
     if not recipe.bench.accuracy:
         return "`bench.accuracy` is false"
     task = task_of(data)
-    known = [*metrics_for(judged_as(task)), *metrics_for(judged_as(task), family="agreement")]
+    name = judged_as(task)
+    known = [*metrics_for(name), *metrics_for(name, family="agreement")]
+    known += metrics_for(name, needs="divergences")
     if METRICS[metric].needs == "tokens":
-        known += metrics_for(judged_as(task), needs="log_likelihoods")
+        known += metrics_for(name, needs="log_likelihoods")
         if data.test.y.ndim != 2 or data.preprocessing.num_tokens is None:
             return "the labels are of whole items, not of tokens"
     if metric in known or task.name.endswith(":Task"):

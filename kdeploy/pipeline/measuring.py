@@ -18,12 +18,14 @@ from kdeploy.pipeline.session import Made, Session
 from kdeploy.runtimes.files import owner_of
 from kdeploy.runtimes.run import formats_of, named, this_machine
 from kdeploy.store.artifact import Artifact
+from kdeploy.tasks.contract import compares_tokens, task_of
 from kdeploy.untrusted.json_document import json_file
 
 # Of finished groups, in the store's work folder: apart from any one step, because another list of
 # files or runtimes shares what is in both.
 KEPT = "bench"
 COMPARISONS, PROOFS = "comparisons.json", "proofs.json"
+NEXT_TOKENS = "next_tokens.json"
 VALIDATION = "validation.jsonl"
 
 
@@ -71,6 +73,7 @@ def result_of(artifacts: Sequence[Artifact]) -> BenchResult:
             measurements=read(artifact.folder),
             comparisons=_lines(artifact.folder / COMPARISONS),
             proofs=_lines(artifact.folder / PROOFS),
+            next_tokens=_lines(artifact.folder / NEXT_TOKENS),
             # An earlier version judged on the test part alone.
             validation=read(file) if (file := artifact.folder / VALIDATION).is_file() else [],
         )
@@ -104,6 +107,7 @@ def _joined(results: Iterable[BenchResult]) -> BenchResult:
         whole.measurements.extend(part.measurements)
         whole.comparisons.extend(part.comparisons)
         whole.proofs.extend(part.proofs)
+        whole.next_tokens.extend(part.next_tokens)
         whole.validation.extend(part.validation)
     return whole
 
@@ -136,6 +140,8 @@ def _measure(
             write(result.measurements, folder / "measurements.jsonl")
             (folder / COMPARISONS).write_text(json.dumps(result.comparisons, indent=1))
             (folder / PROOFS).write_text(json.dumps(result.proofs, indent=1))
+            if result.next_tokens:
+                (folder / NEXT_TOKENS).write_text(json.dumps(result.next_tokens, indent=1))
             if result.validation:
                 write(result.validation, folder / VALIDATION)
             if (work / "samples").is_dir():
@@ -146,6 +152,8 @@ def _measure(
 
     parameters = {**plan.model_dump(), "baseline": baseline}
     parameters |= {} if parts == TEST else {"parts": list(parts)}
+    if session.data is not None and compares_tokens(task_of(session.data)):
+        parameters["next_tokens"] = True  # what an earlier version kept has none
     seen = [[s.artifact, s.label, s.profile, contents_sha256(s.path)] for s in models]
     unavailable = {r: named(r)[0].load().unavailable() for r in plan.runtimes}
     return session.step(

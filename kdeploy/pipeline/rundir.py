@@ -14,7 +14,7 @@ from kdeploy.bench.run import BenchResult
 from kdeploy.measurement import write
 from kdeploy.onnx_graph.checks import copy_file
 from kdeploy.pipeline.exported import Exported
-from kdeploy.pipeline.measuring import COMPARISONS, PROOFS, VALIDATION
+from kdeploy.pipeline.measuring import COMPARISONS, NEXT_TOKENS, PROOFS, VALIDATION
 from kdeploy.pipeline.packaging import BUNDLE
 from kdeploy.report.comparison import Comparison
 from kdeploy.report.run import comparison, render
@@ -44,12 +44,16 @@ def write_command(out: Path, words: Sequence[str]) -> None:
 
 
 def write_measurements(out: Path, result: BenchResult) -> None:
-    """Write the records, comparisons and proofs, and the machine that they hold for."""
+    """Write what was measured, compared and proven, and the machine that it holds for."""
     write(result.measurements, out / "measurements.jsonl")
     if result.validation:
         write(result.validation, out / VALIDATION)
     write_json(out / COMPARISONS, result.comparisons)
     write_json(out / PROOFS, result.proofs)
+    if result.next_tokens:
+        write_json(out / NEXT_TOKENS, result.next_tokens)
+    else:  # of an earlier run into this folder
+        (out / NEXT_TOKENS).unlink(missing_ok=True)
     write_json(out / "machine.json", this_machine().to_dict())
 
 

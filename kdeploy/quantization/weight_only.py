@@ -38,6 +38,8 @@ class Rounded:
     form: BlockFormat
     output_error: float | None = None
     """Share of the outputs' power; None where no inputs were looked at."""
+    error_at_4_bits: float | None = None
+    """The same, of a layer that has 8 bits because of it."""
     beside: str = ""
     """The first of the layers that are given the same: graphs may join them to one product."""
 

@@ -13,6 +13,7 @@ from kdeploy.report.wording import verdict_sentence
 
 def document(comparison: Comparison) -> dict[str, Any]:
     """Return verdict, best configurations, changes, gates, machines, ratios and records."""
+    tokens = [line for run in comparison.runs for line in run.next_tokens]
     return {
         "verdict": verdict_sentence(comparison),
         "baseline": comparison.baseline,
@@ -38,6 +39,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
             for metric, value in row.values.items()
             if value.ratio
         ],
+        **({"next_tokens": tokens} if tokens else {}),
         "measurements": [record.to_dict() for record in comparison.records],
     }
 

@@ -181,6 +181,8 @@ class ResultsFolder:
     """The fingerprint of each machine that the folder knows, by its id."""
     proofs: tuple[Mapping[str, Any], ...] = ()
     """Lines of `proofs.json`: what each file ran as."""
+    next_tokens: tuple[Mapping[str, Any], ...] = ()
+    """Lines of `next_tokens.json`: where each file of a language model differs from its teacher."""
     pairs: tuple[ComparedPair, ...] = ()
     lineages: Mapping[str, Lineage] = field(default_factory=dict)
     gates: tuple[Verdict, ...] = ()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kdeploy.report.axes import Axis, Tick, linear_axis, log_axis
 from kdeploy.report.bars import series_of
 from kdeploy.report.comparison import OFFLINE, Comparison, Row
 from kdeploy.report.machine_facts import short_names
@@ -21,14 +22,6 @@ LARGEST_RADIUS, SMALLEST_RADIUS = 26.0, 4.5  # pixels
 # The drawing area of a desktop page in pixels; labels are kept apart for this size.
 NOMINAL_WIDTH, NOMINAL_HEIGHT, LETTER_WIDTH, LINE_HEIGHT = 880.0, 380.0, 7.2, 16.0
 MOST_LABELS = 12  # more would cover one another
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """A line of the grid: where, and its text."""
-
-    at: float
-    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,19 +59,6 @@ class Plot:
     left_out: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Axis:
-    low: float
-    high: float
-    is_log: bool
-
-    def at(self, value: float) -> float:
-        low, high, here = (
-            (math.log(v) if self.is_log else v) for v in (self.low, self.high, value)
-        )
-        return round(100 * (here - low) / (high - low), 3)
-
-
 def plot_of(comparison: Comparison) -> Plot | None:
     """Return the plot, None when no row has both accuracy and latency."""
     drawn = [i for i, row in enumerate(comparison.rows) if _can_draw(row)]
@@ -105,9 +85,9 @@ def plot_of(comparison: Comparison) -> Plot | None:
     ]
     named = _named(comparison, shown)
     return Plot(
-        marks=tuple(_labelled(marks, [rows[i].label * (id(rows[i]) in named) for i in drawn])),
-        x_ticks=tuple(Tick(at=x_axis.at(t), text=format_quantity(t, "s")) for t in _log(x_axis)),
-        y_ticks=tuple(Tick(at=y_axis.at(t), text=f"{t * 100:g} %") for t in _linear(y_axis)),
+        marks=tuple(labelled(marks, [rows[i].label * (id(rows[i]) in named) for i in drawn])),
+        x_ticks=x_axis.ticks(lambda value: format_quantity(value, "s")),
+        y_ticks=tuple(t for t in y_axis.ticks(_percent) if _is_possible(t, y_axis)),
         series=series,
         left_out=len(rows) - len(drawn),
     )
@@ -131,7 +111,8 @@ def _named(comparison: Comparison, shown: Sequence[Row]) -> set[int]:
     return {id(row) for row in members}
 
 
-def _bounds(row: Row, metric: str) -> tuple[float, float, float]:
+def bounds_of(row: Row, metric: str) -> tuple[float, float, float]:
+    """Return a value and the ends of its interval, itself where none is known."""
     record = row.values[metric].record
     value = float(record.value or 0.0)
     low = value if record.low is None else record.low
@@ -139,40 +120,22 @@ def _bounds(row: Row, metric: str) -> tuple[float, float, float]:
     return value, low, high
 
 
-def _x_axis(rows: Sequence[Row]) -> _Axis:
-    ends = [bound for row in rows for bound in _bounds(row, X) if bound > 0]
-    low, high = min(ends), max(ends)
-    # At least a factor of three, so that small differences look small.
-    spread = max((high / low) ** 0.09, math.sqrt(3.0 * low / high))
-    return _Axis(low=low / spread, high=high * spread, is_log=True)
+def _x_axis(rows: Sequence[Row]) -> Axis:
+    return log_axis([bound for row in rows for bound in bounds_of(row, X) if bound > 0])
 
 
-def _y_axis(rows: Sequence[Row]) -> _Axis:
-    ends = [min(1.0, max(0.0, bound)) for row in rows for bound in _bounds(row, Y)]
-    low, high = min(ends), max(ends)
-    # At least 2 points of accuracy high, so that small differences look small.
-    margin = max(0.12 * (high - low), (0.02 - (high - low)) / 2, 0.004)
-    return _Axis(low=low - margin, high=high + margin, is_log=False)
+def _y_axis(rows: Sequence[Row]) -> Axis:
+    ends = [min(1.0, max(0.0, bound)) for row in rows for bound in bounds_of(row, Y)]
+    return linear_axis(ends, least=0.02, margin=0.004)  # fractions: two points of accuracy
 
 
-def _log(axis: _Axis) -> list[float]:
-    """Return round multiples of the powers of ten, fewer where they would crowd."""
-    decades = math.log10(axis.high / axis.low)
-    grids = {1.0: (1, 1.5, 2, 3, 5, 7), 2.2: (1, 2, 5), 3.5: (1, 3), math.inf: (1,)}
-    steps = next(steps for widest, steps in grids.items() if decades < widest)
-    powers = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
-    ticks = [step * 10.0**power for power in powers for step in steps]
-    return [tick for tick in ticks if axis.low <= tick <= axis.high]
+def _percent(fraction: float) -> str:
+    return f"{fraction * 100:g} %"
 
 
-def _linear(axis: _Axis) -> list[float]:
-    rough = (axis.high - axis.low) / 6
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    # 1e-9: a bound that lies on a tick may miss it by a last digit.
-    first = math.ceil(axis.low / step - 1e-9)
-    ticks = [round(n * step, 10) for n in range(first, math.floor(axis.high / step + 1e-9) + 1)]
-    return [tick for tick in ticks if 0.0 <= tick <= 1.0]
+def _is_possible(tick: Tick, axis: Axis) -> bool:
+    """Say whether a line lies where an accuracy can be."""
+    return axis.at(0.0) <= tick.at <= axis.at(1.0)
 
 
 def _radius(size: float | None, largest: float) -> float:
@@ -184,16 +147,16 @@ def _radius(size: float | None, largest: float) -> float:
 def _mark(
     index: int,
     row: Row,
-    x_axis: _Axis,
-    y_axis: _Axis,
+    x_axis: Axis,
+    y_axis: Axis,
     *,
     radius: float,
     series: int,
     machine: str,
     is_headline: bool,
 ) -> Mark:
-    x, x_low, x_high = _bounds(row, X)
-    y, y_low, y_high = _bounds(row, Y)
+    x, x_low, x_high = bounds_of(row, X)
+    y, y_low, y_high = bounds_of(row, Y)
     place = f"{where(row)}, {machine}" if machine else where(row)
     text = (
         f"{row.label} on {place}: accuracy {quantity(y, 'fraction')}, "
@@ -217,7 +180,7 @@ def _mark(
     )
 
 
-def _labelled(marks: Sequence[Mark], labels: Sequence[str]) -> list[Mark]:
+def labelled(marks: Sequence[Mark], labels: Sequence[str]) -> list[Mark]:
     """Return the marks with their labels beside, above or below, where least is covered."""
     from dataclasses import replace
 

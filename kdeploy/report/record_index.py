@@ -12,7 +12,7 @@ from kdeploy.report.comparison import Row
 
 ONCE_A_FILE = ("size", "parameters", "macs")
 ONCE_A_RUNTIME = (
-    *("accuracy.", "agreement.", "perplexity", "parity."),
+    *("accuracy.", "agreement.", "divergence.", "perplexity", "parity."),
     *("integer_kernels", "sparse_kernels"),
 )
 

@@ -109,11 +109,38 @@ class _Proof(_Part):
     operators: dict[str, int] | None = None
 
 
+Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+
+
+class _DifferingToken(_Part):
+    before: str
+    teacher_token: str
+    teacher_probability: Probability
+    teacher_probability_here: Probability
+    token: str
+    probability: Probability
+    text_token: str = ""
+
+
+class _NextTokens(_Part):
+    label: str
+    runtime: str
+    profile: Text = None
+    tokens: Count
+    differing: Count
+    near_ties: Count
+    near_tie_margin: Probability
+    divergence_nats: Number = None
+    examples: list[_DifferingToken] = []
+
+
 SHAPES: Mapping[str, TypeAdapter[Any]] = {
     "summary.json": TypeAdapter(_Summary),
     "manifest.json": TypeAdapter(_Manifest),
     "comparisons.json": TypeAdapter(list[_Comparison]),
     "proofs.json": TypeAdapter(list[_Proof]),
+    "next_tokens.json": TypeAdapter(list[_NextTokens]),
 }
 MACHINE: TypeAdapter[Any] = TypeAdapter(_Machine)
 

@@ -45,6 +45,7 @@ def read_run(path: Path) -> ResultsFolder:
         machines=_machines(folder, machine),
         pairs=tuple(_pair(p) for p in read_json(folder / "comparisons.json", [])),
         proofs=tuple(read_json(folder / "proofs.json", [])),
+        next_tokens=tuple(read_json(folder / "next_tokens.json", [])),
         lineages=_lineages(folder, stages),
         gates=_gates(summary, recipe),
         packaged=summary.get("packaged"),

@@ -97,6 +97,8 @@ def columns(comparison: Comparison) -> list[Column]:
     wanted = {
         "accuracy.top1": "top-1 accuracy",
         "perplexity": "perplexity",
+        "divergence.next_token": "KL divergence",
+        "generate.decode_rate": "decode rate",
         "latency.p50": "p50 latency",
         "speed-up": "speed-up (p50)",
         **({"latency.mean": "mean latency", "early_share": "answered early"} if dynamic else {}),

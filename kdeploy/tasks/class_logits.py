@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,23 +23,44 @@ def judged(
     return {name: float(metric(predicted, expected)) for name, metric in known.items()}
 
 
-def of_tokens(name: str, log_likelihoods: NDArray[np.float64] | None) -> dict[str, float]:
-    """Return the metrics that are computed from the likelihood of each token."""
-    if log_likelihoods is None or not len(log_likelihoods):
+MOST_EXACT = 2**22
+"""Logits that are float64 at a time, 32 MiB: a window of 512 tokens has 25 million of them."""
+
+
+def of_tokens(
+    name: str, values: NDArray[np.float64] | None, *, needs: str = "log_likelihoods"
+) -> dict[str, float]:
+    """Return the metrics that are computed from a number a token, (N,): its likelihood, say."""
+    if values is None or not len(values):
         return {}
-    metrics = metrics_for(name, needs="log_likelihoods")
+    metrics = metrics_for(name, needs=needs)
     # NaN, not left out: a perplexity that is missing would look like a task without one.
-    if not np.isfinite(log_likelihoods).all():
+    if not np.isfinite(values).all():
         return dict.fromkeys(metrics, float("nan"))
-    return {key: float(metric(log_likelihoods)) for key, metric in metrics.items()}
+    return {key: float(metric(values)) for key, metric in metrics.items()}
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield the rows of logits (N, classes), few enough at a time to be exact in little memory."""
+    step = max(1, MOST_EXACT // shape[1])
+    for start in range(0, shape[0], step):
+        yield slice(start, start + step)
+
+
+def log_probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the natural logarithm of the softmax of each row, (N, classes), in float64."""
+    exact = logits.astype(np.float64)
+    exact -= exact.max(axis=1, keepdims=True)  # so that exp does not overflow
+    exact -= np.log(np.exp(exact).sum(axis=1, keepdims=True))
+    return exact
 
 
 def log_likelihood(logits: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the natural logarithm of each label's probability, (N,), of logits (N, classes)."""
-    exact = logits.astype(np.float64)
-    exact -= exact.max(axis=1, keepdims=True)  # so that exp does not overflow
-    right = np.take_along_axis(exact, labels[:, None], axis=1)[:, 0]
-    found: NDArray[np.float64] = right - np.log(np.exp(exact).sum(axis=1))
+    found = np.empty(len(logits), np.float64)
+    for rows in row_blocks(logits.shape):
+        likely = log_probabilities(logits[rows])
+        found[rows] = np.take_along_axis(likely, labels[rows, None], axis=1)[:, 0]
     return found
 
 

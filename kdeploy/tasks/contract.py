@@ -203,6 +203,11 @@ def judged_as(task: Task) -> str:
     return str(getattr(type(task), "name", task.name))
 
 
+def compares_tokens(task: Task) -> bool:
+    """Return whether a model's whole answer for each token is compared with the teacher's."""
+    return hasattr(task, "counted_logits")
+
+
 def is_own(name: str) -> bool:
     """Return whether a task's name is `path.py:Task`: one of the user's own."""
     return ".py:" in name
@@ -242,7 +247,7 @@ def metrics_for(
 
     Args:
         name: The task's.
-        needs: What they are computed from: "predictions" or "log_likelihoods".
+        needs: What they are computed from: "predictions", "log_likelihoods" or "divergences".
         family: Only those whose name begins with it and a dot; "": all but agreements.
     """
     main = facts_of(name).get("metric", "")

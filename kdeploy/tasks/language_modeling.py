@@ -35,6 +35,7 @@ class LanguageModeling:
     rows = usual.as_distillable
     right = usual.right_classes
     predictions = usual.counted_classes
+    counted_logits = usual.counted_logits
     expected = usual.counted_targets
     log_likelihoods = usual.token_likelihoods
     metrics = usual.class_metrics

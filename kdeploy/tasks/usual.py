@@ -125,6 +125,14 @@ def counted_classes(self: Any, answer: Answer, targets: NDArray[Any] | None) -> 
     return np.asarray(found[targets != NOT_COUNTED])
 
 
+def counted_logits(self: Any, answer: Answer, targets: NDArray[Any] | None) -> NDArray[Any]:
+    """Return the logits of each token that counts, (N, classes)."""
+    logits = one_output(answer)
+    if targets is None:
+        return np.asarray(logits).reshape(-1, logits.shape[-1])
+    return np.asarray(logits[targets != NOT_COUNTED])
+
+
 def counted_targets(self: Any, targets: NDArray[Any]) -> Predictions:
     """Return the targets that count, (N,)."""
     return np.asarray(targets[targets != NOT_COUNTED])

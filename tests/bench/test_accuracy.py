@@ -7,6 +7,7 @@ from kdeploy.bench.accuracy import CHUNK, evaluate, predict
 from kdeploy.classes import NO_CLASS
 from kdeploy.data.load import load
 from kdeploy.errors import ModelError
+from kdeploy.tasks import class_logits
 from kdeploy.tasks.class_logits import judged, log_likelihood
 from kdeploy.tasks.contract import metrics_for
 from tests.tiny.text import VOCABULARY, sequences
@@ -71,6 +72,14 @@ def test_a_log_likelihood_is_exact_for_large_logits():
     logits = np.array([[1000.0, 1000.0], [0.0, -1000.0]], np.float32)
     found = log_likelihood(logits, np.array([0, 1]))
     np.testing.assert_allclose(found, [np.log(0.5), -1000.0])
+
+
+def test_a_log_likelihood_is_the_same_in_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(40, 7)).astype(np.float32), rng.integers(0, 7, 40)
+    whole = log_likelihood(logits, labels)
+    monkeypatch.setattr(class_logits, "MOST_EXACT", 21)
+    np.testing.assert_array_equal(log_likelihood(logits, labels), whole)
 
 
 def test_answers_of_no_numbers_are_no_class_and_give_no_metric(loaded):

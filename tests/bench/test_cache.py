@@ -31,7 +31,7 @@ def measured(monkeypatch):
     """Stand for measuring; return what was asked for: configuration and labels of each group."""
     groups = []
 
-    def scripted(models, configuration, plan, *, with_accuracy, watch):
+    def scripted(models, configuration, plan, *, with_accuracy, watch, teacher):
         groups.append((str(configuration), [s.label for s in models]))
         for model in models:
             watch(f"{configuration}: {model.name} warms up")

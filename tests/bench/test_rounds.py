@@ -7,9 +7,11 @@ import numpy as np
 
 from kdeploy.bench import model_session as session
 from kdeploy.bench import rounds
+from kdeploy.bench.client import WorkerFailed
 from kdeploy.bench.inputs import Pool
 from kdeploy.bench.model_under_test import Configuration
 from kdeploy.bench.plan import Plan
+from kdeploy.data.load import DataReference
 from kdeploy.system import machine_turns
 
 CELL = Configuration(runtime="fake", batch_size=1, threads=1)
@@ -111,3 +113,89 @@ def test_nobody_else_measures_meanwhile(monkeypatch, tmp_path, fake):
     rounds.measure_group([fake("a")], CELL, PLAN, with_accuracy=False, watch=watch)
     assert is_free
     assert not any(is_free)
+
+
+class Windows(Script):
+    """The same with 10 windows of text, of which the teacher fails at one, if any."""
+
+    def __init__(self, monkeypatch, tmp_path, fails_at=None):
+        super().__init__(monkeypatch, tmp_path)
+        self._fails_at = fails_at
+
+    @contextmanager
+    def _worker(self, folder, *, timeout_seconds):
+        yield _Reader(folder.name, self.asked, self._fails_at)
+
+
+class _Reader(_Worker):
+    def __init__(self, name, asked, fails_at):
+        super().__init__(name, asked)
+        self._fails_at = fails_at
+
+    def ask(self, request, *, expected_seconds=0.0):
+        if request["do"] not in ("begin_beside", "beside", "end_beside"):
+            return super().ask(request, expected_seconds=expected_seconds)
+        self._asked.append((self._name, request))
+        if request["do"] == "begin_beside":
+            return {"num_items": 10, "num_at_once": 4 if self._name == "0" else 2}
+        if request["do"] == "end_beside":
+            np.save(request["file"], np.arange(3))
+            found = {"metrics": {"perplexity": 2.0}, "is_labelled": True, "reason": None}
+            told = {"num_tokens": 3, "num_differing": 0, "num_near_ties": 0, "examples": []}
+            return {**found, **({} if self._name == "0" else {"next_tokens": told})}
+        if (request["as"], request["start"]) == ("teacher", self._fails_at):
+            raise WorkerFailed("crashed")
+        return {"num_items": request["stop"] - request["start"]}
+
+    def close(self):
+        self._asked.append((self._name, {"do": "close"}))
+
+
+def _beside(script, fake, **plan):
+    data = DataReference(name="arrays", parameters={"train": "a.npz", "test": "b.npz"})
+    plan = PLAN.model_copy(update={"data": data, "accuracy": True, **plan})
+    models = [fake("teacher"), fake("int4")]
+    return rounds.measure_group(
+        models, CELL, plan, with_accuracy=True, watch=lambda text: None, teacher="teacher"
+    )
+
+
+def _steps(script):
+    asked = [(name, r) for name, r in script.asked if r["do"] == "beside"]
+    return [(name, r["as"], r["start"], r["stop"]) for name, r in asked]
+
+
+def test_all_answer_the_same_windows_before_the_next_ones(monkeypatch, tmp_path, fake):
+    script = Windows(monkeypatch, tmp_path)
+    teacher, student = _beside(script, fake)
+    assert _steps(script) == [
+        *(("0", "teacher", 0, 4), ("1", "beside", 0, 4)),
+        *(("0", "teacher", 4, 8), ("1", "beside", 4, 8)),
+        *(("0", "teacher", 8, 10), ("1", "beside", 8, 10)),
+    ]
+    files = {r["file"] for _, r in script.asked if r["do"] == "beside"}
+    assert len(files) == 1
+    assert teacher.next_tokens is None
+    assert student.next_tokens.num_tokens == 3
+    assert student.accuracy == {"perplexity": 2.0}
+    assert student.predictions.tolist() == [0, 1, 2]
+    assert {name for name, r in script.asked if r["do"] == "close"} == {"0", "1"}
+
+
+def test_validation_is_judged_the_same_way_and_has_no_examples(monkeypatch, tmp_path, fake):
+    script = Windows(monkeypatch, tmp_path)
+    _, student = _beside(script, fake, parts=("validation",))
+    assert {r["part"] for _, r in script.asked if r["do"] == "begin_beside"} == {"validation"}
+    assert student.validation_accuracy == {"perplexity": 2.0}
+    assert student.next_tokens is None
+
+
+def test_after_a_teacher_that_failed_the_others_go_on_alone(monkeypatch, tmp_path, fake):
+    script = Windows(monkeypatch, tmp_path, fails_at=4)
+    teacher, student = _beside(script, fake)
+    assert [(name, role) for name, role, start, _ in _steps(script) if start >= 4] == [
+        *(("0", "teacher"), ("1", "alone"), ("1", "alone")),
+    ]
+    assert teacher.missing["accuracy.top1"] == "crashed"
+    assert teacher.accuracy == {}
+    assert student.accuracy == {"perplexity": 2.0}

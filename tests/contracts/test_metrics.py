@@ -22,6 +22,10 @@ def judges_likelihoods(technique):
     return technique.facts.get("needs") == "log_likelihoods"
 
 
+def judges_divergences(technique):
+    return technique.facts.get("needs") == "divergences"
+
+
 def test_has_the_unit_and_direction_of_its_name(technique):
     known = METRICS[technique.facts["name"]]
     assert (technique.facts["unit"], technique.facts["better"]) == (known.unit, known.better)
@@ -69,4 +73,15 @@ def test_is_better_the_likelier_the_right_tokens(technique):
     assert sign * metric(likely) > sign * metric(np.concatenate([likely, unlikely]))
     with pytest.raises(DataError) as caught:
         metric(likely[:0])
+    assert caught.value.hint
+
+
+@pytest.mark.only(when=judges_divergences)
+def test_is_none_where_nothing_diverges_and_worse_where_something_does(technique):
+    metric = technique.load()
+    near, far = np.zeros(20), np.full(20, 0.7)
+    assert metric(near) == 0
+    assert 0 < metric(np.concatenate([near, far])) < metric(far)
+    with pytest.raises(DataError) as caught:
+        metric(near[:0])
     assert caught.value.hint

@@ -42,6 +42,7 @@ def files() -> dict[str, bytes]:
     step = {"id": "a" * 12, "label": "int8", "stage": "compress", "technique": "int8_ptq"}
     step |= {"parameters": {"profile": "cpu"}, "scores": {"validation_accuracy": 0.9}}
     report = {"kept": [{"layer": "a", "size_bytes": 3}], "sensitivity": {"a": 0.5}}
+    report |= {"int4_weights": [{"layer": "a", "bits": 4, "output_error": "0.1", "why": ""}]}
     step |= {"facts": {"parameters": 10, "macs": 20, "size": 30, "sparsity": 0.5, "report": report}}
     pair = {"label": "int8", "baseline": "teacher", "runtime": "onnxruntime_cpu", "batch_size": 1}
     pair |= {"threads": 1, "metric": "latency.p50", "ratio": 2.0, "low": 1.9, "high": 2.1}
@@ -60,6 +61,19 @@ def files() -> dict[str, bytes]:
         "proofs.json": [
             {"label": "int8", "runtime": "onnxruntime_cpu", "operators": {"Conv": 3}},
             {"label": "teacher", "runtime": "openvino", "layers": [{"name": "a", "type": "b"}]},
+        ],
+        "next_tokens.json": [
+            {
+                **{"label": "int8", "runtime": "onnxruntime_cpu", "tokens": 9, "differing": 2},
+                **{"near_ties": 1, "near_tie_margin": 0.1, "divergence_nats": 0.5},
+                "examples": [
+                    {
+                        **{"before": "a", "teacher_token": "b", "token": "c", "text_token": "d"},
+                        **{"teacher_probability": 0.6, "teacher_probability_here": 0.4},
+                        "probability": 0.5,
+                    }
+                ],
+            },
         ],
         f"artifacts/{'a' * 12}/manifest.json": {**step, "lineage": [step, step]},
     }

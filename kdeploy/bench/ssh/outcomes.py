@@ -146,11 +146,12 @@ def _of_classes(
     if found.shape != expected.shape:
         reason = f"the file answers {list(found.shape)}, the targets are {list(expected.shape)}"
         return None, {}, {_main_metric(task): reason}
-    missing = {"perplexity": "a device sends classes home, no probabilities"}
-    is_tokens = (
-        bool(metrics_for(judged_as(task), needs="log_likelihoods")) and test.targets.ndim > 1
-    )
-    return found, task.metrics(found, expected), missing if is_tokens else {}
+    missing = {
+        metric: "a device sends classes home, no probabilities"
+        for needs in ("log_likelihoods", "divergences")
+        for metric in metrics_for(judged_as(task), needs=needs)
+    }
+    return found, task.metrics(found, expected), missing if test.targets.ndim > 1 else {}
 
 
 def _main_metric(task: Task) -> str:

@@ -185,10 +185,14 @@ def _tell_of_source(model: nn.Module, names: list[str], context: CompressContext
 
 
 def _report(rounded: list[Rounded], kept: dict[str, str], context: CompressContext) -> None:
-    rows = []
+    rows: list[dict[str, str | int]] = []
     for one in rounded:
         error = "" if one.output_error is None else f"{one.output_error:.3g}"
-        rows.append({"layer": one.name, "bits": one.form.bits, "output_error": error, "why": ""})
+        row: dict[str, str | int] = {"layer": one.name}
+        row |= {"bits": one.form.bits, "output_error": error, "why": ""}
+        if one.error_at_4_bits is not None:
+            row |= {"error_at_4_bits": f"{one.error_at_4_bits:.3g}", "why": "`max_drop`"}
+        rows.append(row)
         kept.pop(one.name, None)
     rows += [{"layer": n, "bits": 32, "output_error": "", "why": why} for n, why in kept.items()]
     context.report["int4_weights"] = rows

@@ -2,7 +2,7 @@
 // The page is whole without this: it adds what a mark says on hover or focus, the filters, the
 // Pareto front of what they leave, and the scale of the bars that they leave.
 (() => {
-  const area = document.querySelector(".area");
+  const areas = [...document.querySelectorAll(".area")];
   const form = document.querySelector(".filters");
   const selects = form ? [...form.querySelectorAll("select")] : [];
   const members = [...document.querySelectorAll("[data-f]")];
@@ -20,7 +20,7 @@
       group.toggleAttribute("hidden", ![...group.querySelectorAll("[data-f]")].some(seen));
     }
     scaleBars();
-    drawFront();
+    areas.forEach(drawFront);
     if (!form) return;
     const rows = members.filter((member) => member.id.startsWith("row-"));
     form.querySelector("[role=status]").textContent =
@@ -35,27 +35,31 @@
     }
   }
 
-  function drawFront() {
-    if (!area) return;
+  // Where the right or the lower side is the better one, the plot is turned around for the search.
+  function drawFront(area) {
+    const better = area.dataset.better || "left up";
+    const turnX = (value) => better.includes("right") ? 100 - value : value;
+    const turnY = (value) => better.includes("down") ? 100 - value : value;
     const front = area.querySelector(".front");
     front.replaceChildren();
+    const line = (x1, y1, x2, y2) => drawLine(front, turnX(x1), turnY(y1), turnX(x2), turnY(y2));
     const at = (mark, name) => parseFloat(mark.querySelector(".disc").getAttribute(name));
     const marks = [...area.querySelectorAll(".mark")].filter(seen)
-      .map((mark) => ({ mark, x: at(mark, "cx"), y: at(mark, "cy") }))
+      .map((mark) => ({ mark, x: turnX(at(mark, "cx")), y: turnY(at(mark, "cy")) }))
       .sort((one, other) => one.x - other.x || one.y - other.y);
     for (const mark of area.querySelectorAll(".on-front")) mark.classList.remove("on-front");
     let last = null;
     for (const { mark, x, y } of marks) {
       if (last && y >= last.y) continue;
       mark.classList.add("on-front");
-      line(front, x, last ? last.y : 100, x, y);
-      if (last) line(front, last.x, last.y, x, last.y);
+      line(x, last ? last.y : 100, x, y);
+      if (last) line(last.x, last.y, x, last.y);
       last = { x, y };
     }
-    if (last) line(front, last.x, last.y, 100, last.y);
+    if (last) line(last.x, last.y, 100, last.y);
   }
 
-  function line(parent, x1, y1, x2, y2) {
+  function drawLine(parent, x1, y1, x2, y2) {
     const drawn = document.createElementNS("http://www.w3.org/2000/svg", "line");
     const ends = { x1, y1, x2, y2 };
     for (const name in ends) drawn.setAttribute(name, `${ends[name]}%`);
@@ -95,25 +99,28 @@
   }
   filter();
 
-  if (!area) return;
-  const tip = area.querySelector(".tip");
+  for (const area of areas) tellOfMarks(area);
 
-  function show(mark) {
-    const isBest = mark.classList.contains("on-front");
-    tip.textContent = mark.dataset.text + (isBest ? "; on the Pareto front" : "");
-    tip.hidden = false;
-    const disc = mark.querySelector(".disc").getBoundingClientRect();
-    const frame = area.getBoundingClientRect();
-    const middle = disc.left + disc.width / 2 - frame.left - tip.offsetWidth / 2;
-    const above = disc.top - frame.top - tip.offsetHeight - 8;
-    tip.style.left = `${Math.max(0, Math.min(middle, frame.width - tip.offsetWidth))}px`;
-    tip.style.top = `${above > 0 ? above : disc.bottom - frame.top + 8}px`;
-  }
+  function tellOfMarks(area) {
+    const tip = area.querySelector(".tip");
 
-  const hide = () => { tip.hidden = true; };
-  for (const mark of area.querySelectorAll(".mark")) {
-    for (const event of ["pointerenter", "focus"]) mark.addEventListener(event, () => show(mark));
-    for (const event of ["pointerleave", "blur"]) mark.addEventListener(event, hide);
+    function show(mark) {
+      const isBest = mark.classList.contains("on-front");
+      tip.textContent = mark.dataset.text + (isBest ? "; on the Pareto front" : "");
+      tip.hidden = false;
+      const disc = mark.querySelector(".disc").getBoundingClientRect();
+      const frame = area.getBoundingClientRect();
+      const middle = disc.left + disc.width / 2 - frame.left - tip.offsetWidth / 2;
+      const above = disc.top - frame.top - tip.offsetHeight - 8;
+      tip.style.left = `${Math.max(0, Math.min(middle, frame.width - tip.offsetWidth))}px`;
+      tip.style.top = `${above > 0 ? above : disc.bottom - frame.top + 8}px`;
+    }
+
+    const hide = () => { tip.hidden = true; };
+    for (const mark of area.querySelectorAll(".mark")) {
+      for (const event of ["pointerenter", "focus"]) mark.addEventListener(event, () => show(mark));
+      for (const event of ["pointerleave", "blur"]) mark.addEventListener(event, hide);
+    }
+    document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
   }
-  document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
 })();

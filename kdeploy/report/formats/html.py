@@ -30,10 +30,14 @@ from kdeploy.report.filters import OF_PLACE, filters_of
 from kdeploy.report.kernels import HEADERS as KERNELS
 from kdeploy.report.kernels import alarms, proofs
 from kdeploy.report.machine_facts import machine_facts, machine_name, short_names
+from kdeploy.report.next_tokens import EXAMPLE_HEADERS, differing, meaning
+from kdeploy.report.next_tokens import HEADERS as TOKEN_HEADERS
+from kdeploy.report.next_tokens import TITLE as TOKENS
 from kdeploy.report.pareto import shortened
 from kdeploy.report.plot import plot_of
+from kdeploy.report.quality import quality_plots
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
-from kdeploy.report.step_table import layer_tables
+from kdeploy.report.step_table import SENSITIVITY, layer_tables
 from kdeploy.report.steps import step_rows
 from kdeploy.report.table import (
     Cell,
@@ -43,6 +47,8 @@ from kdeploy.report.table import (
     doubts_everywhere,
     skipped_rows,
 )
+from kdeploy.report.weight_bits import TOPICS as BITS_TOPICS
+from kdeploy.report.weight_bits import weight_bits
 from kdeploy.report.wording import (
     MOST_NAMES,
     NOTHING,
@@ -163,6 +169,12 @@ def _numbers_of(comparison: Comparison) -> dict[str, Any]:
         "kernels": (KERNELS, proven),
         "executed": executed_tables(comparison),
         "layers": layer_tables(comparison),
+        "quality": quality_plots(comparison),
+        "tokens": (TOKENS, TOKEN_HEADERS, differing(comparison)),
+        "example_headers": EXAMPLE_HEADERS,
+        "tokens_meaning": meaning(comparison),
+        "bits": weight_bits(comparison),
+        "shown_above": (SENSITIVITY, *BITS_TOPICS),
         "numbers": _numbers(comparison.rows),
     }
 

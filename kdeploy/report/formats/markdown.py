@@ -14,6 +14,9 @@ from kdeploy.report.kernels import HEADERS as KERNELS
 from kdeploy.report.kernels import proofs
 from kdeploy.report.machine_facts import machine_facts, machine_name
 from kdeploy.report.markup import code, decisions, escaped, left_out, section, table
+from kdeploy.report.next_tokens import EXAMPLE_HEADERS, differing, meaning
+from kdeploy.report.next_tokens import HEADERS as TOKEN_HEADERS
+from kdeploy.report.next_tokens import TITLE as TOKENS
 from kdeploy.report.pareto import shortened
 from kdeploy.report.seeds import HEADERS, TITLE, seed_rows
 from kdeploy.report.step_table import StepTable
@@ -56,6 +59,7 @@ def markdown(comparison: Comparison) -> str:
         "accuracies differ in percentage points, square brackets are 95 % intervals, "
         "n counts samples." + _everywhere(comparison),
         section("By device and runtime", *place_rows(shown)),
+        _tokens(comparison),
         _kernels(shown),
         section(TITLE, HEADERS, seed_rows(comparison)),
         _gates(comparison),
@@ -70,6 +74,20 @@ def markdown(comparison: Comparison) -> str:
 
 def _kernels(comparison: Comparison) -> str:
     return section("Which kernels ran", KERNELS, [proof.texts for proof in proofs(comparison)])
+
+
+def _tokens(comparison: Comparison) -> str:
+    """Return where language models differ from their teacher, "" where none was compared so."""
+    files = differing(comparison)
+    if not files:
+        return ""
+    found = [section(TOKENS, TOKEN_HEADERS, [file.texts for file in files])]
+    found.append(escaped(meaning(comparison)))
+    for file in files:
+        if file.examples:
+            found.append(f"**{escaped(file.title)}**: {escaped(file.note)}")
+            found.append(table(EXAMPLE_HEADERS, file.example_rows))
+    return "\n\n".join(found)
 
 
 def _everywhere(comparison: Comparison) -> str:
