@@ -57,6 +57,7 @@ def outcomes(folder, *, devices):
     context = FitContext(seed=3, device="cpu", devices=devices, cache=folder / "cache")
     settings = {
         "supervised": {},
+        "updates": {"lora": {"rank": 2, "targets": ["5"]}, "keep": "last", "ema": 0.9},
         "accumulated": {"accumulate": 3, "clip_norm": 0.5, "ema": 0.9, "keep": "last"},
     }
     made = {}
