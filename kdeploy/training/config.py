@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from kdeploy.errors import RecipeError
+
 Optimizer: TypeAlias = Literal["sgd", "adamw"]
 BESIDE_A_RATE: Mapping[str, Any] = {
     "epochs": 10,
@@ -26,7 +28,7 @@ BESIDE_A_RATE: Mapping[str, Any] = {
     "keep": "best",
 }
 """What goes with a learning rate that is given."""
-YOUNGER = ("lora",)
+YOUNGER = ("lora", "checkpoint_activations")
 """Options that ids of artefacts and checkpoints do without where they are not used."""
 
 
@@ -133,6 +135,11 @@ class TrainingConfig(BaseModel):
         "`{rank: 8, alpha: 16, targets: [PATTERN]}`; they are added to the weights in the end. "
         "null: all weights are trained.",
     )
+    checkpoint_activations: bool = Field(
+        default=False,
+        description="Compute the activations of repeated blocks again in the backward pass: less "
+        "memory, the same gradients, a forward pass more to a step.",
+    )
     keep: Literal["best", "last"] | None = Field(
         default=None,
         description="Weights of the epoch that is `best` on the validation part (of equals the "
@@ -146,6 +153,16 @@ class TrainingConfig(BaseModel):
             return given
         own = {k: v for k, v in given.items() if v is not None and v != "auto"}
         return {**given, **{k: own.get(k, v) for k, v in BESIDE_A_RATE.items()}}
+
+    @model_validator(mode="after")
+    def _is_computed_in_one_way(self) -> TrainingConfig:
+        if self.checkpoint_activations and self.compile == "on":
+            raise RecipeError(
+                "`compile: on` and `checkpoint_activations` exclude each other: a compiled model "
+                "decides by itself what it computes again",
+                hint="leave one of them out",
+            )
+        return self
 
     @field_validator("clip_norm")
     @classmethod

@@ -27,6 +27,7 @@ from kdeploy.training.contract import (
     Objective,
     TrainingCallback,
 )
+from kdeploy.training.gradient_checkpointing import checkpointed
 from kdeploy.training.loop import Training
 from kdeploy.training.lora import adapted
 from kdeploy.training.predict import accuracy, check_outputs, predict
@@ -102,6 +103,8 @@ def fit(
             # Its state is without them then, and they decide the result.
             frozen = fingerprint_of({}, objective.student)
             stack.enter_context(adapted(objective.student, config.lora, data, context))
+        if config.checkpoint_activations and config.trains:
+            stack.enter_context(checkpointed(objective.student, data))
         training = Training(objective, data, context, config, frozen=frozen)
         try:
             # The caller's random numbers are as if nothing had been trained.

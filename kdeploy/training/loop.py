@@ -191,7 +191,8 @@ class Training:
     def _shall_compile(self, items: int) -> bool:
         own = self.arithmetic.float32_layers + self.arithmetic.contiguous_layers
         # What single layers do in their own way is not in a compiled model.
-        return not own and shall_compile(self.settings.compile, items=items)
+        is_kept = own or self.settings.checkpoint_activations
+        return not is_kept and shall_compile(self.settings.compile, items=items)
 
     def _epoch(self, epoch: int) -> None:
         started = time.perf_counter()

@@ -53,7 +53,8 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["supervised", "updates", "accumulated", "distilled", "scheduled", "sparse"]
+    "name",
+    ["supervised", "updates", "recomputed", "accumulated", "distilled", "scheduled", "sparse"],
 )
 def test_two_processes_learn_what_one_learns(name, together, alone):
     numbers, weights = together[0][name]
