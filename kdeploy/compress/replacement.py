@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, Timing, refuse_integers
-from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.low_rank_settings import LowRankSettings
 from kdeploy.errors import ModelError
 from kdeploy.low_rank.layer_sites import LayerSite, find_sites, put
 from kdeploy.low_rank.ranks import Candidates, Factorisation, Ranks, RankTarget, choose
 from kdeploy.torch_module.complexity import count_macs, count_parameters
 from kdeploy.torch_module.input_gram import input_grams
+from kdeploy.torch_module.layer_patterns import matching
 
 _LOG = logging.getLogger(__name__)
 ROUNDS = 3  # of choosing for a budget anew, without what was measured slower

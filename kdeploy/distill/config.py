@@ -164,7 +164,7 @@ class DistillConfig(TrainingConfig):
             **own,
             "scheme": self.scheme_name,
             "scheme_parameters": self.scheme_parameters,
-            "training": self.training(),
+            "training": self.training_identity(),
         }
 
     @model_validator(mode="after")
@@ -175,6 +175,18 @@ class DistillConfig(TrainingConfig):
                 " two ways to keep a teacher's answers",
                 hint="leave one of them out",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_scheme(self, info: ValidationInfo) -> DistillConfig:
+        name = self.scheme_name
+        for option in registry.find("scheme", name).facts.get("without", ()):
+            if getattr(self, option):
+                raise RecipeError(
+                    f"{_where(info)}.{option}: it has no sense in the scheme `{name}`, which trains"
+                    " networks from their beginning, or several at once",
+                    hint=f"leave `{option}` out, or take the scheme `offline`",
+                )
         return self
 
     @field_validator("scheme")

@@ -27,7 +27,8 @@ scheme needs beside the recipe's two models are parameters of the type `Auxiliar
 that it is for, where it is not for all. `student_layers="NAME"` and
 `further_items="NAME"` say which parameter names layers of the student, or a file of items for the
 training part, so that both are looked at before any work; `reads_labels=False` that it learns from
-the teacher alone, so that data need no labels.
+the teacher alone, so that data need no labels. `without=("lora",)` names options of the training
+that have no sense in it, as of one that trains networks from their beginning or several at once.
 """
 
 from __future__ import annotations

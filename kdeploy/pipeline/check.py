@@ -40,6 +40,7 @@ from kdeploy.tasks.contract import is_of_classes, task_of
 from kdeploy.torch_module.model_outputs import answer_of, in_eval, joined
 from kdeploy.torch_module.named_inputs import tensors_of
 from kdeploy.training.defaults import batch_size
+from kdeploy.training.lora import target_layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,6 +76,8 @@ def check(recipe: Recipe) -> Dataset:
         _check_layers(recipe.distill, student, teacher, data, "distill")
         check_comparable(student, teacher, data, recipe.distill.losses)
         _check_scheme(recipe.distill, student, data, "distill")
+        if recipe.distill.lora is not None:
+            target_layers(student, recipe.distill.lora.targets, data)
     before = student if recipe.student is not None else teacher
     for index, step in enumerate(recipe.compress):
         if step.recover is not None:

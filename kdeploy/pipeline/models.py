@@ -244,7 +244,7 @@ def _train(
         technique="train",
         label=label,
         make=make,
-        parameters={"model": reference_facts(reference), **training.training()},
+        parameters={"model": reference_facts(reference), **training.training_identity()},
         source=source_sha256(reference) + _as_built(session, reference, training),
     )
 

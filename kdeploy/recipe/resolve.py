@@ -309,12 +309,13 @@ def step(
     beside = {key: given.get(key) if key in own else given.pop(key, None) for key in BESIDE_STEP}
     parameters = registry.validate(technique.parameters, given, where=f"{where}.{name}")
     drop = beside["max_drop"]
+    recover = _recovery(technique, parameters, beside["recover"], f"{where}.{name}", folder, task)
+    if technique.facts.get("makes") or technique.facts.get("sparse"):
+        _refuse_updates(recover, f"{where}.{name}", by=name)
     return Step(
         technique=name,
         parameters=parameters,
-        recover=_recovery(
-            technique, parameters, beside["recover"], f"{where}.{name}", folder, task
-        ),
+        recover=recover,
         max_drop=None if drop is None else parse_drop(str(drop), where=f"{where}.{name}.max_drop"),
     )
 
@@ -363,6 +364,15 @@ def _distill_config(given: Mapping[str, Any], where: str, folder: Path) -> Disti
     name = config.scheme_name
     own = placed(config.scheme_parameters, folder, f"{where}.scheme.{name}")
     return config.model_copy(update={"scheme": {name: own}})
+
+
+def _refuse_updates(recover: DistillConfig | None, where: str, *, by: str) -> None:
+    if recover is not None and recover.lora is not None:
+        raise RecipeError(
+            f"{where}.recover.lora: its updates change every weight of a layer, and `{by}` makes"
+            " zeros or integers that have to stay",
+            hint="leave `lora` out, or recover with it in a step before",
+        )
 
 
 def _exports(entries: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:

@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdeploy.data.contract import Dataset
 from kdeploy.errors import Unavailable
+from kdeploy.training.contract import FitContext, Objective
+from kdeploy.training.defaults import Settled
 from kdeploy.training.processes import ALONE, Processes
 
 LAST = "last.ckpt"
@@ -70,6 +73,22 @@ def _newest(folder: Path, fingerprint: str) -> dict[str, Any] | None:
         if state is not None:
             logger.warning("%s is of a training with other settings: not resumed", path)
     return None
+
+
+def facts_of(
+    objective: Objective, data: Dataset, context: FitContext, settings: Settled
+) -> dict[str, Any]:
+    """Return what, beside weights, device and precision, decides the result of a training."""
+    return {
+        "settings": settings.training_identity(),
+        "look": repr(context.look),
+        "seed": context.seed,
+        "objective": getattr(objective, "fingerprint", type(objective).__qualname__),
+        "data": data.fingerprint,
+        "augment": data.augment,
+        "preprocessing": data.preprocessing.to_dict(),
+        "constraints": [constraint.fingerprint for constraint in context.constraints],
+    }
 
 
 def fingerprint_of(facts: Mapping[str, Any], model: nn.Module) -> str:

@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from kdeploy.errors import RecipeError
+
 Optimizer: TypeAlias = Literal["sgd", "adamw"]
 BESIDE_A_RATE: Mapping[str, Any] = {
     "epochs": 10,
@@ -26,6 +28,23 @@ BESIDE_A_RATE: Mapping[str, Any] = {
     "keep": "best",
 }
 """What goes with a learning rate that is given."""
+YOUNGER = ("lora", "checkpoint_activations")
+"""Options that ids of artefacts and checkpoints do without where they are not used."""
+
+
+class LoraConfig(BaseModel):
+    """Which updates are trained in place of the weights, see `lora.py`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(default=8, gt=0, description="Of the update of a weight, a product B A.")
+    alpha: float = Field(
+        default=16.0, gt=0, description="The update is multiplied by `alpha / rank`."
+    )
+    targets: tuple[str, ...] = Field(
+        default=(),
+        description="Linear layers by name or pattern, e.g. `*.q_proj`; none: all but the head.",
+    )
 
 
 class TrainingConfig(BaseModel):
@@ -110,6 +129,17 @@ class TrainingConfig(BaseModel):
         description="`torch.compile` of the models; `auto` where the training is so long that it "
         "pays.",
     )
+    lora: LoraConfig | None = Field(
+        default=None,
+        description="Train low-rank updates of the linear layers and nothing else, e.g. "
+        "`{rank: 8, alpha: 16, targets: [PATTERN]}`; they are added to the weights in the end. "
+        "null: all weights are trained.",
+    )
+    checkpoint_activations: bool = Field(
+        default=False,
+        description="Compute the activations of repeated blocks again in the backward pass: less "
+        "memory, the same gradients, a forward pass more to a step.",
+    )
     keep: Literal["best", "last"] | None = Field(
         default=None,
         description="Weights of the epoch that is `best` on the validation part (of equals the "
@@ -123,6 +153,16 @@ class TrainingConfig(BaseModel):
             return given
         own = {k: v for k, v in given.items() if v is not None and v != "auto"}
         return {**given, **{k: own.get(k, v) for k, v in BESIDE_A_RATE.items()}}
+
+    @model_validator(mode="after")
+    def _is_computed_in_one_way(self) -> TrainingConfig:
+        if self.checkpoint_activations and self.compile == "on":
+            raise RecipeError(
+                "`compile: on` and `checkpoint_activations` exclude each other: a compiled model "
+                "decides by itself what it computes again",
+                hint="leave one of them out",
+            )
+        return self
 
     @field_validator("clip_norm")
     @classmethod
@@ -138,4 +178,9 @@ class TrainingConfig(BaseModel):
 
     def training(self) -> dict[str, object]:
         """Return the options of the training by name, without those of whoever adds to them."""
-        return {name: getattr(self, name) for name in TrainingConfig.model_fields}
+        return self.model_dump(include=set(TrainingConfig.model_fields))
+
+    def training_identity(self) -> dict[str, object]:
+        """Return what the result depends on, in the form that ids of artefacts are made of."""
+        # Younger than the first ids: left out where they say nothing.
+        return {k: v for k, v in self.training().items() if k not in YOUNGER or v}

@@ -7,11 +7,14 @@ a random generator, and a resumed training ends in the same weights as an undist
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.tasks.contract import Task, classification
+from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.compilation import CompiledCall
 from kdeploy.training.config import TrainingConfig
 from kdeploy.training.contract import (
@@ -24,7 +27,9 @@ from kdeploy.training.contract import (
     Objective,
     TrainingCallback,
 )
+from kdeploy.training.gradient_checkpointing import checkpointed
 from kdeploy.training.loop import Training
+from kdeploy.training.lora import adapted
 from kdeploy.training.predict import accuracy, check_outputs, predict
 from kdeploy.training.views import View
 
@@ -92,10 +97,18 @@ def fit(
     """
     # Before the processes join: a wrong model is told at once, and by one of them.
     check_outputs(objective.student, data, name="student")
-    training = Training(objective, data, context, config)
-    try:
-        # The caller's random numbers are as if nothing had been trained.
-        with torch.random.fork_rng(devices=training.cuda_devices):
-            return training.run()
-    finally:
-        context.callback.ended()
+    with ExitStack() as stack:
+        frozen = ""
+        if config.lora is not None and config.trains:
+            # Its state is without them then, and they decide the result.
+            frozen = fingerprint_of({}, objective.student)
+            stack.enter_context(adapted(objective.student, config.lora, data, context))
+        if config.checkpoint_activations and config.trains:
+            stack.enter_context(checkpointed(objective.student, data))
+        training = Training(objective, data, context, config, frozen=frozen)
+        try:
+            # The caller's random numbers are as if nothing had been trained.
+            with torch.random.fork_rng(devices=training.cuda_devices):
+                return training.run()
+        finally:
+            context.callback.ended()

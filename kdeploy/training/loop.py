@@ -55,7 +55,13 @@ class Training:
     """One training: what it holds between epochs."""
 
     def __init__(
-        self, objective: Objective, data: Dataset, context: FitContext, config: TrainingConfig
+        self,
+        objective: Objective,
+        data: Dataset,
+        context: FitContext,
+        config: TrainingConfig,
+        *,
+        frozen: str = "",
     ) -> None:
         assert isinstance(objective, nn.Module), "an objective is an nn.Module"
         self.device = device_named(context.device)
@@ -68,7 +74,10 @@ class Training:
         self.precision = precision_on(self.device, settings.precision)
         self.hooks = objective if isinstance(objective, ObjectiveHooks) else None
         # Before `to(device)`: the first weights are hashed on the host, where they still are.
-        self.fingerprint = checkpoint.fingerprint_of(self._facts(objective), objective)
+        facts = checkpoint.facts_of(objective, data, context, settings)
+        facts |= {"is_rate_sought": self.is_rate_sought, "device": device}
+        facts |= {"precision": self.precision, **({"frozen": frozen} if frozen else {})}
+        self.fingerprint = checkpoint.fingerprint_of(facts, objective)
         self.student = objective.student
         self.objective: nn.Module = objective.to(self.device)
         self.batches = TrainingBatches(
@@ -182,7 +191,8 @@ class Training:
     def _shall_compile(self, items: int) -> bool:
         own = self.arithmetic.float32_layers + self.arithmetic.contiguous_layers
         # What single layers do in their own way is not in a compiled model.
-        return not own and shall_compile(self.settings.compile, items=items)
+        is_kept = own or self.settings.checkpoint_activations
+        return not is_kept and shall_compile(self.settings.compile, items=items)
 
     def _epoch(self, epoch: int) -> None:
         started = time.perf_counter()
@@ -382,19 +392,3 @@ class Training:
             self._take(RateFound(**state["rate"]))
         if self.look:
             self.look.load_state_dict(state["look"])
-
-    def _facts(self, objective: Objective) -> dict[str, Any]:
-        """Return what, beside the weights, decides the result."""
-        return {
-            "settings": self.settings.training(),
-            "is_rate_sought": self.is_rate_sought,
-            "look": repr(self.context.look),
-            "seed": self.context.seed,
-            "objective": getattr(objective, "fingerprint", type(objective).__qualname__),
-            "data": self.data.fingerprint,
-            "augment": self.data.augment,
-            "preprocessing": self.data.preprocessing.to_dict(),
-            "device": self.device.type,
-            "precision": self.precision,
-            "constraints": [constraint.fingerprint for constraint in self.context.constraints],
-        }

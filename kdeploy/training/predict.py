@@ -123,7 +123,7 @@ def item_scores(model: nn.Module, data: Dataset, device: str) -> NDArray[Any]:
 
 def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
     """Raise ModelError unless the model runs on the data and answers as their task needs."""
-    x = _two_items(model, data)
+    x = two_items(model, data)
     task = task_of(data)
     answer = answer_of(
         model,
@@ -138,10 +138,11 @@ def check_outputs(model: nn.Module, data: Dataset, *, name: str) -> None:
 
 def attends_on(model: nn.Module, data: Dataset) -> bool:
     """Return whether the model computes attention on items of the data."""
-    return attends(model, _two_items(model, data))
+    return attends(model, two_items(model, data))
 
 
-def _two_items(model: nn.Module, data: Dataset) -> Any:
+def two_items(model: nn.Module, data: Dataset) -> Any:
+    """Return the first two items of the training part as the model takes them, on its device."""
     device = _device_of(model)
     return next(batches_in_order(data.train.x[:2], data.preprocessing, batch_size=2, device=device))
 

@@ -218,9 +218,11 @@ def test_relations_without_layers_say_and_keep_what_they_compare(run_project, pr
             RecipeError,
             r"compress\[0\]\.recover: the loss `rkd` reads inner layers",
         ),
+        (["distill.lora={targets: [nowhere]}"], UnknownName, "`nowhere` in lora.targets"),
+        (["distill.lora={}"], ModelError, "no other linear layer than `head`"),
     ],
 )
-def test_layers_of_losses_are_looked_at_before_the_teacher_is_trained(
+def test_layers_that_are_named_are_looked_at_before_the_teacher_is_trained(
     overrides, error, message, run_project, project
 ):
     (project / "odd.py").write_text(

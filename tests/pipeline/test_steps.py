@@ -88,6 +88,19 @@ def test_zeros_stay_through_recovery_and_the_steps_after(compressed):
     assert quantized.facts["sparsity"] == pytest.approx(sparse.facts["sparsity"])
 
 
+def test_updates_of_low_rank_are_in_the_weights_of_the_artefact(compressed):
+    recover = {"epochs": 2, "batch_size": 16, "lora": {"rank": 2, "targets": ["head"]}}
+    *_, recovered = compressed({"prune_channels": {"ratio": 0.3, "recover": recover}})
+    del recover["lora"]
+    *_, trained = compressed({"prune_channels": {"ratio": 0.3, "recover": recover | {"epochs": 0}}})
+    one, other = load_model(recovered).state_dict(), load_model(trained).state_dict()
+    assert list(one) == list(other)
+    moved = {name for name in one if not torch.equal(one[name], other[name])}
+    assert {name for name in moved if "running" not in name and "num_" not in name} == {
+        "head.weight"
+    }
+
+
 def test_what_was_compressed_is_kept_when_the_recovery_is_interrupted(compressed, monkeypatch):
     entry = {"prune_channels": {"ratio": 0.3, "recover": {"epochs": 1, "batch_size": 16}}}
     real = steps.compress

@@ -18,6 +18,6 @@ def test_the_demo_s_steps_have_the_ids_that_they_had():
     recipe = load(DIGITS, SHORT)
     pruning = recipe.compress[0]
     recovered = {"recover": without_folders(pruning.recover.identity())}
-    assert artifact_id(recipe.teacher.training.training()) == TEACHER
+    assert artifact_id(recipe.teacher.training.training_identity()) == TEACHER
     assert artifact_id(without_folders(recipe.distill.identity())) == STUDENT
     assert artifact_id({**pruning.parameters, **recovered}) == PRUNED

@@ -361,3 +361,24 @@ def test_a_gate_that_yaml_took_for_a_key_is_told_its_quotes(section):
     with pytest.raises(RecipeError, match="should be a valid string") as caught:
         resolved(**section)
     assert '`"size: <= 1MB"`' in caught.value.hint
+
+
+def test_updates_of_low_rank_are_read_and_written_with_their_defaults():
+    step = {"prune_channels": {"recover": {"epochs": 1, "lora": {"rank": 4}}}}
+    recipe = resolved(compress=[step])
+    lora = recipe.compress[0].recover.lora
+    assert (lora.rank, lora.alpha, lora.targets) == (4, 16.0, ())
+    again = parse(yaml.safe_load(to_yaml(recipe)), folder=Path())
+    assert again.compress == recipe.compress
+
+
+@pytest.mark.parametrize("technique", ["two_four", "unstructured", "int8_qat", "int4_weights"])
+def test_updates_of_low_rank_are_refused_where_weights_have_to_stay(technique):
+    recover = {"recover": {"lora": {}}}
+    with pytest.raises(RecipeError, match=rf"{technique}\.recover\.lora"):
+        resolved(compress=[{technique: recover}])
+
+
+def test_an_option_of_the_updates_that_does_not_exist_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match=r"lora.*rnak"):
+        resolved(compress=[{"prune_channels": {"recover": {"epochs": 1, "lora": {"rnak": 4}}}}])

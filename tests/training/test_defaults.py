@@ -31,7 +31,7 @@ def test_nothing_stays_open():
     assert found.is_rate_sought
     known = found.settled.training()
     assert (known["optimizer"], known["clip_norm"]) == ("adamw", 1.0)
-    assert [name for name, value in known.items() if value is None] == ["ema"]
+    assert [name for name, value in known.items() if value is None] == ["ema", "lora"]
     assert found.settled.warmup_epochs == pytest.approx(0.1 * found.settled.epochs)
 
 

@@ -52,7 +52,10 @@ def alone(tmp_path_factory):
     return worker.outcomes(tmp_path_factory.mktemp("alone"), devices=1)
 
 
-@pytest.mark.parametrize("name", ["supervised", "accumulated", "distilled", "scheduled", "sparse"])
+@pytest.mark.parametrize(
+    "name",
+    ["supervised", "updates", "recomputed", "accumulated", "distilled", "scheduled", "sparse"],
+)
 def test_two_processes_learn_what_one_learns(name, together, alone):
     numbers, weights = together[0][name]
     expected_numbers, expected_weights = alone[name]

@@ -34,6 +34,12 @@ def network(*, seed, width):
     )
 
 
+def in_blocks():
+    torch.manual_seed(0)
+    blocks = (nn.Sequential(nn.Linear(36, 36), nn.ReLU()) for _ in range(3))
+    return nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Sequential(*blocks), nn.Linear(36, 4))
+
+
 def edges(count, seed):
     rng = np.random.default_rng(seed)
     y = np.arange(count) % 4
@@ -57,6 +63,7 @@ def outcomes(folder, *, devices):
     context = FitContext(seed=3, device="cpu", devices=devices, cache=folder / "cache")
     settings = {
         "supervised": {},
+        "updates": {"lora": {"rank": 2, "targets": ["5"]}, "keep": "last", "ema": 0.9},
         "accumulated": {"accumulate": 3, "clip_norm": 0.5, "ema": 0.9, "keep": "last"},
     }
     made = {}
@@ -76,6 +83,10 @@ def outcomes(folder, *, devices):
     result = fit(Supervised(student), data(), held, TrainingConfig(**TRAINING))
     assert (student[2].weight[:, ::2] == 0).all()
     made["sparse"] = (numbers(result), student.state_dict())
+    student = in_blocks()
+    options = {"checkpoint_activations": True, "keep": "last"}
+    result = fit(Supervised(student), data(), context, TrainingConfig(**TRAINING, **options))
+    made["recomputed"] = (numbers(result), student.state_dict())
     kept = replace(context, work=folder / "work")
     for name in ("stored", "found"):
         student = network(seed=0, width=6)

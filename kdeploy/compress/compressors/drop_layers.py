@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from kdeploy.compress.blocks import check_lists
 from kdeploy.compress.contract import CompressContext, Timing, compressor, refuse_integers
 from kdeploy.compress.drop_search import Cost, Dropping
-from kdeploy.compress.layer_patterns import matching
 from kdeploy.errors import NotCalibrated, RecipeError
 from kdeploy.runtimes.run import named
 from kdeploy.tasks.contract import task_of
 from kdeploy.torch_module.complexity import count_macs, count_parameters
+from kdeploy.torch_module.layer_patterns import matching
 
 _LOG = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, StepTraining, compressor
-from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.mixed_precision import precision_of
 from kdeploy.compress.weight_bits import within_drop
 from kdeploy.errors import ModelError, NotCalibrated, OrderError, RecipeError
@@ -37,6 +36,7 @@ from kdeploy.quantization.weight_only import (
     to_nearest,
 )
 from kdeploy.torch_module.block_quantized import block_quantized
+from kdeploy.torch_module.layer_patterns import matching
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, compressor
-from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.mixed_precision import precision_of, quantize_within
 from kdeploy.compress.ptq_preprocess import prepare_for_ptq
 from kdeploy.compress.quantization_rules import check_quantizable, is_quantized, weight_format
@@ -25,6 +24,7 @@ from kdeploy.quantization.onnx_static import quantized_file
 from kdeploy.quantization.placement import layers
 from kdeploy.quantization.profiles import profile_named
 from kdeploy.quantization.pt2e import QuantizedModel
+from kdeploy.torch_module.layer_patterns import matching
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, StepTraining, compressor
-from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.mixed_precision import precision_of, quantize_within
 from kdeploy.compress.quantization_rules import check_quantizable, is_quantized, weight_format
 from kdeploy.quantization.calibration import calibrate
@@ -29,6 +28,7 @@ from kdeploy.quantization.number_format import INT7
 from kdeploy.quantization.placement import layers
 from kdeploy.quantization.profiles import profile_named
 from kdeploy.quantization.pt2e import QuantizedModel
+from kdeploy.torch_module.layer_patterns import matching
 
 
 @compressor(

@@ -19,7 +19,6 @@ from torch import nn
 
 from kdeploy.compress.channel_rounds import Pruning, Target
 from kdeploy.compress.contract import CompressContext, Timing, compressor, refuse_integers
-from kdeploy.compress.layer_patterns import matching
 from kdeploy.errors import ModelError, RecipeError
 from kdeploy.pruning.choice import Rules
 from kdeploy.pruning.coupling import PruningGroup
@@ -35,6 +34,7 @@ from kdeploy.pruning.importance import (
 )
 from kdeploy.pruning.removal import check_sizes
 from kdeploy.runtimes.run import named
+from kdeploy.torch_module.layer_patterns import matching
 
 _LOG = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdeploy.compress.contract import CompressContext, compressor, refuse_integers
-from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.sparsification import NEVER_RAN, calibrating, tell
 from kdeploy.errors import ModelError
 from kdeploy.sparsity.choice import input_norms
@@ -34,6 +33,7 @@ from kdeploy.sparsity.pattern import (
 )
 from kdeploy.sparsity.sparse_gpt import two_of_four_by_surgery
 from kdeploy.torch_module.input_gram import input_grams
+from kdeploy.torch_module.layer_patterns import matching
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import nn
 
 from kdeploy.compress.contract import CompressContext, StepTraining, compressor, refuse_integers
-from kdeploy.compress.layer_patterns import matching
 from kdeploy.compress.sparsification import NEVER_RAN, calibrating, tell
 from kdeploy.errors import ModelError
 from kdeploy.sparsity.choice import WeightRanking, input_norms, set_zeros
@@ -27,6 +26,7 @@ from kdeploy.sparsity.layers import (
 )
 from kdeploy.sparsity.zeros import sparse_weights
 from kdeploy.torch_module.input_gram import input_squares
+from kdeploy.torch_module.layer_patterns import matching
 
 LEAST = 0.05  # a sparsity below this pays nowhere
 REACHED_AT = 0.75  # of the training; the rest heals what the last zeros broke

@@ -16,7 +16,7 @@ from kdeploy.torch_module.complexity import count_parameters
 logger = logging.getLogger(__name__)
 
 
-@scheme(paper="arXiv:1902.03393")
+@scheme(paper="arXiv:1902.03393", without=("lora",))
 def assistants(
     students: Sequence[nn.Module],
     teachers: Sequence[nn.Module],

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@scheme(paper="arXiv:1903.05134", tasks=("classification",))
+@scheme(
+    paper="arXiv:1903.05134", tasks=("classification",), without=("lora", "checkpoint_activations")
+)
 def elastic(
     students: Sequence[nn.Module],
     teachers: Sequence[nn.Module],

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@scheme(paper="arXiv:1805.04770")
+@scheme(paper="arXiv:1805.04770", without=("lora",))
 def generations(
     students: Sequence[nn.Module],
     teachers: Sequence[nn.Module],

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 @scheme(
     paper="arXiv:1706.00384",
     tasks=("classification", "tokens", "language_modeling", "segmentation"),
+    without=("lora", "checkpoint_activations"),
 )
 def mutual(
     students: Sequence[nn.Module],

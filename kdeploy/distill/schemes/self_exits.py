@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@scheme(paper="arXiv:1905.08094", student_layers="exits", tasks=("classification",))
+@scheme(
+    paper="arXiv:1905.08094", student_layers="exits", tasks=("classification",), without=("lora",)
+)
 def self_exits(
     students: Sequence[nn.Module],
     teachers: Sequence[nn.Module],

@@ -1,7 +1,7 @@
 import pytest
 
-from kdeploy.compress.layer_patterns import matching
 from kdeploy.errors import UnknownName
+from kdeploy.torch_module.layer_patterns import matching
 
 NAMES = ("stem.0", "stem.1", "blocks.0", "head")
 
