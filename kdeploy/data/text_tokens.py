@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdeploy.data.chats import ChatTemplate, Message, messages_of, read_template
 from kdeploy.data.contract import NOT_COUNTED, Parts, Preprocessing, Split
 from kdeploy.data.shared_passages import groups, repeated
 from kdeploy.errors import DataError, FileMissing, MissingDependency, ModelError
@@ -24,6 +26,8 @@ from kdeploy.store.transformers_models import MOST_TOKENIZER_BYTES, TOKENIZER
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Ids = NDArray[np.int32]
+Learned = NDArray[np.bool_]
 BETWEEN = "\n"
 """Stands behind each document."""
 SUFFIXES = (".txt", ".md", ".rst", ".jsonl")
@@ -41,6 +45,8 @@ class Document:
 
     name: str
     text: str
+    messages: tuple[Message, ...] = ()
+    """Of a conversation; its text is then what was said, without roles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,26 +71,25 @@ def parts_of_documents(
     Raises:
         DataError: a part has not one full window.
     """
-    tokenizer = read_tokenizer(windows.tokenizer)
-    splits = {}
+    encoder, splits = Encoder(windows.tokenizer), {}
     for part, listed in documents.items():
         most = windows.test_windows if part == "test" else None
-        ids = _packed(listed, tokenizer, windows.tokens, most=most)
+        ids, is_learned = _packed(listed, encoder, windows.tokens, most=most)
         if not len(ids):
             raise DataError(
                 f"{part} part of {origin}: its {len(listed)} documents have fewer than "
                 f"{windows.tokens} tokens, so there is not one window",
                 hint="lower `tokens`, or add text",
             )
-        splits[part] = Split(x=ids, y=_next_tokens(ids), origin=origin)
+        splits[part] = Split(x=ids, y=_next_tokens(ids, is_learned), origin=origin)
     return Parts(
         train=splits["train"],
         test=splits["test"],
         validation=splits.get("validation"),
         preprocessing=Preprocessing(
-            shape=(windows.tokens,), dtype="int64", vocabulary=tokenizer.get_vocab_size()
+            shape=(windows.tokens,), dtype="int64", vocabulary=encoder.vocabulary
         ),
-        notes=(_how_counted(splits["test"].x, windows), *_what_repeats(documents)),
+        notes=(_how_counted(splits["test"], windows), *_what_repeats(documents)),
     )
 
 
@@ -204,38 +209,76 @@ def _tokenizer_file(source: Path) -> Path:
     return file
 
 
+class Encoder:
+    """Makes token ids of documents: of conversations by the chat template beside the tokenizer."""
+
+    def __init__(self, source: Path) -> None:
+        self._tokenizer = read_tokenizer(source)
+        self._folder = _tokenizer_file(source).parent
+
+    @property
+    def vocabulary(self) -> int:
+        """Return how many tokens there are."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def encoded(self, documents: Sequence[Document]) -> Iterator[tuple[Ids, Learned]]:
+        """Yield the ids of each document (tokens,), and which of them are to be learned."""
+        chats = {
+            place: self._template.rendered(document.messages, where=document.name)
+            for place, document in enumerate(documents)
+            if document.messages
+        }
+        texts = [
+            chats[place].text if place in chats else document.text + BETWEEN
+            for place, document in enumerate(documents)
+        ]
+        found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        for place, encoding in enumerate(found):
+            ids = np.array(encoding.ids, np.int32)
+            learned = np.ones(len(ids), np.bool_)
+            if place in chats:
+                begins = np.array([start for start, _ in encoding.offsets], np.int64)
+                spans = chats[place].answers
+                learned = np.any([(a <= begins) & (begins < b) for a, b in spans], axis=0)
+            yield ids, learned
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return read_template(self._folder)
+
+
 def _packed(
-    documents: Sequence[Document], tokenizer: Tokenizer, tokens: int, *, most: int | None
-) -> NDArray[np.int32]:
-    """Return the first `most` full windows of the documents, (N, tokens)."""
+    documents: Sequence[Document], encoder: Encoder, tokens: int, *, most: int | None
+) -> tuple[Ids, Learned]:
+    """Return the first `most` full windows of the documents, (N, tokens), and what is learned."""
     wanted = None if most is None else most * tokens
-    pieces: list[NDArray[np.int32]] = []
+    pieces: list[tuple[Ids, Learned]] = [(np.zeros(0, np.int32), np.zeros(0, np.bool_))]
     found = 0
     for start in range(0, len(documents), AT_ONCE):
-        texts = [document.text + BETWEEN for document in documents[start : start + AT_ONCE]]
-        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
-            pieces.append(np.array(encoding.ids, np.int32))
-            found += len(pieces[-1])
+        pieces += encoder.encoded(documents[start : start + AT_ONCE])
+        found = sum(len(ids) for ids, _ in pieces)
         if wanted is not None and found >= wanted:
             break
     count = found // tokens if most is None else min(found // tokens, most)
-    whole = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
-    return whole[: count * tokens].reshape(count, tokens)
+    ids, learned = (np.concatenate(side)[: count * tokens] for side in zip(*pieces, strict=True))
+    return ids.reshape(count, tokens), learned.reshape(count, tokens)
 
 
-def _next_tokens(ids: NDArray[np.int32]) -> NDArray[np.int64]:
+def _next_tokens(ids: Ids, is_learned: Learned) -> NDArray[np.int64]:
     following = np.full(ids.shape, NOT_COUNTED, np.int64)
-    following[:, :-1] = ids[:, 1:]
+    following[:, :-1] = np.where(is_learned[:, 1:], ids[:, 1:], NOT_COUNTED)
     return following
 
 
-def _how_counted(ids: NDArray[np.int32], windows: Windows) -> str:
+def _how_counted(test: Split, windows: Windows) -> str:
     """Return, for people, what a perplexity of these windows is of."""
+    ids, count = test.x, int((test.y != NOT_COUNTED).sum())
     text = hashlib.sha256(np.ascontiguousarray(ids, "<i4").tobytes()).hexdigest()[:12]
-    count = len(ids) * (windows.tokens - 1)
+    whole = len(ids) * (windows.tokens - 1)
+    counted = "each token but the first of a window" if count == whole else "each token of answers"
     return (
         f"perplexity of the test part: {len(ids)} disjoint windows of {windows.tokens} tokens, "
-        f"each token but the first of a window counted ({count}), no token added in front; "
+        f"{counted} counted ({count}), no token added in front; "
         f"sha256 of the token ids {text}"
     )
 
@@ -288,10 +331,15 @@ def _of_line(line: str, key: str, where: str) -> Document:
         value: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is no JSON: {error}", hint="one object a line") from error
-    if not isinstance(value, dict) or not isinstance(value.get(key), str):
+    held = value.get(key) if isinstance(value, dict) else None
+    if isinstance(held, list) and held:
+        messages = messages_of(held, where=where)
+        said = "\n".join(message["content"] for message in messages)
+        return Document(name=where, text=said, messages=messages)
+    if not isinstance(held, str):
         keys = ", ".join(f"`{k}`" for k in value) if isinstance(value, dict) else "no object"
         raise DataError(
             f"{where} has no text under `{key}`, found {keys}",
             hint="name the key of the text: `data.key: NAME`",
         )
-    return Document(name=where, text=value[key])
+    return Document(name=where, text=held)

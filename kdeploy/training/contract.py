@@ -193,4 +193,6 @@ class Best:
 
     epoch: int = 0
     accuracy: float = float("-inf")
+    worth: float = float("-inf")
+    """What epochs are compared by, see `Validated`."""
     state: Mapping[str, Any] = field(default_factory=dict)

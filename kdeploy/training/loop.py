@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ from kdeploy.training.rate_trial import sought_rate
 from kdeploy.training.safe_arithmetic import modules_asked, settled
 from kdeploy.training.states import copied, lay_out
 from kdeploy.training.threads import computing_with, free_threads
-from kdeploy.training.validation import validation_accuracy, validation_batches
+from kdeploy.training.validation import Validated, validated, validation_batches
 from kdeploy.training.views import View
 
 # On CPU reading a loss waits for nothing, so a divergence is seen before the epoch ends.
@@ -309,16 +309,16 @@ class Training:
     def _validate(self, epoch: int) -> float:
         """Return the accuracy of what would be kept, and remember it when it is the best."""
         with self.average.applied() if self.average else nullcontext():
-            accuracy = self._accuracy()
+            found = self._validated()
             # Not `>=`: without a validation part nothing is less, and the last epoch is kept.
-            if not accuracy < self.best.accuracy:
+            if not found.worth < self.best.worth:
                 state = copied(self.student) if self.settings.keep == "best" else {}
-                self.best = Best(epoch=epoch + 1, accuracy=accuracy, state=state)
-        return accuracy
+                self.best = Best(epoch=epoch + 1, **found._asdict(), state=state)
+        return found.accuracy
 
-    def _accuracy(self) -> float:
+    def _validated(self) -> Validated:
         with self.fabric.autocast():
-            return validation_accuracy(
+            return validated(
                 self.student,
                 self.data.validation,
                 self.data.preprocessing,
@@ -329,8 +329,7 @@ class Training:
 
     def _result(self) -> FitResult:
         if not self.history:
-            accuracy = self._accuracy()
-            self.best = Best(accuracy=accuracy)
+            self.best = Best(**self._validated()._asdict())
         elif self.settings.keep == "best":
             self.student.load_state_dict(self.best.state)
         elif self.average:
@@ -357,13 +356,12 @@ class Training:
     def _save(self) -> None:
         if self.context.work is None or not self.processes.is_first:
             return
-        best = self.best
         state = {
             "history": [asdict(record) for record in self.history],
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
-            "best": {"epoch": best.epoch, "accuracy": best.accuracy, "state": best.state},
+            "best": {field.name: getattr(self.best, field.name) for field in fields(Best)},
             "arithmetic": self.arithmetic.to_dict(),
             "rate": self.rate.to_dict() if self.rate else None,
             "look": self.look.state_dict() if self.look else None,

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
 from kdeploy.errors import ModelError
-from kdeploy.tasks.contract import Predictions, Task, classification
+from kdeploy.tasks.contract import Predictions, Task, classification, facts_of, judged_as
 from kdeploy.torch_module.finite import as_arrays, check_answers, num_unreadable
 from kdeploy.torch_module.named_inputs import call
 from kdeploy.training.batches import batches_in_order
 from kdeploy.training.processes import Processes
 
+BY_LIKELIHOOD = "perplexity"
+"""The main metric of tasks whose epochs are compared by what labels cost."""
 BATCH_SIZE = 256  # no gradients are kept, so it may be larger than in training
 
 
+class Validated(NamedTuple):
+    """How good a student is on the validation part."""
+
+    accuracy: float
+    """The task's score, of classes the fraction that is right; not a number without labels."""
+    worth: float
+    """By which epochs are compared, more is better: where the task is judged by its perplexity the
+    mean log-likelihood of a token, else the accuracy. Who learned a text by heart is right more
+    often than before, and surer where it is wrong."""
+
+
 @torch.no_grad()
-def validation_accuracy(
+def validated(
     student: nn.Module,
     part: Split,
     preprocessing: Preprocessing,
@@ -26,22 +41,22 @@ def validation_accuracy(
     device: torch.device,
     processes: Processes,
     task: Task | None = None,
-) -> float:
-    """Return the task's score, of classes the fraction that is right; not a number for none.
-
-    The student is left in eval mode.
+) -> Validated:
+    """Return how good a student is; it is left in eval mode.
 
     Raises:
         ModelError: an answer is NaN or infinite; the message names the item and the layer.
     """
     if not part.is_labelled:
-        return float("nan")
+        return Validated(float("nan"), float("nan"))
     task = task or classification()
+    is_by_likelihood = facts_of(judged_as(task))["metric"] == BY_LIKELIHOOD
     student.eval()
     bounds = np.linspace(0, len(part), processes.count + 1).astype(int)
     own = slice(*bounds[processes.rank : processes.rank + 2])
     # Those that are right, and those that are no class: read once, for that waits for the device.
     counts = torch.zeros(2, dtype=torch.int64, device=device)
+    loss = torch.zeros(1, dtype=torch.float64)
     predictions: list[Predictions] = []
     size = preprocessing.at_once(BATCH_SIZE)
     labels = torch.split(torch.from_numpy(part.y[own].copy()).to(device), size)
@@ -53,6 +68,8 @@ def validation_accuracy(
         if right is None:
             predictions.append(task.predictions(as_arrays(answer), y.cpu().numpy()))
             right = counts.new_zeros(())
+        if is_by_likelihood and (num_counted := int((y != NOT_COUNTED).sum())):
+            loss += float(task.label_loss(answer, y)) * num_counted
         counts += torch.stack([right, num_unreadable(answer)])
     num_right, num_without = processes.add_up(counts).tolist()
     found = [made for share in processes.gathered(predictions) for made in share]
@@ -62,9 +79,14 @@ def validation_accuracy(
             f"{num_without} answers to validation items are NaN or infinite, which is no class",
             hint="the process that asked for them names the first one and the layer",
         )
-    if not found:
-        return float(num_right) / int((part.y != NOT_COUNTED).sum())
-    return task.score(task.metrics(np.concatenate(found), task.expected(part.y)))
+    num_counted = int((part.y != NOT_COUNTED).sum())
+    if found:
+        score = task.score(task.metrics(np.concatenate(found), task.expected(part.y)))
+    else:
+        score = float(num_right) / num_counted
+    if not is_by_likelihood:
+        return Validated(score, score)
+    return Validated(score, -sum(map(float, processes.gathered(loss))) / num_counted)
 
 
 def validation_batches(data: Dataset, device: torch.device, processes: Processes) -> list[Tensor]:
