@@ -204,7 +204,11 @@ def judged_as(task: Task) -> str:
 
 
 def compares_tokens(task: Task) -> bool:
-    """Return whether a model's whole answer for each token is compared with the teacher's."""
+    """Return whether a model's whole answer for each token is compared with the teacher's.
+
+    Such a task has `counted_logits(answer, targets)`, the logits (N, vocabulary) of the tokens that
+    count, of all where there are no targets.
+    """
     return hasattr(task, "counted_logits")
 
 

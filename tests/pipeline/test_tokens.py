@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,26 @@ def test_a_teacher_of_another_task_is_refused_before_any_work(run_texts, build, 
     with pytest.raises(ModelError) as caught:
         run_texts(build, *texts())
     assert f"expected logits {expected}" in caught.value.message
+
+
+def test_where_a_language_model_differs_from_its_teacher_stands_in_the_run_and_its_report(
+    run_texts,
+):
+    overrides = ("task=language_modeling", "compress=[]", "package=null")
+    gate = 'gates=["divergence.next_token: <= 9"]'
+    result, out = run_texts("Next", *continued(), *overrides, gate)
+    assert all(verdict.passed for verdict in result.verdicts)
+    (line,) = json.loads((out / "next_tokens.json").read_text())
+    found = {(m.label, m.metric): m for m in read(out) if m.metric.endswith("next_token")}
+    divergence, agreement = (
+        found["student", f"{kind}.next_token"] for kind in ("divergence", "agreement")
+    )
+    assert line["label"] == "student"
+    assert line["divergence_nats"] == divergence.value > 0
+    assert line["tokens"] == divergence.n == agreement.n
+    assert agreement.value == pytest.approx(1 - line["differing"] / line["tokens"])
+    assert ("teacher", "divergence.next_token") not in found
+    validated = {m.metric for m in read(out / "validation.jsonl") if m.label == "student"}
+    assert "divergence.next_token" in validated
+    for report in ("report.html", "report.md"):
+        assert "Tokens that differ from the teacher" in (out / report).read_text()

@@ -200,6 +200,11 @@ def test_layers_get_8_bits_until_the_drop_is_allowed(texts, monkeypatch):
     (eight,) = {"up", "down"} - {n for n, m in block_quantized(small).items() if m.bits == 4}
     assert bits[eight] == 8
     assert [row["8-bit_layers"] for row in context.report["weight_bits"]] == [0, 1]
+    rows = {row["layer"]: row for row in context.report["int4_weights"]}
+    (four,) = {"up", "down"} - {eight}
+    assert rows[eight]["why"] == "`max_drop`"
+    assert float(rows[eight]["error_at_4_bits"]) > 0
+    assert "error_at_4_bits" not in rows[four]
 
 
 def test_a_drop_that_nothing_holds_is_told_with_what_was_tried(texts, monkeypatch):
