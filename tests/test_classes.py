@@ -62,6 +62,7 @@ KNOWN = {
     "package/runner/python/golden.py": "golden outputs, which are finite",
     "quantization/block_rounding.py": "the largest of weights, which are finite",
     "runtimes/torch_stream.py": "the token that greedy decoding goes on with, for its time",
+    "runtimes/openvino_state.py": "as there",
 }
 
 
