@@ -10,6 +10,7 @@ from typing import Any
 from kdeploy import registry
 from kdeploy.api import session
 from kdeploy.api.models import File, source_of
+from kdeploy.pipeline.rundir import place_of
 from kdeploy.pipeline.single import export_one
 from kdeploy.recipe.resolve import Step
 from kdeploy.runtimes.files import files_of
@@ -50,7 +51,7 @@ def export(
     if out is None:
         return File(artifact=made.file, path=made.file.file)
     if not is_file:
-        return File(artifact=made.file, path=folder / "exports" / made.file_name)
+        return File(artifact=made.file, path=place_of(made, folder))
     return File(artifact=made.file, path=_copied(made.file.file, Path(out)))
 
 

@@ -16,6 +16,7 @@ from kdeploy.api.models import File, Model
 from kdeploy.errors import UnknownName
 from kdeploy.pipeline.run import RunResult
 from kdeploy.pipeline.run import run as run_recipe
+from kdeploy.pipeline.rundir import place_of
 from kdeploy.recipe.read import load, overridden
 from kdeploy.recipe.resolve import parse
 from kdeploy.recipe.sections import STAGES
@@ -50,8 +51,7 @@ class Run:
     @property
     def files(self) -> list[File]:
         """Return what was exported."""
-        folder = self.out / "exports"
-        return [File(artifact=e.file, path=folder / e.file_name) for e in self.result.exported]
+        return [File(artifact=e.file, path=place_of(e, self.out)) for e in self.result.exported]
 
     @property
     def comparison(self) -> Comparison | None:

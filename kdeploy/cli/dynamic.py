@@ -54,6 +54,7 @@ def _make(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -> 
     check_files(common["files"])
     wanted = promise(common["risk"], common["confidence"], where="dynamic")
     from kdeploy.pipeline.dynamic import dynamic_of_files
+    from kdeploy.pipeline.rundir import place_of
     from kdeploy.progress.terminal import Terminal
 
     made = dynamic_of_files(
@@ -66,5 +67,5 @@ def _make(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -> 
         Terminal(),
     )
     show_artifact(made.file, is_json=common["json"])
-    file = common["out"] / "exports" / made.file_name
+    file = place_of(made, common["out"])
     return Result({"file": str(file), **made.file.manifest})

@@ -58,6 +58,7 @@ def _export(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -
     from kdeploy.cli.given import check_model
 
     check_model(common["artifact"])
+    from kdeploy.pipeline.rundir import place_of
     from kdeploy.pipeline.single import export_one
     from kdeploy.progress.terminal import Terminal
     from kdeploy.recipe.resolve import Step
@@ -65,5 +66,5 @@ def _export(technique: Technique, own: dict[str, Any], common: dict[str, Any]) -
     parsed = Step(technique=technique.name, parameters=own)
     made = export_one(source_of(common), parsed, common["out"], Terminal())
     show_artifact(made.file, is_json=common["json"])
-    file = common["out"] / "exports" / made.file_name
+    file = place_of(made, common["out"])
     return Result({"file": str(file), **made.file.manifest})

@@ -22,6 +22,7 @@ from kdeploy.report.run_folder import COMMAND
 from kdeploy.runtimes.run import this_machine
 from kdeploy.system.temporary import locked_folder, sweep
 
+EXPORTS = "exports"
 REPORTS = {"report.md": "markdown", "report.html": "html", "measurements.csv": "csv"}
 
 
@@ -57,14 +58,20 @@ def write_measurements(out: Path, result: BenchResult) -> None:
     write_json(out / "machine.json", this_machine().to_dict())
 
 
+def place_of(item: Exported, out: Path) -> Path:
+    """Return where an exported file stands for people, in the folder of a run."""
+    own = Path(item.name, item.file.file.name) if is_named_by_others(item) else item.file_name
+    return out / EXPORTS / own
+
+
 def write_exports(out: Path, exported: Sequence[Exported]) -> None:
     """Copy each exported file to `exports/`, under its name for people; with what is beside it."""
-    folder = out / "exports"
+    folder = out / EXPORTS
     folder.mkdir(exist_ok=True)
     for item in exported:
         file = item.file.file
         if is_named_by_others(item):
-            _write_folder(item, folder / item.name)
+            _write_folder(item, place_of(item, out).parent)
             continue
         if file.suffix == ".onnx":
             _write_onnx(file, folder / item.file_name)

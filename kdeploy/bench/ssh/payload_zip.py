@@ -53,6 +53,7 @@ RUNTIMES = (
     "runtimes/litert.py",
     "runtimes/litert_codes.py",
     "runtimes/openvino.py",
+    "runtimes/openvino_state.py",
     "runtimes/pte_ends.py",
     "system/temporary.py",
     "tensor_info.py",
