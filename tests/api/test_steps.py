@@ -14,6 +14,7 @@ import kdeploy
 from kdeploy.cli import main
 from kdeploy.errors import GateFailed, InputError, ModelError, RecipeError, UnknownName
 from tests.conftest import TINY_BUILD
+from tests.tiny.language import write_llama
 
 TRAINING = {"epochs": 1, "batch_size": 32, "learning_rate": 0.05}
 
@@ -208,3 +209,22 @@ def test_numbers_are_learned_compressed_and_measured_as_numbers(tmp_path):
     metrics = set(table.frame["metric"])
     assert {"regression.mae", "regression.r2"} <= metrics
     assert "accuracy.top1" not in metrics
+
+
+def test_a_file_that_others_name_is_where_its_path_says(tmp_path):
+    pytest.importorskip("transformers", reason="pip install 'kdeploy[language]'")
+    pytest.importorskip("openvino", reason="pip install 'kdeploy[openvino]'")
+    folder = write_llama(tmp_path / "llama")
+    words = tmp_path / "words"
+    words.mkdir()
+    for number in range(32):
+        (words / f"{number}.txt").write_text(f"{number} is a number, and so is {number + 1}. " * 2)
+    data = {"name": "text", "train": str(words), "tokens": 16, "test_windows": 4}
+    data["tokenizer"] = str(folder)
+    file = kdeploy.export(
+        f"transformers:{folder}", "openvino_stateful", data=data, out=tmp_path / "out"
+    )
+    assert file.path.name == "openvino_model.xml"
+    assert file.size_bytes == sum(
+        path.stat().st_size for path in file.path.parent.glob("openvino_model.*")
+    )
