@@ -39,8 +39,8 @@ def put_codes_in(graph: Any, model: nn.Module) -> None:
     layers = block_quantized(model)
     if not layers:
         return
-    known = {_digest(layer.weight.cpu().numpy()): name for name, layer in layers.items()}
-    names = {name: known[_digest(layer.weight.cpu().numpy())] for name, layer in layers.items()}
+    digests = {name: _digest(layer.weight.cpu().numpy()) for name, layer in layers.items()}
+    known = {digest: name for name, digest in digests.items()}
     made: dict[str, Any] = {}
     for node in graph.get_ordered_ops():
         if node.get_type_name() != "Constant" or len(node.get_output_shape(0)) != WIDE_ENOUGH:
@@ -53,7 +53,7 @@ def put_codes_in(graph: Any, model: nn.Module) -> None:
                 made[name] = _decompressed(name, layers[name])
             for reader in node.output(0).get_target_inputs():
                 reader.replace_source_output(made[name])
-    missing = [name for name, held in names.items() if held not in made]
+    missing = [name for name, digest in digests.items() if known[digest] not in made]
     if missing:
         raise ModelError(
             f"the graph holds {len(missing)} of {len(layers)} layers in another form than the "

@@ -65,6 +65,7 @@ class Openvino:
             "INFERENCE_PRECISION_HINT": "f32",
         }
         self._compiled: Any = None
+        self._text: OpenvinoStream | None = None
 
     @staticmethod
     def unavailable() -> str | None:
@@ -79,8 +80,8 @@ class Openvino:
     def open(self, path: Path) -> None:
         try:
             model = self._core.read_model(str(path))
-            self._has_state = has_state(model)
-            if self._has_state:
+            keeps_text = has_state(model)
+            if keeps_text:
                 self._settings.update(KEPT_EXACT)
             self._compiled = self._core.compile_model(model, "CPU", self._settings)
         except RuntimeError as error:
@@ -91,7 +92,7 @@ class Openvino:
                 ) from error
             raise refused("OpenVINO", path, error) from error
         ports = self._compiled.inputs
-        self.inputs = tuple(_info(p) for p in ports if not self._has_state or IDS in p.names)
+        self.inputs = tuple(_info(p) for p in ports if not keeps_text or IDS in p.names)
         check_inputs(path, {i.name: i.dtype if i.dtype in KNOWN else "" for i in self.inputs})
         self._names = [info.name for info in self.inputs]
         self._outputs = [_name(port) for port in self._compiled.outputs]
@@ -99,14 +100,15 @@ class Openvino:
         self._is_quantized = any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
         self._path = path
         self._request = self._compiled.create_infer_request()
+        self._text = OpenvinoStream(self._openvino, self._compiled) if keeps_text else None
 
     def infer(self, given: Given) -> Answer:
         feeds = by_name(given, self._names, self._path)
         request = self._request
         try:
-            if self._has_state:
-                text = self.stream(0)
-                return {self._outputs[0]: text.feed(np.asarray(feeds[IDS])).copy()}
+            if self._text is not None:
+                self._text.clear()
+                return {self._outputs[0]: self._text.feed(np.asarray(feeds[IDS])).copy()}
             # As `request.infer(feeds)` without its dictionaries, which take 25 us.
             for place, name in enumerate(self._names):
                 array = np.ascontiguousarray(feeds[name])
@@ -130,7 +132,7 @@ class Openvino:
             ModelError: the file has no cache.
         """
         del longest
-        if not self._has_state:
+        if self._text is None:
             raise ModelError(
                 f"{self._path} keeps no keys and values from token to token",
                 hint="`kdeploy export openvino_stateful` writes a file that does",
@@ -161,7 +163,7 @@ class Openvino:
         )
 
     def close(self) -> None:
-        self._compiled = self._request = None
+        self._compiled = self._request = self._text = None
 
 
 def _info(port: Any) -> TensorInfo:
