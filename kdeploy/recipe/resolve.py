@@ -349,7 +349,9 @@ def _recovery(
             hint="recover the step before it",
         )
     given = registry.mapping(given, f"{where}.recover")
-    chosen = taught({**RECOVER_RATE, **_recovered_by(task), **given}, task)
+    # Updates of low rank start from nothing: their rate is sought.
+    rate = RECOVER_RATE if given.get("lora") is None else {}
+    chosen = taught({**rate, **_recovered_by(task), **given}, task)
     return _distill_config(chosen, f"{where}.recover", folder)
 
 

@@ -368,6 +368,7 @@ def test_updates_of_low_rank_are_read_and_written_with_their_defaults():
     recipe = resolved(compress=[step])
     lora = recipe.compress[0].recover.lora
     assert (lora.rank, lora.alpha, lora.targets) == (4, 16.0, ())
+    assert recipe.compress[0].recover.learning_rate is None, "sought: they start from nothing"
     again = parse(yaml.safe_load(to_yaml(recipe)), folder=Path())
     assert again.compress == recipe.compress
 
