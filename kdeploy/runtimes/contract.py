@@ -83,7 +83,7 @@ class Proof:
     sparse: int = 0
     """Of those, the ones that did."""
     four_bit: int = 0
-    """Products on codes of 4 or 8 bits that ran in a kernel for them, inputs rounded to 8 bits."""
+    """Products on codes of 4 or 8 bits that ran in a kernel for them."""
     four_bit_eligible: int = 0
     """Products with a stored weight, in a file where some are codes."""
     elsewhere: int = 0
