@@ -216,7 +216,8 @@ def _text(result: Row, rows: Mapping[str, Row]) -> str:
         f" topics: perplexity {rows[FIRST]['perplexity']:.2f}.",
         "",
         "Students of half its layers and two thirds of its feed-forward channels learned these"
-        f" tokens, {result['epochs']} times, a window a batch; tested on {TEST_WINDOWS} windows of"
+        f" tokens, {result['epochs']} times, a window a batch; tested on the first windows, at most"
+        f" {TEST_WINDOWS}, of"
         " topics that nobody learned from.",
         "",
         *table("model | million parameters | tokens | perplexity", cells, right=(1, 2, 3)),
