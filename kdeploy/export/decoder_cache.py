@@ -1,16 +1,18 @@
-"""Whether a decoder's cache changes what its file computes: token by token against all at once."""
+"""Decoders with a cache: which models are, and whether it changes what their file computes."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdeploy.errors import ParityFailed
+from kdeploy.errors import ModelError, ParityFailed
 from kdeploy.runtimes.generation import Generates, step_by_step
 from kdeploy.runtimes.run import open_runtime
 from kdeploy.torch_module.block_quantized import block_quantized, with_rounded_inputs
+from kdeploy.torch_module.decoders import decoder_in
 
 FLOAT_BOUND = 1e-3
 """How far a text fed token by token may be from the same at once, in standard deviations."""
@@ -18,6 +20,27 @@ ROUNDING_BOUND = 2.0
 """The same where inputs are rounded, in distances between the model and itself with such inputs:
 sums in another order put some inputs on the other side of a rounding."""
 CACHE_TOKENS = 16
+
+
+def required_decoder(model: nn.Module, *, target: str, other: str) -> Any:
+    """Return the library's own module of a causal language model.
+
+    Args:
+        model: What is exported.
+        target: The exporter, for the message.
+        other: An exporter that writes any model.
+
+    Raises:
+        ModelError: it is no such model.
+    """
+    module = decoder_in(model)
+    if module is None:
+        raise ModelError(
+            f"`{target}` takes a causal language model of transformers, and this is a "
+            f"`{type(model).__name__}`",
+            hint=f"name it as `transformers:DIR` or `gguf:FILE`; `{other}` writes any other model",
+        )
+    return module
 
 
 def cache_bound(model: nn.Module, ids: Tensor) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import onnx_ir as ir
 from pydantic import Field
@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from kdeploy.errors import ModelError
 from kdeploy.export.contract import exporter
-from kdeploy.export.decoder_cache import FLOAT_BOUND, cache_bound, check_cache
+from kdeploy.export.decoder_cache import FLOAT_BOUND, cache_bound, check_cache, required_decoder
 from kdeploy.export.genai_builder import build_float_graph, write_float_folder
 from kdeploy.export.genai_codes import put_codes_in
 from kdeploy.system.temporary import temporary_folder
 from kdeploy.torch_module.block_quantized import block_quantized
-from kdeploy.torch_module.decoders import decoder_in
 
 
 @exporter(
@@ -55,7 +54,7 @@ def onnxruntime_genai_from_torch(
             its architecture.
         ParityFailed: the cache changes what the file computes.
     """
-    module = _decoder(model)
+    module = required_decoder(model, target="onnxruntime_genai", other="onnx")
     if not (path.parent / "tokenizer.json").is_file():
         raise ModelError(
             "the model has no tokenizer (tokenizer.json), and a folder for ONNX Runtime GenAI "
@@ -76,17 +75,6 @@ def onnxruntime_genai_from_torch(
     _set_length(path, max_length)
     if block_quantized(model):
         check_cache("onnxruntime_genai", path, example[0], bound=cache_bound(model, example[:1]))
-
-
-def _decoder(model: nn.Module) -> Any:
-    module = decoder_in(model)
-    if module is None:
-        raise ModelError(
-            "`onnxruntime_genai` takes a causal language model of transformers, and this is a "
-            f"`{type(model).__name__}`",
-            hint="name it as `transformers:DIR` or `gguf:FILE`; `onnx` writes any other model",
-        )
-    return module
 
 
 def _set_length(path: Path, max_length: int) -> None:

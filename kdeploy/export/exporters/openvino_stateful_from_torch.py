@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdeploy.errors import MissingDependency, ModelError
 from kdeploy.export.contract import exporter
-from kdeploy.export.decoder_cache import cache_bound, check_cache
+from kdeploy.export.decoder_cache import cache_bound, check_cache, required_decoder
 from kdeploy.export.genai_builder import write_float_folder
 from kdeploy.export.openvino_codes import put_codes_in
 from kdeploy.quantization.suppress_warnings import without_converter_noise
@@ -48,13 +48,7 @@ def openvino_stateful_from_torch(model: nn.Module, example: Tensor, path: Path) 
         ModelError: it is no causal language model, or has operators that OpenVINO does not know.
         ParityFailed: the cache changes what the file computes.
     """
-    module = decoder_in(model)
-    if module is None:
-        raise ModelError(
-            "`openvino_stateful` takes a causal language model of transformers, and this is a "
-            f"`{type(model).__name__}`",
-            hint="name it as `transformers:DIR` or `gguf:FILE`; `openvino` writes any other model",
-        )
+    module = required_decoder(model, target="openvino_stateful", other="openvino")
     try:
         import openvino
         import transformers
