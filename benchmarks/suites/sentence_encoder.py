@@ -38,7 +38,7 @@ def main() -> None:
     """Train what is missing, measure, print the table."""
     parser = parser_of(__doc__ or "", work="sentence_encoder")
     parser.add_argument("--seconds", type=float, default=5.0, help="to measure a file, at least")
-    parser.add_argument("--items", type=int, default=20_000, help="sentences to learn from")
+    parser.add_argument("--items", type=int, default=100_000, help="sentences to learn from")
     arguments = parser.parse_args()
     lines, result, holds = [], {}, True
     for name, least in LEAST.items():

@@ -204,7 +204,7 @@ def _files(chance: random.Random) -> tuple[str, Bundle]:
     else:
         files |= {f"many/{n}": b"" for n in range(1100)}
     if kind != 3 and chance.random() < 0.5:  # the sums hold, and still it is no bundle
-        is_extra = kind == 2 or (kind == 0 and name.startswith("LICENSES/THIRD"))
+        is_extra = kind == 2 or (kind == 0 and name.startswith(("LICENSES/THIRD", "requirements")))
         is_extra |= name == "SHA256SUMS"  # which signing writes anew
         free = is_extra or (kind in (1, 4) and name in ("README.md", "LICENSES/THIRD_PARTY.md"))
         content = _signed_again(files)

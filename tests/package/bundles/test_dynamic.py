@@ -177,6 +177,7 @@ def test_another_threshold_is_found_by_the_golden_items(bundle):
         (lambda d: d["golden"].pop(), "does not name a part for each golden item"),
         (lambda d: d["parts"][0].update(threshold=None), "last part of a dynamic model"),
         (lambda d: d["parts"][0].update(threshold=1.5), "from 0 to 1"),
+        (lambda d: d["parts"][1].pop("threshold"), "threshold is absent"),
         (lambda d: d["parts"][1].update(sha256="0" * 64), "another checksum"),
         (lambda d: d["calibration"].update(risk=0.5), "do not say the same"),
         (lambda d: d.update(score="entropy"), "largest_probability"),

@@ -102,6 +102,27 @@ inline bool is_wrongly_derived(const Tensor& expected, const Json& tolerance,
   return false;
 }
 
+// Return the check that fails where the file gives a shape that the manifest does not name.
+inline bool is_of_another_shape(const Json& port, const std::vector<const Tensor*>& answers,
+                                Check& check) {
+  const auto& sizes = port["shape"].items;
+  for (size_t item = 0; item < answers.size(); ++item) {
+    const Shape& shape = answers[item]->shape;
+    bool fits = sizes.size() == shape.size();
+    for (size_t axis = 0; fits && axis < sizes.size(); ++axis) {
+      const double wanted = sizes[axis].kind == Json::number ? sizes[axis].value : 1;
+      const bool is_open = sizes[axis].kind == Json::text && sizes[axis].string != "batch";
+      fits = is_open || double(shape[axis]) == wanted;
+    }
+    if (fits) continue;
+    check = {"golden.shape", false,
+             "item " + std::to_string(item) + ": `" + port["name"].string + "` has shape " +
+                 shape_text(shape) + ", the manifest says " + json::shown(port["shape"])};
+    return true;
+  }
+  return false;
+}
+
 inline Check of_classes(const std::vector<const Tensor*>& found, const Tensor& expected,
                         const Json& items) {
   size_t agree = 0;
@@ -170,6 +191,10 @@ inline void check(const rules::Bundle& bundle, const std::vector<std::string>& n
     }
     std::vector<const Tensor*> found;
     for (const Arrays& answer : answers) found.push_back(&answer.at(names[place]));
+    if (is_of_another_shape(bundle.manifest["outputs"].items[place], found, wrong)) {
+      checks.push_back(wrong);
+      return;
+    }
     const double error = error_of(found, expected), atol = told["atol"].value;
     if (error / atol >= worst / bound) worst = error, bound = atol;
     if (place == 0 && !values.empty())

@@ -289,7 +289,7 @@ inline std::string written(const Json& given, int indent = 0, int depth = 0) {
 }
 
 inline std::string shown(const Json& given) {
-  std::string text = given.kind == Json::null ? "absent" : written(given);
+  std::string text = written(given);
   return text.size() <= 80 ? text : text.substr(0, 77) + "...";
 }
 

@@ -228,8 +228,10 @@ inline void check(const std::string& file, const Json& found, const std::string&
   const bool may_lack = own.find('?') != std::string::npos;
   own = own.substr(0, own.find_first_of("[]{}?"));
   if (may_lack && found.kind == Json::table && !found.has(own)) return;
-  const Json& inner = found[own];
   const std::string here = place + "." + own;
+  if (!found.has(own))
+    throw Refused(file + ": " + here.substr(1) + " is absent, which no bundle has");
+  const Json& inner = found[own];
   if (is_each && inner.kind == Json::list) {
     for (size_t i = 0; i < inner.items.size(); ++i)
       check(file, inner.items[i], rest, here + "." + std::to_string(i), test);

@@ -32,7 +32,11 @@ def checks(folder: Path, manifest: Json, answers: list[Arrays]) -> list[Verdict]
         wrong = _wrongly_derived(expected, one, values if one is tolerance else "")
         if wrong:
             return [wrong]
-        found = _as_recorded([answer[port["name"]] for answer in answers], expected)
+        given = [np.asarray(answer[port["name"]]) for answer in answers]
+        wrong = _of_another_shape(port, given)
+        if wrong:
+            return [wrong]
+        found = _as_recorded(given, expected)
         error = float("inf")
         if found is not None:
             # Of integers and truths the difference is one of numbers.
@@ -69,9 +73,20 @@ def _of_decoded(
     return [("golden.decoded", True, f"what is read in {count} items is as recorded")]
 
 
+def _of_another_shape(port: Json, answers: list[Any]) -> Any:
+    """Return the check that fails where the file gives a shape that the manifest does not name."""
+    named = [1 if size == "batch" else size for size in port["shape"]]
+    for item, answer in enumerate(answers):
+        sizes = zip(named, answer.shape)  # noqa: B905 - Python 3.9
+        if len(named) != answer.ndim or any(a != b and not isinstance(a, str) for a, b in sizes):
+            about = f"item {item}: `{port['name']}` has shape {answer.shape}"
+            return "golden.shape", False, f"{about}, the manifest says {port['shape']}"
+    return None
+
+
 def _as_recorded(answers: list[Any], expected: Any) -> Any:
     """Return what the calls gave as it is recorded; None where it is of another shape."""
-    arrays = [np.asarray(answer) for answer in answers[: len(expected)]]
+    arrays = answers[: len(expected)]
     if any(array.size != expected[0].size for array in arrays):
         return None
     return np.stack(arrays).reshape(expected.shape)

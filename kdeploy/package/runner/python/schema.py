@@ -225,8 +225,8 @@ def _values(found: Json, keys: list[str], place: str) -> Iterator[tuple[str, Jso
         yield place[1:], found
         return
     key = keys[0].rstrip("[]{}?")
-    inner = found.get(key, _ABSENT) if isinstance(found, dict) else _ABSENT
-    if "?" in keys[0] and isinstance(found, dict) and key not in found:
+    inner = found.get(key, ABSENT) if isinstance(found, dict) else ABSENT
+    if "?" in keys[0] and inner is ABSENT and isinstance(found, dict):
         return
     place = f"{place}.{key}"
     if keys[0].endswith("[]") and isinstance(inner, list):
@@ -241,10 +241,11 @@ def _values(found: Json, keys: list[str], place: str) -> Iterator[tuple[str, Jso
         yield place[1:], inner
 
 
-_ABSENT = None
+ABSENT = object()
+"""What no test takes, unlike null."""
 
 
 def shown(value: Json) -> str:
     """Return a value for a message, shortened."""
-    text = "absent" if value is None else json.dumps(value)[:1000]
+    text = "absent" if value is ABSENT else json.dumps(value)[:1000]
     return text if len(text) <= 80 else f"{text[:77]}..."

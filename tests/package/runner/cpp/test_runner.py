@@ -468,6 +468,26 @@ def test_outputs_that_are_others_fail(bundle, cpp, tiny):
 
 
 @pytest.mark.parametrize(
+    ("shape", "is_that_of_the_file"),
+    [([3], False), (["batch", "classes"], True), (["batch", "batch", 3], False)],
+)
+def test_outputs_of_another_shape_than_the_manifest_names_fail(
+    bundle, cpp, runner, capsys, shape, is_that_of_the_file
+):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["outputs"][0]["shape"] = shape
+    manifest["classes"] = manifest["preprocessing"]["classes"] = []
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    write_sums(bundle)
+    code, report = self_test(cpp, bundle)
+    assert runner.main(["--self-test", "--json", "--bundle", str(bundle)]) == code
+    in_python = json.loads(capsys.readouterr().out)
+    assert report["passed"] == in_python["passed"] == is_that_of_the_file
+    reasons = [[c["reason"] for c in r["checks"] if not c["passed"]] for r in (report, in_python)]
+    assert reasons[0] == reasons[1]
+
+
+@pytest.mark.parametrize(
     ("gate", "holds"),
     [
         *(("peak_memory: <= 1KB", False), ("latency.p50: <= 1ns", False), ("size: <= 10B", False)),

@@ -16,6 +16,7 @@ from kdeploy.package.checksums import write_sums
 from kdeploy.package.golden import Tolerance
 from kdeploy.package.manifest import Manifest
 from kdeploy.package.runner.python.rules import RULES, allowances
+from kdeploy.package.runner.python.schema import ABSENT
 from kdeploy.package.verify import verify
 
 M, T = "manifest.json", "golden/tolerance.json"
@@ -85,7 +86,8 @@ CONTRADICTIONS = [
     (M, put("model", "is_quantized", value=True), "holds no quantized operator"),
     (M, put("model", "file", value="../../etc/passwd"), "model.file"),
     (M, put("model", "file", value="/etc/passwd"), "model.file"),
-    (M, put("model", value=None), "model is absent"),
+    (M, put("model", value=None), "model is null"),
+    (M, lambda m: m.pop("model"), "model is absent"),
     (M, put("model", value=[]), "model is []"),
     (M, swapped, "not the same names in one order"),
     (M, classes_twice, "two classes"),
@@ -154,6 +156,11 @@ def test_the_table_has_a_rule_for_every_field_that_is_written():
     ruled = {name: {key.replace("?", "") for key, *_ in rules} for name, rules in RULES.items()}
     assert set(fields(Manifest)) <= ruled[M]
     assert set(fields(Tolerance)) <= ruled[T]
+
+
+def test_what_is_absent_passes_no_rule():
+    tables = (*RULES.values(),)
+    assert not [key for rules in tables for key, test, _ in rules if test(ABSENT)]
 
 
 def test_a_quantized_graph_that_the_manifest_denies_is_refused(bundle, tiny, signed_again):
