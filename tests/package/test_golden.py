@@ -71,6 +71,33 @@ def test_a_quantized_file_may_move_a_tenth(tmp_path, tiny, run_onnx):
     assert found.atol == pytest.approx(max(floor, 4 * found.spread))
 
 
+def moved(by, path, inputs, outputs):
+    """Return the tolerance where the plainest kernels move the outputs by an array."""
+
+    class Kind(Onnx):
+        @staticmethod
+        def open_model(path, threads, is_plain):
+            run = Onnx.open_model(path, threads, is_plain)
+            moves = iter(by)
+            return lambda feeds: {k: v + is_plain * next(moves) for k, v in run(feeds).items()}
+
+    return tolerance_of(path, Kind, Onnx.facts_of(path), {"image": inputs}, {"logits": outputs})
+
+
+def test_where_single_numbers_move_far_the_root_mean_square_is_judged(tiny):
+    std = float(np.std(tiny.outputs))
+    by = np.zeros_like(tiny.outputs)
+    by[2, 1] = 0.4 * std
+    found = moved(by, tiny.path, tiny.inputs, tiny.outputs)
+    assert found.atol == pytest.approx(std)
+    assert found.rms_spread == pytest.approx(0.4 * std / np.sqrt(by.size), rel=1e-4)
+    assert found.rms_atol == pytest.approx(4 * found.rms_spread)
+    far = moved(by + 3 * std, tiny.path, tiny.inputs, tiny.outputs)
+    assert far.rms_atol == pytest.approx(std / 2)
+    near = moved(by / 2, tiny.path, tiny.inputs, tiny.outputs)
+    assert near.rms_atol is near.rms_spread is None
+
+
 def test_only_the_first_items_are_kept(tiny, tmp_path, run_onnx):
     inputs = np.concatenate([tiny.inputs] * 4)
     outputs = np.concatenate([tiny.outputs] * 4)

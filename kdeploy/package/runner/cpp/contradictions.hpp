@@ -270,6 +270,18 @@ inline void check_tolerance(const Bundle& bundle, const Json& told, size_t place
   if (!(derived <= atol * close && atol * close <= derived * close * close))
     throw Refused("golden/tolerance.json: atol " + text(atol) +
                   " does not follow from its own numbers, which give " + text(derived));
+  if (told.has("rms_atol") != told.has("rms_spread"))
+    throw Refused("golden/tolerance.json: rms_atol and rms_spread are given together");
+  if (!told.has("rms_atol")) return;
+  if (!(spread_margin * told["spread"].value > std) || atol > std * close)
+    throw Refused(
+        "golden/tolerance.json: rms_atol is for outputs of which single numbers move by more");
+  const double rms = told["rms_atol"].value,
+               follows = std::max(floor * std, std::min(spread_margin * told["rms_spread"].value,
+                                                        rms_cap * std));
+  if (!(follows <= rms * close && rms * close <= follows * close * close))
+    throw Refused("golden/tolerance.json: rms_atol " + text(rms) +
+                  " does not follow from its own numbers");
 }
 
 inline void check_shapes(const char* name, const std::vector<Tensor>& found,

@@ -138,18 +138,40 @@ inline Check of_classes(const std::vector<const Tensor*>& found, const Tensor& e
           double(items.items.size())};
 }
 
-inline double error_of(const std::vector<const Tensor*>& found, const Tensor& expected) {
-  double most = 0;
+struct Error {
+  double largest = 0, rms = 0;
+};
+
+// Return how far answers are from what is recorded; infinity of what is no number.
+inline Error error_of(const std::vector<const Tensor*>& found, const Tensor& expected) {
+  constexpr Error none{INFINITY, INFINITY};
+  Error error;
+  double sum = 0;
   const size_t each = expected.count() / size_t(expected.shape[0]);
   for (size_t item = 0; item < size_t(expected.shape[0]); ++item) {
-    if (item >= found.size() || found[item]->count() != each) return INFINITY;
+    if (item >= found.size() || found[item]->count() != each) return none;
     for (size_t i = 0; i < each; ++i) {
       const double away = std::fabs(found[item]->at(i) - expected.at(item * each + i));
-      if (!(away <= most)) most = std::isnan(away) ? INFINITY : away;
+      if (!std::isfinite(away)) return none;
+      error.largest = std::max(error.largest, away);
+      sum += away * away;
     }
   }
-  return most;
+  error.rms = std::sqrt(sum / double(std::max<size_t>(1, expected.count())));
+  return error;
 }
+
+// The output that is furthest from what is recorded, as a share of what is allowed.
+struct Worst {
+  const char *name, *what;
+  double value = -1, bound = 1;
+  void add(double error, double allowed) {
+    if (error / allowed >= value / bound) value = error, bound = allowed;
+  }
+  void tell(const std::string& about, std::vector<Check>& checks) const {
+    if (value >= 0) checks.push_back({name, value <= bound, what + about, value, bound});
+  }
+};
 
 inline void check_decoded(const rules::Bundle& bundle, const std::vector<std::string>& names,
                           const std::vector<Arrays>& answers, std::vector<Check>& checks) {
@@ -179,7 +201,8 @@ inline void check_decoded(const rules::Bundle& bundle, const std::vector<std::st
 inline void check(const rules::Bundle& bundle, const std::vector<std::string>& names,
                   const std::vector<Arrays>& answers, std::vector<Check>& checks) {
   const std::string values = bundle.manifest["outputs"].items[0]["values"].string;
-  double worst = 0, bound = 1;
+  Worst by_largest{"golden.max_abs", "largest difference"},
+      by_rms{"golden.rms", "root mean square of the difference"};
   std::vector<Check> classes;
   for (size_t place = 0; place < bundle.outputs.size(); ++place) {
     const Tensor& expected = bundle.outputs[place];
@@ -195,14 +218,18 @@ inline void check(const rules::Bundle& bundle, const std::vector<std::string>& n
       checks.push_back(wrong);
       return;
     }
-    const double error = error_of(found, expected), atol = told["atol"].value;
-    if (error / atol >= worst / bound) worst = error, bound = atol;
+    const Error error = error_of(found, expected);
+    if (told.has("rms_atol"))
+      by_rms.add(error.rms, told["rms_atol"].value);
+    else
+      by_largest.add(error.largest, told["atol"].value);
     if (place == 0 && !values.empty())
       classes.push_back(of_classes(found, expected, told["top1_items"]));
   }
-  const std::string about = "largest difference to the outputs of " +
-                            std::to_string(bundle.outputs[0].shape[0]) + " items";
-  checks.push_back({"golden.max_abs", worst <= bound, about, worst, bound});
+  const std::string about =
+      " to the outputs of " + std::to_string(bundle.outputs[0].shape[0]) + " items";
+  by_largest.tell(about, checks);
+  by_rms.tell(about, checks);
   checks.insert(checks.end(), classes.begin(), classes.end());
   check_decoded(bundle, names, answers, checks);
 }

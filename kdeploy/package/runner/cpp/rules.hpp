@@ -14,7 +14,8 @@
 
 namespace rules {
 
-constexpr double large = 1e30, float_floor = 1e-3, quantized_floor = 0.1, spread_margin = 4.0;
+constexpr double large = 1e30, float_floor = 1e-3, quantized_floor = 0.1, spread_margin = 4.0,
+                 rms_cap = 0.5;
 constexpr double close = 1 + 1e-6;  // JSON keeps decimals: the last digit may differ
 constexpr int most_items = 16;
 
@@ -195,19 +196,23 @@ inline const std::vector<Rule>& of_the_manifest() {
 inline const std::vector<Rule>& of_the_tolerance() {
   static const Test size = number(0, large), bound = number(1e-12, large);
   static const std::vector<Rule> table = {{"num_items", whole(1, most_items)},
-                                          {"atol", bound},
                                           {"top1_items", is_list},
                                           {"top1_items[]", whole(0, double(most_numbers))},
+                                          {"atol", bound},
                                           {"output_std", size},
                                           {"floor_of_std", is_floor},
                                           {"spread", size},
                                           {"spread_margin", is_margin},
+                                          {"rms_spread?", size},
+                                          {"rms_atol?", bound},
                                           {"further?", many(1, 1000)},
                                           {"further?[].atol", bound},
                                           {"further?[].output_std", size},
                                           {"further?[].floor_of_std", is_floor},
                                           {"further?[].spread", size},
-                                          {"further?[].spread_margin", is_margin}};
+                                          {"further?[].spread_margin", is_margin},
+                                          {"further?[].rms_spread?", size},
+                                          {"further?[].rms_atol?", bound}};
   return table;
 }
 

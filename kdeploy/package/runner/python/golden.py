@@ -13,6 +13,10 @@ Json = dict[str, Any]
 Arrays = dict[str, Any]
 Verdict = tuple[Any, ...]
 """The check, whether it passed, why, and where there are any the value and its bound."""
+ERRORS = {
+    "golden.max_abs": "largest difference",
+    "golden.rms": "root mean square of the difference",
+}
 
 
 def arrays(path: Path) -> list[Any]:
@@ -27,7 +31,8 @@ def checks(folder: Path, manifest: Json, answers: list[Arrays]) -> list[Verdict]
     tolerance = json.loads((folder / "golden" / "tolerance.json").read_bytes())
     told = [tolerance, *tolerance.get("further", [])]
     values = manifest["outputs"][0]["values"]
-    worst, of_classes = (0.0, 1.0), []
+    worst: dict[str, tuple[float, float]] = {}
+    of_classes = []
     for port, expected, one in zip(manifest["outputs"], recorded, told):  # noqa: B905 - Python 3.9
         wrong = _wrongly_derived(expected, one, values if one is tolerance else "")
         if wrong:
@@ -37,17 +42,34 @@ def checks(folder: Path, manifest: Json, answers: list[Arrays]) -> list[Verdict]
         if wrong:
             return [wrong]
         found = _as_recorded(given, expected)
-        error = float("inf")
-        if found is not None:
-            # Of integers and truths the difference is one of numbers.
-            error = float(np.abs(found.astype(np.float64) - expected).max(initial=0))
-        if not error / one["atol"] < worst[0] / worst[1]:  # NaN is below nothing
-            worst = (error, one["atol"])
+        check, error, bound = _error(found, expected, one)
+        before, allowed = worst.get(check, (0.0, 1.0))
+        if error / bound >= before / allowed:
+            worst[check] = (error, bound)
         if one is tolerance and values:
             of_classes.append(_of_classes(found, expected, tolerance["top1_items"]))
-    about = f"largest difference to the outputs of {len(recorded[0])} items"
-    told_apart = _of_decoded(manifest, answers, recorded, tolerance)
-    return [("golden.max_abs", worst[0] <= worst[1], about, *worst), *of_classes, *told_apart]
+    about = f"to the outputs of {len(recorded[0])} items"
+    judged = [
+        (check, worst[check][0] <= worst[check][1], f"{what} {about}", *worst[check])
+        for check, what in ERRORS.items()
+        if check in worst
+    ]
+    return [*judged, *of_classes, *_of_decoded(manifest, answers, recorded, tolerance)]
+
+
+def _error(found: Any, expected: Any, tolerance: Json) -> tuple[str, float, float]:
+    """Return the check of an output with its value and bound; infinity of what is no number."""
+    check = "golden.rms" if "rms_atol" in tolerance else "golden.max_abs"
+    bound = tolerance["rms_atol" if "rms_atol" in tolerance else "atol"]
+    if found is None:
+        return check, float("inf"), bound
+    # Of integers and truths the difference is one of numbers.
+    away = np.abs(found.astype(np.float64) - expected)
+    if check == "golden.rms":
+        error = float(np.sqrt(np.square(away).mean()))
+    else:
+        error = float(away.max(initial=0))
+    return check, error if np.isfinite(error) else float("inf"), bound
 
 
 def _of_decoded(

@@ -26,12 +26,11 @@ from .reading import (
     operators,
 )
 from .schema import (
-    FLOAT_FLOOR,
     LARGE,
     MANIFEST,
-    MOST_ITEMS,
     MOST_NUMBERS,
     QUANTIZED_FLOOR,
+    RMS_CAP,
     RULES,
     SPREAD_MARGIN,
     TOLERANCE,
@@ -39,7 +38,7 @@ from .schema import (
     shown,
 )
 
-__all__ = ["FLOAT_FLOOR", "MOST_ITEMS", "QUANTIZED_FLOOR", "RULES", "SPREAD_MARGIN", "document"]
+__all__ = ["RULES", "document"]
 
 REQUIRED = (MANIFEST, *ARRAYS, TOLERANCE, "runner/python/run.py", "README.md")
 CLOSE = 1 + 1e-6  # JSON keeps decimals: the last digit may differ
@@ -302,6 +301,15 @@ def _of_a_tolerance(folder: Path, manifest: Json, told: Json, place: int) -> Ite
             f"{TOLERANCE}: atol {atol:g} does not follow from its own numbers, which give "
             f"{derived:g} (the outputs' standard deviation is {std:g})"
         )
+    if ("rms_atol" in told) != ("rms_spread" in told):
+        yield f"{TOLERANCE}: rms_atol and rms_spread are given together"
+    elif "rms_atol" in told:
+        if not SPREAD_MARGIN * told["spread"] > std or atol > std * CLOSE:
+            yield f"{TOLERANCE}: rms_atol is for outputs of which single numbers move by more"
+        half, margin = RMS_CAP * std, SPREAD_MARGIN * told["rms_spread"]
+        derived, atol = max(told["floor_of_std"] * std, min(margin, half)), told["rms_atol"]
+        if not derived <= atol * CLOSE <= derived * CLOSE**2:
+            yield f"{TOLERANCE}: rms_atol {atol:g} does not follow from its own numbers"
 
 
 def allowances(manifest: Json, threads: int) -> tuple[int, float]:

@@ -18,7 +18,7 @@ MOST_NUMBERS = 2**28  # of one item
 MOST_ITEMS = 16
 LARGE = 1e30
 # Shares of the outputs' standard deviation, see docs/bundle.md, "How the tolerance is chosen".
-FLOAT_FLOOR, QUANTIZED_FLOOR, SPREAD_MARGIN = 1e-3, 0.1, 4.0
+FLOAT_FLOOR, QUANTIZED_FLOOR, SPREAD_MARGIN, RMS_CAP = 1e-3, 0.1, 4.0, 0.5
 Json = Any
 
 
@@ -87,6 +87,16 @@ _PREPARED: list[tuple[str, Callable[[Json], bool], str]] = [
     ("preprocessing?.std", _listed, "a list"),
     ("preprocessing?.std[]", _number(1 / LARGE, LARGE), "a number above 0, and finite"),
     ("preprocessing?.vocabulary", _integer(0, 2**31), "a whole number from 0"),
+]
+_SIZE, _BOUND = _number(0, LARGE), _number(1e-12, LARGE)
+_OF_AN_OUTPUT: list[tuple[str, Callable[[Json], bool], str]] = [
+    ("atol", _BOUND, "a number above 0, and finite"),
+    ("output_std", _SIZE, "a number from 0, and finite"),
+    ("floor_of_std", lambda v: v in (FLOAT_FLOOR, QUANTIZED_FLOOR), "0.001 or 0.1"),
+    ("spread", _SIZE, "a number from 0, and finite"),
+    ("spread_margin", lambda v: v == SPREAD_MARGIN, f"{SPREAD_MARGIN:g}"),
+    ("rms_spread?", _SIZE, "a number from 0, and finite"),
+    ("rms_atol?", _BOUND, "a number above 0, and finite"),
 ]
 # Key, test, what it must be. `[]`: each of a list, `{}`: each of a table, `?`: may be absent.
 RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
@@ -193,19 +203,11 @@ RULES: dict[str, list[tuple[str, Callable[[Json], bool], str]]] = {
     ],
     TOLERANCE: [
         ("num_items", _integer(1, MOST_ITEMS), f"a whole number from 1 to {MOST_ITEMS}"),
-        ("atol", _number(1e-12, LARGE), "a number above 0, and finite"),
         ("top1_items", _listed, "a list"),
         ("top1_items[]", _integer(0, MOST_NUMBERS), "the number of an item"),
-        ("output_std", _number(0, LARGE), "a number from 0, and finite"),
-        ("floor_of_std", lambda v: v in (FLOAT_FLOOR, QUANTIZED_FLOOR), "0.001 or 0.1"),
-        ("spread", _number(0, LARGE), "a number from 0, and finite"),
-        ("spread_margin", lambda v: v == SPREAD_MARGIN, f"{SPREAD_MARGIN:g}"),
         ("further?", _count(1, 1000), "a list, one of each further output"),
-        ("further?[].atol", _number(1e-12, LARGE), "a number above 0, and finite"),
-        ("further?[].output_std", _number(0, LARGE), "a number from 0, and finite"),
-        ("further?[].floor_of_std", lambda v: v in (FLOAT_FLOOR, QUANTIZED_FLOOR), "0.001 or 0.1"),
-        ("further?[].spread", _number(0, LARGE), "a number from 0, and finite"),
-        ("further?[].spread_margin", lambda v: v == SPREAD_MARGIN, f"{SPREAD_MARGIN:g}"),
+        *_OF_AN_OUTPUT,
+        *((f"further?[].{key}", test, wanted) for key, test, wanted in _OF_AN_OUTPUT),
     ],
 }
 

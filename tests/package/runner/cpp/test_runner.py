@@ -467,6 +467,34 @@ def test_outputs_that_are_others_fail(bundle, cpp, tiny):
     assert found["value"] == pytest.approx(2 * atol, rel=1e-2)
 
 
+@pytest.mark.parametrize(("moved", "holds"), [("one", True), ("all", False)])
+def test_where_single_numbers_move_far_all_of_them_are_judged(
+    bundle, cpp, runner, tiny, capsys, moved, holds
+):
+    std = float(np.std(tiny.outputs))
+    outputs = tiny.outputs + (0.3 * std if moved == "all" else 0)
+    worst = np.abs(outputs).argmin()
+    outputs.reshape(-1)[worst] += 0.75 * std * (moved == "one")
+    std = float(np.std(outputs))
+    np.savez(bundle / "golden/outputs.npz", outputs=np.float32(outputs))
+    lead = np.diff(np.sort(outputs, axis=1)[:, -2:], axis=1)[:, 0]
+    told = {"output_std": std, "atol": std, "spread": std, "rms_spread": std / 20}
+    told |= {"rms_atol": std / 5, "top1_items": np.flatnonzero(lead > std).tolist()}
+    path = bundle / "golden/tolerance.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **told}))
+    write_sums(bundle)
+    code, report = self_test(cpp, bundle)
+    assert runner.main(["--self-test", "--json", "--bundle", str(bundle)]) == code == (not holds)
+    found = [
+        next(c for c in r["checks"] if c["check"] == "golden.rms")
+        for r in (report, json.loads(capsys.readouterr().out))
+    ]
+    exact = np.sqrt(np.square(np.float64(outputs) - tiny.outputs).mean())
+    assert [c["value"] for c in found] == pytest.approx([exact, exact], rel=1e-4)
+    assert [c["passed"] for c in found] == [holds, holds]
+    assert found[0]["reason"] == found[1]["reason"]
+
+
 @pytest.mark.parametrize(
     ("shape", "is_that_of_the_file"),
     [([3], False), (["batch", "classes"], True), (["batch", "batch", 3], False)],

@@ -31,6 +31,12 @@ def put(*places, value):
     return change
 
 
+def far(told):
+    """Return a tolerance of outputs of which single numbers move far, all of them little."""
+    std = told["output_std"]
+    return {"atol": std, "spread": std, "rms_spread": std / 20, "rms_atol": std / 5}
+
+
 def swapped(fields):
     fields["classes"].reverse()
 
@@ -56,6 +62,10 @@ CONTRADICTIONS = [
     (T, lambda t: t.update(atol=t["output_std"] / 10, floor_of_std=0.1), "is not quantized"),
     (T, put("spread_margin", value=1e9), "spread_margin"),
     (T, put("output_std", value=-1), "output_std"),
+    (T, put("rms_atol", value=0.1), "given together"),
+    (T, lambda t: t.update(rms_atol=0.1, rms_spread=0.1), "move by more"),
+    (T, lambda t: t.update(far(t), rms_atol=t["output_std"] / 3), "does not follow"),
+    (T, lambda t: t.update(far(t), rms_spread=-1.0), "rms_spread"),
     (T, put("num_items", value=3), "golden/inputs.npz"),
     (T, put("num_items", value=-1), "num_items"),
     (T, put("top1_items", value=[0, 0]), "top1_items"),
