@@ -1,7 +1,8 @@
 """The inputs and outputs of a file as a bundle names them: an open size is the batch or has a name.
 
 A runner calls a file with one item at a time. An input whose first axis is the batch, or 1, takes
-rows of what is recorded; any other (a sampling rate, a state) takes what is recorded whole.
+rows of what is recorded; any other (a sampling rate, a state) takes what is recorded whole. Beside
+the batch, the sizes of whole numbers may be open: texts are as long as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kdeploy.errors import ModelError
 from kdeploy.package.manifest import InputPort, Manifest, Port
+from kdeploy.package.runner.python.rules import WHOLE
 from kdeploy.runtimes.state import carried
 from kdeploy.tensor_info import TensorInfo
 
@@ -38,7 +40,8 @@ def ports_of(
         takes_any_size: Whether it resizes pictures by itself: sizes beside the batch may be open.
 
     Raises:
-        ModelError: an input has an open size beside the batch, or there is no output.
+        ModelError: an input of other than whole numbers has an open size beside the batch, or there
+            is no output.
     """
     if not inputs or not outputs:
         raise ModelError(
@@ -54,11 +57,13 @@ def ports_of(
     for info in inputs:
         for axis, size in enumerate(info.shape):
             is_open = isinstance(size, str) and axis > 0 and size not in batches - {"?"}
-            if is_open and not takes_any_size:
+            may_be_open = takes_any_size or info.dtype in WHOLE
+            if is_open and not may_be_open:
                 raise ModelError(
                     f"axis {axis} of `{info.name}` has no fixed size",
-                    hint="only the batch may be open; export with a fixed input shape, or name the "
-                    "size of a file from elsewhere: `--input NAME=1,3,224,224`",
+                    hint="only the batch may be open, and the length of token ids; export with a "
+                    "fixed input shape, or name the size of a file from elsewhere: "
+                    "`--input NAME=1,3,224,224`",
                 )
     fed = {output: info for info in inputs for name, output in states.items() if name == info.name}
     known = [_as_fed(o, fed[o.name]) if o.name in fed else o for o in outputs]
@@ -73,6 +78,15 @@ def _as_fed(output: TensorInfo, info: TensorInfo) -> TensorInfo:
     """Return an output that is fed back with the sizes that the input has, where it tells none."""
     sizes = (a if isinstance(a, int) else b for a, b in zip(output.shape, info.shape, strict=True))
     return replace(output, shape=tuple(sizes))
+
+
+def takes(port: Port, sizes: Sequence[int]) -> bool:
+    """Return whether items of these sizes are those of an input, open ones of whole numbers too."""
+    open_sizes = tuple(
+        size if isinstance(n, str) and port.type in WHOLE else n
+        for n, size in zip(port.shape[1:], sizes, strict=False)
+    )
+    return len(port.shape) == len(sizes) + 1 and open_sizes == tuple(sizes)
 
 
 def takes_rows(port: Port) -> bool:
@@ -127,7 +141,7 @@ def _of_preprocessing(manifest: Manifest, facts: FileFacts, taken: Port) -> str:
         made = form.pixel_shape
         is_other = tuple(n if isinstance(n, int) else 0 for n in taken.shape[1:]) != made
         return f"pixels have shape {made}, the file takes {taken.shape[1:]}" * is_other
-    if form.shape != taken.shape[1:]:
+    if not takes(taken, form.shape):
         return f"the preprocessing makes {form.shape}, the file takes {taken.shape[1:]}"
     if not {len(form.mean), len(form.std)} <= {1, form.shape[0]} or 0.0 in form.std:
         return f"mean and std {form.mean}, {form.std} do not fit {form.shape[0]} channels"

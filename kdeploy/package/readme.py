@@ -222,7 +222,7 @@ def _inputs(manifest: Manifest) -> str:
         return f"Items are given as the data set stores them.{told}{states}"
     if form is None:
         return f"Inputs are given as they are listed: nothing is done to them.{states}"
-    return _preprocessing(form) + states
+    return _preprocessing(form, manifest.inputs[0]) + states
 
 
 def _of_one_of_several(port: InputPort) -> str:
@@ -237,11 +237,14 @@ def _of_one_of_several(port: InputPort) -> str:
     )
 
 
-def _preprocessing(form: StoredPreprocessing) -> str:
+def _preprocessing(form: StoredPreprocessing, port: InputPort) -> str:
     if form.layout == "NT":
+        count = f"{form.shape[0]} token ids"
+        if isinstance(port.shape[-1], str):
+            count = f"any number of token ids ({form.shape[0]} in the data)"
         return (
-            f"An item is {form.shape[0]} token ids, integers from 0 to {form.vocabulary - 1}, as "
-            "the data set's tokenizer makes them; nothing is done to them."
+            f"An item is {count}, integers from 0 to {form.vocabulary - 1}, as the data set's "
+            "tokenizer makes them; nothing is done to them."
         )
     if form.folded:
         ground = ", ".join(map(str, form.background))

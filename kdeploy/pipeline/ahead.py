@@ -265,9 +265,11 @@ def _check_package(recipe: Recipe, data: Dataset) -> None:
             f"package: a bundle ships {_listed(formats())}, and the recipe exports none",
             hint="add `- onnx: {}` to `export`, or leave `package` out",
         )
-    if exports and all(s.parameters.get("dynamic") for s in exports) and file is None:
+    are_open = exports and all(s.parameters.get("dynamic") for s in exports) and file is None
+    if are_open and data.preprocessing.num_tokens is None:
         raise RecipeError(
-            "package: the files have open sizes (`dynamic`), and a bundle takes one size",
+            "package: the files have open sizes (`dynamic`), and a bundle takes one size of all "
+            "but token ids",
             hint="add an `onnx` without `dynamic` to `export`, or leave `package` out",
         )
     if exports and file is None:

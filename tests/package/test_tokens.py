@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import onnx
@@ -10,9 +12,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdeploy.errors import ModelError
+from kdeploy.errors import ArtifactCorrupt, ModelError
 from kdeploy.package.manifest import read_manifest
+from kdeploy.package.verify import verify
 from kdeploy.preprocessing import Preprocessing
+from tests.package.runner.cpp import built
 
 TOKENS, VOCABULARY = 4, 7
 PREPROCESSING = Preprocessing(
@@ -21,21 +25,24 @@ PREPROCESSING = Preprocessing(
 IDS = np.random.default_rng(0).integers(0, VOCABULARY, (5, TOKENS))
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    """A table: after the token i it expects i + 1."""
+def written(path, length):
+    """Write a table of texts of a length: after the token i it expects i + 1."""
     table = 5 * np.roll(np.eye(VOCABULARY, dtype=np.float32), 1, axis=1)
     ports = [
-        helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", TOKENS]),
-        helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch", TOKENS, VOCABULARY]),
+        helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", length]),
+        helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch", length, VOCABULARY]),
     ]
     node = helper.make_node("Gather", ["table", "ids"], ["out"])
     weights = [numpy_helper.from_array(table, "table")]
     graph = helper.make_graph([node], "next", ports[:1], ports[1:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    path = tmp_path_factory.mktemp("onnx") / "next.onnx"
     onnx.save(model, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("onnx") / "next.onnx", TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +87,43 @@ def test_it_names_what_comes_after_the_last_token(texts, run_runner, tmp_path):
     np.save(tmp_path / "ids.npy", np.array([[0, 1, 2, 3], [3, 2, 1, 6]], np.int32))
     done = run_runner(texts, tmp_path / "ids.npy", "--json")
     assert [p["class"] for p in json.loads(done.stdout)["predictions"]] == ["e", "a"]
+
+
+@pytest.fixture(scope="module")
+def of_any_length(make_bundle, artifact_manifest, outputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("open")
+    return make_bundle(
+        folder / "bundle",
+        file=written(folder / "next.onnx", "length"),
+        manifest=artifact_manifest(PREPROCESSING),
+        golden=(IDS, outputs),
+    )
+
+
+@pytest.mark.parametrize("length", [1, 4, 9])
+def test_texts_of_any_length_are_read_where_the_file_takes_them(
+    of_any_length, run_runner, tmp_path, length
+):
+    assert read_manifest(of_any_length).inputs[0].shape == ("batch", "length")
+    assert "any number of token ids (4 in the data)" in (of_any_length / "README.md").read_text()
+    np.save(tmp_path / "ids.npy", np.arange(length)[None] % VOCABULARY)
+    programs = [lambda *given: run_runner(of_any_length, *given)]
+    if not built.missing():
+        command = [built.program(), "--bundle", of_any_length]
+        programs.append(
+            lambda *given: subprocess.run([*command, *given], capture_output=True, check=True)
+        )
+    for program in programs:
+        assert json.loads(program("--self-test", "--json").stdout)["passed"]
+        [first, *_] = json.loads(program(tmp_path / "ids.npy", "--json").stdout)["predictions"]
+        assert first["class"] == "abcdefg"[length % VOCABULARY]
+
+
+def test_numbers_of_other_inputs_have_fixed_sizes(of_any_length, signed_again, tmp_path):
+    floats = shutil.copytree(of_any_length, tmp_path / "bundle")
+    signed_again(floats, "manifest.json", lambda m: m["inputs"][0].update(type="float32"))
+    with pytest.raises(ArtifactCorrupt, match="open size beside the batch"):
+        verify(floats)
 
 
 @pytest.mark.parametrize("wrong", [IDS + 1, IDS - 1, IDS.astype(float)])

@@ -110,6 +110,11 @@ inline void check_input_of_several(const Json& manifest, const Json& port) {
     throw Refused(where + " has a vocabulary that does not fit " + port["type"].string);
 }
 
+// Whether it takes token ids: texts are as long as they are, so their sizes may be open.
+inline bool is_whole(const Json& port) {
+  return port["type"].string == "int64" || port["type"].string == "int32";
+}
+
 inline void check_ports(const Json& manifest) {
   for (const char* kind : {"inputs", "outputs"}) {
     std::set<std::string> names;
@@ -120,7 +125,7 @@ inline void check_ports(const Json& manifest) {
   const bool takes_any_size = manifest["preprocessing"]["folded"].truth;  // see check_input
   for (const Json& port : manifest["inputs"].items)
     for (const Json& size : port["shape"].items)
-      if (size.kind == Json::text && size.string != "batch" && !takes_any_size)
+      if (size.kind == Json::text && size.string != "batch" && !takes_any_size && !is_whole(port))
         throw Refused("manifest.json: the input " + json::shown(port["name"]) +
                       " has an open size beside the batch");
   std::set<std::string> fed;
@@ -169,7 +174,9 @@ inline void check_input(const Json& manifest) {
                   form["layout"].string);
   const auto& sizes = taken["shape"].items;
   for (size_t i = 1; i < sizes.size(); ++i)
-    axes.push_back(is_folded && sizes[i].kind == Json::text ? -1 : int64_t(sizes[i].value));
+    axes.push_back(sizes[i].kind != Json::text                       ? int64_t(sizes[i].value)
+                   : is_whole(taken) && i <= shape.size() ? shape[i - 1]
+                                                                     : -1);
   if (axes != (is_folded ? pixel_shape(form) : shape) || !takes_rows(taken))
     throw Refused("manifest.json: the preprocessing makes " + shape_text(shape) +
                   ", the file takes " + json::shown(taken["shape"]));
@@ -315,10 +322,9 @@ inline void check_golden(const Bundle& bundle) {
     throw Refused("golden/tolerance.json: not a tolerance for each output");
   check_tolerance(bundle, tolerance, 0);
   for (size_t i = 0; i < further.size(); ++i) check_tolerance(bundle, further[i], i + 1);
-  double number = count;
-  const auto& given = outputs[0]["shape"].items;
-  for (size_t i = 1; i + 1 < given.size(); ++i)
-    number *= given[i].kind == Json::number ? given[i].value : 1;
+  const Shape& given = bundle.outputs[0].shape;
+  double number = 1;
+  for (size_t i = 0; i + 1 < given.size(); ++i) number *= double(given[i]);
   std::set<double> items;
   for (const Json& item : tolerance["top1_items"].items)
     if (!items.insert(item.value).second || item.value >= number)

@@ -167,18 +167,21 @@ inline Tensor pixels_of(const std::string& path, const Bytes& bytes, const Shape
   return made;
 }
 
-inline Tensor model_input(const std::string& path, const Bytes& bytes, const Json& form,
+inline Tensor model_input(const std::string& path, const Bytes& bytes, const Json& manifest,
                           bool is_preprocessed) {
+  const Json& form = manifest["preprocessing"];
+  const bool is_text = form["dtype"].string == "int64";  // which may be of any length
   Shape shape;
   for (const Json& size : form["shape"].items) shape.push_back(int64_t(size.value));
   if (form["folded"].truth) return pixels_of(path, bytes, shape, form);
+  if (is_text) shape = rules::item_shape(*rules::data_ports(manifest)[0]);
   Tensor stored;
   if (is_npy(bytes) || is_preprocessed) {
     stored = array_of(path, bytes, shape);
   } else {
     stored = image_of(path, bytes, shape, form);
   }
-  if (form["dtype"].string == "int64") return token_ids(stored, form, path);
+  if (is_text) return token_ids(stored, form, path);
   return is_preprocessed ? stored.converted(Type::f32) : scaled(stored, form);
 }
 
@@ -198,7 +201,7 @@ inline std::vector<Tensor> arrays_of(const std::string& path, const Json& manife
                                      bool is_preprocessed) {
   const Bytes bytes = bytes_of(path);
   if (manifest.has("preprocessing") && !is_npz(bytes))
-    return {model_input(path, bytes, manifest["preprocessing"], is_preprocessed)};
+    return {model_input(path, bytes, manifest, is_preprocessed)};
   const auto ports = rules::data_ports(manifest);
   std::vector<std::pair<std::string, Tensor>> stored;
   std::string names;

@@ -19,7 +19,7 @@ def given_arrays(path: Path, manifest: Json, is_preprocessed: bool) -> list[Any]
     if not path.is_file():
         stop(f"there is no file {path}", "name image files, .npy or .npz files")
     if "preprocessing" in manifest and path.suffix != ".npz":
-        return [_model_input(path, manifest["preprocessing"], is_preprocessed)]
+        return [_model_input(path, manifest, is_preprocessed)]
     ports = rules.data_ports(manifest)
     try:
         if path.suffix == ".npy" and len(ports) == 1:
@@ -75,12 +75,17 @@ def _prepared(path: Path, x: Any, port: Json) -> Any:
     return (x.astype(np.float32) * np.float32(form["scale"]) - mean) / std
 
 
-def _model_input(path: Path, form: Json, is_preprocessed: bool) -> Any:
-    shape, is_array = tuple(form["shape"]), is_preprocessed or path.suffix == ".npy"
+def _model_input(path: Path, manifest: Json, is_preprocessed: bool) -> Any:
+    form, is_array = manifest["preprocessing"], is_preprocessed or path.suffix == ".npy"
+    shape = tuple(form["shape"])
     if form.get("folded"):
         return _pixels(path, form)
+    is_text = form.get("dtype") == "int64"
+    if is_text:  # which may be of any length
+        sizes = rules.data_ports(manifest)[0]["shape"][1:]
+        shape = tuple(size if isinstance(size, int) else None for size in sizes)
     x = _array(path, shape) if is_array else sized(_image(path, form), path, form)
-    if form.get("dtype") == "int64":
+    if is_text:
         if x.dtype.kind == "f" or x.min() < 0 or x.max() >= form["vocabulary"]:
             hint = f"save token ids, integers below {form['vocabulary']}"
             stop(f"{path} holds {x.dtype} from {x.min()} to {x.max()}", hint)

@@ -46,6 +46,8 @@ DEVICE_METRICS = frozenset(
     {"peak_memory", "size", "load_time", "first_inference", "throughput"}
     | {f"latency.{part}" for part in ("mean", "p50", "p90", "p99")}
 )
+WHOLE = ("int64", "int32")
+"""Types of token ids: texts are as long as they are, so their sizes may be open."""
 # What the names of operators that compute on integers, or round to them, begin with.
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "ConvInteger", "MatMulInteger")
 Json = Any
@@ -152,7 +154,7 @@ def _of_the_ports(manifest: Json) -> Iterator[str]:
     takes_any_size = manifest.get("preprocessing", {}).get("folded", False)  # see `_of_the_input`
     for name, port in inputs.items():
         is_open = any(isinstance(size, str) and size != "batch" for size in port["shape"])
-        if is_open and not takes_any_size:
+        if is_open and not takes_any_size and port["type"] not in WHOLE:
             yield f"{MANIFEST}: the input {shown(name)} has an open size beside the batch"
     fed = [state["input"] for state in manifest.get("state", [])]
     for state in manifest.get("state", []):
@@ -206,6 +208,8 @@ def _of_the_input(manifest: Json) -> Iterator[str]:
         return
     wanted, dtype = (pixel_shape(form), "uint8") if is_folded else (shape, dtype)
     sizes = [None if is_folded and isinstance(n, str) else n for n in taken["shape"][1:]]
+    if taken["type"] in WHOLE and len(sizes) == len(shape):
+        sizes = list(_closed(tuple(sizes), tuple(shape)))
     if sizes != wanted or taken["shape"][:1] not in (["batch"], [1]):
         yield f"{MANIFEST}: the preprocessing makes {shape}, the file takes {taken['shape']}"
     if taken["type"] != dtype:
@@ -277,8 +281,8 @@ def _of_the_golden(folder: Path, manifest: Json, tolerance: Json, shapes: Json) 
         yield f"{TOLERANCE}: {len(further)} further outputs of {len(outputs) - 1}"
     for place, told in enumerate([tolerance, *further]):
         yield from _of_a_tolerance(folder, manifest, told, place)
-    items, given = tolerance["top1_items"], outputs[0]["shape"][1:]
-    number = count * math.prod(n for n in given[:-1] if isinstance(n, int))
+    items, of_outputs = tolerance["top1_items"], shapes[1][:1] or [(count,)]
+    number = math.prod(of_outputs[0][:-1])
     if len(set(items)) != len(items) or any(i >= number for i in items):
         yield f"{TOLERANCE}: top1_items names an item twice, or one that is not there"
 
