@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
+from kdeploy.system.heap import freed_memory_kept
 from kdeploy.tasks.contract import Task, classification
 from kdeploy.training.checkpoint import fingerprint_of
 from kdeploy.training.compilation import CompiledCall
@@ -98,6 +99,7 @@ def fit(
     # Before the processes join: a wrong model is told at once, and by one of them.
     check_outputs(objective.student, data, name="student")
     with ExitStack() as stack:
+        stack.enter_context(freed_memory_kept())
         frozen = ""
         if config.lora is not None and config.trains:
             # Its state is without them then, and they decide the result.
