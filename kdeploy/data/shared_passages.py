@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +77,16 @@ def _pairs(found: Sequence[Hashes]) -> Counter[tuple[int, int]]:
     hashes = np.concatenate(found) if found else np.zeros(0, np.uint64)
     owners = np.repeat(np.arange(len(found)), [len(some) for some in found])
     order = np.argsort(hashes, kind="stable")
-    starts = np.flatnonzero(np.diff(hashes[order], prepend=hashes[order][:1] + np.uint64(1)))
+    hashes, owners = hashes[order], owners[order]
+    starts = np.flatnonzero(np.diff(hashes, prepend=hashes[:1] + np.uint64(1)))
+    counts = np.diff(starts, append=len(hashes))
     counted: Counter[tuple[int, int]] = Counter()
-    for some in np.split(owners[order], starts[1:]):
-        if 1 < len(some) <= MOST_OWNERS:
-            counted.update(combinations(map(int, some), 2))
+    for count in range(2, MOST_OWNERS + 1):
+        first, second = np.triu_indices(count, 1)
+        alike = owners[starts[counts == count, None] + np.arange(count)]
+        pairs = alike[:, first] * len(found) + alike[:, second]
+        for pair, number in zip(*np.unique(pairs, return_counts=True), strict=True):
+            counted[divmod(int(pair), len(found))] += int(number)
     return counted
 
 
