@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.shared.running import RESULTS, Row, parser_of, table
+from benchmarks.shared.running import Row, here, parser_of, results_folder, table
 from kdeploy.data.contract import Dataset
 from kdeploy.data.load import DataReference, load
 from kdeploy.distill.config import DistillConfig
@@ -137,7 +137,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--widths", type=int, nargs="+", default=[4, 8, 12, 16])
-    parser.add_argument("--out", type=Path, default=RESULTS / "amd-epyc" / "elastic_sizes.md")
+    parser.add_argument("--out", type=Path, default=results_folder(here().cpu) / "elastic_sizes.md")
     found = parser.parse_args()
     found.widths.sort()
     return found

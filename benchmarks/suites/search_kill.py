@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.shared.running import RESULTS, parser_of, table
+from benchmarks.shared.running import here, parser_of, results_folder, table
 from kdeploy.runtimes.run import this_machine
 from kdeploy.search.front import front_trials
 from kdeploy.search.trials import read_trials
@@ -171,7 +171,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULTS / "amd-epyc" / "search_kill.md")
+    parser.add_argument("--out", type=Path, default=results_folder(here().cpu) / "search_kill.md")
     return parser.parse_args()
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.shared.running import RESULTS, parser_of, table
+from benchmarks.shared.running import here, parser_of, results_folder, table
 from kdeploy.recipe.sections import SearchSection
 from kdeploy.search.front import Costs, costs, hypervolume
 from kdeploy.search.sampler import propose
@@ -45,7 +45,9 @@ def main() -> None:
     """Search under several seeds, and write what was covered."""
     parser = parser_of(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=RESULTS / "amd-epyc" / "search_sampler.md")
+    parser.add_argument(
+        "--out", type=Path, default=results_folder(here().cpu) / "search_sampler.md"
+    )
     parser.add_argument("--samplers", nargs="+", default=["random", "tpe"])
     parser.add_argument("--candidates", type=int, default=max(AT))
     arguments = parser.parse_args()
