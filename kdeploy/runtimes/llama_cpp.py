@@ -1,8 +1,8 @@
 """Language models of GGUF files in llama.cpp, by its own C interface, on the processor.
 
-https://github.com/ggml-org/llama.cpp, through `llama-cpp-python`. The cache of keys and values is
-float16, as it is by default. Products with a table of codes run on integers in kernels for that
-format: ggml has no others on the processor.
+https://github.com/ggml-org/llama.cpp, through `llama-cpp-python`. Keys and values are kept in
+float32: llama.cpp's own default, float16, would be rounding that the file does not ask for.
+Products with a table of codes run on integers, in kernels for that format: ggml has no others here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import math
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,11 @@ INPUT, OUTPUT = "input_ids", "output"
 MATRIX = 2  # axes: what has fewer is a norm or a bias
 TABLE, HEAD = "token_embd.weight", "output.weight"
 OF_A_FEW_BITS = "Q"
+ERROR = 4  # of ggml.h, `ggml_log_level`
+
+
+_complaints: list[str] = []
+_listeners: list[Any] = []
 
 
 @runtime(
@@ -51,8 +57,8 @@ class LlamaCpp:
         self._library = llama_cpp
         self._threads = threads or allowed_cores()
         self._model: Any = None
-        self._quiet = llama_cpp.llama_log_callback(lambda *_: None)
-        llama_cpp.llama_log_set(self._quiet, ctypes.c_void_p(0))
+        _listen_to(llama_cpp)
+        self._streams: weakref.WeakSet[LlamaStream] = weakref.WeakSet()
 
     @staticmethod
     def unavailable() -> str | None:
@@ -78,10 +84,11 @@ class LlamaCpp:
     def open(self, path: Path) -> None:
         parameters = self._library.llama_model_default_params()
         parameters.n_gpu_layers = 0
+        _complaints.clear()
         self._model = self._library.llama_model_load_from_file(bytes(path), parameters)
         if not self._model:
             raise ModelError(
-                f"llama.cpp cannot open {path}",
+                f"llama.cpp cannot open {path}: {'; '.join(_complaints)[:300]}",
                 hint="export it again: `kdeploy export gguf`; older libraries know fewer models",
             )
         vocabulary = self._library.llama_model_get_vocab(self._model)
@@ -116,9 +123,11 @@ class LlamaCpp:
 
     def stream(self, longest: int) -> LlamaStream:
         """Return an empty text; the cache takes the memory of `longest` tokens at once."""
-        return LlamaStream(
+        stream = LlamaStream(
             self._library, opened(self._model), longest, self._width, threads=self._threads
         )
+        self._streams.add(stream)
+        return stream
 
     def proof_of_use(self) -> Proof:
         tensors = _tensors(self._path)
@@ -139,6 +148,8 @@ class LlamaCpp:
         )
 
     def close(self) -> None:
+        for stream in self._streams:
+            stream.free()  # a context looks at its model until its end
         if self._model:
             self._library.llama_model_free(self._model)
         self._model = None
@@ -152,6 +163,8 @@ class LlamaStream:
         asked = library.llama_context_default_params()
         asked.n_ctx = asked.n_batch = longest
         asked.n_threads = asked.n_threads_batch = threads
+        asked.type_k = asked.type_v = library.GGML_TYPE_F32
+        asked.flash_attn_type = library.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._library, self._width, self._longest = library, width, longest
         self._context = library.llama_init_from_model(model, asked)
         if not self._context:
@@ -198,12 +211,29 @@ class LlamaStream:
         self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
         self._length, self._pending = 0, -1
 
-    def __del__(self) -> None:
-        """Free the cache: the library counts nothing by itself."""
-        if getattr(self, "_batch", None) is not None:
+    def free(self) -> None:
+        """Give the cache back; nothing can be asked after that."""
+        if self._context:
             self._library.llama_batch_free(self._batch)
-        if getattr(self, "_context", None):
             self._library.llama_free(self._context)
+        self._context = None
+
+    def __del__(self) -> None:
+        """Free what the library does not count by itself."""
+        self.free()
+
+
+def _listen_to(library: Any) -> None:
+    """Have the library say nothing, and its errors kept: it holds the address alone, for good."""
+    if _listeners:
+        return
+
+    def listen(level: int, text: bytes, _: object) -> None:
+        if level == ERROR:
+            _complaints.append(text.decode(errors="replace").strip())
+
+    _listeners.append(library.llama_log_callback(listen))
+    library.llama_log_set(_listeners[0], ctypes.c_void_p(0))
 
 
 def _tensors(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
