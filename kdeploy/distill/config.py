@@ -189,6 +189,24 @@ class DistillConfig(TrainingConfig):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _computes_with_parts(self, info: ValidationInfo) -> DistillConfig:
+        where = f"{_where(info)}.fully_shard"
+        if self.fully_shard and self.losses and self.is_balanced:
+            raise RecipeError(
+                f"{where}: losses without weights are scaled by the gradients of all of the "
+                "student's weights, and each process has a part of them",
+                hint="give the losses a `weight`, e.g. `losses: [{kd: {weight: 0.9}}]`",
+            )
+        writes = [name for loss in self.losses for name, own in loss.items() if _writes(own)]
+        if self.fully_shard and writes:
+            raise RecipeError(
+                f"{where}: with `on_policy` of the loss `{writes[0]}` each process writes texts by "
+                "itself, and has a part of the weights",
+                hint="leave `on_policy` or `fully_shard` out",
+            )
+        return self
+
     @field_validator("scheme")
     @classmethod
     def _known_scheme(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
@@ -224,6 +242,10 @@ class DistillConfig(TrainingConfig):
         if value < 0 or (unit != "B" and value):
             raise RecipeError(f"{where}: `{given}` is no amount of bytes", hint="e.g. `4GB`, or 0")
         return given
+
+
+def _writes(loss: Any) -> bool:
+    return isinstance(loss, Mapping) and bool(loss.get("on_policy"))
 
 
 def _where(info: ValidationInfo) -> str:

@@ -19,6 +19,8 @@ ZLIB_LEVEL = 6
 class HeldZeros:
     """A constraint on a training: weights that are zero when it begins are zero after each step."""
 
+    is_elementwise = True
+
     def __init__(self, names: Iterable[str]) -> None:
         """Hold the zeros of the parameters with these names, as `named_parameters` has them."""
         self.names = tuple(names)

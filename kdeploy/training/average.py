@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdeploy.training.states import divided, part_of, put_into
+
 
 class WeightAverage:
     """`average = d * average + (1 - d) * weights` with `d = min(decay, (1 + step) / (10 + step))`.
@@ -36,8 +38,8 @@ class WeightAverage:
         keep = min(self.decay, (1 + self.step) / (10 + self.step))
         floating = [k for k, v in self.tensors.items() if v.is_floating_point()]
         torch._foreach_lerp_(
-            [self.tensors[k] for k in floating],
-            [self._live[k].detach() for k in floating],
+            [part_of(self.tensors[k]) for k in floating],
+            [part_of(self._live[k].detach()) for k in floating],
             1 - keep,  # lerp's weight is that of the new value
         )
         for k in self.tensors.keys() - set(floating):
@@ -47,11 +49,11 @@ class WeightAverage:
     def applied(self) -> Iterator[None]:
         """Let the model have the average inside the `with`, its own weights again after it."""
         own = {k: v.detach().clone() for k, v in self._live.items()}
-        self._model.load_state_dict(self.tensors, strict=False)
+        put_into(self._model, self.tensors, strict=False)
         try:
             yield
         finally:
-            self._model.load_state_dict(own, strict=False)
+            put_into(self._model, own, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step, "tensors": self.tensors}
@@ -59,4 +61,4 @@ class WeightAverage:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step = state["step"]
         for k, v in self.tensors.items():
-            v.copy_(state["tensors"][k])
+            v.copy_(divided(state["tensors"][k], v))

@@ -30,6 +30,8 @@ BESIDE_A_RATE: Mapping[str, Any] = {
 """What goes with a learning rate that is given."""
 YOUNGER = ("lora", "checkpoint_activations")
 """Options that ids of artefacts and checkpoints do without where they are not used."""
+PLACEMENT = ("fully_shard",)
+"""Options that say where tensors lie, not what comes out: no id and no checkpoint has them."""
 
 
 class LoraConfig(BaseModel):
@@ -140,6 +142,11 @@ class TrainingConfig(BaseModel):
         description="Compute the activations of repeated blocks again in the backward pass: less "
         "memory, the same gradients, a forward pass more to a step.",
     )
+    fully_shard: bool = Field(
+        default=False,
+        description="Divide weights, gradients and the optimizer's averages among the processes of "
+        "`torchrun`, for a student that one device does not hold; the same result.",
+    )
     keep: Literal["best", "last"] | None = Field(
         default=None,
         description="Weights of the epoch that is `best` on the validation part (of equals the "
@@ -156,12 +163,16 @@ class TrainingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _is_computed_in_one_way(self) -> TrainingConfig:
-        if self.checkpoint_activations and self.compile == "on":
-            raise RecipeError(
-                "`compile: on` and `checkpoint_activations` exclude each other: a compiled model "
-                "decides by itself what it computes again",
-                hint="leave one of them out",
-            )
+        why = {
+            "checkpoint_activations": "decides by itself what it computes again",
+            "fully_shard": "holds all of its weights",
+        }
+        for name, says in why.items():
+            if getattr(self, name) and self.compile == "on":
+                raise RecipeError(
+                    f"`compile: on` and `{name}` exclude each other: a compiled model {says}",
+                    hint="leave one of them out",
+                )
         return self
 
     @field_validator("clip_norm")
@@ -182,5 +193,6 @@ class TrainingConfig(BaseModel):
 
     def training_identity(self) -> dict[str, object]:
         """Return what the result depends on, in the form that ids of artefacts are made of."""
+        known = {k: v for k, v in self.training().items() if k not in PLACEMENT}
         # Younger than the first ids: left out where they say nothing.
-        return {k: v for k, v in self.training().items() if k not in YOUNGER or v}
+        return {k: v for k, v in known.items() if k not in YOUNGER or v}

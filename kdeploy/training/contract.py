@@ -92,7 +92,8 @@ class NullCallback:
 class Constraint(Protocol):
     """Something that the weights must hold to all through a training, e.g. zeros that stay.
 
-    It keeps no state between epochs but the weights: an interrupted training begins it again.
+    It keeps no state between epochs but the weights: an interrupted training begins it again. One
+    that treats each number by itself says so, `is_elementwise = True`: it can do with parts.
     """
 
     fingerprint: str

@@ -28,6 +28,7 @@ def fabric_on(
     devices: int = 1,
     num_nodes: int = 1,
     may_skip_parameters: bool = False,
+    is_sharded: bool = False,
 ) -> Fabric:
     """Return Fabric; `bf16` is autocast, the weights stay float32.
 
@@ -37,6 +38,7 @@ def fabric_on(
         devices: Processes on each machine, started already.
         num_nodes: Machines.
         may_skip_parameters: Whether a step may leave out trained parameters, which takes looking.
+        is_sharded: Whether the processes divide the parameters, see `Sharding`.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.plugins import MixedPrecision, Precision
@@ -51,13 +53,14 @@ def fabric_on(
             f"`{device}` was asked for, and several processes would share it",
             hint="ask for `cuda` or `auto`: each process takes a GPU of its own",
         )
-    from kdeploy.training.parallel import DataParallel
+    from kdeploy.training.parallel import DataParallel, ShardedParallel
 
+    replicated = DataParallel(find_unused_parameters=may_skip_parameters)
     fabric = Fabric(
         accelerator=device.type,
         devices=devices,
         num_nodes=num_nodes,
-        strategy=DataParallel(find_unused_parameters=may_skip_parameters),
+        strategy=ShardedParallel() if is_sharded else replicated,
         plugins=[plugin],
     )
     fabric.launch()

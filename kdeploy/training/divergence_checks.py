@@ -10,6 +10,8 @@ from torch import nn
 
 from kdeploy.errors import TrainingDiverged
 from kdeploy.training.defaults import Settled
+from kdeploy.training.processes import ALONE, Processes
+from kdeploy.training.states import part_of
 
 LARGEST_WEIGHT = 1e10  # float32 still holds its square; no useful weight is near it
 
@@ -25,20 +27,24 @@ def check_finite(losses: Mapping[str, float], epoch: int, settings: Settled) -> 
             )
 
 
-def check_weights(model: nn.Module, epoch: int, settings: Settled) -> None:
+def check_weights(
+    model: nn.Module, epoch: int, settings: Settled, processes: Processes = ALONE
+) -> None:
     """Raise TrainingDiverged when the last steps threw weights out of every sensible range.
 
     The losses of an epoch do not show its last step.
     """
-    trained = {name: p.detach() for name, p in model.named_parameters() if p.numel()}
-    largest = torch.stack([p.abs().max().float() for p in trained.values()])
-    for name, value in zip(trained, largest.tolist(), strict=True):
-        if not value < LARGEST_WEIGHT:
-            raise TrainingDiverged(
-                f"the largest weight of `{name}` became {value:.3g} in epoch {epoch + 1} "
-                f"of {settings.epochs}",
-                hint=_calmer(settings),
-            )
+    trained = {name: part_of(p.detach()) for name, p in model.named_parameters() if p.numel()}
+    # Of divided weights a process may hold nothing.
+    largest = [p.abs().max().float() if p.numel() else p.new_zeros(()) for p in trained.values()]
+    for found in processes.gathered(torch.stack(largest).tolist()):
+        for name, value in zip(trained, found, strict=True):
+            if not value < LARGEST_WEIGHT:
+                raise TrainingDiverged(
+                    f"the largest weight of `{name}` became {value:.3g} in epoch {epoch + 1} "
+                    f"of {settings.epochs}",
+                    hint=_calmer(settings),
+                )
 
 
 def check_used(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, fields
 from functools import partial
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.tasks.contract import task_of
-from kdeploy.torch_module.named_inputs import call
 from kdeploy.training import checkpoint
 from kdeploy.training.arithmetic import Arithmetic, Layers, applied
 from kdeploy.training.average import WeightAverage
@@ -41,10 +40,11 @@ from kdeploy.training.predict import item_scores
 from kdeploy.training.processes import Means, joined, seed_of
 from kdeploy.training.rate_range_test import RateFound
 from kdeploy.training.rate_trial import sought_rate
-from kdeploy.training.safe_arithmetic import modules_asked, settled
-from kdeploy.training.states import copied, lay_out
+from kdeploy.training.safe_arithmetic import modules_asked, passes_to_come, settled
+from kdeploy.training.sharding import Sharding, check_shardable
+from kdeploy.training.states import copied, lay_out, put_into, put_into_optimizer, whole
 from kdeploy.training.threads import computing_with, free_threads
-from kdeploy.training.validation import Validated, validated, validation_batches
+from kdeploy.training.validation import Validated, validated
 from kdeploy.training.views import View
 
 # On CPU reading a loss waits for nothing, so a divergence is seen before the epoch ends.
@@ -70,6 +70,9 @@ class Training:
         self.data, self.context, self.settings, self.config = data, context, settings, config
         self.rate: RateFound | None = None
         self.processes = joined(context.devices, context.num_nodes)
+        is_sharded = settings.fully_shard and settings.trains
+        if is_sharded:
+            check_shardable(objective, context, self.processes)
         self.callback = context.callback if self.processes.is_first else NullCallback()
         self.precision = precision_on(self.device, settings.precision)
         self.hooks = objective if isinstance(objective, ObjectiveHooks) else None
@@ -79,7 +82,8 @@ class Training:
         facts |= {"precision": self.precision, **({"frozen": frozen} if frozen else {})}
         self.fingerprint = checkpoint.fingerprint_of(facts, objective)
         self.student = objective.student
-        self.objective: nn.Module = objective.to(self.device)
+        # What is divided never is on one device as a whole.
+        self.objective: nn.Module = objective if is_sharded else objective.to(self.device)
         self.batches = TrainingBatches(
             data,
             batch_size=settings.batch_size,
@@ -98,9 +102,13 @@ class Training:
             devices=context.devices,
             num_nodes=context.num_nodes,
             may_skip_parameters=self.hooks is None or bool(self.hooks.may_be_zero),
+            is_sharded=is_sharded,
         )
         is_synchronized = self.processes.count > 1 and self.device.type == "cuda"
         self.desynchronize = synchronized(self.objective) if is_synchronized else None
+        shard = partial(Sharding, data=data, device=self.device, processes=self.processes)
+        self.sharding = shard(self.objective) if is_sharded else None
+        self.objective.to(self.device)  # buffers, and the teacher
         self.average = WeightAverage(self.student, decay=settings.ema) if settings.ema else None
         self.history: list[EpochRecord] = []
         self.best = Best()
@@ -156,9 +164,8 @@ class Training:
         if not self.settings.epochs:
             self._lay_out(chosen)
         elif self.processes.is_first:
-            chosen = settled(
-                chosen, self.layers, self._steps, lay_out=self._lay_out, device=self.device
-            )
+            steps = partial(passes_to_come, self.objective, self.batches, seed=self.context.seed)
+            chosen = settled(chosen, self.layers, steps, lay_out=self._lay_out, device=self.device)
         # All compute alike: a process with another layout or precision would average unlike
         # gradients.
         chosen = self.processes.from_first(chosen)
@@ -171,27 +178,10 @@ class Training:
         if is_last or self.settings.channels_last:
             lay_out(self.objective, torch.channels_last if is_last else torch.contiguous_format)
 
-    def _steps(self) -> Sequence[Callable[[], object]]:
-        """Return the forward passes to come, one of each size, as they are in training."""
-        first = next(self.batches.epoch([self.context.seed, 0]))
-        parts = [
-            Batch(x=first.x[:n], labels=first.labels[:n], rows=first.rows[:n], progress=0.5)
-            for n in self.batches.part_sizes()
-        ]
-        self.objective.train()
-
-        @torch.no_grad()
-        def validate(x: Tensor) -> None:
-            call(self.student.eval(), x)
-
-        return [partial(self.objective, part) for part in parts] + [
-            partial(validate, x) for x in validation_batches(self.data, self.device, self.processes)
-        ]
-
     def _shall_compile(self, items: int) -> bool:
         own = self.arithmetic.float32_layers + self.arithmetic.contiguous_layers
         # What single layers do in their own way is not in a compiled model.
-        is_kept = own or self.settings.checkpoint_activations
+        is_kept = own or self.settings.checkpoint_activations or self.sharding
         return not is_kept and shall_compile(self.settings.compile, items=items)
 
     def _epoch(self, epoch: int) -> None:
@@ -199,7 +189,7 @@ class Training:
         losses, images = self._train(epoch, self._view(epoch))
         trained = time.perf_counter()
         check_finite(losses, epoch, self.settings)
-        check_weights(self.objective, epoch, self.settings)
+        check_weights(self.objective, epoch, self.settings, self.processes)
         may_be_zero = self.hooks.may_be_zero if self.hooks else ()
         check_used(losses, epoch, self.settings, may_be_zero=may_be_zero)
         accuracy = self._validate(epoch)
@@ -271,7 +261,9 @@ class Training:
         done = []
         for part in parts:
             is_last = part is parts[-1]
-            with self.fabric.no_backward_sync(self.step_module, enabled=not is_last):
+            # Divided gradients are averaged with each part: they would be whole until the last one.
+            is_apart = not (is_last or self.sharding)
+            with self.fabric.no_backward_sync(self.step_module, enabled=is_apart):
                 components: dict[str, Tensor] = self.step_module(part)
                 loss = torch.stack(list(components.values())).sum()
                 # Times their count, because the processes' gradients are averaged, not added.
@@ -325,16 +317,19 @@ class Training:
                 device=self.device,
                 processes=self.processes,
                 task=task_of(self.data),
+                is_sharded=self.sharding is not None,
             )
 
     def _result(self) -> FitResult:
         if not self.history:
             self.best = Best(**self._validated()._asdict())
         elif self.settings.keep == "best":
-            self.student.load_state_dict(self.best.state)
+            put_into(self.student, self.best.state)
         elif self.average:
             # Not strict: what is no tensor (extra state of a module) has no average.
-            self.student.load_state_dict(self.average.tensors, strict=False)
+            put_into(self.student, self.average.tensors, strict=False)
+        if self.sharding:
+            self.sharding.undo()
         if self.desynchronize:
             self.desynchronize()
         # Contiguous again: files hold tensors in that order.
@@ -354,7 +349,8 @@ class Training:
         )
 
     def _save(self) -> None:
-        if self.context.work is None or not self.processes.is_first:
+        is_first = self.processes.is_first
+        if self.context.work is None or not (is_first or self.sharding):
             return
         state = {
             "history": [asdict(record) for record in self.history],
@@ -366,7 +362,10 @@ class Training:
             "rate": self.rate.to_dict() if self.rate else None,
             "look": self.look.state_dict() if self.look else None,
         }
-        checkpoint.save(state, self.context.work, fingerprint=self.fingerprint)
+        if self.sharding:
+            state = whole(state, is_kept=is_first)
+        if is_first:
+            checkpoint.save(state, self.context.work, fingerprint=self.fingerprint)
 
     def _checkpoint(self) -> dict[str, Any] | None:
         if self.context.work is None or not self.settings.epochs:
@@ -380,8 +379,8 @@ class Training:
         state, self.checkpoint = self.checkpoint, None
         if state is None:
             return
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        put_into(self.objective, state["objective"])
+        put_into_optimizer(self.optimizer, state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self.history = [EpochRecord(**record) for record in state["history"]]

@@ -205,9 +205,11 @@ def _put_in(
     *further: Any,
 ) -> None:
     """Have a state, of which frozen parameters were left out, loaded as a whole one."""
-    del model, further
-    for name, parameter in frozen.items():
-        state.setdefault(prefix + name, parameter)
+    del further
+    now = dict(model.named_parameters(remove_duplicate=False))
+    for name in frozen:
+        # As they are now: a training may have divided them among processes.
+        state.setdefault(prefix + name, now[name])
 
 
 def _tell(model: nn.Module, layers: Mapping[str, nn.Linear]) -> None:

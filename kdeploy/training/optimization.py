@@ -9,6 +9,7 @@ from torch import nn
 
 from kdeploy.errors import ModelError
 from kdeploy.training.defaults import Settled
+from kdeploy.training.states import is_divided
 
 # Of Smith and Topin, arXiv:1708.07120, with the values of torch's OneCycleLR.
 ONE_CYCLE_RISE = 0.3
@@ -39,7 +40,8 @@ def optimizer_of(model: nn.Module, settings: Settled) -> torch.optim.Optimizer:
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
         weight_decay=settings.weight_decay,
-        fused=True,
+        # Of divided parameters torch 2.13 has the fused step of AdamW alone.
+        fused=not any(map(is_divided, trained)),
     )
     # Fused, torch 2.13 fails at a first gradient that comes after those of others: a loss whose
     # weight starts at 0. From 0 the first step is the same.

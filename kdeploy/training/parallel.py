@@ -1,4 +1,4 @@
-"""Data parallel training: each process has all weights, a share of each batch, and one device."""
+"""Data parallel training: each process has a share of each batch, and one device."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class DataParallel(DDPStrategy):  # type: ignore[misc]  # untyped
-    """Fabric's, but batches stay where they are, and so do buffers: they are averaged each epoch.
+    """Each process has all weights: Fabric's, but batches stay where they are, and so do buffers.
 
-    Given a device, DDP would move `Batch.rows` there.
+    Buffers are averaged each epoch. Given a device, DDP would move `Batch.rows` there.
     """
 
     def setup_module(self, module: nn.Module) -> DistributedDataParallel:
@@ -18,3 +18,14 @@ class DataParallel(DDPStrategy):  # type: ignore[misc]  # untyped
         parallel = DistributedDataParallel(module, **self._ddp_kwargs)
         parallel.broadcast_buffers = False  # the argument has another name since PyTorch 2.13
         return parallel
+
+
+class ShardedParallel(DDPStrategy):  # type: ignore[misc]  # untyped
+    """Each process has a share of all weights: `Sharding` divided the module, which stays so."""
+
+    def setup_module(self, module: nn.Module) -> nn.Module:
+        """Return the module itself: its hooks average the gradients."""
+        return module
+
+    def module_to_device(self, module: nn.Module) -> None:
+        """Do nothing: the shares are there."""

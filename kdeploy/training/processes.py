@@ -103,7 +103,7 @@ def joined(devices: int, num_nodes: int) -> Processes:
         raise InputError(
             f"{devices} processes on each of {num_nodes} machines were asked for, and "
             f"{os.environ.get('WORLD_SIZE', 'none')} were started",
-            hint=f"start them by `{_torchrun(devices, num_nodes)}`",
+            hint=f"start them by `{torchrun(devices, num_nodes)}`",
         )
     if not distributed.is_initialized():
         has_nccl = torch.cuda.is_available() and distributed.is_nccl_available()
@@ -140,7 +140,8 @@ def _leave() -> None:
         distributed.destroy_process_group()
 
 
-def _torchrun(devices: int, num_nodes: int) -> str:
+def torchrun(devices: int, num_nodes: int) -> str:
+    """Return the command that starts this program in so many processes."""
     program = Path(sys.argv[0])
     is_kdeploy = program.stem == "kdeploy" or program.parent.name == "kdeploy"
     what = ["-m", "kdeploy"] if is_kdeploy else [str(program)]

@@ -10,14 +10,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from kdeploy.torch_module.named_inputs import call
 from kdeploy.training.arithmetic import Arithmetic, Layers, applied
+from kdeploy.training.batches import TrainingBatches
+from kdeploy.training.contract import Batch
 from kdeploy.training.kernel_calls import Record, can_record, recorded
 from kdeploy.training.kernel_check import Finding, findings
 from kdeploy.training.kernel_faults import is_channels_last
+from kdeploy.training.validation import validation_batches
 
 ROUNDS = 6
 LOW_TYPES = frozenset({"bfloat16", "float16"})
@@ -137,3 +142,23 @@ def modules_asked(objective: nn.Module) -> Sequence[nn.Module]:
     """Return the models that an objective asks without training them."""
     teacher = getattr(objective, "teacher", None)
     return tuple(getattr(teacher, "models", ()))
+
+
+def passes_to_come(
+    objective: nn.Module, batches: TrainingBatches, *, seed: int
+) -> Sequence[Callable[[], object]]:
+    """Return the forward passes of a training, one of each size, as they are in it."""
+    student = objective.get_submodule("student")
+    first = next(batches.epoch([seed, 0]))
+    parts = [
+        Batch(x=first.x[:n], labels=first.labels[:n], rows=first.rows[:n], progress=0.5)
+        for n in batches.part_sizes()
+    ]
+    objective.train()
+
+    @torch.no_grad()
+    def validate(x: Tensor) -> None:
+        call(student.eval(), x)
+
+    found = validation_batches(batches.data, batches.device, batches.processes)
+    return [partial(objective, part) for part in parts] + [partial(validate, x) for x in found]

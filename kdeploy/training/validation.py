@@ -41,8 +41,18 @@ def validated(
     device: torch.device,
     processes: Processes,
     task: Task | None = None,
+    is_sharded: bool = False,
 ) -> Validated:
     """Return how good a student is; it is left in eval mode.
+
+    Args:
+        student: Is asked.
+        part: All of it; each process asks on its share.
+        preprocessing: Makes items inputs.
+        device: Of this process.
+        processes: Share the part.
+        task: What answers mean; None: classes.
+        is_sharded: Whether the processes share the weights too, and compute only together.
 
     Raises:
         ModelError: an answer is NaN or infinite; the message names the item and the layer.
@@ -71,13 +81,21 @@ def validated(
         if is_by_likelihood and (num_counted := int((y != NOT_COUNTED).sum())):
             loss += float(task.label_loss(answer, y)) * num_counted
         counts += torch.stack([right, num_unreadable(answer)])
+    if is_sharded:
+        num_batches = -(-np.diff(bounds) // size)
+        shown = next(batches_in_order(part.x[:1], preprocessing, batch_size=1, device=device))
+        for _ in range(num_batches.max() - num_batches[processes.rank]):
+            call(student, shown)
     num_right, num_without = processes.add_up(counts).tolist()
     found = [made for share in processes.gathered(predictions) for made in share]
     if num_without:
-        _refuse(student, part, preprocessing, own, device)
+        if not is_sharded:  # to find the layer, one process asks again by itself
+            _refuse(student, part, preprocessing, own, device)
         raise ModelError(
             f"{num_without} answers to validation items are NaN or infinite, which is no class",
-            hint="the process that asked for them names the first one and the layer",
+            hint="without `fully_shard` the first one and the layer are named"
+            if is_sharded
+            else "the process that asked for them names the first one and the layer",
         )
     num_counted = int((part.y != NOT_COUNTED).sum())
     if found:

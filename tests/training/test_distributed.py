@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-WORKER = Path(__file__).with_name("trained_together.py")
-LIMIT_SECONDS = 300  # a hang must not become CI's
+from tests.training.pair import outcomes_of_two
+from tests.training.trained_together import outcomes
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     """Return what both processes of a pair ended with."""
     folder = tmp_path_factory.mktemp("together")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    pair = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", str(WORKER), str(folder)],
-            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    try:
-        for process in pair:
-            _, errors = process.communicate(timeout=LIMIT_SECONDS)
-            assert process.returncode == 0, errors
-    finally:
-        for process in pair:
-            process.kill()
-            process.communicate()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return outcomes_of_two("tests.training.trained_together", folder)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("trained_together", WORKER)
-    worker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(worker)
-    return worker.outcomes(tmp_path_factory.mktemp("alone"), devices=1)
+    return outcomes(tmp_path_factory.mktemp("alone"), devices=1)
 
 
 @pytest.mark.parametrize(

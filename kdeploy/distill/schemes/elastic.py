@@ -33,7 +33,9 @@ logger = logging.getLogger(__name__)
 
 
 @scheme(
-    paper="arXiv:1903.05134", tasks=("classification",), without=("lora", "checkpoint_activations")
+    paper="arXiv:1903.05134",
+    tasks=("classification",),
+    without=("lora", "checkpoint_activations", "fully_shard"),
 )
 def elastic(
     students: Sequence[nn.Module],

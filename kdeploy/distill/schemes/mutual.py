@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 @scheme(
     paper="arXiv:1706.00384",
     tasks=("classification", "tokens", "language_modeling", "segmentation"),
-    without=("lora", "checkpoint_activations"),
+    without=("lora", "checkpoint_activations", "fully_shard"),
 )
 def mutual(
     students: Sequence[nn.Module],

@@ -32,7 +32,10 @@ logger = logging.getLogger(__name__)
 
 
 @scheme(
-    paper="arXiv:1905.08094", student_layers="exits", tasks=("classification",), without=("lora",)
+    paper="arXiv:1905.08094",
+    student_layers="exits",
+    tasks=("classification",),
+    without=("lora", "fully_shard"),
 )
 def self_exits(
     students: Sequence[nn.Module],
