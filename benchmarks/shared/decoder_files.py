@@ -63,6 +63,8 @@ def our_files(
 ) -> dict[str, Path]:
     """Return our files, made where they are missing; the first block's for OpenVINO too.
 
+    Each block's codes stand in a GGUF file as well, where llama.cpp is there.
+
     Args:
         given: `work`, `blocks`, and `recover`, `learned` of a file that learns on its codes.
         source: The float model, a Hugging Face folder.
@@ -72,16 +74,18 @@ def our_files(
     files = {}
     for number, block in enumerate(given.blocks):
         folder = given.work / f"block_{block}"
-        path, other = folder / CONFIG, folder / "openvino" / OPENVINO_FILE
-        if not path.is_file() or (number == 0 and not other.is_file()):
-            small, row = _quantized(source, data, block)
-            for target, file in (("onnxruntime_genai", path), ("openvino_stateful", other)):
-                if not file.is_file() and (file == path or number == 0):
-                    row[target] = _export(small, target, data, file, source)
-            add_row(store, row)
-        files[f"kdeploy, block {block}"] = path
+        wanted = {"onnxruntime_genai": ("", folder / CONFIG)}
         if number == 0:
-            files[f"kdeploy, block {block}, OpenVINO"] = other
+            openvino = folder / "openvino" / OPENVINO_FILE
+            wanted["openvino_stateful"] = (", OpenVINO", openvino)
+        if not missing("llama.cpp"):
+            wanted["gguf"] = (", llama.cpp", folder / "llama" / "model.gguf")
+        absent = {to: file for to, (_, file) in wanted.items() if not file.is_file()}
+        if absent:
+            small, row = _quantized(source, data, block)
+            made = {to: _export(small, to, data, file, source) for to, file in absent.items()}
+            add_row(store, {**row, **made})
+        files |= {f"kdeploy, block {block}{where}": file for where, file in wanted.values()}
     if given.recover:
         files[f"kdeploy, block {given.blocks[0]}, taught on its codes"] = _taught(given, store)
     return files

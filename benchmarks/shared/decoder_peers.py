@@ -1,4 +1,4 @@
-"""Other people's INT4 files of a language model, opened as kdeploy opens its own.
+"""Other people's INT4 files of a language model, for kdeploy's own runtimes.
 
 ONNX Runtime GenAI's builder, OpenVINO's weight compression (NNCF) and llama.cpp. The last two need
 `pip install --no-deps nncf networkx pydot tabulate`, and `pip install llama-cpp-python`, which
@@ -13,16 +13,10 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from kdeploy.export.genai_builder import ALONE
 from kdeploy.runtimes.onnxruntime_genai import CONFIG
 
-LONGEST = 1024
-"""Tokens of prompt and answer in llama.cpp, whose cache is made at once."""
 LLAMA_FORMATS = {"Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0", "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M"}
 
 
@@ -81,56 +75,3 @@ def missing(peer: str) -> str:
         "llama.cpp": ("llama_cpp", "pip install llama-cpp-python"),
     }[peer]
     return "" if find_spec(package) else f"skipped: {package} is not installed ({remedy})"
-
-
-class LlamaCpp:
-    """A GGUF file in llama.cpp, one thread, as a runtime of kdeploy that writes text."""
-
-    def __init__(self, path: Path) -> None:
-        """Open a file."""
-        import llama_cpp
-
-        self._model = llama_cpp.Llama(
-            str(path),
-            n_ctx=LONGEST,
-            n_batch=LONGEST,
-            n_threads=1,
-            n_threads_batch=1,
-            logits_all=True,
-            verbose=False,
-        )
-
-    def infer(self, given: NDArray[np.int64]) -> dict[str, Any]:
-        """Return the scores (1, tokens, vocabulary) of a text (1, tokens)."""
-        self.stream(0).append(given[0])
-        return {"output": self._model.scores[None, : given.shape[1]]}
-
-    def stream(self, longest: int) -> LlamaStream:
-        """Return an empty text: its cache is the file's only one."""
-        del longest
-        self._model.reset()
-        self._model._ctx.kv_cache_clear()
-        return LlamaStream(self._model)
-
-    def close(self) -> None:
-        """Free the model."""
-        self._model.close()
-
-
-class LlamaStream:
-    """One text in llama.cpp."""
-
-    def __init__(self, model: Any) -> None:
-        self._model, self._pending = model, -1
-
-    def append(self, ids: NDArray[np.int64]) -> None:
-        """Put tokens behind what is there."""
-        self._model.eval([int(token) for token in ids])
-        self._pending = -1
-
-    def next(self) -> int:
-        """Return the likeliest token, and put it behind the others."""
-        if self._pending >= 0:
-            self._model.eval([self._pending])
-        self._pending = int(self._model.scores[self._model.n_tokens - 1].argmax())
-        return self._pending

@@ -31,7 +31,6 @@ import transformers
 from numpy.typing import NDArray
 
 from benchmarks.shared.decoder_files import LENGTH, THEIRS, WINDOWS, gguf, our_files, peer_files
-from benchmarks.shared.decoder_peers import LlamaCpp
 from benchmarks.shared.running import add_row, conclude, conditions, here, parser_of, rows_of, table
 from kdeploy.bench.scenarios.generate import Generation
 from kdeploy.data.contract import NOT_COUNTED, Dataset, Preprocessing, Split
@@ -121,17 +120,14 @@ def _calibration(source: Path) -> Dataset:
     )
 
 
+RUNTIMES = {".gguf": "llama_cpp", ".xml": "openvino", ".json": "onnxruntime_genai"}
+
+
 def _open(path: Path) -> Any:
-    if path.suffix == ".gguf":
-        return LlamaCpp(path)
-    return open_runtime(
-        "openvino" if path.suffix == ".xml" else "onnxruntime_genai", path, threads=1
-    )
+    return open_runtime(RUNTIMES[path.suffix], path, threads=1)
 
 
-def _coded(opened: Any) -> list[int] | None:
-    if isinstance(opened, LlamaCpp):
-        return None
+def _coded(opened: Any) -> list[int]:
     proof = opened.proof_of_use()
     return [proof.four_bit, proof.four_bit_eligible]
 
@@ -317,7 +313,7 @@ def _heading(given: argparse.Namespace) -> list[str]:
         f"openvino {machine.versions.get('openvino', '?')}; load {machine.load:.1f} "
         f"while it was measured. Greedy, empty caches, {NEW_TOKENS} new tokens; speeds are of the "
         "fastest token and prompt, in the process's own CPU time; a prompt's scores are computed "
-        "for each of its tokens. Keys and values are float32 but in llama.cpp (float16).",
+        "for each of its tokens. Keys and values are float32; in llama.cpp attention is not fused.",
         "",
     ]
 
@@ -329,7 +325,7 @@ def _told_of_making(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"{row[target]['bound']:.2g}"
         for row in rows
         if row["kind"] == "made"
-        for target in ("onnxruntime_genai", "openvino_stateful")
+        for target in ("onnxruntime_genai", "openvino_stateful", "gguf")
         if target in row
     ]
     return made + [
