@@ -40,7 +40,12 @@ def write_tokenizer(writer: Any, folder: Path, config: Any) -> None:
             hint="`tokenizer.save_pretrained(DIR)` into the folder of `transformers:DIR`",
         )
     told = json.loads(path.read_bytes())
-    rules = rules_of(told)
+    rules, merges = rules_of(told), told["model"]["merges"]
+    if not merges:
+        raise ModelError(
+            f"{TOKENIZER} joins no pairs, and llama.cpp reads no byte-pair tokenizer without any",
+            hint="`onnxruntime_genai` takes any tokenizer",
+        )
     texts: list[str] = [f"[PAD{place}]" for place in range(config.vocab_size)]
     kinds = [UNUSED] * config.vocab_size
     known = {**told["model"]["vocab"], **{a["content"]: a["id"] for a in told["added_tokens"]}}
@@ -50,7 +55,6 @@ def write_tokenizer(writer: Any, folder: Path, config: Any) -> None:
     for added in told["added_tokens"]:
         if added["id"] < config.vocab_size:
             kinds[added["id"]] = CONTROL if added["special"] else USERS_OWN
-    merges = told["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(rules)
     writer.add_token_list(texts)

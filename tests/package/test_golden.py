@@ -69,6 +69,7 @@ def test_a_quantized_file_may_move_a_tenth(tmp_path, tiny, run_onnx):
     found = tolerance(path, tiny.inputs, outputs)
     floor = QUANTIZED_FLOOR * np.std(outputs)
     assert found.atol == pytest.approx(max(floor, 4 * found.spread))
+    assert found.rms_atol == pytest.approx(max(floor, 4 * found.rms_spread))
 
 
 def moved(by, path, inputs, outputs):

@@ -104,7 +104,7 @@ def unproven(monkeypatch):
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
 def test_an_independent_reader_computes_the_same(tmp_path, unproven, kind):
     model = decoder(tmp_path / "model", kind)
-    path = write_tokenizer(tmp_path / "out") / "model.gguf"
+    path = with_a_merge(write_tokenizer(tmp_path / "out")) / "model.gguf"
     exporter.gguf_from_torch(model, IDS, path)
     with torch.no_grad():
         expected = model(IDS)
@@ -115,7 +115,7 @@ def test_an_independent_reader_computes_the_same(tmp_path, unproven, kind):
 @pytest.mark.parametrize("form", FORMS)
 def test_codes_stand_for_the_same_weights(tmp_path, unproven, form):
     model = on_codes(decoder(tmp_path / "model", "llama"), FORMS[form])
-    path = write_tokenizer(tmp_path / "out") / "model.gguf"
+    path = with_a_merge(write_tokenizer(tmp_path / "out")) / "model.gguf"
     exporter.gguf_from_torch(model, IDS, path)
     with torch.no_grad():
         expected = model(IDS)
@@ -143,6 +143,8 @@ def test_what_has_no_place_in_such_a_file_is_refused(tmp_path):
     with pytest.raises(ModelError, match="causal language model"):
         exporter.gguf_from_torch(plain, IDS, tmp_path / "model.gguf")
     model = decoder(tmp_path / "model", "llama")
+    with pytest.raises(ModelError, match="joins no pairs"):
+        exporter.gguf_from_torch(model, IDS, write_tokenizer(tmp_path / "out") / "model.gguf")
     with pytest.raises(ModelError, match="no tokenizer"):
         exporter.gguf_from_torch(model, IDS, tmp_path / "model.gguf")
     model.model.config.model_type = "phi"

@@ -308,7 +308,8 @@ def _of_a_tolerance(folder: Path, manifest: Json, told: Json, place: int) -> Ite
     if ("rms_atol" in told) != ("rms_spread" in told):
         yield f"{TOLERANCE}: rms_atol and rms_spread are given together"
     elif "rms_atol" in told:
-        if not SPREAD_MARGIN * told["spread"] > std or atol > std * CLOSE:
+        is_far = SPREAD_MARGIN * told["spread"] > std and atol <= std * CLOSE
+        if not is_far and told["floor_of_std"] != QUANTIZED_FLOOR:
             yield f"{TOLERANCE}: rms_atol is for outputs of which single numbers move by more"
         half, margin = RMS_CAP * std, SPREAD_MARGIN * told["rms_spread"]
         derived, atol = max(told["floor_of_std"] * std, min(margin, half)), told["rms_atol"]

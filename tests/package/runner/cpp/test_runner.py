@@ -223,7 +223,7 @@ def test_a_quantized_model_passes_with_the_very_outputs(quantized, cpp, predict,
     bundle, outputs = quantized
     code, report = self_test(cpp, bundle)
     assert code == 0, report
-    assert next(c for c in report["checks"] if c["check"] == "golden.max_abs")["value"] == 0
+    assert next(c for c in report["checks"] if c["check"] == "golden.rms")["value"] == 0
     np.save(tmp_path / "stored.npy", tiny.stored)
     found = predict(bundle, tmp_path / "stored.npy")
     assert [one["index"] for one in found] == outputs.argmax(axis=1).tolist()
