@@ -46,7 +46,10 @@ class Exported:
         """
         unusual = [self.profile] if self.profile not in ("", "cpu") else []
         stem = _NO_NAME.sub("-", ".".join([self.model.label, *unusual])).lstrip(".")
-        return (stem[:LONGEST_STEM] or "model") + self.file.file.suffix
+        suffix = self.file.file.suffix
+        if suffix == f".{self.profile}":  # a target that is called like its suffix
+            stem = stem.removesuffix(suffix)
+        return (stem[:LONGEST_STEM] or "model") + suffix
 
     @property
     def name(self) -> str:

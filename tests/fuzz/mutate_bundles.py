@@ -207,6 +207,7 @@ def _files(chance: random.Random) -> tuple[str, Bundle]:
         is_extra = kind == 2 or (kind == 0 and name.startswith(("LICENSES/THIRD", "requirements")))
         is_extra |= name == "SHA256SUMS"  # which signing writes anew
         free = is_extra or (kind in (1, 4) and name in ("README.md", "LICENSES/THIRD_PARTY.md"))
+        free |= kind == 1 and name == "requirements.txt"  # no runner reads it
         content = _signed_again(files)
         is_zip = chance.random() < 0.5
         return f"{name} ({kind}), signed", Bundle(

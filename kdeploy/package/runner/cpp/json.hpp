@@ -1,6 +1,7 @@
 // JSON documents that nobody vouches for are read within bounds; results are written.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -234,18 +235,40 @@ class Reader {
   }
 };
 
+// Return how many bytes the character at a place has; 0 where there is none (RFC 3629).
+inline size_t character(const std::string& text, size_t at) {
+  const auto byte = [&](size_t i) { return i < text.size() ? uint8_t(text[i]) : 0; };
+  const uint8_t first = byte(at), second = byte(at + 1);
+  if (first < 0x80) return 1;
+  const size_t more = first >= 0xF0 && first < 0xF5   ? 3
+                      : first >= 0xE0 && first < 0xF0 ? 2
+                      : first >= 0xC2 && first < 0xE0 ? 1
+                                                      : 0;
+  for (size_t i = 1; i <= more; ++i)
+    if ((byte(at + i) & 0xC0) != 0x80) return 0;
+  const bool is_longer_than_need_be =
+      (first == 0xE0 && second < 0xA0) || (first == 0xF0 && second < 0x90);
+  const bool is_none = (first == 0xED && second > 0x9F) || (first == 0xF4 && second > 0x8F);
+  return more == 0 || is_longer_than_need_be || is_none ? 0 : more + 1;
+}
+
+// Return a text in quotes; names and paths may hold bytes that are no characters.
 inline std::string quoted(const std::string& text) {
   std::string made = "\"";
-  for (unsigned char c : text) {
+  for (size_t at = 0, size; at < text.size(); at += std::max<size_t>(size, 1)) {
+    const unsigned char c = text[at];
     char escaped[8];
-    if (c == '"' || c == '\\') {
+    size = character(text, at);
+    if (size == 0) {
+      made += "\\ufffd";
+    } else if (c == '"' || c == '\\') {
       made += '\\';
       made += char(c);
     } else if (c < 0x20) {
       std::snprintf(escaped, sizeof escaped, "\\u%04x", c);
       made += escaped;
     } else {
-      made += char(c);
+      made += text.substr(at, size);
     }
   }
   return made + '"';

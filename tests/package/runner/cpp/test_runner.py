@@ -467,6 +467,22 @@ def test_outputs_that_are_others_fail(bundle, cpp, tiny):
     assert found["value"] == pytest.approx(2 * atol, rel=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (b"a\xf4\xffb", "a\ufffd\ufffdb"),
+        (b"\xed\xa0\x80", "\ufffd" * 3),  # half of a pair
+        (b"\xc0\xaf", "\ufffd" * 2),  # longer than need be
+        ("dé\u4e2d\U0001f600".encode(), "dé\u4e2d\U0001f600"),
+    ],
+)
+def test_names_that_are_no_text_are_told_as_json(pristine, predict, tiny, tmp_path, name, told):
+    path = tmp_path / os.fsdecode(name + b".npy")
+    np.save(path, tiny.stored)
+    found = predict(pristine, path)
+    assert found[0]["input"] == str(tmp_path / f"{told}.npy")
+
+
 @pytest.mark.parametrize(("moved", "holds"), [("one", True), ("all", False)])
 def test_where_single_numbers_move_far_all_of_them_are_judged(
     bundle, cpp, runner, tiny, capsys, moved, holds
