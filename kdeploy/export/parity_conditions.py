@@ -3,7 +3,8 @@
 A quantized model is measured in distances to what it rounds. Of a torch model that is its float
 base; of a file it is the file itself without the quantizers of its activations: a file written in
 another encoding may be as far from it as rounding is. Where weights alone are codes, a kernel may
-round a layer's inputs to 8 bits, block by block: the yardstick is the model that does.
+round a layer's inputs to 8 bits, block by block: the yardstick is the model that does, in the way
+that moves it most of those that kernels are known to have.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from kdeploy.data.contract import Dataset
 from kdeploy.errors import ModelError
@@ -102,12 +103,35 @@ def _parity_of_larger(model: nn.Module, run: Run, data: Dataset, base: nn.Module
         ) from error
 
 
+class RoundedInputs(nn.Module):
+    """A model with layers on codes whose inputs are rounded, in the way that moves it most.
+
+    A text on which activations become huge is moved by any rounding, and by each otherwise.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.exact = model
+        self.ways = nn.ModuleList(
+            [
+                with_rounded_inputs(model),
+                with_rounded_inputs(model, block_size=32, has_half_scales=True),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the scores (batch, tokens, vocabulary) that are furthest from the model's."""
+        exact = self.exact(x)
+        found: list[Tensor] = [way(x) for way in self.ways]
+        return max(found, key=lambda scores: float((scores - exact).abs().max()))
+
+
 def _base(model: nn.Module) -> nn.Module | None:
     """Return what a quantized model rounds, None for a float one."""
     if is_wrapped(model):
         return model.base
     if block_quantized(model):
-        return with_rounded_inputs(model)
+        return RoundedInputs(model)
     if not isinstance(model, OnnxModel):
         return None
     import onnx

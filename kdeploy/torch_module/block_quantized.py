@@ -10,6 +10,7 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -146,24 +147,38 @@ def num_weights(model: nn.Module) -> int:
     return sum(shapes.values())
 
 
-def with_rounded_inputs(model: nn.Module) -> nn.Module:
+def with_rounded_inputs(
+    model: nn.Module, *, block_size: int = 0, has_half_scales: bool = False
+) -> nn.Module:
     """Return a copy whose layers on codes round their inputs to 8 bits, a scale a block.
 
-    So do ONNX Runtime's fast kernels (`accuracy_level` 4); how far that moves a model is what a
-    file may be away from it.
+    So do the fast kernels for codes: ONNX Runtime's (`accuracy_level` 4) in the blocks of the
+    weights, llama.cpp's in blocks of 32 with scales in float16. How far that moves a model is what
+    a file may be away from it.
+
+    Args:
+        model: Has layers on codes.
+        block_size: Inputs that share a scale; 0: as many as weights of the layer do.
+        has_half_scales: Whether scales are rounded to float16.
     """
     twin = copy.deepcopy(model)
     for layer in block_quantized(twin).values():
         if isinstance(layer, BlockQuantizedLinear):
-            layer.register_forward_pre_hook(_round_inputs)
+            size = block_size or layer.block_size
+            layer.register_forward_pre_hook(
+                partial(_round_inputs, size=size, has_half_scales=has_half_scales)
+            )
     return twin
 
 
-def _round_inputs(layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
-    x, size = given[0], int(layer.block_size)  # type: ignore[arg-type]
+def _round_inputs(
+    layer: nn.Module, given: tuple[Tensor, ...], *, size: int, has_half_scales: bool
+) -> tuple[Tensor]:
+    del layer
+    x = given[0]
     blocks = F.pad(x, (0, -x.shape[-1] % size)).reshape(*x.shape[:-1], -1, size)
     scales = (blocks.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-30)
-    rounded = (blocks / scales).round() * scales
+    rounded = (blocks / scales).round() * (scales.half().float() if has_half_scales else scales)
     return (rounded.flatten(-2)[..., : x.shape[-1]],)
 
 
