@@ -170,7 +170,7 @@ def kdeploy(root, *arguments):
 
 def test_a_recipe_exports_measures_packages_and_verifies_it(extended):
     kdeploy(extended, "run", "recipe.yaml", "--out", "out")
-    assert [p.name for p in (extended / "out/exports").glob("*.toy")] == ["teacher.toy.toy"]
+    assert [p.name for p in (extended / "out/exports").glob("*.toy")] == ["teacher.toy"]
     lines = (extended / "out/measurements.jsonl").read_text().splitlines()
     measured = {r["metric"]: r for r in map(json.loads, lines) if r["runtime"] == "toy"}
     assert {"latency.p50", "accuracy.top1", "parity.max_abs"} <= set(measured)
@@ -190,7 +190,7 @@ def test_it_is_measured_by_itself_and_known_to_the_doctor(extended):
         kdeploy(
             extended,
             "bench",
-            "out/exports/teacher.toy.toy",
+            "out/exports/teacher.toy",
             "--runtime",
             "toy",
             "--seconds",

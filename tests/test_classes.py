@@ -63,6 +63,7 @@ KNOWN = {
     "quantization/block_rounding.py": "the largest of weights, which are finite",
     "runtimes/torch_stream.py": "the token that greedy decoding goes on with, for its time",
     "runtimes/openvino_state.py": "as there",
+    "runtimes/llama_cpp.py": "as there",
 }
 
 

@@ -89,13 +89,14 @@ def validated(
     num_right, num_without = processes.add_up(counts).tolist()
     found = [made for share in processes.gathered(predictions) for made in share]
     if num_without:
-        if not is_sharded:  # to find the layer, one process asks again by itself
-            _refuse(student, part, preprocessing, own, device)
+        about = f"{num_without} answers to validation items are NaN or infinite, which is no class"
+        if is_sharded:
+            raise ModelError(
+                about, hint="without `fully_shard` the first one and the layer are named"
+            )
+        _refuse(student, part, preprocessing, own, device)
         raise ModelError(
-            f"{num_without} answers to validation items are NaN or infinite, which is no class",
-            hint="without `fully_shard` the first one and the layer are named"
-            if is_sharded
-            else "the process that asked for them names the first one and the layer",
+            about, hint="the process that asked for them names the first one and the layer"
         )
     num_counted = int((part.y != NOT_COUNTED).sum())
     if found:
