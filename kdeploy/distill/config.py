@@ -167,6 +167,19 @@ class DistillConfig(TrainingConfig):
             "training": self.training_identity(),
         }
 
+    @model_validator(mode="before")
+    @classmethod
+    def _compared_by_no_labels(cls, given: Any) -> Any:
+        """Keep the last epoch where a scheme reads no labels: the best would be chosen by them."""
+        if not isinstance(given, Mapping) or given.get("keep") is not None:
+            return given
+        scheme = given.get("scheme")
+        name = next(iter(scheme), "") if isinstance(scheme, Mapping) else scheme
+        if name not in registry.techniques("scheme"):
+            return given  # refused elsewhere
+        reads = registry.find("scheme", str(name)).facts.get("reads_labels", True)
+        return given if reads else {**given, "keep": "last"}
+
     @model_validator(mode="after")
     def _keeps_in_one_way(self) -> DistillConfig:
         if self.cache_top_k is not None and self.cache_samples is not None:

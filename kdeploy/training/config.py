@@ -150,7 +150,8 @@ class TrainingConfig(BaseModel):
     keep: Literal["best", "last"] | None = Field(
         default=None,
         description="Weights of the epoch that is `best` on the validation part (of equals the "
-        "later), or of the `last`; null: `last`, beside a rate or a constant schedule `best`.",
+        "later), or of the `last`; null: `last`, beside a rate or a constant schedule `best`, but "
+        "`last` where labels are not read.",
     )
 
     @model_validator(mode="before")

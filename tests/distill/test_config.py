@@ -55,3 +55,14 @@ def test_answers_are_kept_in_one_way_and_ids_stay_where_none_is_named():
         DistillConfig(cache_top_k=4, cache_samples=4)
     assert "cache_samples" not in DistillConfig().identity()
     assert DistillConfig(cache_samples=4).identity()["cache_samples"] == 4
+
+
+@pytest.mark.parametrize("scheme", ["unlabelled", {"unlabelled": {}}])
+@pytest.mark.parametrize("beside", [{}, {"learning_rate": 0.1}, {"schedule": "constant"}])
+def test_where_no_label_is_read_none_chooses_the_epoch(scheme, beside):
+    usual = DistillConfig(losses=[{"kd": {}}], scheme=scheme, **beside)
+    assert usual.keep == "last"
+    asked = DistillConfig(losses=[{"kd": {}}], scheme=scheme, keep="best", **beside)
+    assert asked.keep == "best"
+    read = DistillConfig(losses=[{"kd": {}}], **beside)
+    assert read.keep == ("best" if "learning_rate" in beside else None)
