@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kdeploy.errors import ModelError
+from kdeploy.runtimes.contract import Given, by_name
+
+TEXT_AXES = 2
 
 
 class TokenStream(Protocol):
@@ -32,6 +38,26 @@ class Generates(Protocol):
     def stream(self, longest: int) -> TokenStream:
         """Return an empty text of at most so many tokens; nothing of an earlier one is used."""
         ...
+
+
+def token_ids(given: Given, name: str, path: Path) -> NDArray[np.int64]:
+    """Return the ids (batch, tokens) of texts of one length, as a file is given them.
+
+    Args:
+        given: One array, or that of the input.
+        name: Of the input.
+        path: The file, for messages.
+
+    Raises:
+        ModelError: they are no such ids.
+    """
+    ids = np.asarray(by_name(given, [name], path)[name])
+    if ids.ndim != TEXT_AXES or ids.dtype.kind not in "iu":
+        raise ModelError(
+            f"{path} takes token ids (batch, tokens), and was given {ids.dtype} {list(ids.shape)}",
+            hint="name data of token ids, e.g. `--data python_topics`",
+        )
+    return ids.astype(np.int64)
 
 
 def greedy(stream: TokenStream, prompt: Sequence[int], count: int) -> list[int]:

@@ -17,7 +17,8 @@ import numpy as np
 
 from kdeploy.errors import ModelError
 from kdeploy.machine import allowed_cores
-from kdeploy.runtimes.contract import Answer, Given, Proof, by_name, runtime, unreadable
+from kdeploy.runtimes.contract import Answer, Given, Proof, runtime, unreadable
+from kdeploy.runtimes.generation import token_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,13 +101,7 @@ class OnnxruntimeGenai:
 
     def infer(self, given: Given) -> Answer:
         """Return the scores (batch, tokens, vocabulary) of texts of one length, without a past."""
-        ids = np.asarray(by_name(given, [INPUT], self._path)[INPUT])
-        if ids.ndim != 2 or ids.dtype.kind not in "iu":
-            raise ModelError(
-                f"{self._path.parent} takes token ids (batch, tokens), and was given "
-                f"{ids.dtype} {list(ids.shape)}",
-                hint="name data of token ids, e.g. `--data python_topics`",
-            )
+        ids = token_ids(given, INPUT, self._path.parent)
         try:
             generator = self._generator(ids.shape[1] + 1, len(ids))
             generator.append_tokens(ids.astype(np.int32))

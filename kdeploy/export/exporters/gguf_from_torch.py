@@ -17,7 +17,6 @@ from kdeploy.export.decoder_cache import cache_bound, check_cache, required_deco
 from kdeploy.export.gguf_tensors import tensors_of
 from kdeploy.export.gguf_tokenizer import write_tokenizer
 from kdeploy.store.transformers_models import tokenizer_files
-from kdeploy.torch_module.block_quantized import block_quantized
 
 ARCHITECTURES = {
     "llama": ("llama", True),
@@ -91,13 +90,7 @@ def gguf_from_torch(model: nn.Module, example: Tensor, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    check_cache("llama_cpp", path, example[0], bound=_bound(model, example))
-
-
-def _bound(model: nn.Module, example: Tensor) -> float:
-    """Return what the cache may do; llama.cpp keeps it in float16."""
-    half = 2e-2
-    return max(half, cache_bound(model, example[:1])) if block_quantized(model) else half
+    check_cache("llama_cpp", path, example[0], bound=cache_bound(model, example[:1]))
 
 
 def _rotation(config: Any) -> str:
